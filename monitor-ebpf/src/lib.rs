@@ -1,0 +1,263 @@
+//! The types that cross from the kernel to user space: the records of the ring
+//! buffer and of the task iterator, and the kinds that number the counters.
+//!
+//! Everything that crosses is `repr(C)`, of fixed size and without padding, so
+//! that the BPF side may write a record as bytes and the user side may read it as
+//! bytes: `Pod` refuses padding at compile time, `tests::layout` holds the sizes.
+#![no_std]
+
+use bytemuck::{Pod, Zeroable};
+
+/// Longest module (and so patch) name including its NUL: `MODULE_NAME_LEN`
+/// (include/linux/moduleparam.h: `64 - sizeof(unsigned long)`, 5.10 to 7.2).
+pub const MODULE_NAME_LEN: usize = 56;
+/// Longest function name kept. `KSYM_NAME_LEN` is 512 since 6.1, but a name past
+/// this length is cut rather than carried for every function of a patch.
+pub const FUNC_NAME_LEN: usize = 128;
+/// `TASK_COMM_LEN` (include/linux/sched.h, 5.10 to 7.2).
+pub const TASK_COMM_LEN: usize = 16;
+/// Stack frames kept of a pending task; livepatch itself looks at 100 at most
+/// (`MAX_STACK_ENTRIES`, kernel/livepatch/transition.c).
+pub const STACK_FRAMES: usize = 100;
+/// An offset that the running kernel's BTF did not yield.
+pub const UNKNOWN_OFFSET: u32 = u32::MAX;
+/// Functions walked for each task the iterator shows. The walk goes on with the
+/// next task, and with the next scan where there are more functions than that:
+/// the verifier sees a short loop whatever the size of a patch. (Idle tasks are
+/// walked one for each task: every CPU has several kernel threads.)
+pub const FUNCS_PER_STEP: u32 = 2;
+
+/// What happened, in a record of the ring buffer. The discriminants number the
+/// slots of the `LOST` map as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum EventKind {
+    /// `klp_enable_patch`: a module asks for its patch to be enabled.
+    EnablePatch = 0,
+    /// `klp_init_transition`: a transition begins; `target_state` says where to.
+    InitTransition = 1,
+    /// `klp_try_complete_transition`: one attempt; `attempt` counts from 0 since
+    /// the start or the last reversal.
+    TryCompleteTransition = 2,
+    /// `klp_complete_transition`: every task has switched (or a cancel ends).
+    CompleteTransition = 3,
+    /// `klp_cancel_transition`: enabling failed before any task was asked.
+    CancelTransition = 4,
+    /// `klp_reverse_transition`: `target_state` is still the old direction.
+    ReverseTransition = 5,
+    /// `klp_force_transition`: the rest is switched without a check.
+    ForceTransition = 6,
+    /// `klp_patch_object`: an object's functions are redirected.
+    PatchObject = 7,
+    /// `__klp_unpatch_object`: an object's functions are given back.
+    UnpatchObject = 8,
+    /// `klp_free_patch_work_fn`: a disabled or replaced patch is freed.
+    FreePatch = 9,
+    /// `klp_module_coming`, only while a patch is loaded.
+    ModuleComing = 10,
+    /// `klp_module_going`, only while a patch is loaded.
+    ModuleGoing = 11,
+    /// tracepoint `module_free`: a module, perhaps a patch's, is gone.
+    ModuleFree = 12,
+}
+
+impl EventKind {
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [Self; 13] = [
+        Self::EnablePatch,
+        Self::InitTransition,
+        Self::TryCompleteTransition,
+        Self::CompleteTransition,
+        Self::CancelTransition,
+        Self::ReverseTransition,
+        Self::ForceTransition,
+        Self::PatchObject,
+        Self::UnpatchObject,
+        Self::FreePatch,
+        Self::ModuleComing,
+        Self::ModuleGoing,
+        Self::ModuleFree,
+    ];
+
+    /// The label value used in metrics and logs: the kernel's own function name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EnablePatch => "klp_enable_patch",
+            Self::InitTransition => "klp_init_transition",
+            Self::TryCompleteTransition => "klp_try_complete_transition",
+            Self::CompleteTransition => "klp_complete_transition",
+            Self::CancelTransition => "klp_cancel_transition",
+            Self::ReverseTransition => "klp_reverse_transition",
+            Self::ForceTransition => "klp_force_transition",
+            Self::PatchObject => "klp_patch_object",
+            Self::UnpatchObject => "klp_unpatch_object",
+            Self::FreePatch => "klp_free_patch",
+            Self::ModuleComing => "klp_module_coming",
+            Self::ModuleGoing => "klp_module_going",
+            Self::ModuleFree => "module_free",
+        }
+    }
+
+    /// The kind of this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(number as usize).copied()
+    }
+}
+
+/// One record of the ring buffer.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Event {
+    /// `CLOCK_BOOTTIME` in nanoseconds (`bpf_ktime_get_boot_ns`).
+    pub time_ns: u64,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// `klp_target_state` or the argument of `klp_init_transition`: 1 patched,
+    /// 0 unpatched, -1 none or not known.
+    pub target_state: i32,
+    /// `klp_signals_cnt` at entry; `u32::MAX` where not known.
+    pub attempt: u32,
+    /// Thread that made the call.
+    pub pid: u32,
+    /// 1 if the patch replaces the others, 0 if not, `u32::MAX` where not known.
+    pub replace: u32,
+    /// Zero; keeps the record free of padding.
+    pub reserved: u32,
+    /// The patch (its module's name), NUL-terminated; empty where not known.
+    pub patch: [u8; MODULE_NAME_LEN],
+    /// The object or module concerned; empty for vmlinux and where there is none.
+    pub object: [u8; MODULE_NAME_LEN],
+}
+
+/// The kinds of record the task iterator writes, each behind a [`RecordHeader`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RecordKind {
+    /// A [`ScanStart`]: always the first record.
+    Start = 1,
+    /// A [`FuncRecord`]: a function that the transition checks stacks for.
+    Func = 2,
+    /// A [`TaskRecord`]: a task that has not reached the target state.
+    Task = 3,
+    /// No body: every function has been written. Without it the list was cut.
+    FuncsEnd = 4,
+    /// No body: every idle task has been looked at. Without it some were not.
+    IdleEnd = 5,
+}
+
+/// Precedes every record of the task iterator.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// A [`RecordKind`].
+    pub kind: u32,
+    /// Bytes that follow this header.
+    pub size: u32,
+}
+
+/// The state of the transition when a scan began.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ScanStart {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub time_ns: u64,
+    /// 1 while a transition runs (`klp_transition_patch` is set).
+    pub active: u32,
+    /// `klp_target_state`.
+    pub target_state: i32,
+    /// `klp_signals_cnt`: attempts since the start or the last reversal.
+    pub attempts: u32,
+    /// Zero; keeps the record free of padding.
+    pub reserved: u32,
+    /// The patch in transition, NUL-terminated.
+    pub patch: [u8; MODULE_NAME_LEN],
+}
+
+/// A function that livepatch looks for on the stacks of pending tasks: the code
+/// in force that must be left (klp_check_stack_func, kernel/livepatch/transition.c).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FuncRecord {
+    /// First address of the code in force.
+    pub address: u64,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The object, NUL-terminated; empty for vmlinux.
+    pub object: [u8; MODULE_NAME_LEN],
+    /// The patched function's name (`old_name`), NUL-terminated, cut to fit.
+    pub function: [u8; FUNC_NAME_LEN],
+}
+
+/// A task that has not reached the target state.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct TaskRecord {
+    /// `task_struct.start_boottime`, nanoseconds.
+    pub start_boottime_ns: u64,
+    /// Id of the task's cgroup in the unified hierarchy; 0 where not known.
+    pub cgroup_id: u64,
+    /// Thread id, 0 for an idle task.
+    pub pid: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// `task_struct.__state`; `u32::MAX` where not known.
+    pub state: u32,
+    /// `task_struct.flags` (PF_*).
+    pub flags: u32,
+    /// `task_struct.patch_state`: -1 idle, 0 unpatched, 1 patched.
+    pub patch_state: i32,
+    /// 1 on a CPU, 0 not, `u32::MAX` where not known.
+    pub on_cpu: u32,
+    /// The CPU of an idle task; `u32::MAX` for the others.
+    pub idle_cpu: u32,
+    /// Frames used in `stack`; 0 where the kernel gave none.
+    pub stack_len: u32,
+    /// `comm`, NUL-terminated: any bytes at all.
+    pub comm: [u8; TASK_COMM_LEN],
+    /// Return addresses, the innermost first.
+    pub stack: [u64; STACK_FRAMES],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{align_of, offset_of, size_of};
+
+    /// Sizes are the sums of the fields: no padding, so no byte crosses unset.
+    #[test]
+    fn layout() {
+        assert_eq!(size_of::<Event>(), 8 + 6 * 4 + 2 * MODULE_NAME_LEN);
+        assert_eq!(offset_of!(Event, patch), 32);
+        assert_eq!(offset_of!(Event, object), 88);
+        assert_eq!(size_of::<RecordHeader>(), 8);
+        assert_eq!(size_of::<ScanStart>(), 8 + 4 * 4 + MODULE_NAME_LEN);
+        assert_eq!(
+            size_of::<FuncRecord>(),
+            16 + MODULE_NAME_LEN + FUNC_NAME_LEN
+        );
+        assert_eq!(
+            size_of::<TaskRecord>(),
+            16 + 8 * 4 + TASK_COMM_LEN + 8 * STACK_FRAMES
+        );
+        assert_eq!(offset_of!(TaskRecord, stack), 64);
+        for align in [
+            align_of::<Event>(),
+            align_of::<ScanStart>(),
+            align_of::<FuncRecord>(),
+            align_of::<TaskRecord>(),
+        ] {
+            assert_eq!(align, 8);
+        }
+    }
+
+    #[test]
+    fn kinds_number_themselves() {
+        for (number, kind) in EventKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+            assert_eq!(EventKind::from_number(kind as u32), Some(kind));
+        }
+        assert_eq!(EventKind::from_number(EventKind::ALL.len() as u32), None);
+    }
+}

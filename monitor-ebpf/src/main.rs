@@ -1,0 +1,20 @@
+//! The BPF programs. They only read: every probe is an entry probe (an exit
+//! trampoline makes the stack above it unreliable to livepatch itself), none
+//! sits on a function that livepatch calls for every task.
+#![no_std]
+#![no_main]
+
+mod kernel;
+mod probes;
+mod scan;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // No code here can panic; the language asks for a handler all the same.
+    loop {}
+}
+
+/// The kernel lends its GPL-only helpers to GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

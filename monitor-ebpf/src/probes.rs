@@ -1,0 +1,216 @@
+//! One event for each step of a patch's life. Every body serves an fentry and a
+//! kprobe program; user space loads the one that suits the kernel.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
+    macros::{fentry, kprobe, map, raw_tracepoint},
+    maps::{PerCpuArray, RingBuf},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+};
+use aya_log_ebpf::debug;
+use livepatch_monitor_ebpf::{Event, EventKind, MODULE_NAME_LEN};
+
+use crate::kernel::{self, member, read_module_name, read_patch_name, read_string, variable};
+
+/// A transition makes about one event a second: 64 KiB hold six minutes of a
+/// user space that does not read.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// Events that found the ring buffer full, by [`EventKind`].
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
+
+/// What an event is about. Null where there is none.
+#[derive(Clone, Copy, Default)]
+struct Subject {
+    /// `struct klp_patch *`
+    patch: u64,
+    /// `struct module *` named as the event's object
+    module: u64,
+    /// `char *` named as the event's object
+    object_name: u64,
+    /// `struct module *` named as the event's patch (no `klp_patch` is left)
+    patch_module: u64,
+}
+
+#[inline(always)]
+fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, subject: Subject) {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        if let Some(count) = LOST.get_ptr_mut(kind as u32) {
+            // SAFETY: a slot of this CPU's own copy; programs do not migrate.
+            unsafe { *count += 1 };
+        }
+        return;
+    };
+    let event: *mut Event = entry.as_mut_ptr();
+    // SAFETY: `event` points to `size_of::<Event>()` reserved bytes, aligned to 8
+    // (ring buffer records are); every field is written before `submit`.
+    unsafe {
+        (*event).time_ns = bpf_ktime_get_boot_ns();
+        (*event).kind = kind as u32;
+        (*event).target_state = target_state
+            .or_else(|| variable::<i32>(&kernel::KLP_TARGET_STATE))
+            .unwrap_or(-1);
+        (*event).attempt = variable::<u32>(&kernel::KLP_SIGNALS_CNT).unwrap_or(u32::MAX);
+        (*event).pid = bpf_get_current_pid_tgid() as u32;
+        (*event).replace =
+            member::<u8>(subject.patch, &kernel::KLP_PATCH_REPLACE).map_or(u32::MAX, u32::from);
+        (*event).reserved = 0;
+        let names: *mut [u64; 2 * MODULE_NAME_LEN / 8] = (&raw mut (*event).patch).cast();
+        *names = [0; 2 * MODULE_NAME_LEN / 8];
+        if subject.patch != 0 && !read_patch_name(&raw mut (*event).patch, subject.patch) {
+            debug!(
+                ctx,
+                "event {}: the patch's name cannot be read", kind as u32
+            );
+        }
+        if subject.patch_module != 0 {
+            read_module_name(&raw mut (*event).patch, subject.patch_module);
+        }
+        if subject.module != 0 {
+            read_module_name(&raw mut (*event).object, subject.module);
+        }
+        if subject.object_name != 0 {
+            read_string(
+                (&raw mut (*event).object).cast(),
+                MODULE_NAME_LEN,
+                subject.object_name,
+            );
+        }
+    }
+    entry.submit(0);
+}
+
+/// The patch in transition.
+#[inline(always)]
+fn in_transition() -> Subject {
+    Subject {
+        patch: variable(&kernel::KLP_TRANSITION_PATCH).unwrap_or(0),
+        ..Subject::default()
+    }
+}
+
+/// No patch is loaded, so the load of a module is none of our business.
+#[inline(always)]
+fn no_patches() -> bool {
+    let head = kernel::KLP_PATCHES.load();
+    head != 0 && kernel::read::<u64>(head) == Some(head)
+}
+
+macro_rules! probe {
+    ($fentry:ident, $kprobe:ident, |$ctx:ident $(, $arg:ident = $n:literal)*| $body:block) => {
+        #[fentry]
+        fn $fentry($ctx: FEntryContext) -> u32 {
+            $(let $arg: u64 = $ctx.arg($n);)*
+            $body;
+            0
+        }
+
+        #[kprobe]
+        fn $kprobe($ctx: ProbeContext) -> u32 {
+            $(let $arg: u64 = $ctx.arg($n).unwrap_or(0);)*
+            $body;
+            0
+        }
+    };
+}
+
+probe!(fentry_enable_patch, kprobe_enable_patch, |ctx, patch = 0| {
+    // The target is the other transition's if one runs, so none is told.
+    emit(&ctx, EventKind::EnablePatch, Some(-1), Subject { patch, ..Subject::default() });
+});
+
+probe!(fentry_init_transition, kprobe_init_transition, |ctx, patch = 0, state = 1| {
+    emit(
+        &ctx,
+        EventKind::InitTransition,
+        Some(state as i32),
+        Subject { patch, ..Subject::default() },
+    );
+});
+
+probe!(
+    fentry_try_complete_transition,
+    kprobe_try_complete_transition,
+    |ctx| {
+        emit(
+            &ctx,
+            EventKind::TryCompleteTransition,
+            None,
+            in_transition(),
+        );
+    }
+);
+
+probe!(
+    fentry_complete_transition,
+    kprobe_complete_transition,
+    |ctx| {
+        emit(&ctx, EventKind::CompleteTransition, None, in_transition());
+    }
+);
+
+probe!(fentry_cancel_transition, kprobe_cancel_transition, |ctx| {
+    emit(&ctx, EventKind::CancelTransition, None, in_transition());
+});
+
+probe!(
+    fentry_reverse_transition,
+    kprobe_reverse_transition,
+    |ctx| {
+        emit(&ctx, EventKind::ReverseTransition, None, in_transition());
+    }
+);
+
+probe!(fentry_force_transition, kprobe_force_transition, |ctx| {
+    emit(&ctx, EventKind::ForceTransition, None, in_transition());
+});
+
+probe!(fentry_patch_object, kprobe_patch_object, |ctx, object = 0| {
+    let object_name = member(object, &kernel::KLP_OBJECT_NAME).unwrap_or(0);
+    emit(&ctx, EventKind::PatchObject, None, Subject { object_name, ..in_transition() });
+});
+
+probe!(fentry_unpatch_object, kprobe_unpatch_object, |ctx, object = 0| {
+    let object_name = member(object, &kernel::KLP_OBJECT_NAME).unwrap_or(0);
+    emit(&ctx, EventKind::UnpatchObject, None, Subject { object_name, ..in_transition() });
+});
+
+probe!(fentry_free_patch, kprobe_free_patch, |ctx, work = 0| {
+    let offset = u64::from(kernel::KLP_PATCH_FREE_WORK.load());
+    let patch = if offset == u64::from(livepatch_monitor_ebpf::UNKNOWN_OFFSET) {
+        0
+    } else {
+        work.wrapping_sub(offset)
+    };
+    emit(&ctx, EventKind::FreePatch, Some(-1), Subject { patch, ..Subject::default() });
+});
+
+probe!(fentry_module_coming, kprobe_module_coming, |ctx, module = 0| {
+    if !no_patches() {
+        emit(&ctx, EventKind::ModuleComing, None, Subject { module, ..in_transition() });
+    }
+});
+
+probe!(fentry_module_going, kprobe_module_going, |ctx, module = 0| {
+    if !no_patches() {
+        emit(&ctx, EventKind::ModuleGoing, None, Subject { module, ..in_transition() });
+    }
+});
+
+#[raw_tracepoint(tracepoint = "module_free")]
+fn tracepoint_module_free(ctx: RawTracePointContext) -> i32 {
+    let patch_module: u64 = ctx.arg(0);
+    emit(
+        &ctx,
+        EventKind::ModuleFree,
+        Some(-1),
+        Subject {
+            patch_module,
+            ..Subject::default()
+        },
+    );
+    0
+}

@@ -1,0 +1,144 @@
+//! Is a function that must be left on a stack?
+
+use std::collections::BTreeMap;
+
+use super::{CheckedFunc, Direction, Frame, Scan, Symbol, module_of, printable};
+
+/// What a stack holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match<'a> {
+    /// This function.
+    Function(&'a CheckedFunc),
+    /// Code of this livepatch's module, which of its functions cannot be told.
+    Module(&'a str),
+    /// Nothing.
+    Nothing,
+}
+
+/// The checked functions of a scan, made ready for many stacks.
+pub(super) struct Matcher<'a> {
+    /// By first address; of ranges that overlap each is kept.
+    ranges: Vec<(u64, u64, &'a CheckedFunc)>,
+    /// The longest range: how far before an address one that holds it may begin.
+    longest: u64,
+    /// By name, of the functions without a range.
+    names: BTreeMap<&'a str, Vec<&'a CheckedFunc>>,
+    /// Livepatch modules whose code may be what must be left.
+    modules: Vec<&'a str>,
+    direction: Direction,
+}
+
+impl<'a> Matcher<'a> {
+    pub(super) fn new(scan: &'a Scan) -> Self {
+        let mut ranges = Vec::new();
+        let mut names: BTreeMap<&str, Vec<&CheckedFunc>> = BTreeMap::new();
+        for func in scan.funcs.iter().flatten() {
+            match &func.range {
+                Some(range) => ranges.push((range.start, range.end, func)),
+                None => names.entry(&func.function).or_default().push(func),
+            }
+        }
+        ranges.sort_by_key(|(start, ..)| *start);
+        let longest = ranges
+            .iter()
+            .map(|(start, end, _)| end.saturating_sub(*start))
+            .max()
+            .unwrap_or(0);
+        // Unpatching: this patch's own code must be left. Patching: the code
+        // before it, which is another livepatch's where that patched it already.
+        let modules = match scan.direction {
+            _ if names.is_empty() => Vec::new(),
+            Direction::Unpatch => vec![scan.patch.as_str()],
+            Direction::Patch => scan
+                .patches
+                .iter()
+                .map(String::as_str)
+                .filter(|name| *name != scan.patch)
+                .collect(),
+        };
+        Self {
+            ranges,
+            longest,
+            names,
+            modules,
+            direction: scan.direction,
+        }
+    }
+
+    /// The innermost function that must be left; failing that, the innermost
+    /// frame in a livepatch's module whose function cannot be told.
+    pub(super) fn on_stack(&self, stack: &'a [Frame]) -> Match<'a> {
+        let mut module = Match::Nothing;
+        for frame in stack {
+            if let Some(func) = frame.address.and_then(|address| self.at(address)) {
+                return Match::Function(func);
+            }
+            let Some(symbol) = &frame.symbol else {
+                continue;
+            };
+            if let Some(func) = self.named(symbol) {
+                return Match::Function(func);
+            }
+            if let (Match::Nothing, Some(name)) = (module, self.livepatch(symbol)) {
+                module = Match::Module(name);
+            }
+        }
+        module
+    }
+
+    /// `address >= func_addr && address < func_addr + func_size`, as
+    /// klp_check_stack_func has it.
+    fn at(&self, address: u64) -> Option<&'a CheckedFunc> {
+        let after = self.ranges.partition_point(|(start, ..)| *start <= address);
+        self.ranges
+            .iter()
+            .take(after)
+            .rev()
+            .take_while(|(start, ..)| address - start < self.longest)
+            .find(|(_, end, _)| address < *end)
+            .map(|(.., func)| *func)
+    }
+
+    /// A function without a range: the frame bears its name and lies where its
+    /// code in force can lie. While unpatching that is the patch's own module.
+    /// (Of several functions of one name in an object one cannot be told from
+    /// another without addresses.)
+    fn named(&self, symbol: &Symbol) -> Option<&'a CheckedFunc> {
+        let candidates = self.names.get(symbol.name.as_str())?;
+        let module = symbol.module.as_deref();
+        if self.livepatch(symbol).is_some() {
+            return candidates.first().copied();
+        }
+        candidates
+            .iter()
+            .copied()
+            .find(|func| self.original_in_force() && module == module_of(&func.object))
+    }
+
+    /// While unpatching, the original function is where tasks go, not what they
+    /// must leave.
+    fn original_in_force(&self) -> bool {
+        self.direction == Direction::Patch
+    }
+
+    fn livepatch(&self, symbol: &Symbol) -> Option<&'a str> {
+        let module = symbol.module.as_deref()?;
+        self.modules.iter().copied().find(|name| *name == module)
+    }
+}
+
+/// "lpm_hold (module lpm_target), which the patch replaces".
+pub(super) fn place(scan: &Scan, func: &CheckedFunc) -> String {
+    let name = printable(func.function.as_bytes());
+    let object = match module_of(&func.object) {
+        Some(module) => format!("module {}", printable(module.as_bytes())),
+        None => "kernel".to_owned(),
+    };
+    match scan.direction {
+        Direction::Patch => format!("{name} ({object}), which the patch replaces"),
+        Direction::Unpatch => {
+            let patch = printable(scan.patch.as_bytes());
+            format!("{patch}'s version of {name} ({object}), which is being removed")
+        }
+    }
+}

@@ -1,0 +1,78 @@
+use std::io;
+use std::path::PathBuf;
+
+/// Why type information could not be read, or does not have what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BtfError {
+    /// The file could not be read.
+    #[error(
+        "cannot read the kernel's type information {}: {source}; the kernel must be built with CONFIG_DEBUG_INFO_BTF",
+        path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The blob breaks the format.
+    #[error("malformed BTF at byte {offset}: {what}")]
+    Malformed {
+        /// Where in the blob.
+        offset: usize,
+        /// Which rule is broken.
+        what: &'static str,
+    },
+    /// A kind that this reader does not know and whose size the blob does not tell.
+    #[error("BTF type {id} is of kind {kind}, which this version cannot skip; a newer version may")]
+    UnknownKind {
+        /// The type's number.
+        id: u32,
+        /// Its kind.
+        kind: u32,
+    },
+    /// No structure or union of this name.
+    #[error("this kernel's BTF has no struct or union {name}")]
+    NoStruct {
+        /// The name asked for.
+        name: String,
+    },
+    /// The structure has no such member.
+    #[error("struct {name} of this kernel's BTF has no member {member}")]
+    NoMember {
+        /// The structure asked for.
+        name: String,
+        /// The member, with the path up to it.
+        member: String,
+    },
+    /// A path goes through a member that has no members itself.
+    #[error("member {member} of struct {name} is neither a struct nor a union")]
+    NotAStruct {
+        /// The structure asked for.
+        name: String,
+        /// The member, with the path up to it.
+        member: String,
+    },
+    /// The member is a bit field and has no byte offset.
+    #[error("member {member} of struct {name} is a bit field")]
+    BitField {
+        /// The structure asked for.
+        name: String,
+        /// The member, with the path up to it.
+        member: String,
+    },
+    /// Several structures have this name and put the member at different places.
+    #[error(
+        "member {member} lies at byte {first} of one struct {name} and at byte {second} of another"
+    )]
+    Ambiguous {
+        /// The structure asked for.
+        name: String,
+        /// The path asked for.
+        member: String,
+        /// Offset in one of them.
+        first: u32,
+        /// Offset in another.
+        second: u32,
+    },
+}

@@ -1,0 +1,42 @@
+//! The clocks of the running system.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::livepatch::transition::BootTime;
+
+/// Time since boot, suspend included (`CLOCK_BOOTTIME`): what the BPF programs
+/// stamp events with.
+#[must_use]
+pub fn boot_time() -> BootTime {
+    BootTime::from_nanos(nanos(ClockId::Boottime))
+}
+
+/// How far `CLOCK_BOOTTIME` is ahead of `CLOCK_MONOTONIC`, which the kernel log
+/// is stamped with: the time spent in suspend.
+#[must_use]
+pub fn suspended() -> Duration {
+    Duration::from_nanos(nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic)))
+}
+
+/// Seconds since the Unix epoch at a moment since boot, to the millisecond.
+/// `None` where the wall clock is set before the epoch or before the boot.
+#[must_use]
+pub fn unix_seconds(time: BootTime) -> Option<f64> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let age = boot_time().since(time)?;
+    let millis = wall.checked_sub(age)?.as_millis();
+    Some(
+        f64::from(u32::try_from(millis / 1000).ok()?)
+            + f64::from(u32::try_from(millis % 1000).ok()?) / 1000.0,
+    )
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,111 @@
+//! Ring buffer records as values.
+
+use livepatch_monitor_ebpf::{Event, EventKind};
+
+use crate::livepatch::{
+    Direction,
+    transition::{BootTime, KlpEvent},
+};
+
+/// Why a record is not an event.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// The record has another size.
+    #[error(
+        "a record of the ring buffer has {found} bytes instead of {expected}: the BPF programs are of another build"
+    )]
+    Size {
+        /// Bytes found.
+        found: usize,
+        /// Bytes of an [`Event`].
+        expected: usize,
+    },
+    /// The kind is unknown.
+    #[error(
+        "a record of the ring buffer has the unknown kind {0}: the BPF programs are of another build"
+    )]
+    Kind(u32),
+}
+
+/// Reads one record.
+///
+/// # Errors
+/// The record is cut short or of an unknown kind.
+pub fn decode(record: &[u8]) -> Result<KlpEvent, EventError> {
+    let expected = size_of::<Event>();
+    let event: Event = bytemuck::try_pod_read_unaligned(record).map_err(|_| EventError::Size {
+        found: record.len(),
+        expected,
+    })?;
+    let kind = EventKind::from_number(event.kind).ok_or(EventError::Kind(event.kind))?;
+    Ok(KlpEvent {
+        time: BootTime::from_nanos(event.time_ns),
+        kind,
+        patch: text(&event.patch),
+        target: Direction::from_target_state(event.target_state),
+        attempt: (event.attempt != u32::MAX).then_some(event.attempt),
+        replace: match event.replace {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        },
+        object: text(&event.object),
+    })
+}
+
+/// The bytes before the first NUL; `None` where there are none.
+pub(super) fn text(bytes: &[u8]) -> Option<String> {
+    let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(kind: u32) -> Vec<u8> {
+        let mut event: Event = bytemuck::Zeroable::zeroed();
+        event.kind = kind;
+        event.time_ns = 5_000_000_000;
+        event.target_state = 1;
+        event.attempt = u32::MAX;
+        event.replace = 1;
+        event.patch[..3].copy_from_slice(b"fix");
+        bytemuck::bytes_of(&event).to_vec()
+    }
+
+    #[test]
+    fn reads_an_event() {
+        let event = decode(&record(EventKind::InitTransition as u32)).unwrap();
+        assert_eq!(event.kind, EventKind::InitTransition);
+        assert_eq!(event.time, BootTime::from_nanos(5_000_000_000));
+        assert_eq!(event.patch.as_deref(), Some("fix"));
+        assert_eq!(event.target, Some(Direction::Patch));
+        assert_eq!(
+            (event.attempt, event.replace, event.object),
+            (None, Some(true), None)
+        );
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        assert_eq!(decode(&record(99)), Err(EventError::Kind(99)));
+        let cut = &record(1)[..20];
+        assert_eq!(
+            decode(cut),
+            Err(EventError::Size {
+                found: 20,
+                expected: size_of::<Event>()
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

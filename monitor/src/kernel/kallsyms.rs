@@ -1,0 +1,376 @@
+//! The kernel's symbols (/proc/kallsyms): addresses of names and names of
+//! addresses.
+//!
+//! The file has 150,000 lines and more, so both questions are answered in one
+//! pass with one line in memory. Lines are `address type name`, with
+//! `\t[module]` for what is not part of the kernel image (s_show,
+//! kernel/kallsyms.c). The image's symbols come first and are sorted by address;
+//! the rest is not.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+#[cfg(test)]
+mod tests;
+
+/// `KSYM_NAME_LEN` is 512 since 6.1; address, type and module add less than 100.
+const MAX_LINE: usize = 4096;
+
+/// How far past a symbol an address may lie when the next symbol, of the same
+/// owner and text too, closes the range.
+const MAX_DISTANCE: u64 = 1 << 20;
+
+/// The same for an owner's last text symbol, whose end nothing tells.
+const MAX_DISTANCE_OPEN: u64 = 64 << 10;
+
+/// Pseudo-modules under which the kernel lists code that it generated: BPF
+/// programs and trampolines (5.2; trampolines 5.7), ftrace trampolines and kprobe
+/// slots (both 5.8).
+const GENERATED: [&str; 3] = ["bpf", "__builtin__ftrace", "__builtin__kprobes"];
+
+/// Why symbols could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum KallsymsError {
+    /// The file could not be read.
+    #[error("cannot read the kernel's symbols {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Every address reads as zero: the reader may not see them.
+    #[error(
+        "the kernel hides the addresses in {}: give CAP_SYSLOG and set kernel.kptr_restrict below 2",
+        path.display()
+    )]
+    Hidden {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not one line looks like a symbol.
+    #[error("{} has no symbol in its {lines} lines", path.display())]
+    NoSymbols {
+        /// The file.
+        path: PathBuf,
+        /// Lines read.
+        lines: u64,
+    },
+}
+
+/// A place that a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its address.
+    pub address: u64,
+    /// The module it is in; none for the kernel image.
+    pub module: Option<String>,
+}
+
+/// The symbols found for the names asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    symbols: HashMap<String, Vec<Symbol>>,
+}
+
+impl Found {
+    /// All places of this name, in the file's order: static functions of one name
+    /// are several.
+    #[must_use]
+    pub fn all(&self, name: &str) -> &[Symbol] {
+        self.symbols.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The address of this name in the kernel image; none where it is not there,
+    /// or stands for several places.
+    #[must_use]
+    pub fn in_vmlinux(&self, name: &str) -> Option<u64> {
+        let mut places = self
+            .all(name)
+            .iter()
+            .filter(|symbol| symbol.module.is_none());
+        let first = places.next()?;
+        places
+            .all(|other| other.address == first.address)
+            .then_some(first.address)
+    }
+}
+
+/// What an address lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The symbol; the first in the file where several have one address, as the
+    /// kernel itself does.
+    pub symbol: String,
+    /// The module it is in; none for the kernel image.
+    pub module: Option<String>,
+    /// Bytes from the symbol to the address.
+    pub offset: u64,
+    /// Bytes to the next symbol, where that one bounds it.
+    pub size: Option<u64>,
+}
+
+impl Resolved {
+    /// Whether the kernel generated this code at run time: a BPF program or
+    /// trampoline, an ftrace trampoline, a kprobe slot. The ORC unwinder of 6.1
+    /// and 6.12 has no entry for a BPF trampoline (7.2 knows such frames), so
+    /// livepatch takes a stack that passes through one for unreliable.
+    #[must_use]
+    pub fn generated(&self) -> bool {
+        self.module
+            .as_deref()
+            .is_some_and(|module| GENERATED.contains(&module))
+    }
+}
+
+/// One line, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Line<'a> {
+    address: u64,
+    kind: u8,
+    name: &'a [u8],
+    module: Option<&'a [u8]>,
+}
+
+fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+    let space = line.iter().position(|byte| *byte == b' ')?;
+    let (digits, rest) = line.split_at_checked(space)?;
+    let [b' ', kind, b' ', rest @ ..] = rest else {
+        return None;
+    };
+    if digits.is_empty() || digits.len() > 16 {
+        return None;
+    }
+    let address = digits.iter().try_fold(0_u64, |value, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(value << 4 | u64::from(digit))
+    })?;
+    let (name, module) = match rest.iter().position(|byte| *byte == b'\t') {
+        Some(tab) => {
+            let (name, module) = rest.split_at_checked(tab)?;
+            (name, Some(module.strip_prefix(b"\t[")?.strip_suffix(b"]")?))
+        }
+        None => (rest, None),
+    };
+    (!name.is_empty()).then_some(Line {
+        address,
+        kind: *kind,
+        name,
+        module,
+    })
+}
+
+/// Hands every symbol to `visit`. A line that is none is passed over: one odd name
+/// must not cost all the others.
+fn for_each(procfs: &Path, mut visit: impl FnMut(Line<'_>)) -> Result<(), KallsymsError> {
+    let path = procfs.join("kallsyms");
+    let failed = |source| KallsymsError::Read {
+        path: path.clone(),
+        source,
+    };
+    let mut reader = BufReader::with_capacity(64 << 10, File::open(&path).map_err(failed)?);
+    let mut line = Vec::with_capacity(256);
+    let (mut lines, mut symbols, mut visible, mut cut) = (0_u64, 0_u64, false, false);
+    loop {
+        line.clear();
+        if (&mut reader)
+            .take(MAX_LINE as u64)
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?
+            == 0
+        {
+            break;
+        }
+        // A line past the limit comes in pieces: none of them is a symbol.
+        let piece = cut;
+        cut = !line.ends_with(b"\n") && line.len() == MAX_LINE;
+        if piece || cut {
+            continue;
+        }
+        lines += 1;
+        if let Some(parsed) = parse_line(line.strip_suffix(b"\n").unwrap_or(&line)) {
+            symbols += 1;
+            visible |= parsed.address != 0;
+            visit(parsed);
+        }
+    }
+    match (symbols, visible) {
+        (0, _) => Err(KallsymsError::NoSymbols { path, lines }),
+        (_, false) => Err(KallsymsError::Hidden { path }),
+        _ => Ok(()),
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Addresses of these names, whatever their type: from 7.2 on the type letter no
+/// longer tells data from text.
+///
+/// # Errors
+/// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
+pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
+    let names: HashMap<&[u8], &str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
+    let mut found = Found::default();
+    for_each(procfs, |line| {
+        if let Some(name) = names.get(line.name) {
+            let symbol = Symbol {
+                address: line.address,
+                module: line.module.map(lossy),
+            };
+            found
+                .symbols
+                .entry((*name).to_owned())
+                .or_default()
+                .push(symbol);
+        }
+    })?;
+    Ok(found)
+}
+
+/// The nearest symbol before an address, and the nearest after it.
+#[derive(Clone, Debug, Default)]
+struct Nearest {
+    before: Option<Edge>,
+    after: Option<Edge>,
+}
+
+#[derive(Clone, Debug)]
+struct Edge {
+    address: u64,
+    kind: u8,
+    name: Vec<u8>,
+    module: Option<Vec<u8>>,
+}
+
+impl Edge {
+    fn of(line: Line<'_>) -> Self {
+        let module = line.module.map(<[u8]>::to_vec);
+        Self {
+            address: line.address,
+            kind: line.kind,
+            name: line.name.to_vec(),
+            module,
+        }
+    }
+
+    /// Takes this symbol's place, without a new allocation where it can.
+    fn replace(&mut self, line: Line<'_>) {
+        self.address = line.address;
+        self.kind = line.kind;
+        self.name.clear();
+        self.name.extend_from_slice(line.name);
+        self.module = line.module.map(<[u8]>::to_vec);
+    }
+}
+
+/// Text, as `nm` has it: local, global, weak.
+fn is_text(kind: u8) -> bool {
+    matches!(kind, b't' | b'T' | b'w' | b'W')
+}
+
+/// Linker symbols of the image that mark the end of some text and begin nothing
+/// (include/asm-generic/vmlinux.lds.h).
+fn is_end_marker(name: &[u8]) -> bool {
+    matches!(name, b"_end" | b"_etext" | b"_einittext") || name.ends_with(b"_text_end")
+}
+
+/// The functions that these addresses lie in, in one pass over the file: N
+/// symbols and M addresses take N log M. An address gets no name rather than a
+/// doubtful one: when it lies outside every owner's text, or too far behind the
+/// last symbol of a module.
+///
+/// # Errors
+/// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
+pub fn resolve(
+    procfs: &Path,
+    addresses: &BTreeSet<u64>,
+) -> Result<HashMap<u64, Resolved>, KallsymsError> {
+    let asked: Vec<u64> = addresses.iter().copied().collect();
+    let mut nearest = vec![Nearest::default(); asked.len()];
+    for_each(procfs, |line| {
+        // A symbol is noted with the two addresses around it only; the sweeps
+        // below carry it on to addresses that have none closer.
+        let index = asked.partition_point(|address| *address < line.address);
+        if let Some(slot) = nearest.get_mut(index) {
+            match &mut slot.before {
+                Some(edge) if is_nearer_before(edge, line) => edge.replace(line),
+                Some(_) => {}
+                None => slot.before = Some(Edge::of(line)),
+            }
+        }
+        if let Some(slot) = index
+            .checked_sub(1)
+            .and_then(|index| nearest.get_mut(index))
+        {
+            match &mut slot.after {
+                Some(edge) if line.address < edge.address => edge.replace(line),
+                Some(_) => {}
+                None => slot.after = Some(Edge::of(line)),
+            }
+        }
+    })?;
+    carry(nearest.iter_mut().map(|slot| &mut slot.before));
+    carry(nearest.iter_mut().rev().map(|slot| &mut slot.after));
+    let named = asked.iter().zip(&nearest);
+    Ok(named
+        .filter_map(|(address, slot)| Some((*address, judge(*address, slot)?)))
+        .collect())
+}
+
+/// Whether `line` is a better symbol to name an address by than `edge`.
+fn is_nearer_before(edge: &Edge, line: Line<'_>) -> bool {
+    // Of several at one address the first that can name a function does.
+    let names = |kind, name| is_text(kind) && !is_end_marker(name);
+    line.address > edge.address
+        || line.address == edge.address
+            && !names(edge.kind, &edge.name)
+            && names(line.kind, line.name)
+}
+
+/// Fills what is missing with what came before it in this order.
+///
+/// A slot that has a symbol has the nearest one: every symbol is noted with the
+/// address next to it, so one from further off is further away.
+fn carry<'a>(slots: impl Iterator<Item = &'a mut Option<Edge>>) {
+    let mut last: Option<Edge> = None;
+    for slot in slots {
+        match slot {
+            Some(edge) => last = Some(edge.clone()),
+            None => slot.clone_from(&last),
+        }
+    }
+}
+
+fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
+    let before = slot.before.as_ref()?;
+    if !is_text(before.kind) {
+        return None;
+    }
+    let closing = slot
+        .after
+        .as_ref()
+        .filter(|after| after.module == before.module);
+    // The image's own symbols end with `_end`: without one behind it the address
+    // is outside the image.
+    if before.module.is_none() && (closing.is_none() || is_end_marker(&before.name)) {
+        return None;
+    }
+    let closing = closing.filter(|after| is_text(after.kind));
+    let limit = if closing.is_some() {
+        MAX_DISTANCE
+    } else {
+        MAX_DISTANCE_OPEN
+    };
+    let offset = address.checked_sub(before.address)?;
+    let size = closing.and_then(|after| after.address.checked_sub(before.address));
+    (offset < limit).then(|| Resolved {
+        symbol: lossy(&before.name),
+        module: before.module.as_deref().map(lossy),
+        offset,
+        size: size.filter(|size| *size <= MAX_DISTANCE),
+    })
+}

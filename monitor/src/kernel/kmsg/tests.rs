@@ -1,0 +1,323 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+/// A device that yields these, then EAGAIN, as /dev/kmsg opened with O_NONBLOCK.
+fn device(
+    reads: impl IntoIterator<Item = Result<String, Errno>>,
+) -> impl FnMut(&mut [u8]) -> io::Result<usize> {
+    let mut reads: VecDeque<_> = reads.into_iter().collect();
+    move |buffer| {
+        let record = reads.pop_front().unwrap_or(Err(Errno::AGAIN))?;
+        buffer[..record.len()].copy_from_slice(record.as_bytes());
+        Ok(record.len())
+    }
+}
+
+/// Records of the kernel's, a second apart.
+fn log(texts: &[&str]) -> Vec<Result<String, Errno>> {
+    let lines = texts.iter().enumerate();
+    lines
+        .map(|(second, text)| Ok(format!("5,{},{second}000000,-;{text}\n", 100 + second)))
+        .collect()
+}
+
+fn start(texts: &[&str], direction: Direction) -> Option<u64> {
+    start_in(device(log(texts)), "klp_one", direction)
+        .unwrap()
+        .map(|start| start.as_secs())
+}
+
+#[test]
+fn a_record_is_taken_apart() {
+    let record = Record::parse(
+        b"6,339,5140900,-,caller=T1;NET: caf\\xc3\\xa9 \\x5cx41 \\x\n SUBSYSTEM=acpi\n DEVICE=+acpi:x;y\n",
+    );
+    let expected = Record {
+        level: 6,
+        facility: 0,
+        sequence: 339,
+        time: Duration::from_micros(5_140_900),
+        text: "NET: café \\x41 \\x".to_owned(),
+    };
+    assert_eq!(record, Some(expected));
+    for odd in [
+        "",
+        ";",
+        "6,1,2;text",
+        "6,1,x,-;text",
+        "+6,1,2,-;text",
+        "6,-1,2,-;text",
+        "6,1,2,-",
+    ] {
+        assert_eq!(Record::parse(odd.as_bytes()), None, "{odd:?}");
+    }
+}
+
+#[test]
+fn only_the_kernel_speaks_for_livepatch() {
+    let record = |priority: u32| {
+        Record::parse(format!("{priority},1,2,-;livepatch: signaling remaining tasks").as_bytes())
+    };
+    assert_eq!(
+        record(5).unwrap().livepatch(),
+        Some(LivepatchMessage::Signaling)
+    );
+    // What user space writes into /dev/kmsg has a facility of its own.
+    assert_eq!(record(1 << 3 | 5).unwrap().livepatch(), None);
+}
+
+#[test]
+fn every_message_is_recognised() {
+    use Direction::{Patch, Unpatch};
+    use LivepatchMessage as Message;
+    let patch = || "klp_one".to_owned();
+    let module = || "nf_tables".to_owned();
+    for (text, message) in [
+        (
+            "enabling patch 'klp_one'",
+            Message::Enabling { patch: patch() },
+        ),
+        (
+            "'klp_one': starting patching transition",
+            Message::Starting {
+                patch: patch(),
+                direction: Patch,
+            },
+        ),
+        (
+            "'klp_one': starting unpatching transition",
+            Message::Starting {
+                patch: patch(),
+                direction: Unpatch,
+            },
+        ),
+        ("signaling remaining tasks", Message::Signaling),
+        (
+            "forcing remaining tasks to the patched state",
+            Message::Forcing,
+        ),
+        (
+            "'klp_one': patching complete",
+            Message::Complete {
+                patch: patch(),
+                direction: Patch,
+            },
+        ),
+        (
+            "'klp_one': unpatching complete",
+            Message::Complete {
+                patch: patch(),
+                direction: Unpatch,
+            },
+        ),
+        (
+            "'klp_one': reversing transition from patching to unpatching",
+            Message::Reversing {
+                patch: patch(),
+                direction: Patch,
+            },
+        ),
+        (
+            "'klp_one': reversing transition from unpatching to patching",
+            Message::Reversing {
+                patch: patch(),
+                direction: Unpatch,
+            },
+        ),
+        (
+            "'klp_one': canceling patching transition, going to unpatch",
+            Message::Canceling { patch: patch() },
+        ),
+        (
+            "failed to enable patch 'klp_one'",
+            Message::FailedToEnable { patch: patch() },
+        ),
+        (
+            "applying patch 'klp_one' to loading module 'nf_tables'",
+            Message::ApplyingToModule {
+                patch: patch(),
+                module: module(),
+            },
+        ),
+        (
+            "reverting patch 'klp_one' on unloading module 'nf_tables'",
+            Message::RevertingOnModule {
+                patch: patch(),
+                module: module(),
+            },
+        ),
+        (
+            "patch 'klp_one' failed for module 'nf_tables', refusing to load module 'nf_tables'",
+            Message::RefusingModule {
+                patch: patch(),
+                module: module(),
+            },
+        ),
+        (
+            "pre-patch callback failed for object 'vmlinux'",
+            Message::PreCallbackFailed {
+                object: "vmlinux".to_owned(),
+            },
+        ),
+        (
+            "failed to patch object 'nf_tables'",
+            Message::FailedToPatchObject { object: module() },
+        ),
+        (
+            "Livepatch patch (klp_one) is not compatible with the already installed livepatches.",
+            Message::NotCompatible { patch: patch() },
+        ),
+        (
+            "failed to register ftrace handler for function 'do_exit' (-16)",
+            Message::FtraceRefused {
+                function: "do_exit".to_owned(),
+                error: -16,
+            },
+        ),
+    ] {
+        assert_eq!(
+            LivepatchMessage::recognise(&format!("livepatch: {text}")),
+            Some(message),
+            "{text}"
+        );
+        assert_eq!(
+            LivepatchMessage::recognise(text),
+            None,
+            "without the prefix: {text}"
+        );
+    }
+    let tainting = LivepatchMessage::recognise("klp_one: tainting kernel with TAINT_LIVEPATCH");
+    assert_eq!(tainting, Some(Message::Tainting { module: patch() }));
+    for other in [
+        "livepatch: ",
+        "livepatch: enabling patch klp_one",
+        "livepatch: 'klp_one': patching",
+        "x",
+    ] {
+        assert_eq!(LivepatchMessage::recognise(other), None, "{other}");
+    }
+}
+
+const STARTING: &str = "livepatch: 'klp_one': starting patching transition";
+const TURNED: &str = "livepatch: 'klp_one': starting unpatching transition";
+const COMPLETE: &str = "livepatch: 'klp_one': patching complete";
+
+#[test]
+fn the_last_start_without_an_end_counts() {
+    use Direction::{Patch, Unpatch};
+    assert_eq!(start(&[], Patch), None);
+    assert_eq!(
+        start(
+            &["x", STARTING, "livepatch: signaling remaining tasks"],
+            Patch
+        ),
+        Some(1)
+    );
+    assert_eq!(start(&[STARTING], Unpatch), None);
+    assert_eq!(start(&[STARTING, COMPLETE], Patch), None);
+    assert_eq!(start(&[STARTING, COMPLETE, "x", STARTING], Patch), Some(3));
+    // Reversed, and reversed again.
+    assert_eq!(start(&[STARTING, TURNED], Patch), None);
+    assert_eq!(start(&[STARTING, TURNED], Unpatch), Some(1));
+    assert_eq!(start(&[STARTING, TURNED, STARTING], Patch), Some(2));
+    // Another patch's messages change nothing.
+    let other = "livepatch: 'klp_two': patching complete";
+    assert_eq!(
+        start(
+            &[STARTING, other, "livepatch: enabling patch 'klp_two'"],
+            Patch
+        ),
+        Some(0)
+    );
+    // A start that failed leaves no end behind.
+    assert_eq!(
+        start(
+            &[STARTING, "livepatch: failed to enable patch 'klp_one'"],
+            Patch
+        ),
+        None
+    );
+}
+
+#[test]
+fn a_ring_that_overtakes_the_reader_is_read_on() {
+    let mut reads = vec![Err(Errno::PIPE), Err(Errno::INTR)];
+    reads.extend(log(&["x", STARTING]));
+    reads.push(Err(Errno::PIPE));
+    let found = start_in(device(reads), "klp_one", Direction::Patch).unwrap();
+    assert_eq!(found, Some(Duration::from_secs(1)));
+    let broken = start_in(device([Err(Errno::IO)]), "klp_one", Direction::Patch);
+    assert_eq!(
+        broken.unwrap_err().raw_os_error(),
+        Some(Errno::IO.raw_os_error())
+    );
+}
+
+#[test]
+fn a_log_without_end_ends() {
+    let mut reads = 0_usize;
+    for_each_record(
+        |buffer| {
+            reads += 1;
+            buffer[..9].copy_from_slice(b"5,1,1,-;x");
+            Ok(9)
+        },
+        |_| {},
+    )
+    .unwrap();
+    assert_eq!(reads, MAX_READS);
+}
+
+#[test]
+fn the_device_is_named_when_it_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kmsg");
+    let error = transition_start(&path, "klp_one", Direction::Patch).unwrap_err();
+    assert!(matches!(&error, KmsgError::Open { .. }));
+    assert!(error.to_string().contains("CAP_SYSLOG"), "{error}");
+    // A directory opens and does not read.
+    let error = transition_start(folder.path(), "klp_one", Direction::Patch).unwrap_err();
+    assert!(matches!(error, KmsgError::Read { .. }));
+    std::fs::write(&path, format!("5,1,7000000,-;{STARTING}\n")).unwrap();
+    let found = transition_start(&path, "klp_one", Direction::Patch).unwrap();
+    assert_eq!(found, Some(Duration::from_secs(7)));
+}
+
+/// As devkmsg_read does (msg_add_ext_text, kernel/printk/printk.c).
+fn escape(text: &[u8]) -> String {
+    let escaped = text.iter().map(|byte| match byte {
+        b' '..=b'[' | b']'..=b'~' => char::from(*byte).to_string(),
+        byte => format!("\\x{byte:02x}"),
+    });
+    escaped.collect()
+}
+
+proptest! {
+    #[test]
+    fn any_name_comes_back(patch in "\\PC{1,20}|[ -~]{1,20}", micros in 0..u64::MAX, patching: bool) {
+        let (word, direction) = match patching {
+            true => ("patching", Direction::Patch),
+            false => ("unpatching", Direction::Unpatch),
+        };
+        let text = format!("livepatch: '{patch}': starting {word} transition");
+        let record = format!("5,1,{micros},c;{}\n SUBSYSTEM=x\n", escape(text.as_bytes()));
+        let record = Record::parse(record.as_bytes()).unwrap();
+        prop_assert_eq!(record.time, Duration::from_micros(micros));
+        prop_assert_eq!(record.livepatch(), Some(LivepatchMessage::Starting { patch, direction }));
+    }
+
+    #[test]
+    fn any_text_comes_back(text in proptest::collection::vec(any::<u8>(), 0..80)) {
+        prop_assert_eq!(unescape(escape(&text).as_bytes()), text);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_survived(record in proptest::collection::vec(any::<u8>(), 0..120), text: String) {
+        let _ = Record::parse(&record);
+        let mut valid = b"5,1,1,-;livepatch: ".to_vec();
+        valid.extend(&record);
+        prop_assert!(Record::parse(&valid).is_some());
+        let _ = LivepatchMessage::recognise(&format!("livepatch: {text}"));
+    }
+}

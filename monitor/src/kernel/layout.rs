@@ -1,0 +1,176 @@
+//! Where the BPF programs find things in the running kernel: member offsets from
+//! its BTF, variables from its symbol table.
+
+use std::path::Path;
+
+use livepatch_monitor_ebpf::UNKNOWN_OFFSET;
+
+use super::{
+    btf::Btf,
+    kallsyms::{self, KallsymsError},
+};
+
+/// (global in the programs, structure, member).
+const MEMBERS: &[(&str, &str, &str)] = &[
+    ("KLP_PATCH_MOD", "klp_patch", "mod"),
+    ("KLP_PATCH_REPLACE", "klp_patch", "replace"),
+    ("KLP_PATCH_OBJ_LIST", "klp_patch", "obj_list"),
+    ("KLP_PATCH_FREE_WORK", "klp_patch", "free_work"),
+    ("KLP_OBJECT_NAME", "klp_object", "name"),
+    ("KLP_OBJECT_MOD", "klp_object", "mod"),
+    ("KLP_OBJECT_FUNC_LIST", "klp_object", "func_list"),
+    ("KLP_OBJECT_NODE", "klp_object", "node"),
+    ("KLP_FUNC_OLD_NAME", "klp_func", "old_name"),
+    ("KLP_FUNC_OLD_FUNC", "klp_func", "old_func"),
+    ("KLP_FUNC_OLD_SIZE", "klp_func", "old_size"),
+    ("KLP_FUNC_NEW_FUNC", "klp_func", "new_func"),
+    ("KLP_FUNC_NEW_SIZE", "klp_func", "new_size"),
+    ("KLP_FUNC_NODE", "klp_func", "node"),
+    ("KLP_FUNC_STACK_NODE", "klp_func", "stack_node"),
+    ("MODULE_NAME", "module", "name"),
+    ("TASK_PATCH_STATE", "task_struct", "patch_state"),
+    ("TASK_STATE", "task_struct", "__state"),
+    ("TASK_FLAGS", "task_struct", "flags"),
+    ("TASK_ON_CPU", "task_struct", "on_cpu"),
+    ("TASK_PID", "task_struct", "pid"),
+    ("TASK_TGID", "task_struct", "tgid"),
+    ("TASK_COMM", "task_struct", "comm"),
+    ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
+    ("TASK_CGROUPS", "task_struct", "cgroups"),
+    ("CSS_SET_DFL_CGRP", "css_set", "dfl_cgrp"),
+    ("CGROUP_KN", "cgroup", "kn"),
+    ("KERNFS_NODE_ID", "kernfs_node", "id"),
+];
+
+/// (global in the programs, variable of the kernel).
+const VARIABLES: &[(&str, &str)] = &[
+    ("KLP_TRANSITION_PATCH", "klp_transition_patch"),
+    ("KLP_TARGET_STATE", "klp_target_state"),
+    ("KLP_SIGNALS_CNT", "klp_signals_cnt"),
+    ("KLP_PATCHES", "klp_patches"),
+    ("PER_CPU_OFFSET", "__per_cpu_offset"),
+    ("IDLE_THREADS", "idle_threads"),
+];
+
+/// The function by which the unwinder knows BPF frames.
+const BPF_FRAME_POINTER: &str = "bpf_has_frame_pointer";
+
+/// What was found, ready to be set as globals.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Global and offset.
+    pub offsets: Vec<(&'static str, u32)>,
+    /// Global and address.
+    pub addresses: Vec<(&'static str, u64)>,
+    /// CPUs that may ever come up; 0 not known.
+    pub possible_cpus: u32,
+    /// The unwinder walks BPF frames reliably (arch/x86/net/bpf_jit_comp.c and
+    /// arch/x86/kernel/unwind_orc.c of 7.2; 6.1 and 6.12 do not).
+    pub bpf_frames_reliable: bool,
+    /// What this kernel's BTF lacks, as `structure.member`.
+    pub missing_members: Vec<String>,
+    /// What this kernel's symbol table lacks.
+    pub missing_variables: Vec<&'static str>,
+}
+
+impl Layout {
+    /// Looks everything up. Without BTF every member is missing; a symbol table
+    /// that hides its addresses is an error, for then nothing can be told.
+    ///
+    /// # Errors
+    /// /proc/kallsyms cannot be read or hides its addresses (needs CAP_SYSLOG).
+    pub fn find(btf: Option<&Btf>, procfs: &Path, sysfs: &Path) -> Result<Self, KallsymsError> {
+        let mut layout = Self {
+            possible_cpus: possible_cpus(sysfs),
+            ..Self::default()
+        };
+        for &(global, structure, member) in MEMBERS {
+            let offset = btf.and_then(|btf| {
+                btf.member_offset(structure, member)
+                    .or_else(|error| match (structure, member) {
+                        // Named `state` before 5.14 (include/linux/sched.h).
+                        ("task_struct", "__state") => btf.member_offset(structure, "state"),
+                        _ => Err(error),
+                    })
+                    .ok()
+            });
+            if offset.is_none() {
+                layout.missing_members.push(format!("{structure}.{member}"));
+            }
+            layout
+                .offsets
+                .push((global, offset.unwrap_or(UNKNOWN_OFFSET)));
+        }
+        let names: Vec<&str> = VARIABLES
+            .iter()
+            .map(|&(_, variable)| variable)
+            .chain([BPF_FRAME_POINTER])
+            .collect();
+        let found = kallsyms::find(procfs, &names)?;
+        layout.bpf_frames_reliable = found.in_vmlinux(BPF_FRAME_POINTER).is_some();
+        for &(global, variable) in VARIABLES {
+            let address = found.in_vmlinux(variable);
+            if address.is_none() {
+                layout.missing_variables.push(variable);
+            }
+            layout.addresses.push((global, address.unwrap_or(0)));
+        }
+        Ok(layout)
+    }
+
+    /// Whether pending tasks can be told from the others: without these a scan
+    /// would be silent where it ought to say that it does not know.
+    #[must_use]
+    pub fn can_scan(&self) -> bool {
+        let member = |name| {
+            self.offsets
+                .iter()
+                .any(|&(global, offset)| global == name && offset != UNKNOWN_OFFSET)
+        };
+        let variable = |name| {
+            self.addresses
+                .iter()
+                .any(|&(global, address)| global == name && address != 0)
+        };
+        member("TASK_PATCH_STATE")
+            && variable("KLP_TRANSITION_PATCH")
+            && variable("KLP_TARGET_STATE")
+    }
+}
+
+/// Reads `0-3,8` style lists; 0 where the file is missing or absurd.
+fn possible_cpus(sysfs: &Path) -> u32 {
+    let Ok(text) = std::fs::read_to_string(sysfs.join("devices/system/cpu/possible")) else {
+        return 0;
+    };
+    text.trim()
+        .split([',', '-'])
+        .filter_map(|number| number.parse::<u32>().ok())
+        .max()
+        .and_then(|last| last.checked_add(1))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_possible_cpus() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("devices/system/cpu");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (text, count) in [
+            ("0\n", 1),
+            ("0-1\n", 2),
+            ("0-3,8-15\n", 16),
+            ("", 0),
+            ("x", 0),
+            ("4294967295", 0),
+        ] {
+            std::fs::write(folder.join("possible"), text).unwrap();
+            assert_eq!(possible_cpus(root.path()), count, "{text:?}");
+        }
+        assert_eq!(possible_cpus(Path::new("/nowhere")), 0);
+    }
+}

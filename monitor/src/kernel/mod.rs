@@ -1,0 +1,13 @@
+//! All that touches the running kernel. Every reader takes its root path.
+
+pub mod btf;
+pub mod clock;
+pub mod events;
+pub mod kallsyms;
+pub mod kmsg;
+pub mod layout;
+pub mod probes;
+pub mod procfs;
+pub mod scan;
+pub mod sysfs;
+pub mod tasks;

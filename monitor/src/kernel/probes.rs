@@ -1,0 +1,538 @@
+//! Attaches the BPF programs, each as well as this kernel allows, and says how.
+
+use std::{io, path::Path};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray, RingBuf},
+    programs::{FEntry, Iter, KProbe, Program, ProgramError, RawTracePoint},
+};
+use livepatch_monitor_ebpf::EventKind;
+use tracing::debug;
+
+use super::{
+    btf::{Btf, BtfError},
+    kallsyms::KallsymsError,
+    layout::Layout,
+};
+
+#[cfg(bpf_programs)]
+static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
+    env!("OUT_DIR"),
+    "/programs.bpf"
+)));
+#[cfg(not(bpf_programs))]
+static PROGRAMS: Option<&[u8]> = None;
+
+/// Name of the task iterator among the probes.
+pub const TASK_SCAN: &str = "task_scan";
+
+/// Whether this binary holds the BPF programs at all.
+#[must_use]
+pub fn built_in() -> bool {
+    PROGRAMS.is_some()
+}
+
+/// How a probe gets its signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// A BPF trampoline at the function's entry (cheapest).
+    Fentry,
+    /// A kprobe at the function's entry.
+    Kprobe,
+    /// A tracepoint.
+    Tracepoint,
+    /// A BPF iterator.
+    Iterator,
+    /// No probe: sysfs is read instead.
+    Sysfs,
+    /// Not at all.
+    None,
+}
+
+impl Method {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+            Self::Iterator => "iterator",
+            Self::Sysfs => "sysfs",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How one probe fared.
+#[derive(Clone, Debug)]
+pub struct ProbeStatus {
+    /// The kernel function or tracepoint, as in [`EventKind::name`].
+    pub probe: &'static str,
+    /// How its signal is had.
+    pub method: Method,
+    /// Why not better, where it is not.
+    pub problem: Option<String>,
+}
+
+/// Something this host does not let the monitor do, and how to mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Degradation {
+    /// What is missing and what that costs.
+    pub what: String,
+    /// What an operator can do about it.
+    pub remedy: String,
+}
+
+/// Why no BPF program could be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbesError {
+    /// The binary was built by plain cargo.
+    #[error("this binary was built without the BPF programs")]
+    NotBuilt,
+    /// The symbol table cannot be read.
+    #[error(transparent)]
+    Kallsyms(#[from] KallsymsError),
+    /// The object could not be loaded.
+    #[error("loading the BPF programs: {0}")]
+    Load(String),
+    /// A map of the object has another shape than expected.
+    #[error("BPF map {0}: {1}")]
+    Map(&'static str, String),
+}
+
+impl ProbesError {
+    /// What it costs and how to mend it.
+    #[must_use]
+    pub fn degradation(&self) -> Degradation {
+        let remedy = match self {
+            Self::NotBuilt => "build it with `cargo xtask build`",
+            Self::Kallsyms(_) => {
+                "run as root or with CAP_SYSLOG, and kernel.kptr_restrict at 0 or 1"
+            }
+            Self::Load(_) | Self::Map(..) => {
+                "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y"
+            }
+        };
+        Degradation {
+            what: format!(
+                "no kernel probes ({self}): transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen"
+            ),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+struct Spec {
+    kind: EventKind,
+    /// The function's names over the kernel versions.
+    symbols: &'static [&'static str],
+    fentry: &'static str,
+    kprobe: &'static str,
+}
+
+macro_rules! spec {
+    ($kind:ident, $base:literal, [$($symbol:literal),+]) => {
+        Spec {
+            kind: EventKind::$kind,
+            symbols: &[$($symbol),+],
+            fentry: concat!("fentry_", $base),
+            kprobe: concat!("kprobe_", $base),
+        }
+    };
+}
+
+/// kernel/livepatch/{core,transition,patch}.c, 5.10 to 7.2.
+const SPECS: [Spec; 12] = [
+    spec!(EnablePatch, "enable_patch", ["klp_enable_patch"]),
+    spec!(InitTransition, "init_transition", ["klp_init_transition"]),
+    spec!(
+        TryCompleteTransition,
+        "try_complete_transition",
+        ["klp_try_complete_transition"]
+    ),
+    spec!(
+        CompleteTransition,
+        "complete_transition",
+        ["klp_complete_transition"]
+    ),
+    spec!(
+        CancelTransition,
+        "cancel_transition",
+        ["klp_cancel_transition"]
+    ),
+    spec!(
+        ReverseTransition,
+        "reverse_transition",
+        ["klp_reverse_transition"]
+    ),
+    spec!(
+        ForceTransition,
+        "force_transition",
+        ["klp_force_transition"]
+    ),
+    spec!(PatchObject, "patch_object", ["klp_patch_object"]),
+    // Split in two with the atomic replace of nops; plain before and after.
+    spec!(
+        UnpatchObject,
+        "unpatch_object",
+        ["__klp_unpatch_object", "klp_unpatch_object"]
+    ),
+    spec!(FreePatch, "free_patch", ["klp_free_patch_work_fn"]),
+    spec!(ModuleComing, "module_coming", ["klp_module_coming"]),
+    spec!(ModuleGoing, "module_going", ["klp_module_going"]),
+];
+
+/// What to attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Probes and the task iterator: for the exporter.
+    Everything,
+    /// The task iterator alone: for one look from the command line.
+    TaskScan,
+}
+
+/// The attached programs. Dropping this detaches them all.
+#[derive(Debug)]
+pub struct Probes {
+    ebpf: Ebpf,
+    /// How each probe fared, in a fixed order.
+    pub status: Vec<ProbeStatus>,
+    /// What is missing.
+    pub degradations: Vec<Degradation>,
+    /// The unwinder walks BPF frames reliably (see [`Layout`]).
+    pub bpf_frames_reliable: bool,
+}
+
+impl Probes {
+    /// Loads and attaches what this kernel allows. A probe that cannot be had
+    /// costs its own signal only.
+    ///
+    /// # Errors
+    /// Nothing at all can be loaded: no permission, no programs in the binary, or
+    /// a kernel whose symbols cannot be read.
+    pub fn attach(
+        wanted: Wanted,
+        procfs: &Path,
+        sysfs: &Path,
+        kernel_log: bool,
+    ) -> Result<Self, ProbesError> {
+        let programs = PROGRAMS.ok_or(ProbesError::NotBuilt)?;
+        let mut degradations = Vec::new();
+        let btf = match Btf::from_sysfs(sysfs) {
+            Ok(btf) => Some(btf),
+            Err(error) => {
+                degradations.push(no_btf(&error));
+                None
+            }
+        };
+        let layout = Layout::find(btf.as_ref(), procfs, sysfs)?;
+        if btf.is_some() && !layout.missing_members.is_empty() {
+            degradations.push(Degradation {
+                what: format!(
+                    "this kernel's BTF lacks {}: what is read from there is left out",
+                    layout.missing_members.join(", ")
+                ),
+                remedy: "report the kernel version to the project".into(),
+            });
+        }
+        if !layout.missing_variables.is_empty() {
+            degradations.push(Degradation {
+                what: format!(
+                    "the kernel's symbol table lacks {}",
+                    layout.missing_variables.join(", ")
+                ),
+                remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
+            });
+        }
+        // A direct trampoline and a livepatch may share a function since 6.0
+        // (kernel/trace/ftrace.c, enum ftrace_ops_cmd in include/linux/ftrace.h).
+        let shares_functions = btf.as_ref().is_some_and(|btf| {
+            btf.has_enumerator(
+                "ftrace_ops_cmd",
+                "FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER",
+            )
+        });
+        drop(btf);
+        // aya's own reader, which resolves the functions to attach to.
+        let aya_btf =
+            AyaBtf::parse_file(sysfs.join("kernel/btf/vmlinux"), aya::Endianness::default()).ok();
+
+        let log_level: u8 = if kernel_log {
+            aya_log::Level::Debug as u8
+        } else {
+            0
+        };
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(aya_btf.as_ref())
+            .override_global(aya_log::LEVEL, &log_level, false);
+        for (global, offset) in &layout.offsets {
+            loader.override_global(global, offset, true);
+        }
+        for (global, address) in &layout.addresses {
+            loader.override_global(global, address, true);
+        }
+        loader.override_global("POSSIBLE_CPUS", &layout.possible_cpus, true);
+        let ebpf = loader
+            .load(programs)
+            .map_err(|error| ProbesError::Load(chain(&error)))?;
+
+        let mut probes = Self {
+            ebpf,
+            status: Vec::new(),
+            degradations,
+            bpf_frames_reliable: layout.bpf_frames_reliable,
+        };
+        if wanted == Wanted::Everything {
+            let fentry_btf = aya_btf.as_ref().filter(|_| shares_functions);
+            for spec in &SPECS {
+                probes.attach_probe(spec, fentry_btf);
+            }
+            probes.attach_module_free();
+        }
+        probes.load_task_scan(aya_btf.as_ref(), &layout);
+        Ok(probes)
+    }
+
+    fn attach_probe(&mut self, spec: &Spec, btf: Option<&AyaBtf>) {
+        debug!(probe = spec.kind.name(), "attaching");
+        let mut problems = Vec::new();
+        let mut attached = Method::None;
+        if let Some(btf) = btf {
+            match self.attach_fentry(spec, btf) {
+                Ok(()) => attached = Method::Fentry,
+                Err(error) => problems.push(format!("fentry: {error}")),
+            }
+        }
+        if attached == Method::None {
+            match self.attach_kprobe(spec) {
+                Ok(()) => attached = Method::Kprobe,
+                Err(error) => problems.push(format!("kprobe: {error}")),
+            }
+        }
+        let problem = (!problems.is_empty()).then(|| problems.join("; "));
+        self.status.push(ProbeStatus {
+            probe: spec.kind.name(),
+            method: attached,
+            problem,
+        });
+    }
+
+    fn attach_fentry(&mut self, spec: &Spec, btf: &AyaBtf) -> Result<(), String> {
+        let program: &mut FEntry = program(&mut self.ebpf, spec.fentry)?;
+        first_that_works(spec.symbols, |symbol| {
+            program.load(symbol, btf)?;
+            program.attach().map(drop)
+        })
+    }
+
+    fn attach_kprobe(&mut self, spec: &Spec) -> Result<(), String> {
+        let program: &mut KProbe = program(&mut self.ebpf, spec.kprobe)?;
+        program.load().map_err(|error| brief(&error))?;
+        first_that_works(spec.symbols, |symbol| program.attach(symbol, 0).map(drop))
+    }
+
+    fn attach_module_free(&mut self) {
+        let result = program::<RawTracePoint>(&mut self.ebpf, "tracepoint_module_free").and_then(
+            |program| {
+                program.load().map_err(|error| brief(&error))?;
+                program
+                    .attach("module_free")
+                    .map(drop)
+                    .map_err(|error| brief(&error))
+            },
+        );
+        self.status.push(ProbeStatus {
+            probe: EventKind::ModuleFree.name(),
+            method: if result.is_ok() {
+                Method::Tracepoint
+            } else {
+                Method::None
+            },
+            problem: result.err(),
+        });
+    }
+
+    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout) {
+        let result = match btf {
+            None => Err("needs the kernel's BTF".to_owned()),
+            Some(_) if !layout.can_scan() => {
+                Err("the kernel's task and transition state cannot be located".to_owned())
+            }
+            Some(btf) => program::<Iter>(&mut self.ebpf, "scan_tasks")
+                .and_then(|program| program.load("task", btf).map_err(|error| brief(&error))),
+        };
+        self.status.push(ProbeStatus {
+            probe: TASK_SCAN,
+            method: if result.is_ok() {
+                Method::Iterator
+            } else {
+                Method::None
+            },
+            problem: result.err(),
+        });
+    }
+
+    /// Whether the probe delivers its events.
+    #[must_use]
+    pub fn attached(&self, probe: &str) -> bool {
+        self.status
+            .iter()
+            .any(|status| status.probe == probe && status.method != Method::None)
+    }
+
+    /// Whether transitions are seen as they begin and end. Without these two,
+    /// sysfs has to be polled.
+    #[must_use]
+    pub fn see_transitions(&self) -> bool {
+        self.attached(EventKind::InitTransition.name())
+            && self.attached(EventKind::CompleteTransition.name())
+    }
+
+    /// The events' ring buffer, once.
+    ///
+    /// # Errors
+    /// The buffer was taken before or cannot be mapped.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, ProbesError> {
+        let map = self
+            .ebpf
+            .take_map("EVENTS")
+            .ok_or_else(|| ProbesError::Map("EVENTS", "is not there".into()))?;
+        RingBuf::try_from(map).map_err(|error| ProbesError::Map("EVENTS", chain(&error)))
+    }
+
+    /// Events lost since the start, by kind, in the order of [`EventKind::ALL`].
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn lost_events(&self) -> Result<Vec<(EventKind, u64)>, ProbesError> {
+        let failed = |error: String| ProbesError::Map("LOST", error);
+        let map = self
+            .ebpf
+            .map("LOST")
+            .ok_or_else(|| failed("is not there".into()))?;
+        let lost: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(map).map_err(|error| failed(chain(&error)))?;
+        EventKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let values = lost
+                    .get(&(kind as u32), 0)
+                    .map_err(|error| failed(chain(&error)))?;
+                Ok((kind, values.iter().sum()))
+            })
+            .collect()
+    }
+
+    /// Reads one scan of the task iterator: the raw records.
+    ///
+    /// # Errors
+    /// The iterator is not loaded, or the kernel refuses it.
+    pub fn scan(&mut self) -> io::Result<std::fs::File> {
+        let program: &mut Iter = program(&mut self.ebpf, "scan_tasks").map_err(io::Error::other)?;
+        // A file is read once; each scan needs a new one.
+        let link = program.attach().map_err(io::Error::other)?;
+        let link = program.take_link(link).map_err(io::Error::other)?;
+        link.into_file().map_err(io::Error::other)
+    }
+
+    /// Tells the next scan to go on with the functions of the last one, instead of
+    /// beginning anew.
+    ///
+    /// # Errors
+    /// The kernel refuses to write the map.
+    pub fn resume_scan(&mut self, resume: bool) -> Result<(), ProbesError> {
+        let failed = |error: String| ProbesError::Map("RESUME", error);
+        let map = self
+            .ebpf
+            .map_mut("RESUME")
+            .ok_or_else(|| failed("is not there".into()))?;
+        let mut flag: Array<_, u32> =
+            Array::try_from(map).map_err(|error| failed(chain(&error)))?;
+        flag.set(0, u32::from(resume), 0)
+            .map_err(|error| failed(chain(&error)))
+    }
+
+    /// The reader of the kernel side's own log; only useful when it was asked
+    /// for at [`Probes::attach`].
+    ///
+    /// # Errors
+    /// The log's buffer cannot be mapped.
+    pub fn take_log(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, ProbesError> {
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+            .map_err(|error| ProbesError::Map("AYA_LOGS", chain(&error)))
+    }
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, String>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| format!("program {name} is not in the object"))?
+        .try_into()
+        .map_err(|error: ProgramError| brief(&error))
+}
+
+/// Tries each name a function has had; the error is the last one's.
+fn first_that_works(
+    symbols: &[&str],
+    mut attach: impl FnMut(&str) -> Result<(), ProgramError>,
+) -> Result<(), String> {
+    let mut last = String::from("no symbol to attach to");
+    for symbol in symbols {
+        match attach(symbol) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = format!("{symbol}: {}", brief(&error)),
+        }
+    }
+    Err(last)
+}
+
+/// The error with its causes on one line, without the verifier's long log.
+fn brief(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let last = log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty()
+                    && !line.starts_with("processed")
+                    && !line.starts_with("verification time")
+            });
+            match last {
+                Some(line) => format!("the kernel refuses the program: {io_error} ({line})"),
+                None => format!("the kernel refuses the program: {io_error}"),
+            }
+        }
+        error => chain(error),
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn no_btf(error: &BtfError) -> Degradation {
+    Degradation {
+        what: format!(
+            "no BTF ({error}): events come without the patch's name, which sysfs gives later; tasks are read from /proc"
+        ),
+        remedy: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and let the monitor read /sys/kernel/btf/vmlinux".into(),
+    }
+}

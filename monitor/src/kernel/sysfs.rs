@@ -1,0 +1,325 @@
+//! The loaded livepatches (/sys/kernel/livepatch).
+//!
+//! What is there by kernel version (Documentation/ABI/testing/sysfs-kernel-livepatch):
+//! `enabled` and the directories of objects and functions 3.19, `transition`
+//! 4.12, `OBJECT/patched` 6.1, `replace` 6.11. Reading these takes no lock of
+//! livepatch. `stack_order` (6.14) does take `klp_mutex`, so a reader would hang
+//! behind a stuck patch; it and `force` are never opened.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::livepatch::patch::{Function, Object, Patch, PatchSet};
+
+#[cfg(test)]
+mod tests;
+
+/// Patches read; a host has a handful.
+const MAX_PATCHES: usize = 4096;
+/// Objects read of one patch; at most one for each loaded module.
+const MAX_OBJECTS: usize = 4096;
+/// Functions read of one object; cumulative patches have some hundreds.
+const MAX_FUNCTIONS: usize = 65536;
+/// Functions read in all.
+const MAX_FUNCTIONS_IN_ALL: usize = 1 << 20;
+/// Bytes read of an attribute; the longest, srcversion, has 24.
+const MAX_VALUE: usize = 256;
+
+/// What could not be read of the loaded patches, or makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum SysfsError {
+    /// sysfs is not there.
+    #[error("{} is not sysfs: mount it, or give the right path", path.display())]
+    NotSysfs {
+        /// The root that was given.
+        path: PathBuf,
+    },
+    /// A file or directory could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// An attribute does not hold what the kernel writes there.
+    #[error("{} holds {value:?}, not {expected}", path.display())]
+    Value {
+        /// The attribute.
+        path: PathBuf,
+        /// What it holds, cut to 256 bytes.
+        value: String,
+        /// What the kernel writes.
+        expected: &'static str,
+    },
+    /// A directory under an object is not named `FUNCTION,POSITION`.
+    #[error("{} is not named like a patched function (name,position)", path.display())]
+    FunctionName {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// More entries than any kernel has; the rest is left out.
+    #[error("{} has more than {limit} entries; the rest is left out", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+        /// Entries read.
+        limit: usize,
+    },
+}
+
+/// The loaded patches, and what could not be told of them: a value that is `None`
+/// for another reason than the kernel's version has its error in the list. A patch
+/// that goes away while it is read is left out without one.
+///
+/// # Errors
+/// [`SysfsError::NotSysfs`] and [`SysfsError::Read`] where nothing at all can be
+/// told. A kernel without livepatch is no error: `supported` is false.
+pub fn read_patches(sysfs: &Path) -> Result<(PatchSet, Vec<SysfsError>), SysfsError> {
+    let root = sysfs.join("kernel/livepatch");
+    let mut reader = Reader {
+        sysfs,
+        problems: Vec::new(),
+        functions: 0,
+    };
+    let names = match list_directories(&root, MAX_PATCHES) {
+        Ok(listing) => reader.complete(&root, listing, MAX_PATCHES),
+        Err(source) if is_gone(&source) => {
+            // A typing error in the path must not look like a kernel without livepatch.
+            return match sysfs.join("kernel").is_dir() {
+                true => Ok((PatchSet::default(), Vec::new())),
+                false => Err(SysfsError::NotSysfs {
+                    path: sysfs.to_owned(),
+                }),
+            };
+        }
+        Err(source) => return Err(SysfsError::Read { path: root, source }),
+    };
+    let patches = names
+        .into_iter()
+        .filter_map(|name| reader.patch(&root, name).ok());
+    let patches = patches.collect();
+    Ok((
+        PatchSet {
+            supported: true,
+            patches,
+        },
+        reader.problems,
+    ))
+}
+
+/// The thing that was being read no longer exists.
+struct Gone;
+
+/// Names of directories, sorted, and whether there are more than were taken.
+struct Listing {
+    names: Vec<String>,
+    cut: bool,
+}
+
+struct Reader<'a> {
+    sysfs: &'a Path,
+    problems: Vec<SysfsError>,
+    functions: usize,
+}
+
+impl Reader<'_> {
+    fn patch(&mut self, root: &Path, name: String) -> Result<Patch, Gone> {
+        let directory = root.join(&name);
+        let mark = self.problems.len();
+        let read = self.patch_in(&directory, name);
+        if read.is_err() {
+            // What was odd about a patch on its way out is of no interest.
+            self.problems.truncate(mark);
+        }
+        read
+    }
+
+    fn patch_in(&mut self, directory: &Path, name: String) -> Result<Patch, Gone> {
+        let enabled = self.flag(directory.join("enabled"))?;
+        let transition = self.flag(directory.join("transition"))?;
+        let replace = self.flag(directory.join("replace"))?;
+        let srcversion = self.srcversion(&name);
+        let mut objects = Vec::new();
+        for object in self.list(directory, MAX_OBJECTS)? {
+            if let Ok(object) = self.object(directory, object) {
+                objects.push(object);
+            }
+        }
+        // `enabled` is as old as livepatch, and a patch's own attributes go after its
+        // objects (klp_free_patch_start, klp_free_patch_finish): while it is there, so
+        // was all that was read, and what was not is lacking on this kernel.
+        let last = fs::symlink_metadata(directory.join("enabled"));
+        if last.is_err_and(|error| is_gone(&error)) {
+            return Err(Gone);
+        }
+        Ok(Patch {
+            name,
+            enabled,
+            transition,
+            replace,
+            srcversion,
+            objects,
+        })
+    }
+
+    fn object(&mut self, patch: &Path, name: String) -> Result<Object, Gone> {
+        let directory = patch.join(&name);
+        let patched = self.flag(directory.join("patched"))?;
+        let limit = MAX_FUNCTIONS.min(MAX_FUNCTIONS_IN_ALL - self.functions);
+        let names = self.list(&directory, limit)?;
+        self.functions += names.len();
+        let mut functions = Vec::with_capacity(names.len());
+        for name in names {
+            match parse_function(&name) {
+                Some(function) => functions.push(function),
+                None => self.problems.push(SysfsError::FunctionName {
+                    path: directory.join(name),
+                }),
+            }
+        }
+        functions.sort_unstable();
+        Ok(Object {
+            name,
+            patched,
+            functions,
+        })
+    }
+
+    /// Directories in `directory`; one that cannot be read counts as empty and is
+    /// a problem.
+    fn list(&mut self, directory: &Path, limit: usize) -> Result<Vec<String>, Gone> {
+        match list_directories(directory, limit) {
+            Ok(listing) => Ok(self.complete(directory, listing, limit)),
+            Err(source) if is_gone(&source) => Err(Gone),
+            Err(source) => {
+                self.problems.push(SysfsError::Read {
+                    path: directory.to_owned(),
+                    source,
+                });
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn complete(&mut self, directory: &Path, listing: Listing, limit: usize) -> Vec<String> {
+        if listing.cut {
+            self.problems.push(SysfsError::TooMany {
+                path: directory.to_owned(),
+                limit,
+            });
+        }
+        listing.names
+    }
+
+    /// An attribute of 0 or 1; none where this kernel has none.
+    fn flag(&mut self, path: PathBuf) -> Result<Option<bool>, Gone> {
+        match self.value(&path) {
+            Err(Missing::Gone) => Err(Gone),
+            Err(Missing::Absent) | Ok(None) => Ok(None),
+            Ok(Some(value)) => Ok(match value.as_str() {
+                "0" => Some(false),
+                "1" => Some(true),
+                _ => {
+                    self.problems.push(SysfsError::Value {
+                        path,
+                        value,
+                        expected: "0 or 1",
+                    });
+                    None
+                }
+            }),
+        }
+    }
+
+    /// `/sys/module/NAME/srcversion`: a hash in hexadecimal, of modules built with
+    /// `CONFIG_MODULE_SRCVERSION_ALL` or a `MODULE_VERSION`.
+    fn srcversion(&mut self, name: &str) -> Option<String> {
+        let path = self.sysfs.join("module").join(name).join("srcversion");
+        let value = self.value(&path).ok().flatten()?;
+        if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Some(value);
+        }
+        self.problems.push(SysfsError::Value {
+            path,
+            value,
+            expected: "a hash",
+        });
+        None
+    }
+
+    /// An attribute's text without its newline; none where it could not be read,
+    /// which is a problem.
+    fn value(&mut self, path: &Path) -> Result<Option<String>, Missing> {
+        match read_value(path) {
+            Ok(value) => Ok(Some(value)),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(Missing::Absent),
+            Err(source) if is_gone(&source) => Err(Missing::Gone),
+            Err(source) => {
+                self.problems.push(SysfsError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Why an attribute is not there.
+enum Missing {
+    /// Nothing of this name.
+    Absent,
+    /// It is being removed.
+    Gone,
+}
+
+fn read_value(path: &Path) -> io::Result<String> {
+    let mut value = Vec::new();
+    File::open(path)?
+        .take(MAX_VALUE as u64)
+        .read_to_end(&mut value)?;
+    let value = value.strip_suffix(b"\n").unwrap_or(&value);
+    Ok(String::from_utf8_lossy(value).into_owned())
+}
+
+/// Not there any more: sysfs says ENODEV of a file that is removed while it is
+/// opened (kernfs_fop_open, fs/kernfs/file.c).
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+fn list_directories(directory: &Path, limit: usize) -> io::Result<Listing> {
+    let mut names = Vec::new();
+    let mut cut = false;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            cut = names.len() >= limit;
+            if cut {
+                break;
+            }
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(Listing { names, cut })
+}
+
+/// `FUNCTION,POSITION`; the kernel shows position 0 ("the only one") as 1.
+fn parse_function(directory: &str) -> Option<Function> {
+    let (name, position) = directory.rsplit_once(',')?;
+    let digits = !position.is_empty() && position.bytes().all(|byte| byte.is_ascii_digit());
+    let sympos = position
+        .parse()
+        .ok()
+        .filter(|_| digits && !name.is_empty())?;
+    Some(Function {
+        name: name.to_owned(),
+        sympos,
+    })
+}

@@ -1,0 +1,258 @@
+//! The tasks a transition waits for: from the iterator where it can be had, from
+//! /proc where not.
+
+use std::{
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use livepatch_monitor_ebpf::EventKind;
+use tracing::{debug, warn};
+
+use super::{
+    clock,
+    probes::{Probes, ProbesError, TASK_SCAN},
+    procfs::{self, ProcError, ProcTask},
+    scan::{self, ScanError, Symbols},
+    sysfs::{self, SysfsError},
+};
+use crate::livepatch::{
+    Direction,
+    blockers::{CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol, TaskState},
+};
+
+/// Why pending tasks cannot be told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TasksError {
+    /// The iterator cannot be read.
+    #[error("reading the task iterator: {0}")]
+    Iterator(#[from] io::Error),
+    /// The iterator cannot be told how to go on.
+    #[error(transparent)]
+    Probes(#[from] ProbesError),
+    /// The iterator's records are not what they should be.
+    #[error(transparent)]
+    Records(#[from] ScanError),
+    /// /proc cannot be walked.
+    #[error(transparent)]
+    Proc(#[from] ProcError),
+    /// The patch's functions cannot be read.
+    #[error(transparent)]
+    Sysfs(#[from] SysfsError),
+    /// /proc hides the tasks' patch_state.
+    #[error(
+        "{procfs}: patch_state of {denied} of {visited} tasks cannot be read; run as root or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+    )]
+    Denied {
+        /// The root of procfs.
+        procfs: PathBuf,
+        /// Tasks that could not be read.
+        denied: usize,
+        /// Tasks looked at.
+        visited: usize,
+    },
+    /// More tasks are pending than a walk describes.
+    #[error(
+        "{procfs}: {pending} tasks are pending, more than a walk of /proc describes; the task iterator has no such limit (it needs BPF and BTF)"
+    )]
+    TooMany {
+        /// The root of procfs.
+        procfs: PathBuf,
+        /// Pending tasks.
+        pending: usize,
+    },
+}
+
+/// Passes of the iterator over a patch's functions: with the hundred tasks of the
+/// smallest host, more than 6,000 functions.
+const MOST_PASSES: u32 = 32;
+
+/// Scans tasks, one scan at a time.
+#[derive(Debug)]
+pub struct TaskScanner {
+    probes: Option<Probes>,
+    procfs: PathBuf,
+    symbols: Symbols,
+}
+
+impl TaskScanner {
+    /// With the iterator of these probes if it is loaded.
+    #[must_use]
+    pub fn new(probes: Option<Probes>, procfs: &Path) -> Self {
+        Self {
+            probes,
+            procfs: procfs.to_owned(),
+            symbols: Symbols::default(),
+        }
+    }
+
+    /// The tasks that hold up this transition; `None` if none runs any more.
+    ///
+    /// # Errors
+    /// Neither the iterator nor /proc can tell.
+    pub fn scan(
+        &mut self,
+        patch: Option<&str>,
+        direction: Direction,
+        sysfs: &Path,
+    ) -> Result<Option<Scan>, TasksError> {
+        if self
+            .probes
+            .as_ref()
+            .is_some_and(|probes| probes.attached(TASK_SCAN))
+        {
+            return self.iterate();
+        }
+        walk(&self.procfs, sysfs, patch, direction).map(Some)
+    }
+
+    fn iterate(&mut self) -> Result<Option<Scan>, TasksError> {
+        let Some(probes) = &mut self.probes else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        probes.resume_scan(false)?;
+        probes.scan()?.read_to_end(&mut bytes)?;
+        let reliable = probes.bpf_frames_reliable;
+        let Some(mut scan) = scan::decode(&bytes, reliable)? else {
+            return Ok(None);
+        };
+        for _ in 0..MOST_PASSES {
+            if !scan.funcs_truncated || scan.funcs.is_none() {
+                break;
+            }
+            // More functions than this host has tasks to hang them on.
+            probes.resume_scan(true)?;
+            let before = bytes.len();
+            probes.scan()?.read_to_end(&mut bytes)?;
+            match scan::decode(&bytes, reliable)? {
+                Some(longer) if bytes.len() > before => scan = longer,
+                // The transition has ended meanwhile.
+                _ => break,
+            }
+        }
+        if let Err(error) = self.symbols.name_frames(&self.procfs, &mut scan) {
+            // The patched functions come with addresses of their own.
+            warn!("stacks stay without names: {error}");
+        }
+        debug!(tasks = scan.tasks.len(), bytes = bytes.len(), "task scan");
+        Ok(Some(scan))
+    }
+
+    /// Events the kernel side lost, by kind; `None` where it cannot be told.
+    #[must_use]
+    pub fn lost_events(&self) -> Option<Vec<(EventKind, u64)>> {
+        match self.probes.as_ref()?.lost_events() {
+            Ok(lost) => Some(lost),
+            Err(error) => {
+                warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Drops what was remembered for the transition that ended.
+    pub fn forget(&mut self) {
+        self.symbols.clear();
+    }
+}
+
+/// Walks /proc.
+fn walk(
+    procfs: &Path,
+    sysfs: &Path,
+    patch: Option<&str>,
+    direction: Direction,
+) -> Result<Scan, TasksError> {
+    let target = match direction {
+        Direction::Patch => 1,
+        Direction::Unpatch => 0,
+    };
+    let walk = procfs::pending_tasks(procfs, target)?;
+    if walk.denied > 0 {
+        return Err(TasksError::Denied {
+            procfs: procfs.to_owned(),
+            denied: walk.denied,
+            visited: walk.visited,
+        });
+    }
+    if walk.pending > walk.tasks.len() {
+        return Err(TasksError::TooMany {
+            procfs: procfs.to_owned(),
+            pending: walk.pending,
+        });
+    }
+    let (patches, _) = sysfs::read_patches(sysfs)?;
+    let patch = patch
+        .map(str::to_owned)
+        .or_else(|| Some(patches.in_transition()?.name.clone()));
+    let funcs = patch
+        .as_deref()
+        .and_then(|name| patches.get(name))
+        .map(|patch| {
+            let objects = patch.objects.iter();
+            objects
+                .flat_map(|object| {
+                    object.functions.iter().map(|function| CheckedFunc {
+                        object: object.name.clone(),
+                        function: function.name.clone(),
+                        range: None,
+                    })
+                })
+                .collect()
+        });
+    Ok(Scan {
+        time: clock::boot_time(),
+        patch: patch.unwrap_or_default(),
+        direction,
+        attempts: None,
+        funcs,
+        funcs_truncated: false,
+        idle_unknown: true,
+        idle_truncated: false,
+        source: ScanSource::Proc,
+        patches: patches
+            .patches
+            .into_iter()
+            .map(|patch| patch.name)
+            .collect(),
+        bpf_frames_reliable: false,
+        tasks: walk.tasks.into_iter().map(pending).collect(),
+    })
+}
+
+fn pending(task: ProcTask) -> PendingTask {
+    PendingTask {
+        tid: task.tid,
+        tgid: task.tgid,
+        comm: task.comm,
+        kthread: task.kthread,
+        idle_cpu: None,
+        on_cpu: None,
+        state: TaskState::from_letter(task.state),
+        patch_state: task.patch_state,
+        cgroup_id: None,
+        start_ns: start_ns(task.start_ticks),
+        stack: task
+            .frames
+            .into_iter()
+            .map(|frame| Frame {
+                address: None,
+                symbol: Some(Symbol {
+                    name: frame.symbol,
+                    offset: frame.offset.unwrap_or(0),
+                    size: frame.size,
+                    module: frame.module,
+                    generated: false,
+                }),
+            })
+            .collect(),
+    }
+}
+
+/// /proc counts in ticks of `sysconf(_SC_CLK_TCK)`.
+fn start_ns(ticks: u64) -> Option<u64> {
+    let per_second = rustix::param::clock_ticks_per_second();
+    ticks.checked_mul(1_000_000_000)?.checked_div(per_second)
+}

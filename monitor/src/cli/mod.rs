@@ -1,0 +1,176 @@
+//! The command line: one file a command.
+
+mod blockers;
+mod serve;
+mod status;
+mod transition;
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Says within a second whether a kernel livepatch is landing, is stuck, or has
+/// crashed the machine.
+#[derive(Debug, Parser)]
+#[command(name = "livepatch-monitor", version = VERSION, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    paths: Paths,
+    #[command(flatten)]
+    log: Log,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (revision ",
+    env!("LIVEPATCH_MONITOR_REVISION"),
+    ")"
+);
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Where to look")]
+struct Paths {
+    /// Root of procfs
+    #[arg(
+        long = "path.procfs",
+        value_name = "DIR",
+        default_value = "/proc",
+        global = true
+    )]
+    procfs: PathBuf,
+    /// Root of sysfs
+    #[arg(
+        long = "path.sysfs",
+        value_name = "DIR",
+        default_value = "/sys",
+        global = true
+    )]
+    sysfs: PathBuf,
+    /// The kernel log's device
+    #[arg(
+        long = "path.kmsg",
+        value_name = "FILE",
+        default_value = "/dev/kmsg",
+        global = true
+    )]
+    kmsg: PathBuf,
+    /// Where the exporter keeps what it must know after a restart
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/livepatch-monitor",
+        global = true
+    )]
+    state_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
+struct Log {
+    /// Least severe level that is logged; debug includes the BPF programs' own log
+    #[arg(
+        long = "log.level",
+        value_name = "LEVEL",
+        default_value = "info",
+        global = true
+    )]
+    level: Level,
+    /// Form of a log line
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true
+    )]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch this host's livepatches and serve metrics for Prometheus
+    Serve(serve::Serve),
+    /// Show which patches are loaded and how a running transition fares
+    Status(status::Status),
+    /// Name every task that holds the running transition up, with its stack
+    Blockers(blockers::Blockers),
+}
+
+/// Runs the command. The exit code is the command's answer: see `--help` of each.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.log);
+    let result = match &cli.command {
+        Command::Serve(command) => command.run(&cli),
+        Command::Status(command) => command.run(&cli),
+        Command::Blockers(command) => command.run(&cli),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("livepatch-monitor: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start_log(log: &Log) {
+    let level = match log.level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+    };
+    // Of the libraries only what is worth a warning; the BPF programs log under
+    // their own crate's name.
+    let filter = format!("warn,livepatch_monitor={level},livepatch_monitor_bpf={level}");
+    let filter = if log.level == Level::Error {
+        level.to_owned()
+    } else {
+        filter
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match log.format {
+        Format::Text => builder.init(),
+        Format::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// `1h 2m 3s`, to the second.
+fn age(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// Prints to standard output; a reader that has left is not an error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,62 @@
+//! `livepatch-monitor serve`
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Cli, Level};
+use crate::exporter::{self, Options};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Web")]
+pub(super) struct Serve {
+    /// Address to listen on; may be given several times
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:9969"
+    )]
+    listen: Vec<SocketAddr>,
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    telemetry_path: String,
+    /// Age from which a transition's pending tasks count as stuck; the kernel
+    /// itself sends its first signals at 15s
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = "Transitions")]
+    stuck_after: Duration,
+}
+
+fn telemetry_path(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
+    if !text.starts_with('/') || text.len() < 2 || text == "/-/healthy" || !text.chars().all(plain)
+    {
+        return Err("must be a path such as /metrics, other than / and /-/healthy".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
+}
+
+impl Serve {
+    pub(super) fn run(&self, cli: &Cli) -> anyhow::Result<ExitCode> {
+        let options = Options {
+            listen: self.listen.clone(),
+            telemetry_path: self.telemetry_path.clone(),
+            stuck_after: self.stuck_after,
+            state_dir: cli.paths.state_dir.clone(),
+            procfs: cli.paths.procfs.clone(),
+            sysfs: cli.paths.sysfs.clone(),
+            kmsg: cli.paths.kmsg.clone(),
+            kernel_log: cli.log.level == Level::Debug,
+        };
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the runtime")?
+            .block_on(exporter::run(options))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,160 @@
+//! The running transition as a command sees it at one moment: from sysfs, the
+//! task iterator (or /proc), and what the exporter or the kernel log know of its
+//! start.
+
+use std::{thread, time::Duration};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::Cli;
+use crate::{
+    kernel::{
+        clock, kmsg,
+        probes::{Degradation, Probes, Wanted},
+        procfs, sysfs,
+        tasks::TaskScanner,
+    },
+    livepatch::{
+        Direction,
+        blockers::{self, Blocker, History, Reason},
+        patch::PatchSet,
+        transition::{BootTime, Transitions, Watching},
+    },
+    state,
+};
+
+/// The kernel tries again about every second (`round_jiffies_relative(HZ)`): by
+/// then it has looked at a task that it had not looked at before.
+const NEXT_ATTEMPT: Duration = Duration::from_millis(1500);
+
+/// What runs.
+#[derive(Debug, Serialize)]
+pub(super) struct Running {
+    /// The patch.
+    pub patch: String,
+    /// Where it leads.
+    pub direction: Direction,
+    /// Attempts the kernel has made.
+    pub attempts: Option<u32>,
+    /// For how long, where its start is known.
+    pub running_for_seconds: Option<f64>,
+    /// Tasks that hold it up.
+    #[serde(skip)]
+    pub blockers: Vec<Blocker>,
+    /// Idle tasks could not be looked at.
+    pub idle_unknown: bool,
+}
+
+/// What is loaded, what runs, and what could not be told.
+#[derive(Debug)]
+pub(super) struct Now {
+    pub patches: PatchSet,
+    pub running: Option<Running>,
+    pub degradations: Vec<Degradation>,
+}
+
+/// Looks once; a second time after the kernel's next attempt where a task's
+/// reason depends on it.
+pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
+    let paths = &cli.paths;
+    let (patches, problems) =
+        sysfs::read_patches(&paths.sysfs).context("reading the livepatches")?;
+    let mut degradations: Vec<Degradation> = problems
+        .iter()
+        .map(|problem| Degradation {
+            what: problem.to_string(),
+            remedy: String::new(),
+        })
+        .collect();
+    let mut transitions = Transitions::new();
+    if let Ok(boot_id) = procfs::boot_id(&paths.procfs)
+        && let Ok(Some(saved)) = state::load(&paths.state_dir, &boot_id)
+    {
+        transitions = Transitions::restore(saved.transitions);
+    }
+    transitions.observe(clock::boot_time(), &patches, Watching::Probes);
+    let Some((patch, direction, start)) = transitions
+        .active()
+        .and_then(|active| Some((active.patch.clone()?, active.direction, active.start)))
+    else {
+        return Ok(Now {
+            patches,
+            running: None,
+            degradations,
+        });
+    };
+    let start = start.or_else(|| {
+        let since_boot = kmsg::transition_start(&paths.kmsg, &patch, direction).ok()??;
+        Some(BootTime::from_duration(since_boot + clock::suspended()))
+    });
+
+    let probes = match Probes::attach(Wanted::TaskScan, &paths.procfs, &paths.sysfs, false) {
+        Ok(mut probes) => {
+            degradations.append(&mut probes.degradations);
+            Some(probes)
+        }
+        Err(error) => {
+            degradations.push(error.degradation());
+            None
+        }
+    };
+    let mut scanner = TaskScanner::new(probes, &paths.procfs);
+    let mut history = History::default();
+    let mut scan = scanner.scan(Some(&patch), direction, &paths.sysfs)?;
+    let mut found = scan
+        .as_ref()
+        .map(|scan| blockers::analyse(scan, &mut history));
+    let undecided = |found: &Vec<Blocker>| {
+        found
+            .iter()
+            .any(|blocker| matches!(blocker.reason, Reason::Unvisited | Reason::Running))
+    };
+    if found.as_ref().is_some_and(undecided) {
+        thread::sleep(NEXT_ATTEMPT);
+        scan = scanner.scan(Some(&patch), direction, &paths.sysfs)?;
+        found = scan
+            .as_ref()
+            .map(|scan| blockers::analyse(scan, &mut history));
+    }
+    let running = scan.zip(found).map(|(scan, blockers)| Running {
+        patch: scan.patch,
+        direction: scan.direction,
+        attempts: scan.attempts,
+        running_for_seconds: start
+            .and_then(|start| clock::boot_time().since(start))
+            .map(|age| age.as_secs_f64()),
+        blockers,
+        idle_unknown: scan.idle_unknown,
+    });
+    Ok(Now {
+        patches,
+        running,
+        degradations,
+    })
+}
+
+/// One line on the running transition.
+pub(super) fn headline(running: &Running) -> String {
+    let doing = match running.direction {
+        Direction::Patch => "patching",
+        Direction::Unpatch => "unpatching",
+    };
+    let age = running.running_for_seconds.map_or_else(
+        || " for an unknown time".to_owned(),
+        |seconds| {
+            format!(
+                " for {}",
+                super::age(Duration::from_secs_f64(seconds.max(0.0)))
+            )
+        },
+    );
+    let attempts = running
+        .attempts
+        .map_or_else(String::new, |attempts| format!(", {attempts} attempts"));
+    let tasks = match running.blockers.len() {
+        1 => "1 task pending".to_owned(),
+        tasks => format!("{tasks} tasks pending"),
+    };
+    format!("{}: {doing}{age}{attempts}, {tasks}", running.patch)
+}

@@ -1,0 +1,539 @@
+//! The exporter: waits for kernel events, answers scrapes.
+
+mod report;
+pub mod watch;
+pub mod web;
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsRawFd,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use livepatch_monitor_ebpf::EventKind;
+use tokio::io::{Interest, unix::AsyncFd};
+use tracing::{debug, info, warn};
+
+use self::watch::Watch;
+use crate::{
+    kernel::{
+        clock, events, kmsg,
+        probes::{Degradation, Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
+        procfs, sysfs,
+        tasks::TaskScanner,
+    },
+    livepatch::{
+        patch::PatchSet,
+        transition::{BootTime, Effect, Transitions, Watching},
+    },
+    metrics::{self, CollectorRun, Durations, TransitionView, View},
+    state,
+};
+
+/// Where the exporter looks and how it answers.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Path of the exposition.
+    pub telemetry_path: String,
+    /// Age from which pending tasks count as stuck.
+    pub stuck_after: Duration,
+    /// Where state is kept over a restart.
+    pub state_dir: PathBuf,
+    /// Root of procfs.
+    pub procfs: PathBuf,
+    /// Root of sysfs.
+    pub sysfs: PathBuf,
+    /// The kernel log's device.
+    pub kmsg: PathBuf,
+    /// Show the kernel side's own log.
+    pub kernel_log: bool,
+}
+
+/// How long after an attempt begins its outcome is looked at: the attempt walks
+/// all tasks first.
+const AFTER_ATTEMPT: Duration = Duration::from_millis(100);
+/// How often sysfs is read where no probe tells of transitions.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The exporter's parts. Locks are taken in the order of the fields.
+#[derive(Debug)]
+pub struct Exporter {
+    options: Options,
+    boot_id: Option<String>,
+    scanner: Mutex<TaskScanner>,
+    watch: Mutex<Watch>,
+    start_unix_seconds: Mutex<Option<f64>>,
+    durations: Durations,
+    status: Vec<ProbeStatus>,
+    /// What this host does not let the monitor do.
+    pub degradations: Vec<Degradation>,
+    /// A state file that was not understood is not overwritten.
+    keep_state: bool,
+}
+
+/// A panic elsewhere must not silence the exporter: the values are still whole,
+/// since each is replaced in one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Attaches the probes, takes up what an earlier process of this boot knew, and
+/// listens until told to stop.
+///
+/// # Errors
+/// An address cannot be listened on; everything else degrades.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let listeners = web::bind(&options.listen)?;
+    let (exporter, ring) = Exporter::new(options)?;
+    let exporter = std::sync::Arc::new(exporter);
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, path = exporter.options.telemetry_path, "listening");
+        }
+    }
+    let server = web::serve(listeners, exporter.clone());
+    tokio::select! {
+        result = server => result,
+        result = exporter.follow(ring) => result,
+        result = stop() => result,
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn stop() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!("stopping");
+    Ok(())
+}
+
+impl Exporter {
+    fn new(options: Options) -> anyhow::Result<(Self, Option<RingBuf<MapData>>)> {
+        let mut degradations = Vec::new();
+        let mut probes = match Probes::attach(
+            Wanted::Everything,
+            &options.procfs,
+            &options.sysfs,
+            options.kernel_log,
+        ) {
+            Ok(probes) => Some(probes),
+            Err(error) => {
+                degradations.push(error.degradation());
+                None
+            }
+        };
+        let ring = match probes.as_mut().map(Probes::take_events) {
+            Some(Ok(ring)) => Some(ring),
+            Some(Err(error)) => {
+                degradations.push(error.degradation());
+                None
+            }
+            None => None,
+        };
+        if options.kernel_log
+            && let Some(probes) = &mut probes
+        {
+            follow_kernel_log(probes);
+        }
+
+        let sees = ring.is_some() && probes.as_ref().is_some_and(Probes::see_transitions);
+        let watching = if sees {
+            Watching::Probes
+        } else {
+            Watching::Snapshots
+        };
+        let mut status = probes
+            .as_ref()
+            .map_or_else(no_probes, |probes| probes.status.clone());
+        if !sees {
+            status.push(ProbeStatus {
+                probe: "transition",
+                method: Method::Sysfs,
+                problem: None,
+            });
+        }
+        degradations.extend(probes.iter().flat_map(|probes| probes.degradations.clone()));
+        for probe in &status {
+            match (&probe.problem, probe.method) {
+                (Some(problem), method) => {
+                    warn!(probe = probe.probe, method = method.name(), "{problem}");
+                }
+                (None, method) => debug!(probe = probe.probe, method = method.name(), "attached"),
+            }
+        }
+        let scanner = TaskScanner::new(probes, &options.procfs);
+        let mut exporter = Self {
+            boot_id: procfs::boot_id(&options.procfs).ok(),
+            scanner: Mutex::new(scanner),
+            watch: Mutex::new(Watch::new(watching)),
+            start_unix_seconds: Mutex::new(None),
+            durations: Durations::new()?,
+            status,
+            degradations,
+            keep_state: true,
+            options,
+        };
+        exporter.take_up();
+        for missing in &exporter.degradations {
+            warn!(remedy = missing.remedy, "degraded: {}", missing.what);
+        }
+        Ok((exporter, ring))
+    }
+
+    /// What an earlier process of this boot knew, then what sysfs says now.
+    fn take_up(&mut self) {
+        if let Some(boot_id) = &self.boot_id {
+            match state::load(&self.options.state_dir, boot_id) {
+                Ok(Some(saved)) => {
+                    lock(&self.watch).transitions = Transitions::restore(saved.transitions);
+                    *lock(&self.start_unix_seconds) = saved.start_unix_seconds;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.keep_state = !matches!(error, state::StateError::Content { .. });
+                    self.degradations.push(Degradation {
+                        what: error.to_string(),
+                        remedy: "see the message".into(),
+                    });
+                }
+            }
+        }
+        let now = clock::boot_time();
+        match sysfs::read_patches(&self.options.sysfs) {
+            Ok((patches, _)) if !patches.supported => self.degradations.push(Degradation {
+                what: "this kernel has no /sys/kernel/livepatch: it cannot be livepatched".into(),
+                remedy: "boot a kernel with CONFIG_LIVEPATCH=y".into(),
+            }),
+            Ok((patches, _)) => {
+                let effects = lock(&self.watch).snapshot(now, &patches);
+                self.carry_out(&effects);
+            }
+            Err(error) => self.degradations.push(Degradation {
+                what: format!("livepatches cannot be read: {error}"),
+                remedy: "mount sysfs, or name its place with --path.sysfs".into(),
+            }),
+        }
+    }
+
+    /// Follows the kernel's events, or sysfs where there are none.
+    async fn follow(&self, ring: Option<RingBuf<MapData>>) -> anyhow::Result<()> {
+        let mut ring = ring
+            .map(readable)
+            .transpose()
+            .context("waiting for kernel events")?;
+        let supported = self.options.sysfs.join("kernel/livepatch").is_dir();
+        let poll = supported
+            && self
+                .status
+                .iter()
+                .any(|probe| probe.method == Method::Sysfs);
+        let mut look_at: Option<tokio::time::Instant> = None;
+        loop {
+            tokio::select! {
+                attempted = next_events(self, ring.as_mut()) => {
+                    if attempted? {
+                        look_at.get_or_insert_with(|| tokio::time::Instant::now() + AFTER_ATTEMPT);
+                    }
+                }
+                () = sleep_until(look_at) => {
+                    look_at = None;
+                    self.look();
+                }
+                () = tokio::time::sleep(POLL), if poll => {
+                    let (patches, _) = self.read_patches();
+                    if patches.is_some() {
+                        self.look();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what the ring buffer holds; true if the kernel tried to complete a
+    /// transition.
+    fn drain(&self, ring: &mut RingBuf<MapData>) -> bool {
+        let mut attempted = false;
+        let mut nameless = false;
+        while let Some(record) = ring.next() {
+            match events::decode(&record) {
+                Ok(event) => {
+                    debug!(?event, "kernel event");
+                    attempted |= event.kind == EventKind::TryCompleteTransition;
+                    nameless |= event.kind == EventKind::InitTransition && event.patch.is_none();
+                    let effects = lock(&self.watch).event(&event);
+                    self.carry_out(&effects);
+                }
+                Err(error) => warn!("{error}"),
+            }
+        }
+        if nameless {
+            // Without BTF an event has no name; sysfs has.
+            self.read_patches();
+        }
+        attempted
+    }
+
+    /// Logs, counts and saves.
+    fn carry_out(&self, effects: &[Effect]) {
+        for effect in effects {
+            report::log(effect);
+            match effect {
+                Effect::Started { start, .. } => {
+                    *lock(&self.start_unix_seconds) = start.and_then(clock::unix_seconds);
+                    if start.is_none() {
+                        self.start_from_kernel_log();
+                    }
+                }
+                Effect::Reversed { .. } => {
+                    let start = lock(&self.watch)
+                        .transitions
+                        .active()
+                        .and_then(|active| active.start);
+                    *lock(&self.start_unix_seconds) = start.and_then(clock::unix_seconds);
+                }
+                Effect::Ended {
+                    direction,
+                    outcome,
+                    duration: Some(duration),
+                    ..
+                } => {
+                    self.durations.observe(*direction, *outcome, *duration);
+                }
+                _ => {}
+            }
+        }
+        if !effects.is_empty() {
+            self.save();
+        }
+    }
+
+    /// Joined in mid-transition: the kernel log has its start, if it reaches back.
+    fn start_from_kernel_log(&self) {
+        let Some((Some(patch), direction)) = lock(&self.watch)
+            .transitions
+            .active()
+            .map(|active| (active.patch.clone(), active.direction))
+        else {
+            return;
+        };
+        match kmsg::transition_start(&self.options.kmsg, &patch, direction) {
+            Ok(Some(since_boot)) => {
+                // The log's clock stands still in suspend.
+                let time = BootTime::from_duration(since_boot + clock::suspended());
+                lock(&self.watch).transitions.started_at(&patch, time);
+                *lock(&self.start_unix_seconds) = clock::unix_seconds(time);
+                info!(
+                    patch,
+                    "start of the running transition taken from the kernel log"
+                );
+            }
+            Ok(None) => info!(
+                patch,
+                "the kernel log does not reach back to the transition's start"
+            ),
+            Err(error) => warn!("start of the running transition: {error}"),
+        }
+    }
+
+    fn save(&self) {
+        let Some(boot_id) = self.boot_id.clone().filter(|_| self.keep_state) else {
+            return;
+        };
+        let transitions = lock(&self.watch).transitions.save();
+        let saved = state::Saved::new(boot_id, *lock(&self.start_unix_seconds), transitions);
+        if let Err(error) = state::store(&self.options.state_dir, &saved) {
+            warn!("{error}");
+        }
+    }
+
+    /// Reads sysfs and tells the state machine.
+    fn read_patches(&self) -> (Option<PatchSet>, bool) {
+        // From before the read: a snapshot is as old as its first file.
+        let now = clock::boot_time();
+        match sysfs::read_patches(&self.options.sysfs) {
+            Ok((patches, problems)) => {
+                for problem in &problems {
+                    warn!("{problem}");
+                }
+                let effects = lock(&self.watch).snapshot(now, &patches);
+                self.carry_out(&effects);
+                (Some(patches), problems.is_empty())
+            }
+            Err(error) => {
+                debug!("{error}");
+                (None, false)
+            }
+        }
+    }
+
+    /// Scans the tasks if a transition runs and the last scan has aged. True if
+    /// all that is to be known is known.
+    fn look(&self) -> bool {
+        let now = clock::boot_time();
+        let mut scanner = lock(&self.scanner);
+        let Some((patch, direction)) = lock(&self.watch)
+            .transitions
+            .active()
+            .map(|active| (active.patch.clone(), active.direction))
+        else {
+            scanner.forget();
+            return true;
+        };
+        if !lock(&self.watch).scan_due(now) {
+            return lock(&self.watch).counts().is_some();
+        }
+        let began = Instant::now();
+        let result = scanner.scan(patch.as_deref(), direction, &self.options.sysfs);
+        let cost = began.elapsed();
+        let mut watch = lock(&self.watch);
+        match result {
+            Ok(Some(scan)) => watch.scanned(&scan, cost),
+            Ok(None) => return true,
+            Err(error) => {
+                warn!("pending tasks cannot be told: {error}");
+                watch.scan_failed();
+                return false;
+            }
+        }
+        let name = watch
+            .transitions
+            .active()
+            .and_then(|active| active.patch.clone());
+        if let Some((age, blockers)) = watch.stuck_report(now, self.options.stuck_after) {
+            report::log_stuck(name.as_ref(), age.as_secs(), blockers);
+        }
+        true
+    }
+
+    /// The exposition.
+    ///
+    /// # Errors
+    /// The metrics library refuses what it is given.
+    pub fn scrape(&self) -> anyhow::Result<String> {
+        let mut collectors = Vec::new();
+        let began = Instant::now();
+        let (patches, success) = self.read_patches();
+        collectors.push(CollectorRun {
+            collector: "sysfs",
+            success,
+            duration: began.elapsed(),
+        });
+        let began = Instant::now();
+        let success = self.look();
+        collectors.push(CollectorRun {
+            collector: "tasks",
+            success,
+            duration: began.elapsed(),
+        });
+
+        let lost = lock(&self.scanner).lost_events();
+        let watch = lock(&self.watch);
+        let events: Vec<_> = watch.events().collect();
+        let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);
+        let transition = watch.transitions.active().map(|active| TransitionView {
+            patch: active.patch.clone(),
+            direction: active.direction,
+            start_unix_seconds: *lock(&self.start_unix_seconds),
+            stuck,
+            pending: watch.counts().cloned(),
+        });
+        let view = View {
+            patches: patches.as_ref(),
+            forced: &|patch| watch.transitions.forced(patch),
+            transition,
+            totals: watch.transitions.totals(),
+            durations: &self.durations,
+            probes: &self.status,
+            events: &events,
+            lost: lost.as_deref(),
+            collectors: &collectors,
+        };
+        let families = metrics::families(&view).context("building the exposition")?;
+        metrics::encode(&families).context("encoding the exposition")
+    }
+
+    /// The exposition's path.
+    #[must_use]
+    pub fn telemetry_path(&self) -> &str {
+        &self.options.telemetry_path
+    }
+}
+
+/// A descriptor of the kernel's that tells when there is something to read.
+fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: both sources (a ring buffer, and the log's) own one descriptor that
+    // they neither close nor replace while they live, and the AsyncFd owns them.
+    unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Waits for events, for ever where there is no ring buffer.
+async fn next_events(
+    exporter: &Exporter,
+    ring: Option<&mut AsyncFd<RingBuf<MapData>>>,
+) -> anyhow::Result<bool> {
+    match ring {
+        Some(ring) => {
+            let mut guard = ring
+                .readable_mut()
+                .await
+                .context("waiting for kernel events")?;
+            // Cleared first: an event that comes while the buffer is drained
+            // wakes us again rather than being left until the one after it.
+            guard.clear_ready();
+            Ok(exporter.drain(guard.get_inner_mut()))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The status of every probe where none could be loaded.
+fn no_probes() -> Vec<ProbeStatus> {
+    EventKind::ALL
+        .into_iter()
+        .map(EventKind::name)
+        .chain([TASK_SCAN])
+        .map(|probe| ProbeStatus {
+            probe,
+            method: Method::None,
+            problem: None,
+        })
+        .collect()
+}
+
+/// Passes the kernel side's log lines on, at debug level.
+fn follow_kernel_log(probes: &mut Probes) {
+    let logger = probes
+        .take_log()
+        .map_err(|error| error.to_string())
+        .and_then(|log| readable(log).map_err(|error| error.to_string()));
+    match logger {
+        Ok(mut logger) => {
+            tokio::spawn(async move {
+                while let Ok(mut guard) = logger.readable_mut().await {
+                    guard.clear_ready();
+                    guard.get_inner_mut().flush();
+                }
+            });
+        }
+        Err(error) => warn!("the kernel side's log: {error}"),
+    }
+}

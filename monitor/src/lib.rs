@@ -1,0 +1,9 @@
+//! Says within a second whether a kernel livepatch is landing, is stuck (which
+//! task, in which function, why), or has crashed the machine.
+
+pub mod cli;
+pub mod exporter;
+pub mod kernel;
+pub mod livepatch;
+pub mod metrics;
+pub mod state;

@@ -1,0 +1,40 @@
+//! The workspace's own checks: format, lints, unit tests.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{paths, process, toolchain, tools};
+
+const STEPS: &[(&str, &[&str])] = &[
+    ("cargo fmt --check", &["fmt", "--all", "--check"]),
+    (
+        "cargo clippy",
+        &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+    ),
+    ("cargo test", &["test", "--quiet", "--workspace"]),
+];
+
+/// Runs all; the first that fails ends it.
+pub(crate) fn run() -> Result<()> {
+    for (name, arguments) in STEPS {
+        process::step(name, || {
+            process::run(
+                Command::new(toolchain::env_cargo())
+                    .current_dir(paths::root()?)
+                    .args(*arguments)
+                    // Tests of rules and dashboards run the real programs.
+                    .env("PATH", tools::search_path()?),
+            )
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! From a kernel's name to a machine that can boot: packages, kernel, modules,
+//! programs and file system.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    host_files::HostFile,
+    initramfs,
+    kernels::{self, Kernel, Line},
+    paths,
+    static_programs::Programs,
+};
+
+/// A kernel with the file system it boots into, and the folder of its results.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The kernel.
+    pub(crate) kernel: Kernel,
+    /// The file system.
+    pub(crate) initramfs: PathBuf,
+    /// Where this run's logs and artifacts go; empty at the start.
+    pub(crate) folder: PathBuf,
+}
+
+impl Prepared {
+    /// Where the kernel's log goes.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+}
+
+/// Makes all that a run needs, under `target/PURPOSE/KERNEL`.
+pub(crate) fn prepare(
+    line: &Line,
+    programs: &Programs,
+    purpose: &str,
+    extra: &[HostFile],
+) -> Result<Prepared> {
+    let kernel = kernels::prepare(line)?;
+    let folder = paths::target()?.join(purpose).join(line.name);
+    empty(&folder)?;
+    let initramfs = folder.join("initramfs.cpio");
+    initramfs::write(&initramfs, &kernel, programs, extra)?;
+    Ok(Prepared {
+        kernel,
+        initramfs,
+        folder,
+    })
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}

@@ -1,0 +1,65 @@
+//! The project's chores: `cargo xtask build`, `demo`, `test`, `bench`.
+//!
+//! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
+//! needs by themselves, on a Debian machine, saying first what they install.
+
+mod artifacts;
+mod bench;
+mod bpf;
+mod checks;
+mod demo;
+mod host_files;
+mod http;
+mod initramfs;
+mod kernels;
+mod machine;
+mod modules;
+mod paths;
+mod process;
+mod setup;
+mod static_programs;
+mod test;
+mod toolchain;
+mod tools;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF programs, the static monitor and the guest of the VM scenarios
+    Build,
+    /// Show a livepatch that gets stuck, and what the monitor says of it, in a VM
+    Demo(demo::Arguments),
+    /// Check the workspace, then run the scenarios on real kernels in VMs
+    Test(test::Arguments),
+    /// Measure what the monitor costs a kernel, in a VM
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Command::Build => static_programs::build_all().map(|_| true),
+        Command::Demo(arguments) => demo::run(arguments).map(|()| true),
+        Command::Test(arguments) => test::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

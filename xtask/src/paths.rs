@@ -1,0 +1,48 @@
+//! Where things are: the repository, its build folder, and the cache that
+//! outlives a clone.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+/// The cache's place, when the default does not suit.
+const CACHE_VARIABLE: &str = "LIVEPATCH_MONITOR_CACHE";
+
+/// The repository's root.
+pub(crate) fn root() -> Result<PathBuf> {
+    // `cargo run` says where the package is now; the path of the build would be
+    // wrong once a checkout is moved.
+    let package = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package
+        .parent()
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} has no parent folder", package.display()))
+}
+
+/// Cargo's build folder.
+pub(crate) fn target() -> Result<PathBuf> {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(path) => std::path::absolute(path).context("CARGO_TARGET_DIR"),
+        None => Ok(root()?.join("target")),
+    }
+}
+
+/// What is slow to fetch or make, and the same for every clone.
+pub(crate) fn cache() -> Result<PathBuf> {
+    if let Some(path) = env::var_os(CACHE_VARIABLE) {
+        return std::path::absolute(path).context(CACHE_VARIABLE);
+    }
+    let base = match env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(
+            env::var_os("HOME")
+                .with_context(|| format!("HOME is not set; set it or {CACHE_VARIABLE}"))?,
+        )
+        .join(".cache"),
+    };
+    Ok(base.join("livepatch-monitor"))
+}

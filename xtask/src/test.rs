@@ -1,0 +1,295 @@
+//! `cargo xtask test`: the workspace's checks, then every scenario on every kernel.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use livepatch_monitor_tests::protocol::Message;
+
+use crate::{
+    artifacts, checks, kernels, kernels::Line, machine, process, setup, static_programs,
+    static_programs::Programs, tools, vm::Machine,
+};
+
+/// In MiB; several times what the guest uses.
+const MEMORY: u32 = 1024;
+
+/// An emulated kernel is slow, and a scenario may wait for a stalled transition.
+const SILENCE: Duration = Duration::from_secs(180);
+
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Kernels to run on
+    #[arg(long, value_delimiter = ',', default_value = kernels::ALL)]
+    kernel: Vec<String>,
+    /// Scenarios to run, instead of all
+    #[arg(long, value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// Only the workspace's own checks: no VM, nothing fetched for one
+    #[arg(long)]
+    no_vm: bool,
+    /// Only the VMs: without the workspace's own checks
+    #[arg(long, conflicts_with = "no_vm")]
+    only_vm: bool,
+    /// Take the golden files that the guests send as the new truth
+    #[arg(long, conflicts_with = "no_vm")]
+    bless: bool,
+}
+
+/// What the scenarios came to, over all kernels.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn fail(&mut self, what: String) {
+        println!("    FAILED {what}");
+        self.failures.push(what);
+    }
+
+    /// The line that ends the run.
+    fn closing_line(&self) -> String {
+        format!("{} passed, {} failed", self.passed, self.failures.len())
+    }
+
+    /// A run that ran nothing has shown nothing.
+    fn holds(&self) -> bool {
+        self.passed > 0 && self.failures.is_empty()
+    }
+}
+
+/// Runs everything asked for; `false` when a scenario failed or none ran.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let lines = kernels::lines(&arguments.kernel)?;
+    tools::prepare()?;
+    if !arguments.only_vm {
+        checks::run()?;
+    }
+    if arguments.no_vm {
+        return Ok(true);
+    }
+    setup::install_vm_packages()?;
+    let programs = static_programs::build_all()?;
+    let mut tally = Tally::default();
+    for line in lines {
+        run_on(line, &programs, arguments, &mut tally)?;
+    }
+    if !tally.failures.is_empty() {
+        println!("\nfailures:");
+        for failure in &tally.failures {
+            println!("    {}", failure.lines().next().unwrap_or_default());
+        }
+    }
+    println!("\n{}", tally.closing_line());
+    Ok(tally.holds())
+}
+
+fn run_on(
+    line: &Line,
+    programs: &Programs,
+    arguments: &Arguments,
+    tally: &mut Tally,
+) -> Result<()> {
+    let prepared = machine::prepare(line, programs, "vm", &[])?;
+    let run = if arguments.scenario.is_empty() {
+        "all".to_owned()
+    } else {
+        arguments.scenario.join(",")
+    };
+    let machine = Machine {
+        kernel: &prepared.kernel.image,
+        initramfs: &prepared.initramfs,
+        mode: "test",
+        run: &run,
+        command_line: &[],
+        memory: MEMORY,
+        forward: None,
+        console: prepared.console(),
+        silence: SILENCE,
+        limit: LIMIT,
+    };
+    let mut judge = Judge::new(line.name, tally);
+    let outcome = process::step(&format!("scenarios on kernel {}", prepared.kernel), || {
+        machine.run(|message| judge.take(message, &prepared.folder, arguments.bless))
+    });
+    judge.close(outcome);
+    Ok(())
+}
+
+/// Counts what one kernel's guest reports.
+struct Judge<'a> {
+    kernel: &'a str,
+    tally: &'a mut Tally,
+    running: Option<(String, Instant)>,
+    finished: usize,
+}
+
+impl<'a> Judge<'a> {
+    fn new(kernel: &'a str, tally: &'a mut Tally) -> Self {
+        Self {
+            kernel,
+            tally,
+            running: None,
+            finished: 0,
+        }
+    }
+
+    fn take(&mut self, message: Message, folder: &std::path::Path, bless: bool) -> Result<()> {
+        match message {
+            Message::Booted { release } => println!("    booted {release}"),
+            Message::ScenarioStarted { scenario } => {
+                self.running = Some((scenario, Instant::now()));
+            }
+            Message::Note { text } => println!("        {text}"),
+            Message::ScenarioPassed {
+                scenario,
+                milliseconds,
+            } => {
+                let wall = self.finish();
+                println!(
+                    "    passed {scenario} ({:.1} s in the guest, {:.1} s here)",
+                    Duration::from_millis(milliseconds).as_secs_f64(),
+                    wall.as_secs_f64()
+                );
+                self.tally.passed += 1;
+            }
+            Message::ScenarioFailed { scenario, reason } => {
+                self.finish();
+                self.fail(&scenario, &reason);
+            }
+            Message::File { name, content } => {
+                let stored = artifacts::store(folder, &name, &content)?;
+                if artifacts::is_exposition(&name)
+                    && let Some(complaint) = artifacts::lint(&content)?
+                {
+                    self.fail(&name, &format!("promtool: {complaint}"));
+                }
+                if let Some(difference) = artifacts::compare_golden(&name, &stored, bless)? {
+                    self.fail(&name, &difference);
+                }
+            }
+            Message::Serving { .. } | Message::Done => {}
+        }
+        Ok(())
+    }
+
+    /// Judges the run's end: a scenario that was running then has failed, and a
+    /// guest that ran none has shown nothing.
+    fn close(mut self, outcome: Result<()>) {
+        let running = self.running.take().map(|(scenario, _)| scenario);
+        match (outcome, running) {
+            (Err(error), running) => {
+                let what = running.unwrap_or_else(|| "the machine".to_owned());
+                self.fail(&what, &format!("{error:#}"));
+            }
+            (Ok(()), Some(scenario)) => self.fail(&scenario, "it never ended"),
+            (Ok(()), None) if self.finished == 0 => {
+                self.fail("the machine", "it ran no scenario");
+            }
+            (Ok(()), None) => {}
+        }
+    }
+
+    fn finish(&mut self) -> Duration {
+        self.finished += 1;
+        self.running
+            .take()
+            .map_or(Duration::ZERO, |(_, begin)| begin.elapsed())
+    }
+
+    fn fail(&mut self, what: &str, reason: &str) {
+        self.tally.fail(format!("{} {what}: {reason}", self.kernel));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn started(name: &str) -> Message {
+        Message::ScenarioStarted {
+            scenario: name.to_owned(),
+        }
+    }
+
+    fn passed(name: &str) -> Message {
+        Message::ScenarioPassed {
+            scenario: name.to_owned(),
+            milliseconds: 1,
+        }
+    }
+
+    fn judged(messages: Vec<Message>, outcome: Result<()>) -> Tally {
+        let mut tally = Tally::default();
+        let mut judge = Judge::new("6.12", &mut tally);
+        for message in messages {
+            judge
+                .take(message, Path::new("/nonexistent"), false)
+                .unwrap();
+        }
+        judge.close(outcome);
+        tally
+    }
+
+    #[test]
+    fn a_clean_run_holds() {
+        let tally = judged(vec![started("a"), passed("a"), Message::Done], Ok(()));
+        assert!(tally.holds());
+        assert_eq!(tally.closing_line(), "1 passed, 0 failed");
+    }
+
+    #[test]
+    fn a_run_without_scenarios_fails() {
+        let tally = judged(vec![Message::Done], Ok(()));
+        assert!(!tally.holds());
+        assert_eq!(tally.closing_line(), "0 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_machine_that_dies_fails_the_running_scenario() {
+        let tally = judged(
+            vec![started("a"), passed("a"), started("b")],
+            Err(anyhow::anyhow!("the guest's kernel panicked")),
+        );
+        assert_eq!(tally.closing_line(), "1 passed, 1 failed");
+        assert!(tally.failures[0].starts_with("6.12 b: "), "{tally:?}");
+    }
+
+    #[test]
+    fn a_failed_scenario_fails_the_run() {
+        let tally = judged(
+            vec![
+                started("a"),
+                Message::ScenarioFailed {
+                    scenario: "a".to_owned(),
+                    reason: "no".to_owned(),
+                },
+                started("b"),
+                passed("b"),
+            ],
+            Ok(()),
+        );
+        assert!(!tally.holds());
+        assert_eq!(tally.closing_line(), "1 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_file_that_leads_out_is_an_error() {
+        let mut tally = Tally::default();
+        let mut judge = Judge::new("6.12", &mut tally);
+        let message = Message::File {
+            name: "../x".to_owned(),
+            content: String::new(),
+        };
+        assert!(
+            judge
+                .take(message, Path::new("/nonexistent"), false)
+                .is_err()
+        );
+    }
+}

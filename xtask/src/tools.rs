@@ -1,0 +1,84 @@
+//! Programs of the Prometheus side that the checks use.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::{paths, process, setup};
+
+/// A program, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// Their packages start services when installed, so they are only unpacked.
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+    },
+    Tool {
+        program: "prometheus",
+        package: "prometheus",
+    },
+    Tool {
+        program: "amtool",
+        package: "prometheus-alertmanager",
+    },
+    Tool {
+        program: "prometheus-node-exporter",
+        package: "prometheus-node-exporter",
+    },
+];
+
+/// Where the tools are that PATH lacks.
+pub(crate) fn folder() -> Result<PathBuf> {
+    Ok(paths::cache()?.join("tools"))
+}
+
+/// Makes all tools available.
+pub(crate) fn prepare() -> Result<()> {
+    let folder = folder()?;
+    let mut packages: Vec<&str> = TOOLS
+        .iter()
+        .filter(|tool| locate(tool.program, &folder).is_none())
+        .map(|tool| tool.package)
+        .collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    setup::extract(&packages, &folder, "to check metrics, rules and alerts")
+}
+
+/// A tool's path, after [`prepare`].
+pub(crate) fn path(program: &str) -> Result<PathBuf> {
+    let folder = folder()?;
+    locate(program, &folder).with_context(|| {
+        format!(
+            "{program} is neither on PATH nor under {}",
+            folder.display()
+        )
+    })
+}
+
+/// PATH with the tools behind what is already there.
+pub(crate) fn search_path() -> Result<std::ffi::OsString> {
+    let mut folders: Vec<PathBuf> = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).collect())
+        .unwrap_or_default();
+    folders.push(binaries(&folder()?));
+    std::env::join_paths(folders).context("PATH")
+}
+
+fn binaries(folder: &Path) -> PathBuf {
+    folder.join("usr/bin")
+}
+
+fn locate(program: &str, folder: &Path) -> Option<PathBuf> {
+    process::find_program(program).or_else(|| {
+        let path = binaries(folder).join(program);
+        path.is_file().then_some(path)
+    })
+}

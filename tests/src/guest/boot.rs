@@ -1,0 +1,42 @@
+//! The first and the last thing that PID 1 does.
+
+use anyhow::{Context as _, Result};
+use rustix::{
+    mount::{MountFlags, mount},
+    system::{RebootCommand, reboot},
+};
+
+/// File system type and mount point, in order.
+const FILE_SYSTEMS: &[(&str, &str)] = &[
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("tmpfs", "/run"),
+    ("tmpfs", "/tmp"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("bpf", "/sys/fs/bpf"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("securityfs", "/sys/kernel/security"),
+];
+
+/// Mounts what a distribution's init would.
+pub(crate) fn mount_file_systems() -> Result<()> {
+    for (kind, point) in FILE_SYSTEMS {
+        mount(*kind, *point, *kind, MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {kind} on {point}"))?;
+    }
+    Ok(())
+}
+
+/// Ends the machine.
+pub(crate) fn power_off() -> ! {
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("guest: cannot power off: {error}");
+    }
+    // PID 1 must not return; the host gives up on a machine that stays silent.
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,399 @@
+//! The Prometheus text format, read back, with questions that fail in words.
+
+use std::{collections::BTreeMap, fmt};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// A scrape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exposition {
+    text: String,
+    samples: BTreeMap<Series, f64>,
+}
+
+/// A metric's name and labels. Displays as `name{label=value,…}`, which is also
+/// how scenarios write one: no value that they ask for has a comma or a brace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Series {
+    name: String,
+    labels: BTreeMap<String, String>,
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<_> = self
+            .labels
+            .iter()
+            .map(|(label, value)| format!("{label}={value}"))
+            .collect();
+        match labels.is_empty() {
+            true => write!(formatter, "{}", self.name),
+            false => write!(formatter, "{}{{{}}}", self.name, labels.join(",")),
+        }
+    }
+}
+
+impl Series {
+    fn from_selector(selector: &str) -> Result<Self> {
+        let (name, labels) = match selector.split_once('{') {
+            None => (selector, ""),
+            Some((name, rest)) => (
+                name,
+                rest.strip_suffix('}')
+                    .with_context(|| format!("`{selector}` has no closing brace"))?,
+            ),
+        };
+        let labels = labels
+            .split(',')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (label, value) = pair
+                    .split_once('=')
+                    .with_context(|| format!("`{pair}` in `{selector}` has no `=`"))?;
+                Ok((label.to_owned(), value.to_owned()))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            name: name.to_owned(),
+            labels,
+        })
+    }
+
+    /// Same name, and at least these labels.
+    fn matches(&self, selector: &Self) -> bool {
+        self.name == selector.name
+            && selector
+                .labels
+                .iter()
+                .all(|(label, value)| self.labels.get(label) == Some(value))
+    }
+}
+
+impl Exposition {
+    /// Reads a scrape; anything malformed or said twice is an error.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let mut samples = BTreeMap::new();
+        for (number, line) in text.lines().enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (series, value) = parse_sample(line)
+                .with_context(|| format!("line {} of the scrape: `{line}`", number + 1))?;
+            if samples.insert(series.clone(), value).is_some() {
+                bail!("{series} is in the scrape twice");
+            }
+        }
+        ensure!(!samples.is_empty(), "the scrape is empty");
+        Ok(Self {
+            text: text.to_owned(),
+            samples,
+        })
+    }
+
+    /// The text as it was scraped.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The value of exactly this series, if it is there.
+    pub(crate) fn value(&self, selector: &str) -> Result<Option<f64>> {
+        Ok(self.samples.get(&Series::from_selector(selector)?).copied())
+    }
+
+    /// The value of exactly this series.
+    pub(crate) fn get(&self, selector: &str) -> Result<f64> {
+        self.value(selector)?
+            .with_context(|| format!("no {selector}; there is: {}", self.alike(selector)))
+    }
+
+    /// Fails unless exactly this series has this value.
+    #[expect(clippy::float_cmp, reason = "counts are whole numbers")]
+    pub(crate) fn expect(&self, selector: &str, expected: f64) -> Result<()> {
+        let value = self.get(selector)?;
+        ensure!(
+            value == expected,
+            "{selector} is {value}, not {expected}; there is: {}",
+            self.alike(selector)
+        );
+        Ok(())
+    }
+
+    /// The sum of all series with this name and at least these labels; 0 when
+    /// there is none.
+    pub(crate) fn sum(&self, selector: &str) -> Result<f64> {
+        let selector = Series::from_selector(selector)?;
+        Ok(self
+            .samples
+            .iter()
+            .filter(|(series, _)| series.matches(&selector))
+            .map(|(_, value)| value)
+            .sum())
+    }
+
+    /// Fails unless the series that match add up to this.
+    #[expect(clippy::float_cmp, reason = "counts are whole numbers")]
+    pub(crate) fn expect_sum(&self, selector: &str, expected: f64) -> Result<()> {
+        let sum = self.sum(selector)?;
+        ensure!(
+            sum == expected,
+            "{selector} add up to {sum}, not {expected}; there is: {}",
+            self.alike(selector)
+        );
+        Ok(())
+    }
+
+    /// Fails if a series matches.
+    pub(crate) fn expect_absent(&self, selector: &str) -> Result<()> {
+        let wanted = Series::from_selector(selector)?;
+        match self
+            .samples
+            .iter()
+            .find(|(series, _)| series.matches(&wanted))
+        {
+            None => Ok(()),
+            Some((series, value)) => bail!("{series} is {value}, it should not be there"),
+        }
+    }
+
+    /// The values of a label over all series that match.
+    pub(crate) fn label_values(&self, selector: &str, label: &str) -> Result<Vec<&str>> {
+        let selector = Series::from_selector(selector)?;
+        Ok(self
+            .samples
+            .keys()
+            .filter(|series| series.matches(&selector))
+            .filter_map(|series| series.labels.get(label).map(String::as_str))
+            .collect())
+    }
+
+    /// The text with all that differs between runs, builds and kernels replaced
+    /// by `~`: what remains must be the same everywhere.
+    pub(crate) fn masked(&self) -> String {
+        let mut masked = String::new();
+        for line in self.text.lines() {
+            masked.push_str(&mask_line(line));
+            masked.push('\n');
+        }
+        masked
+    }
+
+    /// Lines whose name begins so, for people.
+    pub(crate) fn lines(&self, prefix: &str) -> impl Iterator<Item = &str> {
+        self.text
+            .lines()
+            .filter(move |line| line.starts_with(prefix))
+    }
+
+    fn alike(&self, selector: &str) -> String {
+        let name = selector.split('{').next().unwrap_or_default();
+        let alike: Vec<_> = self
+            .samples
+            .iter()
+            .filter(|(series, _)| series.name == name)
+            .map(|(series, value)| format!("{series} {value}"))
+            .collect();
+        match alike.is_empty() {
+            true => format!("nothing called {name}"),
+            false => alike.join("; "),
+        }
+    }
+}
+
+/// Labels whose values are of a build or a kernel.
+const MASKED_LABELS: &[&str] = &["srcversion", "version", "revision", "method", "replace"];
+
+/// Beginnings of the names whose values are times, sizes, or counts that depend
+/// on how fast the machine is.
+const MASKED_VALUES: &[&str] = &[
+    "livepatch_transition_start_timestamp_seconds",
+    "livepatch_transition_attempts_total",
+    "livepatch_transition_signals_total",
+    "livepatch_monitor_collector_duration_seconds",
+    "livepatch_monitor_events_total",
+    "process_",
+];
+
+fn mask_line(line: &str) -> String {
+    if line.starts_with('#') {
+        return line.to_owned();
+    }
+    let Ok((series, _)) = parse_sample(line) else {
+        return line.to_owned();
+    };
+    let mut masked = line.to_owned();
+    for (label, value) in &series.labels {
+        if MASKED_LABELS.contains(&label.as_str()) {
+            masked = masked.replace(&format!("{label}=\"{value}\""), &format!("{label}=\"~\""));
+        }
+    }
+    let varies = MASKED_VALUES
+        .iter()
+        .any(|prefix| series.name.starts_with(prefix));
+    if varies && let Some((head, _)) = masked.rsplit_once(' ') {
+        masked = format!("{head} ~");
+    }
+    masked
+}
+
+fn parse_sample(line: &str) -> Result<(Series, f64)> {
+    let end = line
+        .find(['{', ' '])
+        .context("neither a label nor a value")?;
+    let (name, rest) = line.split_at(end);
+    ensure!(
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'),
+        "`{name}` is no metric name"
+    );
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(rest) => parse_labels(rest)?,
+        None => (BTreeMap::new(), rest),
+    };
+    let value = rest.strip_prefix(' ').context("no value")?;
+    let series = Series {
+        name: name.to_owned(),
+        labels,
+    };
+    Ok((series, parse_value(value)?))
+}
+
+fn parse_value(value: &str) -> Result<f64> {
+    match value {
+        "+Inf" => Ok(f64::INFINITY),
+        "-Inf" => Ok(f64::NEG_INFINITY),
+        _ => value
+            .parse()
+            .with_context(|| format!("`{value}` is no value")),
+    }
+}
+
+/// The labels after the opening brace, and what follows the closing one.
+fn parse_labels(mut rest: &str) -> Result<(BTreeMap<String, String>, &str)> {
+    let mut labels = BTreeMap::new();
+    loop {
+        if let Some(after) = rest.strip_prefix('}') {
+            return Ok((labels, after));
+        }
+        let (label, after) = rest.split_once("=\"").context("a label without a value")?;
+        let (value, after) = parse_quoted(after)?;
+        if labels.insert(label.to_owned(), value).is_some() {
+            bail!("the label {label} is there twice");
+        }
+        rest = after.strip_prefix(',').unwrap_or(after);
+    }
+}
+
+fn parse_quoted(text: &str) -> Result<(String, &str)> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => return Ok((value, text.get(at + 1..).unwrap_or_default())),
+            '\\' => match characters.next() {
+                Some((_, 'n')) => value.push('\n'),
+                Some((_, escaped @ ('\\' | '"'))) => value.push(escaped),
+                other => bail!("a backslash before {other:?}"),
+            },
+            other => value.push(other),
+        }
+    }
+    bail!("a label's value without an end")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "\
+# HELP a_total Things.
+# TYPE a_total counter
+a_total{x=\"1\",y=\"p\"} 2
+a_total{x=\"1\",y=\"q\"} 3
+b 0.5
+c_bucket{le=\"+Inf\"} +Inf
+";
+
+    #[test]
+    fn questions_are_answered() {
+        let exposition = Exposition::parse(TEXT).unwrap();
+        exposition.expect("a_total{x=1,y=p}", 2.0).unwrap();
+        exposition.expect("b", 0.5).unwrap();
+        exposition.expect_sum("a_total{x=1}", 5.0).unwrap();
+        exposition.expect_sum("d", 0.0).unwrap();
+        exposition.expect_absent("a_total{x=2}").unwrap();
+        assert_eq!(exposition.value("a_total{x=1}").unwrap(), None);
+        assert_eq!(exposition.label_values("a_total", "y").unwrap(), ["p", "q"]);
+    }
+
+    #[test]
+    fn failures_tell_what_is_there() {
+        let exposition = Exposition::parse(TEXT).unwrap();
+        let error = exposition.expect("a_total{x=1,y=p}", 7.0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a_total{x=1,y=p} is 2, not 7; there is: a_total{x=1,y=p} 2; a_total{x=1,y=q} 3"
+        );
+        assert!(exposition.expect_absent("a_total{y=q}").is_err());
+        assert!(exposition.expect("e", 0.0).is_err());
+    }
+
+    #[test]
+    fn what_varies_is_masked() {
+        let text = "\
+# HELP livepatch_patch_info x
+livepatch_patch_info{patch=\"a\",srcversion=\"F00\"} 1
+livepatch_pending_tasks{patch=\"a\"} 1
+process_open_fds 12
+";
+        let exposition = Exposition::parse(text).unwrap();
+        assert_eq!(
+            exposition.masked(),
+            "\
+# HELP livepatch_patch_info x
+livepatch_patch_info{patch=\"a\",srcversion=\"~\"} 1
+livepatch_pending_tasks{patch=\"a\"} 1
+process_open_fds ~
+"
+        );
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        for text in [
+            "",
+            "a",
+            "a{x=\"1\" 2",
+            "a{x=\"1} 2",
+            "a{x=1} 2",
+            "a x",
+            "a 1\na 2",
+            "a{x=\"1\\x\"} 2",
+            "a{x=\"1\",x=\"2\"} 2",
+            "\x1b[2J 1",
+        ] {
+            assert!(Exposition::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_label_value_reads_back(value in any::<String>()) {
+            let escaped = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
+            let (series, number) = parse_sample(&format!("a{{x=\"{escaped}\"}} 1")).unwrap();
+            prop_assert_eq!(series.labels.get("x"), Some(&value));
+            prop_assert!((number - 1.0).abs() < f64::EPSILON);
+        }
+
+        #[test]
+        fn no_text_breaks_the_parser(text in any::<String>()) {
+            let _ = Exposition::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a scenario works with, and how the machine becomes clean again.
+
+use std::{
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_tests::protocol::Message;
+use rustix::process::{WaitOptions, wait};
+
+use crate::{
+    eventually::{eventually, seconds},
+    exposition::Exposition,
+    files,
+    helpers::{self, Confinement, Hold, Task},
+    host::Host,
+    livepatch, modules,
+    monitor::{self, Monitor},
+    target,
+};
+
+/// Tasks let go switch at the kernel's next attempts, about one a second.
+const CLEAN_UP: Duration = seconds(60);
+
+/// What the monitor is told in every scenario; their own arguments follow.
+const MONITOR_ARGUMENTS: &[&str] = &["--web.listen-address", monitor::ADDRESS];
+
+/// The machine, as a scenario sees it.
+pub(crate) struct Guest {
+    host: Host,
+    scenario: String,
+    children: Vec<Child>,
+    monitor: Option<Monitor>,
+    scrapes_sent: u32,
+    last_scrape: String,
+    stays: Vec<&'static str>,
+}
+
+/// A process whose threads stay in `lpm_hold`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    /// Its process id, which is its main thread's id.
+    pub(crate) pid: u32,
+}
+
+impl Holder {
+    /// /proc/PID/patch_state of the main thread: 1 patched, 0 not, -1 idle.
+    pub(crate) fn patch_state(self) -> Result<i32> {
+        let path = format!("/proc/{}/patch_state", self.pid);
+        let text = files::read(&path)?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("{path} holds `{text}`"))
+    }
+
+    /// /proc/PID/stack of the main thread.
+    pub(crate) fn stack(self) -> Result<String> {
+        files::read(&format!("/proc/{}/stack", self.pid))
+    }
+}
+
+impl Guest {
+    pub(crate) fn new(host: Host) -> Self {
+        Self {
+            host,
+            scenario: String::new(),
+            children: Vec::new(),
+            monitor: None,
+            scrapes_sent: 0,
+            last_scrape: String::new(),
+            stays: Vec::new(),
+        }
+    }
+
+    /// Tells the host something.
+    pub(crate) fn send(&self, message: &Message) -> Result<()> {
+        self.host.send(message)
+    }
+
+    /// A line worth showing.
+    pub(crate) fn note(&self, text: impl Into<String>) -> Result<()> {
+        self.send(&Message::Note { text: text.into() })
+    }
+
+    /// A file for the host.
+    pub(crate) fn file(&self, name: &str, content: &str) -> Result<()> {
+        self.send(&Message::File {
+            name: name.to_owned(),
+            content: content.to_owned(),
+        })
+    }
+
+    /// A scenario begins; its name goes into the names of its files.
+    pub(crate) fn begin(&mut self, scenario: &str) {
+        self.scenario = scenario.to_owned();
+        self.scrapes_sent = 0;
+        self.last_scrape.clear();
+    }
+
+    /// A module that the kernel will not let go of again.
+    pub(crate) fn will_stay(&mut self, module: &'static str) {
+        self.stays.push(module);
+    }
+
+    /// Starts a process that holds, and waits until all its threads do.
+    pub(crate) fn hold(&mut self, hold: &Hold) -> Result<Holder> {
+        let before = target::holders()?;
+        let pid = self.helper(&Task::Hold(hold.clone()))?;
+        target::wait_holders(before + hold.threads)?;
+        Ok(Holder { pid })
+    }
+
+    /// Starts a helper that runs until the scenario ends; returns its pid.
+    pub(crate) fn helper(&mut self, task: &Task) -> Result<u32> {
+        let child = helpers::command(task)?
+            .stdin(Stdio::null())
+            .spawn()
+            .context("cannot start a helper")?;
+        let pid = child.id();
+        self.children.push(child);
+        Ok(pid)
+    }
+
+    /// Starts the monitor and waits for its first answer.
+    pub(crate) fn start_monitor(&mut self, arguments: &[&str]) -> Result<()> {
+        self.start_monitor_confined(Confinement::None, arguments)
+    }
+
+    /// Starts a monitor that lacks something.
+    pub(crate) fn start_monitor_confined(
+        &mut self,
+        confinement: Confinement,
+        arguments: &[&str],
+    ) -> Result<()> {
+        ensure!(self.monitor.is_none(), "a monitor is running already");
+        let arguments = [MONITOR_ARGUMENTS, arguments].concat();
+        self.monitor = Some(Monitor::start(confinement, &arguments)?);
+        Ok(())
+    }
+
+    /// The running monitor.
+    pub(crate) fn monitor(&self) -> Result<&Monitor> {
+        self.monitor.as_ref().context("no monitor is running")
+    }
+
+    /// Ends the monitor as a service manager does.
+    pub(crate) fn stop_monitor(&mut self) -> Result<()> {
+        self.monitor.take().context("no monitor is running")?.stop()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill_monitor(&mut self) -> Result<()> {
+        self.monitor.take().context("no monitor is running")?.kill()
+    }
+
+    /// Scrapes until `check` is content, and hands the scrape that it was content
+    /// with to the host if it says something new.
+    pub(crate) fn metrics(
+        &mut self,
+        timeout: Duration,
+        mut check: impl FnMut(&Exposition) -> Result<()>,
+    ) -> Result<Exposition> {
+        let monitor = self.monitor()?;
+        let exposition = eventually(timeout, || {
+            let exposition = monitor.scrape()?;
+            check(&exposition)?;
+            Ok(exposition)
+        })?;
+        let masked = exposition.masked();
+        if masked != self.last_scrape {
+            self.last_scrape = masked;
+            self.scrapes_sent += 1;
+            let name = format!("scrapes/{}-{}.prom", self.scenario, self.scrapes_sent);
+            self.file(&name, exposition.text())?;
+        }
+        Ok(exposition)
+    }
+
+    /// Lets everything go, removes everything: the next scenario finds the
+    /// machine as this one did.
+    pub(crate) fn clean_up(&mut self) -> Result<()> {
+        let monitor_end = match self.monitor.take() {
+            Some(monitor) => monitor.stop(),
+            None => Ok(()),
+        };
+        target::release_all().context("lpm_target does not let its tasks go")?;
+        for child in &mut self.children {
+            // It fails for one that has ended, which is as well.
+            let _ = child.kill();
+        }
+        for mut child in self.children.drain(..) {
+            eventually(CLEAN_UP, || {
+                let status = child.try_wait().context("cannot wait for a helper")?;
+                status.context("a helper does not die")
+            })?;
+        }
+        livepatch::disable_all(CLEAN_UP)?;
+        for patch_round in [true, false] {
+            for name in modules::loaded()? {
+                let is_target = name == target::NAME || name == target::LATE;
+                if is_target != patch_round && !self.stays.contains(&name.as_str()) {
+                    modules::unload(&name)?;
+                }
+            }
+        }
+        reap_orphans()?;
+        let log = monitor::log_tail();
+        monitor::forget()?;
+        monitor_end.with_context(|| format!("the monitor did not end well:\n{log}"))
+    }
+}
+
+/// All children of PID 1 that it started itself have been waited for: what is
+/// still there was left behind by one of them.
+fn reap_orphans() -> Result<()> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error).context("cannot reap"),
+        }
+    }
+}

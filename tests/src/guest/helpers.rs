@@ -1,0 +1,235 @@
+//! The children of PID 1 that are not the monitor: this program again, as
+//! `/init helper WHAT …`. There is no shell in the machine.
+
+use std::{
+    ffi::CString,
+    fs,
+    hint::black_box,
+    os::unix::process::CommandExt as _,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::{
+    mount::{MountPropagationFlags, mount_bind, mount_change},
+    thread::{
+        CapabilitySet, UnshareFlags, capabilities, remove_capability_from_bounding_set,
+        set_capabilities, set_name, unshare_unsafe,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{files, target};
+
+/// The first argument of a helper.
+pub(crate) const ARGUMENT: &str = "helper";
+
+/// PID 1's program, which is every helper's too.
+const SELF: &str = "/init";
+
+/// A thread of a helper needs little; 10,000 of them need it 10,000 times.
+const STACK: usize = 32 * 1024;
+
+/// What BPF takes on any kernel (capabilities(7)).
+const BPF_CAPABILITIES: [CapabilitySet; 3] = [
+    CapabilitySet::BPF,
+    CapabilitySet::PERFMON,
+    CapabilitySet::SYS_ADMIN,
+];
+
+/// What a helper does, handed to it as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Threads stay in `lpm_hold` until it lets them go.
+    Hold(Hold),
+    /// Threads that keep the machine busy, in user space and in the kernel, and
+    /// processes that come and go.
+    Busy {
+        /// Threads.
+        threads: u32,
+    },
+    /// Ends at once.
+    Nothing,
+    /// Replaces itself by a program that lacks something.
+    Confined {
+        /// What it lacks.
+        confinement: Confinement,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+}
+
+/// Threads that hold a transition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Hold {
+    /// The cgroup under /sys/fs/cgroup/system.slice to be in.
+    pub(crate) unit: Option<String>,
+    /// The threads' name.
+    pub(crate) comm: Option<Vec<u8>>,
+    /// Threads in `lpm_hold`, the main thread included.
+    pub(crate) threads: u32,
+    /// Threads that sleep elsewhere and hold nothing.
+    pub(crate) idle_threads: u32,
+}
+
+impl Hold {
+    /// One task that holds.
+    pub(crate) const ONE: Self = Self {
+        unit: None,
+        comm: None,
+        threads: 1,
+        idle_threads: 0,
+    };
+}
+
+/// What a program is not allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Confinement {
+    /// Nothing is kept from it.
+    None,
+    /// The capabilities that BPF takes.
+    NoBpf,
+    /// The kernel's type information.
+    NoBtf,
+}
+
+/// The command that runs a helper.
+pub(crate) fn command(task: &Task) -> Result<Command> {
+    let json = serde_json::to_string(task).context("cannot encode a helper's task")?;
+    let mut command = Command::new(SELF);
+    command.args([ARGUMENT, &json]);
+    Ok(command)
+}
+
+/// Is the helper that the arguments describe.
+pub(crate) fn run(arguments: Vec<String>) -> Result<()> {
+    let [json] = arguments.as_slice() else {
+        bail!("a helper takes one argument");
+    };
+    match serde_json::from_str(json).context("not a helper's task")? {
+        Task::Hold(hold) => run_hold(&hold),
+        Task::Busy { threads } => run_busy(threads),
+        Task::Nothing => Ok(()),
+        Task::Confined {
+            confinement,
+            command,
+        } => run_confined(confinement, &command),
+    }
+}
+
+fn run_hold(hold: &Hold) -> Result<()> {
+    if let Some(unit) = &hold.unit {
+        let folder = format!("/sys/fs/cgroup/system.slice/{unit}");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder}"))?;
+        files::write(&format!("{folder}/cgroup.procs"), "0")?;
+    }
+    if let Some(comm) = &hold.comm {
+        let comm = CString::new(comm.as_slice()).context("a comm with a NUL")?;
+        set_name(&comm).context("cannot take the name")?;
+    }
+    for number in 0..hold.idle_threads {
+        spawn(number, || {
+            loop {
+                thread::park();
+            }
+        })?;
+    }
+    let others = (1..hold.threads)
+        .map(|number| spawn(number, stay))
+        .collect::<Result<Vec<_>>>()?;
+    stay()?;
+    for other in others {
+        match other.join() {
+            Ok(result) => result?,
+            Err(_) => bail!("a thread panicked"),
+        }
+    }
+    Ok(())
+}
+
+fn stay() -> Result<()> {
+    files::read(target::HOLD).map(drop)
+}
+
+fn spawn<T: Send + 'static>(
+    number: u32,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>> {
+    // No name of their own: they inherit this one's, hostile or not.
+    thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(work)
+        .with_context(|| format!("cannot start thread {number}"))
+}
+
+fn run_busy(threads: u32) -> Result<()> {
+    let children = spawn(0, || -> Result<()> {
+        loop {
+            command(&Task::Nothing)?
+                .status()
+                .context("cannot start a child")?;
+            thread::sleep(Duration::from_millis(20));
+        }
+    })?;
+    for number in 1..=threads {
+        spawn(number, || {
+            loop {
+                // Half of the time in user space, the rest in system calls and asleep.
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_millis(20) {
+                    black_box(begin);
+                }
+                for _ in 0..20 {
+                    black_box(fs::read("/proc/self/status").ok());
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+        })?;
+    }
+    match children.join() {
+        Ok(result) => result,
+        Err(_) => bail!("the thread that starts children panicked"),
+    }
+}
+
+fn run_confined(confinement: Confinement, command: &[String]) -> Result<()> {
+    match confinement {
+        Confinement::None => {}
+        Confinement::NoBpf => drop_capabilities()?,
+        Confinement::NoBtf => hide_btf()?,
+    }
+    let (program, arguments) = command.split_first().context("no program to run")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("cannot run {program}"))
+}
+
+fn drop_capabilities() -> Result<()> {
+    // Root gets back on exec whatever the bounding set still has.
+    for capability in BPF_CAPABILITIES {
+        remove_capability_from_bounding_set(capability)
+            .context("cannot shrink the bounding set")?;
+    }
+    let mut sets = capabilities(None).context("cannot read the capabilities")?;
+    for capability in BPF_CAPABILITIES {
+        sets.effective -= capability;
+        sets.permitted -= capability;
+        sets.inheritable -= capability;
+    }
+    set_capabilities(None, sets).context("cannot drop capabilities")
+}
+
+fn hide_btf() -> Result<()> {
+    const EMPTY: &str = "/tmp/empty";
+    // SAFETY: a mount namespace of its own does not touch this process's file
+    // descriptors or memory, and the process has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("cannot get a mount namespace")?;
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .context("cannot make the mounts private")?;
+    fs::create_dir_all(EMPTY).with_context(|| format!("cannot make {EMPTY}"))?;
+    mount_bind(EMPTY, "/sys/kernel/btf").context("cannot hide /sys/kernel/btf")
+}

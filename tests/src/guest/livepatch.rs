@@ -1,0 +1,148 @@
+//! A livepatch of the scenarios, driven through /sys/kernel/livepatch.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{eventually::eventually, files, modules};
+
+/// Patches all of lpm_target, lpm_late and a function of the kernel image.
+pub(crate) const PATCH_A: Livepatch = Livepatch::new("lpm_patch_a");
+/// The same again, to stack on [`PATCH_A`].
+pub(crate) const PATCH_B: Livepatch = Livepatch::new("lpm_patch_b");
+/// The same again, replacing all others.
+pub(crate) const REPLACE: Livepatch = Livepatch::new("lpm_replace");
+/// The same again, for the scenario after which a module cannot be unloaded.
+pub(crate) const FORCED: Livepatch = Livepatch::new("lpm_forced");
+/// A function of the kernel image that nobody sleeps in.
+pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
+/// klp_force_transition itself.
+pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
+
+const FOLDER: &str = "/sys/kernel/livepatch";
+
+/// A livepatch by its module's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Livepatch {
+    /// The module's name.
+    pub(crate) name: &'static str,
+}
+
+impl Livepatch {
+    const fn new(name: &'static str) -> Self {
+        Self { name }
+    }
+
+    /// Loads the module, which enables the livepatch. Returns after the first
+    /// attempt of the transition.
+    pub(crate) fn load(self) -> Result<()> {
+        modules::load(self.name)
+    }
+
+    /// Loads it and waits until it is in force.
+    pub(crate) fn apply(self, timeout: Duration) -> Result<()> {
+        self.load()?;
+        self.wait_transition_done(timeout)?;
+        ensure!(self.is_enabled()?, "{} is not enabled", self.name);
+        Ok(())
+    }
+
+    /// Begins the unpatching, or turns a running patching around.
+    pub(crate) fn disable(self) -> Result<()> {
+        files::write(&self.file("enabled"), "0")
+    }
+
+    /// Turns a running unpatching around.
+    pub(crate) fn enable(self) -> Result<()> {
+        files::write(&self.file("enabled"), "1")
+    }
+
+    /// Switches the remaining tasks without a check.
+    pub(crate) fn force(self) -> Result<()> {
+        files::write(&self.file("force"), "1")
+    }
+
+    /// Unpatches, and unloads the module.
+    pub(crate) fn remove(self, timeout: Duration) -> Result<()> {
+        self.disable()?;
+        self.wait_transition_done(timeout)?;
+        modules::unload(self.name)
+    }
+
+    /// What `enabled` says.
+    pub(crate) fn is_enabled(self) -> Result<bool> {
+        files::read_flag(&self.file("enabled"))
+    }
+
+    /// What `transition` says; a livepatch that is gone is in none.
+    pub(crate) fn in_transition(self) -> Result<bool> {
+        in_transition(self.name)
+    }
+
+    /// Waits for the end of the transition, in either direction.
+    pub(crate) fn wait_transition_done(self, timeout: Duration) -> Result<()> {
+        wait_transition_done(self.name, timeout)
+    }
+
+    /// Fails unless the transition is still running after a while in which an
+    /// unhindered one would end.
+    pub(crate) fn expect_held(self) -> Result<()> {
+        std::thread::sleep(Duration::from_millis(2500));
+        ensure!(
+            self.in_transition()?,
+            "the transition of {} ended although a task should hold it",
+            self.name
+        );
+        Ok(())
+    }
+
+    fn file(self, file: &str) -> String {
+        format!("{FOLDER}/{}/{file}", self.name)
+    }
+}
+
+fn in_transition(name: &str) -> Result<bool> {
+    let path = format!("{FOLDER}/{name}/transition");
+    match files::read_flag(&path) {
+        Err(_) if !Path::new(&path).exists() => Ok(false),
+        result => result,
+    }
+}
+
+fn wait_transition_done(name: &str, timeout: Duration) -> Result<()> {
+    eventually(timeout, || {
+        ensure!(!in_transition(name)?, "{name} is still in transition");
+        Ok(())
+    })
+}
+
+/// The names of the livepatches that the kernel knows.
+pub(crate) fn known() -> Result<Vec<String>> {
+    fs::read_dir(FOLDER)
+        .with_context(|| format!("cannot read {FOLDER}: no livepatch support?"))?
+        .map(|entry| {
+            let entry = entry.with_context(|| format!("cannot read {FOLDER}"))?;
+            Ok(entry.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
+}
+
+/// Disables all livepatches; every task that held one must have been let go.
+pub(crate) fn disable_all(timeout: Duration) -> Result<()> {
+    for name in known()? {
+        wait_transition_done(&name, timeout)?;
+        let path = format!("{FOLDER}/{name}/enabled");
+        // One that an atomic replace superseded vanishes by itself.
+        if files::read_flag(&path).unwrap_or(false) {
+            files::write(&path, "0")?;
+            wait_transition_done(&name, timeout)?;
+        }
+    }
+    eventually(timeout, || {
+        let names = known()?;
+        if !names.is_empty() {
+            bail!("{} still there", names.join(", "));
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,98 @@
+//! PID 1 of the machine that the scenarios run in. It is also every other
+//! program there but the monitor: `/init helper …` is a child that does one thing.
+
+mod boot;
+mod demo;
+mod eventually;
+mod exposition;
+mod files;
+mod guest;
+mod helpers;
+mod host;
+mod http;
+mod livepatch;
+mod modules;
+mod monitor;
+mod network;
+mod runner;
+mod scenarios;
+mod target;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use livepatch_monitor_tests::protocol::{Message, command_line};
+
+use crate::{guest::Guest, host::Host};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(helpers::ARGUMENT) {
+        return match helpers::run(arguments.collect()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("helper: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if std::process::id() != 1 {
+        eprintln!("this program is the first process of a test machine, not a command to run");
+        return ExitCode::FAILURE;
+    }
+    // The console is all there is until the port to the host is open.
+    if let Err(error) = be_init() {
+        eprintln!("guest: {error:#}");
+    }
+    boot::power_off()
+}
+
+fn be_init() -> Result<()> {
+    boot::mount_file_systems()?;
+    let host = Host::open()?;
+    let release = files::read("/proc/sys/kernel/osrelease")?;
+    host.send(&Message::Booted {
+        release: release.trim().to_owned(),
+    })?;
+    let result = run(host.clone());
+    if let Err(error) = &result {
+        host.send(&Message::ScenarioFailed {
+            scenario: "the machine".to_owned(),
+            reason: format!("{error:#}"),
+        })?;
+    }
+    host.send(&Message::Done)?;
+    host.drain()
+}
+
+fn run(host: Host) -> Result<()> {
+    network::up().context("no network")?;
+    let words = files::read("/proc/cmdline")?;
+    let mode = word(&words, command_line::MODE).unwrap_or("test");
+    let mut guest = Guest::new(host);
+    match mode {
+        "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
+        "demo" => demo::run(&mut guest),
+        other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
+    }
+}
+
+/// The value of `key=value` on the kernel's command line.
+fn word<'a>(words: &'a str, key: &str) -> Option<&'a str> {
+    words
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_found_whole() {
+        let words = "console=ttyS0 lpm.runner=x lpm.run=a,b lpm.mode=test\n";
+        assert_eq!(word(words, "lpm.run"), Some("a,b"));
+        assert_eq!(word(words, "lpm.mode"), Some("test"));
+        assert_eq!(word(words, "mode"), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Loading and unloading the modules of the scenarios.
+
+use std::{ffi::CString, fs::File, time::Duration};
+
+use anyhow::{Context as _, Result};
+use rustix::{
+    io::Errno,
+    system::{delete_module, finit_module},
+};
+
+use crate::{eventually::eventually, files};
+
+/// `O_NONBLOCK`: fail at once where somebody still uses the module
+/// (delete_module(2)).
+const NON_BLOCKING: i32 = 0o4000;
+
+/// A module's reference is given back by deferred work some time after its
+/// livepatch is gone (klp_free_patch_work_fn, kernel/livepatch/core.c).
+const UNLOAD: Duration = Duration::from_secs(15);
+
+/// Loads /modules/NAME.ko.
+pub(crate) fn load(name: &str) -> Result<()> {
+    load_file(&format!("/modules/{name}.ko"))
+}
+
+/// Loads a module from a file.
+pub(crate) fn load_file(path: &str) -> Result<()> {
+    try_load(path)?.with_context(|| format!("cannot load {path}; the kernel's log says why"))
+}
+
+/// Loads /modules/NAME.ko, which the kernel must refuse with `expected`.
+pub(crate) fn expect_refused(name: &str, expected: Errno) -> Result<()> {
+    match try_load(&format!("/modules/{name}.ko"))? {
+        Err(errno) if errno == expected => Ok(()),
+        Err(errno) => anyhow::bail!("loading {name} failed with {errno}, not with {expected}"),
+        Ok(()) => anyhow::bail!("{name} was loaded, but should have been refused: {expected}"),
+    }
+}
+
+fn try_load(path: &str) -> Result<rustix::io::Result<()>> {
+    let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    Ok(finit_module(&file, c"", 0))
+}
+
+/// Unloads a module, waiting for its last user to go.
+pub(crate) fn unload(name: &str) -> Result<()> {
+    let c_name = CString::new(name).context("a module's name with a NUL")?;
+    eventually(UNLOAD, || {
+        delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))
+    })
+}
+
+/// The loaded modules that are of the scenarios, the newest first.
+pub(crate) fn loaded() -> Result<Vec<String>> {
+    Ok(files::read("/proc/modules")?
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| name.starts_with("lpm_"))
+        .map(str::to_owned)
+        .collect())
+}

@@ -1,0 +1,240 @@
+//! The monitor under test: as a service, and as a command.
+
+use std::{
+    fs,
+    fs::File,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::{
+    eventually::{eventually, seconds},
+    exposition::Exposition,
+    helpers::{self, Confinement, Task},
+    http,
+};
+
+/// The monitor's program.
+pub(crate) const PROGRAM: &str = "/bin/livepatch-monitor";
+/// Where scenarios scrape it.
+pub(crate) const ADDRESS: &str = "127.0.0.1:9969";
+
+const STATE: &str = "/var/lib/livepatch-monitor";
+const LOG: &str = "/tmp/monitor.log";
+
+/// Loading BPF programs takes an emulated processor a while.
+const START: Duration = seconds(60);
+const STOP: Duration = seconds(20);
+
+/// How much of the log a failure shows.
+const LOG_LINES: usize = 30;
+
+/// A running `livepatch-monitor serve`.
+pub(crate) struct Monitor {
+    child: Child,
+}
+
+impl Monitor {
+    /// Starts it and waits for its first answer. The log goes on where an earlier
+    /// one's ended.
+    pub(crate) fn start(confinement: Confinement, arguments: &[&str]) -> Result<Self> {
+        fs::create_dir_all(STATE).with_context(|| format!("cannot make {STATE}"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(LOG)
+            .with_context(|| format!("cannot open {LOG}"))?;
+        let command = [PROGRAM, "serve"].iter().chain(arguments);
+        let child = helpers::command(&Task::Confined {
+            confinement,
+            command: command.map(|word| (*word).to_owned()).collect(),
+        })?
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot share the log")?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start the monitor")?;
+        let mut monitor = Self { child };
+        eventually(START, || {
+            monitor.check_alive()?;
+            monitor.scrape().map(drop)
+        })
+        .context("the monitor does not answer")?;
+        Ok(monitor)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// One scrape.
+    pub(crate) fn scrape(&self) -> Result<Exposition> {
+        Exposition::parse(&http::get(ADDRESS, "/metrics")?)
+    }
+
+    /// Asks it to end, as a service manager does, and expects that it does well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).context("an absurd pid")?;
+        let pid = Pid::from_raw(pid).context("pid 0")?;
+        kill_process(pid, Signal::TERM).context("cannot signal the monitor")?;
+        let status = eventually(STOP, || {
+            let status = self.child.try_wait().context("cannot wait")?;
+            status.context("the monitor still runs after SIGTERM")
+        });
+        if status.is_err() {
+            self.kill()?;
+        }
+        let status = status?;
+        ensure!(status.success(), "the monitor ended with {status}");
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill().context("cannot kill the monitor")?;
+        self.child.wait().context("cannot wait for the monitor")?;
+        Ok(())
+    }
+
+    fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot wait")? {
+            None => Ok(()),
+            Some(status) => bail!("the monitor has ended: {status}"),
+        }
+    }
+}
+
+/// What the monitors of this scenario wrote to their standard streams.
+pub(crate) fn log() -> String {
+    String::from_utf8_lossy(&fs::read(LOG).unwrap_or_default()).into_owned()
+}
+
+/// The end of [`log`].
+pub(crate) fn log_tail() -> String {
+    let log = log();
+    let lines: Vec<_> = log.lines().collect();
+    let from = lines.len().saturating_sub(LOG_LINES);
+    lines.get(from..).unwrap_or_default().join("\n")
+}
+
+/// Forgets log and state, so that the next scenario's monitor is a first one.
+pub(crate) fn forget() -> Result<()> {
+    for (path, result) in [
+        (LOG, fs::remove_file(LOG)),
+        (STATE, fs::remove_dir_all(STATE)),
+    ] {
+        match result {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {path}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a command of the monitor answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its exit code.
+    pub(crate) code: i32,
+    /// Its standard output, byte for byte.
+    pub(crate) output: Vec<u8>,
+    /// Its standard error.
+    pub(crate) errors: String,
+}
+
+/// Runs `livepatch-monitor ARGUMENTS`.
+pub(crate) fn command(arguments: &[&str]) -> Result<Answer> {
+    let output = Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {PROGRAM}"))?;
+    Ok(Answer {
+        code: output
+            .status
+            .code()
+            .with_context(|| format!("{PROGRAM} {}", output.status))?,
+        output: output.stdout,
+        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// What `livepatch-monitor blockers --json` says.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Blockers {
+    /// The patch in transition.
+    pub(crate) patch: Option<String>,
+    /// `patch` or `unpatch`.
+    pub(crate) direction: Option<String>,
+    /// How long it has been running.
+    pub(crate) running_for_seconds: Option<f64>,
+    /// How many tasks have not switched.
+    pub(crate) pending: u64,
+    /// They.
+    pub(crate) tasks: Vec<PendingTask>,
+}
+
+/// A task that has not switched.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PendingTask {
+    /// Its thread id.
+    pub(crate) tid: u32,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// Its name.
+    pub(crate) comm: String,
+    /// Whether it is one of the kernel's own.
+    pub(crate) kthread: bool,
+    /// The unit of its cgroup.
+    pub(crate) unit: Option<String>,
+    /// Why it has not switched.
+    pub(crate) reason: String,
+    /// The object of the function it sleeps in.
+    pub(crate) object: Option<String>,
+    /// The function it sleeps in.
+    pub(crate) function: Option<String>,
+    /// Its stack, the innermost frame first.
+    pub(crate) stack: Vec<String>,
+}
+
+impl Blockers {
+    /// The task with this thread id.
+    pub(crate) fn task(&self, tid: u32) -> Result<&PendingTask> {
+        self.tasks
+            .iter()
+            .find(|task| task.tid == tid)
+            .with_context(|| format!("`blockers` does not name thread {tid}: {self:?}"))
+    }
+}
+
+/// Runs `livepatch-monitor blockers --json`; the exit code must agree with what
+/// it says.
+pub(crate) fn blockers() -> Result<Blockers> {
+    let answer = command(&["blockers", "--json"])?;
+    let output = String::from_utf8(answer.output).context("`blockers --json` is not UTF-8")?;
+    let blockers: Blockers = serde_json::from_str(&output).with_context(|| {
+        format!(
+            "`blockers --json` ended with {} and said `{output}` {}",
+            answer.code, answer.errors
+        )
+    })?;
+    ensure!(
+        answer.code == i32::from(blockers.pending > 0),
+        "`blockers --json` ended with {} and said {blockers:?}",
+        answer.code
+    );
+    ensure!(
+        usize::try_from(blockers.pending).ok() == Some(blockers.tasks.len()),
+        "`blockers --json` counts {} pending tasks and lists {}",
+        blockers.pending,
+        blockers.tasks.len()
+    );
+    Ok(blockers)
+}

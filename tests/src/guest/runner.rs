@@ -1,0 +1,101 @@
+//! Runs scenarios one after the other and reports each.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
+
+use anyhow::{Result, anyhow};
+use livepatch_monitor_tests::protocol::Message;
+
+use crate::{
+    guest::Guest,
+    monitor,
+    scenarios::{self, Scenario},
+};
+
+/// Runs the scenarios of a comma-separated list, or `all`.
+pub(crate) fn run(guest: &mut Guest, names: &str) -> Result<()> {
+    // Set when the machine could not be cleaned: what runs in it proves nothing.
+    let mut spoilt = None;
+    for choice in choose(names) {
+        let (name, run) = match choice {
+            Ok(scenario) => (scenario.name, scenario.run),
+            Err(name) => {
+                start(guest, &name)?;
+                fail(guest, &name, "there is no such scenario")?;
+                continue;
+            }
+        };
+        start(guest, name)?;
+        if let Some(cause) = &spoilt {
+            fail(guest, name, &format!("not run: {cause}"))?;
+            continue;
+        }
+        let begin = Instant::now();
+        let result = caught(|| run(guest));
+        let milliseconds = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let log = monitor::log_tail();
+        let cleaned = caught(|| guest.clean_up());
+        if let Err(error) = &cleaned {
+            spoilt = Some(format!("the clean-up after {name} failed: {error:#}"));
+        }
+        match result.and(cleaned) {
+            Ok(()) => guest.send(&Message::ScenarioPassed {
+                scenario: name.to_owned(),
+                milliseconds,
+            })?,
+            Err(error) if log.is_empty() => fail(guest, name, &format!("{error:#}"))?,
+            Err(error) => fail(
+                guest,
+                name,
+                &format!("{error:#}\nthe monitor's log ends:\n{log}"),
+            )?,
+        }
+    }
+    Ok(())
+}
+
+fn choose(names: &str) -> Vec<Result<&'static Scenario, String>> {
+    if names == "all" {
+        return scenarios::ALL.iter().map(Ok).collect();
+    }
+    names
+        .split(',')
+        .map(|name| {
+            scenarios::ALL
+                .iter()
+                .find(|scenario| scenario.name == name)
+                .ok_or_else(|| name.to_owned())
+        })
+        .collect()
+}
+
+fn start(guest: &mut Guest, scenario: &str) -> Result<()> {
+    guest.begin(scenario);
+    guest.send(&Message::ScenarioStarted {
+        scenario: scenario.to_owned(),
+    })
+}
+
+fn fail(guest: &Guest, scenario: &str, reason: &str) -> Result<()> {
+    guest.send(&Message::ScenarioFailed {
+        scenario: scenario.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// A panic is a failure like any other: PID 1 must not die of it.
+fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(anyhow!("panicked: {}", panic_text(payload.as_ref()))))
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without words")
+}

@@ -1,0 +1,3 @@
+//! What the host and the guest of the VM scenarios share.
+
+pub mod protocol;

@@ -36,3 +36,5 @@ module_init(livepatch_init);
 module_exit(livepatch_exit);
 MODULE_LICENSE("Dual MIT/GPL");
 MODULE_INFO(livepatch, "Y");
+/* With a version comes a srcversion, the fingerprint that monitors show. */
+MODULE_VERSION("1");

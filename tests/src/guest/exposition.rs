@@ -145,11 +145,7 @@ impl Exposition {
     /// Fails if a series matches.
     pub(crate) fn expect_absent(&self, selector: &str) -> Result<()> {
         let wanted = Series::from_selector(selector)?;
-        match self
-            .samples
-            .iter()
-            .find(|(series, _)| series.matches(&wanted))
-        {
+        match self.samples.iter().find(|(series, _)| series.matches(&wanted)) {
             None => Ok(()),
             Some((series, value)) => bail!("{series} is {value}, it should not be there"),
         }
@@ -167,7 +163,7 @@ impl Exposition {
     }
 
     /// The text with all that differs between runs, builds and kernels replaced
-    /// by `~`: what remains must be the same everywhere.
+    /// by `~` and NaN: what remains must be the same everywhere.
     pub(crate) fn masked(&self) -> String {
         let mut masked = String::new();
         for line in self.text.lines() {
@@ -179,9 +175,7 @@ impl Exposition {
 
     /// Lines whose name begins so, for people.
     pub(crate) fn lines(&self, prefix: &str) -> impl Iterator<Item = &str> {
-        self.text
-            .lines()
-            .filter(move |line| line.starts_with(prefix))
+        self.text.lines().filter(move |line| line.starts_with(prefix))
     }
 
     fn alike(&self, selector: &str) -> String {
@@ -223,14 +217,17 @@ fn mask_line(line: &str) -> String {
     let mut masked = line.to_owned();
     for (label, value) in &series.labels {
         if MASKED_LABELS.contains(&label.as_str()) {
-            masked = masked.replace(&format!("{label}=\"{value}\""), &format!("{label}=\"~\""));
+            masked = masked.replace(
+                &format!("{label}=\"{value}\""),
+                &format!("{label}=\"~\""),
+            );
         }
     }
     let varies = MASKED_VALUES
         .iter()
         .any(|prefix| series.name.starts_with(prefix));
     if varies && let Some((head, _)) = masked.rsplit_once(' ') {
-        masked = format!("{head} ~");
+        masked = format!("{head} NaN");
     }
     masked
 }
@@ -356,7 +353,7 @@ process_open_fds 12
 # HELP livepatch_patch_info x
 livepatch_patch_info{patch=\"a\",srcversion=\"~\"} 1
 livepatch_pending_tasks{patch=\"a\"} 1
-process_open_fds ~
+process_open_fds NaN
 "
         );
     }

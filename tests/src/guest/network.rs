@@ -7,8 +7,18 @@ use rustix::ioctl::{Opcode, Setter, ioctl};
 
 use crate::modules;
 
-/// In load order; the host puts them there when the machine has a card.
-const CARD_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
+/// In load order; the host puts them there when the machine has a card. Some
+/// kernels (6.12 is one) have the first five built in.
+const CARD_MODULES: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+];
 /// What QEMU's user network expects its first guest to have. The host's side,
 /// 10.0.2.2, is on the same link: no route is needed to answer it.
 const ADDRESS: [u8; 4] = [10, 0, 2, 15];

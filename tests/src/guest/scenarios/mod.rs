@@ -1,5 +1,13 @@
 //! The scenarios, by theme.
 
+mod degraded;
+mod endings;
+mod harmless;
+mod held;
+mod hostile;
+mod landing;
+mod restart;
+mod scale;
 mod tools;
 
 use anyhow::Result;
@@ -14,27 +22,23 @@ pub(crate) struct Scenario {
     pub(crate) run: fn(&mut Guest) -> Result<()>,
 }
 
-/// All, in the order of a full run. The first ones need no monitor: if they fail,
-/// the machine or the test modules are at fault.
-pub(crate) const ALL: &[Scenario] = &[
-    Scenario {
-        name: "held_transition_is_real",
-        run: tools::held_transition_is_real,
-    },
-    Scenario {
-        name: "kthreads_hold_too",
-        run: tools::kthreads_hold_too,
-    },
-    Scenario {
-        name: "stack_and_replace",
-        run: tools::stack_and_replace,
-    },
-    Scenario {
-        name: "late_modules_are_patched",
-        run: tools::late_modules_are_patched,
-    },
-    Scenario {
-        name: "refusals",
-        run: tools::refusals,
-    },
-];
+/// Scenarios called as their functions are.
+macro_rules! scenarios {
+    ($($theme:ident: $($name:ident),+;)+) => {
+        &[$($(Scenario { name: stringify!($name), run: $theme::$name }),+),+]
+    };
+}
+
+/// All, in the order of a full run. The first theme needs no monitor: if one of
+/// its scenarios fails, the machine or the test modules are at fault.
+pub(crate) const ALL: &[Scenario] = scenarios! {
+    tools: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
+    landing: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
+    held: held_by_user_task, held_by_sleeping_kthread, held_by_running_kthread, held_by_stacked_patch, held_during_unpatch;
+    endings: reversed, forced_patch, forced_unpatch, cancelled, refused;
+    restart: joined_in_mid_transition, killed_in_mid_transition;
+    hostile: names_break_nothing;
+    degraded: without_bpf, without_btf;
+    scale: ten_thousand_threads;
+    harmless: probed_function_can_be_patched, transitions_take_no_longer;
+};

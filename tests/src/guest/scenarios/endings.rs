@@ -1,0 +1,141 @@
+//! Transitions that end otherwise than by landing.
+
+use anyhow::Result;
+use rustix::io::Errno;
+
+use crate::{
+    eventually::seconds,
+    guest::Guest,
+    helpers::Hold,
+    livepatch::{FORCED, Livepatch, PATCH_A},
+    modules, target,
+};
+
+/// Turned around in mid-transition: two legs, two entries.
+pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
+    hold_up(guest, PATCH_A)?;
+    PATCH_A.disable()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_transition_reversals_total", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=reversed}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=completed}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0)?;
+        metrics.expect_absent("livepatch_patch_info")
+    })?;
+    Ok(())
+}
+
+/// Forced while patching: the metric says so for as long as the patch is there,
+/// also after a restart of the monitor.
+pub(super) fn forced_patch(guest: &mut Guest) -> Result<()> {
+    hold_up(guest, PATCH_A)?;
+    PATCH_A.force()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_patch_forced{patch=lpm_patch_a}", 1.0)?;
+        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)?;
+        metrics.expect("livepatch_transition_forces_total", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=forced}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)
+    })?;
+    guest.kill_monitor()?;
+    guest.start_monitor(&[])?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_patch_forced{patch=lpm_patch_a}", 1.0)
+    })?;
+    Ok(())
+}
+
+/// Forced while unpatching: the patch is gone, its module stays for good.
+pub(super) fn forced_unpatch(guest: &mut Guest) -> Result<()> {
+    guest.will_stay(FORCED.name);
+    guest.start_monitor(&[])?;
+    target::load()?;
+    FORCED.apply(seconds(30))?;
+    guest.hold(&Hold::ONE)?;
+    FORCED.disable()?;
+    FORCED.expect_held()?;
+    FORCED.force()?;
+    FORCED.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_transition_forces_total", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=forced}",
+            1.0,
+        )?;
+        metrics.expect_absent("livepatch_patch_info")?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)
+    })?;
+    Ok(())
+}
+
+/// A pre-patch callback refuses: the kernel begins, and takes it back.
+pub(super) fn cancelled(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&[])?;
+    modules::expect_refused("lpm_fails", Errno::NODEV)?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=cancelled}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_absent("livepatch_patch_info")
+    })?;
+    Ok(())
+}
+
+/// Another transition runs: the kernel refuses without a word in its log.
+pub(super) fn refused(guest: &mut Guest) -> Result<()> {
+    hold_up(guest, PATCH_A)?;
+    modules::expect_refused("lpm_refused", Errno::BUSY)?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_transition_active", 1.0)?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
+    })?;
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
+            1.0,
+        )?;
+        metrics.expect("livepatch_patch_load_failures_total", 1.0)
+    })?;
+    Ok(())
+}
+
+/// A monitor that sees a transition which a task holds up.
+fn hold_up(guest: &mut Guest, patch: Livepatch) -> Result<()> {
+    guest.start_monitor(&[])?;
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    patch.load()?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect(
+            &format!(
+                "livepatch_transition_active{{patch={},direction=patch}}",
+                patch.name
+            ),
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)
+    })?;
+    Ok(())
+}

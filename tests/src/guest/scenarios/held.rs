@@ -1,0 +1,272 @@
+//! Transitions that a task holds up, each for another reason.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    eventually::{eventually, seconds},
+    guest::Guest,
+    helpers::Hold,
+    livepatch::{PATCH_A, PATCH_B},
+    monitor::{self, Blockers, PendingTask},
+    target,
+};
+
+/// From a transition's start to its metric, and from its end.
+const TIME_ERROR: f64 = 2.0;
+
+/// The whole story of a livepatch that a service's task holds up, and the whole
+/// exposition at its worst moment.
+pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "12s"])?;
+    target::load()?;
+    let holder = guest.hold(&Hold {
+        unit: Some("holder.service".to_owned()),
+        comm: Some(b"holder".to_vec()),
+        ..Hold::ONE
+    })?;
+    let begin_unix = unix_seconds()?;
+    let begin = Instant::now();
+    PATCH_A.load()?;
+    let metrics = guest.metrics(seconds(10), |metrics| {
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
+        metrics.expect(
+            "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_stuck_tasks", 0.0)
+    })?;
+    let start = metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
+    ensure!(
+        (start - begin_unix).abs() < TIME_ERROR,
+        "the transition began at {begin_unix}, the monitor says {start}"
+    );
+
+    let metrics = guest.metrics(seconds(20), |metrics| {
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
+    })?;
+    guest.file("golden/held.prom", &metrics.masked())?;
+
+    let blockers = monitor::blockers()?;
+    ensure!(
+        blockers.patch.as_deref() == Some("lpm_patch_a")
+            && blockers.direction.as_deref() == Some("patch")
+            && blockers.pending == 1
+            && blockers.running_for_seconds.is_some_and(|age| age > 11.0),
+        "`blockers` says {blockers:?}"
+    );
+    let task = blockers.task(holder.pid)?;
+    expect_asleep(task, "lpm_hold", "lpm_hold+")?;
+    ensure!(
+        task.pid == holder.pid
+            && task.comm == "holder"
+            && task.unit.as_deref() == Some("holder.service")
+            && !task.kthread,
+        "`blockers` says {task:?}"
+    );
+    let answer = monitor::command(&["blockers"])?;
+    let text = String::from_utf8(answer.output).context("`blockers` is not UTF-8")?;
+    for part in [
+        &holder.pid.to_string(),
+        "holder.service",
+        "lpm_hold",
+        "lpm_patch_a",
+    ] {
+        ensure!(
+            text.contains(part),
+            "`blockers` does not say {part}:\n{text}"
+        );
+    }
+
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    let duration = begin.elapsed().as_secs_f64();
+    let metrics = guest.metrics(seconds(10), |metrics| {
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
+        metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
+        metrics.expect_sum("livepatch_blocking_tasks", 0.0)?;
+        metrics.expect_absent("livepatch_transition_start_timestamp_seconds")
+    })?;
+    let sum = metrics
+        .get("livepatch_transition_duration_seconds_sum{direction=patch,outcome=completed}")?;
+    ensure!(
+        (sum - duration).abs() < TIME_ERROR,
+        "the transition took {duration} s, the monitor says {sum} s"
+    );
+    let blockers = monitor::blockers()?;
+    ensure!(
+        blockers.pending == 0 && blockers.tasks.is_empty(),
+        "after the end `blockers` says {blockers:?}"
+    );
+    Ok(())
+}
+
+/// A kthread in uninterruptible sleep, which no signal reaches.
+pub(super) fn held_by_sleeping_kthread(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    target::load()?;
+    target::kthread_sleep(true)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_kthread_sleep}",
+            1.0,
+        )
+    })?;
+    let blockers = monitor::blockers()?;
+    let task = with_comm(&blockers, target::SLEEPER)?;
+    expect_asleep(task, "lpm_kthread_sleep", "lpm_kthread_sleep+")?;
+    ensure!(task.kthread, "`blockers` says {task:?}");
+    target::kthread_sleep(false)?;
+    expect_landed(guest, "lpm_patch_a")
+}
+
+/// A kthread that never leaves its function and never sleeps.
+pub(super) fn held_by_running_kthread(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    target::load()?;
+    target::spin(true)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(30), |metrics| {
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=running}",
+            1.0,
+        )
+    })?;
+    eventually(seconds(20), || {
+        let blockers = monitor::blockers()?;
+        let task = with_comm(&blockers, target::SPINNER)?;
+        ensure!(
+            task.reason == "running" && task.kthread,
+            "`blockers` says {task:?}"
+        );
+        Ok(())
+    })?;
+    target::spin(false)?;
+    expect_landed(guest, "lpm_patch_a")
+}
+
+/// A task asleep in the code of the patch below.
+pub(super) fn held_by_stacked_patch(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    target::load()?;
+    PATCH_A.apply(seconds(30))?;
+    let holder = guest.hold(&Hold::ONE)?;
+    PATCH_B.load()?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_b,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    let blockers = monitor::blockers()?;
+    expect_asleep(
+        blockers.task(holder.pid)?,
+        "lpm_hold",
+        "livepatch_hold+",
+    )?;
+    target::release()?;
+    expect_landed(guest, "lpm_patch_b")
+}
+
+/// A task asleep in the code of the patch that is being removed.
+pub(super) fn held_during_unpatch(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    target::load()?;
+    PATCH_A.apply(seconds(30))?;
+    let holder = guest.hold(&Hold::ONE)?;
+    PATCH_A.disable()?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    let blockers = monitor::blockers()?;
+    ensure!(
+        blockers.direction.as_deref() == Some("unpatch"),
+        "`blockers` says {blockers:?}"
+    );
+    expect_asleep(
+        blockers.task(holder.pid)?,
+        "lpm_hold",
+        "livepatch_hold+",
+    )?;
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_absent("livepatch_patch_info")?;
+        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=completed}",
+            1.0,
+        )
+    })?;
+    Ok(())
+}
+
+fn expect_landed(guest: &mut Guest, patch: &str) -> Result<()> {
+    guest.metrics(seconds(30), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
+        metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
+        metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)
+    })?;
+    Ok(())
+}
+
+fn expect_asleep(task: &PendingTask, function: &str, frame: &str) -> Result<()> {
+    ensure!(
+        task.reason == "sleeping"
+            && task.object.as_deref() == Some("lpm_target")
+            && task.function.as_deref() == Some(function)
+            && task.stack.iter().any(|line| line.starts_with(frame)),
+        "`blockers` should name {function} and show {frame} on the stack, it says {task:?}"
+    );
+    Ok(())
+}
+
+fn with_comm<'a>(blockers: &'a Blockers, comm: &str) -> Result<&'a PendingTask> {
+    blockers
+        .tasks
+        .iter()
+        .find(|task| task.comm == comm)
+        .with_context(|| format!("`blockers` does not name {comm}: {blockers:?}"))
+}
+
+fn unix_seconds() -> Result<f64> {
+    Ok(SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?
+        .as_secs_f64())
+}

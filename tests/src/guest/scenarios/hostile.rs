@@ -1,0 +1,73 @@
+//! Names that a stranger chose.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    eventually::seconds, guest::Guest, helpers::Hold, livepatch::PATCH_A, monitor, target,
+};
+
+/// Names of 15 bytes at most: quotes and a new line, an escape code that clears
+/// the terminal, invalid UTF-8, a backslash, a forged line of the exposition.
+const NAMES: &[&[u8]] = &[
+    b"a\"b'c\nd",
+    b"\x1b[2J\x1b[1;31mx\x07",
+    b"\xff\xfe\xc3(\x80",
+    b"back\\slash\\n",
+    b"\nup{x=\"y\"} 1\n",
+    b"`$(reboot)`",
+];
+
+/// A task's name reaches every output, and breaks none.
+pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "1s"])?;
+    target::load()?;
+    let mut holders = Vec::new();
+    for name in NAMES {
+        holders.push(guest.hold(&Hold {
+            comm: Some(name.to_vec()),
+            ..Hold::ONE
+        })?);
+    }
+    PATCH_A.load()?;
+    // A forged line would be one that the parser refuses, or a metric called `up`.
+    let metrics = guest.metrics(seconds(30), |metrics| {
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            6.0,
+        )
+    })?;
+    metrics.expect_absent("up")?;
+    expect_tame("the exposition", metrics.text().as_bytes())?;
+
+    let blockers = monitor::blockers()?;
+    for holder in &holders {
+        let task = blockers.task(holder.pid)?;
+        ensure!(!task.comm.is_empty(), "no name in {task:?}");
+    }
+    for arguments in [
+        &["blockers"][..],
+        &["blockers", "--json"],
+        &["status"],
+        &["status", "--json"],
+    ] {
+        let answer = monitor::command(arguments)?;
+        expect_tame(&format!("`{}`", arguments.join(" ")), &answer.output)?;
+    }
+    expect_tame("the log", monitor::log().as_bytes())?;
+    target::release()
+}
+
+/// Fit for a terminal: UTF-8 without a control character but the new line.
+fn expect_tame(what: &str, output: &[u8]) -> Result<()> {
+    let text =
+        std::str::from_utf8(output).with_context(|| format!("{what} is not UTF-8: {output:?}"))?;
+    let wild = text
+        .lines()
+        .find(|line| line.chars().any(char::is_control));
+    ensure!(
+        wild.is_none(),
+        "{what} has control characters: {:?}",
+        wild.unwrap_or_default()
+    );
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The monitor was not there from the beginning.
+
+use std::{
+    thread,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    eventually::seconds, guest::Guest, helpers::Hold, livepatch::PATCH_A, target,
+};
+
+const ACTIVE: &str = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
+const SLEEPING: &str = "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleeping}";
+const START: &str = "livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}";
+const COMPLETED: &str =
+    "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}";
+
+/// Two readings of one start differ by the rounding of two clocks only.
+const SAME_START: f64 = 0.1;
+/// The kernel's log knows the start a little later than it was.
+const TIME_ERROR: f64 = 2.0;
+
+/// Started in mid-transition, it knows what there is to know: who holds, and
+/// from the kernel's log since when.
+pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    let began = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?
+        .as_secs_f64();
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+    guest.start_monitor(&["--stuck-after", "1s"])?;
+    let metrics = guest.metrics(seconds(20), |metrics| {
+        metrics.expect(ACTIVE, 1.0)?;
+        metrics.expect(SLEEPING, 1.0)?;
+        metrics.expect_sum("livepatch_stuck_tasks", 1.0)
+    })?;
+    let start = metrics.get(START)?;
+    ensure!(
+        (start - began).abs() < TIME_ERROR,
+        "the transition began at {began}, the monitor says {start}"
+    );
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
+        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)
+    })?;
+    Ok(())
+}
+
+/// `kill -9` and a new start in mid-transition: the same start, one entry with
+/// the whole duration.
+pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&[])?;
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    let begin = Instant::now();
+    PATCH_A.load()?;
+    let before = guest
+        .metrics(seconds(20), |metrics| {
+            metrics.expect(ACTIVE, 1.0)?;
+            metrics.expect(SLEEPING, 1.0)
+        })?
+        .get(START)?;
+    guest.kill_monitor()?;
+    thread::sleep(seconds(2));
+    guest.start_monitor(&[])?;
+    let after = guest
+        .metrics(seconds(20), |metrics| {
+            metrics.expect(ACTIVE, 1.0)?;
+            metrics.expect(SLEEPING, 1.0)
+        })?
+        .get(START)?;
+    ensure!(
+        (before - after).abs() < SAME_START,
+        "the start was {before} before the restart and is {after} after it"
+    );
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    let duration = begin.elapsed().as_secs_f64();
+    let metrics = guest.metrics(seconds(10), |metrics| {
+        metrics.expect(COMPLETED, 1.0)?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)
+    })?;
+    let sum = metrics
+        .get("livepatch_transition_duration_seconds_sum{direction=patch,outcome=completed}")?;
+    ensure!(
+        (sum - duration).abs() < TIME_ERROR,
+        "the transition took {duration} s, the monitor says {sum} s"
+    );
+
+    // One that ended while no monitor ran is nobody's to count.
+    guest.kill_monitor()?;
+    PATCH_A.remove(seconds(30))?;
+    guest.start_monitor(&[])?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_absent("livepatch_patch_info")
+    })?;
+    Ok(())
+}

@@ -180,7 +180,7 @@ pub struct ScanStart {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct FuncRecord {
-    /// First address of the code in force.
+    /// First address of the code in force; 0 where it cannot be read.
     pub address: u64,
     /// Its length in bytes.
     pub size: u64,
@@ -258,6 +258,6 @@ mod tests {
             assert_eq!(kind as usize, number);
             assert_eq!(EventKind::from_number(kind as u32), Some(kind));
         }
-        assert_eq!(EventKind::from_number(EventKind::ALL.len() as u32), None);
+        assert_eq!(EventKind::from_number(u32::MAX), None);
     }
 }

@@ -249,31 +249,30 @@ fn write_func(seq: *mut c_void, object: u64, func: u64, target: i32) -> Result<(
     let Some(record) = FUNC.get_ptr_mut(0) else {
         return Ok(());
     };
-    let in_force = if target == 0 {
-        (
-            member::<u64>(func, &kernel::KLP_FUNC_NEW_FUNC),
-            member::<u64>(func, &kernel::KLP_FUNC_NEW_SIZE),
-        )
-    } else {
+    // Values, not options: an option's unset payload copied on the stack is a read
+    // of uninitialised stack, which the verifier refuses before 6.3.
+    let mut owner = func;
+    let mut original = false;
+    if target != 0 {
         let node = member_address(func, &kernel::KLP_FUNC_STACK_NODE).unwrap_or(0);
         let below = read::<u64>(node).unwrap_or(0);
         let above = read::<u64>(node.wrapping_add(8)).unwrap_or(0);
         // Alone on the list, both neighbours are the list's head.
-        if below == above {
-            (
-                member::<u64>(func, &kernel::KLP_FUNC_OLD_FUNC),
-                member::<u64>(func, &kernel::KLP_FUNC_OLD_SIZE),
-            )
-        } else {
-            let previous = below.wrapping_sub(u64::from(kernel::KLP_FUNC_STACK_NODE.load()));
-            (
-                member::<u64>(previous, &kernel::KLP_FUNC_NEW_FUNC),
-                member::<u64>(previous, &kernel::KLP_FUNC_NEW_SIZE),
-            )
+        original = below == above;
+        if !original {
+            owner = below.wrapping_sub(u64::from(kernel::KLP_FUNC_STACK_NODE.load()));
         }
-    };
-    let (Some(address), Some(size)) = in_force else {
-        return Ok(());
+    }
+    let (address, size) = if original {
+        (
+            member::<u64>(owner, &kernel::KLP_FUNC_OLD_FUNC).unwrap_or(0),
+            member::<u64>(owner, &kernel::KLP_FUNC_OLD_SIZE).unwrap_or(0),
+        )
+    } else {
+        (
+            member::<u64>(owner, &kernel::KLP_FUNC_NEW_FUNC).unwrap_or(0),
+            member::<u64>(owner, &kernel::KLP_FUNC_NEW_SIZE).unwrap_or(0),
+        )
     };
     // SAFETY: `record` is this CPU's element of the map, of the record's size and
     // aligned to 8; programs do not migrate between CPUs while they run.

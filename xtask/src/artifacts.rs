@@ -89,7 +89,8 @@ pub(crate) fn compare_golden(name: &str, stored: &Path, bless: bool) -> Result<O
         return Ok(None);
     }
     Ok(Some(format!(
-        "{}{}`cargo xtask test --bless` takes the new text",
+        "differs from {}; `cargo xtask test --bless` takes the new text:\n{}{}",
+        golden.display(),
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )))

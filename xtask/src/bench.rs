@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use livepatch_monitor_tests::protocol::Message;
 
 use crate::{
-    artifacts, host_files, kernels, machine, paths, process, setup, static_programs, tools,
-    vm::Machine,
+    artifacts, host_files, initramfs::Extras, kernels, machine, paths, process, setup,
+    static_programs, tools, vm::Machine,
 };
 
 const MEMORY: u32 = 2048;
@@ -39,7 +39,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut extra = host_files::programs(BORROWED)?;
     let peer = host_files::program(&tools::path(PEER)?, "/bin/node_exporter")?;
     host_files::merge(&mut extra, peer);
-    let prepared = machine::prepare(line, &programs, "bench", &extra)?;
+    let extras = Extras {
+        network: false,
+        files: &extra,
+    };
+    let prepared = machine::prepare(line, &programs, "bench", extras)?;
     let machine = Machine {
         kernel: &prepared.kernel.image,
         initramfs: &prepared.initramfs,

@@ -9,7 +9,9 @@ use anyhow::{Context as _, Result};
 use livepatch_monitor_tests::protocol::Message;
 
 use crate::{
-    artifacts, http, kernels,
+    artifacts, http,
+    initramfs::Extras,
+    kernels,
     kernels::Line,
     machine, process, setup, static_programs,
     vm::{Forward, Machine},
@@ -36,7 +38,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let line = choose(arguments.kernel.as_ref())?;
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
-    let prepared = machine::prepare(line, &programs, "demo", &[])?;
+    let extras = Extras {
+        network: true,
+        files: &[],
+    };
+    let prepared = machine::prepare(line, &programs, "demo", extras)?;
     let port = free_port()?;
     if port != PORT {
         println!("    port {PORT} is taken here; using {port} instead");

@@ -33,12 +33,21 @@ const PROGRAM: u32 = 0o100_755;
 const PLAIN_FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
+/// What a machine's file system holds beyond its kernel's and the scenarios' parts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras<'a> {
+    /// The modules for a network card, in `/modules/kernel`.
+    pub(crate) network: bool,
+    /// Programs of this machine.
+    pub(crate) files: &'a [HostFile],
+}
+
 /// Writes the file system for a run on `kernel` to `path`.
 pub(crate) fn write(
     path: &Path,
     kernel: &Kernel,
     programs: &Programs,
-    extra: &[HostFile],
+    extras: Extras<'_>,
 ) -> Result<()> {
     let mut archive = Archive::default();
     for folder in FOLDERS {
@@ -55,6 +64,16 @@ pub(crate) fn write(
             .with_context(|| format!("{} has no usable name", module.display()))?;
         archive.file(&format!("modules/{name}"), PLAIN_FILE, &read(&module)?)?;
     }
+    if extras.network {
+        add_network_modules(&mut archive, kernel)?;
+    }
+    for file in extras.files {
+        archive.file(&file.guest, PROGRAM, &read(&file.host)?)?;
+    }
+    fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn add_network_modules(archive: &mut Archive, kernel: &Kernel) -> Result<()> {
     let mut order = String::new();
     for name in NETWORK_MODULES {
         if let Some(module) = kernel.own_module(name)? {
@@ -63,11 +82,7 @@ pub(crate) fn write(
             order.push('\n');
         }
     }
-    archive.file(LOAD_ORDER, PLAIN_FILE, order.as_bytes())?;
-    for file in extra {
-        archive.file(&file.guest, PROGRAM, &read(&file.host)?)?;
-    }
-    fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
+    archive.file(LOAD_ORDER, PLAIN_FILE, order.as_bytes())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

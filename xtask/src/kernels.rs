@@ -239,7 +239,7 @@ fn fetch(line: &Line, folder: &Path) -> Result<()> {
     if let Some(suite) = line.kernel_suite {
         command.arg(format!("--aptopt=APT::Default-Release \"{suite}\""));
     }
-    let mirror = setup::mirror();
+    let mirror = setup::mirror()?;
     command.arg(line.suite).arg(&tree);
     command.arg(format!("deb {mirror} {} main", line.suite));
     if let Some(suite) = line.kernel_suite {

@@ -9,8 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    host_files::HostFile,
-    initramfs,
+    initramfs::{self, Extras},
     kernels::{self, Kernel, Line},
     paths,
     static_programs::Programs,
@@ -39,13 +38,13 @@ pub(crate) fn prepare(
     line: &Line,
     programs: &Programs,
     purpose: &str,
-    extra: &[HostFile],
+    extras: Extras<'_>,
 ) -> Result<Prepared> {
     let kernel = kernels::prepare(line)?;
     let folder = paths::target()?.join(purpose).join(line.name);
     empty(&folder)?;
     let initramfs = folder.join("initramfs.cpio");
-    initramfs::write(&initramfs, &kernel, programs, extra)?;
+    initramfs::write(&initramfs, &kernel, programs, extras)?;
     Ok(Prepared {
         kernel,
         initramfs,

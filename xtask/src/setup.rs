@@ -19,6 +19,9 @@ const VM_PACKAGES: &[&str] = &["mmdebstrap", "debian-archive-keyring", "xz-utils
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 
+/// The Debian mirror to use, when it is not the one of this machine's apt.
+const MIRROR_VARIABLE: &str = "LIVEPATCH_MONITOR_MIRROR";
+
 const BACKPORTS_LIST: &str = "/etc/apt/sources.list.d/livepatch-monitor-backports.list";
 
 /// Installs what the VMs need, if anything is missing.
@@ -33,7 +36,7 @@ pub(crate) fn install_vm_packages() -> Result<()> {
         if !backports_known()? {
             require_root(QEMU_PACKAGE)?;
             println!("==> adding the apt source bookworm-backports as {BACKPORTS_LIST}");
-            let line = format!("deb {} bookworm-backports main\n", mirror());
+            let line = format!("deb {} bookworm-backports main\n", mirror()?);
             fs::write(BACKPORTS_LIST, line)
                 .with_context(|| format!("cannot write {BACKPORTS_LIST}"))?;
         }
@@ -51,10 +54,41 @@ pub(crate) fn install_vm_packages() -> Result<()> {
     }
 }
 
-/// Where Debian packages come from.
-pub(crate) fn mirror() -> String {
-    std::env::var("LIVEPATCH_MONITOR_MIRROR")
-        .unwrap_or_else(|_| "http://deb.debian.org/debian".to_owned())
+/// Where Debian packages come from: what the variable says, else the mirror that
+/// this machine's apt uses for its own suite.
+pub(crate) fn mirror() -> Result<String> {
+    if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
+        return Ok(mirror);
+    }
+    let codename = debian_codename()?.unwrap_or_default();
+    if let Some(mirror) = mirror_of(&apt_sources()?, &codename) {
+        return Ok(mirror);
+    }
+    // apt tells its sources only once it has their lists.
+    apt_update()?;
+    mirror_of(&apt_sources()?, &codename).with_context(|| {
+        format!("apt has no source of Debian `{codename}` main: set {MIRROR_VARIABLE} to a mirror")
+    })
+}
+
+/// Lines of suite, component and mirror.
+fn apt_sources() -> Result<String> {
+    process::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
+        "Created-By: Packages",
+    ]))
+}
+
+/// The mirror of a suite, in what [`apt_sources`] gives.
+fn mirror_of(targets: &str, codename: &str) -> Option<String> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let wanted = words.next() == Some(codename) && words.next() == Some("main");
+        let mirror = words.next()?.trim_end_matches('/');
+        wanted.then(|| mirror.to_owned())
+    })
 }
 
 /// Installs the packages that are missing; does nothing, and asks nothing of the
@@ -77,7 +111,7 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
 /// For programs whose package would start a service that nobody asked for.
 pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()> {
     println!(
-        "==> fetching Debian's {} into {} (not installed; {why})",
+        "==> fetching Debian's {} into {} ({why})",
         packages.join(", "),
         folder.display()
     );
@@ -133,8 +167,12 @@ fn apt_install(packages: &[&str], suite: Option<&str>, why: &str) -> Result<()> 
         .arg("install")
         .args(packages)
         .env("DEBIAN_FRONTEND", "noninteractive");
-    process::output(&mut command)
-        .with_context(|| format!("cannot install {list}; install it by hand and try again"))?;
+    process::output(&mut command).with_context(|| {
+        format!(
+            "cannot install {list}: see that apt's sources have the suite's own \
+                 -security and -updates, or install it by hand, and try again"
+        )
+    })?;
     Ok(())
 }
 
@@ -161,7 +199,7 @@ pub(crate) fn installed_version(package: &str) -> Result<Option<String>> {
         .args(["--show", "--showformat=${db:Status-Abbrev}${Version}"])
         .arg(package)
         .output()
-        .context("cannot start `dpkg-query`: this set-up is for Debian; see CONTRIBUTING.md")?;
+        .context("cannot start `dpkg-query`: this set-up is for Debian")?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text
         .strip_prefix("ii ")
@@ -209,6 +247,19 @@ fn backports_known() -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mirror_is_that_of_the_suite_itself() {
+        let targets = "bookworm-security main http://mirror.example/security/\n\
+                       bookworm contrib http://mirror.example/other/\n\
+                       bookworm main http://mirror.example/debian/\n";
+        assert_eq!(
+            mirror_of(targets, "bookworm").as_deref(),
+            Some("http://mirror.example/debian")
+        );
+        assert_eq!(mirror_of(targets, "trixie"), None);
+        assert_eq!(mirror_of("", ""), None);
+    }
 
     #[test]
     fn major_version_is_past_the_epoch() {

@@ -1,13 +1,22 @@
 //! `cargo xtask test`: the workspace's checks, then every scenario on every kernel.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use livepatch_monitor_tests::protocol::Message;
 
 use crate::{
-    artifacts, checks, kernels, kernels::Line, machine, process, setup, static_programs,
-    static_programs::Programs, tools, vm::Machine,
+    artifacts, checks,
+    initramfs::Extras,
+    kernels::{self, Line},
+    machine::{self, Prepared},
+    process, setup, static_programs, tools,
+    vm::Machine,
 };
 
 /// In MiB; several times what the guest uses.
@@ -16,7 +25,7 @@ const MEMORY: u32 = 1024;
 /// An emulated kernel is slow, and a scenario may wait for a stalled transition.
 const SILENCE: Duration = Duration::from_secs(180);
 
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -26,6 +35,9 @@ pub(crate) struct Arguments {
     /// Scenarios to run, instead of all
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
+    /// Machines to run at a time; by default one a core
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
     /// Only the workspace's own checks: no VM, nothing fetched for one
     #[arg(long)]
     no_vm: bool,
@@ -45,9 +57,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn fail(&mut self, what: String) {
-        println!("    FAILED {what}");
-        self.failures.push(what);
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failures.extend(other.failures);
     }
 
     /// The line that ends the run.
@@ -73,10 +85,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
-    let mut tally = Tally::default();
-    for line in lines {
-        run_on(line, &programs, arguments, &mut tally)?;
-    }
+    let machines = lines
+        .into_iter()
+        .map(|line| {
+            Ok((
+                line,
+                machine::prepare(line, &programs, "vm", Extras::default())?,
+            ))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let jobs = arguments
+        .jobs
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get);
+    // A guest waits more than it works, so that a machine a core is not too many.
+    let tally = Mutex::new(Tally::default());
+    let queue = Mutex::new(machines.iter());
+    thread::scope(|scope| {
+        for _ in 0..jobs.min(machines.len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = locked(&queue).next();
+                    let Some((line, prepared)) = next else { break };
+                    let outcome = run_on(line, prepared, arguments);
+                    locked(&tally).add(outcome);
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !tally.failures.is_empty() {
         println!("\nfailures:");
         for failure in &tally.failures {
@@ -87,13 +124,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(tally.holds())
 }
 
-fn run_on(
-    line: &Line,
-    programs: &Programs,
-    arguments: &Arguments,
-    tally: &mut Tally,
-) -> Result<()> {
-    let prepared = machine::prepare(line, programs, "vm", &[])?;
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run_on(line: &Line, prepared: &Prepared, arguments: &Arguments) -> Tally {
     let run = if arguments.scenario.is_empty() {
         "all".to_owned()
     } else {
@@ -111,27 +146,26 @@ fn run_on(
         silence: SILENCE,
         limit: LIMIT,
     };
-    let mut judge = Judge::new(line.name, tally);
+    let mut judge = Judge::new(line.name);
     let outcome = process::step(&format!("scenarios on kernel {}", prepared.kernel), || {
         machine.run(|message| judge.take(message, &prepared.folder, arguments.bless))
     });
-    judge.close(outcome);
-    Ok(())
+    judge.close(outcome)
 }
 
 /// Counts what one kernel's guest reports.
 struct Judge<'a> {
     kernel: &'a str,
-    tally: &'a mut Tally,
+    tally: Tally,
     running: Option<(String, Instant)>,
     finished: usize,
 }
 
 impl<'a> Judge<'a> {
-    fn new(kernel: &'a str, tally: &'a mut Tally) -> Self {
+    fn new(kernel: &'a str) -> Self {
         Self {
             kernel,
-            tally,
+            tally: Tally::default(),
             running: None,
             finished: 0,
         }
@@ -139,21 +173,21 @@ impl<'a> Judge<'a> {
 
     fn take(&mut self, message: Message, folder: &std::path::Path, bless: bool) -> Result<()> {
         match message {
-            Message::Booted { release } => println!("    booted {release}"),
+            Message::Booted { release } => self.say(&format!("booted {release}")),
             Message::ScenarioStarted { scenario } => {
                 self.running = Some((scenario, Instant::now()));
             }
-            Message::Note { text } => println!("        {text}"),
+            Message::Note { text } => self.say(&format!("    {text}")),
             Message::ScenarioPassed {
                 scenario,
                 milliseconds,
             } => {
                 let wall = self.finish();
-                println!(
-                    "    passed {scenario} ({:.1} s in the guest, {:.1} s here)",
+                self.say(&format!(
+                    "passed {scenario} ({:.1} s in the guest, {:.1} s here)",
                     Duration::from_millis(milliseconds).as_secs_f64(),
                     wall.as_secs_f64()
-                );
+                ));
                 self.tally.passed += 1;
             }
             Message::ScenarioFailed { scenario, reason } => {
@@ -178,7 +212,7 @@ impl<'a> Judge<'a> {
 
     /// Judges the run's end: a scenario that was running then has failed, and a
     /// guest that ran none has shown nothing.
-    fn close(mut self, outcome: Result<()>) {
+    fn close(mut self, outcome: Result<()>) -> Tally {
         let running = self.running.take().map(|(scenario, _)| scenario);
         match (outcome, running) {
             (Err(error), running) => {
@@ -191,6 +225,12 @@ impl<'a> Judge<'a> {
             }
             (Ok(()), None) => {}
         }
+        self.tally
+    }
+
+    /// Machines run side by side, so each line names its kernel.
+    fn say(&self, text: &str) {
+        println!("    [{}] {text}", self.kernel);
     }
 
     fn finish(&mut self) -> Duration {
@@ -201,7 +241,10 @@ impl<'a> Judge<'a> {
     }
 
     fn fail(&mut self, what: &str, reason: &str) {
-        self.tally.fail(format!("{} {what}: {reason}", self.kernel));
+        self.say(&format!("FAILED {what}: {reason}"));
+        self.tally
+            .failures
+            .push(format!("{} {what}: {reason}", self.kernel));
     }
 }
 
@@ -225,15 +268,13 @@ mod tests {
     }
 
     fn judged(messages: Vec<Message>, outcome: Result<()>) -> Tally {
-        let mut tally = Tally::default();
-        let mut judge = Judge::new("6.12", &mut tally);
+        let mut judge = Judge::new("6.12");
         for message in messages {
             judge
                 .take(message, Path::new("/nonexistent"), false)
                 .unwrap();
         }
-        judge.close(outcome);
-        tally
+        judge.close(outcome)
     }
 
     #[test]
@@ -280,8 +321,7 @@ mod tests {
 
     #[test]
     fn a_file_that_leads_out_is_an_error() {
-        let mut tally = Tally::default();
-        let mut judge = Judge::new("6.12", &mut tally);
+        let mut judge = Judge::new("6.12");
         let message = Message::File {
             name: "../x".to_owned(),
             content: String::new(),

@@ -16,14 +16,8 @@ use crate::{process, setup};
 /// The compiler, its library's source, and cargo of the same release.
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 
-/// What bpf-linker is built with, to read what Debian's compiler writes (LLVM 22).
-const LLVM_PACKAGES: &[&str] = &[
-    "llvm-22-dev",
-    "libpolly-22-dev",
-    "zlib1g-dev",
-    "libzstd-dev",
-];
-const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+/// The release of bpf-linker that is built against Debian's LLVM.
+const LINKER_VERSION: &str = "0.13.0";
 
 /// A compiler that can build `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +91,25 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
         let mut command = Command::new(env_cargo());
         command.args(["install", name]);
         if toolchain == Toolchain::Debian {
-            setup::install(LLVM_PACKAGES, "to build bpf-linker")?;
+            // It reads what the compiler writes, so both need the same LLVM.
+            let version = process::output(Command::new("/usr/bin/rustc").arg("-vV"))?;
+            let llvm = llvm_major(&version)
+                .with_context(|| format!("/usr/bin/rustc does not name its LLVM:\n{version}"))?;
+            let packages = [
+                format!("llvm-{llvm}-dev"),
+                format!("libpolly-{llvm}-dev"),
+                "zlib1g-dev".to_owned(),
+                "libzstd-dev".to_owned(),
+            ];
+            setup::install(
+                &packages.each_ref().map(String::as_str),
+                "to build bpf-linker",
+            )?;
             command
-                .args(["--version", "0.13.0", "--no-default-features"])
-                .args(["--features", "llvm-22"])
-                .env("LLVM_PREFIX", LLVM_PREFIX);
+                .args(["--version", LINKER_VERSION, "--no-default-features"])
+                .args(["--features", &format!("llvm-{llvm}")])
+                // Another LLVM may be on PATH.
+                .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
         }
         forget_build_flags(&mut command);
         process::run(&mut command)?;
@@ -147,4 +155,25 @@ fn nightly_has_source() -> bool {
             .join("lib/rustlib/src/rust/library/core/src/lib.rs")
             .is_file()
     })
+}
+
+/// The number in `rustc -vV`'s line `LLVM version: 22.1.8`.
+fn llvm_major(version: &str) -> Option<u32> {
+    version
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))
+        .and_then(|number| number.split('.').next())
+        .and_then(|major| major.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llvm_major_is_read_from_the_compiler() {
+        let version = "rustc 1.96.0\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+        assert_eq!(llvm_major(version), Some(22));
+        assert_eq!(llvm_major("rustc 1.96.0\n"), None);
+    }
 }

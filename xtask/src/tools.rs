@@ -1,6 +1,9 @@
 //! Programs of the Prometheus side that the checks use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -40,16 +43,32 @@ pub(crate) fn folder() -> Result<PathBuf> {
 /// Makes all tools available.
 pub(crate) fn prepare() -> Result<()> {
     let folder = folder()?;
+    if TOOLS
+        .iter()
+        .all(|tool| locate(tool.program, &folder).is_some())
+    {
+        return Ok(());
+    }
     let mut packages: Vec<&str> = TOOLS
         .iter()
-        .filter(|tool| locate(tool.program, &folder).is_none())
+        .filter(|tool| process::find_program(tool.program).is_none())
         .map(|tool| tool.package)
         .collect();
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
+    // Under another name until whole, so that an interrupted run starts again.
+    let partial = folder.with_extension("partial");
+    for path in [&partial, &folder] {
+        if path.exists() {
+            fs::remove_dir_all(path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
     }
-    setup::extract(&packages, &folder, "to check metrics, rules and alerts")
+    setup::extract(
+        &packages,
+        &partial,
+        "to check metrics, rules and alerts; installing it would start its service",
+    )?;
+    fs::rename(&partial, &folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// A tool's path, after [`prepare`].

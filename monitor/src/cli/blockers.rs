@@ -79,7 +79,7 @@ impl Blockers {
             };
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
-            text(now.running.as_ref(), &shown)
+            text(now.patches.supported, now.running.as_ref(), &shown)
         };
         for missing in &now.degradations {
             eprintln!("livepatch-monitor: {}; {}", missing.what, missing.remedy);
@@ -125,7 +125,10 @@ impl Task {
 }
 
 /// A paragraph a task: who it is, why it is pending, where it is.
-fn text(running: Option<&Running>, tasks: &[Task]) -> String {
+fn text(supported: bool, running: Option<&Running>, tasks: &[Task]) -> String {
+    if !supported {
+        return super::NO_LIVEPATCH.to_owned();
+    }
     let Some(running) = running else {
         return "no transition runs\n".to_owned();
     };

@@ -107,6 +107,8 @@ enum Format {
     Json,
 }
 
+const NO_LIVEPATCH: &str = "this kernel has no livepatch support: nothing to show\n";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch this host's livepatches and serve metrics for Prometheus

@@ -57,8 +57,7 @@ impl Status {
 
 fn text(now: &Now) -> String {
     if !now.patches.supported {
-        return "this kernel has no livepatch support (/sys/kernel/livepatch is not there)\n"
-            .into();
+        return super::NO_LIVEPATCH.to_owned();
     }
     let mut text = String::new();
     if now.patches.patches.is_empty() {

@@ -174,6 +174,7 @@ impl Exporter {
             }
         }
         let scanner = TaskScanner::new(probes, &options.procfs);
+        give_back_memory();
         let mut exporter = Self {
             boot_id: procfs::boot_id(&options.procfs).ok(),
             scanner: Mutex::new(scanner),
@@ -212,10 +213,6 @@ impl Exporter {
         }
         let now = clock::boot_time();
         match sysfs::read_patches(&self.options.sysfs) {
-            Ok((patches, _)) if !patches.supported => self.degradations.push(Degradation {
-                what: "this kernel has no /sys/kernel/livepatch: it cannot be livepatched".into(),
-                remedy: "boot a kernel with CONFIG_LIVEPATCH=y".into(),
-            }),
             Ok((patches, _)) => {
                 let effects = lock(&self.watch).snapshot(now, &patches);
                 self.carry_out(&effects);
@@ -502,6 +499,16 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Reading BTF and the programs takes some 20 MiB that the allocator would keep
+/// for ever, although nothing later needs a tenth of it.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointer and only returns free pages.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Attaches the BPF programs, each as well as this kernel allows, and says how.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
@@ -89,6 +92,9 @@ pub struct Degradation {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbesError {
+    /// There is nothing to watch.
+    #[error("this kernel has no {}", .0.display())]
+    NoLivepatch(PathBuf),
     /// The binary was built by plain cargo.
     #[error("this binary was built without the BPF programs")]
     NotBuilt,
@@ -107,19 +113,24 @@ impl ProbesError {
     /// What it costs and how to mend it.
     #[must_use]
     pub fn degradation(&self) -> Degradation {
-        let remedy = match self {
-            Self::NotBuilt => "build it with `cargo xtask build`",
-            Self::Kallsyms(_) => {
-                "run as root or with CAP_SYSLOG, and kernel.kptr_restrict at 0 or 1"
-            }
-            Self::Load(_) | Self::Map(..) => {
-                "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y"
-            }
+        const COST: &str = "transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen";
+        let (cost, remedy) = match self {
+            Self::NoLivepatch(_) => (
+                "it cannot be livepatched, and there is nothing to watch",
+                "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
+            ),
+            Self::NotBuilt => (COST, "build it with `cargo xtask build`"),
+            Self::Kallsyms(_) => (
+                COST,
+                "run as root or with CAP_SYSLOG, and with kernel.kptr_restrict below 2",
+            ),
+            Self::Load(_) | Self::Map(..) => (
+                COST,
+                "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y",
+            ),
         };
         Degradation {
-            what: format!(
-                "no kernel probes ({self}): transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen"
-            ),
+            what: format!("no kernel probes ({self}): {cost}"),
             remedy: remedy.into(),
         }
     }
@@ -219,6 +230,10 @@ impl Probes {
         sysfs: &Path,
         kernel_log: bool,
     ) -> Result<Self, ProbesError> {
+        let livepatch = sysfs.join("kernel/livepatch");
+        if !livepatch.is_dir() {
+            return Err(ProbesError::NoLivepatch(livepatch));
+        }
         let programs = PROGRAMS.ok_or(ProbesError::NotBuilt)?;
         let mut degradations = Vec::new();
         let btf = match Btf::from_sysfs(sysfs) {
@@ -500,10 +515,10 @@ fn brief(error: &ProgramError) -> String {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
+            // The verifier ends with statistics; the reason stands before them.
+            let statistics = ["processed ", "verification time ", "stack depth "];
             let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty()
-                    && !line.starts_with("processed")
-                    && !line.starts_with("verification time")
+                !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start))
             });
             match last {
                 Some(line) => format!("the kernel refuses the program: {io_error} ({line})"),

@@ -59,7 +59,7 @@ pub enum ScanError {
 /// A record is cut short, of an unknown kind, or the start is missing.
 pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, ScanError> {
     let mut start: Option<ScanStart> = None;
-    let (mut funcs, mut tasks) = (Vec::new(), Vec::new());
+    let (mut funcs, mut tasks) = (Vec::<CheckedFunc>::new(), Vec::new());
     let (mut funcs_end, mut idle_end) = (false, false);
     let mut rest = bytes;
     let mut number = 0;
@@ -100,6 +100,10 @@ pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, S
     if start.active == 0 {
         return Ok(None);
     }
+    // A function whose code cannot be located may be on any stack.
+    let located = funcs.len();
+    funcs.retain(|func| func.range.as_ref().is_some_and(|range| range.start != 0));
+    let funcs_lost = funcs.len() < located;
     let idle_seen = tasks
         .iter()
         .any(|task: &PendingTask| task.idle_cpu.is_some());
@@ -109,7 +113,7 @@ pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, S
         direction,
         attempts: (start.attempts != u32::MAX).then_some(start.attempts),
         funcs: (funcs_end || !funcs.is_empty()).then_some(funcs),
-        funcs_truncated: !funcs_end,
+        funcs_truncated: !funcs_end || funcs_lost,
         idle_unknown: !idle_end && !idle_seen,
         idle_truncated: !idle_end && idle_seen,
         source: ScanSource::Iterator,

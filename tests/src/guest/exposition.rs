@@ -145,7 +145,11 @@ impl Exposition {
     /// Fails if a series matches.
     pub(crate) fn expect_absent(&self, selector: &str) -> Result<()> {
         let wanted = Series::from_selector(selector)?;
-        match self.samples.iter().find(|(series, _)| series.matches(&wanted)) {
+        match self
+            .samples
+            .iter()
+            .find(|(series, _)| series.matches(&wanted))
+        {
             None => Ok(()),
             Some((series, value)) => bail!("{series} is {value}, it should not be there"),
         }
@@ -163,19 +167,29 @@ impl Exposition {
     }
 
     /// The text with all that differs between runs, builds and kernels replaced
-    /// by `~` and NaN: what remains must be the same everywhere.
+    /// by `~` and NaN, and the series of each metric in order: what remains must
+    /// be the same everywhere.
     pub(crate) fn masked(&self) -> String {
         let mut masked = String::new();
+        let mut family = Vec::new();
         for line in self.text.lines() {
-            masked.push_str(&mask_line(line));
-            masked.push('\n');
+            if line.starts_with('#') {
+                flush(&mut masked, &mut family);
+                masked.push_str(line);
+                masked.push('\n');
+            } else {
+                family.push(mask_line(line));
+            }
         }
+        flush(&mut masked, &mut family);
         masked
     }
 
     /// Lines whose name begins so, for people.
     pub(crate) fn lines(&self, prefix: &str) -> impl Iterator<Item = &str> {
-        self.text.lines().filter(move |line| line.starts_with(prefix))
+        self.text
+            .lines()
+            .filter(move |line| line.starts_with(prefix))
     }
 
     fn alike(&self, selector: &str) -> String {
@@ -207,20 +221,28 @@ const MASKED_VALUES: &[&str] = &[
     "process_",
 ];
 
-fn mask_line(line: &str) -> String {
-    if line.starts_with('#') {
-        return line.to_owned();
+/// Ends a metric. A histogram's buckets stay together and in their order.
+fn flush(text: &mut String, family: &mut Vec<String>) {
+    family.sort_by_cached_key(|line| {
+        parse_sample(line).ok().map(|(mut series, _)| {
+            series.labels.remove("le");
+            series.labels
+        })
+    });
+    for line in family.drain(..) {
+        text.push_str(&line);
+        text.push('\n');
     }
+}
+
+fn mask_line(line: &str) -> String {
     let Ok((series, _)) = parse_sample(line) else {
         return line.to_owned();
     };
     let mut masked = line.to_owned();
     for (label, value) in &series.labels {
         if MASKED_LABELS.contains(&label.as_str()) {
-            masked = masked.replace(
-                &format!("{label}=\"{value}\""),
-                &format!("{label}=\"~\""),
-            );
+            masked = masked.replace(&format!("{label}=\"{value}\""), &format!("{label}=\"~\""));
         }
     }
     let varies = MASKED_VALUES
@@ -342,8 +364,11 @@ c_bucket{le=\"+Inf\"} +Inf
     fn what_varies_is_masked() {
         let text = "\
 # HELP livepatch_patch_info x
+livepatch_patch_info{patch=\"b\",srcversion=\"F01\"} 1
 livepatch_patch_info{patch=\"a\",srcversion=\"F00\"} 1
+# HELP livepatch_pending_tasks x
 livepatch_pending_tasks{patch=\"a\"} 1
+# HELP process_open_fds x
 process_open_fds 12
 ";
         let exposition = Exposition::parse(text).unwrap();
@@ -352,7 +377,10 @@ process_open_fds 12
             "\
 # HELP livepatch_patch_info x
 livepatch_patch_info{patch=\"a\",srcversion=\"~\"} 1
+livepatch_patch_info{patch=\"b\",srcversion=\"~\"} 1
+# HELP livepatch_pending_tasks x
 livepatch_pending_tasks{patch=\"a\"} 1
+# HELP process_open_fds x
 process_open_fds NaN
 "
         );

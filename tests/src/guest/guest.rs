@@ -23,9 +23,6 @@ use crate::{
 /// Tasks let go switch at the kernel's next attempts, about one a second.
 const CLEAN_UP: Duration = seconds(60);
 
-/// What the monitor is told in every scenario; their own arguments follow.
-const MONITOR_ARGUMENTS: &[&str] = &["--web.listen-address", monitor::ADDRESS];
-
 /// The machine, as a scenario sees it.
 pub(crate) struct Guest {
     host: Host,
@@ -133,8 +130,22 @@ impl Guest {
         confinement: Confinement,
         arguments: &[&str],
     ) -> Result<()> {
+        self.start_monitor_at(monitor::ADDRESS, confinement, arguments)
+    }
+
+    /// Starts a monitor that the host can reach as well.
+    pub(crate) fn start_public_monitor(&mut self, port: u16, arguments: &[&str]) -> Result<()> {
+        self.start_monitor_at(&format!("0.0.0.0:{port}"), Confinement::None, arguments)
+    }
+
+    fn start_monitor_at(
+        &mut self,
+        address: &str,
+        confinement: Confinement,
+        arguments: &[&str],
+    ) -> Result<()> {
         ensure!(self.monitor.is_none(), "a monitor is running already");
-        let arguments = [MONITOR_ARGUMENTS, arguments].concat();
+        let arguments = [&["--web.listen-address", address], arguments].concat();
         self.monitor = Some(Monitor::start(confinement, &arguments)?);
         Ok(())
     }

@@ -2,13 +2,8 @@
 //! `/init helper WHAT …`. There is no shell in the machine.
 
 use std::{
-    ffi::CString,
-    fs,
-    hint::black_box,
-    os::unix::process::CommandExt as _,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
+    ffi::CString, fs, hint::black_box, os::unix::process::CommandExt as _, process::Command,
+    thread, time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +26,9 @@ const SELF: &str = "/init";
 
 /// A thread of a helper needs little; 10,000 of them need it 10,000 times.
 const STACK: usize = 32 * 1024;
+
+/// Turns of an empty loop: some milliseconds of an emulated processor.
+const SPINS: u32 = 2_000_000;
 
 /// What BPF takes on any kernel (capabilities(7)).
 const BPF_CAPABILITIES: [CapabilitySet; 3] = [
@@ -176,14 +174,16 @@ fn run_busy(threads: u32) -> Result<()> {
     for number in 1..=threads {
         spawn(number, || {
             loop {
-                // Half of the time in user space, the rest in system calls and asleep.
-                let begin = Instant::now();
-                while begin.elapsed() < Duration::from_millis(20) {
-                    black_box(begin);
+                // Counted and not timed: asking for the time may be a slow system
+                // call, and then it is all that the machine does.
+                for number in 0..SPINS {
+                    black_box(number);
                 }
                 for _ in 0..20 {
                     black_box(fs::read("/proc/self/status").ok());
                 }
+                // Long calls: the kernel finds the task on a CPU, inside.
+                black_box(fs::read("/proc/kallsyms").ok());
                 thread::sleep(Duration::from_millis(2));
             }
         })?;

@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn the_body_is_taken_whole() {
-        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n";
+        let answer =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n";
         assert_eq!(body(answer).unwrap(), "a 1\n");
     }
 

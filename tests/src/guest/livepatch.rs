@@ -52,11 +52,6 @@ impl Livepatch {
         files::write(&self.file("enabled"), "0")
     }
 
-    /// Turns a running unpatching around.
-    pub(crate) fn enable(self) -> Result<()> {
-        files::write(&self.file("enabled"), "1")
-    }
-
     /// Switches the remaining tasks without a check.
     pub(crate) fn force(self) -> Result<()> {
         files::write(&self.file("force"), "1")
@@ -129,8 +124,11 @@ pub(crate) fn known() -> Result<Vec<String>> {
 
 /// Disables all livepatches; every task that held one must have been let go.
 pub(crate) fn disable_all(timeout: Duration) -> Result<()> {
+    // The kernel begins no transition while another one runs.
     for name in known()? {
         wait_transition_done(&name, timeout)?;
+    }
+    for name in known()? {
         let path = format!("{FOLDER}/{name}/enabled");
         // One that an atomic replace superseded vanishes by itself.
         if files::read_flag(&path).unwrap_or(false) {

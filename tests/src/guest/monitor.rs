@@ -59,17 +59,17 @@ impl Monitor {
         .spawn()
         .context("cannot start the monitor")?;
         let mut monitor = Self { child };
-        eventually(START, || {
-            monitor.check_alive()?;
-            monitor.scrape().map(drop)
+        // One that has ended will not answer later.
+        let ended = eventually(START, || match monitor.child.try_wait() {
+            Ok(None) => monitor.scrape().map(|_| None),
+            result => Ok(Some(result)),
         })
         .context("the monitor does not answer")?;
+        if let Some(result) = ended {
+            let status = result.context("cannot wait for the monitor")?;
+            bail!("the monitor has ended: {status:?}");
+        }
         Ok(monitor)
-    }
-
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     /// One scrape.
@@ -99,13 +99,6 @@ impl Monitor {
         self.child.kill().context("cannot kill the monitor")?;
         self.child.wait().context("cannot wait for the monitor")?;
         Ok(())
-    }
-
-    fn check_alive(&mut self) -> Result<()> {
-        match self.child.try_wait().context("cannot wait")? {
-            None => Ok(()),
-            Some(status) => bail!("the monitor has ended: {status}"),
-        }
     }
 }
 

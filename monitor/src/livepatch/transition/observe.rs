@@ -195,14 +195,16 @@ impl Transitions {
             active.settled = true;
             return;
         }
+        // Before the first attempt it may be the old one still.
+        if watching == Watching::Probes && active.attempts == Some(0) {
+            return;
+        }
         let first = *active.opposed_since.get_or_insert(now);
         match watching {
             // `enabled` was right already, so it was flipped.
             Watching::Snapshots if active.settled => {
                 self.turn(Some(now), now, watching, effects);
             }
-            // Before the first attempt it may be the old one still.
-            Watching::Probes if active.attempts == Some(0) => {}
             _ if lasting(first, now) => self.turn(None, now, watching, effects),
             _ => {}
         }

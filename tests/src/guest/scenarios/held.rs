@@ -185,11 +185,7 @@ pub(super) fn held_by_stacked_patch(guest: &mut Guest) -> Result<()> {
         )
     })?;
     let blockers = monitor::blockers()?;
-    expect_asleep(
-        blockers.task(holder.pid)?,
-        "lpm_hold",
-        "livepatch_hold+",
-    )?;
+    expect_asleep(blockers.task(holder.pid)?, "lpm_hold", "livepatch_hold+")?;
     target::release()?;
     expect_landed(guest, "lpm_patch_b")
 }
@@ -217,11 +213,7 @@ pub(super) fn held_during_unpatch(guest: &mut Guest) -> Result<()> {
         blockers.direction.as_deref() == Some("unpatch"),
         "`blockers` says {blockers:?}"
     );
-    expect_asleep(
-        blockers.task(holder.pid)?,
-        "lpm_hold",
-        "livepatch_hold+",
-    )?;
+    expect_asleep(blockers.task(holder.pid)?, "lpm_hold", "livepatch_hold+")?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
     guest.metrics(seconds(10), |metrics| {

@@ -61,9 +61,7 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
 fn expect_tame(what: &str, output: &[u8]) -> Result<()> {
     let text =
         std::str::from_utf8(output).with_context(|| format!("{what} is not UTF-8: {output:?}"))?;
-    let wild = text
-        .lines()
-        .find(|line| line.chars().any(char::is_control));
+    let wild = text.lines().find(|line| line.chars().any(char::is_control));
     ensure!(
         wild.is_none(),
         "{what} has control characters: {:?}",

@@ -16,6 +16,8 @@ pub(super) fn clean_patch_and_unpatch(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     guest.metrics(seconds(5), |metrics| {
         metrics.expect("livepatch_supported", 1.0)?;
+        metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+        metrics.expect_absent("livepatch_monitor_probe_attached{method=sysfs}")?;
         metrics.expect_absent("livepatch_patch_info")?;
         metrics.expect(
             "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",

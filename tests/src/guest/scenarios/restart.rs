@@ -7,9 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{
-    eventually::seconds, guest::Guest, helpers::Hold, livepatch::PATCH_A, target,
-};
+use crate::{eventually::seconds, guest::Guest, helpers::Hold, livepatch::PATCH_A, target};
 
 const ACTIVE: &str = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
 const SLEEPING: &str = "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleeping}";

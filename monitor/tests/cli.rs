@@ -1,6 +1,7 @@
 //! The binary as a stranger meets it: bad input, hosts that lack everything, and
 //! the fallback to sysfs and /proc on trees made by hand (a mock: it proves the
 //! reading, the VM scenarios prove the behaviour).
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::{
     fs,

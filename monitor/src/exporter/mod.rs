@@ -5,6 +5,7 @@ pub mod watch;
 pub mod web;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     os::fd::AsRawFd,
@@ -76,6 +77,8 @@ pub struct Exporter {
     pub degradations: Vec<Degradation>,
     /// A state file that was not understood is not overwritten.
     keep_state: bool,
+    /// What was complained of last, so that each trouble is logged once.
+    complaints: Mutex<BTreeMap<&'static str, String>>,
 }
 
 /// A panic elsewhere must not silence the exporter: the values are still whole,
@@ -184,6 +187,7 @@ impl Exporter {
             status,
             degradations,
             keep_state: true,
+            complaints: Mutex::default(),
             options,
         };
         exporter.take_up();
@@ -262,22 +266,16 @@ impl Exporter {
     /// transition.
     fn drain(&self, ring: &mut RingBuf<MapData>) -> bool {
         let mut attempted = false;
-        let mut nameless = false;
         while let Some(record) = ring.next() {
             match events::decode(&record) {
                 Ok(event) => {
                     debug!(?event, "kernel event");
                     attempted |= event.kind == EventKind::TryCompleteTransition;
-                    nameless |= event.kind == EventKind::InitTransition && event.patch.is_none();
                     let effects = lock(&self.watch).event(&event);
                     self.carry_out(&effects);
                 }
                 Err(error) => warn!("{error}"),
             }
-        }
-        if nameless {
-            // Without BTF an event has no name; sysfs has.
-            self.read_patches();
         }
         attempted
     }
@@ -361,23 +359,38 @@ impl Exporter {
         let now = clock::boot_time();
         match sysfs::read_patches(&self.options.sysfs) {
             Ok((patches, problems)) => {
-                for problem in &problems {
-                    warn!("{problem}");
-                }
+                let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                self.complain("sysfs", &text.join("; "));
                 let effects = lock(&self.watch).snapshot(now, &patches);
                 self.carry_out(&effects);
                 (Some(patches), problems.is_empty())
             }
             Err(error) => {
-                debug!("{error}");
+                self.complain("sysfs", &error.to_string());
                 (None, false)
             }
+        }
+    }
+
+    /// Logs a trouble when it is new; an empty text is none.
+    fn complain(&self, subject: &'static str, text: &str) {
+        let before = lock(&self.complaints).insert(subject, text.to_owned());
+        if before.as_deref().unwrap_or_default() != text && !text.is_empty() {
+            warn!("{text}");
         }
     }
 
     /// Scans the tasks if a transition runs and the last scan has aged. True if
     /// all that is to be known is known.
     fn look(&self) -> bool {
+        let nameless = lock(&self.watch)
+            .transitions
+            .active()
+            .is_some_and(|active| active.patch.is_none());
+        if nameless {
+            // Without BTF an event has no name; sysfs has.
+            self.read_patches();
+        }
         let now = clock::boot_time();
         let mut scanner = lock(&self.scanner);
         let Some((patch, direction)) = lock(&self.watch)
@@ -399,11 +412,13 @@ impl Exporter {
             Ok(Some(scan)) => watch.scanned(&scan, cost),
             Ok(None) => return true,
             Err(error) => {
-                warn!("pending tasks cannot be told: {error}");
                 watch.scan_failed();
+                drop(watch);
+                self.complain("tasks", &format!("pending tasks cannot be told: {error}"));
                 return false;
             }
         }
+        self.complain("tasks", "");
         let name = watch
             .transitions
             .active()

@@ -351,7 +351,8 @@ fn fill_task(record: *mut Framed<TaskRecord>, task: u64, target: i32) -> bool {
         (*body).tgid = member(task, &kernel::TASK_TGID).unwrap_or(0);
         (*body).state = member(task, &kernel::TASK_STATE).unwrap_or(u32::MAX);
         (*body).flags = member(task, &kernel::TASK_FLAGS).unwrap_or(0);
-        (*body).on_cpu = member(task, &kernel::TASK_ON_CPU).unwrap_or(u32::MAX);
+        // An int before 7.x, a u8 since: the low byte is the same in both.
+        (*body).on_cpu = member::<u8>(task, &kernel::TASK_ON_CPU).map_or(u32::MAX, u32::from);
         (*body).start_boottime_ns = member(task, &kernel::TASK_START_BOOTTIME).unwrap_or(0);
         (*body).cgroup_id = member::<u64>(task, &kernel::TASK_CGROUPS)
             .and_then(|set| member::<u64>(set, &kernel::CSS_SET_DFL_CGRP))

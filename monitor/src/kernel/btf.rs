@@ -30,11 +30,16 @@ const MAX_BLOB: u64 = 128 << 20;
 const MAX_MODIFIERS: usize = 64;
 
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
+const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_FUNC: u32 = 12;
 const KIND_ENUM64: u32 = 19;
+
+/// The kernels that this is built for have 64 bits.
+const POINTER_SIZE: u32 = 8;
 
 /// Type information: the blob and the place of every type in it.
 ///
@@ -336,7 +341,8 @@ impl Btf {
             .composites(struct_name)
             .filter(|_| !struct_name.is_empty())
         {
-            match (self.path_offset(composite, struct_name, path), found) {
+            let place = self.path_place(composite, struct_name, path);
+            match (place.map(|(offset, _)| offset), found) {
                 (Ok(second), Some(first)) if first != second => {
                     let (name, member) = (struct_name.to_owned(), path.to_owned());
                     return Err(BtfError::Ambiguous {
@@ -357,9 +363,43 @@ impl Btf {
         })
     }
 
-    fn path_offset(&self, composite: Type, struct_name: &str, path: &str) -> Result<u32, BtfError> {
+    /// Bytes that a member takes; `None` where there is no such member or its
+    /// type has no size.
+    #[must_use]
+    pub fn member_size(&self, struct_name: &str, path: &str) -> Option<u32> {
+        self.composites(struct_name).find_map(|composite| {
+            let (_, id) = self.path_place(composite, struct_name, path).ok()?;
+            self.size_of(id)
+        })
+    }
+
+    fn size_of(&self, id: u32) -> Option<u32> {
+        let ty = self.behind_modifiers(id)?;
+        match ty.kind {
+            KIND_POINTER => Some(POINTER_SIZE),
+            KIND_ARRAY => {
+                // `struct btf_array`: type, index_type, nelems.
+                let element = self.behind_modifiers(self.blob.u32_at(ty.body)?)?;
+                let size = match element.kind {
+                    KIND_POINTER => POINTER_SIZE,
+                    KIND_ARRAY => return None,
+                    _ => element.size_or_type,
+                };
+                size.checked_mul(self.blob.u32_at(ty.body + 8)?)
+            }
+            _ => Some(ty.size_or_type),
+        }
+    }
+
+    /// Where a member lies, and its type.
+    fn path_place(
+        &self,
+        composite: Type,
+        struct_name: &str,
+        path: &str,
+    ) -> Result<(u32, u32), BtfError> {
         let mut here = composite;
-        let mut offset = 0_u32;
+        let (mut offset, mut last) = (0_u32, 0_u32);
         let mut walked = 0;
         let mut parts = path.split('.').peekable();
         while let Some(part) = parts.next() {
@@ -385,6 +425,7 @@ impl Btf {
                 offset: here.body,
                 what: "a member past 4 GiB",
             })?;
+            last = id;
             if parts.peek().is_some() {
                 here = self
                     .composite_behind(id)
@@ -394,7 +435,7 @@ impl Btf {
                     })?;
             }
         }
-        Ok(offset)
+        Ok((offset, last))
     }
 
     /// Looks for a member in a composite and in its anonymous members. Each

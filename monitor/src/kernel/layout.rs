@@ -10,37 +10,82 @@ use super::{
     kallsyms::{self, KallsymsError},
 };
 
-/// (global in the programs, structure, member).
-const MEMBERS: &[(&str, &str, &str)] = &[
-    ("KLP_PATCH_MOD", "klp_patch", "mod"),
-    ("KLP_PATCH_REPLACE", "klp_patch", "replace"),
-    ("KLP_PATCH_OBJ_LIST", "klp_patch", "obj_list"),
-    ("KLP_PATCH_FREE_WORK", "klp_patch", "free_work"),
-    ("KLP_OBJECT_NAME", "klp_object", "name"),
-    ("KLP_OBJECT_MOD", "klp_object", "mod"),
-    ("KLP_OBJECT_FUNC_LIST", "klp_object", "func_list"),
-    ("KLP_OBJECT_NODE", "klp_object", "node"),
-    ("KLP_FUNC_OLD_NAME", "klp_func", "old_name"),
-    ("KLP_FUNC_OLD_FUNC", "klp_func", "old_func"),
-    ("KLP_FUNC_OLD_SIZE", "klp_func", "old_size"),
-    ("KLP_FUNC_NEW_FUNC", "klp_func", "new_func"),
-    ("KLP_FUNC_NEW_SIZE", "klp_func", "new_size"),
-    ("KLP_FUNC_NODE", "klp_func", "node"),
-    ("KLP_FUNC_STACK_NODE", "klp_func", "stack_node"),
-    ("MODULE_NAME", "module", "name"),
-    ("TASK_PATCH_STATE", "task_struct", "patch_state"),
-    ("TASK_STATE", "task_struct", "__state"),
-    ("TASK_FLAGS", "task_struct", "flags"),
-    ("TASK_ON_CPU", "task_struct", "on_cpu"),
-    ("TASK_PID", "task_struct", "pid"),
-    ("TASK_TGID", "task_struct", "tgid"),
-    ("TASK_COMM", "task_struct", "comm"),
-    ("TASK_START_BOOTTIME", "task_struct", "start_boottime"),
-    ("TASK_CGROUPS", "task_struct", "cgroups"),
-    ("CSS_SET_DFL_CGRP", "css_set", "dfl_cgrp"),
-    ("CGROUP_KN", "cgroup", "kn"),
-    ("KERNFS_NODE_ID", "kernfs_node", "id"),
+/// A member that the programs read, and the sizes with which they can: one of
+/// another size is treated as missing rather than read as nonsense.
+struct Member {
+    global: &'static str,
+    structure: &'static str,
+    /// Its name, and the one it had before.
+    names: &'static [&'static str],
+    sizes: &'static [u32],
+}
+
+const fn member(
+    global: &'static str,
+    structure: &'static str,
+    names: &'static [&'static str],
+    sizes: &'static [u32],
+) -> Member {
+    Member {
+        global,
+        structure,
+        names,
+        sizes,
+    }
+}
+
+/// A structure that is entered or passed on, not read.
+const ANY: &[u32] = &[];
+const WORD: &[u32] = &[4];
+const LONG: &[u32] = &[8];
+
+const MEMBERS: &[Member] = &[
+    member("KLP_PATCH_MOD", "klp_patch", &["mod"], LONG),
+    member("KLP_PATCH_REPLACE", "klp_patch", &["replace"], &[1]),
+    member("KLP_PATCH_OBJ_LIST", "klp_patch", &["obj_list"], &[16]),
+    member("KLP_PATCH_FREE_WORK", "klp_patch", &["free_work"], ANY),
+    member("KLP_OBJECT_NAME", "klp_object", &["name"], LONG),
+    member("KLP_OBJECT_MOD", "klp_object", &["mod"], LONG),
+    member("KLP_OBJECT_FUNC_LIST", "klp_object", &["func_list"], &[16]),
+    member("KLP_OBJECT_NODE", "klp_object", &["node"], &[16]),
+    member("KLP_FUNC_OLD_NAME", "klp_func", &["old_name"], LONG),
+    member("KLP_FUNC_OLD_FUNC", "klp_func", &["old_func"], LONG),
+    member("KLP_FUNC_OLD_SIZE", "klp_func", &["old_size"], LONG),
+    member("KLP_FUNC_NEW_FUNC", "klp_func", &["new_func"], LONG),
+    member("KLP_FUNC_NEW_SIZE", "klp_func", &["new_size"], LONG),
+    member("KLP_FUNC_NODE", "klp_func", &["node"], &[16]),
+    member("KLP_FUNC_STACK_NODE", "klp_func", &["stack_node"], &[16]),
+    member("MODULE_NAME", "module", &["name"], ANY),
+    member("TASK_PATCH_STATE", "task_struct", &["patch_state"], WORD),
+    // `state`, a long, before 5.14: its low word holds every state.
+    member("TASK_STATE", "task_struct", &["__state", "state"], &[4, 8]),
+    member("TASK_FLAGS", "task_struct", &["flags"], WORD),
+    // An int up to 6.12, a u8 in 7.2: the low byte is read.
+    member("TASK_ON_CPU", "task_struct", &["on_cpu"], &[1, 4]),
+    member("TASK_PID", "task_struct", &["pid"], WORD),
+    member("TASK_TGID", "task_struct", &["tgid"], WORD),
+    member("TASK_COMM", "task_struct", &["comm"], &[16]),
+    member(
+        "TASK_START_BOOTTIME",
+        "task_struct",
+        &["start_boottime"],
+        LONG,
+    ),
+    member("TASK_CGROUPS", "task_struct", &["cgroups"], LONG),
+    member("CSS_SET_DFL_CGRP", "css_set", &["dfl_cgrp"], LONG),
+    member("CGROUP_KN", "cgroup", &["kn"], LONG),
+    member("KERNFS_NODE_ID", "kernfs_node", &["id"], LONG),
 ];
+
+impl Member {
+    fn offset(&self, btf: &Btf) -> Option<u32> {
+        self.names.iter().find_map(|name| {
+            let offset = btf.member_offset(self.structure, name).ok()?;
+            let size = btf.member_size(self.structure, name)?;
+            (self.sizes.is_empty() || self.sizes.contains(&size)).then_some(offset)
+        })
+    }
+}
 
 /// (global in the programs, variable of the kernel).
 const VARIABLES: &[(&str, &str)] = &[
@@ -84,22 +129,17 @@ impl Layout {
             possible_cpus: possible_cpus(sysfs),
             ..Self::default()
         };
-        for &(global, structure, member) in MEMBERS {
-            let offset = btf.and_then(|btf| {
-                btf.member_offset(structure, member)
-                    .or_else(|error| match (structure, member) {
-                        // Named `state` before 5.14 (include/linux/sched.h).
-                        ("task_struct", "__state") => btf.member_offset(structure, "state"),
-                        _ => Err(error),
-                    })
-                    .ok()
-            });
+        for member in MEMBERS {
+            let offset = btf.and_then(|btf| member.offset(btf));
             if offset.is_none() {
-                layout.missing_members.push(format!("{structure}.{member}"));
+                let name = member.names.first().copied().unwrap_or_default();
+                layout
+                    .missing_members
+                    .push(format!("{}.{name}", member.structure));
             }
             layout
                 .offsets
-                .push((global, offset.unwrap_or(UNKNOWN_OFFSET)));
+                .push((member.global, offset.unwrap_or(UNKNOWN_OFFSET)));
         }
         let names: Vec<&str> = VARIABLES
             .iter()
@@ -122,7 +162,7 @@ impl Layout {
     /// would be silent where it ought to say that it does not know.
     #[must_use]
     pub fn can_scan(&self) -> bool {
-        let member = |name| {
+        let known = |name| {
             self.offsets
                 .iter()
                 .any(|&(global, offset)| global == name && offset != UNKNOWN_OFFSET)
@@ -132,7 +172,7 @@ impl Layout {
                 .iter()
                 .any(|&(global, address)| global == name && address != 0)
         };
-        member("TASK_PATCH_STATE")
+        known("TASK_PATCH_STATE")
             && variable("KLP_TRANSITION_PATCH")
             && variable("KLP_TARGET_STATE")
     }

@@ -21,6 +21,7 @@ const SHOW: Duration = seconds(10);
 
 /// Patches, gets stuck, explains, lets go.
 pub(crate) fn run(guest: &mut Guest) -> Result<()> {
+    guest.begin("demo");
     let result = story(guest);
     let log = monitor::log_tail();
     // The machine is about to go: what stays behind goes with it.

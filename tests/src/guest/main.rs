@@ -1,6 +1,7 @@
 //! PID 1 of the machine that the scenarios run in. It is also every other
 //! program there but the monitor: `/init helper …` is a child that does one thing.
 
+mod bench;
 mod boot;
 mod demo;
 mod eventually;
@@ -73,6 +74,7 @@ fn run(host: Host) -> Result<()> {
     match mode {
         "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
         "demo" => demo::run(&mut guest),
+        "bench" => bench::run(&mut guest),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
     }
 }

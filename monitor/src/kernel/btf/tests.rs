@@ -463,3 +463,26 @@ proptest! {
         ask(blob);
     }
 }
+
+#[test]
+fn members_have_the_sizes_that_pahole_prints() {
+    let btf = Btf::parse(SHAPES).unwrap();
+    for (structure, member, size) in [
+        ("klp_patch", "mod", Some(8)),
+        ("klp_patch", "replace", Some(1)),
+        ("klp_patch", "list", Some(16)),
+        ("task_struct", "on_cpu", Some(4)),
+        ("task_struct", "low", Some(2)),
+        ("task_struct", "usage", Some(4)),
+        ("task_struct", "comm", Some(16)),
+        ("task_struct", "nested", Some(8)),
+        ("task_struct", "absent", None),
+        ("absent", "comm", None),
+    ] {
+        assert_eq!(
+            btf.member_size(structure, member),
+            size,
+            "{structure}.{member}"
+        );
+    }
+}

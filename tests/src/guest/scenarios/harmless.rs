@@ -104,7 +104,7 @@ struct Pair {
 fn compare(guest: &mut Guest) -> Result<Vec<Pair>> {
     files::write(KPROBE_EVENTS, "p:lpm/attempt klp_try_complete_transition")?;
     files::write(ENABLE, "1")?;
-    guest.helper(&Task::Busy { threads: 3 })?;
+    guest.helper(&Task::Busy { threads: 2 })?;
     let mut pairs = Vec::new();
     for round in 1..=ROUNDS {
         // Turns, so that neither always comes first.

@@ -1,0 +1,110 @@
+//! The measurements: each makes a table. An emulated processor's absolute numbers
+//! say little; what is compared was measured in the same machine, in turns.
+
+mod cost;
+mod latency;
+mod scan;
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use crate::{guest::Guest, monitor};
+
+type Measurement = fn(&mut Guest) -> Result<Table>;
+
+/// The file a table goes to, and what makes it.
+const ALL: &[(&str, Measurement)] = &[
+    ("latency", latency::measure),
+    ("scan", scan::measure),
+    ("cost", cost::measure),
+];
+
+/// Makes all tables.
+pub(crate) fn run(guest: &mut Guest) -> Result<()> {
+    for (name, measure) in ALL {
+        guest.begin(name);
+        let result = measure(guest);
+        let log = monitor::log_tail();
+        guest.clean_up()?;
+        let table =
+            result.with_context(|| format!("measuring {name}; the monitor's log ends:\n{log}"))?;
+        guest.file(&format!("bench/{name}.txt"), &table.text())?;
+    }
+    Ok(())
+}
+
+/// Rows of text under a title.
+#[derive(Debug)]
+struct Table {
+    title: String,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(title: &str, head: &[&str]) -> Self {
+        let mut table = Self {
+            title: title.to_owned(),
+            rows: Vec::new(),
+        };
+        table.row(head);
+        table
+    }
+
+    fn row(&mut self, cells: &[impl ToString]) {
+        self.rows
+            .push(cells.iter().map(ToString::to_string).collect());
+    }
+
+    fn text(&self) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(String::len).max().unwrap_or(0)
+        };
+        let mut text = format!("{}\n\n", self.title);
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = width(column);
+                // The first column names the row, the others hold numbers.
+                let _ = match column {
+                    0 => write!(line, "{cell:<width$}"),
+                    _ => write!(line, "  {cell:>width$}"),
+                };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The middle one, and the greatest.
+fn median_and_worst(mut durations: Vec<Duration>) -> Result<(Duration, Duration)> {
+    durations.sort();
+    let median = durations.get(durations.len() / 2);
+    median
+        .copied()
+        .zip(durations.last().copied())
+        .context("nothing was measured")
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64() * 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let mut table = Table::new("Title", &["what", "ms"]);
+        table.row(&["a", "1.0"]);
+        table.row(&["longer", "12.5"]);
+        assert_eq!(
+            table.text(),
+            "Title\n\nwhat      ms\na        1.0\nlonger  12.5\n"
+        );
+    }
+}

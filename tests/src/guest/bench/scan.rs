@@ -1,0 +1,135 @@
+//! Which tasks are pending? The monitor's task iterator against the two ways
+//! without BPF: a program that walks /proc, and a shell loop.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Table, median_and_worst, milliseconds};
+use crate::{
+    eventually::seconds, files, guest::Guest, helpers::Hold, livepatch::PATCH_A, monitor, target,
+};
+
+const THREADS: &[u32] = &[100, 1_000, 10_000];
+const HELD: u32 = 10;
+const ROUNDS: usize = 5;
+const SHELL: &str = "/bin/sh";
+
+/// What an operator types. Reads no stack: it only counts.
+const LOOP: &str = "pending=0; for file in /proc/[0-9]*/task/[0-9]*/patch_state; do \
+    read -r state < \"$file\" && [ \"$state\" = 0 ] && pending=$((pending + 1)); \
+    done 2> /dev/null; echo $pending";
+
+pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
+    let mut table = Table::new(
+        &format!(
+            "Counting the tasks that hold a transition, median of {ROUNDS} (milliseconds); \
+             {HELD} are held"
+        ),
+        &[
+            "threads",
+            "monitor, scan and reasons",
+            "walk of /proc in Rust, count only",
+            "shell loop, count only",
+            "`blockers --json`",
+        ],
+    );
+    files::write("/proc/sys/kernel/threads-max", "30000")?;
+    for threads in THREADS {
+        table.row(&row(guest, *threads)?);
+        guest.clean_up()?;
+        guest.note(format!("{threads} threads measured"))?;
+    }
+    Ok(table)
+}
+
+fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
+    target::load()?;
+    guest.start_monitor(&[])?;
+    guest.hold(&Hold {
+        threads: HELD,
+        idle_threads: threads - HELD,
+        ..Hold::ONE
+    })?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(120), |metrics| {
+        metrics.expect_sum("livepatch_pending_tasks", f64::from(HELD))
+    })?;
+    let (mut scan, mut walk, mut shell, mut command) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        // A scan is taken for new for a second.
+        thread::sleep(seconds(3));
+        let metrics = guest.monitor()?.scrape()?;
+        scan.push(Duration::from_secs_f64(metrics.get(
+            "livepatch_monitor_collector_duration_seconds{collector=tasks}",
+        )?));
+        walk.push(timed(count_in_proc)?);
+        if Path::new(SHELL).exists() {
+            shell.push(timed(count_in_shell)?);
+        }
+        command.push(timed(|| {
+            let pending = monitor::blockers()?.pending;
+            u32::try_from(pending).context("an absurd number of tasks")
+        })?);
+    }
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(90))?;
+    let cell = |durations: Vec<Duration>| match durations.is_empty() {
+        true => Ok("-".to_owned()),
+        false => median_and_worst(durations).map(|(median, _)| milliseconds(median)),
+    };
+    Ok(vec![
+        threads.to_string(),
+        cell(scan)?,
+        cell(walk)?,
+        cell(shell)?,
+        cell(command)?,
+    ])
+}
+
+fn timed(count: impl FnOnce() -> Result<u32>) -> Result<Duration> {
+    let begin = Instant::now();
+    let found = count()?;
+    let took = begin.elapsed();
+    ensure!(found == HELD, "{found} tasks found, {HELD} are held");
+    Ok(took)
+}
+
+fn count_in_proc() -> Result<u32> {
+    let mut pending = 0;
+    for process in entries("/proc")? {
+        // Tasks come and go; one that has gone is not pending.
+        for task in entries(&format!("/proc/{process}/task")).unwrap_or_default() {
+            let path = format!("/proc/{process}/task/{task}/patch_state");
+            if fs::read_to_string(path).is_ok_and(|state| state.trim() == "0") {
+                pending += 1;
+            }
+        }
+    }
+    Ok(pending)
+}
+
+fn entries(folder: &str) -> Result<Vec<u32>> {
+    let listing = fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))?;
+    Ok(listing
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
+fn count_in_shell() -> Result<u32> {
+    let output = Command::new(SHELL)
+        .args(["-c", LOOP])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {SHELL}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim()
+        .parse()
+        .with_context(|| format!("the shell loop says `{text}`"))
+}

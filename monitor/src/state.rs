@@ -105,8 +105,9 @@ pub fn store(directory: &Path, saved: &Saved) -> Result<(), StateError> {
     fs::create_dir_all(directory)
         .and_then(|()| {
             let mut file = fs::File::create(&fresh)?;
+            // Not synced: it is of use to this boot only, and a disk that hangs
+            // must not hold up the kernel's events.
             file.write_all(text.as_bytes())?;
-            file.sync_data()?;
             fs::rename(&fresh, &path)
         })
         .map_err(|source| StateError::Io { path, source })

@@ -1,5 +1,6 @@
 //! The exporter: waits for kernel events, answers scrapes.
 
+mod begin;
 mod report;
 pub mod watch;
 pub mod web;
@@ -10,30 +11,29 @@ use std::{
     net::SocketAddr,
     os::fd::AsRawFd,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::JoinHandle,
+};
 use tracing::{debug, info, warn};
 
 use self::watch::Watch;
 use crate::{
     kernel::{
-        clock, events, kmsg,
-        probes::{Degradation, Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
-        procfs, sysfs,
+        clock, events,
+        probes::{Degradation, Method, ProbeStatus},
+        sysfs,
         tasks::TaskScanner,
     },
-    livepatch::{
-        patch::PatchSet,
-        transition::{BootTime, Effect, Transitions, Watching},
-    },
+    livepatch::{patch::PatchSet, transition::Effect},
     metrics::{self, CollectorRun, Durations, TransitionView, View},
-    state,
 };
 
 /// Where the exporter looks and how it answers.
@@ -79,12 +79,23 @@ pub struct Exporter {
     keep_state: bool,
     /// What was complained of last, so that each trouble is logged once.
     complaints: Mutex<BTreeMap<&'static str, String>>,
+    /// Events lost, as read last.
+    lost: Mutex<Option<Vec<(EventKind, u64)>>>,
 }
 
 /// A panic elsewhere must not silence the exporter: the values are still whole,
 /// since each is replaced in one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], but `None` where somebody else holds it.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// Attaches the probes, takes up what an earlier process of this boot knew, and
@@ -95,7 +106,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let listeners = web::bind(&options.listen)?;
     let (exporter, ring) = Exporter::new(options)?;
-    let exporter = std::sync::Arc::new(exporter);
+    let exporter = Arc::new(exporter);
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
             info!(%address, path = exporter.options.telemetry_path, "listening");
@@ -104,7 +115,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let server = web::serve(listeners, exporter.clone());
     tokio::select! {
         result = server => result,
-        result = exporter.follow(ring) => result,
+        result = exporter.clone().follow(ring) => result,
         result = stop() => result,
     }
 }
@@ -123,113 +134,8 @@ async fn stop() -> anyhow::Result<()> {
 }
 
 impl Exporter {
-    fn new(options: Options) -> anyhow::Result<(Self, Option<RingBuf<MapData>>)> {
-        let mut degradations = Vec::new();
-        let mut probes = match Probes::attach(
-            Wanted::Everything,
-            &options.procfs,
-            &options.sysfs,
-            options.kernel_log,
-        ) {
-            Ok(probes) => Some(probes),
-            Err(error) => {
-                degradations.push(error.degradation());
-                None
-            }
-        };
-        let ring = match probes.as_mut().map(Probes::take_events) {
-            Some(Ok(ring)) => Some(ring),
-            Some(Err(error)) => {
-                degradations.push(error.degradation());
-                None
-            }
-            None => None,
-        };
-        if options.kernel_log
-            && let Some(probes) = &mut probes
-        {
-            follow_kernel_log(probes);
-        }
-
-        let sees = ring.is_some() && probes.as_ref().is_some_and(Probes::see_transitions);
-        let watching = if sees {
-            Watching::Probes
-        } else {
-            Watching::Snapshots
-        };
-        let mut status = probes
-            .as_ref()
-            .map_or_else(no_probes, |probes| probes.status.clone());
-        if !sees {
-            status.push(ProbeStatus {
-                probe: "transition",
-                method: Method::Sysfs,
-                problem: None,
-            });
-        }
-        degradations.extend(probes.iter().flat_map(|probes| probes.degradations.clone()));
-        for probe in &status {
-            match (&probe.problem, probe.method) {
-                (Some(problem), method) => {
-                    warn!(probe = probe.probe, method = method.name(), "{problem}");
-                }
-                (None, method) => debug!(probe = probe.probe, method = method.name(), "attached"),
-            }
-        }
-        let scanner = TaskScanner::new(probes, &options.procfs);
-        give_back_memory();
-        let mut exporter = Self {
-            boot_id: procfs::boot_id(&options.procfs).ok(),
-            scanner: Mutex::new(scanner),
-            watch: Mutex::new(Watch::new(watching)),
-            start_unix_seconds: Mutex::new(None),
-            durations: Durations::new()?,
-            status,
-            degradations,
-            keep_state: true,
-            complaints: Mutex::default(),
-            options,
-        };
-        exporter.take_up();
-        for missing in &exporter.degradations {
-            warn!(remedy = missing.remedy, "degraded: {}", missing.what);
-        }
-        Ok((exporter, ring))
-    }
-
-    /// What an earlier process of this boot knew, then what sysfs says now.
-    fn take_up(&mut self) {
-        if let Some(boot_id) = &self.boot_id {
-            match state::load(&self.options.state_dir, boot_id) {
-                Ok(Some(saved)) => {
-                    lock(&self.watch).transitions = Transitions::restore(saved.transitions);
-                    *lock(&self.start_unix_seconds) = saved.start_unix_seconds;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.keep_state = !matches!(error, state::StateError::Content { .. });
-                    self.degradations.push(Degradation {
-                        what: error.to_string(),
-                        remedy: "see the message".into(),
-                    });
-                }
-            }
-        }
-        let now = clock::boot_time();
-        match sysfs::read_patches(&self.options.sysfs) {
-            Ok((patches, _)) => {
-                let effects = lock(&self.watch).snapshot(now, &patches);
-                self.carry_out(&effects);
-            }
-            Err(error) => self.degradations.push(Degradation {
-                what: format!("livepatches cannot be read: {error}"),
-                remedy: "mount sysfs, or name its place with --path.sysfs".into(),
-            }),
-        }
-    }
-
     /// Follows the kernel's events, or sysfs where there are none.
-    async fn follow(&self, ring: Option<RingBuf<MapData>>) -> anyhow::Result<()> {
+    async fn follow(self: Arc<Self>, ring: Option<RingBuf<MapData>>) -> anyhow::Result<()> {
         let mut ring = ring
             .map(readable)
             .transpose()
@@ -241,24 +147,34 @@ impl Exporter {
                 .iter()
                 .any(|probe| probe.method == Method::Sysfs);
         let mut look_at: Option<tokio::time::Instant> = None;
+        let mut looking: Option<JoinHandle<bool>> = None;
         loop {
             tokio::select! {
-                attempted = next_events(self, ring.as_mut()) => {
+                attempted = next_events(&self, ring.as_mut()) => {
                     if attempted? {
                         look_at.get_or_insert_with(|| tokio::time::Instant::now() + AFTER_ATTEMPT);
                     }
                 }
                 () = sleep_until(look_at) => {
                     look_at = None;
-                    self.look();
+                    self.look_aside(&mut looking);
                 }
                 () = tokio::time::sleep(POLL), if poll => {
-                    let (patches, _) = self.read_patches();
-                    if patches.is_some() {
-                        self.look();
+                    self.read_patches();
+                    if lock(&self.watch).transitions.active().is_some() {
+                        self.look_aside(&mut looking);
                     }
                 }
             }
+        }
+    }
+
+    /// Looks on a thread of its own, for a read of a task's stack may block behind
+    /// that task; not while an earlier look still goes on.
+    fn look_aside(self: &Arc<Self>, looking: &mut Option<JoinHandle<bool>>) {
+        if looking.as_ref().is_none_or(JoinHandle::is_finished) {
+            let exporter = self.clone();
+            *looking = Some(tokio::task::spawn_blocking(move || exporter.look()));
         }
     }
 
@@ -314,45 +230,6 @@ impl Exporter {
         }
     }
 
-    /// Joined in mid-transition: the kernel log has its start, if it reaches back.
-    fn start_from_kernel_log(&self) {
-        let Some((Some(patch), direction)) = lock(&self.watch)
-            .transitions
-            .active()
-            .map(|active| (active.patch.clone(), active.direction))
-        else {
-            return;
-        };
-        match kmsg::transition_start(&self.options.kmsg, &patch, direction) {
-            Ok(Some(since_boot)) => {
-                // The log's clock stands still in suspend.
-                let time = BootTime::from_duration(since_boot + clock::suspended());
-                lock(&self.watch).transitions.started_at(&patch, time);
-                *lock(&self.start_unix_seconds) = clock::unix_seconds(time);
-                info!(
-                    patch,
-                    "start of the running transition taken from the kernel log"
-                );
-            }
-            Ok(None) => info!(
-                patch,
-                "the kernel log does not reach back to the transition's start"
-            ),
-            Err(error) => warn!("start of the running transition: {error}"),
-        }
-    }
-
-    fn save(&self) {
-        let Some(boot_id) = self.boot_id.clone().filter(|_| self.keep_state) else {
-            return;
-        };
-        let transitions = lock(&self.watch).transitions.save();
-        let saved = state::Saved::new(boot_id, *lock(&self.start_unix_seconds), transitions);
-        if let Err(error) = state::store(&self.options.state_dir, &saved) {
-            warn!("{error}");
-        }
-    }
-
     /// Reads sysfs and tells the state machine.
     fn read_patches(&self) -> (Option<PatchSet>, bool) {
         // From before the read: a snapshot is as old as its first file.
@@ -392,7 +269,10 @@ impl Exporter {
             self.read_patches();
         }
         let now = clock::boot_time();
-        let mut scanner = lock(&self.scanner);
+        let Some(mut scanner) = try_lock(&self.scanner) else {
+            // A look goes on; what the one before it saw is not yet old.
+            return lock(&self.watch).counts(clock::boot_time()).is_some();
+        };
         let Some((patch, direction)) = lock(&self.watch)
             .transitions
             .active()
@@ -402,7 +282,7 @@ impl Exporter {
             return true;
         };
         if !lock(&self.watch).scan_due(now) {
-            return lock(&self.watch).counts().is_some();
+            return lock(&self.watch).counts(clock::boot_time()).is_some();
         }
         let began = Instant::now();
         let result = scanner.scan(patch.as_deref(), direction, &self.options.sysfs);
@@ -450,7 +330,10 @@ impl Exporter {
             duration: began.elapsed(),
         });
 
-        let lost = lock(&self.scanner).lost_events();
+        if let Some(scanner) = try_lock(&self.scanner) {
+            *lock(&self.lost) = scanner.lost_events();
+        }
+        let lost = lock(&self.lost).clone();
         let watch = lock(&self.watch);
         let events: Vec<_> = watch.events().collect();
         let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);
@@ -459,7 +342,7 @@ impl Exporter {
             direction: active.direction,
             start_unix_seconds: *lock(&self.start_unix_seconds),
             stuck,
-            pending: watch.counts().cloned(),
+            pending: watch.counts(clock::boot_time()).cloned(),
         });
         let view = View {
             patches: patches.as_ref(),
@@ -514,48 +397,5 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Reading BTF and the programs takes some 20 MiB that the allocator would keep
-/// for ever, although nothing later needs a tenth of it.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and only returns free pages.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// The status of every probe where none could be loaded.
-fn no_probes() -> Vec<ProbeStatus> {
-    EventKind::ALL
-        .into_iter()
-        .map(EventKind::name)
-        .chain([TASK_SCAN])
-        .map(|probe| ProbeStatus {
-            probe,
-            method: Method::None,
-            problem: None,
-        })
-        .collect()
-}
-
-/// Passes the kernel side's log lines on, at debug level.
-fn follow_kernel_log(probes: &mut Probes) {
-    let logger = probes
-        .take_log()
-        .map_err(|error| error.to_string())
-        .and_then(|log| readable(log).map_err(|error| error.to_string()));
-    match logger {
-        Ok(mut logger) => {
-            tokio::spawn(async move {
-                while let Ok(mut guard) = logger.readable_mut().await {
-                    guard.clear_ready();
-                    guard.get_inner_mut().flush();
-                }
-            });
-        }
-        Err(error) => warn!("the kernel side's log: {error}"),
     }
 }

@@ -14,6 +14,8 @@ use crate::livepatch::{
 /// A scan is as good as new for this long: the kernel itself looks at the tasks
 /// about once a second.
 const SCAN_FRESH: Duration = Duration::from_secs(1);
+/// What a scan saw longer ago than this is no longer said: the next one hangs.
+const SCAN_OLD: Duration = Duration::from_secs(60);
 /// A scan may cost this share of one CPU: after one that took long, the next waits.
 const SCAN_SHARE: u32 = 20;
 
@@ -124,9 +126,10 @@ impl Watch {
 
     /// The counts of the last scan of the running transition.
     #[must_use]
-    pub fn counts(&self) -> Option<&Counts> {
+    pub fn counts(&self, now: BootTime) -> Option<&Counts> {
         let active = self.transitions.active()?;
         let found = self.blockers.as_ref()?;
+        now.since(found.time).filter(|age| *age < SCAN_OLD)?;
         (active.patch.is_none() || active.patch.as_deref() == Some(&found.patch))
             .then_some(&found.counts)
     }
@@ -164,4 +167,156 @@ impl Watch {
 
 fn least_age(active: &Active, now: BootTime) -> Duration {
     active.age(now).unwrap_or_else(|| active.known_for(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::livepatch::{
+        Direction,
+        blockers::{CheckedFunc, Frame, PendingTask, ScanSource, TaskState},
+        patch::Patch,
+    };
+
+    const fn at(seconds: u64) -> BootTime {
+        BootTime::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn begins(seconds: u64) -> KlpEvent {
+        KlpEvent {
+            time: at(seconds),
+            kind: EventKind::InitTransition,
+            patch: Some("fix".into()),
+            target: Some(Direction::Patch),
+            attempt: None,
+            replace: None,
+            object: None,
+        }
+    }
+
+    fn held(seconds: u64) -> Scan {
+        Scan {
+            time: at(seconds),
+            patch: "fix".into(),
+            direction: Direction::Patch,
+            attempts: Some(1),
+            funcs: Some(vec![CheckedFunc {
+                object: "vmlinux".into(),
+                function: "hold".into(),
+                range: Some(0x1000..0x1040),
+            }]),
+            funcs_truncated: false,
+            idle_unknown: false,
+            idle_truncated: false,
+            source: ScanSource::Iterator,
+            patches: Vec::new(),
+            bpf_frames_reliable: false,
+            tasks: vec![PendingTask {
+                tid: 7,
+                tgid: 7,
+                comm: b"db".to_vec(),
+                kthread: false,
+                idle_cpu: None,
+                on_cpu: Some(false),
+                state: TaskState::Sleeping,
+                patch_state: 0,
+                cgroup_id: None,
+                start_ns: None,
+                stack: vec![Frame {
+                    address: Some(0x1010),
+                    symbol: None,
+                }],
+            }],
+        }
+    }
+
+    fn watching() -> Watch {
+        let mut watch = Watch::new(Watching::Probes);
+        watch.event(&begins(100));
+        watch
+    }
+
+    #[test]
+    fn nothing_is_due_without_a_transition() {
+        let watch = Watch::new(Watching::Probes);
+        assert!(
+            !watch.scan_due(at(1))
+                && watch.counts(at(1)).is_none()
+                && !watch.stuck(at(1), Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn a_scan_is_reused_while_fresh_and_dropped_when_old() {
+        let mut watch = watching();
+        assert!(watch.scan_due(at(100)) && watch.counts(at(100)).is_none());
+        watch.scanned(&held(101), Duration::ZERO);
+        assert!(!watch.scan_due(at(101)) && watch.scan_due(at(102)));
+        assert_eq!(watch.counts(at(102)).map(Counts::total), Some(1));
+        assert!(watch.counts(at(161)).is_none(), "said a minute later");
+        assert!(
+            watch.counts(at(90)).is_none(),
+            "said by a clock that went back"
+        );
+    }
+
+    #[test]
+    fn a_dear_scan_makes_the_next_wait() {
+        let mut watch = watching();
+        watch.scanned(&held(101), Duration::from_millis(500));
+        assert!(!watch.scan_due(at(110)) && watch.scan_due(at(111)));
+    }
+
+    #[test]
+    fn stuck_is_reported_at_the_limit_and_each_doubling() {
+        let mut watch = watching();
+        watch.scanned(&held(101), Duration::ZERO);
+        let limit = Duration::from_secs(15);
+        let mut reported = Vec::new();
+        for second in 101..=200 {
+            watch.scanned(&held(second), Duration::ZERO);
+            if let Some((age, blockers)) = watch.stuck_report(at(second), limit) {
+                assert_eq!(blockers.len(), 1);
+                reported.push(age.as_secs());
+            }
+            assert_eq!(watch.stuck(at(second), limit), second >= 115);
+        }
+        assert_eq!(reported, [15, 30, 60]);
+    }
+
+    #[test]
+    fn the_end_takes_the_blockers_with_it() {
+        let mut watch = watching();
+        watch.scanned(&held(101), Duration::ZERO);
+        let end = KlpEvent {
+            time: at(110),
+            kind: EventKind::CompleteTransition,
+            ..begins(110)
+        };
+        watch.event(&end);
+        assert!(watch.counts(at(110)).is_none());
+        // A scan that was under way when the transition ended tells nothing.
+        watch.scanned(&held(110), Duration::ZERO);
+        assert!(watch.counts(at(110)).is_none());
+    }
+
+    #[test]
+    fn a_transition_of_unknown_start_is_as_old_as_our_knowledge() {
+        let mut watch = Watch::new(Watching::Probes);
+        let patch = Patch {
+            name: "fix".into(),
+            enabled: Some(true),
+            transition: Some(true),
+            ..Patch::default()
+        };
+        watch.snapshot(
+            at(50),
+            &PatchSet {
+                supported: true,
+                patches: vec![patch],
+            },
+        );
+        assert!(!watch.stuck(at(64), Duration::from_secs(15)));
+        assert!(watch.stuck(at(65), Duration::from_secs(15)));
+    }
 }

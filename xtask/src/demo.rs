@@ -118,13 +118,19 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("the port's number")?.port())
 }
 
+/// Of some 250 series those that tell of the patch: without the zeros, the
+/// histogram and the monitor's own.
+fn tells_of_the_patch(line: &str) -> bool {
+    line.starts_with("livepatch_")
+        && !line.starts_with("livepatch_monitor_")
+        && !line.starts_with("livepatch_transition_duration_seconds")
+        && !line.ends_with(" 0")
+}
+
 fn show_metrics(port: u16) -> Result<()> {
     let exposition = http::get(port, "/metrics")?;
-    println!("\n[what Prometheus scrapes from http://127.0.0.1:{port}/metrics now]\n");
-    for line in exposition
-        .lines()
-        .filter(|line| line.starts_with("livepatch_"))
-    {
+    println!("\n[of what Prometheus scrapes from http://127.0.0.1:{port}/metrics now]\n");
+    for line in exposition.lines().filter(|line| tells_of_the_patch(line)) {
         println!("    {line}");
     }
     println!(
@@ -132,4 +138,25 @@ fn show_metrics(port: u16) -> Result<()> {
          or open http://127.0.0.1:{port}/ in a browser]\n"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_of_the_patch;
+
+    #[test]
+    fn the_patch_is_told_apart_from_the_rest() {
+        assert!(tells_of_the_patch(
+            "livepatch_stuck_tasks{patch=\"a\",reason=\"sleeping\"} 1"
+        ));
+        for line in [
+            "livepatch_stuck_tasks{patch=\"a\",reason=\"running\"} 0",
+            "livepatch_monitor_build_info{version=\"1\"} 1",
+            "livepatch_transition_duration_seconds_count{} 1",
+            "process_open_fds 7",
+            "# HELP livepatch_supported x",
+        ] {
+            assert!(!tells_of_the_patch(line), "{line}");
+        }
+    }
 }

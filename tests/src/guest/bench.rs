@@ -5,11 +5,14 @@ mod cost;
 mod latency;
 mod scan;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{guest::Guest, monitor};
+use crate::{eventually::seconds, guest::Guest, monitor};
+
+/// How long a program's CPU time is watched.
+const QUIET: Duration = seconds(20);
 
 type Measurement = fn(&mut Guest) -> Result<Table>;
 
@@ -77,6 +80,24 @@ impl Table {
         }
         text
     }
+}
+
+/// What all threads of a process have used of the CPUs. (The metric
+/// process_cpu_seconds_total counts in whole seconds in some programs.)
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let folder = format!("/proc/{pid}/task");
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let path = task.context("a task")?.path().join("schedstat");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let nanoseconds = text.split_whitespace().next();
+        let nanoseconds = nanoseconds.and_then(|number| number.parse().ok());
+        sum += Duration::from_nanos(
+            nanoseconds.with_context(|| format!("{} holds `{text}`", path.display()))?,
+        );
+    }
+    Ok(sum)
 }
 
 /// The middle one, and the greatest.

@@ -96,6 +96,11 @@ impl Livepatch {
     }
 }
 
+/// The file that says whether a livepatch's object is patched (6.1 and later).
+pub(crate) fn patched_file(patch: &str, object: &str) -> String {
+    format!("{FOLDER}/{patch}/{object}/patched")
+}
+
 fn in_transition(name: &str) -> Result<bool> {
     let path = format!("{FOLDER}/{name}/transition");
     match files::read_flag(&path) {

@@ -62,14 +62,19 @@ impl Monitor {
         // One that has ended will not answer later.
         let ended = eventually(START, || match monitor.child.try_wait() {
             Ok(None) => monitor.scrape().map(|_| None),
-            result => Ok(Some(result)),
+            Ok(Some(status)) => Ok(Some(status)),
+            Err(error) => Err(error).context("cannot wait for the monitor"),
         })
         .context("the monitor does not answer")?;
-        if let Some(result) = ended {
-            let status = result.context("cannot wait for the monitor")?;
-            bail!("the monitor has ended: {status:?}");
+        if let Some(status) = ended {
+            bail!("the monitor has ended: {status}");
         }
         Ok(monitor)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// One scrape.

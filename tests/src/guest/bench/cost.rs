@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Table, median_and_worst, milliseconds};
+use super::{QUIET, Table, cpu_time, median_and_worst, milliseconds};
 use crate::{
     eventually::{eventually, seconds},
     exposition::Exposition,
@@ -24,7 +24,6 @@ use crate::{
 const PEER: &str = "/bin/node_exporter";
 const PEER_ADDRESS: &str = "127.0.0.1:9100";
 const SCRAPES: usize = 20;
-const QUIET: Duration = seconds(20);
 
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     let mut table = Table::new(
@@ -46,7 +45,8 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     target::load()?;
     guest.helper(&Task::Busy { threads: 1 })?;
     guest.start_monitor(&[])?;
-    let ours = |what: &str| cost(what, monitor::ADDRESS);
+    let pid = guest.monitor()?.pid();
+    let ours = |what: &str| cost(what, monitor::ADDRESS, pid);
     table.row(&ours("monitor, nothing runs")?);
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
@@ -58,7 +58,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     guest.stop_monitor()?;
     if Path::new(PEER).exists() {
         let mut peer = start_peer()?;
-        let row = cost("node_exporter", PEER_ADDRESS);
+        let row = cost("node_exporter", PEER_ADDRESS, peer.id());
         peer.kill().context("cannot kill node_exporter")?;
         peer.wait().context("cannot wait for node_exporter")?;
         table.row(&row?);
@@ -66,13 +66,13 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     Ok(table)
 }
 
-fn cost(what: &str, address: &str) -> Result<Vec<String>> {
+fn cost(what: &str, address: &str, pid: u32) -> Result<Vec<String>> {
     let scrape = || Exposition::parse(&http::get(address, "/metrics")?);
-    let cpu = |metrics: &Exposition| metrics.get("process_cpu_seconds_total");
-    let before = cpu(&scrape()?)?;
+    scrape()?;
+    let before = cpu_time(pid)?;
     thread::sleep(QUIET);
-    let between = scrape()?;
-    let quiet = (cpu(&between)? - before) * 1e3 / QUIET.as_secs_f64();
+    let between = cpu_time(pid)?;
+    let quiet = (between - before).as_secs_f64() * 1e3 / QUIET.as_secs_f64();
 
     let mut times = Vec::new();
     let begin = Instant::now();
@@ -82,11 +82,12 @@ fn cost(what: &str, address: &str) -> Result<Vec<String>> {
         times.push(begin.elapsed());
         thread::sleep(Duration::from_millis(100));
     }
-    let end = scrape()?;
+    let used = (cpu_time(pid)? - between).as_secs_f64() * 1e3;
     // What it would have used in this time anyway is not the scrapes'.
     let anyway = quiet * begin.elapsed().as_secs_f64();
     let scrapes = f64::from(u32::try_from(SCRAPES).unwrap_or(u32::MAX));
-    let each = ((cpu(&end)? - cpu(&between)?) * 1e3 - anyway).max(0.0) / scrapes;
+    let each = (used - anyway).max(0.0) / scrapes;
+    let end = scrape()?;
     let (median, worst) = median_and_worst(times)?;
     let memory = end.get("process_resident_memory_bytes")? / 1024.0 / 1024.0;
     Ok(vec![

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use super::{Table, median_and_worst, milliseconds};
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
 
 const ROUNDS: usize = 5;
 
-/// Between two scrapes: the resolution of the result.
-const POLL: Duration = Duration::from_millis(20);
+/// Between two scrapes, and two looks at sysfs: the resolution of the result.
+const POLL: Duration = Duration::from_millis(5);
 
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     let mut active = Vec::new();
@@ -27,8 +27,9 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     for _ in 0..ROUNDS {
         target::hold()?;
         guest.hold(&Hold::ONE)?;
-        let begin = Instant::now();
-        PATCH_A.load()?;
+        // insmod takes its time after the transition has begun.
+        let insmod = thread::spawn(|| PATCH_A.load());
+        let begin = wait_for(true)?;
         active.push(until(guest, begin, |metrics| {
             metrics.sum("livepatch_transition_active").map(is_one)
         })?);
@@ -37,11 +38,11 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
                 .sum("livepatch_blocking_tasks{function=lpm_hold}")
                 .map(is_one)
         })?);
+        insmod
+            .join()
+            .map_err(|_| anyhow!("the thread that loads panicked"))??;
         target::release()?;
-        while PATCH_A.in_transition()? {
-            thread::sleep(Duration::from_millis(5));
-        }
-        let begin = Instant::now();
+        let begin = wait_for(false)?;
         ended.push(until(guest, begin, |metrics| {
             metrics
                 .sum("livepatch_transition_active")
@@ -50,18 +51,30 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         PATCH_A.remove(seconds(30))?;
     }
     let mut table = Table::new(
-        &format!("From the event to the metric, over {ROUNDS} transitions (milliseconds)"),
+        &format!(
+            "From sysfs's `transition` to the metric, over {ROUNDS} transitions (milliseconds)"
+        ),
         &["", "median", "worst"],
     );
     for (what, durations) in [
-        ("insmod to transition_active", active),
-        ("insmod to the blocking function's name", named),
-        ("completion to no transition_active", ended),
+        ("start to transition_active", active),
+        ("start to the blocking function's name", named),
+        ("end to no transition_active", ended),
     ] {
         let (median, worst) = median_and_worst(durations)?;
         table.row(&[what.to_owned(), milliseconds(median), milliseconds(worst)]);
     }
     Ok(table)
+}
+
+/// When sysfs says that a transition runs, or that none does.
+fn wait_for(running: bool) -> Result<Instant> {
+    let begin = Instant::now();
+    while PATCH_A.in_transition()? != running {
+        ensure!(begin.elapsed() < seconds(60), "no change in a minute");
+        thread::sleep(POLL);
+    }
+    Ok(Instant::now())
 }
 
 fn until(

@@ -26,6 +26,11 @@ pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
 /// Without the kernel's types: who holds is still told, and where.
 pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
     hold_up(guest, Confinement::NoBtf, |metrics| {
+        // No types, no fentry: the same bodies run as kprobes.
+        metrics.expect(
+            "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
+            1.0,
+        )?;
         metrics.expect(
             "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
             1.0,

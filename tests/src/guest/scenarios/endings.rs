@@ -33,14 +33,16 @@ pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
 }
 
 /// Forced while patching: the metric says so for as long as the patch is there,
-/// also after a restart of the monitor.
-pub(super) fn forced_patch(guest: &mut Guest) -> Result<()> {
-    hold_up(guest, PATCH_A)?;
-    PATCH_A.force()?;
-    PATCH_A.wait_transition_done(seconds(30))?;
+/// also after a restart of the monitor. Then forced while unpatching: the patch is
+/// gone, its module stays for good.
+pub(super) fn forced(guest: &mut Guest) -> Result<()> {
+    guest.will_stay(FORCED.name);
+    hold_up(guest, FORCED)?;
+    FORCED.force()?;
+    FORCED.wait_transition_done(seconds(30))?;
     guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_forced{patch=lpm_patch_a}", 1.0)?;
-        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)?;
+        metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)?;
+        metrics.expect("livepatch_patch_enabled{patch=lpm_forced}", 1.0)?;
         metrics.expect("livepatch_transition_forces_total", 1.0)?;
         metrics.expect(
             "livepatch_transition_duration_seconds_count{direction=patch,outcome=forced}",
@@ -51,17 +53,12 @@ pub(super) fn forced_patch(guest: &mut Guest) -> Result<()> {
     guest.kill_monitor()?;
     guest.start_monitor(&[])?;
     guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_forced{patch=lpm_patch_a}", 1.0)
+        metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)
     })?;
-    Ok(())
-}
 
-/// Forced while unpatching: the patch is gone, its module stays for good.
-pub(super) fn forced_unpatch(guest: &mut Guest) -> Result<()> {
-    guest.will_stay(FORCED.name);
-    guest.start_monitor(&[])?;
-    target::load()?;
-    FORCED.apply(seconds(30))?;
+    target::release()?;
+    target::wait_holders(0)?;
+    target::hold()?;
     guest.hold(&Hold::ONE)?;
     FORCED.disable()?;
     FORCED.expect_held()?;
@@ -73,6 +70,7 @@ pub(super) fn forced_unpatch(guest: &mut Guest) -> Result<()> {
             "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=forced}",
             1.0,
         )?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
         metrics.expect_absent("livepatch_patch_info")?;
         metrics.expect_sum("livepatch_transition_active", 0.0)
     })?;

@@ -1,13 +1,16 @@
 //! Transitions that nothing holds up.
 
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 
 use crate::{
     eventually::seconds,
+    exposition::Exposition,
     files,
     guest::Guest,
     helpers::Hold,
-    livepatch::{PATCH_A, PATCH_B, REPLACE, VMLINUX},
+    livepatch::{self, PATCH_A, PATCH_B, REPLACE, VMLINUX},
     modules, target,
 };
 
@@ -41,10 +44,7 @@ pub(super) fn clean_patch_and_unpatch(guest: &mut Guest) -> Result<()> {
             "livepatch_patch_functions{patch=lpm_vmlinux,object=vmlinux}",
             1.0,
         )?;
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_vmlinux,object=vmlinux}",
-            1.0,
-        )?;
+        expect_patched(metrics, "lpm_vmlinux", "vmlinux", 1.0)?;
         metrics.expect_sum("livepatch_transition_active", 0.0)?;
         metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
         metrics.expect_absent("livepatch_transition_start_timestamp_seconds")?;
@@ -119,25 +119,13 @@ pub(super) fn target_module_loaded_later(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     PATCH_A.apply(seconds(30))?;
     guest.metrics(seconds(10), |metrics| {
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_patch_a,object=vmlinux}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_patch_a,object=lpm_target}",
-            0.0,
-        )
+        expect_patched(metrics, "lpm_patch_a", "vmlinux", 1.0)?;
+        expect_patched(metrics, "lpm_patch_a", "lpm_target", 0.0)
     })?;
     target::load()?;
     guest.metrics(seconds(10), |metrics| {
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_patch_a,object=lpm_target}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_patch_a,object=lpm_late}",
-            0.0,
-        )
+        expect_patched(metrics, "lpm_patch_a", "lpm_target", 1.0)?;
+        expect_patched(metrics, "lpm_patch_a", "lpm_late", 0.0)
     })?;
     PATCH_A.remove(seconds(30))?;
 
@@ -150,10 +138,7 @@ pub(super) fn target_module_loaded_later(guest: &mut Guest) -> Result<()> {
             "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
             1.0,
         )?;
-        metrics.expect(
-            "livepatch_patch_object_patched{patch=lpm_patch_a,object=lpm_late}",
-            1.0,
-        )
+        expect_patched(metrics, "lpm_patch_a", "lpm_late", 1.0)
     })?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
@@ -165,4 +150,14 @@ pub(super) fn target_module_loaded_later(guest: &mut Guest) -> Result<()> {
         )
     })?;
     Ok(())
+}
+
+/// Whether an object is patched is in sysfs since 6.1, and so in the metrics.
+fn expect_patched(metrics: &Exposition, patch: &str, object: &str, expected: f64) -> Result<()> {
+    let series = format!("livepatch_patch_object_patched{{patch={patch},object={object}}}");
+    if Path::new(&livepatch::patched_file(patch, object)).exists() {
+        metrics.expect(&series, expected)
+    } else {
+        metrics.expect_absent(&series)
+    }
 }

@@ -1,5 +1,6 @@
 //! The scenarios, by theme.
 
+mod clock;
 mod degraded;
 mod endings;
 mod harmless;
@@ -35,7 +36,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     tools: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
     landing: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
     held: held_by_user_task, held_by_sleeping_kthread, held_by_running_kthread, held_by_stacked_patch, held_during_unpatch;
-    endings: reversed, forced_patch, forced_unpatch, cancelled, refused;
+    endings: reversed, forced, cancelled, refused;
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;

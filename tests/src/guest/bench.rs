@@ -4,15 +4,14 @@
 mod cost;
 mod latency;
 mod scan;
+mod start;
+mod transition;
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{eventually::seconds, guest::Guest, monitor};
-
-/// How long a program's CPU time is watched.
-const QUIET: Duration = seconds(20);
+use crate::{files, guest::Guest, monitor};
 
 type Measurement = fn(&mut Guest) -> Result<Table>;
 
@@ -21,6 +20,8 @@ const ALL: &[(&str, Measurement)] = &[
     ("latency", latency::measure),
     ("scan", scan::measure),
     ("cost", cost::measure),
+    ("start", start::measure),
+    ("transition", transition::measure),
 ];
 
 /// Makes all tables.
@@ -33,6 +34,7 @@ pub(crate) fn run(guest: &mut Guest) -> Result<()> {
         let table =
             result.with_context(|| format!("measuring {name}; the monitor's log ends:\n{log}"))?;
         guest.file(&format!("bench/{name}.txt"), &table.text())?;
+        guest.file(&format!("bench/{name}.json"), &table.json()?)?;
     }
     Ok(())
 }
@@ -59,6 +61,11 @@ impl Table {
             .push(cells.iter().map(ToString::to_string).collect());
     }
 
+    fn json(&self) -> Result<String> {
+        let table = serde_json::json!({ "title": self.title, "rows": self.rows });
+        serde_json::to_string_pretty(&table).context("a table as JSON")
+    }
+
     fn text(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -82,22 +89,29 @@ impl Table {
     }
 }
 
-/// What all threads of a process have used of the CPUs. (The metric
-/// process_cpu_seconds_total counts in whole seconds in some programs.)
+/// What a process has used of the CPUs, threads that have ended included, in
+/// steps of 10 ms.
 fn cpu_time(pid: u32) -> Result<Duration> {
-    let folder = format!("/proc/{pid}/task");
-    let mut sum = Duration::ZERO;
-    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        let path = task.context("a task")?.path().join("schedstat");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let nanoseconds = text.split_whitespace().next();
-        let nanoseconds = nanoseconds.and_then(|number| number.parse().ok());
-        sum += Duration::from_nanos(
-            nanoseconds.with_context(|| format!("{} holds `{text}`", path.display()))?,
-        );
+    let path = format!("/proc/{pid}/stat");
+    let text = files::read(&path)?;
+    // utime and stime, the 12th and 13th word behind the name.
+    let ticks = text.rsplit_once(')').and_then(|(_, rest)| {
+        let mut words = rest.split_whitespace().skip(11);
+        let user: u64 = words.next()?.parse().ok()?;
+        let system: u64 = words.next()?.parse().ok()?;
+        Some(user + system)
+    });
+    let ticks = ticks.with_context(|| format!("{path} holds `{text}`"))?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// `other / ours` as `12.3x`; a dash where ours is too small to divide by.
+fn ratio(other: f64, ours: f64) -> String {
+    if ours > 0.0 {
+        format!("{:.1}x", other / ours)
+    } else {
+        "-".to_owned()
     }
-    Ok(sum)
 }
 
 /// The middle one, and the greatest.

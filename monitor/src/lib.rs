@@ -2,6 +2,7 @@
 //! task, in which function, why), or has crashed the machine.
 
 pub mod cli;
+pub mod crash;
 pub mod exporter;
 pub mod kernel;
 pub mod livepatch;

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod blockers;
+mod crashes;
 mod serve;
 mod status;
 mod transition;
@@ -15,8 +16,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// Says within a second whether a kernel livepatch is landing, is stuck, or has
-/// crashed the machine.
+/// Says within a second whether a kernel livepatch is landing or is stuck, and
+/// after a crash whether one had a hand in it.
 #[derive(Debug, Parser)]
 #[command(name = "livepatch-monitor", version = VERSION, about, max_term_width = 100)]
 pub struct Cli {
@@ -117,6 +118,9 @@ enum Command {
     Status(status::Status),
     /// Name every task that holds the running transition up, with its stack
     Blockers(blockers::Blockers),
+    /// Say what crashed a machine, and whether a livepatch had a hand in it
+    #[command(subcommand)]
+    Crashes(crashes::Crashes),
 }
 
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(&cli),
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
+        Command::Crashes(command) => command.run(),
     };
     match result {
         Ok(code) => code,
@@ -162,6 +167,10 @@ fn start_log(log: &Log) {
         Format::Text => builder.init(),
         Format::Json => builder.json().flatten_event(true).init(),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
 }
 
 /// `1h 2m 3s`, to the second.

@@ -23,7 +23,7 @@ pub(super) struct Serve {
     telemetry_path: String,
     /// Age from which a transition's pending tasks count as stuck; the kernel
     /// itself sends its first signals at 15s
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration, help_heading = "Transitions")]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = super::duration, help_heading = "Transitions")]
     stuck_after: Duration,
 }
 
@@ -34,10 +34,6 @@ fn telemetry_path(text: &str) -> Result<String, String> {
         return Err("must be a path such as /metrics, other than / and /-/healthy".into());
     }
     Ok(text.to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
 }
 
 impl Serve {

@@ -1,0 +1,245 @@
+//! Files that a crash leaves behind, here or copied from another host: console
+//! logs, kdump's dmesg, pstore directories.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use crate::crash::pstore::{self, Name, Part};
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes read of a file, from its end: a crash is the last thing in a log.
+const MAX_FILE: u64 = 64 << 20;
+/// Bytes of one part; pstore's are 10240 before decompression.
+const MAX_PART: usize = 1 << 20;
+/// Bytes of all parts together, which are joined in memory.
+const MAX_PARTS: usize = 256 << 20;
+/// Entries looked at in a directory and those below.
+const MAX_ENTRIES: usize = 16384;
+/// Directories below the one given: /var/crash/DATE, /var/lib/systemd/pstore/ID/N.
+const MAX_DEPTH: u32 = 3;
+/// Bytes by which text is told from other things.
+const SAMPLE: usize = 64 << 10;
+
+/// A file that could not be used, or not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// It could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is no text.
+    #[error("{} is {what}, not a kernel log; {remedy}", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Only its end was read.
+    #[error("{} is longer than {MAX_FILE} bytes; only its end was read", path.display())]
+    Long {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory that was not read whole.
+    #[error("{} holds too much ({what}); give the files by name", path.display())]
+    TooMuch {
+        /// The directory.
+        path: PathBuf,
+        /// More of what.
+        what: &'static str,
+    },
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub enum Found {
+    /// A kernel log.
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Its text.
+        text: Vec<u8>,
+    },
+    /// A part of a dump in pstore.
+    Part(Part),
+}
+
+/// Reads a file, or all regular files of a directory and those below, in the order
+/// of their names, one at a time. What cannot be used is named; the others are read
+/// all the same. Links inside a directory are not followed.
+pub fn read(path: &Path, visit: &mut dyn FnMut(Found)) -> Vec<DumpError> {
+    let mut reader = Reader {
+        visit,
+        errors: Vec::new(),
+        entries: 0,
+        part_bytes: 0,
+    };
+    reader.path(path, 0);
+    reader.errors
+}
+
+struct Reader<'a> {
+    visit: &'a mut dyn FnMut(Found),
+    errors: Vec<DumpError>,
+    entries: usize,
+    part_bytes: usize,
+}
+
+impl Reader<'_> {
+    fn path(&mut self, path: &Path, depth: u32) {
+        let result = fs::metadata(path).and_then(|metadata| match metadata.is_dir() {
+            true => self.directory(path, depth).map(|()| None),
+            false => Ok(Some(metadata)),
+        });
+        match result {
+            Ok(None) => {}
+            Ok(Some(_)) => self.file(path),
+            Err(source) => self.errors.push(DumpError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn directory(&mut self, path: &Path, depth: u32) -> io::Result<()> {
+        let too_much = |what| DumpError::TooMuch {
+            path: path.to_owned(),
+            what,
+        };
+        if depth > MAX_DEPTH {
+            self.errors.push(too_much("directories in directories"));
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if self.entries == MAX_ENTRIES {
+                self.errors.push(too_much("entries"));
+                break;
+            }
+            self.entries += 1;
+            // A pipe would block, a link could lead anywhere.
+            if kind.is_file() || kind.is_dir() {
+                found.push(entry.path());
+            }
+        }
+        found.sort();
+        for path in found {
+            self.path(&path, depth + 1);
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) {
+        match self.content(path) {
+            Ok(Some(found)) => (self.visit)(found),
+            Ok(None) => {}
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn content(&mut self, path: &Path) -> Result<Option<Found>, DumpError> {
+        let file_name = path.file_name().map(|name| name.to_string_lossy());
+        let name = file_name.as_deref().and_then(Name::parse);
+        if name.as_ref().is_some_and(|name| name.compressed) {
+            return Err(DumpError::NotText {
+                path: path.to_owned(),
+                what: "a record that the kernel could not decompress",
+                remedy: "it is lost unless another part or dump has the text",
+            });
+        }
+        let read = |source| DumpError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let (text, whole) = tail(path).map_err(read)?;
+        if let Some((what, remedy)) = not_text(&text) {
+            let path = path.to_owned();
+            return Err(DumpError::NotText { path, what, remedy });
+        }
+        if !whole {
+            self.errors.push(DumpError::Long {
+                path: path.to_owned(),
+            });
+        }
+        let mut parts = pstore::split(&text, name.as_ref(), &path.to_string_lossy());
+        match parts.len() {
+            0 => {}
+            1 if text.len() <= MAX_PART => {
+                self.part_bytes += text.len();
+                if self.part_bytes > MAX_PARTS {
+                    return Err(DumpError::TooMuch {
+                        path: path.to_owned(),
+                        what: "bytes in parts of pstore",
+                    });
+                }
+                return Ok(parts.pop().map(Found::Part));
+            }
+            // Files that somebody put together: their order is not to be relied on.
+            _ => {
+                let dumps = pstore::join(parts);
+                let text = dumps.into_iter().flat_map(|dump| dump.text).collect();
+                let path = path.to_owned();
+                return Ok(Some(Found::Log { path, text }));
+            }
+        }
+        let path = path.to_owned();
+        Ok(Some(Found::Log { path, text }))
+    }
+}
+
+/// The last [`MAX_FILE`] bytes, and whether that is all.
+fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let long = length > MAX_FILE;
+    if long {
+        file.seek(SeekFrom::Start(length - MAX_FILE))?;
+    }
+    let mut text = Vec::new();
+    // A pipe has no length, and a log may grow while it is read.
+    let read = file.by_ref().take(MAX_FILE).read_to_end(&mut text)?;
+    let more = u64::try_from(read).is_ok_and(|read| read == MAX_FILE) && {
+        let mut byte = [0];
+        file.read(&mut byte)? > 0
+    };
+    Ok((text, !long && !more))
+}
+
+/// What bytes are that are no text, and what to do about it.
+fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    const UNPACK: &str = "unpack it first";
+    const DMESG: &str = "give the dmesg beside it, or what makedumpfile --dump-dmesg makes of it";
+    for (magic, what, remedy) in [
+        (&b"\x7fELF"[..], "a memory image", DMESG),
+        (b"KDUMP   ", "a memory image", DMESG),
+        (b"makedumpfile", "a memory image", DMESG),
+        (b"\x1f\x8b", "compressed", UNPACK),
+        (b"\xfd7zXZ\0", "compressed", UNPACK),
+        (b"\x28\xb5\x2f\xfd", "compressed", UNPACK),
+        (b"BZh", "compressed", UNPACK),
+    ] {
+        if bytes.starts_with(magic) {
+            return Some((what, remedy));
+        }
+    }
+    let sample = bytes.get(..SAMPLE).unwrap_or(bytes);
+    // A serial line drops or invents bytes now and then.
+    let strange = |byte: &&u8| **byte < 0x20 && !b"\t\n\r\x08\x1b".contains(byte);
+    let strange = sample.iter().filter(strange).count();
+    (strange > sample.len() / 10)
+        .then_some(("binary", "give a console log, dmesg or a pstore directory"))
+}

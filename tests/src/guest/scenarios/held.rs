@@ -169,13 +169,13 @@ pub(super) fn held_by_running_kthread(guest: &mut Guest) -> Result<()> {
     target::load()?;
     target::spin(true)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(30), |metrics| {
+    guest.metrics(seconds(60), |metrics| {
         metrics.expect(
             "livepatch_stuck_tasks{patch=lpm_patch_a,reason=running}",
             1.0,
         )
     })?;
-    eventually(seconds(20), || {
+    eventually(seconds(60), || {
         let blockers = monitor::blockers()?;
         let task = with_comm(&blockers, target::SPINNER)?;
         ensure!(

@@ -176,6 +176,9 @@ impl Machine<'_> {
     fn append(&self) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
+            // A busy host delays the guest's clock watchdog, which would then
+            // take the slow HPET for the better clock.
+            "tsc=reliable".to_owned(),
             "panic=1".to_owned(),
             format!("{}={}", command_line::MODE, self.mode),
             format!("{}={}", command_line::RUN, self.run),
@@ -288,7 +291,7 @@ mod tests {
         };
         assert_eq!(
             machine.append(),
-            "console=ttyS0 panic=1 lpm.mode=test lpm.run=all quiet"
+            "console=ttyS0 tsc=reliable panic=1 lpm.mode=test lpm.run=all quiet"
         );
     }
 }

@@ -191,7 +191,15 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
         Match::Function(func) => Blocker {
             object: Some(func.object.clone()),
             function: Some(func.function.clone()),
-            ..blocker(Reason::Sleeping, sleeping(scan, func, task))
+            // Ready to run is running, wherever it was when it lost its CPU.
+            ..blocker(
+                if task.state == TaskState::Running {
+                    Reason::Running
+                } else {
+                    Reason::Sleeping
+                },
+                sleeping(scan, func, task),
+            )
         },
         Match::Module(module) => {
             let fate = match scan.direction {

@@ -55,7 +55,7 @@ fn be_init() -> Result<()> {
     host.send(&Message::Booted {
         release: release.trim().to_owned(),
     })?;
-    let result = run(host.clone());
+    let result = runner::caught(|| run(host.clone()));
     if let Err(error) = &result {
         host.send(&Message::ScenarioFailed {
             scenario: "the machine".to_owned(),

@@ -87,7 +87,7 @@ fn fail(guest: &Guest, scenario: &str, reason: &str) -> Result<()> {
 }
 
 /// A panic is a failure like any other: PID 1 must not die of it.
-fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Err(anyhow!("panicked: {}", panic_text(payload.as_ref()))))
 }

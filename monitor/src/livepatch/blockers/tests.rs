@@ -101,13 +101,19 @@ fn asleep_in_a_patched_function() {
         ..task([in_hold()])
     };
     assert!(one(&scan([deep])).detail.ends_with("; no signal wakes it"));
-    // Ready to run, but not running: the kernel looks at its stack all the same.
+    // Ready to run is running; where it was is told all the same.
     let ready = PendingTask {
         state: TaskState::Running,
         ..task([in_hold()])
     };
     let blocker = one(&scan([ready]));
-    assert_eq!(blocker.reason, Reason::Sleeping);
+    assert_eq!(blocker.reason, Reason::Running);
+    assert_eq!(blocker.function.as_deref(), Some("lpm_hold"));
+    assert!(
+        Counts::of(std::slice::from_ref(&blocker))
+            .functions()
+            .is_empty()
+    );
     assert!(
         blocker.detail.starts_with("waiting for a CPU in lpm_hold"),
         "{}",
@@ -256,7 +262,7 @@ fn on_a_cpu_the_stack_is_not_asked() {
         stack: vec![in_hold()],
         ..idle
     };
-    assert_eq!(one(&scan([held])).reason, Reason::Sleeping);
+    assert_eq!(one(&scan([held])).reason, Reason::Running);
 }
 
 #[test]

@@ -52,13 +52,16 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     let pid = guest.monitor()?.pid();
     let ours = |what: &str| cost(what, monitor::ADDRESS, pid);
     table.row(&ours("monitor, nothing runs")?);
+    guest.note("cost with nothing running is measured")?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
     table.row(&ours("monitor, transition stuck")?);
+    guest.note("cost of a stuck transition is measured")?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(90))?;
     table.row(&ours("monitor, one patch loaded")?);
+    guest.note("cost with a patch loaded is measured")?;
     guest.stop_monitor()?;
     if Path::new(PEER).exists() {
         let mut peer = start_peer()?;

@@ -3,6 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{fentry, kprobe, map, raw_tracepoint},
     maps::{PerCpuArray, RingBuf},
@@ -45,6 +46,7 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
         return;
     };
     let event: *mut Event = entry.as_mut_ptr();
+    let attempt = variable::<u32>(&kernel::KLP_SIGNALS_CNT).unwrap_or(u32::MAX);
     // SAFETY: `event` points to `size_of::<Event>()` reserved bytes, aligned to 8
     // (ring buffer records are); every field is written before `submit`.
     unsafe {
@@ -53,7 +55,7 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
         (*event).target_state = target_state
             .or_else(|| variable::<i32>(&kernel::KLP_TARGET_STATE))
             .unwrap_or(-1);
-        (*event).attempt = variable::<u32>(&kernel::KLP_SIGNALS_CNT).unwrap_or(u32::MAX);
+        (*event).attempt = attempt;
         (*event).pid = bpf_get_current_pid_tgid() as u32;
         (*event).replace =
             member::<u8>(subject.patch, &kernel::KLP_PATCH_REPLACE).map_or(u32::MAX, u32::from);
@@ -80,7 +82,32 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
             );
         }
     }
-    entry.submit(0);
+    entry.submit(wakeup(kind, attempt));
+}
+
+/// Whether user space is woken for this event. A monitor that wakes up at the
+/// start of a transition is a task on a CPU that has not switched: the kernel's
+/// first attempt would fail for it, and the next comes a second later. So nothing
+/// before the end of the first attempt wakes it. That attempt switches it asleep;
+/// from then on it is in nobody's way.
+#[inline(always)]
+fn wakeup(kind: EventKind, attempt: u32) -> u64 {
+    let early = match kind {
+        EventKind::EnablePatch
+        | EventKind::InitTransition
+        | EventKind::ReverseTransition
+        | EventKind::PatchObject
+        | EventKind::UnpatchObject
+        | EventKind::ModuleComing => true,
+        EventKind::TryCompleteTransition => attempt == 0,
+        _ => false,
+    };
+    // By itself the ring buffer wakes only a reader that has read all before.
+    u64::from(if early {
+        BPF_RB_NO_WAKEUP
+    } else {
+        BPF_RB_FORCE_WAKEUP
+    })
 }
 
 /// The patch in transition.

@@ -7,4 +7,5 @@ pub mod exporter;
 pub mod kernel;
 pub mod livepatch;
 pub mod metrics;
+pub mod recorder;
 pub mod state;

@@ -17,14 +17,14 @@ pub use record::{
     CrashRecord, Evidence, EvidenceKind, Frame, Function, Implicated, Last, Lesser, Marker, Module,
     Patch, Precision, Running, When, merge,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How long after the end of a transition a crash counts as in its wake, unless
 /// told otherwise.
 pub const SOAK: Duration = Duration::from_secs(30 * 60);
 
 /// Something that the kernel says when it is unwell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
     /// `BUG: Bad page state`, `Bad page map`.
@@ -84,7 +84,7 @@ impl Signal {
 /// cause is the kind, since it says more: an oops with `panic_on_oops` is an oops,
 /// `softlockup: hung tasks` a soft lockup. A panic of its own (sysrq-c), or over a
 /// warning, an RCU stall or a bad page, is a panic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// See [`Signal::Panic`].
@@ -131,7 +131,7 @@ impl Kind {
 }
 
 /// Where in a patch's life a crash falls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// A livepatch module is being loaded and its enabling has not returned.

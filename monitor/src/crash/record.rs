@@ -4,13 +4,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Kind, Phase, Signal};
 use crate::livepatch::Direction;
 
 /// How exactly [`When::unix_seconds`] is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// Not at all.
@@ -25,7 +25,7 @@ pub enum Precision {
 }
 
 /// When a line was written.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct When {
     /// Seconds on the log's own clock, which starts with the boot.
     pub uptime_seconds: Option<f64>,
@@ -36,7 +36,7 @@ pub struct When {
 }
 
 /// A place in the kernel's code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
     /// Its name.
     pub name: String,
@@ -62,7 +62,7 @@ impl fmt::Display for Function {
 }
 
 /// One line of a call trace, innermost first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// Where.
     #[serde(flatten)]
@@ -72,7 +72,7 @@ pub struct Frame {
 }
 
 /// What the module list says of a module's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Marker {
     /// It is in use.
@@ -84,7 +84,7 @@ pub enum Marker {
 }
 
 /// An entry of `Modules linked in:`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
     /// Its name.
     pub name: String,
@@ -95,7 +95,7 @@ pub struct Module {
 }
 
 /// A livepatch that the log knows of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patch {
     /// Its name, which is its module's.
     pub name: String,
@@ -108,7 +108,7 @@ pub struct Patch {
 }
 
 /// A transition that had not ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Running {
     /// The patch.
     pub patch: String,
@@ -119,7 +119,7 @@ pub struct Running {
 }
 
 /// The last transition that had ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     /// The patch.
     pub patch: String,
@@ -130,7 +130,7 @@ pub struct Last {
 }
 
 /// Whether a livepatch had a hand in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implicated {
     /// There is evidence: see it.
@@ -155,7 +155,7 @@ impl Implicated {
 }
 
 /// Evidence against a livepatch, strongest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvidenceKind {
     /// The faulting instruction lies in a livepatch module.
@@ -185,7 +185,7 @@ impl EvidenceKind {
 }
 
 /// One reason to suspect a livepatch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Of what kind.
     pub kind: EvidenceKind,
@@ -196,7 +196,7 @@ pub struct Evidence {
 }
 
 /// A signal that was no crash by itself.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lesser {
     /// What.
     pub signal: Signal,
@@ -207,7 +207,7 @@ pub struct Lesser {
 }
 
 /// One crash, out of however many lines and dumps.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrashRecord {
     /// What it is called.
     pub kind: Kind,

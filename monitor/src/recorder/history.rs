@@ -1,0 +1,208 @@
+//! What the notes of a boot come to: pure, one fold for the running boot and for one
+//! that has ended.
+
+use std::time::Duration;
+
+use super::note::{LoadedPatch, Note, Noted};
+use crate::{
+    crash::{Last, Phase, Running, Signal},
+    livepatch::{Direction, Outcome, transition::BootTime},
+};
+
+/// Signals kept, the latest.
+const MAX_SIGNALS: usize = 64;
+/// A load of which nothing more is heard counts as over after this: no module's init
+/// takes that long.
+const LOADING: Duration = Duration::from_secs(300);
+
+/// A crash signal that was noted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalSeen {
+    /// When.
+    pub time: BootTime,
+    /// When, in seconds since 1970.
+    pub unix_seconds: Option<f64>,
+    /// What.
+    pub signal: Signal,
+    /// In the kernel's words.
+    pub headline: String,
+    /// In which phase.
+    pub phase: Phase,
+}
+
+/// A transition that ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedTransition {
+    /// When.
+    pub time: BootTime,
+    /// The patch, where known.
+    pub patch: Option<String>,
+    /// Where to, where known.
+    pub direction: Option<Direction>,
+    /// How; none where that was not seen.
+    pub outcome: Option<Outcome>,
+}
+
+/// A transition that runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningTransition {
+    /// The patch, where known.
+    pub patch: Option<String>,
+    /// Where to.
+    pub direction: Direction,
+    /// Since when, where known.
+    pub start: Option<BootTime>,
+}
+
+/// A boot as its notes tell it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// The boot's id, once its first note is read.
+    pub boot_id: Option<String>,
+    /// The kernel's release.
+    pub release: Option<String>,
+    /// When the boot's first note was written, in seconds since 1970.
+    pub began_unix_seconds: Option<f64>,
+    /// The last note.
+    pub last_time: BootTime,
+    /// The last note, in seconds since 1970.
+    pub last_unix_seconds: Option<f64>,
+    /// Livepatch modules being loaded, and since when.
+    pub loads: Vec<(String, BootTime)>,
+    /// The transition that runs.
+    pub transition: Option<RunningTransition>,
+    /// The one that ended last.
+    pub ended: Option<EndedTransition>,
+    /// What is loaded; none if that was never noted.
+    pub patches: Option<Vec<LoadedPatch>>,
+    /// Crash signals; of more than 64 the latest.
+    pub signals: Vec<SignalSeen>,
+    /// Something else was noted after the last signal: the machine lived on.
+    pub lived_on: bool,
+    /// The monitor was stopped in order, and none has begun since.
+    pub stopped: bool,
+}
+
+impl History {
+    /// Takes a note in. `soak` is how long after a transition a signal counts as in
+    /// its wake.
+    pub fn take(&mut self, noted: &Noted, soak: Duration) {
+        let time = noted.time;
+        self.last_time = self.last_time.max(time);
+        if noted.unix_seconds.is_some() {
+            self.last_unix_seconds = noted.unix_seconds;
+        }
+        self.stopped = matches!(noted.note, Note::Stopped);
+        if !matches!(noted.note, Note::Signal { .. }) {
+            self.lived_on = true;
+        }
+        match &noted.note {
+            Note::Boot { boot_id, release } => {
+                self.boot_id = Some(boot_id.clone());
+                self.release = Some(release.clone());
+                self.began_unix_seconds = noted.unix_seconds;
+            }
+            Note::Watching | Note::Stopped => {}
+            Note::Patches { patches } => self.patches = Some(patches.clone()),
+            Note::Load { patch } => {
+                self.loads.retain(|(name, _)| name != patch);
+                self.loads.push((patch.clone(), time));
+            }
+            Note::Loaded { patch } => self.loads.retain(|(name, _)| name != patch),
+            Note::Transition {
+                patch,
+                direction,
+                start,
+            } => {
+                self.transition = Some(RunningTransition {
+                    patch: patch.clone(),
+                    direction: *direction,
+                    start: *start,
+                });
+            }
+            Note::Ended {
+                patch,
+                direction,
+                outcome,
+            } => {
+                self.transition = None;
+                self.ended = Some(EndedTransition {
+                    time,
+                    patch: patch.clone(),
+                    direction: *direction,
+                    outcome: *outcome,
+                });
+            }
+            Note::Signal { signal, headline } => {
+                let phase = self.phase(time, soak);
+                if self.signals.len() == MAX_SIGNALS {
+                    self.signals.remove(0);
+                }
+                self.signals.push(SignalSeen {
+                    time,
+                    unix_seconds: noted.unix_seconds,
+                    signal: *signal,
+                    headline: headline.clone(),
+                    phase,
+                });
+                self.lived_on = false;
+            }
+        }
+    }
+
+    /// Where in a patch's life a moment falls.
+    #[must_use]
+    pub fn phase(&self, now: BootTime, soak: Duration) -> Phase {
+        if self.loading(now).is_some() {
+            return Phase::Load;
+        }
+        if self.transition.is_some() {
+            return Phase::Transition;
+        }
+        let ended = self.ended.as_ref();
+        if ended.is_some_and(|ended| now.since(ended.time).is_none_or(|ago| ago <= soak)) {
+            return Phase::Soak;
+        }
+        let Some(patches) = &self.patches else {
+            return Phase::Unknown;
+        };
+        if patches.iter().any(|patch| patch.enabled == Some(true)) {
+            Phase::Patched
+        } else if patches.iter().any(|patch| patch.enabled.is_none()) {
+            Phase::Unknown
+        } else {
+            Phase::Unpatched
+        }
+    }
+
+    /// The livepatch whose module is being loaded.
+    #[must_use]
+    pub fn loading(&self, now: BootTime) -> Option<&str> {
+        let fresh = |since: BootTime| now.since(since).is_none_or(|age| age <= LOADING);
+        let (name, _) = self.loads.iter().rev().find(|(_, since)| fresh(*since))?;
+        Some(name)
+    }
+
+    /// The transition that runs, as a crash record has it.
+    #[must_use]
+    pub fn running(&self, now: BootTime) -> Option<Running> {
+        let transition = self.transition.as_ref()?;
+        let age = transition.start.and_then(|start| now.since(start));
+        Some(Running {
+            patch: transition.patch.clone()?,
+            direction: transition.direction,
+            running_for_seconds: age.map(|age| age.as_secs_f64()),
+        })
+    }
+
+    /// The transition that ended last, as a crash record has it.
+    #[must_use]
+    pub fn last(&self, now: BootTime) -> Option<Last> {
+        let ended = self.ended.as_ref()?;
+        Some(Last {
+            patch: ended.patch.clone()?,
+            direction: ended.direction?,
+            ended_before_seconds: now.since(ended.time).map(|ago| ago.as_secs_f64()),
+        })
+    }
+}

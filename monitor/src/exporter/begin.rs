@@ -80,7 +80,7 @@ impl Exporter {
             boot_id: procfs::boot_id(&options.procfs).ok(),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),
-            start_unix_seconds: Mutex::new(None),
+            start: Mutex::new(None),
             durations: Durations::new()?,
             status,
             degradations,
@@ -101,8 +101,10 @@ impl Exporter {
         if let Some(boot_id) = &self.boot_id {
             match state::load(&self.options.state_dir, boot_id) {
                 Ok(Some(saved)) => {
-                    lock(&self.watch).transitions = Transitions::restore(saved.transitions);
-                    *lock(&self.start_unix_seconds) = saved.start_unix_seconds;
+                    let transitions = Transitions::restore(saved.transitions);
+                    let start = transitions.active().and_then(|active| active.start);
+                    *lock(&self.start) = start.map(|start| (start, saved.start_unix_seconds));
+                    lock(&self.watch).transitions = transitions;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -140,12 +142,12 @@ impl Exporter {
             Ok(Some(since_boot)) => {
                 // The log's clock stands still in suspend.
                 let time = BootTime::from_duration(since_boot + clock::suspended());
-                lock(&self.watch).transitions.started_at(&patch, time);
-                *lock(&self.start_unix_seconds) = clock::unix_seconds(time);
-                info!(
-                    patch,
-                    "start of the running transition taken from the kernel log"
-                );
+                if lock(&self.watch).transitions.started_at(&patch, time) {
+                    info!(
+                        patch,
+                        "start of the running transition taken from the kernel log"
+                    );
+                }
             }
             Ok(None) => info!(
                 patch,
@@ -160,7 +162,7 @@ impl Exporter {
             return;
         };
         let transitions = lock(&self.watch).transitions.save();
-        let saved = state::Saved::new(boot_id, *lock(&self.start_unix_seconds), transitions);
+        let saved = state::Saved::new(boot_id, self.start_unix_seconds(), transitions);
         if let Err(error) = state::store(&self.options.state_dir, &saved) {
             warn!("{error}");
         }

@@ -32,7 +32,10 @@ use crate::{
         sysfs,
         tasks::TaskScanner,
     },
-    livepatch::{patch::PatchSet, transition::Effect},
+    livepatch::{
+        patch::PatchSet,
+        transition::{BootTime, Effect},
+    },
     metrics::{self, CollectorRun, Durations, TransitionView, View},
 };
 
@@ -70,7 +73,9 @@ pub struct Exporter {
     boot_id: Option<String>,
     scanner: Mutex<TaskScanner>,
     watch: Mutex<Watch>,
-    start_unix_seconds: Mutex<Option<f64>>,
+    /// The running transition's start on both clocks: dated once, so that a wall
+    /// clock that is set later does not move it.
+    start: Mutex<Option<(BootTime, Option<f64>)>>,
     durations: Durations,
     status: Vec<ProbeStatus>,
     /// What this host does not let the monitor do.
@@ -201,19 +206,7 @@ impl Exporter {
         for effect in effects {
             report::log(effect);
             match effect {
-                Effect::Started { start, .. } => {
-                    *lock(&self.start_unix_seconds) = start.and_then(clock::unix_seconds);
-                    if start.is_none() {
-                        self.start_from_kernel_log();
-                    }
-                }
-                Effect::Reversed { .. } => {
-                    let start = lock(&self.watch)
-                        .transitions
-                        .active()
-                        .and_then(|active| active.start);
-                    *lock(&self.start_unix_seconds) = start.and_then(clock::unix_seconds);
-                }
+                Effect::Started { start: None, .. } => self.start_from_kernel_log(),
                 Effect::Ended {
                     direction,
                     outcome,
@@ -225,9 +218,25 @@ impl Exporter {
                 _ => {}
             }
         }
+        self.date_start();
         if !effects.is_empty() {
             self.save();
         }
+    }
+
+    /// Dates the running transition's start if it is another than before.
+    fn date_start(&self) {
+        let watch = lock(&self.watch);
+        let start = watch.transitions.active().and_then(|active| active.start);
+        let mut dated = lock(&self.start);
+        if dated.map(|(start, _)| start) != start {
+            *dated = start.map(|start| (start, clock::unix_seconds(start)));
+        }
+    }
+
+    /// When the running transition began, in seconds since 1970.
+    fn start_unix_seconds(&self) -> Option<f64> {
+        lock(&self.start).and_then(|(_, unix_seconds)| unix_seconds)
     }
 
     /// Reads sysfs and tells the state machine.
@@ -340,7 +349,7 @@ impl Exporter {
         let transition = watch.transitions.active().map(|active| TransitionView {
             patch: active.patch.clone(),
             direction: active.direction,
-            start_unix_seconds: *lock(&self.start_unix_seconds),
+            start_unix_seconds: self.start_unix_seconds(),
             stuck,
             pending: watch.counts(clock::boot_time()).cloned(),
         });

@@ -57,13 +57,29 @@ pub enum EventKind {
     ModuleComing = 10,
     /// `klp_module_going`, only while a patch is loaded.
     ModuleGoing = 11,
-    /// tracepoint `module_free`: a module, perhaps a patch's, is gone.
+    /// tracepoint `module_free`: a livepatch's module is gone.
     ModuleFree = 12,
+    /// tracepoint `module_load`: a livepatch's module is loaded, its init has not run.
+    ModuleLoad = 13,
+    /// tracepoint `printk:console`: a line that may begin a crash report.
+    Printk = 14,
+    /// `oops_enter`: a fault in kernel code.
+    OopsEnter = 15,
+    /// `panic`, `vpanic` since 6.17: the kernel gives up.
+    Panic = 16,
+    /// `__warn`: a WARN.
+    Warn = 17,
+    /// `add_taint` with a flag that is a crash signal.
+    AddTaint = 18,
+    /// tracepoint `rcu_stall_warning`.
+    RcuStall = 19,
+    /// tracepoint `sched_process_hang`: a task is blocked for too long.
+    HungTask = 20,
 }
 
 impl EventKind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 21] = [
         Self::EnablePatch,
         Self::InitTransition,
         Self::TryCompleteTransition,
@@ -77,6 +93,14 @@ impl EventKind {
         Self::ModuleComing,
         Self::ModuleGoing,
         Self::ModuleFree,
+        Self::ModuleLoad,
+        Self::Printk,
+        Self::OopsEnter,
+        Self::Panic,
+        Self::Warn,
+        Self::AddTaint,
+        Self::RcuStall,
+        Self::HungTask,
     ];
 
     /// The label value used in metrics and logs: the kernel's own function name.
@@ -96,7 +120,30 @@ impl EventKind {
             Self::ModuleComing => "klp_module_coming",
             Self::ModuleGoing => "klp_module_going",
             Self::ModuleFree => "module_free",
+            Self::ModuleLoad => "module_load",
+            Self::Printk => "printk_console",
+            Self::OopsEnter => "oops_enter",
+            Self::Panic => "panic",
+            Self::Warn => "__warn",
+            Self::AddTaint => "add_taint",
+            Self::RcuStall => "rcu_stall_warning",
+            Self::HungTask => "sched_process_hang",
         }
+    }
+
+    /// Whether a record of this kind is a [`CrashEvent`].
+    #[must_use]
+    pub const fn is_crash(self) -> bool {
+        matches!(
+            self,
+            Self::Printk
+                | Self::OopsEnter
+                | Self::Panic
+                | Self::Warn
+                | Self::AddTaint
+                | Self::RcuStall
+                | Self::HungTask
+        )
     }
 
     /// The kind of this number, if there is one.
@@ -106,7 +153,28 @@ impl EventKind {
     }
 }
 
-/// One record of the ring buffer.
+/// Longest line kept of a [`CrashEvent`]; the whole report is in the kernel's log.
+pub const CRASH_TEXT_LEN: usize = 200;
+
+/// `TAINT_MACHINE_CHECK`, `TAINT_BAD_PAGE`, `TAINT_DIE`, `TAINT_WARN`,
+/// `TAINT_SOFTLOCKUP` (include/linux/panic.h, 5.10 to 7.2).
+pub const CRASH_TAINTS: [u32; 5] = [4, 5, 7, 9, 14];
+
+/// One record of the ring buffer, of a kind that is a crash signal.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CrashEvent {
+    /// `CLOCK_BOOTTIME` in nanoseconds (`bpf_ktime_get_boot_ns`).
+    pub time_ns: u64,
+    /// An [`EventKind`].
+    pub kind: u32,
+    /// The flag of [`EventKind::AddTaint`]; otherwise 0.
+    pub flag: u32,
+    /// The kernel's line, NUL-terminated, cut to fit; empty where there is none.
+    pub text: [u8; CRASH_TEXT_LEN],
+}
+
+/// One record of the ring buffer, of a kind that is a step of a patch's life.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Event {
@@ -231,6 +299,8 @@ mod tests {
         assert_eq!(size_of::<Event>(), 8 + 6 * 4 + 2 * MODULE_NAME_LEN);
         assert_eq!(offset_of!(Event, patch), 32);
         assert_eq!(offset_of!(Event, object), 88);
+        assert_eq!(size_of::<CrashEvent>(), 8 + 2 * 4 + CRASH_TEXT_LEN);
+        assert_eq!(offset_of!(CrashEvent, kind), offset_of!(Event, kind));
         assert_eq!(size_of::<RecordHeader>(), 8);
         assert_eq!(size_of::<ScanStart>(), 8 + 4 * 4 + MODULE_NAME_LEN);
         assert_eq!(

@@ -17,7 +17,7 @@ use crate::kernel::{self, member, read_module_name, read_patch_name, read_string
 /// A transition makes about one event a second: 64 KiB hold six minutes of a
 /// user space that does not read.
 #[map]
-static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
 /// Events that found the ring buffer full, by [`EventKind`].
 #[map]
@@ -36,13 +36,19 @@ struct Subject {
     patch_module: u64,
 }
 
+/// Counts an event that found the ring buffer full.
+#[inline(always)]
+pub(crate) fn count_lost(kind: EventKind) {
+    if let Some(count) = LOST.get_ptr_mut(kind as u32) {
+        // SAFETY: a slot of this CPU's own copy; programs do not migrate.
+        unsafe { *count += 1 };
+    }
+}
+
 #[inline(always)]
 fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, subject: Subject) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
-        if let Some(count) = LOST.get_ptr_mut(kind as u32) {
-            // SAFETY: a slot of this CPU's own copy; programs do not migrate.
-            unsafe { *count += 1 };
-        }
+        count_lost(kind);
         return;
     };
     let event: *mut Event = entry.as_mut_ptr();
@@ -229,15 +235,43 @@ probe!(fentry_module_going, kprobe_module_going, |ctx, module = 0| {
 
 #[raw_tracepoint(tracepoint = "module_free")]
 fn tracepoint_module_free(ctx: RawTracePointContext) -> i32 {
-    let patch_module: u64 = ctx.arg(0);
-    emit(
-        &ctx,
-        EventKind::ModuleFree,
-        Some(-1),
-        Subject {
-            patch_module,
-            ..Subject::default()
-        },
-    );
+    let module: u64 = ctx.arg(0);
+    // Where it cannot be told, user space finds out by the name.
+    if is_livepatch(module) != Some(false) {
+        emit_module(&ctx, EventKind::ModuleFree, module);
+    }
     0
 }
+
+/// Comes before the module's init runs (`load_module`, kernel/module/main.c; 5.10 to
+/// 7.2): what a livepatch whose init kills the machine leaves behind.
+#[raw_tracepoint(tracepoint = "module_load")]
+fn tracepoint_module_load(ctx: RawTracePointContext) -> i32 {
+    let module: u64 = ctx.arg(0);
+    if is_livepatch(module) == Some(true) {
+        emit_module(&ctx, EventKind::ModuleLoad, module);
+    }
+    0
+}
+
+#[inline(always)]
+fn emit_module<C: EbpfContext>(ctx: &C, kind: EventKind, patch_module: u64) {
+    let subject = Subject {
+        patch_module,
+        ..Subject::default()
+    };
+    emit(ctx, kind, Some(-1), subject);
+}
+
+/// Whether the module is a livepatch, also one of the out-of-tree kpatch core, which
+/// are known by their names only; `None` where that cannot be told.
+#[inline(always)]
+fn is_livepatch(module: u64) -> Option<bool> {
+    let klp = member::<u8>(module, &kernel::MODULE_KLP)? != 0;
+    let name: u64 = member(module, &kernel::MODULE_NAME)?;
+    Some(klp || name & KPATCH_MASK == KPATCH)
+}
+
+/// `kpatch` as the first bytes of a word.
+const KPATCH: u64 = u64::from_le_bytes(*b"kpatch\0\0");
+const KPATCH_MASK: u64 = u64::from_le_bytes([255, 255, 255, 255, 255, 255, 0, 0]);

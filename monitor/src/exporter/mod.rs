@@ -27,7 +27,8 @@ use tracing::{debug, info, warn};
 use self::watch::Watch;
 use crate::{
     kernel::{
-        clock, events,
+        clock,
+        events::{self, KernelEvent},
         probes::{Degradation, Method, ProbeStatus},
         sysfs,
         tasks::TaskScanner,
@@ -189,7 +190,8 @@ impl Exporter {
         let mut attempted = false;
         while let Some(record) = ring.next() {
             match events::decode(&record) {
-                Ok(event) => {
+                Ok(KernelEvent::Crash(hook)) => debug!(?hook, "crash hook"),
+                Ok(KernelEvent::Livepatch(event)) => {
                     debug!(?event, "kernel event");
                     attempted |= event.kind == EventKind::TryCompleteTransition;
                     let effects = lock(&self.watch).event(&event);

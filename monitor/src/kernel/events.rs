@@ -1,6 +1,6 @@
 //! Ring buffer records as values.
 
-use livepatch_monitor_ebpf::{Event, EventKind};
+use livepatch_monitor_ebpf::{CrashEvent, Event, EventKind};
 
 use crate::livepatch::{
     Direction,
@@ -28,18 +28,53 @@ pub enum EventError {
     Kind(u32),
 }
 
+/// What a record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// A step of a patch's life.
+    Livepatch(KlpEvent),
+    /// The kernel is unwell.
+    Crash(CrashHook),
+}
+
+/// A crash hook that was hit: something has begun that the kernel's log will tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrashHook {
+    /// When.
+    pub time: BootTime,
+    /// Which hook.
+    pub kind: EventKind,
+    /// The flag of [`EventKind::AddTaint`].
+    pub flag: u32,
+    /// The kernel's line, for [`EventKind::Printk`].
+    pub text: Option<String>,
+}
+
 /// Reads one record.
 ///
 /// # Errors
 /// The record is cut short or of an unknown kind.
-pub fn decode(record: &[u8]) -> Result<KlpEvent, EventError> {
-    let expected = size_of::<Event>();
-    let event: Event = bytemuck::try_pod_read_unaligned(record).map_err(|_| EventError::Size {
-        found: record.len(),
-        expected,
-    })?;
-    let kind = EventKind::from_number(event.kind).ok_or(EventError::Kind(event.kind))?;
-    Ok(KlpEvent {
+pub fn decode(record: &[u8]) -> Result<KernelEvent, EventError> {
+    // Both shapes begin with the time and the kind.
+    let number = record
+        .get(8..12)
+        .and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)))
+        .ok_or(EventError::Size {
+            found: record.len(),
+            expected: size_of::<Event>(),
+        })?;
+    let kind = EventKind::from_number(number).ok_or(EventError::Kind(number))?;
+    if kind.is_crash() {
+        let event: CrashEvent = whole(record)?;
+        return Ok(KernelEvent::Crash(CrashHook {
+            time: BootTime::from_nanos(event.time_ns),
+            kind,
+            flag: event.flag,
+            text: text(&event.text),
+        }));
+    }
+    let event: Event = whole(record)?;
+    Ok(KernelEvent::Livepatch(KlpEvent {
         time: BootTime::from_nanos(event.time_ns),
         kind,
         patch: text(&event.patch),
@@ -51,6 +86,13 @@ pub fn decode(record: &[u8]) -> Result<KlpEvent, EventError> {
             _ => None,
         },
         object: text(&event.object),
+    }))
+}
+
+fn whole<T: bytemuck::AnyBitPattern>(record: &[u8]) -> Result<T, EventError> {
+    bytemuck::try_pod_read_unaligned(record).map_err(|_| EventError::Size {
+        found: record.len(),
+        expected: size_of::<T>(),
     })
 }
 
@@ -78,7 +120,10 @@ mod tests {
 
     #[test]
     fn reads_an_event() {
-        let event = decode(&record(EventKind::InitTransition as u32)).unwrap();
+        let decoded = decode(&record(EventKind::InitTransition as u32)).unwrap();
+        let KernelEvent::Livepatch(event) = decoded else {
+            panic!("{decoded:?}");
+        };
         assert_eq!(event.kind, EventKind::InitTransition);
         assert_eq!(event.time, BootTime::from_nanos(5_000_000_000));
         assert_eq!(event.patch.as_deref(), Some("fix"));
@@ -87,6 +132,25 @@ mod tests {
             (event.attempt, event.replace, event.object),
             (None, Some(true), None)
         );
+    }
+
+    #[test]
+    fn reads_a_crash() {
+        let mut event: CrashEvent = bytemuck::Zeroable::zeroed();
+        event.kind = EventKind::Printk as u32;
+        event.text[..4].copy_from_slice(b"BUG:");
+        let crash = CrashHook {
+            time: BootTime::from_nanos(0),
+            kind: EventKind::Printk,
+            flag: 0,
+            text: Some("BUG:".into()),
+        };
+        assert_eq!(
+            decode(bytemuck::bytes_of(&event)),
+            Ok(KernelEvent::Crash(crash))
+        );
+        // A crash hook's kind in a record of the other shape.
+        assert!(decode(&record(EventKind::Printk as u32)).is_err());
     }
 
     #[test]

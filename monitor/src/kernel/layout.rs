@@ -56,6 +56,7 @@ const MEMBERS: &[Member] = &[
     member("KLP_FUNC_NODE", "klp_func", &["node"], &[16]),
     member("KLP_FUNC_STACK_NODE", "klp_func", &["stack_node"], &[16]),
     member("MODULE_NAME", "module", &["name"], ANY),
+    member("MODULE_KLP", "module", &["klp"], &[1]),
     member("TASK_PATCH_STATE", "task_struct", &["patch_state"], WORD),
     // `state`, a long, before 5.14: its low word holds every state.
     member("TASK_STATE", "task_struct", &["__state", "state"], &[4, 8]),

@@ -13,11 +13,14 @@ use aya::{
 use livepatch_monitor_ebpf::EventKind;
 use tracing::debug;
 
+use self::sites::{SPECS, Site, Spec};
 use super::{
     btf::{Btf, BtfError},
     kallsyms::KallsymsError,
     layout::Layout,
 };
+
+mod sites;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -136,66 +139,6 @@ impl ProbesError {
     }
 }
 
-struct Spec {
-    kind: EventKind,
-    /// The function's names over the kernel versions.
-    symbols: &'static [&'static str],
-    fentry: &'static str,
-    kprobe: &'static str,
-}
-
-macro_rules! spec {
-    ($kind:ident, $base:literal, [$($symbol:literal),+]) => {
-        Spec {
-            kind: EventKind::$kind,
-            symbols: &[$($symbol),+],
-            fentry: concat!("fentry_", $base),
-            kprobe: concat!("kprobe_", $base),
-        }
-    };
-}
-
-/// kernel/livepatch/{core,transition,patch}.c, 5.10 to 7.2.
-const SPECS: [Spec; 12] = [
-    spec!(EnablePatch, "enable_patch", ["klp_enable_patch"]),
-    spec!(InitTransition, "init_transition", ["klp_init_transition"]),
-    spec!(
-        TryCompleteTransition,
-        "try_complete_transition",
-        ["klp_try_complete_transition"]
-    ),
-    spec!(
-        CompleteTransition,
-        "complete_transition",
-        ["klp_complete_transition"]
-    ),
-    spec!(
-        CancelTransition,
-        "cancel_transition",
-        ["klp_cancel_transition"]
-    ),
-    spec!(
-        ReverseTransition,
-        "reverse_transition",
-        ["klp_reverse_transition"]
-    ),
-    spec!(
-        ForceTransition,
-        "force_transition",
-        ["klp_force_transition"]
-    ),
-    spec!(PatchObject, "patch_object", ["klp_patch_object"]),
-    // Split in two with the atomic replace of nops; plain before and after.
-    spec!(
-        UnpatchObject,
-        "unpatch_object",
-        ["__klp_unpatch_object", "klp_unpatch_object"]
-    ),
-    spec!(FreePatch, "free_patch", ["klp_free_patch_work_fn"]),
-    spec!(ModuleComing, "module_coming", ["klp_module_coming"]),
-    spec!(ModuleGoing, "module_going", ["klp_module_going"]),
-];
-
 /// What to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -303,10 +246,9 @@ impl Probes {
         };
         if wanted == Wanted::Everything {
             let fentry_btf = aya_btf.as_ref().filter(|_| shares_functions);
-            for spec in &SPECS {
+            for spec in SPECS {
                 probes.attach_probe(spec, fentry_btf);
             }
-            probes.attach_module_free();
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout);
         Ok(probes)
@@ -316,16 +258,27 @@ impl Probes {
         debug!(probe = spec.kind.name(), "attaching");
         let mut problems = Vec::new();
         let mut attached = Method::None;
-        if let Some(btf) = btf {
-            match self.attach_fentry(spec, btf) {
-                Ok(()) => attached = Method::Fentry,
-                Err(error) => problems.push(format!("fentry: {error}")),
+        let mut tried = |method: Method, result: Result<(), String>| match result {
+            Ok(()) => attached = method,
+            Err(error) => problems.push(format!("{}: {error}", method.name())),
+        };
+        match spec.site {
+            Site::Function {
+                symbols,
+                fentry,
+                kprobe,
+            } => {
+                let by_fentry = btf.map(|btf| self.attach_fentry(fentry, symbols, btf));
+                let done = matches!(by_fentry, Some(Ok(())));
+                if let Some(result) = by_fentry {
+                    tried(Method::Fentry, result);
+                }
+                if !done {
+                    tried(Method::Kprobe, self.attach_kprobe(kprobe, symbols));
+                }
             }
-        }
-        if attached == Method::None {
-            match self.attach_kprobe(spec) {
-                Ok(()) => attached = Method::Kprobe,
-                Err(error) => problems.push(format!("kprobe: {error}")),
+            Site::Tracepoint { program, name } => {
+                tried(Method::Tracepoint, self.attach_tracepoint(program, name));
             }
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
@@ -336,39 +289,27 @@ impl Probes {
         });
     }
 
-    fn attach_fentry(&mut self, spec: &Spec, btf: &AyaBtf) -> Result<(), String> {
-        let program: &mut FEntry = program(&mut self.ebpf, spec.fentry)?;
-        first_that_works(spec.symbols, |symbol| {
+    fn attach_fentry(&mut self, name: &str, symbols: &[&str], btf: &AyaBtf) -> Result<(), String> {
+        let program: &mut FEntry = program(&mut self.ebpf, name)?;
+        first_that_works(symbols, |symbol| {
             program.load(symbol, btf)?;
             program.attach().map(drop)
         })
     }
 
-    fn attach_kprobe(&mut self, spec: &Spec) -> Result<(), String> {
-        let program: &mut KProbe = program(&mut self.ebpf, spec.kprobe)?;
+    fn attach_kprobe(&mut self, name: &str, symbols: &[&str]) -> Result<(), String> {
+        let program: &mut KProbe = program(&mut self.ebpf, name)?;
         program.load().map_err(|error| brief(&error))?;
-        first_that_works(spec.symbols, |symbol| program.attach(symbol, 0).map(drop))
+        first_that_works(symbols, |symbol| program.attach(symbol, 0).map(drop))
     }
 
-    fn attach_module_free(&mut self) {
-        let result = program::<RawTracePoint>(&mut self.ebpf, "tracepoint_module_free").and_then(
-            |program| {
-                program.load().map_err(|error| brief(&error))?;
-                program
-                    .attach("module_free")
-                    .map(drop)
-                    .map_err(|error| brief(&error))
-            },
-        );
-        self.status.push(ProbeStatus {
-            probe: EventKind::ModuleFree.name(),
-            method: if result.is_ok() {
-                Method::Tracepoint
-            } else {
-                Method::None
-            },
-            problem: result.err(),
-        });
+    fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
+        let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
+        program.load().map_err(|error| brief(&error))?;
+        program
+            .attach(tracepoint)
+            .map(drop)
+            .map_err(|error| brief(&error))
     }
 
     fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout) {

@@ -184,14 +184,12 @@ impl Transitions {
                     self.gone(name, &mut effects);
                 }
             }
-            EventKind::PatchObject
-            | EventKind::UnpatchObject
-            | EventKind::ModuleComing
-            | EventKind::ModuleGoing => {}
+            // Not a step of a transition.
+            _ => {}
         }
         if !matches!(
             event.kind,
-            EventKind::TryCompleteTransition | EventKind::ModuleFree
+            EventKind::TryCompleteTransition | EventKind::ModuleFree | EventKind::ModuleLoad
         ) {
             self.last_change = self.last_change.max(Some(event.time));
         }

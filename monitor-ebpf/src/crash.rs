@@ -1,0 +1,127 @@
+//! What the kernel does when it is unwell. The programs say that something has begun;
+//! what it is in full stands in the kernel's log, which user space then reads. They
+//! may run anywhere, in an NMI and with interrupts off as well: they take no lock but
+//! the ring buffer's, which is only tried in an NMI, and wake user space by irq_work.
+
+use aya_ebpf::{
+    bindings::BPF_RB_FORCE_WAKEUP,
+    helpers::generated::bpf_ktime_get_boot_ns,
+    macros::{fentry, kprobe, raw_tracepoint},
+    programs::{FEntryContext, ProbeContext, RawTracePointContext},
+};
+use livepatch_monitor_ebpf::{CRASH_TAINTS, CRASH_TEXT_LEN, CrashEvent, EventKind};
+
+use crate::{
+    kernel::{read, read_string},
+    probes::{EVENTS, count_lost},
+};
+
+#[inline(always)]
+fn emit(kind: EventKind, flag: u32, text: u64) {
+    let Some(mut entry) = EVENTS.reserve::<CrashEvent>(0) else {
+        count_lost(kind);
+        return;
+    };
+    let event: *mut CrashEvent = entry.as_mut_ptr();
+    // SAFETY: `event` points to `size_of::<CrashEvent>()` reserved bytes, aligned to 8
+    // (ring buffer records are); every field is written before `submit`.
+    unsafe {
+        (*event).time_ns = bpf_ktime_get_boot_ns();
+        (*event).kind = kind as u32;
+        (*event).flag = flag;
+        let words: *mut [u64; CRASH_TEXT_LEN / 8] = (&raw mut (*event).text).cast();
+        *words = [0; CRASH_TEXT_LEN / 8];
+        if text != 0 {
+            read_string((&raw mut (*event).text).cast(), CRASH_TEXT_LEN, text);
+        }
+    }
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+macro_rules! hook {
+    ($fentry:ident, $kprobe:ident, $kind:ident) => {
+        #[fentry]
+        fn $fentry(_ctx: FEntryContext) -> u32 {
+            emit(EventKind::$kind, 0, 0);
+            0
+        }
+
+        #[kprobe]
+        fn $kprobe(_ctx: ProbeContext) -> u32 {
+            emit(EventKind::$kind, 0, 0);
+            0
+        }
+    };
+}
+
+hook!(fentry_oops_enter, kprobe_oops_enter, OopsEnter);
+hook!(fentry_panic, kprobe_panic, Panic);
+hook!(fentry_warn, kprobe_warn, Warn);
+
+#[inline(always)]
+fn tainted(flag: u32) {
+    if CRASH_TAINTS.contains(&flag) {
+        emit(EventKind::AddTaint, flag, 0);
+    }
+}
+
+#[fentry]
+fn fentry_add_taint(ctx: FEntryContext) -> u32 {
+    let flag: u64 = ctx.arg(0);
+    tainted(flag as u32);
+    0
+}
+
+#[kprobe]
+fn kprobe_add_taint(ctx: ProbeContext) -> u32 {
+    let flag: u64 = ctx.arg(0).unwrap_or(0);
+    tainted(flag as u32);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "rcu_stall_warning")]
+fn tracepoint_rcu_stall_warning(_ctx: RawTracePointContext) -> i32 {
+    emit(EventKind::RcuStall, 0, 0);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_hang")]
+fn tracepoint_sched_process_hang(_ctx: RawTracePointContext) -> i32 {
+    emit(EventKind::HungTask, 0, 0);
+    0
+}
+
+/// Every line of the kernel's log comes by here, formatted (`printk_sprint`,
+/// kernel/printk/printk.c; 6.1 to 7.2); those that cannot begin a report go at the
+/// price of one read of eight bytes.
+#[raw_tracepoint(tracepoint = "console")]
+fn tracepoint_printk_console(ctx: RawTracePointContext) -> i32 {
+    let text: u64 = ctx.arg(0);
+    if read::<u64>(text).is_some_and(may_begin_report) {
+        emit(EventKind::Printk, 0, text);
+    }
+    0
+}
+
+const fn word(text: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*text)
+}
+
+/// By the first bytes of a line. User space looks closer.
+#[inline(always)]
+fn may_begin_report(start: u64) -> bool {
+    const FIVE: u64 = (1 << 40) - 1;
+    start == word(b"Kernel p")
+        || start == word(b"watchdog")
+        || start == word(b"NMI watc")
+        || start == word(b"WARNING:")
+        || start == word(b"INFO: ta")
+        || start == word(b"INFO: rc")
+        || start == word(b"rcu: INF")
+        || start == word(b"mce: [Ha")
+        || start == word(b"kernel B")
+        || start == word(b"Unable t")
+        || start == word(b"PANIC: d")
+        || start & FIVE == word(b"BUG: \0\0\0")
+        || start & FIVE == word(b"Oops:\0\0\0")
+}

@@ -21,6 +21,10 @@ use crate::{
     },
 };
 
+mod crash;
+
+pub use crash::{CrashView, LastCrash};
+
 /// A metric's kind as Prometheus knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -83,6 +87,18 @@ metrics! {
     REVERSALS = "livepatch_transition_reversals_total" Counter [] "Transitions reversed before their end.";
     FORCES = "livepatch_transition_forces_total" Counter [] "Transitions forced.";
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
+    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal", "phase"] "Signs that the kernel is unwell, since the monitor began; several of one event count once, as the most severe.";
+    SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Those of them whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
+    SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal"] "When the last of them was.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge ["signal"] "The kernel's own count since the monitor began, less what the monitor saw.";
+    CRASHES = "livepatch_crashes_total" Counter ["kind", "phase"] "Crashes of this host since the state directory was made, over all its boots.";
+    LAST_CRASH_INFO = "livepatch_last_crash_info" Gauge ["kind", "phase", "patch", "implicated", "evidence"] "The last crash of this host; always 1.";
+    LAST_CRASH = "livepatch_last_crash_timestamp_seconds" Gauge [] "When it was; absent where unknown.";
+    BOOT_UNCLEAN = "livepatch_boot_unclean" Gauge [] "Whether the boot before this one ended badly; absent where unknown.";
+    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
+    PATCH_MISSING = "livepatch_patch_missing" Gauge ["patch"] "Whether a livepatch that is expected on this kernel is not loaded and enabled, or loaded from another build.";
+    RECORDER_ERRORS = "livepatch_recorder_errors_total" Counter [] "Notes of the flight recorder that did not reach the disk.";
+    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would tell of the next crash; absent where unknown.";
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
@@ -177,6 +193,8 @@ pub struct View<'a> {
     pub lost: Option<&'a [(EventKind, u64)]>,
     /// How the collectors fared.
     pub collectors: &'a [CollectorRun],
+    /// What is known of crashes.
+    pub crashes: &'a CrashView,
 }
 
 /// The families of a scrape, sorted by name.
@@ -202,6 +220,10 @@ pub fn families(view: &View<'_>) -> prometheus::Result<Vec<MetricFamily>> {
         [(vec![], view.totals.load_failures)],
     )?);
     add(view.durations.0.collect());
+
+    for family in crash::families(view.crashes)? {
+        add(family);
+    }
 
     let build = vec![
         env!("CARGO_PKG_VERSION"),

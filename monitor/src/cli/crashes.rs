@@ -14,7 +14,7 @@ use crate::{
     crash::{
         self, CrashRecord, Evidence, EvidenceKind, Lesser, Marker, Phase, Precision, When,
         pstore::{self, Part},
-        text,
+        text::{self, Reading},
     },
     kernel::dumps::{self, Found},
     livepatch::{Direction, blockers::printable},
@@ -83,7 +83,7 @@ impl Import {
     }
 
     fn read(&self) -> Report {
-        let soak = self.soak.as_secs_f64();
+        let reading = Reading::new(self.soak.as_secs_f64());
         let mut report = Report::default();
         let mut parts: Vec<Part> = Vec::new();
         let mut crashes: Vec<CrashRecord> = Vec::new();
@@ -110,7 +110,7 @@ impl Import {
         for path in &self.files {
             let errors = dumps::read(path, &mut |found| match found {
                 Found::Log { path, text } => {
-                    add(text::read(&text, None, soak), &[name(&path)]);
+                    add(text::read(&text, &reading), &[name(&path)]);
                 }
                 Found::Part(part) => parts.push(part),
             });
@@ -126,7 +126,11 @@ impl Import {
                     if dump.missing == 1 { "is" } else { "are" },
                 ));
             }
-            add(text::read(&dump.text, dump.anchor, soak), &dump.files);
+            let reading = Reading {
+                anchor: dump.anchor,
+                ..reading.clone()
+            };
+            add(text::read(&dump.text, &reading), &dump.files);
         }
         if left_out > 0 {
             let problem = format!("{left_out} more crashes were left out: give fewer files");
@@ -310,10 +314,16 @@ fn reason(evidence: &Evidence) -> String {
     let of = if patch.is_empty() { "" } else { ", handling " };
     match evidence.kind {
         EvidenceKind::FaultInPatch => format!("the fault is in livepatch {patch}, {function}"),
+        EvidenceKind::FaultInReplaced => {
+            format!("the fault is in {function}, which livepatch {patch} replaces")
+        }
         EvidenceKind::FaultInCore => {
             format!("the fault is in the livepatch core, {function}{of}{patch}")
         }
         EvidenceKind::StackInPatch => format!("livepatch {patch} is on the stack, {function}"),
+        EvidenceKind::StackInReplaced => {
+            format!("{function}, which livepatch {patch} replaces, is on the stack")
+        }
         EvidenceKind::StackInCore => {
             format!("the livepatch core is on the stack, {function}{of}{patch}")
         }

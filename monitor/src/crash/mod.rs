@@ -3,6 +3,7 @@
 //! was cut, another host), so nothing in it is trusted: every line, name and list
 //! has a limit, and what is not understood is skipped.
 
+pub mod counts;
 pub mod pstore;
 mod record;
 pub mod text;
@@ -48,6 +49,19 @@ pub enum Signal {
 }
 
 impl Signal {
+    /// All, the least severe first.
+    pub const ALL: [Self; 9] = [
+        Self::BadPage,
+        Self::Warning,
+        Self::RcuStall,
+        Self::HungTask,
+        Self::SoftLockup,
+        Self::HardLockup,
+        Self::Oops,
+        Self::MachineCheck,
+        Self::Panic,
+    ];
+
     /// The label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -149,6 +163,16 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All, in the order they are exported.
+    pub const ALL: [Self; 6] = [
+        Self::Load,
+        Self::Transition,
+        Self::Soak,
+        Self::Patched,
+        Self::Unpatched,
+        Self::Unknown,
+    ];
+
     /// The label value.
     #[must_use]
     pub const fn name(self) -> &'static str {

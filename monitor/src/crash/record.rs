@@ -160,10 +160,14 @@ impl Implicated {
 pub enum EvidenceKind {
     /// The faulting instruction lies in a livepatch module.
     FaultInPatch,
+    /// The faulting instruction lies in a function that a patch replaces.
+    FaultInReplaced,
     /// The faulting instruction lies in the livepatch core.
     FaultInCore,
     /// A caller on the stack lies in a livepatch module.
     StackInPatch,
+    /// A caller on the stack is a function that a patch replaces.
+    StackInReplaced,
     /// A caller on the stack lies in the livepatch core.
     StackInCore,
     /// A livepatch module had not finished loading.
@@ -176,8 +180,10 @@ impl EvidenceKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::FaultInPatch => "fault_in_patch",
+            Self::FaultInReplaced => "fault_in_replaced",
             Self::FaultInCore => "fault_in_core",
             Self::StackInPatch => "stack_in_patch",
+            Self::StackInReplaced => "stack_in_replaced",
             Self::StackInCore => "stack_in_core",
             Self::PatchLoading => "patch_loading",
         }
@@ -204,6 +210,14 @@ pub struct Lesser {
     pub when: When,
     /// The kernel's line.
     pub headline: String,
+    /// Where it happened.
+    pub function: Option<Function>,
+    /// Where in a patch's life it falls.
+    pub phase: Phase,
+    /// Whether a livepatch is implicated.
+    pub implicated: Implicated,
+    /// On what evidence.
+    pub evidence: Vec<Evidence>,
 }
 
 /// One crash, out of however many lines and dumps.
@@ -270,7 +284,7 @@ impl CrashRecord {
     }
 
     /// The same line at the same microsecond on the same kernel is the same crash.
-    fn same(&self, other: &Self) -> bool {
+    pub(crate) fn same(&self, other: &Self) -> bool {
         let release = |record: &Self| record.release.clone();
         let times = self
             .when

@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 use super::{
     CrashRecord, EvidenceKind, Implicated, Kind, Marker, Phase, Precision, Signal,
     pstore::{self, Header, Name, Part},
-    text,
+    text::{self, Reading},
 };
 
 mod properties;
@@ -172,7 +172,7 @@ fn check(case: &Case, kernel: &str, record: &CrashRecord) {
 fn consoles_of_three_kernels() {
     for kernel in KERNELS {
         for case in &CASES {
-            let told = text::read(&console(kernel, case.name), None, SOAK);
+            let told = text::read(&console(kernel, case.name), &Reading::new(SOAK));
             let record = only(told.records);
             check(case, kernel, &record);
             assert_eq!(record.when.precision, Precision::LogClock);
@@ -195,11 +195,20 @@ fn pstore_of_three_kernels() {
             let dumps = pstore::join(parts(kernel, case.name));
             for dump in &dumps {
                 assert_eq!(dump.missing, 0);
-                records.extend(text::read(&dump.text, dump.anchor, SOAK).records);
+                records.extend(
+                    text::read(
+                        &dump.text,
+                        &Reading {
+                            anchor: dump.anchor,
+                            ..Reading::new(SOAK)
+                        },
+                    )
+                    .records,
+                );
             }
             assert_eq!(dumps.len(), if case.name == "oops" { 2 } else { 1 });
             // The console has the same crash, and tells it no better.
-            let console = text::read(&console(kernel, case.name), None, SOAK).records;
+            let console = text::read(&console(kernel, case.name), &Reading::new(SOAK)).records;
             records.extend(console);
             let record = only(super::merge(records));
             check(case, kernel, &record);
@@ -211,7 +220,7 @@ fn pstore_of_three_kernels() {
 #[test]
 fn in_transition_for_how_long() {
     for kernel in KERNELS {
-        let record = only(text::read(&console(kernel, "transition"), None, SOAK).records);
+        let record = only(text::read(&console(kernel, "transition"), &Reading::new(SOAK)).records);
         let running = record.transition.unwrap();
         assert_eq!(running.patch, "lpm_patch_a");
         let age = running.running_for_seconds.unwrap();
@@ -221,7 +230,7 @@ fn in_transition_for_how_long() {
 
 #[test]
 fn behind_the_soak_it_is_just_patched() {
-    let record = only(text::read(&console("6.12", "oops"), None, 1.0).records);
+    let record = only(text::read(&console("6.12", "oops"), &Reading::new(1.0)).records);
     assert_eq!(record.phase, Phase::Patched);
     assert!(
         record
@@ -237,13 +246,13 @@ fn behind_the_soak_it_is_just_patched() {
 fn without_the_start_of_the_log_nothing_is_guessed() {
     let whole = String::from_utf8(console("6.12", "transition")).unwrap();
     let (_, end) = whole.split_once("sysrq: Trigger a crash").unwrap();
-    let record = only(text::read(end.as_bytes(), None, SOAK).records);
+    let record = only(text::read(end.as_bytes(), &Reading::new(SOAK)).records);
     assert_eq!((record.kind, record.phase), (Kind::Panic, Phase::Unknown));
     assert_eq!(record.implicated, Implicated::Unknown);
 
     let whole = String::from_utf8(console("6.12", "oops")).unwrap();
     let (_, end) = whole.split_once("patching complete").unwrap();
-    let record = only(text::read(end.as_bytes(), None, SOAK).records);
+    let record = only(text::read(end.as_bytes(), &Reading::new(SOAK)).records);
     assert_eq!(
         (record.phase, record.implicated),
         (Phase::Unknown, Implicated::Yes)
@@ -252,7 +261,7 @@ fn without_the_start_of_the_log_nothing_is_guessed() {
 
 #[test]
 fn the_incident_of_2017() {
-    let record = only(text::read(&console("modelled", "kpatch-4.4"), None, SOAK).records);
+    let record = only(text::read(&console("modelled", "kpatch-4.4"), &Reading::new(SOAK)).records);
     assert_eq!(record.kind, Kind::HardLockup);
     assert_eq!(record.signals, [Signal::HardLockup, Signal::Panic]);
     assert_eq!(record.phase, Phase::Load);
@@ -282,7 +291,7 @@ fn the_incident_of_2017() {
 
 #[test]
 fn signals_of_one_event_are_one_record() {
-    let told = text::read(&console("modelled", "lockups"), None, SOAK);
+    let told = text::read(&console("modelled", "lockups"), &Reading::new(SOAK));
     let kinds: Vec<_> = told.records.iter().map(|record| record.kind).collect();
     assert_eq!(
         kinds,
@@ -359,7 +368,7 @@ fn what_the_kernel_panicked_over() {
         ),
     ] {
         let log = format!("{before}[ {at}] Kernel panic - not syncing: {panic}\n");
-        let records = text::read(log.as_bytes(), None, SOAK).records;
+        let records = text::read(log.as_bytes(), &Reading::new(SOAK)).records;
         let found: Vec<_> = records.iter().map(|record| record.kind).collect();
         assert_eq!(found, kinds, "{log}");
         assert_eq!(records.last().unwrap().panic.as_deref(), Some(panic));
@@ -375,7 +384,7 @@ fn what_the_kernel_panicked_over() {
 fn two_boots_in_one_console() {
     let mut both = console("6.1", "oops");
     both.extend(console("6.12", "sysrq"));
-    let told = text::read(&both, None, SOAK);
+    let told = text::read(&both, &Reading::new(SOAK));
     let kinds: Vec<_> = told
         .records
         .iter()
@@ -395,7 +404,7 @@ fn a_quiet_console_has_no_first_line() {
         rest.to_owned()
     };
     let both = quiet("6.1", "oops") + "\n[    0.500000] x\n" + &quiet("6.12", "init_oops");
-    let told = text::read(both.as_bytes(), None, SOAK);
+    let told = text::read(both.as_bytes(), &Reading::new(SOAK));
     let phases: Vec<_> = told.records.iter().map(|record| record.phase).collect();
     assert_eq!(phases, [Phase::Soak, Phase::Load]);
     let patches = told.records.last().unwrap().patches.len();
@@ -406,7 +415,7 @@ fn a_quiet_console_has_no_first_line() {
 fn every_prefix_tells_the_same() {
     let plain = console("6.12", "oops");
     let plain = String::from_utf8(plain).unwrap().replace('\r', "");
-    let expected = only(text::read(plain.as_bytes(), None, SOAK).records);
+    let expected = only(text::read(plain.as_bytes(), &Reading::new(SOAK)).records);
     let prefixes: [fn(&str) -> String; 4] = [
         |line| format!("<4>{line}\n"),
         |line| format!("Nov 23 12:48:09 web-1 kernel: {line}\r\n"),
@@ -416,7 +425,7 @@ fn every_prefix_tells_the_same() {
     for prefix in prefixes {
         let text: String = plain.lines().map(prefix).collect();
         assert_eq!(
-            only(text::read(text.as_bytes(), None, SOAK).records),
+            only(text::read(text.as_bytes(), &Reading::new(SOAK)).records),
             expected
         );
     }
@@ -424,7 +433,7 @@ fn every_prefix_tells_the_same() {
         .lines()
         .map(|line| format!("2026-11-23T12:00:00Z web-1 kernel: {line}\n"))
         .collect();
-    let record = only(text::read(dated.as_bytes(), None, SOAK).records);
+    let record = only(text::read(dated.as_bytes(), &Reading::new(SOAK)).records);
     assert_eq!(record.when.precision, Precision::Line);
     assert_eq!(record.when.unix_seconds, Some(1_795_435_200.0));
 }

@@ -50,13 +50,57 @@ pub struct Told {
     pub lesser: Vec<Lesser>,
 }
 
-/// Reads a text. `anchor` is what is known of its last boot's clock from elsewhere;
-/// `soak_seconds` as [`super::SOAK`]. The memory taken is bounded by the longest
-/// line and the number of events kept, not by the text.
+/// A function that a loaded patch replaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// The patch.
+    pub patch: String,
+    /// The module it is in; none is the kernel itself.
+    pub module: Option<String>,
+    /// The function.
+    pub function: String,
+}
+
+/// What a text is read with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// How long after the end of a transition a crash counts as in its wake.
+    pub soak_seconds: f64,
+    /// What is known of the last boot's clock from elsewhere.
+    pub anchor: Option<Anchor>,
+    /// What the loaded patches replace, where that is known.
+    pub replaced: Vec<Replaced>,
+}
+
+impl Reading {
+    /// Of a text of which nothing else is known.
+    #[must_use]
+    pub fn new(soak_seconds: f64) -> Self {
+        Self {
+            soak_seconds,
+            anchor: None,
+            replaced: Vec::new(),
+        }
+    }
+}
+
+/// The signal that a line of the kernel's begins or names, if it does.
 #[must_use]
-pub fn read(text: &[u8], anchor: Option<Anchor>, soak_seconds: f64) -> Told {
+pub fn signal(line: &str) -> Option<Signal> {
+    match recognise(line)? {
+        Sign::Start(signal, _) => Some(signal),
+        Sign::Die => Some(Signal::Oops),
+        Sign::Panic(_) => Some(Signal::Panic),
+        Sign::Boot { .. } | Sign::EndTrace => None,
+    }
+}
+
+/// Reads a text. The memory taken is bounded by the longest line and the number of
+/// events kept, not by the text.
+#[must_use]
+pub fn read(text: &[u8], reading: &Reading) -> Told {
     let mut reader = Reader {
-        soak_seconds,
+        reading,
         boot: Boot::default(),
         open: None,
         records: VecDeque::new(),
@@ -66,7 +110,7 @@ pub fn read(text: &[u8], anchor: Option<Anchor>, soak_seconds: f64) -> Told {
         reader.line(&line);
     }
     reader.close();
-    if let Some(anchor) = anchor {
+    if let Some(anchor) = reading.anchor {
         let of_boot = reader.records.iter_mut().rev().take(reader.boot.records);
         for record in of_boot {
             date(&mut record.when, anchor);
@@ -117,15 +161,15 @@ struct Boot {
     lesser: usize,
 }
 
-struct Reader {
-    soak_seconds: f64,
+struct Reader<'a> {
+    reading: &'a Reading,
     boot: Boot,
     open: Option<Event>,
     records: VecDeque<CrashRecord>,
     lesser: VecDeque<Lesser>,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn line(&mut self, line: &Line) {
         let text = line.text.as_str();
         if let Some(uptime) = line.uptime {
@@ -274,7 +318,7 @@ impl Reader {
             return;
         };
         let release = self.boot.release.clone();
-        match event.finish(release, self.soak_seconds) {
+        match event.finish(release, self.reading) {
             Ok(record) => {
                 self.boot.records += 1;
                 keep(&mut self.records, record);

@@ -3,7 +3,10 @@
 use super::{
     Phase,
     record::{CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch},
-    text::timeline::{Known, Life, Timeline},
+    text::{
+        Reading, Replaced,
+        timeline::{Known, Life, Timeline},
+    },
 };
 use crate::livepatch::Direction;
 
@@ -17,7 +20,7 @@ pub(super) fn judge(
     record: &mut CrashRecord,
     timeline: &Timeline,
     faulted: bool,
-    soak_seconds: f64,
+    reading: &Reading,
 ) {
     let modules = record.modules.as_deref();
     let kpatch_core = timeline.kpatch_core
@@ -25,8 +28,8 @@ pub(super) fn judge(
     record.patches = patches(modules, timeline, kpatch_core);
     record.transition = timeline.running(record.when.uptime_seconds);
     record.last_transition = timeline.last(record.when.uptime_seconds);
-    record.phase = phase(record, timeline, soak_seconds);
-    record.evidence = evidence(record, faulted);
+    record.phase = phase(record, timeline, reading.soak_seconds);
+    record.evidence = evidence(record, faulted, &reading.replaced);
     record.implicated = implicated(record);
 }
 
@@ -125,7 +128,12 @@ fn is_core(function: &Function) -> bool {
     }
 }
 
-fn evidence(record: &CrashRecord, faulted: bool) -> Vec<Evidence> {
+fn evidence(record: &CrashRecord, faulted: bool, replaced: &[Replaced]) -> Vec<Evidence> {
+    let replacing = |function: &Function| {
+        let same =
+            |known: &&Replaced| known.function == function.name && known.module == function.module;
+        Some(replaced.iter().find(same)?.patch.clone())
+    };
     let patch_of = |function: &Function| {
         let module = function.module.as_deref()?;
         let patch = record.patches.iter().find(|patch| patch.name == module)?;
@@ -151,6 +159,8 @@ fn evidence(record: &CrashRecord, faulted: bool) -> Vec<Evidence> {
     if let Some(function) = record.function.as_ref().filter(|_| faulted) {
         if let Some(patch) = patch_of(function) {
             add(EvidenceKind::FaultInPatch, Some(patch), Some(function));
+        } else if let Some(patch) = replacing(function) {
+            add(EvidenceKind::FaultInReplaced, Some(patch), Some(function));
         } else if is_core(function) {
             add(EvidenceKind::FaultInCore, current.clone(), Some(function));
         }
@@ -159,6 +169,8 @@ fn evidence(record: &CrashRecord, faulted: bool) -> Vec<Evidence> {
         let function = &frame.function;
         if let Some(patch) = patch_of(function) {
             add(EvidenceKind::StackInPatch, Some(patch), Some(function));
+        } else if let Some(patch) = replacing(function) {
+            add(EvidenceKind::StackInReplaced, Some(patch), Some(function));
         } else if is_core(function) {
             add(EvidenceKind::StackInCore, current.clone(), Some(function));
         }

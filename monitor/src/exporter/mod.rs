@@ -365,6 +365,7 @@ impl Exporter {
             events: &events,
             lost: lost.as_deref(),
             collectors: &collectors,
+            crashes: &metrics::CrashView::default(),
         };
         let families = metrics::families(&view).context("building the exposition")?;
         metrics::encode(&families).context("encoding the exposition")

@@ -4,8 +4,10 @@
 //! is found running began. The texts are those of kernel/livepatch/{core,transition,
 //! patch}.c, the same from 6.1 to 7.2. The log is a ring: old records go.
 
-use std::fs::OpenOptions;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::livepatch::Direction;
+use crate::livepatch::{Direction, message::LivepatchMessage};
 
 #[cfg(test)]
 mod tests;
@@ -97,6 +99,19 @@ impl Record {
         })
     }
 
+    /// The record as a console shows it, each of its lines behind the time
+    /// (`[    5.123456] `, kernel/printk/printk.c, `print_time`).
+    #[must_use]
+    pub fn console_text(&self) -> String {
+        let (seconds, micros) = (self.time.as_secs(), self.time.subsec_micros());
+        let mut text = String::new();
+        for line in self.text.lines() {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "[{seconds:5}.{micros:06}] {line}");
+        }
+        text
+    }
+
     /// The message of livepatch that this record is, if it is one of the kernel's.
     #[must_use]
     pub fn livepatch(&self) -> Option<LivepatchMessage> {
@@ -137,208 +152,6 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Something that livepatch says. Names are the kernel's, of modules, objects and
-/// functions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LivepatchMessage {
-    /// A patch is about to be enabled.
-    Enabling {
-        /// The patch.
-        patch: String,
-    },
-    /// A transition starts; also after a reversal, in the new direction.
-    Starting {
-        /// The patch.
-        patch: String,
-        /// Where to.
-        direction: Direction,
-    },
-    /// Remaining tasks are sent a fake signal; printed at the 15th attempt only.
-    Signaling,
-    /// An operator forces the rest; printed in both directions.
-    Forcing,
-    /// A transition is complete; `Unpatch` also ends a cancelled start.
-    Complete {
-        /// The patch.
-        patch: String,
-        /// Where to.
-        direction: Direction,
-    },
-    /// Debug: a transition turns round. `direction` is the old one.
-    Reversing {
-        /// The patch.
-        patch: String,
-        /// The direction given up.
-        direction: Direction,
-    },
-    /// Debug: enabling failed before any task was asked.
-    Canceling {
-        /// The patch.
-        patch: String,
-    },
-    /// A patch could not be enabled.
-    FailedToEnable {
-        /// The patch.
-        patch: String,
-    },
-    /// A target module is being loaded and gets patched.
-    ApplyingToModule {
-        /// The patch.
-        patch: String,
-        /// The target.
-        module: String,
-    },
-    /// A target module is being unloaded.
-    RevertingOnModule {
-        /// The patch.
-        patch: String,
-        /// The target.
-        module: String,
-    },
-    /// A target module could not be patched, so it is not loaded.
-    RefusingModule {
-        /// The patch.
-        patch: String,
-        /// The target.
-        module: String,
-    },
-    /// A patch's own callback refused.
-    PreCallbackFailed {
-        /// The object it was called for.
-        object: String,
-    },
-    /// An object could not be patched.
-    FailedToPatchObject {
-        /// The object.
-        object: String,
-    },
-    /// Not cumulative over what is loaded.
-    NotCompatible {
-        /// The patch.
-        patch: String,
-    },
-    /// ftrace refused a function, for instance because another tracer has it.
-    FtraceRefused {
-        /// The function.
-        function: String,
-        /// The negative error number.
-        error: i32,
-    },
-    /// The module loader meets a livepatch.
-    Tainting {
-        /// The module.
-        module: String,
-    },
-}
-
-impl LivepatchMessage {
-    /// Recognises the text of a record. Names are taken as they stand between the
-    /// fixed parts, with quotes if they have any.
-    #[must_use]
-    pub fn recognise(text: &str) -> Option<Self> {
-        if let Some(module) = text.strip_suffix(": tainting kernel with TAINT_LIVEPATCH") {
-            return Some(Self::Tainting {
-                module: module.to_owned(),
-            });
-        }
-        let text = text.strip_prefix("livepatch: ")?;
-        match text {
-            "signaling remaining tasks" => return Some(Self::Signaling),
-            "forcing remaining tasks to the patched state" => return Some(Self::Forcing),
-            _ => {}
-        }
-        about_transition(text)
-            .or_else(|| about_module(text))
-            .or_else(|| about_failure(text))
-    }
-}
-
-fn between(text: &str, start: &str, end: &str) -> Option<String> {
-    Some(text.strip_prefix(start)?.strip_suffix(end)?.to_owned())
-}
-
-/// `'PATCH': …`, and the announcement before it.
-fn about_transition(text: &str) -> Option<LivepatchMessage> {
-    use Direction::{Patch, Unpatch};
-    use LivepatchMessage as Message;
-    let patch = |end: &str| between(text, "'", end);
-    for (direction, name) in [(Unpatch, "unpatching"), (Patch, "patching")] {
-        if let Some(patch) = patch(&format!("': starting {name} transition")) {
-            return Some(Message::Starting { patch, direction });
-        }
-        if let Some(patch) = patch(&format!("': {name} complete")) {
-            return Some(Message::Complete { patch, direction });
-        }
-    }
-    if let Some(patch) = patch("': reversing transition from patching to unpatching") {
-        return Some(Message::Reversing {
-            patch,
-            direction: Patch,
-        });
-    }
-    if let Some(patch) = patch("': reversing transition from unpatching to patching") {
-        return Some(Message::Reversing {
-            patch,
-            direction: Unpatch,
-        });
-    }
-    if let Some(patch) = patch("': canceling patching transition, going to unpatch") {
-        return Some(Message::Canceling { patch });
-    }
-    between(text, "enabling patch '", "'").map(|patch| Message::Enabling { patch })
-}
-
-/// Messages that name a patch and a target module.
-fn about_module(text: &str) -> Option<LivepatchMessage> {
-    use LivepatchMessage as Message;
-    let names = |start, middle: &str, end| {
-        let names = between(text, start, end)?;
-        names
-            .split_once(middle)
-            .map(|(patch, module)| (patch.to_owned(), module.to_owned()))
-    };
-    if let Some((patch, module)) = names("applying patch '", "' to loading module '", "'") {
-        return Some(Message::ApplyingToModule { patch, module });
-    }
-    if let Some((patch, module)) = names("reverting patch '", "' on unloading module '", "'") {
-        return Some(Message::RevertingOnModule { patch, module });
-    }
-    let refusing = between(text, "patch '", "'")?;
-    let (patch, rest) = refusing.split_once("' failed for module '")?;
-    let (module, again) = rest.split_once("', refusing to load module '")?;
-    (module == again).then(|| Message::RefusingModule {
-        patch: patch.to_owned(),
-        module: module.to_owned(),
-    })
-}
-
-fn about_failure(text: &str) -> Option<LivepatchMessage> {
-    use LivepatchMessage as Message;
-    const NOT_COMPATIBLE: &str = ") is not compatible with the already installed livepatches.";
-    if let Some(patch) = between(text, "failed to enable patch '", "'") {
-        return Some(Message::FailedToEnable { patch });
-    }
-    if let Some(object) = between(text, "pre-patch callback failed for object '", "'") {
-        return Some(Message::PreCallbackFailed { object });
-    }
-    if let Some(object) = between(text, "failed to patch object '", "'") {
-        return Some(Message::FailedToPatchObject { object });
-    }
-    if let Some(patch) = between(text, "Livepatch patch (", NOT_COMPATIBLE) {
-        return Some(Message::NotCompatible { patch });
-    }
-    let refused = between(
-        text,
-        "failed to register ftrace handler for function '",
-        ")",
-    )?;
-    let (function, error) = refused.rsplit_once("' (")?;
-    Some(Message::FtraceRefused {
-        function: function.to_owned(),
-        error: error.parse().ok()?,
-    })
-}
-
 /// When the transition of this patch in this direction that has not ended yet
 /// began, by the log: the time of the last matching "starting" message behind
 /// which neither an end nor another start of the same patch follows. None where
@@ -351,49 +164,92 @@ pub fn transition_start(
     patch: &str,
     direction: Direction,
 ) -> Result<Option<Duration>, KmsgError> {
-    let mut options = OpenOptions::new();
-    let flags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).bits();
-    options.read(true).custom_flags(flags.cast_signed());
-    let open = |source| KmsgError::Open {
-        path: device.to_owned(),
-        source,
-    };
-    let mut log = options.open(device).map_err(open)?;
-    start_in(|buffer| log.read(buffer), patch, direction).map_err(|source| KmsgError::Read {
-        path: device.to_owned(),
-        source,
-    })
+    let mut log = KmsgReader::open(device)?;
+    let mut course = Course::new(patch, direction);
+    log.read_new(|record| course.take(record))?;
+    Ok(course.start)
 }
 
-/// [`transition_start`] of what `read` yields.
-fn start_in(
-    read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-    patch: &str,
+/// What the log tells of one patch's transition.
+struct Course<'a> {
+    patch: &'a str,
     direction: Direction,
-) -> io::Result<Option<Duration>> {
-    use LivepatchMessage as Message;
-    let mut start = None;
-    for_each_record(read, |record| match record.livepatch() {
-        Some(Message::Starting {
-            patch: of,
-            direction: to,
-        }) if of == patch => {
-            start = (to == direction).then_some(record.time);
+    start: Option<Duration>,
+}
+
+impl<'a> Course<'a> {
+    const fn new(patch: &'a str, direction: Direction) -> Self {
+        Self {
+            patch,
+            direction,
+            start: None,
         }
-        Some(
-            Message::Complete { patch: of, .. }
-            | Message::Enabling { patch: of }
-            | Message::FailedToEnable { patch: of },
-        ) if of == patch => start = None,
-        _ => {}
-    })?;
-    Ok(start)
+    }
+
+    fn take(&mut self, record: &Record) {
+        use LivepatchMessage as Message;
+        match record.livepatch() {
+            Some(Message::Starting { patch, direction }) if patch == self.patch => {
+                self.start = (direction == self.direction).then_some(record.time);
+            }
+            Some(
+                Message::Complete { patch, .. }
+                | Message::Enabling { patch }
+                | Message::FailedToEnable { patch },
+            ) if patch == self.patch => self.start = None,
+            _ => {}
+        }
+    }
+}
+
+/// Follows the log, from its oldest record on.
+#[derive(Debug)]
+pub struct KmsgReader {
+    device: PathBuf,
+    log: File,
+}
+
+impl KmsgReader {
+    /// Opens the device; reads of it never wait.
+    ///
+    /// # Errors
+    /// [`KmsgError::Open`]
+    pub fn open(device: &Path) -> Result<Self, KmsgError> {
+        let mut options = OpenOptions::new();
+        let flags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).bits();
+        options.read(true).custom_flags(flags.cast_signed());
+        let open = |source| KmsgError::Open {
+            path: device.to_owned(),
+            source,
+        };
+        Ok(Self {
+            device: device.to_owned(),
+            log: options.open(device).map_err(open)?,
+        })
+    }
+
+    /// Visits the records that have come since the last call.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`]
+    pub fn read_new(&mut self, visit: impl FnMut(&Record)) -> Result<(), KmsgError> {
+        for_each_record(|buffer| self.log.read(buffer), visit).map_err(|source| KmsgError::Read {
+            path: self.device.clone(),
+            source,
+        })
+    }
+}
+
+impl AsRawFd for KmsgReader {
+    fn as_raw_fd(&self) -> RawFd {
+        self.log.as_raw_fd()
+    }
 }
 
 /// Reads records until there are no more now. Each read of the device yields one.
 fn for_each_record(
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-    mut visit: impl FnMut(Record),
+    mut visit: impl FnMut(&Record),
 ) -> io::Result<()> {
     let mut buffer = vec![0; MAX_RECORD];
     for _ in 0..MAX_READS {
@@ -401,7 +257,7 @@ fn for_each_record(
             Ok(0) => return Ok(()),
             Ok(len) => {
                 if let Some(record) = buffer.get(..len).and_then(Record::parse) {
-                    visit(record);
+                    visit(&record);
                 }
             }
             Err(error) => match Errno::from_io_error(&error) {

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod clock;
+pub mod counts;
 pub mod dumps;
 pub mod events;
 pub mod kallsyms;

@@ -28,6 +28,14 @@ const MAX_FUNCTIONS_IN_ALL: usize = 1 << 20;
 /// Bytes read of an attribute; the longest, srcversion, has 24.
 const MAX_VALUE: usize = 256;
 
+/// Whether a module's init has not returned yet (/sys/module/NAME/initstate, `coming`;
+/// kernel/module/sysfs.c and before it kernel/module.c).
+#[must_use]
+pub fn is_loading(sysfs: &Path, module: &str) -> bool {
+    let state = sysfs.join("module").join(module).join("initstate");
+    fs::read_to_string(state).is_ok_and(|state| state.trim() == "coming")
+}
+
 /// What could not be read of the loaded patches, or makes no sense.
 #[derive(Debug, thiserror::Error)]
 pub enum SysfsError {

@@ -1,6 +1,7 @@
 //! The pure core: values in, values out; no clock, file or socket.
 
 pub mod blockers;
+pub mod message;
 pub mod patch;
 pub mod transition;
 

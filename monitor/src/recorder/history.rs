@@ -126,6 +126,8 @@ impl History {
                 outcome,
             } => {
                 self.transition = None;
+                // Its first transition over, a patch is loaded, but for the way back.
+                self.loads.retain(|(name, _)| Some(name) != patch.as_ref());
                 self.ended = Some(EndedTransition {
                     time,
                     patch: patch.clone(),

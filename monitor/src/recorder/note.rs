@@ -7,7 +7,7 @@ use crate::{
     livepatch::{
         Direction, Outcome,
         patch::{Patch, PatchSet},
-        transition::BootTime,
+        transition::{BootTime, Effect},
     },
 };
 
@@ -103,30 +103,87 @@ pub struct ReplacedFunction {
     pub function: String,
 }
 
-/// Functions noted of one patch: a note stays small.
-const MAX_FUNCTIONS: usize = 256;
+/// Patches and bytes of functions' names that a note has room for: it must fit a frame.
+const MAX_PATCHES: usize = 128;
+const MAX_NAMES: usize = 24 << 10;
 
-impl From<&Patch> for LoadedPatch {
-    fn from(patch: &Patch) -> Self {
-        let functions = patch.objects.iter().flat_map(|object| {
-            object.functions.iter().map(|function| ReplacedFunction {
-                object: object.name.clone(),
-                function: function.name.clone(),
-            })
-        });
-        Self {
-            name: patch.name.clone(),
-            enabled: patch.enabled,
-            srcversion: patch.srcversion.clone(),
-            functions: functions.take(MAX_FUNCTIONS).collect(),
+impl From<&PatchSet> for Note {
+    fn from(set: &PatchSet) -> Self {
+        let mut room = MAX_NAMES;
+        let patches = set.patches.iter().take(MAX_PATCHES);
+        Self::Patches {
+            patches: patches.map(|patch| loaded(patch, &mut room)).collect(),
         }
     }
 }
 
-impl From<&PatchSet> for Note {
-    fn from(set: &PatchSet) -> Self {
-        Self::Patches {
-            patches: set.patches.iter().map(LoadedPatch::from).collect(),
+fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
+    let mut functions = Vec::new();
+    for object in &patch.objects {
+        for function in &object.functions {
+            // As JSON, with the keys.
+            let size = object.name.len() + function.name.len() + 32;
+            let Some(left) = room.checked_sub(size) else {
+                break;
+            };
+            *room = left;
+            functions.push(ReplacedFunction {
+                object: object.name.clone(),
+                function: function.name.clone(),
+            });
         }
+    }
+    LoadedPatch {
+        name: patch.name.clone(),
+        enabled: patch.enabled,
+        srcversion: patch.srcversion.clone(),
+        functions,
+    }
+}
+
+/// What of a transition's course is noted.
+impl TryFrom<&Effect> for Note {
+    type Error = ();
+
+    fn try_from(effect: &Effect) -> Result<Self, ()> {
+        Ok(match effect {
+            Effect::Started {
+                patch,
+                direction,
+                start,
+            }
+            | Effect::Reversed {
+                patch,
+                direction,
+                start,
+            } => Self::Transition {
+                patch: patch.clone(),
+                direction: *direction,
+                start: *start,
+            },
+            Effect::Ended {
+                patch,
+                direction,
+                outcome,
+                ..
+            } => Self::Ended {
+                patch: patch.clone(),
+                direction: Some(*direction),
+                outcome: Some(*outcome),
+            },
+            Effect::EndUnseen { patch, direction } => Self::Ended {
+                patch: patch.clone(),
+                direction: *direction,
+                outcome: None,
+            },
+            Effect::LoadFailed {
+                patch: Some(patch), ..
+            } => Self::Loaded {
+                patch: patch.clone(),
+            },
+            Effect::LoadFailed { patch: None, .. }
+            | Effect::Forced { .. }
+            | Effect::Signalled { .. } => return Err(()),
+        })
     }
 }

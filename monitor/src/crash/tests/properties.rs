@@ -21,7 +21,7 @@ static LOGS: LazyLock<Vec<(Kind, Vec<String>)>> = LazyLock::new(|| {
 });
 
 fn bounded(text: &[u8]) {
-    let told = text::read(text, None, SOAK);
+    let told = text::read(text, &Reading::new(SOAK));
     assert!(told.records.len() <= 256 && told.lesser.len() <= 256);
     for record in &told.records {
         assert!(record.trace.len() <= 128 && record.patches.len() <= 2048);
@@ -96,7 +96,7 @@ proptest! {
         let (kind, lines) = log.get(&LOGS);
         let (from, to) = (from.index(lines.len()), to.index(lines.len()));
         let piece = lines.get(from.min(to)..=from.max(to)).unwrap().concat();
-        let records = text::read(piece.as_bytes(), None, SOAK).records;
+        let records = text::read(piece.as_bytes(), &Reading::new(SOAK)).records;
         prop_assert!(records.len() <= 1, "{:#?}", records);
         for record in records {
             prop_assert_eq!(record.kind, *kind);
@@ -150,7 +150,7 @@ proptest! {
         let function = super::super::Function { name, offset: Some(offset), size: Some(size), module };
         let mark = if reliable { "" } else { "? " };
         let log = format!("kernel BUG at x!\nCall Trace:\n {mark}{function}\n");
-        let record = only(text::read(log.as_bytes(), None, SOAK).records);
+        let record = only(text::read(log.as_bytes(), &Reading::new(SOAK)).records);
         let frame = record.trace.first().unwrap();
         prop_assert_eq!(&frame.function, &function);
         prop_assert_eq!(frame.reliable, reliable);
@@ -178,7 +178,7 @@ proptest! {
             log += &word;
         }
         log.push('\n');
-        let record = only(text::read(log.as_bytes(), None, SOAK).records);
+        let record = only(text::read(log.as_bytes(), &Reading::new(SOAK)).records);
         let expected: Vec<_> = modules
             .into_iter()
             .map(|(name, taints, state)| {

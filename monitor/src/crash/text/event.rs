@@ -8,6 +8,7 @@ use super::{
         record::{CrashRecord, Frame, Function, Implicated, Lesser, Module, When},
         verdict,
     },
+    Reading,
     headline::Who,
     line::Line,
     symbol::{self, MAX_MODULES, MAX_NAME, cut},
@@ -251,26 +252,18 @@ impl Event {
     pub(super) fn finish(
         self,
         release: Option<String>,
-        soak_seconds: f64,
+        reading: &Reading,
     ) -> Result<CrashRecord, Lesser> {
-        let kind = match (self.primary.kind(), &self.panic) {
-            (Some(kind), _) => kind,
-            (None, Some(_)) => Kind::Panic,
-            (None, None) => {
-                return Err(Lesser {
-                    signal: self.primary,
-                    when: self.when,
-                    headline: self.headline,
-                });
-            }
-        };
+        let panicked = self.panic.is_some();
+        let kind = self.primary.kind().or(panicked.then_some(Kind::Panic));
+        let signal = self.primary;
         let faulted = self.fault.is_some();
         let function = self.fault.or_else(|| place(self.primary, &self.trace));
         let release = release
             .or(self.release)
             .map(|release| cut(&release, MAX_NAME));
         let mut record = CrashRecord {
-            kind,
+            kind: kind.unwrap_or(Kind::Panic),
             signals: self.signals,
             reports: self.reports,
             when: self.when,
@@ -293,8 +286,19 @@ impl Event {
             evidence: Vec::new(),
             files: Vec::new(),
         };
-        verdict::judge(&mut record, &self.timeline, faulted, soak_seconds);
-        Ok(record)
+        verdict::judge(&mut record, &self.timeline, faulted, reading);
+        match kind {
+            Some(_) => Ok(record),
+            None => Err(Lesser {
+                signal,
+                when: record.when,
+                headline: record.headline,
+                function: record.function,
+                phase: record.phase,
+                implicated: record.implicated,
+                evidence: record.evidence,
+            }),
+        }
     }
 }
 

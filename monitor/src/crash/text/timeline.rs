@@ -1,7 +1,7 @@
 //! The patches that the log speaks of, and how far each has come.
 
 use super::super::record::{Last, Running};
-use crate::{kernel::kmsg::LivepatchMessage as Message, livepatch::Direction};
+use crate::livepatch::{Direction, message::LivepatchMessage as Message};
 
 /// Patches that are followed; a host has a handful.
 const MAX_PATCHES: usize = 256;

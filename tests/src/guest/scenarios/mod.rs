@@ -41,5 +41,5 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
     scale: ten_thousand_threads;
-    harmless: probed_function_can_be_patched, transitions_take_no_longer;
+    harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };

@@ -1,0 +1,383 @@
+//! The recorder's files: `STATE-DIR/recorder/BOOT-ID.rec`, one a boot.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FallocateFlags;
+
+use super::{
+    frame::{self, FrameError},
+    note::{Note, Noted},
+};
+
+/// A boot's file is never longer. Before it would be, it is written anew with what
+/// still matters.
+pub const MAX_FILE: u64 = 1 << 20;
+/// Boots whose files are kept.
+pub const KEPT_BOOTS: usize = 8;
+/// Disk space that is taken in advance, so that a disk that fills up later still takes
+/// a crash.
+const RESERVE: u64 = 64 << 10;
+/// Crash signals that a file written anew keeps.
+const KEPT_SIGNALS: usize = 64;
+
+/// Why something is not recorded or not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecorderError {
+    /// The file or directory cannot be used.
+    #[error(
+        "flight recorder: cannot {action} {}: {source}; what is not recorded is not known after a crash (see --state-dir)",
+        path.display()
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another monitor records there.
+    #[error(
+        "flight recorder: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
+        path.display()
+    )]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The content is not what this program writes.
+    #[error("flight recorder: {}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: FrameError,
+    },
+}
+
+/// What a boot before this one left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlierBoot {
+    /// Its id.
+    pub boot_id: String,
+    /// Its notes.
+    pub notes: Vec<Noted>,
+    /// Some of its notes were lost: a bit has flipped.
+    pub damaged: bool,
+}
+
+/// The present boot's file, open.
+#[derive(Debug)]
+pub struct Recorder {
+    directory: PathBuf,
+    path: PathBuf,
+    boot_id: String,
+    file: File,
+    length: u64,
+    reserved: u64,
+    essence: Essence,
+    /// Held as long as this is.
+    _lock: File,
+}
+
+/// A recorder with what its file held already: the notes of a monitor before this one.
+#[derive(Debug)]
+pub struct Opened {
+    /// To go on with.
+    pub recorder: Recorder,
+    /// The notes of this boot so far.
+    pub notes: Vec<Noted>,
+    /// What was wrong with the file, and mended.
+    pub problem: Option<String>,
+}
+
+impl Recorder {
+    /// Opens the boot's file. A torn tail is cut.
+    ///
+    /// # Errors
+    /// The directory cannot be used, another monitor has it, or the file is of a
+    /// newer version; then nothing is touched.
+    pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
+        let directory = state_dir.join("recorder");
+        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        let lock = lock(&directory)?;
+        let path = directory.join(format!("{boot_id}.rec"));
+        let bytes = match read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(io_error("read", &path)(source)),
+        };
+        let decoded = frame::decode(&bytes).map_err(|source| RecorderError::Content {
+            path: path.clone(),
+            source,
+        })?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        let mut recorder = Self {
+            directory,
+            path,
+            boot_id: boot_id.to_owned(),
+            file,
+            length: decoded.good as u64,
+            reserved: 0,
+            essence: Essence::default(),
+            _lock: lock,
+        };
+        if decoded.good == 0 {
+            recorder.write(&frame::HEADER)?;
+            sync_directory(&recorder.directory)?;
+        } else if decoded.torn > 0 {
+            let cut = recorder.file.set_len(recorder.length);
+            cut.map_err(io_error("cut", &recorder.path))?;
+        }
+        for noted in &decoded.notes {
+            recorder.essence.take(noted);
+        }
+        let problem = (decoded.damaged > 0 || decoded.torn > 0).then(|| {
+            format!(
+                "{}: {} damaged places skipped, {} torn bytes cut off",
+                recorder.path.display(),
+                decoded.damaged,
+                decoded.torn
+            )
+        });
+        Ok(Opened {
+            recorder,
+            notes: decoded.notes,
+            problem,
+        })
+    }
+
+    /// Appends a note; on return it is on stable storage.
+    ///
+    /// # Errors
+    /// The disk does not take it. The file stays whole and the next note is tried
+    /// anew.
+    pub fn append(&mut self, noted: &Noted) -> Result<(), RecorderError> {
+        let frame = frame::encode(noted).map_err(|source| RecorderError::Content {
+            path: self.path.clone(),
+            source,
+        })?;
+        if self.length + frame.len() as u64 > MAX_FILE {
+            self.write_anew()?;
+        }
+        self.write(&frame)?;
+        self.essence.take(noted);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), RecorderError> {
+        let end = self.length + bytes.len() as u64;
+        if end > self.reserved {
+            // No more than a precaution: where it fails, the write itself decides.
+            let _ = rustix::fs::fallocate(
+                &self.file,
+                FallocateFlags::KEEP_SIZE,
+                self.length,
+                RESERVE.max(bytes.len() as u64),
+            );
+            self.reserved = self.length + RESERVE;
+        }
+        let written = self
+            .file
+            .write_all_at(bytes, self.length)
+            .and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // Half a frame would be taken for damage later on. If it cannot be cut
+            // off now, the next write overwrites it.
+            let _ = self.file.set_len(self.length);
+            return Err(io_error("write", &self.path)(source));
+        }
+        self.length = end;
+        Ok(())
+    }
+
+    /// Replaces the file by one that holds what still matters.
+    fn write_anew(&mut self) -> Result<(), RecorderError> {
+        let fresh = self.path.with_extension("new");
+        let mut content = frame::HEADER.to_vec();
+        for noted in self.essence.notes() {
+            let encoded = frame::encode(noted).map_err(|source| RecorderError::Content {
+                path: self.path.clone(),
+                source,
+            })?;
+            content.extend(encoded);
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(&fresh)
+            .map_err(io_error("make", &fresh))?;
+        file.write_all_at(&content, 0)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&fresh, &self.path))
+            .map_err(io_error("write", &fresh))?;
+        sync_directory(&self.directory)?;
+        self.file = file;
+        self.length = content.len() as u64;
+        self.reserved = 0;
+        Ok(())
+    }
+
+    /// What the boots before this one left, the oldest first, and what of it could not
+    /// be read.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn earlier_boots(&self) -> Result<(Vec<EarlierBoot>, Vec<RecorderError>), RecorderError> {
+        let mut boots: Vec<EarlierBoot> = Vec::new();
+        let mut problems = Vec::new();
+        for (boot_id, path) in self.earlier_files()? {
+            let decoded = read(&path)
+                .map_err(io_error("read", &path))
+                .and_then(|bytes| {
+                    frame::decode(&bytes).map_err(|source| RecorderError::Content { path, source })
+                });
+            match decoded {
+                Ok(decoded) => boots.push(EarlierBoot {
+                    boot_id,
+                    notes: decoded.notes,
+                    damaged: decoded.damaged > 0,
+                }),
+                Err(error) => problems.push(error),
+            }
+        }
+        Ok((boots, problems))
+    }
+
+    /// Removes the files of all but the latest [`KEPT_BOOTS`] boots before this one.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written.
+    pub fn prune(&self) -> Result<(), RecorderError> {
+        let files = self.earlier_files()?;
+        let surplus = files.len().saturating_sub(KEPT_BOOTS);
+        for (_, path) in files.into_iter().take(surplus) {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Id and file of the boots before this one, by the time of their last note.
+    fn earlier_files(&self) -> Result<Vec<(String, PathBuf)>, RecorderError> {
+        let failed = io_error("read", &self.directory);
+        let mut files = Vec::new();
+        let entries = fs::read_dir(&self.directory).map_err(&failed)?;
+        for entry in entries {
+            let entry = entry.map_err(&failed)?;
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(boot_id) = name.strip_suffix(".rec") else {
+                continue;
+            };
+            if boot_id == self.boot_id {
+                continue;
+            }
+            let modified = entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .map_err(&failed)?;
+            files.push((modified, boot_id.to_owned(), path));
+        }
+        files.sort();
+        let files = files.into_iter().map(|(_, boot_id, path)| (boot_id, path));
+        Ok(files.collect())
+    }
+}
+
+/// Reads a file whole; one that is longer than the recorder writes is not its.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(2 * MAX_FILE)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn lock(directory: &Path) -> Result<File, RecorderError> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(RecorderError::Locked { path }),
+        Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<(), RecorderError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io_error("sync", directory))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> RecorderError + use<> {
+    let path = path.to_owned();
+    move |source| RecorderError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The notes that a file written anew keeps: the boot, what is loaded, what goes on,
+/// what ended last, the last signals.
+#[derive(Debug, Default)]
+struct Essence {
+    kept: VecDeque<Noted>,
+}
+
+impl Essence {
+    fn take(&mut self, noted: &Noted) {
+        self.kept.retain(|kept| !replaces(&noted.note, &kept.note));
+        if matches!(noted.note, Note::Loaded { .. }) {
+            return;
+        }
+        self.kept.push_back(noted.clone());
+        let is_signal = |kept: &Noted| matches!(kept.note, Note::Signal { .. });
+        if self.kept.iter().filter(|kept| is_signal(kept)).count() > KEPT_SIGNALS
+            && let Some(oldest) = self.kept.iter().position(is_signal)
+        {
+            self.kept.remove(oldest);
+        }
+    }
+
+    fn notes(&self) -> impl Iterator<Item = &Noted> {
+        self.kept.iter()
+    }
+}
+
+/// Whether the one note is all that matters of the two.
+fn replaces(new: &Note, kept: &Note) -> bool {
+    match (new, kept) {
+        (Note::Watching | Note::Stopped, Note::Watching | Note::Stopped)
+        | (Note::Patches { .. }, Note::Patches { .. })
+        | (Note::Transition { .. }, Note::Transition { .. })
+        | (Note::Ended { .. }, Note::Transition { .. } | Note::Ended { .. }) => true,
+        (Note::Load { patch } | Note::Loaded { patch }, Note::Load { patch: before }) => {
+            patch == before
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

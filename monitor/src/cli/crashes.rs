@@ -238,6 +238,7 @@ fn when(when: &When) -> String {
     });
     let source = match when.precision {
         Precision::Unknown => "",
+        Precision::After => " or later (the last that is known of that boot)",
         Precision::LogClock => " (by an earlier line's clock)",
         Precision::Dump => " (by pstore's record number, to about a second)",
         Precision::Line => " (by the line's own date)",

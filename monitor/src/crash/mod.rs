@@ -3,9 +3,12 @@
 //! was cut, another host), so nothing in it is trusted: every line, name and list
 //! has a limit, and what is not understood is skipped.
 
+pub mod boots;
 pub mod counts;
+pub mod gather;
 pub mod pstore;
 mod record;
+pub mod store;
 pub mod text;
 mod verdict;
 

@@ -15,6 +15,9 @@ use crate::livepatch::Direction;
 pub enum Precision {
     /// Not at all.
     Unknown,
+    /// It was then or later: the last thing that is known of a boot that ended
+    /// without a word.
+    After,
     /// From a line earlier in the log that has both clocks: as good as the
     /// machine's clock was at that line.
     LogClock,
@@ -272,6 +275,39 @@ pub struct CrashRecord {
 }
 
 impl CrashRecord {
+    /// Of which nothing is known but the kind.
+    #[must_use]
+    pub const fn empty(kind: Kind) -> Self {
+        Self {
+            kind,
+            signals: Vec::new(),
+            reports: 0,
+            when: When {
+                uptime_seconds: None,
+                unix_seconds: None,
+                precision: Precision::Unknown,
+            },
+            release: None,
+            headline: String::new(),
+            panic: None,
+            function: None,
+            cpu: None,
+            comm: None,
+            pid: None,
+            taint: None,
+            modules: None,
+            trace: Vec::new(),
+            cut: false,
+            patches: Vec::new(),
+            phase: Phase::Unknown,
+            transition: None,
+            last_transition: None,
+            implicated: Implicated::Unknown,
+            evidence: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
     /// How much it tells, to choose between two records of one crash.
     fn weight(&self) -> (bool, bool, usize, bool, bool) {
         (
@@ -281,6 +317,30 @@ impl CrashRecord {
             self.modules.is_some(),
             self.when.precision == Precision::Dump,
         )
+    }
+
+    /// Takes in another record of the same crash: the one that tells more stays, with
+    /// the files of both.
+    pub(crate) fn absorb(&mut self, mut other: Self) {
+        if other.weight() > self.weight() {
+            std::mem::swap(self, &mut other);
+        }
+        if other.when.precision > self.when.precision {
+            self.when = other.when;
+        }
+        // The other may have been read with more knowledge of what is replaced.
+        for found in other.evidence {
+            if !self.evidence.contains(&found) {
+                self.evidence.push(found);
+            }
+        }
+        self.evidence.sort_by_key(|found| found.kind);
+        self.implicated = self.implicated.min(other.implicated);
+        for file in other.files {
+            if !self.files.contains(&file) {
+                self.files.push(file);
+            }
+        }
     }
 
     /// The same line at the same microsecond on the same kernel is the same crash.
@@ -313,21 +373,10 @@ const SAME_BOOT_SECONDS: f64 = 15.0;
 #[must_use]
 pub fn merge(records: Vec<CrashRecord>) -> Vec<CrashRecord> {
     let mut merged: Vec<CrashRecord> = Vec::new();
-    for mut record in records {
-        let Some(known) = merged.iter_mut().find(|known| known.same(&record)) else {
-            merged.push(record);
-            continue;
-        };
-        if record.weight() > known.weight() {
-            std::mem::swap(known, &mut record);
-        }
-        if record.when.precision > known.when.precision {
-            known.when = record.when;
-        }
-        for file in record.files {
-            if !known.files.contains(&file) {
-                known.files.push(file);
-            }
+    for record in records {
+        match merged.iter_mut().find(|known| known.same(&record)) {
+            Some(known) => known.absorb(record),
+            None => merged.push(record),
         }
     }
     merged

@@ -141,4 +141,4 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::note::{LoadedPatch, Note, Noted};
 use crate::{
-    crash::{Last, Phase, Running, Signal},
-    livepatch::{Direction, Outcome, transition::BootTime},
+    crash::{Last, Phase, Running, Signal, text::Replaced},
+    livepatch::{Direction, Outcome, patch::VMLINUX, transition::BootTime},
 };
 
 /// Signals kept, the latest.
@@ -63,6 +63,8 @@ pub struct History {
     pub release: Option<String>,
     /// When the boot's first note was written, in seconds since 1970.
     pub began_unix_seconds: Option<f64>,
+    /// The same on the boot's own clock.
+    pub began: BootTime,
     /// The last note.
     pub last_time: BootTime,
     /// The last note, in seconds since 1970.
@@ -101,6 +103,7 @@ impl History {
                 self.boot_id = Some(boot_id.clone());
                 self.release = Some(release.clone());
                 self.began_unix_seconds = noted.unix_seconds;
+                self.began = time;
             }
             Note::Watching | Note::Stopped => {}
             Note::Patches { patches } => self.patches = Some(patches.clone()),
@@ -183,6 +186,22 @@ impl History {
         let fresh = |since: BootTime| now.since(since).is_none_or(|age| age <= LOADING);
         let (name, _) = self.loads.iter().rev().find(|(_, since)| fresh(*since))?;
         Some(name)
+    }
+
+    /// What the loaded patches replace.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<Replaced> {
+        let of_patch = |patch: &LoadedPatch| {
+            let name = patch.name.clone();
+            let functions = patch.functions.clone().into_iter();
+            functions.map(move |replaced| Replaced {
+                patch: name.clone(),
+                module: (replaced.object != VMLINUX).then_some(replaced.object),
+                function: replaced.function,
+            })
+        };
+        let patches = self.patches.iter().flatten();
+        patches.flat_map(of_patch).collect()
     }
 
     /// The transition that runs, as a crash record has it.

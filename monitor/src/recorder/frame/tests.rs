@@ -7,7 +7,7 @@ use crate::{
     recorder::note::{LoadedPatch, Note, ReplacedFunction},
 };
 
-pub(in super::super) fn noted(second: u64, note: Note) -> Noted {
+pub(crate) fn noted(second: u64, note: Note) -> Noted {
     Noted {
         time: BootTime::from_nanos(second * 1_000_000_000),
         unix_seconds: Some(1.8e9),
@@ -87,7 +87,7 @@ fn name() -> impl Strategy<Value = String> {
     "[ -~\u{e9}\u{0}\n]{0,60}"
 }
 
-pub(in super::super) fn any_note() -> impl Strategy<Value = Note> {
+pub(crate) fn any_note() -> impl Strategy<Value = Note> {
     let direction = prop_oneof![Just(Direction::Patch), Just(Direction::Unpatch)];
     let outcome = prop::option::of(prop::sample::select(Outcome::ALL.to_vec()));
     let start = prop::option::of(any::<u64>().prop_map(BootTime::from_nanos));

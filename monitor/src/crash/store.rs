@@ -1,0 +1,386 @@
+//! The crashes of this host, over all its boots: `STATE-DIR/crashes/ID.json`.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CrashRecord, Kind, Phase, boots::HostCrash};
+
+const VERSION: u32 = 1;
+/// Crashes kept whole; of older ones only what they count for.
+const KEPT: usize = 100;
+/// Ids of older ones, so that a dump which lies about for ever counts once.
+const KEPT_IDS: usize = 4096;
+const COUNTS: &str = "counts.json";
+/// A record is some 20 KiB; what is far longer is not ours.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Why a crash is not stored or not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A file or directory cannot be used.
+    #[error("crash records: cannot {action} {}: {source} (see --state-dir)", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what this program writes.
+    #[error("crash records: {}: {reason}; it is left alone and not used", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file is of a later program.
+    #[error(
+        "crash records: {} is of version {version}, this program knows {VERSION}: all is left untouched, run the newer program",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// What crashes that are no longer kept count for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Past {
+    counts: Vec<(Kind, Phase, u64)>,
+    /// Their fingerprints, the oldest first.
+    crashes: Vec<String>,
+}
+
+/// The crashes, in memory and on disk.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    crashes: Vec<HostCrash>,
+    past: Past,
+}
+
+/// A store that was read, and the files of it that could not be.
+#[derive(Debug)]
+pub struct Opened {
+    /// The rest.
+    pub store: Store,
+    /// One each.
+    pub problems: Vec<StoreError>,
+}
+
+impl Store {
+    /// Reads what is stored; nothing is made or changed.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or holds a file of a newer version.
+    pub fn open(state_dir: &Path) -> Result<Opened, StoreError> {
+        let directory = state_dir.join("crashes");
+        let mut store = Self {
+            crashes: Vec::new(),
+            past: Past::default(),
+            directory,
+        };
+        let mut problems = Vec::new();
+        let mut paths = Vec::new();
+        match fs::read_dir(&store.directory) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(failed("read", &store.directory))?;
+                    paths.push(entry.path());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed("read", &store.directory)(source)),
+        }
+        paths.sort();
+        for path in paths {
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let result = if path.file_name().is_some_and(|name| name == COUNTS) {
+                read(&path).map(|past| store.past = past)
+            } else {
+                read(&path).map(|crash| store.crashes.push(crash))
+            };
+            match result {
+                Ok(()) => {}
+                Err(error @ StoreError::Newer { .. }) => return Err(error),
+                Err(error) => problems.push(error),
+            }
+        }
+        store.sort();
+        Ok(Opened { store, problems })
+    }
+
+    /// Whether anything was ever stored.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.directory.is_dir()
+    }
+
+    /// The crashes, the oldest first.
+    #[must_use]
+    pub fn crashes(&self) -> &[HostCrash] {
+        &self.crashes
+    }
+
+    /// The stored crash that this record tells of.
+    #[must_use]
+    pub fn find(&self, record: &CrashRecord) -> Option<&HostCrash> {
+        self.crashes.iter().find(|known| known.record.same(record))
+    }
+
+    /// How many crashes there were, by kind and phase, those no longer kept included.
+    #[must_use]
+    pub fn totals(&self) -> BTreeMap<(Kind, Phase), u64> {
+        let mut totals = BTreeMap::new();
+        for &(kind, phase, count) in &self.past.counts {
+            *totals.entry((kind, phase)).or_default() += count;
+        }
+        for crash in &self.crashes {
+            let record = &crash.record;
+            *totals.entry((record.kind, record.phase)).or_default() += 1;
+        }
+        totals
+    }
+
+    /// Takes a crash in. One that is known already learns what this record has to
+    /// add; true if it is new.
+    ///
+    /// # Errors
+    /// The disk does not take it; in memory it is there.
+    pub fn put(
+        &mut self,
+        record: CrashRecord,
+        boot_id: Option<&str>,
+        ended_boot: Option<bool>,
+    ) -> Result<bool, StoreError> {
+        let fingerprint = fingerprint(&record, boot_id);
+        let agree = |known: &HostCrash| {
+            let boots = known.boot_id.as_deref().zip(boot_id);
+            boots.is_none_or(|(one, other)| one == other)
+        };
+        let known = self.crashes.iter_mut().find(|known| {
+            agree(known) && known.record.same(&record) || is_named(known, &fingerprint)
+        });
+        if let Some(known) = known {
+            let before = known.clone();
+            known.record.absorb(record);
+            if known.boot_id.is_none() {
+                known.boot_id = boot_id.map(str::to_owned);
+            }
+            // Once it is known to have ended the boot nothing denies that.
+            if known.ended_boot != Some(true) {
+                known.ended_boot = ended_boot.or(known.ended_boot);
+            }
+            if *known != before {
+                let known = known.clone();
+                self.write_crash(&known)?;
+            }
+            return Ok(false);
+        }
+        if self.past.crashes.contains(&fingerprint) {
+            return Ok(false);
+        }
+        let crash = HostCrash {
+            id: format!(
+                "{}-{}-{fingerprint}",
+                compact_time(record.when.unix_seconds),
+                record.kind.name().replace('_', "-")
+            ),
+            boot_id: boot_id.map(str::to_owned),
+            ended_boot,
+            record,
+        };
+        self.crashes.push(crash.clone());
+        self.sort();
+        self.write_crash(&crash)?;
+        self.prune()?;
+        Ok(true)
+    }
+
+    /// A stored crash is found to be another than was thought: it keeps its name.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn correct(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut HostCrash),
+    ) -> Result<(), StoreError> {
+        let Some(crash) = self.crashes.iter_mut().find(|crash| crash.id == id) else {
+            return Ok(());
+        };
+        let before = crash.clone();
+        change(crash);
+        if *crash == before {
+            return Ok(());
+        }
+        let crash = crash.clone();
+        self.write_crash(&crash)
+    }
+
+    /// A stored crash turns out to be none, or another one's.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn remove(&mut self, id: &str) -> Result<(), StoreError> {
+        self.crashes.retain(|crash| crash.id != id);
+        let path = self.path(id);
+        fs::remove_file(&path).map_err(failed("remove", &path))
+    }
+
+    fn sort(&mut self) {
+        let time = |crash: &HostCrash| crash.record.when.unix_seconds.unwrap_or(0.0);
+        self.crashes
+            .sort_by(|one, other| time(one).total_cmp(&time(other)));
+    }
+
+    /// Lets the oldest go, counted.
+    fn prune(&mut self) -> Result<(), StoreError> {
+        while self.crashes.len() > KEPT {
+            let oldest = self.crashes.remove(0);
+            let (kind, phase) = (oldest.record.kind, oldest.record.phase);
+            let counts = &mut self.past.counts;
+            match counts
+                .iter_mut()
+                .find(|(of_kind, of_phase, _)| (*of_kind, *of_phase) == (kind, phase))
+            {
+                Some((_, _, count)) => *count += 1,
+                None => counts.push((kind, phase, 1)),
+            }
+            let fingerprint = oldest.id.rsplit('-').next().unwrap_or_default();
+            self.past.crashes.push(fingerprint.to_owned());
+            if self.past.crashes.len() > KEPT_IDS {
+                self.past.crashes.remove(0);
+            }
+            // Counted before it is removed: a crash in between counts it twice for
+            // once rather than never.
+            let counts = self.directory.join(COUNTS);
+            write(&counts, &self.past)?;
+            let path = self.path(&oldest.id);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    fn write_crash(&self, crash: &HostCrash) -> Result<(), StoreError> {
+        fs::create_dir_all(&self.directory).map_err(failed("make", &self.directory))?;
+        write(&self.path(&crash.id), crash)
+    }
+}
+
+/// What tells a crash from all others: its line and its moment on the boot's own
+/// clock; of a reset, which has neither, the boot.
+fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(record.headline.as_bytes());
+    match (record.kind, boot_id) {
+        (Kind::Reset, Some(boot_id)) => hash.update(boot_id.as_bytes()),
+        _ => {
+            let uptime = record.when.uptime_seconds.unwrap_or(0.0);
+            hash.update(&uptime.to_bits().to_le_bytes());
+            hash.update(record.release.as_deref().unwrap_or_default().as_bytes());
+        }
+    }
+    format!("{:08x}", hash.finalize())
+}
+
+fn is_named(crash: &HostCrash, fingerprint: &str) -> bool {
+    crash.id.rsplit('-').next() == Some(fingerprint)
+}
+
+/// `20261123T124809Z`
+fn compact_time(unix_seconds: Option<f64>) -> String {
+    let date = unix_seconds
+        .filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+    match date {
+        Some(date) => humantime::format_rfc3339_seconds(date)
+            .to_string()
+            .replace(['-', ':'], ""),
+        None => "unknown-time".to_owned(),
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
+    let content = |reason: String| StoreError::Content {
+        path: path.to_owned(),
+        reason,
+    };
+    let length = fs::metadata(path).map_err(failed("read", path))?.len();
+    if length > MAX_FILE {
+        return Err(content(format!("{length} bytes are too many")));
+    }
+    let text = fs::read(path).map_err(failed("read", path))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version > u64::from(VERSION) => {
+            let path = path.to_owned();
+            return Err(StoreError::Newer { path, version });
+        }
+        Some(_) => {}
+        None => return Err(content("it has no version".into())),
+    }
+    serde_json::from_value(value).map_err(|error| content(error.to_string()))
+}
+
+/// Writes a file so that a reader, also one after a crash, sees the old or the new
+/// one.
+fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreError> {
+    let versioned = Versioned {
+        version: VERSION,
+        content,
+    };
+    let text = serde_json::to_vec_pretty(&versioned).map_err(|error| StoreError::Content {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let fresh = path.with_extension("new");
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let result = File::create(&fresh).and_then(|mut file| {
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        File::open(directory)?.sync_all()
+    });
+    result.map_err(failed("write", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;

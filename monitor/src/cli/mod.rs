@@ -16,6 +16,8 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::crash::gather::Sources;
+
 /// Says within a second whether a kernel livepatch is landing or is stuck, and
 /// after a crash whether one had a hand in it.
 #[derive(Debug, Parser)]
@@ -71,6 +73,40 @@ struct Paths {
         global = true
     )]
     state_dir: PathBuf,
+    /// Where the kernel shows what outlived a crash
+    #[arg(
+        long = "path.pstore",
+        value_name = "DIR",
+        default_value = "/sys/fs/pstore",
+        global = true
+    )]
+    pstore: PathBuf,
+    /// Where systemd-pstore has moved it to
+    #[arg(
+        long = "path.systemd-pstore",
+        value_name = "DIR",
+        default_value = "/var/lib/systemd/pstore",
+        global = true
+    )]
+    systemd_pstore: PathBuf,
+    /// Where kdump puts its logs
+    #[arg(
+        long = "path.kdump",
+        value_name = "DIR",
+        default_value = "/var/crash",
+        global = true
+    )]
+    kdump: PathBuf,
+}
+
+impl Paths {
+    fn sources(&self) -> Sources {
+        Sources {
+            pstore: self.pstore.clone(),
+            systemd_pstore: self.systemd_pstore.clone(),
+            kdump: self.kdump.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -119,7 +155,6 @@ enum Command {
     /// Name every task that holds the running transition up, with its stack
     Blockers(blockers::Blockers),
     /// Say what crashed a machine, and whether a livepatch had a hand in it
-    #[command(subcommand)]
     Crashes(crashes::Crashes),
 }
 
@@ -132,7 +167,7 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(&cli),
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
-        Command::Crashes(command) => command.run(),
+        Command::Crashes(command) => command.run(&cli),
     };
     match result {
         Ok(code) => code,

@@ -25,6 +25,9 @@ pub(super) struct Serve {
     /// itself sends its first signals at 15s
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = super::duration, help_heading = "Transitions")]
     stuck_after: Duration,
+    /// How long after a transition a crash counts as in its wake
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = super::duration, help_heading = "Crashes")]
+    soak: Duration,
 }
 
 fn telemetry_path(text: &str) -> Result<String, String> {
@@ -47,6 +50,8 @@ impl Serve {
             sysfs: cli.paths.sysfs.clone(),
             kmsg: cli.paths.kmsg.clone(),
             kernel_log: cli.log.level == Level::Debug,
+            soak: self.soak,
+            sources: cli.paths.sources(),
         };
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -77,6 +77,7 @@ pub struct Store {
     directory: PathBuf,
     crashes: Vec<HostCrash>,
     past: Past,
+    in_memory: bool,
 }
 
 /// A store that was read, and the files of it that could not be.
@@ -98,6 +99,7 @@ impl Store {
         let mut store = Self {
             crashes: Vec::new(),
             past: Past::default(),
+            in_memory: false,
             directory,
         };
         let mut problems = Vec::new();
@@ -130,6 +132,11 @@ impl Store {
         }
         store.sort();
         Ok(Opened { store, problems })
+    }
+
+    /// From now on nothing is written: the crashes are in memory only.
+    pub fn forget_disk(&mut self) {
+        self.in_memory = true;
     }
 
     /// Whether anything was ever stored.
@@ -258,6 +265,9 @@ impl Store {
 
     /// Lets the oldest go, counted.
     fn prune(&mut self) -> Result<(), StoreError> {
+        if self.in_memory {
+            return Ok(());
+        }
         while self.crashes.len() > KEPT {
             let oldest = self.crashes.remove(0);
             let (kind, phase) = (oldest.record.kind, oldest.record.phase);
@@ -289,6 +299,9 @@ impl Store {
     }
 
     fn write_crash(&self, crash: &HostCrash) -> Result<(), StoreError> {
+        if self.in_memory {
+            return Ok(());
+        }
         fs::create_dir_all(&self.directory).map_err(failed("make", &self.directory))?;
         write(&self.path(&crash.id), crash)
     }

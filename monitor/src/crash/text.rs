@@ -325,7 +325,7 @@ impl Reader<'_> {
             }
             Err(lesser) => {
                 self.boot.lesser += 1;
-                keep(&mut self.lesser, lesser);
+                keep(&mut self.lesser, *lesser);
             }
         }
     }

@@ -1,22 +1,38 @@
 //! How the exporter begins: probes, what an earlier process of this boot knew,
 //! what sysfs and the kernel log say now.
 
-use std::sync::Mutex;
+use std::{
+    sync::{Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
 use tracing::{debug, info, warn};
 
-use super::{Exporter, Options, lock, readable, watch::Watch};
+use super::{
+    Exporter, Options, crashes::Crashes, lock, notebook::Notebook, readable, report, watch::Watch,
+};
 use crate::{
+    crash::{
+        boots::Boot,
+        gather::{ThisBoot, after_boot, last_boot_unclean},
+        store::Store,
+    },
     kernel::{
-        clock, kmsg,
+        clock, counts,
+        kmsg::{self, KmsgReader},
         probes::{Degradation, Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
         procfs, sysfs,
         tasks::TaskScanner,
     },
     livepatch::transition::{BootTime, Transitions, Watching},
     metrics::Durations,
+    recorder::{
+        file::{EarlierBoot, Recorder},
+        history::History,
+        note::Note,
+    },
     state,
 };
 
@@ -75,9 +91,22 @@ impl Exporter {
             }
         }
         let scanner = TaskScanner::new(probes, &options.procfs);
+        // After the hooks: a signal in between is counted by both.
+        let base = counts::read(&options.procfs, &options.sysfs);
+        let log_readable = KmsgReader::open(&options.kmsg).is_ok();
+        let boot_id = procfs::boot_id(&options.procfs).ok();
+        let records = Records::open(&options, boot_id.as_deref());
+        degradations.extend(records.problems.into_iter().map(|what| Degradation {
+            what,
+            remedy: "see the message".into(),
+        }));
+        let crashes = Crashes::new(records.store, records.boot_unclean, base, log_readable);
         give_back_memory();
         let mut exporter = Self {
-            boot_id: procfs::boot_id(&options.procfs).ok(),
+            boot_id,
+            notebook: Mutex::new(records.notebook),
+            crashes: Mutex::new(crashes),
+            patches_due: AtomicBool::new(false),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),
             start: Mutex::new(None),
@@ -90,6 +119,7 @@ impl Exporter {
             options,
         };
         exporter.take_up();
+        exporter.agree();
         for missing in &exporter.degradations {
             warn!(remedy = missing.remedy, "degraded: {}", missing.what);
         }
@@ -120,12 +150,28 @@ impl Exporter {
         match sysfs::read_patches(&self.options.sysfs) {
             Ok((patches, _)) => {
                 let effects = lock(&self.watch).snapshot(now, &patches);
-                self.carry_out(&effects);
+                self.carry_out(now, &effects);
+                self.note_patches(now, &patches);
             }
             Err(error) => self.degradations.push(Degradation {
                 what: format!("livepatches cannot be read: {error}"),
                 remedy: "mount sysfs, or name its place with --path.sysfs".into(),
             }),
+        }
+    }
+
+    /// What the notes of a monitor before this one say goes on, and has ended since.
+    fn agree(&self) {
+        let now = clock::boot_time();
+        let runs = lock(&self.watch).transitions.active().is_some();
+        let noted = lock(&self.notebook).history.transition.clone();
+        if let Some(noted) = noted.filter(|_| !runs) {
+            let ended = Note::Ended {
+                patch: noted.patch,
+                direction: Some(noted.direction),
+                outcome: None,
+            };
+            self.note(now, ended);
         }
     }
 
@@ -167,6 +213,124 @@ impl Exporter {
             warn!("{error}");
         }
     }
+}
+
+/// The flight recorder and the crashes of the boots before this one.
+struct Records {
+    notebook: Notebook,
+    store: Option<Store>,
+    boot_unclean: Option<bool>,
+    problems: Vec<String>,
+}
+
+impl Records {
+    fn open(options: &Options, boot_id: Option<&str>) -> Self {
+        let mut problems = Vec::new();
+        let mut boots = Vec::new();
+        let mut notes = Vec::new();
+        let now = clock::boot_time();
+        let began = clock::unix_seconds(BootTime::from_nanos(0));
+        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
+            Some(Ok(opened)) => {
+                notes = opened.notes;
+                problems.extend(opened.problem);
+                match opened.recorder.earlier_boots() {
+                    Ok((earlier, errors)) => {
+                        problems.extend(errors.iter().map(ToString::to_string));
+                        boots = boots_of(&earlier, began, options.soak);
+                    }
+                    Err(error) => problems.push(error.to_string()),
+                }
+                if let Err(error) = opened.recorder.prune() {
+                    problems.push(error.to_string());
+                }
+                Some(opened.recorder)
+            }
+            Some(Err(error)) => {
+                problems.push(error.to_string());
+                None
+            }
+            None => {
+                problems.push(format!(
+                    "{} does not tell the boot's id: nothing is recorded",
+                    options.procfs.display()
+                ));
+                None
+            }
+        };
+        let mut notebook = Notebook::new(recorder, &notes, options.soak);
+        if let Some(boot_id) = boot_id.filter(|_| notes.is_empty()) {
+            let system = rustix::system::uname();
+            let boot = Note::Boot {
+                boot_id: boot_id.to_owned(),
+                release: system.release().to_string_lossy().into_owned(),
+            };
+            notebook.note(now, boot);
+        }
+        notebook.note(now, Note::Watching);
+
+        let mut boot_unclean = None;
+        let store = match Store::open(&options.state_dir) {
+            Ok(opened) => {
+                problems.extend(opened.problems.iter().map(ToString::to_string));
+                let mut store = opened.store;
+                let known: Vec<String> = ids(&store).map(str::to_owned).collect();
+                let this = ThisBoot {
+                    id: boot_id.map(str::to_owned),
+                    began,
+                };
+                problems.extend(after_boot(
+                    &mut store,
+                    &boots,
+                    &this,
+                    &options.sources,
+                    options.soak,
+                ));
+                let new = store.crashes().iter();
+                for crash in new.filter(|crash| !known.contains(&crash.id)) {
+                    report::log_crash(crash);
+                }
+                boot_unclean = last_boot_unclean(&store, &boots);
+                Some(store)
+            }
+            Err(error) => {
+                problems.push(error.to_string());
+                None
+            }
+        };
+        Self {
+            notebook,
+            store,
+            boot_unclean,
+            problems,
+        }
+    }
+}
+
+fn ids(store: &Store) -> impl Iterator<Item = &str> {
+    store.crashes().iter().map(|crash| crash.id.as_str())
+}
+
+/// The boots that notes tell of, each with the beginning of the one after it.
+fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
+    let mut boots: Vec<Boot> = Vec::new();
+    for boot in earlier {
+        let mut history = History::default();
+        for noted in &boot.notes {
+            history.take(noted, soak);
+        }
+        // A file that lost its first note has a name all the same.
+        history.boot_id.get_or_insert_with(|| boot.boot_id.clone());
+        let first = history.began.as_duration().as_secs_f64();
+        if let Some(before) = boots.last_mut() {
+            before.next_began = history.began_unix_seconds.map(|unix| unix - first);
+        }
+        boots.push(Boot {
+            history,
+            next_began: this_began,
+        });
+    }
+    boots
 }
 
 /// Reading BTF and the programs takes some 20 MiB that the allocator would keep

@@ -1,6 +1,9 @@
 //! The exporter: waits for kernel events, answers scrapes.
 
 mod begin;
+mod crashes;
+mod follow;
+mod notebook;
 mod report;
 pub mod watch;
 pub mod web;
@@ -11,25 +14,24 @@ use std::{
     net::SocketAddr,
     os::fd::AsRawFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    task::JoinHandle,
-};
-use tracing::{debug, info, warn};
+use tokio::io::{Interest, unix::AsyncFd};
+use tracing::{info, warn};
 
-use self::watch::Watch;
+use self::{crashes::Crashes, notebook::Notebook, watch::Watch};
 use crate::{
+    crash::gather::Sources,
     kernel::{
         clock,
-        events::{self, KernelEvent},
-        probes::{Degradation, Method, ProbeStatus},
+        probes::{Degradation, ProbeStatus},
         sysfs,
         tasks::TaskScanner,
     },
@@ -38,6 +40,7 @@ use crate::{
         transition::{BootTime, Effect},
     },
     metrics::{self, CollectorRun, Durations, TransitionView, View},
+    recorder::note::Note,
 };
 
 /// Where the exporter looks and how it answers.
@@ -59,13 +62,11 @@ pub struct Options {
     pub kmsg: PathBuf,
     /// Show the kernel side's own log.
     pub kernel_log: bool,
+    /// How long after a transition a crash counts as in its wake.
+    pub soak: Duration,
+    /// Where crashes leave something.
+    pub sources: Sources,
 }
-
-/// How long after an attempt begins its outcome is looked at: the attempt walks
-/// all tasks first.
-const AFTER_ATTEMPT: Duration = Duration::from_millis(100);
-/// How often sysfs is read where no probe tells of transitions.
-const POLL: Duration = Duration::from_secs(1);
 
 /// The exporter's parts. Locks are taken in the order of the fields.
 #[derive(Debug)]
@@ -77,6 +78,10 @@ pub struct Exporter {
     /// The running transition's start on both clocks: dated once, so that a wall
     /// clock that is set later does not move it.
     start: Mutex<Option<(BootTime, Option<f64>)>>,
+    notebook: Mutex<Notebook>,
+    crashes: Mutex<Crashes>,
+    /// What is loaded has changed and was not read since.
+    patches_due: AtomicBool,
     durations: Durations,
     status: Vec<ProbeStatus>,
     /// What this host does not let the monitor do.
@@ -122,7 +127,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         result = server => result,
         result = exporter.clone().follow(ring) => result,
-        result = stop() => result,
+        result = stop() => {
+            exporter.note(clock::boot_time(), Note::Stopped);
+            lock(&exporter.notebook).close();
+            result
+        }
     }
 }
 
@@ -140,71 +149,8 @@ async fn stop() -> anyhow::Result<()> {
 }
 
 impl Exporter {
-    /// Follows the kernel's events, or sysfs where there are none.
-    async fn follow(self: Arc<Self>, ring: Option<RingBuf<MapData>>) -> anyhow::Result<()> {
-        let mut ring = ring
-            .map(readable)
-            .transpose()
-            .context("waiting for kernel events")?;
-        let supported = self.options.sysfs.join("kernel/livepatch").is_dir();
-        let poll = supported
-            && self
-                .status
-                .iter()
-                .any(|probe| probe.method == Method::Sysfs);
-        let mut look_at: Option<tokio::time::Instant> = None;
-        let mut looking: Option<JoinHandle<bool>> = None;
-        loop {
-            tokio::select! {
-                attempted = next_events(&self, ring.as_mut()) => {
-                    if attempted? {
-                        look_at.get_or_insert_with(|| tokio::time::Instant::now() + AFTER_ATTEMPT);
-                    }
-                }
-                () = sleep_until(look_at) => {
-                    look_at = None;
-                    self.look_aside(&mut looking);
-                }
-                () = tokio::time::sleep(POLL), if poll => {
-                    self.read_patches();
-                    if lock(&self.watch).transitions.active().is_some() {
-                        self.look_aside(&mut looking);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Looks on a thread of its own, for a read of a task's stack may block behind
-    /// that task; not while an earlier look still goes on.
-    fn look_aside(self: &Arc<Self>, looking: &mut Option<JoinHandle<bool>>) {
-        if looking.as_ref().is_none_or(JoinHandle::is_finished) {
-            let exporter = self.clone();
-            *looking = Some(tokio::task::spawn_blocking(move || exporter.look()));
-        }
-    }
-
-    /// Takes what the ring buffer holds; true if the kernel tried to complete a
-    /// transition.
-    fn drain(&self, ring: &mut RingBuf<MapData>) -> bool {
-        let mut attempted = false;
-        while let Some(record) = ring.next() {
-            match events::decode(&record) {
-                Ok(KernelEvent::Crash(hook)) => debug!(?hook, "crash hook"),
-                Ok(KernelEvent::Livepatch(event)) => {
-                    debug!(?event, "kernel event");
-                    attempted |= event.kind == EventKind::TryCompleteTransition;
-                    let effects = lock(&self.watch).event(&event);
-                    self.carry_out(&effects);
-                }
-                Err(error) => warn!("{error}"),
-            }
-        }
-        attempted
-    }
-
     /// Logs, counts and saves.
-    fn carry_out(&self, effects: &[Effect]) {
+    fn carry_out(&self, time: BootTime, effects: &[Effect]) {
         for effect in effects {
             report::log(effect);
             match effect {
@@ -220,9 +166,49 @@ impl Exporter {
                 _ => {}
             }
         }
+        let notes: Vec<Note> = effects
+            .iter()
+            .filter_map(|effect| effect.try_into().ok())
+            .collect();
+        if !notes.is_empty() {
+            for note in notes {
+                self.note(time, note);
+            }
+            // What a crash must be judged by: the functions that are replaced now.
+            self.patches_due.store(true, Ordering::Relaxed);
+        }
         self.date_start();
         if !effects.is_empty() {
             self.save();
+        }
+    }
+
+    /// Notes something, here and on disk.
+    fn note(&self, time: BootTime, note: Note) {
+        lock(&self.notebook).note(time, note);
+    }
+
+    /// The patch's module is loaded, or gone.
+    fn loaded(&self, time: BootTime, patch: String) {
+        let mut notebook = lock(&self.notebook);
+        if notebook
+            .history
+            .loads
+            .iter()
+            .any(|(name, _)| *name == patch)
+        {
+            notebook.note(time, Note::Loaded { patch });
+        }
+    }
+
+    /// Notes what is loaded, if that is news.
+    fn note_patches(&self, now: BootTime, patches: &PatchSet) {
+        let note = Note::from(patches);
+        let mut notebook = lock(&self.notebook);
+        if let Note::Patches { patches } = &note
+            && notebook.history.patches.as_ref() != Some(patches)
+        {
+            notebook.note(now, note);
         }
     }
 
@@ -250,7 +236,8 @@ impl Exporter {
                 let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 self.complain("sysfs", &text.join("; "));
                 let effects = lock(&self.watch).snapshot(now, &patches);
-                self.carry_out(&effects);
+                self.carry_out(now, &effects);
+                self.note_patches(now, &patches);
                 (Some(patches), problems.is_empty())
             }
             Err(error) => {
@@ -275,8 +262,8 @@ impl Exporter {
             .transitions
             .active()
             .is_some_and(|active| active.patch.is_none());
-        if nameless {
-            // Without BTF an event has no name; sysfs has.
+        // Without BTF an event has no name; sysfs has.
+        if nameless || self.patches_due.swap(false, Ordering::Relaxed) {
             self.read_patches();
         }
         let now = clock::boot_time();
@@ -345,6 +332,7 @@ impl Exporter {
             *lock(&self.lost) = scanner.lost_events();
         }
         let lost = lock(&self.lost).clone();
+        let crashes = self.crash_view();
         let watch = lock(&self.watch);
         let events: Vec<_> = watch.events().collect();
         let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);
@@ -365,7 +353,7 @@ impl Exporter {
             events: &events,
             lost: lost.as_deref(),
             collectors: &collectors,
-            crashes: &metrics::CrashView::default(),
+            crashes: &crashes,
         };
         let families = metrics::families(&view).context("building the exposition")?;
         metrics::encode(&families).context("encoding the exposition")
@@ -383,31 +371,4 @@ fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both sources (a ring buffer, and the log's) own one descriptor that
     // they neither close nor replace while they live, and the AsyncFd owns them.
     unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(Into::into)
-}
-
-/// Waits for events, for ever where there is no ring buffer.
-async fn next_events(
-    exporter: &Exporter,
-    ring: Option<&mut AsyncFd<RingBuf<MapData>>>,
-) -> anyhow::Result<bool> {
-    match ring {
-        Some(ring) => {
-            let mut guard = ring
-                .readable_mut()
-                .await
-                .context("waiting for kernel events")?;
-            // Cleared first: an event that comes while the buffer is drained
-            // wakes us again rather than being left until the one after it.
-            guard.clear_ready();
-            Ok(exporter.drain(guard.get_inner_mut()))
-        }
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

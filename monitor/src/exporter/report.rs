@@ -2,10 +2,13 @@
 
 use tracing::{error, info, warn};
 
-use crate::livepatch::{
-    Direction,
-    blockers::{Blocker, printable},
-    transition::Effect,
+use crate::{
+    crash::{boots::HostCrash, counts::Sighting},
+    livepatch::{
+        Direction,
+        blockers::{Blocker, printable},
+        transition::Effect,
+    },
 };
 
 /// Names a patch in a log line.
@@ -82,6 +85,37 @@ pub(super) fn log(effect: &Effect) {
             );
         }
     }
+}
+
+/// Logs that the kernel is unwell.
+pub(super) fn log_signal(sighting: &Sighting) {
+    let patches = sighting.patches.join(", ");
+    let (signal, phase) = (sighting.signal.name(), sighting.phase.name());
+    let headline = printable(sighting.headline.as_bytes());
+    if patches.is_empty() {
+        error!(signal, phase, "crash signal: {headline}");
+    } else {
+        error!(
+            signal,
+            phase,
+            patches,
+            "crash signal that implicates a livepatch; stop the rollout: {headline}"
+        );
+    }
+}
+
+/// Logs a crash of an earlier boot.
+pub(super) fn log_crash(crash: &HostCrash) {
+    let record = &crash.record;
+    error!(
+        id = crash.id,
+        kind = record.kind.name(),
+        phase = record.phase.name(),
+        implicated = record.implicated.name(),
+        "this host has crashed: {}; `livepatch-monitor crashes show {}` has the whole of it",
+        printable(record.headline.as_bytes()),
+        crash.id
+    );
 }
 
 /// Logs a stuck transition: a summary and its first blockers.

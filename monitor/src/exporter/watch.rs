@@ -56,11 +56,16 @@ impl Watch {
         }
     }
 
-    /// An event of the kernel.
-    pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
-        if let Some(count) = self.events.get_mut(event.kind as usize) {
+    /// Counts an event.
+    pub fn count_event(&mut self, kind: EventKind) {
+        if let Some(count) = self.events.get_mut(kind as usize) {
             *count += 1;
         }
+    }
+
+    /// An event of the kernel.
+    pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
+        self.count_event(event.kind);
         let effects = self.transitions.event(event);
         self.forget_if_ended(&effects);
         effects

@@ -253,7 +253,7 @@ impl Event {
         self,
         release: Option<String>,
         reading: &Reading,
-    ) -> Result<CrashRecord, Lesser> {
+    ) -> Result<CrashRecord, Box<Lesser>> {
         let panicked = self.panic.is_some();
         let kind = self.primary.kind().or(panicked.then_some(Kind::Panic));
         let signal = self.primary;
@@ -289,7 +289,7 @@ impl Event {
         verdict::judge(&mut record, &self.timeline, faulted, reading);
         match kind {
             Some(_) => Ok(record),
-            None => Err(Lesser {
+            None => Err(Box::new(Lesser {
                 signal,
                 when: record.when,
                 headline: record.headline,
@@ -297,7 +297,7 @@ impl Event {
                 phase: record.phase,
                 implicated: record.implicated,
                 evidence: record.evidence,
-            }),
+            })),
         }
     }
 }

@@ -1,179 +1,21 @@
-//! `livepatch-monitor crashes`
+//! A crash as a person reads it.
 
 use std::{
     fmt::Write as _,
-    path::{Path, PathBuf},
-    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use clap::{Args, Subcommand};
-use serde::Serialize;
-
 use crate::{
-    crash::{
-        self, CrashRecord, Evidence, EvidenceKind, Lesser, Marker, Phase, Precision, When,
-        pstore::{self, Part},
-        text::{self, Reading},
-    },
-    kernel::dumps::{self, Found},
+    crash::{self, CrashRecord, Evidence, EvidenceKind, Marker, Phase, Precision, When},
     livepatch::{Direction, blockers::printable},
 };
 
-/// Crashes shown at once; what many dumps repeat counts here as often.
-const MAX_CRASHES: usize = 4096;
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Crashes {
-    /// Read what a crash left behind, here or copied from another host
-    Import(Import),
-}
-
-/// Exit code 0: crashes were found; 1: none; 2: a file could not be used.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
-                  kernel log (what the others tell is shown all the same)."
-)]
-pub(super) struct Import {
-    /// Console log, dmesg, kdump's vmcore-dmesg, pstore file, or a directory of these
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Print JSON instead of text
-    #[arg(long)]
-    json: bool,
-    /// How long after a transition a crash counts as in its wake
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = super::duration)]
-    soak: Duration,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    crashes: Vec<CrashRecord>,
-    signals: Vec<Lesser>,
-    problems: Vec<String>,
-}
-
-impl Crashes {
-    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        match self {
-            Self::Import(import) => import.run(),
-        }
-    }
-}
-
-impl Import {
-    fn run(&self) -> anyhow::Result<ExitCode> {
-        let report = self.read();
-        for problem in &report.problems {
-            eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
-        }
-        let text = match self.json {
-            true => serde_json::to_string_pretty(&report)? + "\n",
-            false => report.text(),
-        };
-        super::print(&text)?;
-        Ok(
-            match (report.problems.is_empty(), report.crashes.is_empty()) {
-                (false, _) => ExitCode::from(2),
-                (true, true) => ExitCode::from(1),
-                (true, false) => ExitCode::SUCCESS,
-            },
-        )
-    }
-
-    fn read(&self) -> Report {
-        let reading = Reading::new(self.soak.as_secs_f64());
-        let mut report = Report::default();
-        let mut parts: Vec<Part> = Vec::new();
-        let mut crashes: Vec<CrashRecord> = Vec::new();
-        let mut left_out = 0_usize;
-        let mut add = |mut told: text::Told, files: &[String]| {
-            let room = MAX_CRASHES - crashes.len();
-            left_out += told.records.len().saturating_sub(room);
-            told.records.truncate(room);
-            for record in &mut told.records {
-                record.files = files.to_vec();
-            }
-            crashes.append(&mut told.records);
-            for lesser in told.lesser {
-                // Dumps of one boot repeat what came before.
-                let known = |known: &Lesser| {
-                    known.headline == lesser.headline
-                        && known.when.uptime_seconds == lesser.when.uptime_seconds
-                };
-                if report.signals.len() < MAX_CRASHES && !report.signals.iter().any(known) {
-                    report.signals.push(lesser);
-                }
-            }
-        };
-        for path in &self.files {
-            let errors = dumps::read(path, &mut |found| match found {
-                Found::Log { path, text } => {
-                    add(text::read(&text, &reading), &[name(&path)]);
-                }
-                Found::Part(part) => parts.push(part),
-            });
-            let errors = errors.iter().map(ToString::to_string);
-            report.problems.extend(errors);
-        }
-        for dump in pstore::join(parts) {
-            if dump.missing > 0 {
-                report.problems.push(format!(
-                    "{}: {} of the dump's parts {} not there: look for the other files",
-                    dump.files.join(", "),
-                    dump.missing,
-                    if dump.missing == 1 { "is" } else { "are" },
-                ));
-            }
-            let reading = Reading {
-                anchor: dump.anchor,
-                ..reading.clone()
-            };
-            add(text::read(&dump.text, &reading), &dump.files);
-        }
-        if left_out > 0 {
-            let problem = format!("{left_out} more crashes were left out: give fewer files");
-            report.problems.push(problem);
-        }
-        report.crashes = crash::merge(crashes);
-        report
-    }
-}
-
-fn name(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
-impl Report {
-    fn text(&self) -> String {
-        let mut text = String::new();
-        for record in &self.crashes {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            show(&mut text, record);
-        }
-        if self.crashes.is_empty() {
-            text.push_str("no crash found\n");
-        }
-        if !self.signals.is_empty() {
-            text.push_str("\nAlso in the log, no crash by themselves:\n");
-        }
-        for lesser in &self.signals {
-            let (signal, headline) = (lesser.signal.name(), shown(&lesser.headline));
-            let _ = writeln!(text, "  {signal}, {}: {headline}", when(&lesser.when));
-        }
-        text
-    }
-}
-
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }
 
 /// One crash as a ticket wants it.
-fn show(text: &mut String, record: &CrashRecord) {
+pub(super) fn show(text: &mut String, record: &CrashRecord) {
     let _ = writeln!(text, "{}: {}", record.kind.name(), shown(&record.headline));
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "  {key:<11} {value}");
@@ -226,16 +68,11 @@ fn show(text: &mut String, record: &CrashRecord) {
     }
 }
 
-fn when(when: &When) -> String {
+pub(super) fn when(when: &When) -> String {
     let uptime = when
         .uptime_seconds
         .map(|seconds| format!("{seconds:.6} s after boot"));
-    let date = when.unix_seconds.and_then(|seconds| {
-        let since = Duration::try_from_secs_f64(seconds).ok()?;
-        let date = SystemTime::UNIX_EPOCH.checked_add(since)?;
-        // Dates behind the year 9999 have no form.
-        (seconds < 253_402_300_800.0).then(|| humantime::format_rfc3339_seconds(date).to_string())
-    });
+    let date = date(when.unix_seconds);
     let source = match when.precision {
         Precision::Unknown => "",
         Precision::After => " or later (the last that is known of that boot)",
@@ -249,6 +86,15 @@ fn when(when: &When) -> String {
         (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
         (None, None) => "not told".to_owned(),
     }
+}
+
+/// In UTC; none where there is no form for it.
+pub(super) fn date(unix_seconds: Option<f64>) -> Option<String> {
+    let seconds = unix_seconds?;
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    let date = SystemTime::UNIX_EPOCH.checked_add(since)?;
+    // Dates behind the year 9999 have no form.
+    (seconds < 253_402_300_800.0).then(|| humantime::format_rfc3339_seconds(date).to_string())
 }
 
 fn seconds(seconds: Option<f64>) -> Option<String> {

@@ -1,0 +1,125 @@
+//! `livepatch-monitor crashes import`
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::text::{show, shown, when};
+use crate::{
+    crash::{
+        self, CrashRecord, Lesser, gather,
+        text::{self, Reading},
+    },
+    livepatch::blockers::printable,
+};
+
+/// Crashes shown at once; what many dumps repeat counts here as often.
+const MAX_CRASHES: usize = 4096;
+
+/// Exit code 0: crashes were found; 1: none; 2: a file could not be used.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
+                  kernel log (what the others tell is shown all the same)."
+)]
+pub(super) struct Import {
+    /// Console log, dmesg, kdump's vmcore-dmesg, pstore file, or a directory of these
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+    /// How long after a transition a crash counts as in its wake
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = crate::cli::duration)]
+    soak: Duration,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    crashes: Vec<CrashRecord>,
+    signals: Vec<Lesser>,
+    problems: Vec<String>,
+}
+
+impl Import {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let report = self.read();
+        for problem in &report.problems {
+            eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
+        }
+        let text = match self.json {
+            true => serde_json::to_string_pretty(&report)? + "\n",
+            false => report.text(),
+        };
+        crate::cli::print(&text)?;
+        Ok(
+            match (report.problems.is_empty(), report.crashes.is_empty()) {
+                (false, _) => ExitCode::from(2),
+                (true, true) => ExitCode::from(1),
+                (true, false) => ExitCode::SUCCESS,
+            },
+        )
+    }
+
+    fn read(&self) -> Report {
+        let mut report = Report::default();
+        let mut crashes: Vec<CrashRecord> = Vec::new();
+        let mut left_out = 0_usize;
+        let mut add = |found: gather::Text| {
+            let reading = Reading {
+                anchor: found.anchor,
+                ..Reading::new(self.soak.as_secs_f64())
+            };
+            let mut told = text::read(&found.bytes, &reading);
+            let room = MAX_CRASHES - crashes.len();
+            left_out += told.records.len().saturating_sub(room);
+            told.records.truncate(room);
+            for record in &mut told.records {
+                record.files.clone_from(&found.files);
+            }
+            crashes.append(&mut told.records);
+            for lesser in told.lesser {
+                // Dumps of one boot repeat what came before.
+                let known = |known: &Lesser| {
+                    known.headline == lesser.headline
+                        && known.when.uptime_seconds == lesser.when.uptime_seconds
+                };
+                if report.signals.len() < MAX_CRASHES && !report.signals.iter().any(known) {
+                    report.signals.push(lesser);
+                }
+            }
+        };
+        let problems = gather::texts(self.files.iter().map(PathBuf::as_path), &mut add);
+        report.problems = problems;
+        if left_out > 0 {
+            let problem = format!("{left_out} more crashes were left out: give fewer files");
+            report.problems.push(problem);
+        }
+        report.crashes = crash::merge(crashes);
+        report
+    }
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for record in &self.crashes {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            show(&mut text, record);
+        }
+        if self.crashes.is_empty() {
+            text.push_str("no crash found\n");
+        }
+        if !self.signals.is_empty() {
+            text.push_str("\nAlso in the log, no crash by themselves:\n");
+        }
+        for lesser in &self.signals {
+            let (signal, headline) = (lesser.signal.name(), shown(&lesser.headline));
+            let _ = writeln!(text, "  {signal}, {}: {headline}", when(&lesser.when));
+        }
+        text
+    }
+}

@@ -1,0 +1,189 @@
+//! `livepatch-monitor crashes` and `crashes show`
+
+use std::{fmt::Write as _, process::ExitCode};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use super::text::{date, show, shown};
+use crate::{
+    cli::{Cli, print},
+    crash::{
+        boots::HostCrash,
+        gather::{ThisBoot, after_boot},
+        store::Store,
+    },
+    kernel::{clock, procfs},
+    livepatch::{blockers::printable, transition::BootTime},
+};
+
+/// The headline's width in the table.
+const HEADLINE: usize = 60;
+
+#[derive(Debug, Args)]
+pub(super) struct Show {
+    /// The crash, or the beginning of its id if no other begins so
+    id: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct List<'a> {
+    crashes: Vec<&'a HostCrash>,
+    problems: &'a [String],
+}
+
+/// The crashes that the exporter has stored. Where none ever ran, what lies about is
+/// read, and nothing is kept.
+fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
+    let opened = Store::open(&cli.paths.state_dir)?;
+    let mut problems: Vec<String> = opened.problems.iter().map(ToString::to_string).collect();
+    let mut store = opened.store;
+    if !store.exists() && !cli.paths.state_dir.join("recorder").is_dir() {
+        let this = ThisBoot {
+            id: procfs::boot_id(&cli.paths.procfs).ok(),
+            began: clock::unix_seconds(BootTime::from_nanos(0)),
+        };
+        store.forget_disk();
+        let soak = crate::crash::SOAK;
+        let sources = cli.paths.sources();
+        problems.extend(after_boot(&mut store, &[], &this, &sources, soak));
+        problems.push(format!(
+            "no exporter has run with --state-dir {}: shown is what dumps tell, a crash \
+             without a dump is not known",
+            cli.paths.state_dir.display()
+        ));
+    }
+    Ok((store.crashes().to_vec(), problems))
+}
+
+fn complain(problems: &[String]) {
+    for problem in problems {
+        eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
+    }
+}
+
+/// The table, newest first.
+pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
+    let (crashes, problems) = known(cli)?;
+    complain(&problems);
+    let text = if json {
+        let list = List {
+            crashes: crashes.iter().rev().collect(),
+            problems: &problems,
+        };
+        serde_json::to_string_pretty(&list)? + "\n"
+    } else {
+        table(&crashes)
+    };
+    print(&text)?;
+    Ok(if crashes.is_empty() {
+        ExitCode::from(1)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn table(crashes: &[HostCrash]) -> String {
+    if crashes.is_empty() {
+        return "no crash of this host is known\n".to_owned();
+    }
+    let mut rows = vec![
+        [
+            "WHEN",
+            "KIND",
+            "PHASE",
+            "IMPLICATED",
+            "PATCH",
+            "ID",
+            "HEADLINE",
+        ]
+        .map(str::to_owned),
+    ];
+    for crash in crashes.iter().rev() {
+        let record = &crash.record;
+        let patch = record
+            .evidence
+            .iter()
+            .find_map(|found| found.patch.as_deref())
+            .or(record
+                .transition
+                .as_ref()
+                .map(|running| running.patch.as_str()));
+        let mut headline: String = shown(&record.headline).chars().take(HEADLINE).collect();
+        if headline.len() < record.headline.len() {
+            headline.push('…');
+        }
+        rows.push([
+            date(record.when.unix_seconds).unwrap_or_else(|| "unknown".to_owned()),
+            record.kind.name().to_owned(),
+            record.phase.name().to_owned(),
+            record.implicated.name().to_owned(),
+            patch.map_or_else(|| "-".to_owned(), shown),
+            crash.id.clone(),
+            headline,
+        ]);
+    }
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+impl Show {
+    pub(super) fn run(&self, cli: &Cli) -> anyhow::Result<ExitCode> {
+        let (crashes, problems) = known(cli)?;
+        complain(&problems);
+        let fits = |crash: &&HostCrash| crash.id.starts_with(&self.id);
+        let exact = crashes.iter().find(|crash| crash.id == self.id);
+        let mut fitting = crashes.iter().filter(fits);
+        let crash = match (exact, fitting.next(), fitting.next()) {
+            (Some(crash), _, _) | (None, Some(crash), None) => crash,
+            (None, None, _) => bail!(
+                "no crash has the id {:?}; `livepatch-monitor crashes` lists them",
+                self.id
+            ),
+            (None, Some(one), Some(other)) => bail!(
+                "{:?} begins several ids, {} and {} among them: give more of it",
+                self.id,
+                one.id,
+                other.id
+            ),
+        };
+        let text = if self.json {
+            serde_json::to_string_pretty(crash)? + "\n"
+        } else {
+            whole(crash)
+        };
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn whole(crash: &HostCrash) -> String {
+    let mut text = format!("{}\n", crash.id);
+    let ended = match crash.ended_boot {
+        Some(true) => "the machine went down with it",
+        Some(false) => "the machine lived on",
+        None => "not known",
+    };
+    let boot = crash.boot_id.as_deref().unwrap_or("not known");
+    let _ = writeln!(text, "  {:<11} {boot}\n  {:<11} {ended}", "boot", "end");
+    show(&mut text, &crash.record);
+    text
+}

@@ -52,9 +52,49 @@ pub enum Message {
         /// The port in the guest.
         port: u16,
     },
+    /// The machine is about to go down, and what it is asked goes on in its next boot.
+    GoingDown,
+    /// Something that only the host can do to the machine.
+    Inject {
+        /// What.
+        what: Injection,
+        /// When, in milliseconds from now.
+        after_milliseconds: u64,
+    },
     /// All asked for is done; the machine powers off.
     Done,
 }
+
+/// What the host does to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Injection {
+    /// A non-maskable interrupt that no device owns up to.
+    Nmi,
+    /// The power goes.
+    PowerCut,
+}
+
+/// The scenarios of mode `crash`, in the order of a full run: each takes the machine
+/// down at least once.
+pub const CRASH_SCENARIOS: [&str; 16] = [
+    "oops_in_patch_is_survived",
+    "oops_in_patch",
+    "oops_elsewhere",
+    "warning_is_survived",
+    "soft_lockup_is_survived",
+    "soft_lockup",
+    "hung_task",
+    "rcu_stall_is_survived",
+    "nmi",
+    "sysrq_without_patch",
+    "lockup_while_loading",
+    "sysrq_in_transition",
+    "sysrq_after_transition",
+    "power_cut_in_transition",
+    "power_cuts",
+    "clean_reboot",
+];
 
 /// Text as base64 of zlib: the serial port is the slowest part of the machine,
 /// and an exposition shrinks to a tenth.
@@ -93,8 +133,12 @@ mod packed {
 pub mod command_line {
     /// `lpm.run=name,name,…`: scenarios to run, in this order; `all` for every one.
     pub const RUN: &str = "lpm.run";
-    /// `lpm.mode=test|demo|bench`.
+    /// `lpm.mode=test|demo|bench|crash`.
     pub const MODE: &str = "lpm.mode";
+    /// `lpm.cuts=N`: how often the power is cut at a random moment.
+    pub const CUTS: &str = "lpm.cuts";
+    /// `lpm.memory=erst|ramoops|none`: what keeps the kernel's last words.
+    pub const MEMORY: &str = "lpm.memory";
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let peer = host_files::program(&tools::path(PEER)?, "/bin/node_exporter")?;
     host_files::merge(&mut extra, peer);
     let extras = Extras {
-        network: false,
         files: &extra,
+        ..Extras::default()
     };
     let prepared = machine::prepare(line, &programs, "bench", extras)?;
     let machine = Machine {
@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         command_line: &["quiet"],
         memory: MEMORY,
         forward: None,
+        persistent: None,
         console: prepared.console(),
         silence: SILENCE,
         limit: LIMIT,
@@ -76,6 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 | Message::ScenarioStarted { .. }
                 | Message::ScenarioPassed { .. }
                 | Message::Serving { .. }
+                | Message::GoingDown
+                | Message::Inject { .. }
                 | Message::Done => {}
             }
             Ok(())

@@ -10,7 +10,7 @@ use livepatch_monitor_tests::protocol::Message;
 
 use crate::{
     artifacts, http,
-    initramfs::Extras,
+    initramfs::{Extras, NETWORK_MODULES},
     kernels,
     kernels::Line,
     machine, process, setup, static_programs,
@@ -39,8 +39,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
     let extras = Extras {
-        network: true,
+        modules: NETWORK_MODULES,
         files: &[],
+        ..Extras::default()
     };
     let prepared = machine::prepare(line, &programs, "demo", extras)?;
     let port = free_port()?;
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             host: port,
             guest: PORT,
         }),
+        persistent: None,
         console: prepared.console(),
         silence: SILENCE,
         limit: LIMIT,
@@ -78,6 +80,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 }
                 Message::ScenarioStarted { .. }
                 | Message::ScenarioPassed { .. }
+                | Message::GoingDown
+                | Message::Inject { .. }
                 | Message::Done => {}
             }
             Ok(())

@@ -10,7 +10,7 @@ use crate::{host_files::HostFile, kernels::Kernel, modules, static_programs::Pro
 
 /// The kernel's own modules that a virtio network card needs, in load order. What
 /// a kernel has built in is left out (virtio itself, from 6.12 on).
-const NETWORK_MODULES: &[&str] = &[
+pub(crate) const NETWORK_MODULES: &[&str] = &[
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
@@ -21,7 +21,22 @@ const NETWORK_MODULES: &[&str] = &[
     "virtio_net",
 ];
 
-/// The names of the modules in `/modules/kernel`, one a line, in load order.
+/// Those that a virtio disk needs.
+pub(crate) const DISK_MODULES: &[&str] = &[
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+];
+
+/// Those that keep the kernel's last words in memory; the guest loads them when it is
+/// to.
+pub(crate) const RAMOOPS_MODULES: &[&str] = &["reed_solomon", "ramoops"];
+
+/// The names of the modules in `/modules/kernel` that are loaded at the start, one a
+/// line, in load order.
 const LOAD_ORDER: &str = "modules/kernel/load-order";
 
 const FOLDERS: &[&str] = &[
@@ -36,8 +51,10 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// What a machine's file system holds beyond its kernel's and the scenarios' parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras<'a> {
-    /// The modules for a network card, in `/modules/kernel`.
-    pub(crate) network: bool,
+    /// Modules of the kernel's own, loaded at the start in this order.
+    pub(crate) modules: &'a [&'a str],
+    /// Those that are there to be loaded when they are wanted.
+    pub(crate) modules_on_demand: &'a [&'a str],
     /// Programs of this machine.
     pub(crate) files: &'a [HostFile],
 }
@@ -64,22 +81,25 @@ pub(crate) fn write(
             .with_context(|| format!("{} has no usable name", module.display()))?;
         archive.file(&format!("modules/{name}"), PLAIN_FILE, &read(&module)?)?;
     }
-    if extras.network {
-        add_network_modules(&mut archive, kernel)?;
-    }
+    add_kernel_modules(&mut archive, kernel, extras)?;
     for file in extras.files {
         archive.file(&file.guest, PROGRAM, &read(&file.host)?)?;
     }
     fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn add_network_modules(archive: &mut Archive, kernel: &Kernel) -> Result<()> {
+fn add_kernel_modules(archive: &mut Archive, kernel: &Kernel, extras: Extras<'_>) -> Result<()> {
     let mut order = String::new();
-    for name in NETWORK_MODULES {
+    for name in extras.modules {
         if let Some(module) = kernel.own_module(name)? {
             archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &module)?;
             order.push_str(name);
             order.push('\n');
+        }
+    }
+    for name in extras.modules_on_demand {
+        if let Some(module) = kernel.own_module(name)? {
+            archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &module)?;
         }
     }
     archive.file(LOAD_ORDER, PLAIN_FILE, order.as_bytes())

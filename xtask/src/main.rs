@@ -6,6 +6,7 @@
 mod artifacts;
 mod bench;
 mod bpf;
+mod chain;
 mod checks;
 mod demo;
 mod host_files;

@@ -15,7 +15,12 @@ use crate::process;
 const OLDEST_QEMU: u32 = 8;
 
 /// What building and booting the kernels needs.
-const VM_PACKAGES: &[&str] = &["mmdebstrap", "debian-archive-keyring", "xz-utils"];
+const VM_PACKAGES: &[&str] = &[
+    "mmdebstrap",
+    "debian-archive-keyring",
+    "xz-utils",
+    "e2fsprogs",
+];
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 

@@ -8,11 +8,10 @@ use std::{
 };
 
 use anyhow::Result;
-use livepatch_monitor_tests::protocol::Message;
+use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message};
 
 use crate::{
-    artifacts, checks,
-    initramfs::Extras,
+    artifacts, chain, checks,
     kernels::{self, Line},
     machine::{self, Prepared},
     process, setup, static_programs, tools,
@@ -44,6 +43,9 @@ pub(crate) struct Arguments {
     /// Only the VMs: without the workspace's own checks
     #[arg(long, conflicts_with = "no_vm")]
     only_vm: bool,
+    /// The long form: the power is cut at twenty random moments instead of five
+    #[arg(long, conflicts_with = "no_vm")]
+    thorough: bool,
     /// Take the golden files that the guests send as the new truth
     #[arg(long, conflicts_with = "no_vm")]
     bless: bool,
@@ -90,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .map(|line| {
             Ok((
                 line,
-                machine::prepare(line, &programs, "vm", Extras::default())?,
+                machine::prepare(line, &programs, "vm", chain::extras())?,
             ))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -98,16 +100,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .jobs
         .or_else(|| thread::available_parallelism().ok())
         .map_or(1, NonZero::get);
+    let (crashing, others): (Vec<&str>, Vec<&str>) = arguments
+        .scenario
+        .iter()
+        .map(String::as_str)
+        .partition(|name| CRASH_SCENARIOS.contains(name));
+    let all = arguments.scenario.is_empty();
+    let mut runs = Vec::new();
+    for (line, prepared) in &machines {
+        if all || !others.is_empty() {
+            runs.push(Run::Scenarios(line, prepared, list(&others)));
+        }
+        if all || !crashing.is_empty() {
+            for memory in chain::MEMORIES {
+                // The crash of one scenario shows what each memory keeps.
+                let run = match (memory, all) {
+                    ("erst", _) => list(&crashing),
+                    (_, true) => chain::OF_EACH_MEMORY.to_owned(),
+                    (_, false) if crashing.contains(&chain::OF_EACH_MEMORY) => {
+                        chain::OF_EACH_MEMORY.to_owned()
+                    }
+                    _ => continue,
+                };
+                runs.push(Run::Chain(line, prepared, memory, run));
+            }
+        }
+    }
     // A guest waits more than it works, so that a machine a core is not too many.
     let tally = Mutex::new(Tally::default());
-    let queue = Mutex::new(machines.iter());
+    let runs_in_all = runs.len();
+    let queue = Mutex::new(runs.into_iter());
     thread::scope(|scope| {
-        for _ in 0..jobs.min(machines.len()) {
+        for _ in 0..jobs.min(runs_in_all) {
             scope.spawn(|| {
                 loop {
                     let next = locked(&queue).next();
-                    let Some((line, prepared)) = next else { break };
-                    let outcome = run_on(line, prepared, arguments);
+                    let Some(run) = next else { break };
+                    let outcome = run.judged(arguments);
                     locked(&tally).add(outcome);
                 }
             });
@@ -128,43 +157,75 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run_on(line: &Line, prepared: &Prepared, arguments: &Arguments) -> Tally {
-    let run = if arguments.scenario.is_empty() {
-        "all".to_owned()
-    } else {
-        arguments.scenario.join(",")
-    };
-    let machine = Machine {
-        kernel: &prepared.kernel.image,
-        initramfs: &prepared.initramfs,
-        mode: "test",
-        run: &run,
-        command_line: &[],
-        memory: MEMORY,
-        forward: None,
-        console: prepared.console(),
-        silence: SILENCE,
-        limit: LIMIT,
-    };
-    let mut judge = Judge::new(line.name);
-    let outcome = process::step(&format!("scenarios on kernel {}", prepared.kernel), || {
-        machine.run(|message| judge.take(message, &prepared.folder, arguments.bless))
-    });
-    judge.close(outcome)
+/// `all` where none are named.
+fn list(names: &[&str]) -> String {
+    match names {
+        [] => "all".to_owned(),
+        names => names.join(","),
+    }
+}
+
+/// One machine's work.
+enum Run<'a> {
+    /// The scenarios of one boot.
+    Scenarios(&'a Line, &'a Prepared, String),
+    /// Those that take the machine down, with a memory for its last words.
+    Chain(&'a Line, &'a Prepared, &'static str, String),
+}
+
+impl Run<'_> {
+    fn judged(&self, arguments: &Arguments) -> Tally {
+        match self {
+            Self::Scenarios(line, prepared, run) => {
+                let machine = Machine {
+                    kernel: &prepared.kernel.image,
+                    initramfs: &prepared.initramfs,
+                    mode: "test",
+                    run,
+                    command_line: &[],
+                    memory: MEMORY,
+                    forward: None,
+                    persistent: None,
+                    console: prepared.console(),
+                    silence: SILENCE,
+                    limit: LIMIT,
+                };
+                let mut judge = Judge::new(line.name.to_owned());
+                let outcome =
+                    process::step(&format!("scenarios on kernel {}", prepared.kernel), || {
+                        machine
+                            .run(|message| judge.take(message, &prepared.folder, arguments.bless))
+                    });
+                judge.close(outcome)
+            }
+            Self::Chain(line, prepared, memory, run) => {
+                let mut judge = Judge::new(format!("{} {memory}", line.name));
+                let what = format!("crashes on kernel {} with {memory}", prepared.kernel);
+                let outcome = process::step(&what, || {
+                    chain::run(prepared, memory, run, arguments.thorough, |message| {
+                        judge.take(message, &prepared.folder, arguments.bless)
+                    })
+                });
+                judge.close(outcome)
+            }
+        }
+    }
 }
 
 /// Counts what one kernel's guest reports.
-struct Judge<'a> {
-    kernel: &'a str,
+struct Judge {
+    kernel: String,
+    booted: bool,
     tally: Tally,
     running: Option<(String, Instant)>,
     finished: usize,
 }
 
-impl<'a> Judge<'a> {
-    fn new(kernel: &'a str) -> Self {
+impl Judge {
+    fn new(kernel: String) -> Self {
         Self {
             kernel,
+            booted: false,
             tally: Tally::default(),
             running: None,
             finished: 0,
@@ -173,7 +234,11 @@ impl<'a> Judge<'a> {
 
     fn take(&mut self, message: Message, folder: &std::path::Path, bless: bool) -> Result<()> {
         match message {
-            Message::Booted { release } => self.say(&format!("booted {release}")),
+            Message::Booted { release } => {
+                if !std::mem::replace(&mut self.booted, true) {
+                    self.say(&format!("booted {release}"));
+                }
+            }
             Message::ScenarioStarted { scenario } => {
                 self.running = Some((scenario, Instant::now()));
             }
@@ -205,7 +270,10 @@ impl<'a> Judge<'a> {
                     self.fail(&name, &difference);
                 }
             }
-            Message::Serving { .. } | Message::Done => {}
+            Message::Serving { .. }
+            | Message::GoingDown
+            | Message::Inject { .. }
+            | Message::Done => {}
         }
         Ok(())
     }
@@ -268,7 +336,7 @@ mod tests {
     }
 
     fn judged(messages: Vec<Message>, outcome: Result<()>) -> Tally {
-        let mut judge = Judge::new("6.12");
+        let mut judge = Judge::new("6.12".to_owned());
         for message in messages {
             judge
                 .take(message, Path::new("/nonexistent"), false)
@@ -321,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_file_that_leads_out_is_an_error() {
-        let mut judge = Judge::new("6.12");
+        let mut judge = Judge::new("6.12".to_owned());
         let message = Message::File {
             name: "../x".to_owned(),
             content: String::new(),

@@ -1,9 +1,11 @@
 //! One run of a virtual machine: QEMU, what its guest says, and when to give up.
 
 use std::{
+    ffi::OsString,
     fs,
     fs::{File, OpenOptions},
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -12,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use livepatch_monitor_tests::protocol::{Message, command_line};
+use livepatch_monitor_tests::protocol::{Injection, Message, command_line};
 
 use crate::process;
 
@@ -36,6 +38,35 @@ pub(crate) struct Forward {
     pub(crate) guest: u16,
 }
 
+/// What outlives a boot of a machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Persistent {
+    /// The image of its disk.
+    pub(crate) disk: PathBuf,
+    /// What keeps the kernel's last words.
+    pub(crate) memory: CrashMemory,
+}
+
+/// What keeps the kernel's last words, and the file that is its content.
+#[derive(Clone, Debug)]
+pub(crate) enum CrashMemory {
+    /// The firmware's error record serialization table.
+    Erst(PathBuf),
+    /// A part of the memory that a reboot leaves alone.
+    Ramoops(PathBuf),
+    /// Nothing.
+    None,
+}
+
+/// How a boot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All was done.
+    Done,
+    /// As announced, and the next boot goes on.
+    Down,
+}
+
 /// A machine to run.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
@@ -53,6 +84,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory: u32,
     /// A network with this one way in, and no way out.
     pub(crate) forward: Option<Forward>,
+    /// What outlives the boot.
+    pub(crate) persistent: Option<Persistent>,
     /// Where the kernel's log goes.
     pub(crate) console: PathBuf,
     /// Nothing said on either port for so long: the guest hangs.
@@ -66,31 +99,66 @@ impl Machine<'_> {
     /// after `Done`. Any other end is an error that shows the end of the kernel's
     /// log, and so is one that `on_message` returns.
     pub(crate) fn run(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<()> {
+        match self.boot(on_message)? {
+            End::Done => Ok(()),
+            End::Down => bail!("the guest went down before it was done"),
+        }
+    }
+
+    /// As [`Self::run`], but the guest may announce that it goes down.
+    pub(crate) fn boot(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
         self.follow(on_message).map_err(|error| {
             let tail = process::last_lines(&self.console, CONSOLE_LINES).unwrap_or_default();
             anyhow!("{error:#}\nthe end of {}:\n{tail}", self.console.display())
         })
     }
 
-    fn follow(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<()> {
+    fn follow(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
         let mut qemu = Qemu::start(self)?;
         let begin = Instant::now();
         let mut heard = Instant::now();
         let mut console_size = 0;
         let mut done = false;
+        let mut going_down = false;
+        let mut injection: Option<(Instant, Injection)> = None;
         loop {
-            match qemu.lines.recv_timeout(POLL) {
+            let due = injection.map(|(when, _)| when.saturating_duration_since(Instant::now()));
+            match qemu.lines.recv_timeout(due.unwrap_or(POLL).min(POLL)) {
                 Ok(line) => {
                     heard = Instant::now();
-                    let Some(message) = parse(&line)? else {
-                        continue;
+                    // A boot that ends in the middle of a line has said nothing.
+                    let message = match parse(&line) {
+                        Ok(Some(message)) => message,
+                        Ok(None) => continue,
+                        Err(_) if going_down => continue,
+                        Err(error) => return Err(error),
                     };
-                    done |= message == Message::Done;
+                    match message {
+                        Message::Done => done = true,
+                        Message::GoingDown => going_down = true,
+                        Message::Inject {
+                            what,
+                            after_milliseconds,
+                        } => {
+                            let after = Duration::from_millis(after_milliseconds);
+                            injection = Some((Instant::now() + after, what));
+                        }
+                        _ => {}
+                    }
                     on_message(message)?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The port closes when QEMU ends.
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Some((_, what)) = injection.take_if(|(when, _)| Instant::now() >= *when) {
+                match what {
+                    Injection::PowerCut => {
+                        drop(qemu);
+                        return Ok(End::Down);
+                    }
+                    Injection::Nmi => self.nmi()?,
+                }
             }
             let size = fs::metadata(&self.console).map_or(0, |metadata| metadata.len());
             if size != console_size {
@@ -115,6 +183,9 @@ impl Machine<'_> {
         if !status.success() {
             bail!("QEMU failed: {status}\n{}", errors.trim_end());
         }
+        if going_down {
+            return Ok(End::Down);
+        }
         if !done {
             let console = fs::read(&self.console).unwrap_or_default();
             if String::from_utf8_lossy(&console).contains("Kernel panic - not syncing") {
@@ -122,7 +193,19 @@ impl Machine<'_> {
             }
             bail!("the guest ended before it was done\n{}", errors.trim_end());
         }
-        Ok(())
+        Ok(End::Done)
+    }
+
+    /// QEMU's own console, for what is done to the machine.
+    fn control(&self) -> PathBuf {
+        self.console.with_extension("control")
+    }
+
+    fn nmi(&self) -> Result<()> {
+        let path = self.control();
+        let mut control =
+            UnixStream::connect(&path).with_context(|| format!("no {}", path.display()))?;
+        control.write_all(b"nmi\n").context("cannot ask for an NMI")
     }
 
     fn errors(&self) -> PathBuf {
@@ -148,7 +231,7 @@ impl Machine<'_> {
             .arg("-append")
             .arg(self.append());
         // The first port is the kernel's log, the second the guest's messages.
-        let mut console = std::ffi::OsString::from("file,id=console,path=");
+        let mut console = OsString::from("file,id=console,append=on,path=");
         console.push(&self.console);
         command
             .arg("-chardev")
@@ -156,6 +239,9 @@ impl Machine<'_> {
             .args(["-serial", "chardev:console"])
             .args(["-chardev", "stdio,id=messages,signal=off"])
             .args(["-serial", "chardev:messages"]);
+        if let Some(persistent) = &self.persistent {
+            self.add_persistent(&mut command, persistent);
+        }
         if let Some(Forward { host, guest }) = self.forward {
             command
                 .arg("-netdev")
@@ -171,6 +257,48 @@ impl Machine<'_> {
             .stdout(Stdio::piped())
             .stderr(errors);
         Ok(command)
+    }
+
+    fn add_persistent(&self, command: &mut Command, persistent: &Persistent) {
+        let with_path = |before: &str, path: &Path, behind: &str| {
+            let mut word = OsString::from(before);
+            word.push(path);
+            word.push(behind);
+            word
+        };
+        command
+            .arg("-monitor")
+            .arg(with_path("unix:", &self.control(), ",server=on,wait=off"))
+            .arg("-drive")
+            .arg(with_path(
+                "format=raw,if=virtio,file=",
+                &persistent.disk,
+                "",
+            ));
+        match &persistent.memory {
+            CrashMemory::Erst(file) => {
+                command
+                    .arg("-object")
+                    .arg(with_path(
+                        "memory-backend-file,id=erst,size=1M,share=on,mem-path=",
+                        file,
+                        "",
+                    ))
+                    .args(["-device", "acpi-erst,memdev=erst"]);
+            }
+            CrashMemory::Ramoops(file) => {
+                let size = format!(",size={}M", self.memory);
+                command
+                    .arg("-object")
+                    .arg(with_path(
+                        "memory-backend-file,id=ram,share=on,mem-path=",
+                        file,
+                        &size,
+                    ))
+                    .args(["-machine", "memory-backend=ram"]);
+            }
+            CrashMemory::None => {}
+        }
     }
 
     fn append(&self) -> String {
@@ -196,8 +324,13 @@ struct Qemu {
 
 impl Qemu {
     fn start(machine: &Machine<'_>) -> Result<Self> {
-        // A log of an earlier run must not pass for this one's.
-        File::create(&machine.console)
+        // A log of an earlier run must not pass for this one's; one of an earlier boot
+        // goes on.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .truncate(false)
+            .open(&machine.console)
             .with_context(|| format!("cannot write {}", machine.console.display()))?;
         let mut process = machine
             .command()?
@@ -285,6 +418,7 @@ mod tests {
             command_line: &["quiet"],
             memory: 512,
             forward: None,
+            persistent: None,
             console: PathBuf::from("c"),
             silence: Duration::from_secs(1),
             limit: Duration::from_secs(1),

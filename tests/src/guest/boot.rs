@@ -31,9 +31,18 @@ pub(crate) fn mount_file_systems() -> Result<()> {
 
 /// Ends the machine.
 pub(crate) fn power_off() -> ! {
+    end(RebootCommand::PowerOff)
+}
+
+/// Ends this boot.
+pub(crate) fn restart() -> ! {
+    end(RebootCommand::Restart)
+}
+
+fn end(how: RebootCommand) -> ! {
     rustix::fs::sync();
-    if let Err(error) = reboot(RebootCommand::PowerOff) {
-        eprintln!("guest: cannot power off: {error}");
+    if let Err(error) = reboot(how) {
+        eprintln!("guest: cannot go down: {error}");
     }
     // PID 1 must not return; the host gives up on a machine that stays silent.
     loop {

@@ -75,6 +75,11 @@ impl Guest {
         self.host.send(message)
     }
 
+    /// Waits until the host has been told all.
+    pub(crate) fn drain(&self) -> Result<()> {
+        self.host.drain()
+    }
+
     /// A line worth showing.
     pub(crate) fn note(&self, text: impl Into<String>) -> Result<()> {
         self.send(&Message::Note { text: text.into() })

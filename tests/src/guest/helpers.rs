@@ -16,7 +16,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{files, target};
+use crate::{files, modules, target};
 
 /// The first argument of a helper.
 pub(crate) const ARGUMENT: &str = "helper";
@@ -50,6 +50,18 @@ pub(crate) enum Task {
     },
     /// Ends at once.
     Nothing,
+    /// Reads a file.
+    Read {
+        /// The file.
+        path: String,
+    },
+    /// Loads a module of the scenarios.
+    Load {
+        /// The module.
+        module: String,
+        /// Its parameters.
+        parameters: String,
+    },
     /// Replaces itself by a program that lacks something.
     Confined {
         /// What it lacks.
@@ -110,6 +122,10 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<()> {
         Task::Hold(hold) => run_hold(&hold),
         Task::Busy { threads } => run_busy(threads),
         Task::Nothing => Ok(()),
+        Task::Read { path } => files::read(&path).map(drop),
+        Task::Load { module, parameters } => {
+            modules::load_with(&format!("/modules/{module}.ko"), &parameters)
+        }
         Task::Confined {
             confinement,
             command,

@@ -19,6 +19,9 @@ pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
 /// klp_force_transition itself.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 
+/// Its function dereferences NULL: what reads /proc/cmdline oopses.
+pub(crate) const OOPSES: Livepatch = Livepatch::new("lpm_patch_oops");
+
 const FOLDER: &str = "/sys/kernel/livepatch";
 
 /// A livepatch by its module's name.

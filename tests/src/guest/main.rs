@@ -3,6 +3,7 @@
 
 mod bench;
 mod boot;
+mod crashes;
 mod demo;
 mod eventually;
 mod exposition;
@@ -67,12 +68,14 @@ fn be_init() -> Result<()> {
 }
 
 fn run(host: Host) -> Result<()> {
+    modules::load_kernel_modules()?;
     network::up().context("no network")?;
     let words = files::read("/proc/cmdline")?;
     let mode = word(&words, command_line::MODE).unwrap_or("test");
     let mut guest = Guest::new(host);
     match mode {
         "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
+        "crash" => crashes::run(&mut guest, &words),
         "demo" => demo::run(&mut guest),
         "bench" => bench::run(&mut guest),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
@@ -80,7 +83,7 @@ fn run(host: Host) -> Result<()> {
 }
 
 /// The value of `key=value` on the kernel's command line.
-fn word<'a>(words: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn word<'a>(words: &'a str, key: &str) -> Option<&'a str> {
     words
         .split_whitespace()
         .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

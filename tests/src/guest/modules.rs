@@ -18,6 +18,30 @@ const NON_BLOCKING: i32 = 0o4000;
 /// livepatch is gone (klp_free_patch_work_fn, kernel/livepatch/core.c).
 const UNLOAD: Duration = Duration::from_secs(15);
 
+/// Where the host puts the kernel's own modules.
+const KERNEL_MODULES: &str = "/modules/kernel";
+
+/// Loads those of the kernel's own modules that the host wants loaded from the start.
+pub(crate) fn load_kernel_modules() -> Result<()> {
+    for name in files::read(&format!("{KERNEL_MODULES}/load-order"))?.lines() {
+        load_file(&format!("{KERNEL_MODULES}/{name}.ko"))?;
+    }
+    Ok(())
+}
+
+/// Loads one of the kernel's own modules.
+pub(crate) fn load_kernel_module(name: &str, parameters: &str) -> Result<()> {
+    load_with(&format!("{KERNEL_MODULES}/{name}.ko"), parameters)
+}
+
+/// Loads a module from a file, with parameters for it.
+pub(crate) fn load_with(path: &str, parameters: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {path}"))?;
+    let c_parameters = CString::new(parameters).context("parameters with a NUL")?;
+    finit_module(&file, &c_parameters, 0)
+        .with_context(|| format!("cannot load {path} with `{parameters}`"))
+}
+
 /// Loads /modules/NAME.ko.
 pub(crate) fn load(name: &str) -> Result<()> {
     load_file(&format!("/modules/{name}.ko"))

@@ -5,20 +5,6 @@ use std::{net::UdpSocket, os::fd::AsFd, path::Path};
 use anyhow::{Context as _, Result};
 use rustix::ioctl::{Opcode, Setter, ioctl};
 
-use crate::modules;
-
-/// In load order; the host puts them there when the machine has a card. Some
-/// kernels (6.12 is one) have the first five built in.
-const CARD_MODULES: &[&str] = &[
-    "virtio",
-    "virtio_ring",
-    "virtio_pci_modern_dev",
-    "virtio_pci_legacy_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
 /// What QEMU's user network expects its first guest to have. The host's side,
 /// 10.0.2.2, is on the same link: no route is needed to answer it.
 const ADDRESS: [u8; 4] = [10, 0, 2, 15];
@@ -66,17 +52,11 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Brings up `lo`, and `eth0` if the modules for it are there.
+/// Brings up `lo`, and `eth0` where the machine has one.
 pub(crate) fn up() -> Result<()> {
     // Any socket is a handle for interface requests.
     let socket = UdpSocket::bind("0.0.0.0:0").context("cannot make a socket")?;
     request::<SIOCSIFFLAGS>(&socket, InterfaceRequest::up("lo")).context("cannot bring up lo")?;
-    for name in CARD_MODULES {
-        let path = format!("/modules/kernel/{name}.ko");
-        if Path::new(&path).exists() {
-            modules::load_file(&path)?;
-        }
-    }
     if Path::new("/sys/class/net/eth0").exists() {
         request::<SIOCSIFADDR>(&socket, InterfaceRequest::address("eth0", ADDRESS))
             .context("cannot set the address of eth0")?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 const SLACK: f64 = 0.5;
 
 /// Now, in seconds since the Unix epoch.
-pub(super) fn unix_seconds() -> Result<f64> {
+pub(crate) fn unix_seconds() -> Result<f64> {
     Ok(SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("the clock is before 1970")?
@@ -16,7 +16,7 @@ pub(super) fn unix_seconds() -> Result<f64> {
 }
 
 /// Fails unless a number of seconds lies between two others, give or take.
-pub(super) fn expect_between(what: &str, value: f64, least: f64, most: f64) -> Result<()> {
+pub(crate) fn expect_between(what: &str, value: f64, least: f64, most: f64) -> Result<()> {
     ensure!(
         value >= least - SLACK && value <= most + SLACK,
         "{what} is {value}, it should lie between {least} and {most}"

@@ -1,6 +1,6 @@
 //! The scenarios, by theme.
 
-mod clock;
+pub(crate) mod clock;
 mod degraded;
 mod endings;
 mod harmless;

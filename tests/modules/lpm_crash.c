@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0
+/* Its init does what a broken module does, for so many seconds where that lasts. */
+#include <linux/delay.h>
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/module.h>
+#include <linux/preempt.h>
+#include <linux/sched.h>
+
+static char *how = "";
+module_param(how, charp, 0444);
+static int seconds = 3600;
+module_param(seconds, int, 0444);
+
+static int __attribute__((__noipa__)) lpm_crash_null(void)
+{
+	*(volatile int *)8 = 1;
+	return 0;
+}
+
+static void __attribute__((__noipa__)) lpm_crash_spin(void)
+{
+	time64_t end = ktime_get_seconds() + seconds;
+
+	preempt_disable();
+	while (ktime_get_seconds() < end)
+		cpu_relax();
+	preempt_enable();
+}
+
+static void __attribute__((__noipa__)) lpm_crash_hang(void)
+{
+	set_current_state(TASK_UNINTERRUPTIBLE);
+	schedule_timeout(seconds * HZ);
+}
+
+static int __init lpm_crash_init(void)
+{
+	if (!strcmp(how, "null"))
+		return lpm_crash_null();
+	if (!strcmp(how, "warn"))
+		WARN(1, "lpm_crash warns");
+	if (!strcmp(how, "spin"))
+		lpm_crash_spin();
+	if (!strcmp(how, "hang"))
+		lpm_crash_hang();
+	return 0;
+}
+
+static void __exit lpm_crash_exit(void)
+{
+}
+
+module_init(lpm_crash_init);
+module_exit(lpm_crash_exit);
+MODULE_LICENSE("Dual MIT/GPL");

@@ -1,0 +1,275 @@
+//! Crashes with a last word.
+
+use livepatch_monitor_tests::protocol::{Injection, Message};
+
+use super::*;
+use crate::{
+    files,
+    helpers::{Hold, Task},
+    livepatch::{OOPSES, PATCH_A, VMLINUX},
+    target,
+};
+use verdict::{Expected, expect_one};
+
+/// Seconds after which a CPU is stuck: twice `watchdog_thresh`.
+const WATCHDOG: &str = "4";
+
+/// A monitor that has answered, and a kernel that panics at an oops.
+fn watched(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&[])?;
+    set("panic_on_oops", "1")
+}
+
+fn sysrq() -> Result<()> {
+    files::write("/proc/sysrq-trigger", "c")
+}
+
+fn broken_module(guest: &mut Guest, how: &str) -> Result<()> {
+    guest.helper(&Task::Load {
+        module: "lpm_crash".to_owned(),
+        parameters: format!("how={how}"),
+    })?;
+    expect_end()
+}
+
+/// The new function of a livepatch dereferences NULL.
+pub(super) mod oops_in_patch {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        OOPSES.apply(seconds(30))?;
+        settle(guest, "lpm_patch_oops")?;
+        announce(guest)?;
+        guest.helper(&Task::Read {
+            path: "/proc/cmdline".to_owned(),
+        })?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                implicated: "yes",
+                evidence: Some(("fault_in_patch", "lpm_patch_oops")),
+                function: Some(("livepatch_function", Some("lpm_patch_oops"))),
+                patch: Some("lpm_patch_oops"),
+                ..Expected::new("oops", "soak")
+            },
+        )
+    }
+}
+
+/// The end of a transition has been noted.
+pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)?;
+        metrics.expect_sum("livepatch_transition_active", 0.0)
+    })?;
+    Ok(())
+}
+
+/// The same in a module that has nothing to do with the livepatch that is loaded.
+pub(super) mod oops_elsewhere {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        VMLINUX.apply(seconds(30))?;
+        settle(guest, "lpm_vmlinux")?;
+        announce(guest)?;
+        broken_module(guest, "null")
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                function: Some(("lpm_crash_null", Some("lpm_crash"))),
+                patch: Some("lpm_vmlinux"),
+                ..Expected::new("oops", "soak")
+            },
+        )
+    }
+}
+
+pub(super) mod soft_lockup {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        set("watchdog_thresh", WATCHDOG)?;
+        set("softlockup_panic", "1")?;
+        announce(guest)?;
+        broken_module(guest, "spin")
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(guest, memo, &Expected::new("soft_lockup", "unpatched"))
+    }
+}
+
+pub(super) mod hung_task {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        set("hung_task_panic", "1")?;
+        set("hung_task_timeout_secs", "5")?;
+        announce(guest)?;
+        broken_module(guest, "hang")
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(guest, memo, &Expected::new("hung_task", "unpatched"))
+    }
+}
+
+/// An interrupt that no device owns up to.
+pub(super) mod nmi {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        set("unknown_nmi_panic", "1")?;
+        announce(guest)?;
+        guest.send(&Message::Inject {
+            what: Injection::Nmi,
+            after_milliseconds: 0,
+        })?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(guest, memo, &Expected::new("panic", "unpatched"))
+    }
+}
+
+pub(super) mod sysrq_without_patch {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        announce(guest)?;
+        sysrq()?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                function: Some(("sysrq_handle_crash", None)),
+                ..Expected::new("panic", "unpatched")
+            },
+        )
+    }
+}
+
+/// As in 2017: the patch's module never finishes loading.
+pub(super) mod lockup_while_loading {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        set("watchdog_thresh", WATCHDOG)?;
+        set("softlockup_panic", "1")?;
+        announce(guest)?;
+        guest.helper(&Task::Load {
+            module: "lpm_patch_lockup".to_owned(),
+            parameters: String::new(),
+        })?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                implicated: "yes",
+                evidence: Some(("patch_loading", "lpm_patch_lockup")),
+                function: Some(("livepatch_init", Some("lpm_patch_lockup"))),
+                patch: Some("lpm_patch_lockup"),
+                ..Expected::new("soft_lockup", "load")
+            },
+        )
+    }
+}
+
+/// Also with each other memory for last words, and with none: then it is a reset.
+pub(super) mod sysrq_in_transition {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        held(guest)?;
+        announce(guest)?;
+        sysrq()?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        let words = files::read("/proc/cmdline")?;
+        let kept = word(&words, command_line::MEMORY) != Some("none");
+        let expected = Expected {
+            transition: Some("lpm_patch_a"),
+            patch: Some("lpm_patch_a"),
+            ..Expected::new("panic", "transition")
+        };
+        let expected = match kept {
+            true => expected,
+            false => Expected {
+                kind: "reset",
+                implicated: "unknown",
+                ..expected
+            },
+        };
+        expect_one(guest, memo, &expected)
+    }
+}
+
+/// A transition that a task holds up, and that the monitor knows of.
+pub(super) fn held(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)
+    })?;
+    Ok(())
+}
+
+/// In the wake of a transition.
+pub(super) mod sysrq_after_transition {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        watched(guest)?;
+        VMLINUX.apply(seconds(30))?;
+        settle(guest, "lpm_vmlinux")?;
+        thread::sleep(seconds(10));
+        announce(guest)?;
+        sysrq()?;
+        expect_end()
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                patch: Some("lpm_vmlinux"),
+                ..Expected::new("panic", "soak")
+            },
+        )
+    }
+}

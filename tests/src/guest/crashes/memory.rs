@@ -1,0 +1,67 @@
+//! What outlives a boot: the disk, and the kernel's last words.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use rustix::mount::{MountFlags, mount};
+
+use crate::{files, guest::Guest, modules};
+
+const DISK: &str = "/dev/vda";
+const PSTORE: &str = "/sys/fs/pstore";
+
+/// The memory that the host has reserved, and room for a whole log in one record:
+/// ramoops keeps no second part.
+const RAMOOPS: &str = "mem_address=0x20000000 mem_size=0x200000 record_size=0x20000";
+
+/// Mounts the disk on /var/lib.
+pub(super) fn mount_disk() -> Result<()> {
+    fs::create_dir_all("/var/lib").context("cannot make /var/lib")?;
+    mount(DISK, "/var/lib", "ext4", MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount {DISK}"))
+}
+
+/// Makes the kernel's last words readable, and the next ones kept.
+pub(super) fn open(memory: &str) -> Result<()> {
+    mount("pstore", PSTORE, "pstore", MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount {PSTORE}"))?;
+    if memory == "ramoops" {
+        modules::load_kernel_module("reed_solomon", "")?;
+        modules::load_kernel_module("ramoops", RAMOOPS)?;
+    }
+    Ok(())
+}
+
+/// The records that are there.
+fn records() -> Result<Vec<String>> {
+    let entries = fs::read_dir(PSTORE).with_context(|| format!("cannot read {PSTORE}"))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Hands the records to the host: they tell what the monitor should have seen.
+pub(super) fn send(guest: &Guest, scenario: &str) -> Result<()> {
+    for name in records()? {
+        let text = files::read(&format!("{PSTORE}/{name}"))?;
+        guest.file(&format!("crash/{scenario}/{name}"), &text)?;
+    }
+    Ok(())
+}
+
+/// Removes the records, as an operator does.
+pub(super) fn clear() -> Result<()> {
+    for name in records()? {
+        let path = format!("{PSTORE}/{name}");
+        fs::remove_file(&path).with_context(|| format!("cannot remove {path}"))?;
+    }
+    Ok(())
+}
+
+/// This boot's id.
+pub(super) fn boot_id() -> Result<String> {
+    let id = files::read("/proc/sys/kernel/random/boot_id")?;
+    Ok(id.trim().to_owned())
+}

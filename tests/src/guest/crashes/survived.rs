@@ -1,0 +1,137 @@
+//! Signals that the machine survives: the metrics say so at once. And a boot that ends
+//! as it should.
+
+use super::*;
+use crate::{
+    helpers::Task,
+    livepatch::{OOPSES, VMLINUX},
+};
+use verdict::{Expected, expect_none, expect_one, expect_signal};
+
+fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
+    guest.helper(&Task::Load {
+        module: "lpm_crash".to_owned(),
+        parameters: parameters.to_owned(),
+    })?;
+    Ok(())
+}
+
+/// The new function of a livepatch dereferences NULL; its caller dies of it.
+pub(super) mod oops_in_patch_is_survived {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor(&[])?;
+        set("panic_on_oops", "0")?;
+        OOPSES.apply(seconds(30))?;
+        fatal::settle(guest, "lpm_patch_oops")?;
+        guest.helper(&Task::Read {
+            path: "/proc/cmdline".to_owned(),
+        })?;
+        expect_signal(guest, "oops", "soak", |metrics| {
+            metrics.expect(
+                "livepatch_crash_signals_implicating_total{signal=oops,patch=lpm_patch_oops}",
+                1.0,
+            )?;
+            metrics.expect("livepatch_crashes_total{kind=oops,phase=soak}", 1.0)
+        })
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                implicated: "yes",
+                evidence: Some(("fault_in_patch", "lpm_patch_oops")),
+                function: Some(("livepatch_function", Some("lpm_patch_oops"))),
+                patch: Some("lpm_patch_oops"),
+                ended_boot: false,
+                ..Expected::new("oops", "soak")
+            },
+        )
+    }
+}
+
+/// A warning is a signal and no crash.
+pub(super) mod warning_is_survived {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor(&[])?;
+        broken_module(guest, "how=warn")?;
+        expect_signal(guest, "warning", "unpatched", |metrics| {
+            metrics.expect_sum("livepatch_crashes_total", 0.0)
+        })
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {
+        expect_none(guest)
+    }
+}
+
+/// Reported more than once, and counted once.
+pub(super) mod soft_lockup_is_survived {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor(&[])?;
+        set("watchdog_thresh", "4")?;
+        broken_module(guest, "how=spin seconds=12")?;
+        thread::sleep(seconds(14));
+        expect_signal(guest, "soft_lockup", "unpatched", |_| Ok(()))
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+        expect_one(
+            guest,
+            memo,
+            &Expected {
+                ended_boot: false,
+                ..Expected::new("soft_lockup", "unpatched")
+            },
+        )
+    }
+}
+
+pub(super) mod rcu_stall_is_survived {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor(&[])?;
+        // The CPU's other guardian stays silent.
+        set("watchdog_thresh", "60")?;
+        files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
+        broken_module(guest, "how=spin seconds=8")?;
+        thread::sleep(seconds(9));
+        expect_signal(guest, "rcu_stall", "unpatched", |metrics| {
+            metrics.expect_sum("livepatch_crashes_total", 0.0)
+        })
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {
+        expect_none(guest)
+    }
+}
+
+/// Neither a reboot nor `kill -9` of the monitor is a crash.
+pub(super) mod clean_reboot {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor(&[])?;
+        VMLINUX.apply(seconds(30))?;
+        fatal::settle(guest, "lpm_vmlinux")?;
+        guest.kill_monitor()?;
+        guest.start_monitor(&[])?;
+        guest.metrics(seconds(10), |metrics| {
+            metrics.expect_sum("livepatch_crashes_total", 0.0)?;
+            metrics.expect_absent("livepatch_boot_unclean")
+        })?;
+        Ok(())
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {
+        expect_none(guest)
+    }
+}

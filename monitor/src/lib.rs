@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod crash;
 pub mod exporter;
+pub mod host;
 pub mod kernel;
 pub mod livepatch;
 pub mod metrics;

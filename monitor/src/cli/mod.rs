@@ -97,6 +97,14 @@ struct Paths {
         global = true
     )]
     kdump: PathBuf,
+    /// Root of the host's file system, for its packages and installed livepatches
+    #[arg(
+        long = "path.rootfs",
+        value_name = "DIR",
+        default_value = "/",
+        global = true
+    )]
+    rootfs: PathBuf,
 }
 
 impl Paths {

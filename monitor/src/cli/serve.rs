@@ -1,6 +1,6 @@
 //! `livepatch-monitor serve`
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -28,6 +28,13 @@ pub(super) struct Serve {
     /// How long after a transition a crash counts as in its wake
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = super::duration, help_heading = "Crashes")]
     soak: Duration,
+    /// Directory of livepatch modules that should be in force on this kernel, beside
+    /// those that kpatch has installed; it may hold a directory for each release
+    #[arg(long, value_name = "DIR", help_heading = "Expected livepatches")]
+    expect_dir: Vec<PathBuf>,
+    /// Name of a livepatch that should be in force
+    #[arg(long, value_name = "NAME", help_heading = "Expected livepatches")]
+    expect: Vec<String>,
 }
 
 fn telemetry_path(text: &str) -> Result<String, String> {
@@ -52,6 +59,9 @@ impl Serve {
             kernel_log: cli.log.level == Level::Debug,
             soak: self.soak,
             sources: cli.paths.sources(),
+            rootfs: cli.paths.rootfs.clone(),
+            expected_directories: self.expect_dir.clone(),
+            expected_patches: self.expect.clone(),
         };
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -11,7 +11,8 @@ use livepatch_monitor_ebpf::EventKind;
 use tracing::{debug, info, warn};
 
 use super::{
-    Exporter, Options, crashes::Crashes, lock, notebook::Notebook, readable, report, watch::Watch,
+    Exporter, Options, crashes::Crashes, host::Host, lock, notebook::Notebook, readable, report,
+    watch::Watch,
 };
 use crate::{
     crash::{
@@ -106,6 +107,7 @@ impl Exporter {
             boot_id,
             notebook: Mutex::new(records.notebook),
             crashes: Mutex::new(crashes),
+            host: Mutex::new(Host::new(&options)),
             patches_due: AtomicBool::new(false),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),
@@ -123,6 +125,7 @@ impl Exporter {
         for missing in &exporter.degradations {
             warn!(remedy = missing.remedy, "degraded: {}", missing.what);
         }
+        exporter.log_evidence();
         Ok((exporter, ring))
     }
 

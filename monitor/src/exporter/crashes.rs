@@ -155,7 +155,10 @@ impl Exporter {
                     .is_some_and(|since| since < SAME_MOMENT)
         });
         if line.is_some() || !repeated {
-            let headline = line.unwrap_or(hook).to_owned();
+            let headline = line.map_or_else(
+                || format!("{hook}() was reached; the kernel's own words are lost"),
+                str::to_owned,
+            );
             notebook.note(time, Note::Signal { signal, headline });
         }
     }

@@ -3,6 +3,7 @@
 mod begin;
 mod crashes;
 mod follow;
+mod host;
 mod notebook;
 mod report;
 pub mod watch;
@@ -26,7 +27,7 @@ use livepatch_monitor_ebpf::EventKind;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::{info, warn};
 
-use self::{crashes::Crashes, notebook::Notebook, watch::Watch};
+use self::{crashes::Crashes, host::Host, notebook::Notebook, watch::Watch};
 use crate::{
     crash::gather::Sources,
     kernel::{
@@ -66,6 +67,12 @@ pub struct Options {
     pub soak: Duration,
     /// Where crashes leave something.
     pub sources: Sources,
+    /// Root of the host's file system.
+    pub rootfs: PathBuf,
+    /// Further directories of livepatches that should be in force.
+    pub expected_directories: Vec<PathBuf>,
+    /// Names of livepatches that should be in force.
+    pub expected_patches: Vec<String>,
 }
 
 /// The exporter's parts. Locks are taken in the order of the fields.
@@ -80,6 +87,7 @@ pub struct Exporter {
     start: Mutex<Option<(BootTime, Option<f64>)>>,
     notebook: Mutex<Notebook>,
     crashes: Mutex<Crashes>,
+    host: Mutex<Host>,
     /// What is loaded has changed and was not read since.
     patches_due: AtomicBool,
     durations: Durations,
@@ -332,7 +340,14 @@ impl Exporter {
             *lock(&self.lost) = scanner.lost_events();
         }
         let lost = lock(&self.lost).clone();
-        let crashes = self.crash_view();
+        let began = Instant::now();
+        let mut crashes = self.crash_view();
+        let success = self.host_view(&mut crashes, patches.as_ref());
+        collectors.push(CollectorRun {
+            collector: "host",
+            success,
+            duration: began.elapsed(),
+        });
         let watch = lock(&self.watch);
         let events: Vec<_> = watch.events().collect();
         let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);

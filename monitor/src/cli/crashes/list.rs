@@ -14,6 +14,7 @@ use crate::{
         gather::{ThisBoot, after_boot},
         store::Store,
     },
+    host::packages::{Interrupted, Packages},
     kernel::{clock, procfs},
     livepatch::{blockers::printable, transition::BootTime},
 };
@@ -33,6 +34,7 @@ pub(super) struct Show {
 #[derive(Debug, Serialize)]
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
+    updates: &'a [Interrupted],
     problems: &'a [String],
 }
 
@@ -68,16 +70,19 @@ fn complain(problems: &[String]) {
 
 /// The table, newest first.
 pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
-    let (crashes, problems) = known(cli)?;
+    let (crashes, mut problems) = known(cli)?;
+    let (updates, unreadable) = Packages::new(&cli.paths.rootfs).read();
+    problems.extend(unreadable);
     complain(&problems);
     let text = if json {
         let list = List {
             crashes: crashes.iter().rev().collect(),
+            updates: &updates,
             problems: &problems,
         };
         serde_json::to_string_pretty(&list)? + "\n"
     } else {
-        table(&crashes)
+        table(&crashes) + &half_done(&updates)
     };
     print(&text)?;
     Ok(if crashes.is_empty() {
@@ -85,6 +90,20 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What an update left half done.
+fn half_done(updates: &[Interrupted]) -> String {
+    let mut text = String::new();
+    for update in updates.iter().filter(|update| !update.packages.is_empty()) {
+        let manager = update.manager.name();
+        let _ = writeln!(text, "\nLeft half done by {manager}:");
+        for package in &update.packages {
+            let (name, state) = (shown(&package.name), shown(&package.state));
+            let _ = writeln!(text, "  {name}  {state}");
+        }
+    }
+    text
 }
 
 fn table(crashes: &[HostCrash]) -> String {

@@ -1,0 +1,111 @@
+//! What of the next crash would be kept, by the kernel's own settings.
+
+use std::{fs, path::Path};
+
+/// Something that would tell of a crash, or get the machine out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A place for the kernel's last words that outlives a reboot.
+    Pstore,
+    /// A second kernel that writes the first one's memory to disk.
+    Kdump,
+    /// The monitor's own notes.
+    Recorder,
+    /// A timer that resets a machine which hangs.
+    Watchdog,
+    /// The machine reboots by itself after a panic.
+    RebootOnPanic,
+}
+
+impl Source {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pstore => "pstore",
+            Self::Kdump => "kdump",
+            Self::Recorder => "recorder",
+            Self::Watchdog => "watchdog",
+            Self::RebootOnPanic => "reboot_on_panic",
+        }
+    }
+
+    /// What to do where it is not there.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Pstore => {
+                "load ramoops or efi_pstore, or switch on the firmware's error record table (ERST)"
+            }
+            Self::Kdump => {
+                "install kdump-tools or kexec-tools, and reserve memory with crashkernel="
+            }
+            Self::Recorder => "see --state-dir",
+            Self::Watchdog => "set RuntimeWatchdogSec= in /etc/systemd/system.conf",
+            Self::RebootOnPanic => "set kernel.panic=10 by sysctl",
+        }
+    }
+}
+
+/// What the kernel says of each source but the recorder; those that it says nothing of
+/// are left out. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
+/// `/sys/kernel/kexec_crash_loaded` (kernel/ksysfs.c), `/sys/class/watchdog/*/state`
+/// (drivers/watchdog/watchdog_dev.c), `/proc/sys/kernel/panic` (kernel/panic.c); the
+/// same from 5.10 to 7.2.
+#[must_use]
+pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
+    let text = |path: &Path| Some(fs::read_to_string(path).ok()?.trim().to_owned());
+    let mut ready = Vec::new();
+    // No file: no pstore in this kernel.
+    let backend = text(&sysfs.join("module/pstore/parameters/backend"));
+    let backend = backend.filter(|backend| !backend.is_empty() && backend != "(null)");
+    if sysfs.join("module").is_dir() {
+        ready.push((Source::Pstore, backend.is_some()));
+    }
+    if sysfs.join("kernel").is_dir() {
+        let loaded = text(&sysfs.join("kernel/kexec_crash_loaded"));
+        ready.push((Source::Kdump, loaded.as_deref() == Some("1")));
+        let watchdogs = fs::read_dir(sysfs.join("class/watchdog")).into_iter();
+        let mut states = watchdogs
+            .flatten()
+            .flatten()
+            .filter_map(|entry| text(&entry.path().join("state")));
+        ready.push((Source::Watchdog, states.any(|state| state == "active")));
+    }
+    if let Some(seconds) = text(&procfs.join("sys/kernel/panic")) {
+        ready.push((Source::RebootOnPanic, seconds != "0"));
+    }
+    ready
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_what_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let (procfs, sysfs) = (root.path().join("proc"), root.path().join("sys"));
+        assert_eq!(read(&procfs, &sysfs), []);
+        let write = |path: &Path, text: &str| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write(&sysfs.join("module/pstore/parameters/backend"), "(null)\n");
+        write(&sysfs.join("kernel/kexec_crash_loaded"), "0\n");
+        write(&procfs.join("sys/kernel/panic"), "0\n");
+        let none = [
+            Source::Pstore,
+            Source::Kdump,
+            Source::Watchdog,
+            Source::RebootOnPanic,
+        ];
+        assert_eq!(read(&procfs, &sysfs), none.map(|source| (source, false)));
+        write(&sysfs.join("module/pstore/parameters/backend"), "erst\n");
+        write(&sysfs.join("kernel/kexec_crash_loaded"), "1\n");
+        write(&sysfs.join("class/watchdog/watchdog0/state"), "inactive\n");
+        write(&sysfs.join("class/watchdog/watchdog1/state"), "active\n");
+        write(&procfs.join("sys/kernel/panic"), "-1\n");
+        assert_eq!(read(&procfs, &sysfs), none.map(|source| (source, true)));
+    }
+}

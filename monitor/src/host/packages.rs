@@ -1,0 +1,296 @@
+//! Packages that an update left between two states.
+//!
+//! dpkg: the third word of `Status:` in /var/lib/dpkg/status, and the journal of a run
+//! that has not been folded into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1)
+//! and lib/dpkg/dbmodify.c). yum: /var/lib/yum/transaction-all.* with the
+//! transaction-done.* beside it (yum 3.4, yum-complete-transaction(8)). dnf keeps its
+//! history in an SQLite database, which is not read: of dnf nothing is said.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+use serde::Serialize;
+
+use super::stamp::Cached;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes of a file that are read; a large host's has some MiB.
+const MAX_FILE: u64 = 256 << 20;
+/// Files of the journal; dpkg folds them in after 250.
+const MAX_JOURNAL: usize = 4096;
+/// Packages named.
+const MAX_PACKAGES: usize = 4096;
+
+/// Who installs packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// Debian's.
+    Dpkg,
+    /// The one of RHEL 7 and its like.
+    Yum,
+}
+
+impl Manager {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dpkg => "dpkg",
+            Self::Yum => "yum",
+        }
+    }
+}
+
+/// A package between two states.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Package {
+    /// Its name, with the architecture where it is not the only one.
+    pub name: String,
+    /// The state, in the package manager's word.
+    pub state: String,
+}
+
+/// What a package manager left half done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interrupted {
+    /// Who.
+    pub manager: Manager,
+    /// Which.
+    pub packages: Vec<Package>,
+}
+
+/// Why nothing can be said of a package manager.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}; whether an update is half done is not known", path.display())]
+pub struct PackagesError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Reads the package managers of the file system under a root.
+#[derive(Debug)]
+pub struct Packages {
+    root: PathBuf,
+    dpkg: Cached<Result<Vec<Package>, PackagesError>>,
+    yum: Cached<Result<Vec<Package>, PackagesError>>,
+    /// What dpkg had left when it was last not at work.
+    dpkg_before: Option<Vec<Package>>,
+}
+
+impl Packages {
+    /// Under `/`, or another root.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            dpkg: Cached::default(),
+            yum: Cached::default(),
+            dpkg_before: None,
+        }
+    }
+
+    /// What is half done now, one entry for each package manager of this host. While
+    /// dpkg is at work, half-done packages are as they should be: what is said is what
+    /// was before, or nothing.
+    ///
+    /// # Errors
+    /// With what could be read: what could not.
+    pub fn read(&mut self) -> (Vec<Interrupted>, Vec<String>) {
+        let mut found = Vec::new();
+        let mut problems = Vec::new();
+        let database = self.root.join("var/lib/dpkg");
+        let (status, journal) = (database.join("status"), database.join("updates"));
+        if status.exists() {
+            if is_locked(&database.join("lock")) {
+                found.extend(self.dpkg_before.clone().map(|packages| Interrupted {
+                    manager: Manager::Dpkg,
+                    packages,
+                }));
+            } else {
+                let files = [status.as_path(), journal.as_path()];
+                match self.dpkg.get(files, || dpkg(&status, &journal)) {
+                    Ok(packages) => {
+                        self.dpkg_before = Some(packages.clone());
+                        found.push(Interrupted {
+                            manager: Manager::Dpkg,
+                            packages: packages.clone(),
+                        });
+                    }
+                    Err(error) => problems.push(error.to_string()),
+                }
+            }
+        }
+        let yum_state = self.root.join("var/lib/yum");
+        if yum_state.is_dir() {
+            match self.yum.get([yum_state.as_path()], || yum(&yum_state)) {
+                Ok(packages) => found.push(Interrupted {
+                    manager: Manager::Yum,
+                    packages: packages.clone(),
+                }),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        (found, problems)
+    }
+}
+
+/// Whether dpkg holds its lock, an fcntl lock on the whole file. It is asked for, never
+/// taken.
+fn is_locked(lock: &Path) -> bool {
+    let Ok(file) = File::open(lock) else {
+        return false;
+    };
+    let wanted = Flock::from(FlockType::WriteLock);
+    matches!(fcntl_getlk(&file, &wanted), Ok(Some(_)))
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
+    let path = path.to_owned();
+    move |source| PackagesError {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn dpkg(status: &Path, journal: &Path) -> Result<Vec<Package>, PackagesError> {
+    let mut states = BTreeMap::new();
+    stanzas(status, &mut states)?;
+    for path in journal_files(journal)? {
+        stanzas(&path, &mut states)?;
+    }
+    let packages = states.into_iter().filter(|(_, state)| is_between(state));
+    let packages = packages.map(|(name, state)| Package { name, state });
+    Ok(packages.take(MAX_PACKAGES).collect())
+}
+
+/// The states on the way from one to another (dpkg(1), "Package states").
+fn is_between(state: &str) -> bool {
+    matches!(
+        state,
+        "half-installed" | "unpacked" | "half-configured" | "triggers-awaited" | "triggers-pending"
+    )
+}
+
+/// The journal's files in order: their names are numbers. Others there are drafts.
+fn journal_files(journal: &Path) -> Result<Vec<PathBuf>, PackagesError> {
+    let entries = match fs::read_dir(journal) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(journal)(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries.take(MAX_JOURNAL) {
+        let entry = entry.map_err(failed(journal))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
+            files.push((name.len(), name, entry.path()));
+        }
+    }
+    files.sort();
+    Ok(files.into_iter().map(|(_, _, path)| path).collect())
+}
+
+/// Adds the states of a file's packages; later stanzas replace earlier ones.
+fn stanzas(path: &Path, states: &mut BTreeMap<String, String>) -> Result<(), PackagesError> {
+    let file = File::open(path).map_err(failed(path))?;
+    let mut reader = BufReader::new(file.take(MAX_FILE));
+    let mut line = Vec::new();
+    let mut stanza = Stanza::default();
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line).map_err(failed(path))?;
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if text.is_empty() {
+            std::mem::take(&mut stanza).into_states(states);
+        }
+        if read == 0 {
+            return Ok(());
+        }
+        stanza.line(text);
+    }
+}
+
+#[derive(Default)]
+struct Stanza {
+    name: Option<String>,
+    architecture: Option<String>,
+    state: Option<String>,
+    same: bool,
+}
+
+impl Stanza {
+    fn line(&mut self, line: &str) {
+        let Some((field, value)) = line.split_once(": ") else {
+            return;
+        };
+        let value = value.trim();
+        match field {
+            "Package" => self.name = Some(value.to_owned()),
+            "Architecture" => self.architecture = Some(value.to_owned()),
+            "Multi-Arch" => self.same = value == "same",
+            "Status" => self.state = value.split_whitespace().nth(2).map(str::to_owned),
+            _ => {}
+        }
+    }
+
+    fn into_states(self, states: &mut BTreeMap<String, String>) {
+        let (Some(name), Some(state)) = (self.name, self.state) else {
+            return;
+        };
+        let name = match self.architecture {
+            Some(architecture) if self.same => format!("{name}:{architecture}"),
+            _ => name,
+        };
+        states.insert(name, state);
+    }
+}
+
+/// The steps of the last transaction that have not been taken.
+fn yum(directory: &Path) -> Result<Vec<Package>, PackagesError> {
+    let mut steps: BTreeMap<String, String> = BTreeMap::new();
+    let mut done = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+        let path = entry.map_err(failed(directory))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = name.unwrap_or_default();
+        // What was left aside by an operator ends in .disabled.
+        let is = |kind: &str| name.starts_with(kind) && !name.ends_with(".disabled");
+        let all = is("transaction-all.");
+        if !all && !is("transaction-done.") {
+            continue;
+        }
+        let mut text = String::new();
+        let file = File::open(&path).map_err(failed(&path))?;
+        BufReader::new(file.take(MAX_FILE))
+            .read_to_string(&mut text)
+            .map_err(failed(&path))?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            if all {
+                let step = line.split_whitespace().next().unwrap_or_default();
+                steps.insert(line.to_owned(), step.to_owned());
+            } else {
+                done.push(line.to_owned());
+            }
+        }
+    }
+    for line in done {
+        steps.remove(&line);
+    }
+    let left = steps.into_iter().map(|(line, step)| Package {
+        name: line
+            .split_once(' ')
+            .map_or(&*line, |(_, name)| name)
+            .to_owned(),
+        state: format!("{step} not done"),
+    });
+    Ok(left.take(MAX_PACKAGES).collect())
+}

@@ -1,0 +1,55 @@
+//! Whether a file has changed since it was read.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+/// What changes when a file's content does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// None where there is no such file.
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp {
+        inode: metadata.ino(),
+        size: metadata.size(),
+        seconds: metadata.mtime(),
+        nanoseconds: metadata.mtime_nsec(),
+    })
+}
+
+/// What was read of some files, and of which state of them.
+#[derive(Debug)]
+pub(super) struct Cached<T> {
+    stamps: Vec<Option<Stamp>>,
+    value: Option<T>,
+}
+
+impl<T> Default for Cached<T> {
+    fn default() -> Self {
+        Self {
+            stamps: Vec::new(),
+            value: None,
+        }
+    }
+}
+
+impl<T> Cached<T> {
+    /// The value, read again if one of the files has changed.
+    pub(super) fn get<'a>(
+        &'a mut self,
+        files: impl IntoIterator<Item = &'a Path>,
+        read: impl FnOnce() -> T,
+    ) -> &'a T {
+        let stamps: Vec<_> = files.into_iter().map(stamp).collect();
+        if stamps != self.stamps {
+            self.value = None;
+            self.stamps = stamps;
+        }
+        self.value.get_or_insert_with(read)
+    }
+}

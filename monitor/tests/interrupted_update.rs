@@ -1,0 +1,153 @@
+//! A real dpkg, killed in a maintainer script, in a root of its own.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use livepatch_monitor::host::packages::{Manager, Packages};
+use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+
+/// dpkg refuses to work without those that it calls.
+const PROGRAMS: &[&str] = &[
+    "dpkg",
+    "dpkg-deb",
+    "dpkg-split",
+    "start-stop-daemon",
+    "ldconfig",
+    "sh",
+    "rm",
+    "tar",
+    "diff",
+    "sleep",
+    "touch",
+];
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+const POSTINST: &str = "[ -e /calm ] && exit 0\ntouch /started\nsleep 100\n";
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn find(program: &str) -> PathBuf {
+    let found = PATH
+        .split(':')
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.exists());
+    found.unwrap_or_else(|| panic!("this test needs {program}: install it"))
+}
+
+/// This machine's dpkg and what it needs, copied.
+fn make_root(root: &Path) {
+    let mut files = BTreeSet::new();
+    for program in PROGRAMS {
+        let path = find(program);
+        // A script, as ldconfig is in some distributions, has no libraries.
+        let libraries = Command::new("ldd").arg(&path).output().unwrap();
+        for word in String::from_utf8_lossy(&libraries.stdout).split_whitespace() {
+            if word.starts_with('/') {
+                files.insert(Path::new(word).to_owned());
+            }
+        }
+        files.insert(path);
+    }
+    for file in files {
+        let copy = root.join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(&file, &copy).unwrap();
+    }
+    for folder in ["dev", "tmp", "var/lib/dpkg/updates", "var/lib/dpkg/info"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for file in ["dev/null", "var/lib/dpkg/status"] {
+        fs::write(root.join(file), "").unwrap();
+    }
+}
+
+fn make_package(root: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    let control = folder.path().join("DEBIAN");
+    fs::create_dir(&control).unwrap();
+    let text = "Package: held-up\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: takes its time\n";
+    fs::write(control.join("control"), text).unwrap();
+    let script = control.join("postinst");
+    let shell = find("sh");
+    fs::write(&script, format!("#!{}\n{POSTINST}", shell.display())).unwrap();
+    for path in [&script, &control, &folder.path().to_owned()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    run(Command::new("dpkg-deb")
+        .arg("--build")
+        .arg(folder.path())
+        .arg(root.join("held-up.deb")));
+}
+
+fn in_root(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("chroot");
+    command.arg(root).args(arguments).env("PATH", PATH);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What is known of dpkg: none while that cannot be said.
+fn half_done(packages: &mut Packages) -> Option<Vec<(String, String)>> {
+    let (found, problems) = packages.read();
+    assert!(problems.is_empty(), "{problems:?}");
+    let dpkg = found
+        .into_iter()
+        .find(|found| found.manager == Manager::Dpkg)?;
+    let packages = dpkg.packages.into_iter();
+    Some(packages.map(|one| (one.name, one.state)).collect())
+}
+
+#[test]
+fn dpkg_killed_in_a_maintainer_script() {
+    assert!(
+        geteuid().is_root(),
+        "this test makes a chroot: run it as root"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    make_root(root);
+    make_package(root);
+
+    let mut dpkg = in_root(root, &["dpkg", "--install", "/held-up.deb"])
+        .stdout(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !root.join("started").exists() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "no maintainer script"
+        );
+        assert_eq!(dpkg.try_wait().unwrap(), None, "dpkg has ended");
+        thread::sleep(Duration::from_millis(20));
+    }
+    // At work, and nobody's fault yet.
+    let mut packages = Packages::new(root);
+    assert_eq!(half_done(&mut packages), None);
+
+    let group = Pid::from_child(&dpkg);
+    kill_process_group(group, Signal::KILL).unwrap();
+    dpkg.wait().unwrap();
+    let expected = ("held-up".to_owned(), "half-configured".to_owned());
+    assert_eq!(half_done(&mut packages), Some(vec![expected]));
+
+    fs::write(root.join("calm"), "").unwrap();
+    run(&mut in_root(root, &["dpkg", "--configure", "--pending"]));
+    assert_eq!(half_done(&mut packages), Some(vec![]));
+}

@@ -1,10 +1,10 @@
-//! The workspace's own checks: format, lints, unit tests.
+//! The workspace's own checks: format, lints, unit tests, a moment of fuzzing.
 
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{paths, process, toolchain, tools};
+use crate::{fuzz, paths, process, toolchain, tools};
 
 const STEPS: &[(&str, &[&str])] = &[
     ("cargo fmt --check", &["fmt", "--all", "--check"]),
@@ -36,5 +36,5 @@ pub(crate) fn run() -> Result<()> {
             )
         })?;
     }
-    Ok(())
+    fuzz::run_briefly()
 }

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask build`, `demo`, `test`, `bench`.
+//! The project's chores: `cargo xtask build`, `demo`, `test`, `fuzz`, `bench`.
 //!
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.
@@ -9,6 +9,7 @@ mod bpf;
 mod chain;
 mod checks;
 mod demo;
+mod fuzz;
 mod host_files;
 mod http;
 mod initramfs;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check the workspace, then run the scenarios on real kernels in VMs
     Test(test::Arguments),
+    /// Give the parsers of foreign bytes to a fuzzer
+    Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Build => static_programs::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Test(arguments) => test::run(arguments),
+        Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
     };
     match result {

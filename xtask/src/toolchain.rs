@@ -19,6 +19,8 @@ const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 /// The release of bpf-linker that is built against Debian's LLVM.
 const LINKER_VERSION: &str = "0.13.0";
 
+const CARGO_FUZZ_VERSION: &str = "0.13.2";
+
 /// A compiler that can build `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
@@ -78,11 +80,7 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
     {
         return Ok(folder);
     }
-    let cargo_home = match std::env::var_os("CARGO_HOME") {
-        Some(path) => PathBuf::from(path),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
-    };
-    let folder = cargo_home.join("bin");
+    let folder = cargo_bin()?;
     if !folder.join(name).is_file() {
         println!(
             "==> installing with cargo: {name}, into {}",
@@ -121,6 +119,37 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
         );
     }
     Ok(folder)
+}
+
+/// Finds cargo-fuzz or installs it; returns its folder.
+pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
+    let name = "cargo-fuzz";
+    if let Some(program) = process::find_program(name)
+        && let Some(folder) = program.parent()
+    {
+        return Ok(folder.to_owned());
+    }
+    let folder = cargo_bin()?;
+    if !folder.join(name).is_file() {
+        println!(
+            "==> installing with cargo: {name}, into {}",
+            folder.display()
+        );
+        let mut command = Command::new(env_cargo());
+        command.args(["install", name, "--locked", "--version", CARGO_FUZZ_VERSION]);
+        forget_build_flags(&mut command);
+        process::run(&mut command)?;
+    }
+    Ok(folder)
+}
+
+/// Where `cargo install` puts programs.
+fn cargo_bin() -> Result<PathBuf> {
+    let cargo_home = match std::env::var_os("CARGO_HOME") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
+    };
+    Ok(cargo_home.join("bin"))
 }
 
 /// The cargo that runs this program: the workspace's own toolchain.

@@ -1,0 +1,102 @@
+//! `cargo xtask fuzz`: the parsers of foreign bytes under libFuzzer, with the recorded
+//! dumps as the beginning of each corpus.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{paths, process, setup, toolchain};
+
+const TARGETS: &[&str] = &["kernel_text", "pstore", "kmsg", "recorder"];
+
+/// What a test run gives each target.
+const IN_A_TEST: u32 = 10;
+
+/// A parser that needs more than this for inputs of some KiB has no bound.
+const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=256", "-timeout=10"];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How long each target runs
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Only this one
+    #[arg(long)]
+    target: Option<String>,
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let targets: Vec<&str> = match &arguments.target {
+        None => TARGETS.to_vec(),
+        Some(name) => match TARGETS.iter().find(|target| *target == name) {
+            Some(target) => vec![target],
+            None => bail!("no fuzz target {name:?}; there are {}", TARGETS.join(", ")),
+        },
+    };
+    fuzz(&targets, arguments.seconds)
+}
+
+/// Runs all, for a moment each.
+pub(crate) fn run_briefly() -> Result<()> {
+    fuzz(TARGETS, IN_A_TEST)
+}
+
+fn fuzz(targets: &[&str], seconds: u32) -> Result<()> {
+    setup::install(&["g++"], "to build the fuzzer")?;
+    let tools = toolchain::cargo_fuzz_folder()?;
+    process::step("build the fuzz targets", || {
+        process::run(cargo_fuzz(&tools, "build")?.arg("--"))
+    })?;
+    for target in targets {
+        process::step(&format!("fuzz {target}"), || one(&tools, target, seconds))?;
+    }
+    Ok(())
+}
+
+fn one(tools: &Path, target: &str, seconds: u32) -> Result<()> {
+    let corpus = paths::target()?.join("fuzz-corpus").join(target);
+    fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+    let mut command = cargo_fuzz(tools, "run")?;
+    command.arg(target).arg(&corpus);
+    // New inputs go to the first folder; the others are only read.
+    let recorded = paths::root()?.join("monitor/tests/fixtures/crash");
+    for folder in folders(&recorded)? {
+        command.arg(folder);
+    }
+    command
+        .arg("--")
+        .arg(format!("-max_total_time={seconds}"))
+        .args(LIMITS);
+    let log = paths::target()?.join(format!("fuzz-{target}.log"));
+    process::run_logged(&mut command, &log)
+}
+
+/// A folder and those below it.
+fn folders(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut found = vec![folder.to_owned()];
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("{}", folder.display()))?
+            .path();
+        if path.is_dir() {
+            found.append(&mut folders(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+fn cargo_fuzz(tools: &Path, action: &str) -> Result<Command> {
+    let mut command = Command::new(tools.join("cargo-fuzz"));
+    command
+        .current_dir(paths::root()?)
+        .args(["fuzz", action, "--fuzz-dir", "tests/fuzz"])
+        .arg("--target-dir")
+        .arg(paths::target()?.join("fuzz"))
+        // libFuzzer needs flags that a stable compiler keeps to itself.
+        .env("RUSTC_BOOTSTRAP", "1");
+    toolchain::forget_build_flags(&mut command);
+    Ok(command)
+}

@@ -5,6 +5,7 @@
 #include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/preempt.h>
+#include <linux/rcupdate.h>
 #include <linux/sched.h>
 
 static char *how = "";
@@ -18,10 +19,18 @@ static int __attribute__((__noipa__)) lpm_crash_null(void)
 	return 0;
 }
 
+static struct rcu_head head;
+
+static void lpm_crash_nothing(struct rcu_head *unused)
+{
+}
+
 static void __attribute__((__noipa__)) lpm_crash_spin(void)
 {
 	time64_t end = ktime_get_seconds() + seconds;
 
+	/* Without a grace period that waits for this CPU, RCU has no complaint. */
+	call_rcu(&head, lpm_crash_nothing);
 	preempt_disable();
 	while (ktime_get_seconds() < end)
 		cpu_relax();

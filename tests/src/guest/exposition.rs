@@ -177,7 +177,7 @@ impl Exposition {
                 flush(&mut masked, &mut family);
                 masked.push_str(line);
                 masked.push('\n');
-            } else {
+            } else if !KERNELS_DIFFER.iter().any(|name| line.starts_with(name)) {
                 family.push(mask_line(line));
             }
         }
@@ -206,6 +206,9 @@ impl Exposition {
         }
     }
 }
+
+/// Metrics whose series depend on the kernel's version.
+const KERNELS_DIFFER: &[&str] = &["livepatch_crash_signals_missed"];
 
 /// Labels whose values are of a build or a kernel.
 const MASKED_LABELS: &[&str] = &["srcversion", "version", "revision", "method", "replace"];

@@ -76,9 +76,10 @@ pub(super) mod soft_lockup_is_survived {
 
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
-        set("watchdog_thresh", "4")?;
-        broken_module(guest, "how=spin seconds=12")?;
-        thread::sleep(seconds(14));
+        set("watchdog_thresh", "3")?;
+        // Stuck after twice that, and noticed up to as long again later.
+        broken_module(guest, "how=spin seconds=16")?;
+        thread::sleep(seconds(17));
         expect_signal(guest, "soft_lockup", "unpatched", |_| Ok(()))
     }
 
@@ -102,8 +103,8 @@ pub(super) mod rcu_stall_is_survived {
         // The CPU's other guardian stays silent.
         set("watchdog_thresh", "60")?;
         files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
-        broken_module(guest, "how=spin seconds=8")?;
-        thread::sleep(seconds(9));
+        broken_module(guest, "how=spin seconds=12")?;
+        thread::sleep(seconds(13));
         expect_signal(guest, "rcu_stall", "unpatched", |metrics| {
             metrics.expect_sum("livepatch_crashes_total", 0.0)
         })

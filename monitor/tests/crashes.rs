@@ -1,4 +1,4 @@
-//! `crashes import` as an operator meets it.
+//! `crashes` as an operator meets it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
+
+use livepatch_monitor::crash::{CrashRecord, Kind, Phase, Precision, When, store::Store};
+use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -149,4 +152,128 @@ fn hostile_bytes_do_not_reach_the_terminal() {
         "{:?}",
         answer.out
     );
+}
+
+/// A state directory with two oopses and a reset in it.
+fn stored() -> (TempDir, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap().store;
+    let when = |uptime: f64| When {
+        uptime_seconds: Some(uptime),
+        unix_seconds: Some(1_795_438_089.0 + uptime),
+        precision: Precision::Line,
+    };
+    for uptime in [5.0, 65.0] {
+        let oops = CrashRecord {
+            headline: "BUG: kernel NULL pointer dereference\u{1b}[31m".into(),
+            when: when(uptime),
+            phase: Phase::Transition,
+            ..CrashRecord::empty(Kind::Oops)
+        };
+        assert!(store.put(oops, Some("b1"), Some(false)).unwrap());
+    }
+    let reset = CrashRecord {
+        headline: "the boot ended without a word".into(),
+        when: when(90.0),
+        ..CrashRecord::empty(Kind::Reset)
+    };
+    assert!(store.put(reset, Some("b1"), Some(true)).unwrap());
+    let ids = store.crashes().iter().map(|crash| crash.id.clone());
+    (directory, ids.collect())
+}
+
+fn with_state(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let nowhere = directory.join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let paths = [
+        "--state-dir",
+        directory.to_str().unwrap(),
+        "--path.rootfs",
+        nowhere,
+        "--path.pstore",
+        nowhere,
+        "--path.systemd-pstore",
+        nowhere,
+        "--path.kdump",
+        nowhere,
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_livepatch-monitor"))
+        .arg("crashes")
+        .args(arguments)
+        .args(paths)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_newest_crash_is_the_first_of_the_table() {
+    let (directory, ids) = stored();
+    let (code, output, errors) = with_state(directory.path(), &[]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[0].starts_with("WHEN") && lines[0].ends_with("HEADLINE"));
+    for (line, id) in lines[1..].iter().zip(ids.iter().rev()) {
+        assert!(line.contains(id.as_str()), "{line}");
+    }
+    assert!(!output.contains('\u{1b}'), "{output}");
+
+    let (code, output, _) = with_state(directory.path(), &["--json"]);
+    let list: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(list["crashes"][0]["kind"], "reset");
+    assert_eq!(list["crashes"][0]["ended_boot"], true);
+    assert_eq!(list["crashes"][2]["id"], ids[0].as_str());
+    assert_eq!(list["updates"], serde_json::json!([]));
+}
+
+#[test]
+fn a_crash_is_shown_by_a_beginning_of_its_id_that_no_other_has() {
+    let (directory, ids) = stored();
+    let show = |id: &str| with_state(directory.path(), &["show", id]);
+    let (code, output, _) = show(&ids[0]);
+    assert_eq!(code, 0);
+    for part in [&ids[0], "oops", "transition", "the machine lived on", "b1"] {
+        assert!(output.contains(part), "no {part} in {output}");
+    }
+    let unique = &ids[2][..ids[2].len() - 4];
+    assert!(show(unique).1.contains("the machine went down with it"));
+    let (code, _, errors) = show("2026");
+    assert_eq!(code, 2);
+    assert!(errors.contains("begins several ids"), "{errors}");
+    let (code, _, errors) = show("nothing-like-it");
+    assert_eq!(code, 2);
+    assert!(errors.contains("nothing-like-it"), "{errors}");
+}
+
+#[test]
+fn no_crash_is_said_to_be_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, output, errors) = with_state(directory.path(), &[]);
+    assert_eq!(code, 1);
+    assert!(output.contains("no crash"), "{output}");
+    assert!(errors.contains("no exporter has run"), "{errors}");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused() {
+    let (directory, ids) = stored();
+    let path = directory
+        .path()
+        .join("crashes")
+        .join(format!("{}.json", ids[0]));
+    let text = fs::read_to_string(&path).unwrap();
+    let newer = text.replace("\"version\": 1", "\"version\": 2");
+    assert_ne!(text, newer);
+    fs::write(&path, &newer).unwrap();
+    let (code, output, errors) = with_state(directory.path(), &[]);
+    assert_eq!((code, output.as_str()), (2, ""));
+    assert!(errors.contains("version 2"), "{errors}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }

@@ -30,7 +30,7 @@ use crate::{
     livepatch::transition::{BootTime, Transitions, Watching},
     metrics::Durations,
     recorder::{
-        file::{EarlierBoot, Recorder},
+        file::{EarlierBoot, Recorder, RecorderError},
         history::History,
         note::Note,
     },
@@ -233,23 +233,30 @@ impl Records {
         let mut notes = Vec::new();
         let now = clock::boot_time();
         let began = clock::unix_seconds(BootTime::from_nanos(0));
+        let mut another_monitor = false;
         let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
             Some(Ok(opened)) => {
                 notes = opened.notes;
                 problems.extend(opened.problem);
-                match opened.recorder.earlier_boots() {
-                    Ok((earlier, errors)) => {
-                        problems.extend(errors.iter().map(ToString::to_string));
+                let earlier = opened
+                    .recorder
+                    .earlier_boots()
+                    .and_then(|(earlier, errors)| {
                         boots = boots_of(&earlier, began, options.soak);
-                    }
-                    Err(error) => problems.push(error.to_string()),
-                }
-                if let Err(error) = opened.recorder.prune() {
+                        problems.extend(errors.iter().map(ToString::to_string));
+                        // Files that are not understood are nobody's to remove.
+                        match errors.is_empty() {
+                            true => opened.recorder.prune(),
+                            false => Ok(()),
+                        }
+                    });
+                if let Err(error) = earlier {
                     problems.push(error.to_string());
                 }
                 Some(opened.recorder)
             }
             Some(Err(error)) => {
+                another_monitor = matches!(error, RecorderError::Locked { .. });
                 problems.push(error.to_string());
                 None
             }
@@ -282,13 +289,16 @@ impl Records {
                     id: boot_id.map(str::to_owned),
                     began,
                 };
-                problems.extend(after_boot(
-                    &mut store,
-                    &boots,
-                    &this,
-                    &options.sources,
-                    options.soak,
-                ));
+                // Another monitor's notes tell which boot a dump is of.
+                if !another_monitor {
+                    problems.extend(after_boot(
+                        &mut store,
+                        &boots,
+                        &this,
+                        &options.sources,
+                        options.soak,
+                    ));
+                }
                 let new = store.crashes().iter();
                 for crash in new.filter(|crash| !known.contains(&crash.id)) {
                     report::log_crash(crash);

@@ -77,11 +77,12 @@ pub enum Injection {
 
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
-pub const CRASH_SCENARIOS: [&str; 16] = [
+pub const CRASH_SCENARIOS: [&str; 17] = [
     "oops_in_patch_is_survived",
     "oops_in_patch",
     "oops_elsewhere",
     "warning_is_survived",
+    "warning_without_bpf",
     "soft_lockup_is_survived",
     "soft_lockup",
     "hung_task",

@@ -277,6 +277,9 @@ impl Probes {
                     tried(Method::Kprobe, self.attach_kprobe(kprobe, symbols));
                 }
             }
+            Site::Kprobe { program, symbols } => {
+                tried(Method::Kprobe, self.attach_kprobe(program, symbols));
+            }
             Site::Tracepoint { program, name } => {
                 tried(Method::Tracepoint, self.attach_tracepoint(program, name));
             }

@@ -227,3 +227,6 @@ impl History {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

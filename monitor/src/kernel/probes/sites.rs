@@ -15,6 +15,11 @@ pub(super) enum Site {
         fentry: &'static str,
         kprobe: &'static str,
     },
+    /// At a function's entry, but never by fentry.
+    Kprobe {
+        program: &'static str,
+        symbols: &'static [&'static str],
+    },
     /// At a tracepoint.
     Tracepoint {
         program: &'static str,
@@ -90,10 +95,17 @@ pub(super) const SPECS: &[Spec] = &[
     tracepoint!(ModuleFree, "module_free", "module_free"),
     tracepoint!(ModuleLoad, "module_load", "module_load"),
     tracepoint!(Printk, "console", "printk_console"),
-    // kernel/panic.c. `panic` is variadic, which fentry does not take; the function
-    // behind it that is not came with 6.17.
+    // kernel/panic.c
     function!(OopsEnter, "oops_enter", ["oops_enter"]),
-    function!(Panic, "panic", ["vpanic", "panic"]),
+    // It is variadic, which fentry does not take; the function behind it, which is
+    // not, came with 6.17.
+    Spec {
+        kind: EventKind::Panic,
+        site: Site::Kprobe {
+            program: "kprobe_panic",
+            symbols: &["vpanic", "panic"],
+        },
+    },
     function!(Warn, "warn", ["__warn"]),
     function!(AddTaint, "add_taint", ["add_taint"]),
     tracepoint!(RcuStall, "rcu_stall_warning", "rcu_stall_warning"),

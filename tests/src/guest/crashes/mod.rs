@@ -40,7 +40,7 @@ macro_rules! scenarios {
 const ALL: &[CrashScenario] = scenarios! {
     survived: oops_in_patch_is_survived;
     fatal: oops_in_patch, oops_elsewhere;
-    survived: warning_is_survived, soft_lockup_is_survived;
+    survived: warning_is_survived, warning_without_bpf, soft_lockup_is_survived;
     fatal: soft_lockup, hung_task;
     survived: rcu_stall_is_survived;
     fatal: nmi, sysrq_without_patch, lockup_while_loading, sysrq_in_transition, sysrq_after_transition;

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    helpers::Task,
+    helpers::{Confinement, Task},
     livepatch::{OOPSES, VMLINUX},
 };
 use verdict::{Expected, expect_none, expect_one, expect_signal};
@@ -62,6 +62,26 @@ pub(super) mod warning_is_survived {
         broken_module(guest, "how=warn")?;
         expect_signal(guest, "warning", "unpatched", |metrics| {
             metrics.expect_sum("livepatch_crashes_total", 0.0)
+        })
+    }
+
+    pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {
+        expect_none(guest)
+    }
+}
+
+/// A monitor that may not use BPF reads the kernel's log.
+pub(super) mod warning_without_bpf {
+    use super::*;
+
+    pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
+        guest.start_monitor_confined(Confinement::NoBpf, &[])?;
+        broken_module(guest, "how=warn")?;
+        expect_signal(guest, "warning", "unpatched", |metrics| {
+            metrics.expect(
+                "livepatch_monitor_probe_attached{probe=printk_console,method=none}",
+                0.0,
+            )
         })
     }
 

@@ -1,0 +1,147 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::recorder::{
+    frame::tests::{any_note, noted},
+    note::ReplacedFunction,
+};
+
+const SOAK: Duration = Duration::from_secs(100);
+
+fn at(second: u64) -> BootTime {
+    BootTime::from_duration(Duration::from_secs(second))
+}
+
+fn load() -> Note {
+    Note::Load {
+        patch: "fix".into(),
+    }
+}
+
+fn transition(direction: Direction) -> Note {
+    Note::Transition {
+        patch: Some("fix".into()),
+        direction,
+        start: Some(at(11)),
+    }
+}
+
+fn ended(direction: Direction) -> Note {
+    Note::Ended {
+        patch: Some("fix".into()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Completed),
+    }
+}
+
+fn patches(enabled: &[Option<bool>]) -> Note {
+    let patch = |enabled: &Option<bool>| LoadedPatch {
+        name: "fix".into(),
+        enabled: *enabled,
+        srcversion: None,
+        functions: vec![
+            ReplacedFunction {
+                object: "vmlinux".into(),
+                function: "a".into(),
+            },
+            ReplacedFunction {
+                object: "ext4".into(),
+                function: "b".into(),
+            },
+        ],
+    };
+    Note::Patches {
+        patches: enabled.iter().map(patch).collect(),
+    }
+}
+
+fn history(notes: &[(u64, Note)]) -> History {
+    let mut history = History::default();
+    for (second, note) in notes {
+        history.take(&noted(*second, note.clone()), SOAK);
+    }
+    history
+}
+
+#[test]
+fn a_patch_goes_through_its_phases() {
+    use Direction::{Patch, Unpatch};
+    let mut notes = vec![];
+    let mut phase = |second: u64, note: Option<Note>| {
+        notes.extend(note.map(|note| (second, note)));
+        history(&notes).phase(at(second), SOAK)
+    };
+    assert_eq!(phase(1, None), Phase::Unknown);
+    assert_eq!(phase(2, Some(patches(&[]))), Phase::Unpatched);
+    assert_eq!(phase(10, Some(load())), Phase::Load);
+    assert_eq!(phase(11, Some(transition(Patch))), Phase::Load);
+    let loaded = Note::Loaded {
+        patch: "fix".into(),
+    };
+    assert_eq!(phase(12, Some(loaded)), Phase::Transition);
+    assert_eq!(phase(13, Some(patches(&[Some(true)]))), Phase::Transition);
+    assert_eq!(phase(20, Some(ended(Patch))), Phase::Soak);
+    assert_eq!(phase(120, None), Phase::Soak);
+    assert_eq!(phase(121, None), Phase::Patched);
+    assert_eq!(phase(200, Some(transition(Unpatch))), Phase::Transition);
+    assert_eq!(phase(210, Some(ended(Unpatch))), Phase::Soak);
+    assert_eq!(phase(211, Some(patches(&[]))), Phase::Soak);
+    assert_eq!(phase(400, None), Phase::Unpatched);
+    assert_eq!(phase(401, Some(patches(&[None]))), Phase::Unknown);
+}
+
+#[test]
+fn a_first_attempt_that_succeeds_ends_the_load() {
+    let notes = [
+        (10, load()),
+        (10, transition(Direction::Patch)),
+        (11, ended(Direction::Patch)),
+    ];
+    assert_eq!(history(&notes).phase(at(11), SOAK), Phase::Soak);
+}
+
+#[test]
+fn a_load_of_which_nothing_is_heard_is_over_some_time() {
+    let history = history(&[(2, patches(&[])), (10, load())]);
+    assert_eq!(history.loading(at(309)), Some("fix"));
+    assert_eq!(history.phase(at(311), SOAK), Phase::Unpatched);
+}
+
+#[test]
+fn a_signal_keeps_the_phase_it_came_in() {
+    let signal = Note::Signal {
+        signal: Signal::Oops,
+        headline: "BUG".into(),
+    };
+    let notes = [
+        (10, load()),
+        (11, signal.clone()),
+        (12, ended(Direction::Patch)),
+    ];
+    let lived = history(&notes);
+    assert_eq!(lived.signals[0].phase, Phase::Load);
+    assert!(lived.lived_on);
+    let died = history(&[(10, load()), (11, signal)]);
+    assert!(!died.lived_on && !died.stopped);
+}
+
+#[test]
+fn what_is_replaced_is_told_with_its_module() {
+    let replaced = history(&[(1, patches(&[Some(true)]))]).replaced();
+    let modules: Vec<_> = replaced.iter().map(|one| one.module.as_deref()).collect();
+    assert_eq!(modules, [None, Some("ext4")]);
+}
+
+proptest! {
+    #[test]
+    fn any_notes_are_taken(notes in vec((0_u32..1000, any_note()), 0..200)) {
+        let mut history = History::default();
+        for (second, note) in notes {
+            let stopped = matches!(note, Note::Stopped);
+            history.take(&noted(u64::from(second), note), SOAK);
+            prop_assert_eq!(history.stopped, stopped);
+            prop_assert!(history.signals.len() <= MAX_SIGNALS);
+            let _ = history.phase(at(u64::from(second)), SOAK);
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use livepatch_monitor_ebpf::EventKind;
 use serde::{Deserialize, Serialize};
 
+use super::SETTLE;
 use crate::livepatch::{Direction, Outcome};
 
 /// The kernel signals the remaining tasks at the end of every attempt whose
@@ -179,9 +180,14 @@ impl Active {
     }
 
     /// Notes that an event of this leg came. Time that runs backwards makes the
-    /// leg's length unknowable.
+    /// leg's length unknowable; but an event may be read a moment after the snapshot
+    /// by which the leg was adopted, although it came before.
     pub(super) fn touch(&mut self, time: BootTime) {
-        if time < self.last {
+        let slack = match self.origin {
+            Origin::Adopted => SETTLE,
+            _ => Duration::ZERO,
+        };
+        if self.last.since(time).is_some_and(|back| back > slack) {
             self.start = None;
         }
         self.last = self.last.max(time);

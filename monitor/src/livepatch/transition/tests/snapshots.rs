@@ -26,6 +26,19 @@ fn refused_without_the_module_free_probe() {
     assert_eq!(machine.totals().load_failures, 1);
 }
 
+/// The first attempt's event is read after the snapshot that showed the transition,
+/// and after the log told its start.
+#[test]
+fn an_event_from_before_the_adoption_leaves_the_start_alone() {
+    let mut machine = Transitions::new();
+    machine.observe(at(5000), &set([patch("p", true, true)]), Probes);
+    assert!(machine.started_at("p", at(1000)));
+    run(&mut machine, [attempt(4990, To, 3)]);
+    assert_eq!(machine.active().unwrap().start, Some(at(1000)));
+    let effects = run(&mut machine, [attempt(6000, To, 4), to(7000, Complete, To)]);
+    assert_eq!(effects, [ended(To, Completed, ms(6000))]);
+}
+
 #[test]
 fn restart_in_mid_transition() {
     let mut machine = Transitions::new();

@@ -172,12 +172,13 @@ impl Exposition {
     pub(crate) fn masked(&self) -> String {
         let mut masked = String::new();
         let mut family = Vec::new();
-        for line in self.text.lines() {
+        let same = |line: &&str| !KERNELS_DIFFER.iter().any(|name| line.contains(name));
+        for line in self.text.lines().filter(same) {
             if line.starts_with('#') {
                 flush(&mut masked, &mut family);
                 masked.push_str(line);
                 masked.push('\n');
-            } else if !KERNELS_DIFFER.iter().any(|name| line.starts_with(name)) {
+            } else {
                 family.push(mask_line(line));
             }
         }

@@ -162,7 +162,7 @@ enum Command {
     Status(status::Status),
     /// Name every task that holds the running transition up, with its stack
     Blockers(blockers::Blockers),
-    /// Say what crashed a machine, and whether a livepatch had a hand in it
+    /// List this host's crashes: what they were, and whether a livepatch had a hand in them
     Crashes(crashes::Crashes),
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     livepatch::transition::BootTime,
     metrics::{CrashView, LastCrash},
-    recorder::note::Note,
+    recorder::{history::SignalSeen, note::Note},
 };
 
 /// Bytes of the log that are read, from its end.
@@ -33,6 +33,9 @@ const QUIET: Duration = Duration::from_millis(200);
 const PATIENCE: u32 = 5;
 /// A hook and the line it announced are no further apart.
 const SAME_MOMENT: Duration = Duration::from_secs(1);
+
+/// Ends a headline that is not the kernel's.
+const WORDLESS: &str = "; the kernel's own words are lost";
 
 /// What is known of crashes.
 #[derive(Debug)]
@@ -145,20 +148,22 @@ impl Exporter {
         true
     }
 
-    /// Notes a signal once, in the kernel's own words where they are known.
+    /// Notes a signal, in the kernel's own words where they are known; a storm of the
+    /// same one is noted once a second.
     fn note_signal(&self, time: BootTime, signal: Signal, line: Option<&str>, hook: &str) {
         let mut notebook = lock(&self.notebook);
-        let repeated = notebook.history.signals.last().is_some_and(|last| {
-            last.signal == signal
-                && time
-                    .since(last.time)
-                    .is_some_and(|since| since < SAME_MOMENT)
-        });
-        if line.is_some() || !repeated {
-            let headline = line.map_or_else(
-                || format!("{hook}() was reached; the kernel's own words are lost"),
-                str::to_owned,
-            );
+        let near = |seen: &&SignalSeen| {
+            let since = time.since(seen.time);
+            seen.signal == signal && since.is_some_and(|since| since < SAME_MOMENT)
+        };
+        let mut noted = notebook.history.signals.iter().filter(near);
+        let known = match line {
+            Some(_) => noted.any(|seen| !seen.headline.ends_with(WORDLESS)),
+            None => noted.next().is_some(),
+        };
+        if !known {
+            let headline =
+                line.map_or_else(|| format!("{hook}() was reached{WORDLESS}"), str::to_owned);
             notebook.note(time, Note::Signal { signal, headline });
         }
     }

@@ -35,6 +35,9 @@ const LOADING: Duration = Duration::from_millis(250);
 const LOADING_MOST: Duration = Duration::from_secs(1);
 /// From a crash hook to the reading of the log: a report takes a moment to print.
 const AFTER_CRASH: Duration = Duration::from_millis(100);
+/// Reading the log may cost this share of one CPU: in a storm of reports the next
+/// reading waits.
+const LOG_SHARE: u32 = 20;
 /// A report of which no more comes for this long is taken as it is.
 const LOG_QUIET: Duration = Duration::from_millis(300);
 
@@ -57,6 +60,8 @@ struct Due {
     look: Option<Instant>,
     loading: Option<(Instant, Duration)>,
     log: Option<Instant>,
+    /// Not before.
+    log_rests: Option<Instant>,
 }
 
 impl Due {
@@ -69,8 +74,14 @@ impl Due {
             self.loading.get_or_insert((now + LOADING, LOADING));
         }
         if drained.crashed {
-            self.log.get_or_insert(now + AFTER_CRASH);
+            self.read_log_after(AFTER_CRASH);
         }
+    }
+
+    fn read_log_after(&mut self, span: Duration) {
+        let when = Instant::now() + span;
+        let when = self.log_rests.map_or(when, |rests| rests.max(when));
+        self.log.get_or_insert(when);
     }
 }
 
@@ -116,13 +127,18 @@ impl Exporter {
                     due.loading = self.still_loading().then(|| (Instant::now() + step, step));
                 }
                 () = until(due.log) => {
+                    let began = Instant::now();
                     let more = self.read_log();
-                    due.log = more.then(|| Instant::now() + LOG_QUIET);
+                    due.log = None;
+                    due.log_rests = Some(Instant::now() + began.elapsed() * LOG_SHARE);
+                    if more {
+                        due.read_log_after(LOG_QUIET);
+                    }
                 }
                 ready = lines_ready(log_lines.as_mut()) => {
                     ready?;
                     if log_lines.as_mut().is_some_and(|log| self.log_lines(log.get_mut())) {
-                        due.log.get_or_insert(Instant::now() + AFTER_CRASH);
+                        due.read_log_after(AFTER_CRASH);
                     }
                 }
                 () = tokio::time::sleep(POLL), if poll => {

@@ -10,9 +10,12 @@ use clap::{Args, Subcommand};
 
 use super::Cli;
 
-/// Lists the crashes of this host; exit code 0: there are some, 1: none, 2: trouble.
+/// Exit code 0: there are crashes; 1: none; 2: cannot tell.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit code: 0 there are crashes, 1 none is known, 2 cannot tell."
+)]
 pub(super) struct Crashes {
     #[command(subcommand)]
     command: Option<Command>,

@@ -72,7 +72,44 @@ impl Toolchain {
 
 /// Finds bpf-linker or installs it with cargo; returns its folder, for PATH.
 pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
-    let name = "bpf-linker";
+    installed("bpf-linker", |command| {
+        if toolchain != Toolchain::Debian {
+            return Ok(());
+        }
+        // It reads what the compiler writes, so both need the same LLVM.
+        let version = process::output(Command::new("/usr/bin/rustc").arg("-vV"))?;
+        let llvm = llvm_major(&version)
+            .with_context(|| format!("/usr/bin/rustc does not name its LLVM:\n{version}"))?;
+        let packages = [
+            format!("llvm-{llvm}-dev"),
+            format!("libpolly-{llvm}-dev"),
+            "zlib1g-dev".to_owned(),
+            "libzstd-dev".to_owned(),
+        ];
+        setup::install(
+            &packages.each_ref().map(String::as_str),
+            "to build bpf-linker",
+        )?;
+        command
+            .args(["--version", LINKER_VERSION, "--no-default-features"])
+            .args(["--features", &format!("llvm-{llvm}")])
+            // Another LLVM may be on PATH.
+            .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
+        Ok(())
+    })
+}
+
+/// Finds cargo-fuzz or installs it with cargo; returns its folder.
+pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
+    installed("cargo-fuzz", |command| {
+        command.args(["--locked", "--version", CARGO_FUZZ_VERSION]);
+        Ok(())
+    })
+}
+
+/// The folder of a program, which is installed with cargo if it is nowhere; `prepare`
+/// adds to the arguments what that takes.
+fn installed(name: &str, prepare: impl FnOnce(&mut Command) -> Result<()>) -> Result<PathBuf> {
     if let Some(folder) = process::find_program(name)
         .as_deref()
         .and_then(Path::parent)
@@ -88,27 +125,7 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
         );
         let mut command = Command::new(env_cargo());
         command.args(["install", name]);
-        if toolchain == Toolchain::Debian {
-            // It reads what the compiler writes, so both need the same LLVM.
-            let version = process::output(Command::new("/usr/bin/rustc").arg("-vV"))?;
-            let llvm = llvm_major(&version)
-                .with_context(|| format!("/usr/bin/rustc does not name its LLVM:\n{version}"))?;
-            let packages = [
-                format!("llvm-{llvm}-dev"),
-                format!("libpolly-{llvm}-dev"),
-                "zlib1g-dev".to_owned(),
-                "libzstd-dev".to_owned(),
-            ];
-            setup::install(
-                &packages.each_ref().map(String::as_str),
-                "to build bpf-linker",
-            )?;
-            command
-                .args(["--version", LINKER_VERSION, "--no-default-features"])
-                .args(["--features", &format!("llvm-{llvm}")])
-                // Another LLVM may be on PATH.
-                .env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
-        }
+        prepare(&mut command)?;
         forget_build_flags(&mut command);
         process::run(&mut command)?;
     }
@@ -117,28 +134,6 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
             "{name} is not in {} after its installation; put it on PATH",
             folder.display()
         );
-    }
-    Ok(folder)
-}
-
-/// Finds cargo-fuzz or installs it; returns its folder.
-pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
-    let name = "cargo-fuzz";
-    if let Some(program) = process::find_program(name)
-        && let Some(folder) = program.parent()
-    {
-        return Ok(folder.to_owned());
-    }
-    let folder = cargo_bin()?;
-    if !folder.join(name).is_file() {
-        println!(
-            "==> installing with cargo: {name}, into {}",
-            folder.display()
-        );
-        let mut command = Command::new(env_cargo());
-        command.args(["install", name, "--locked", "--version", CARGO_FUZZ_VERSION]);
-        forget_build_flags(&mut command);
-        process::run(&mut command)?;
     }
     Ok(folder)
 }

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::{Exporter, lock, readable};
 use crate::{
     kernel::{
+        clock,
         events::{self, KernelEvent},
         kmsg::KmsgReader,
         probes::Method,
@@ -127,10 +128,11 @@ impl Exporter {
                     due.loading = self.still_loading().then(|| (Instant::now() + step, step));
                 }
                 () = until(due.log) => {
-                    let began = Instant::now();
+                    let before = clock::thread_cpu_time();
                     let more = self.read_log();
+                    let cost = clock::thread_cpu_time().saturating_sub(before);
                     due.log = None;
-                    due.log_rests = Some(Instant::now() + began.elapsed() * LOG_SHARE);
+                    due.log_rests = Some(Instant::now() + cost * LOG_SHARE);
                     if more {
                         due.read_log_after(LOG_QUIET);
                     }
@@ -199,7 +201,7 @@ impl Exporter {
     /// Whether a livepatch's module is still being loaded. One whose init has come
     /// back, or that is gone, is noted as loaded.
     fn still_loading(&self) -> bool {
-        let now = crate::kernel::clock::boot_time();
+        let now = clock::boot_time();
         loop {
             let Some(patch) = lock(&self.notebook).history.loading(now).map(str::to_owned) else {
                 return false;

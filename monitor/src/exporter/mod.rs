@@ -290,9 +290,9 @@ impl Exporter {
         if !lock(&self.watch).scan_due(now) {
             return lock(&self.watch).counts(clock::boot_time()).is_some();
         }
-        let began = Instant::now();
+        let before = clock::thread_cpu_time();
         let result = scanner.scan(patch.as_deref(), direction, &self.options.sysfs);
-        let cost = began.elapsed();
+        let cost = clock::thread_cpu_time().saturating_sub(before);
         let mut watch = lock(&self.watch);
         match result {
             Ok(Some(scan)) => watch.scanned(&scan, cost),

@@ -16,8 +16,10 @@ use crate::livepatch::{
 const SCAN_FRESH: Duration = Duration::from_secs(1);
 /// What a scan saw longer ago than this is no longer said: the next one hangs.
 const SCAN_OLD: Duration = Duration::from_secs(60);
-/// A scan may cost this share of one CPU: after one that took long, the next waits.
+/// A scan may cost this share of one CPU: after a dear one the next waits,
 const SCAN_SHARE: u32 = 20;
+/// but no longer than this: what holds a transition up is what the monitor is for.
+const SCAN_WAIT_MOST: Duration = Duration::from_secs(5);
 
 /// Everything known between two moments.
 #[derive(Debug)]
@@ -108,9 +110,10 @@ impl Watch {
         self.transitions.active().is_some() && !fresh && !too_soon
     }
 
-    /// A scan that took `cost`.
+    /// A scan that took `cost` of CPU time.
     pub fn scanned(&mut self, scan: &Scan, cost: Duration) {
-        self.next_scan = Some(scan.time.plus(cost.saturating_mul(SCAN_SHARE)));
+        let wait = cost.saturating_mul(SCAN_SHARE).min(SCAN_WAIT_MOST);
+        self.next_scan = Some(scan.time.plus(wait));
         if self.transitions.active().is_none() {
             return;
         }
@@ -268,8 +271,10 @@ mod tests {
     #[test]
     fn a_dear_scan_makes_the_next_wait() {
         let mut watch = watching();
-        watch.scanned(&held(101), Duration::from_millis(500));
-        assert!(!watch.scan_due(at(110)) && watch.scan_due(at(111)));
+        watch.scanned(&held(101), Duration::from_millis(200));
+        assert!(!watch.scan_due(at(104)) && watch.scan_due(at(105)));
+        watch.scanned(&held(105), Duration::from_secs(7));
+        assert!(!watch.scan_due(at(109)) && watch.scan_due(at(110)));
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub fn unix_seconds(time: BootTime) -> Option<f64> {
     )
 }
 
+/// What the calling thread has cost: CPU time, not the time it was kept waiting.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    Duration::from_nanos(nanos(ClockId::ThreadCPUTime))
+}
+
 fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

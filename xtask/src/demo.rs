@@ -55,10 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         run: "all",
         command_line: &["quiet"],
         memory: MEMORY,
-        forward: Some(Forward {
+        forwards: &[Forward {
             host: port,
             guest: PORT,
-        }),
+        }],
         persistent: None,
         console: prepared.console(),
         silence: SILENCE,

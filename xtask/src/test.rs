@@ -184,7 +184,7 @@ impl Run<'_> {
                     run,
                     command_line: &[],
                     memory: MEMORY,
-                    forward: None,
+                    forwards: &[],
                     persistent: None,
                     console: prepared.console(),
                     silence: SILENCE,

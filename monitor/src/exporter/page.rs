@@ -42,7 +42,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// them together.
 macro_rules! policy {
     () => {
-        "default-src 'none'; style-src 'sha256-tphD7R0T+OxJkEsVTdx5XMKc0dVT/VvQO4VJnKyRwSQ='; img-src data:; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; style-src 'sha256-RArvKOtq/DT3Dmn6rCVozlQMnFIlyJu99oCQoyWxiAo='; img-src data:; base-uri 'none'; form-action 'none'"
     };
 }
 

@@ -54,6 +54,7 @@ pub(super) fn transition(page: &Page) -> Markup {
     let content = html! {
         @match &page.transition {
             Some(running) => (running_transition(running)),
+            None if page.patches.is_none() => p { "Whether a transition runs is unknown." },
             None => p { "No transition runs." },
         }
         p class="note" {
@@ -290,7 +291,7 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
             @if let Some(task) = words::task(record) { (fact("Task", &text(&task))) }
             (fact("End", &text(words::end(crash))))
             (fact("Id", &html! { code { (shown(&crash.id)) } }))
-            (fact("The whole of it", &html! { code { (show) } }))
+            (fact("All of it", &html! { code { (show) } }))
         }
     }
 }
@@ -360,7 +361,7 @@ pub(super) fn evidence(page: &Page) -> Markup {
             }
         }
     };
-    section("evidence", "Of the next crash there would be", &content)
+    section("evidence", "Ready for the next crash", &content)
 }
 
 pub(super) fn degraded(page: &Page) -> Markup {

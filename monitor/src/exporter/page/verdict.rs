@@ -2,10 +2,7 @@
 
 use super::{Page, ago, number};
 use crate::{
-    crash::{
-        Implicated,
-        words::{self, shown},
-    },
+    crash::{Implicated, words::shown},
     host::expected::State,
     livepatch::{patch::Patch, transition::progress},
 };
@@ -129,24 +126,28 @@ fn crash(page: &Page) -> Option<Statement> {
     if !is_news && !page.crashed_in_this_boot {
         return None;
     }
-    let who = match page.crashed_in_this_boot {
-        true => "This kernel has crashed and runs on",
-        false => "This host has crashed",
-    };
     let ago = ago(when, page.now_unix_seconds).map_or_else(String::new, |ago| format!(" {ago}"));
-    let hand = match record.implicated {
-        Implicated::Yes => "a livepatch is implicated",
-        Implicated::No => "no livepatch is implicated",
-        Implicated::Unknown => "whether a livepatch is implicated is unknown",
+    let who = match page.crashed_in_this_boot {
+        true => format!("This kernel crashed{ago} and runs on"),
+        false => format!("This host crashed{ago}"),
     };
+    let patch = record
+        .evidence
+        .iter()
+        .find_map(|found| found.patch.as_deref());
+    let hand = match record.implicated {
+        Implicated::Yes => format!(
+            "{} is implicated",
+            patch.map_or_else(|| "a livepatch".to_owned(), shown)
+        ),
+        Implicated::No => "no livepatch is implicated".to_owned(),
+        Implicated::Unknown => "whether a livepatch is implicated is unknown".to_owned(),
+    };
+    let (kind, phase) = (record.kind.name(), record.phase.name());
     Some(Statement {
         level: Level::Bad,
         short: "Crashed",
-        text: format!(
-            "{who}: {}{ago}, phase {}; {hand}.",
-            record.kind.name(),
-            words::phase(record)
-        ),
+        text: format!("{who}: {kind}, phase {phase}; {hand}."),
         section: "crash",
     })
 }

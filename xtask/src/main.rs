@@ -17,6 +17,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod page;
 mod paths;
 mod process;
 mod rollout;

@@ -16,6 +16,7 @@ mod initramfs;
 mod kernels;
 mod machine;
 mod modules;
+mod monitoring;
 mod paths;
 mod process;
 mod setup;

@@ -28,14 +28,12 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(options: &Options) -> Self {
-        let system = rustix::system::uname();
-        let release = system.release().to_string_lossy();
+    pub(super) fn new(options: &Options, release: &str) -> Self {
         Self {
             packages: Packages::new(&options.rootfs),
             expectations: Expectations::new(
                 &options.rootfs,
-                &release,
+                release,
                 &options.expected_directories,
                 &options.expected_patches,
             ),

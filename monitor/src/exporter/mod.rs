@@ -80,6 +80,8 @@ pub struct Options {
 pub struct Exporter {
     options: Options,
     boot_id: Option<String>,
+    /// The running kernel's.
+    release: String,
     scanner: Mutex<TaskScanner>,
     watch: Mutex<Watch>,
     /// The running transition's start on both clocks: dated once, so that a wall
@@ -342,12 +344,16 @@ impl Exporter {
         let lost = lock(&self.lost).clone();
         let began = Instant::now();
         let mut crashes = self.crash_view();
+        for patch in patches.iter().flat_map(|set| &set.patches) {
+            crashes.of_patch.entry(patch.name.clone()).or_default();
+        }
         let success = self.host_view(&mut crashes, patches.as_ref());
         collectors.push(CollectorRun {
             collector: "host",
             success,
             duration: began.elapsed(),
         });
+        let in_force = lock(&self.notebook).history.in_force.clone();
         let watch = lock(&self.watch);
         let events: Vec<_> = watch.events().collect();
         let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);
@@ -360,6 +366,8 @@ impl Exporter {
         });
         let view = View {
             patches: patches.as_ref(),
+            release: &self.release,
+            in_force: &in_force,
             forced: &|patch| watch.transitions.forced(patch),
             transition,
             totals: watch.transitions.totals(),

@@ -212,7 +212,14 @@ impl Exposition {
 const KERNELS_DIFFER: &[&str] = &["livepatch_crash_signals_missed"];
 
 /// Labels whose values are of a build or a kernel.
-const MASKED_LABELS: &[&str] = &["srcversion", "version", "revision", "method", "replace"];
+const MASKED_LABELS: &[&str] = &[
+    "srcversion",
+    "version",
+    "revision",
+    "release",
+    "method",
+    "replace",
+];
 
 /// Beginnings of the names whose values are times, sizes, or counts that depend
 /// on how fast the machine is.

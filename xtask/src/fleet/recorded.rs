@@ -325,7 +325,8 @@ impl Shape<'_> {
             }
             "livepatch_transition_attempts_total" if moving || patched => (Varying::Attempts, true),
             "livepatch_monitor_events_total"
-                if (moving || patched) && sample.has(&[("event", "klp_try_complete_transition")]) =>
+                if (moving || patched)
+                    && sample.has(&[("event", "klp_try_complete_transition")]) =>
             {
                 (Varying::Attempts, true)
             }

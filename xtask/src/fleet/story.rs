@@ -72,7 +72,8 @@ impl Condition {
         matches!(self, Self::Transition { began } if now - began >= STUCK_AFTER)
     }
 
-    fn word(self) -> &'static str {
+    /// In a word or a few.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Unpatched => "unpatched",
             Self::Transition { .. } => "in transition",
@@ -86,6 +87,12 @@ impl Condition {
 /// Why an event cannot happen to a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal(String);
+
+impl Refusal {
+    pub(super) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +132,9 @@ impl Life {
             let verb = match event {
                 Event::Patch { .. } => "be patched",
                 Event::Finish => "finish a transition",
-                Event::Crash => "crash (there is a recording of a crash in transition and soak only)",
+                Event::Crash => {
+                    "crash (there is a recording of a crash in transition and soak only)"
+                }
                 Event::Reboot => "reboot",
             };
             return Err(Refusal(format!(
@@ -246,7 +255,8 @@ impl Plan {
 
     /// Who is patched when, who gets stuck, who crashes.
     pub(super) fn story(&self) -> Story {
-        let draw = |what: u64, host: usize| chance::uniform(self.seed.wrapping_mul(31) ^ what, host);
+        let draw =
+            |what: u64, host: usize| chance::uniform(self.seed.wrapping_mul(31) ^ what, host);
         let mut order: Vec<usize> = (0..self.hosts).collect();
         order.sort_by(|a, b| draw(1, *a).total_cmp(&draw(1, *b)));
         let after = |intervals: f64| intervals * self.interval;

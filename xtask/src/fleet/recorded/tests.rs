@@ -70,10 +70,16 @@ livepatch_transition_duration_seconds_count{direction=\"patch\",outcome=\"comple
         duration: Some(0.75),
         ..facts()
     });
-    assert!(text.contains("outcome=\"completed\",le=\"1\"} 1\n"), "{text}");
+    assert!(
+        text.contains("outcome=\"completed\",le=\"1\"} 1\n"),
+        "{text}"
+    );
     assert!(text.contains("outcome=\"forced\",le=\"30\"} 0\n"), "{text}");
     assert!(text.contains("outcome=\"completed\"} 0.75\n"), "{text}");
-    assert!(text.contains("_timestamp_seconds{patch=\"p\"} 1500\n"), "{text}");
+    assert!(
+        text.contains("_timestamp_seconds{patch=\"p\"} 1500\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -195,6 +201,6 @@ proptest! {
             .map(|(label, value, number)| format!("some_metric{{{label}=\"{value}\"}} {number}\n"))
             .collect();
         let recording = Recording::parse(State::Unpatched, &recorded, "p").unwrap();
-        prop_assert_eq!(recording.render(&facts()), recorded.replace("patch=\"", "patch=\""));
+        prop_assert_eq!(recording.render(&facts()), recorded);
     }
 }

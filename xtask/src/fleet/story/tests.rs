@@ -146,7 +146,8 @@ proptest! {
                 }
                 Condition::Down { since, .. } => {
                     prop_assert!(since <= now);
-                    prop_assert!(life.clone().add(now, Event::Patch { takes: 1.0 }).is_err());
+                    let patch = life.clone().add(now, Event::Patch { takes: 1.0 });
+                    prop_assert!(patch.is_err());
                 }
                 Condition::Crashed { at, .. } => prop_assert!(at < now),
                 Condition::Transition { began } => prop_assert!(began <= now),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::{paths, process};
+use crate::{paths, process, toolchain};
 
 /// The program that is asked.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Answer {
     pub(super) text: String,
 }
 
-/// Builds the program that has the command.
+/// Builds the program that has the command, without BPF programs, which it does not use.
 pub(super) fn build() -> Result<PathBuf> {
     process::run(Command::new(env!("CARGO")).args([
         "build",

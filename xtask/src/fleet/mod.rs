@@ -1,6 +1,7 @@
 //! `cargo xtask fleet`: a fleet of simulated hosts in front of a real Prometheus
 //! with the shipped rules.
 
+mod brief;
 mod chance;
 mod cost;
 mod gate;
@@ -17,7 +18,7 @@ use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-pub(crate) use self::hosts::instance;
+pub(crate) use self::{brief::brief, hosts::instance};
 use self::{
     hosts::Hosts,
     recorded::Recordings,
@@ -143,6 +144,11 @@ impl Fleet {
     /// Loads the patch on a host, counted from 0; its transition takes `seconds`.
     pub(crate) fn patch(&self, host: usize, seconds: f64) -> Result<()> {
         self.happen(host, Event::Patch { takes: seconds })
+    }
+
+    /// What held its transition up lets go.
+    pub(crate) fn finish(&self, host: usize) -> Result<()> {
+        self.happen(host, Event::Finish)
     }
 
     /// The machine dies.

@@ -170,3 +170,6 @@ fn no_such_host(name: &str) -> Response {
 fn failed(error: &anyhow::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,8 @@ pub(super) struct Reading {
     pub(super) rule_failures: f64,
     /// Evaluations of groups that were left out because the last was not over.
     pub(super) rules_missed: f64,
+    /// Seconds that threads of Prometheus have waited for a core that others used.
+    pub(super) waited: f64,
     /// Seconds of CPU time that the simulated hosts have used.
     pub(super) simulator_cpu: f64,
 }
@@ -38,6 +40,7 @@ impl Reading {
     pub(super) fn take(prometheus: &Prometheus) -> Result<Self> {
         let text = http::get(prometheus.port(), "/metrics")?;
         let mut reading = Self::of(&text);
+        reading.waited = waited(prometheus.pid())?;
         reading.simulator_cpu = simulator_cpu()?;
         Ok(reading)
     }
@@ -52,6 +55,7 @@ impl Reading {
             groups: BTreeMap::new(),
             rule_failures: 0.0,
             rules_missed: 0.0,
+            waited: 0.0,
             simulator_cpu: 0.0,
         };
         let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -79,6 +83,12 @@ impl Reading {
     /// Cores that Prometheus used since an earlier reading.
     pub(super) fn cores_since(&self, earlier: &Self) -> f64 {
         (self.cpu - earlier.cpu) / self.seconds_since(earlier)
+    }
+
+    /// Seconds that its threads waited for a core, for each second that they had one:
+    /// by so much others on the machine slowed it down.
+    pub(super) fn waiting_since(&self, earlier: &Self) -> f64 {
+        (self.waited - earlier.waited) / (self.cpu - earlier.cpu).max(0.001)
     }
 
     /// Cores that the simulator used since an earlier reading.
@@ -126,6 +136,19 @@ fn kibibytes(text: &str, name: &str) -> Option<f64> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let number: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(number * 1024.0)
+}
+
+fn waited(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0.0;
+    for entry in fs::read_dir(&path).with_context(|| format!("cannot read {path}"))? {
+        let file = entry.with_context(|| format!("cannot read {path}"))?.path();
+        // On CPU, waiting for one, and time slices. A thread may have ended meanwhile.
+        let text = fs::read_to_string(file.join("schedstat")).unwrap_or_default();
+        let waited = text.split_whitespace().nth(1);
+        nanoseconds += waited.and_then(|word| word.parse().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds / 1e9)
 }
 
 fn simulator_cpu() -> Result<f64> {

@@ -15,12 +15,12 @@ use super::{
     cost::Reading,
     gate::{self, Gate},
     instance,
-    report::{AlertTime, Figures, Report},
+    report::{AlertTime, Figures, GroupTime, Report, RuleTime},
     start_prometheus,
     story::{Plan, Story},
     trim,
 };
-use crate::{monitoring::prometheus::Prometheus, paths, process};
+use crate::{http, monitoring::prometheus::Prometheus, paths, process};
 
 /// How often is looked whether an alert fires.
 const POLL: Duration = Duration::from_millis(250);
@@ -156,6 +156,27 @@ fn refuse_what_does_not_fit(hosts: usize, series: usize) -> Result<()> {
     Ok(())
 }
 
+/// How long the last evaluation took of the rules that took longest.
+fn slowest_rules(prometheus: &Prometheus) -> Result<Vec<RuleTime>> {
+    let answer: serde_json::Value =
+        serde_json::from_str(&http::get(prometheus.port(), "/api/v1/rules")?)
+            .context("/api/v1/rules")?;
+    let groups = answer["data"]["groups"].as_array().into_iter().flatten();
+    let mut rules: Vec<RuleTime> = groups
+        .flat_map(|group| group["rules"].as_array().into_iter().flatten())
+        .filter_map(|rule| {
+            Some(RuleTime {
+                name: rule["name"].as_str()?.to_owned(),
+                query: rule["query"].as_str()?.to_owned(),
+                seconds: rule["evaluationTime"].as_f64()?,
+            })
+        })
+        .collect();
+    rules.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    rules.truncate(8);
+    Ok(rules)
+}
+
 fn gibibytes(bytes: f64) -> f64 {
     bytes / (1024.0 * 1024.0 * 1024.0)
 }
@@ -210,8 +231,8 @@ struct Run<'a> {
     alerts: Vec<Expected>,
     /// The first is of the begin.
     readings: Vec<Reading>,
-    /// The longest evaluation of each rule group, in seconds.
-    groups: BTreeMap<String, f64>,
+    /// How long evaluations of each rule group took, in seconds.
+    groups: BTreeMap<String, Vec<f64>>,
     gate: Gate,
     answers: Vec<gate::Answer>,
 }
@@ -292,8 +313,10 @@ impl Run<'_> {
         }
         let reading = Reading::take(self.prometheus)?;
         for (group, seconds) in &reading.groups {
-            let longest = self.groups.entry(group.clone()).or_default();
-            *longest = longest.max(*seconds);
+            // Before its first evaluation a group has taken no time.
+            if *seconds > 0.0 {
+                self.groups.entry(group.clone()).or_default().push(*seconds);
+            }
         }
         self.readings.push(reading);
         let available = cost::available_memory()?;
@@ -331,7 +354,13 @@ impl Run<'_> {
             peak_bytes: cost::peak_memory(self.prometheus.pid())?,
             cores: to.cores_since(from),
             simulator_cores: to.simulator_cores_since(from),
-            rule_groups_seconds: self.groups.clone(),
+            waited_per_cpu_second: to.waiting_since(from),
+            rule_groups: self
+                .groups
+                .iter()
+                .map(|(name, seconds)| (name.clone(), GroupTime::of(seconds)))
+                .collect(),
+            slowest_rules: slowest_rules(self.prometheus)?,
             rule_failures: last.rule_failures,
             rules_missed: last.rules_missed,
             rule_errors: errors,

@@ -9,6 +9,7 @@ mod bpf;
 mod chain;
 mod checks;
 mod demo;
+mod fleet;
 mod fuzz;
 mod host_files;
 mod http;
@@ -51,6 +52,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
+    /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
+    Fleet(fleet::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(arguments),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+        Command::Fleet(arguments) => fleet::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

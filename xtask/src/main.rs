@@ -8,6 +8,7 @@ mod bench;
 mod bpf;
 mod chain;
 mod checks;
+mod dashboards;
 mod demo;
 mod fuzz;
 mod host_files;
@@ -49,6 +50,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
+    /// Check the Grafana dashboards
+    Dashboards(dashboards::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(arguments),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+        Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,0 +1,39 @@
+//! `cargo xtask dashboards`: what the shipped Grafana dashboards have to keep to.
+
+mod board;
+mod known;
+mod lint;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use known::Known;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold the dashboards and their queries against the rules of this project
+    Lint,
+}
+
+/// Runs what was asked for; `false` when a dashboard is at fault.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    match arguments.command {
+        Command::Lint => lint(),
+    }
+}
+
+fn lint() -> Result<bool> {
+    let boards = board::all()?;
+    let complaints = lint::check(&boards, &Known::of_repository()?);
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    println!("{} dashboards, {} complaints", boards.len(), complaints.len());
+    Ok(complaints.is_empty())
+}

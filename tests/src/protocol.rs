@@ -88,6 +88,12 @@ pub enum Order {
     Patch,
     /// Let the task go, and wait until the livepatch is in force.
     Release,
+    /// Show, as notes, what `livepatch-monitor status` says.
+    Status,
+    /// The same of `blockers`.
+    Blockers,
+    /// The same of `crashes`.
+    Crashes,
     /// Panic at once, after the answer.
     Crash,
     /// Power off: all is done.

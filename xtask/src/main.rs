@@ -20,6 +20,7 @@ mod modules;
 mod monitoring;
 mod paths;
 mod process;
+mod rollout;
 mod setup;
 mod static_programs;
 mod test;

@@ -186,13 +186,6 @@ impl Exposition {
         masked
     }
 
-    /// Lines whose name begins so, for people.
-    pub(crate) fn lines(&self, prefix: &str) -> impl Iterator<Item = &str> {
-        self.text
-            .lines()
-            .filter(move |line| line.starts_with(prefix))
-    }
-
     fn alike(&self, selector: &str) -> String {
         let name = selector.split('{').next().unwrap_or_default();
         let alike: Vec<_> = self

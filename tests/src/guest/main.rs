@@ -4,7 +4,6 @@
 mod bench;
 mod boot;
 mod crashes;
-mod demo;
 mod eventually;
 mod exposition;
 mod files;
@@ -78,7 +77,6 @@ fn run(host: Host) -> Result<()> {
         "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
-        "demo" => demo::run(&mut guest),
         "bench" => bench::run(&mut guest),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
     }

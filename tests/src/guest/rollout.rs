@@ -16,7 +16,7 @@ use crate::{
     guest::Guest,
     helpers::Hold,
     livepatch::{PATCH_A, VMLINUX},
-    target,
+    monitor, target,
 };
 
 /// Soon, so that nobody waits for long.
@@ -85,7 +85,19 @@ fn carry_out(guest: &mut Guest, order: Order) -> Result<()> {
             target::release()?;
             PATCH_A.wait_transition_done(seconds(30))
         }
+        Order::Status => show(guest, "status"),
+        Order::Blockers => show(guest, "blockers"),
+        Order::Crashes => show(guest, "crashes"),
         Order::Crash => anyhow::bail!("the machine should have gone down and has not"),
         Order::Finish => guest.stop_monitor(),
     }
+}
+
+fn show(guest: &Guest, command: &str) -> Result<()> {
+    guest.note(format!("$ livepatch-monitor {command}"))?;
+    let answer = monitor::command(&[command])?;
+    for line in String::from_utf8_lossy(&answer.output).lines() {
+        guest.note(line)?;
+    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ impl Alertmanager {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = folder.join("alertmanager.yml");
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
-        let port = free_port()?;
+        let port = free_port(9093)?;
         let arguments = [
             format!("--config.file={}", file.display()),
             format!("--storage.path={}", folder.join("data").display()),

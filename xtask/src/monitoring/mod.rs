@@ -92,9 +92,11 @@ impl Drop for Server {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on now.
-pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+/// A port of 127.0.0.1 that nobody listens on now: this one, if it is free.
+pub(crate) fn free_port(preferred: u16) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, preferred))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .context("no free port on 127.0.0.1")?;
     Ok(listener.local_addr().context("the port's number")?.port())
 }
 

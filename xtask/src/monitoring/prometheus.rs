@@ -60,7 +60,7 @@ impl Prometheus {
         let file = folder.join("prometheus.yml");
         fs::write(&file, config.text()?)
             .with_context(|| format!("cannot write {}", file.display()))?;
-        let port = free_port()?;
+        let port = free_port(9090)?;
         let mut arguments = vec![
             format!("--config.file={}", file.display()),
             format!("--storage.tsdb.path={}", folder.join("data").display()),

@@ -136,7 +136,10 @@ impl Board {
     }
 
     pub(crate) fn has_variable(&self, name: &str) -> bool {
-        self.templating.list.iter().any(|variable| variable.name == name)
+        self.templating
+            .list
+            .iter()
+            .any(|variable| variable.name == name)
     }
 }
 
@@ -156,7 +159,10 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
         let path = entry
             .with_context(|| format!("cannot read {}", folder.display()))?
             .path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             files.push(path);
         }
     }

@@ -42,10 +42,6 @@ impl Metric {
         metric.labels.extend(TARGET.map(str::to_owned));
         metric
     }
-
-    pub(crate) fn is_of_host(&self) -> bool {
-        TARGET.iter().all(|&label| self.labels.contains(label))
-    }
 }
 
 const TARGET: [&str; 2] = ["job", "instance"];
@@ -86,8 +82,8 @@ impl Known {
     /// From METRICS.md and the rules of the repository.
     pub(crate) fn of_repository() -> Result<Self> {
         let path = paths::root()?.join("monitor/METRICS.md");
-        let contract = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let contract =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut rules = String::new();
         for path in rule_files()? {
             rules += &fs::read_to_string(&path)
@@ -102,13 +98,22 @@ impl Known {
         let mut add = |name: &str, metric: Metric| known.metrics.insert(name.to_owned(), metric);
         for (name, kind) in PROCESS {
             let shared = true;
-            add(name, Metric { shared, ..Metric::of_host(kind, &[]) });
+            add(
+                name,
+                Metric {
+                    shared,
+                    ..Metric::of_host(kind, &[])
+                },
+            );
         }
         let up = Metric::of_host(Kind::Gauge, &[]);
         add("up", Metric { shared: true, ..up });
         add(
             "ALERTS",
-            Metric::new(Kind::Gauge, &["alertname", "alertstate", "severity", "patch"]),
+            Metric::new(
+                Kind::Gauge,
+                &["alertname", "alertstate", "severity", "patch"],
+            ),
         );
         for row in contract.lines().filter_map(|line| line.strip_prefix("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -138,7 +143,10 @@ impl Known {
         for line in rules.lines() {
             let line = line.trim_start();
             let line = line.strip_prefix("- ").unwrap_or(line);
-            let value = |key| line.strip_prefix(key).map(|name: &str| name.trim().trim_matches('"'));
+            let value = |key| {
+                line.strip_prefix(key)
+                    .map(|name: &str| name.trim().trim_matches('"'))
+            };
             if let Some(name) = value("record:") {
                 let level = name.split(':').next().unwrap_or_default();
                 let labels = level_labels(level).with_context(|| {
@@ -166,11 +174,11 @@ mod tests {
         let known = Known::parse(contract, rules).unwrap();
         assert_eq!(known.metrics["a_total"].kind, Kind::Counter);
         assert!(known.metrics["b"].labels.contains("object"));
-        assert!(known.metrics["b"].is_of_host());
+        assert!(known.metrics["b"].labels.contains("instance"));
         assert_eq!(known.metrics["c_seconds_bucket"].kind, Kind::Counter);
         assert!(known.metrics["c_seconds_bucket"].labels.contains("le"));
         assert!(!known.metrics.contains_key("c_seconds"));
-        assert!(!known.metrics["patch:b:count"].is_of_host());
+        assert!(!known.metrics["patch:b:count"].labels.contains("instance"));
         assert!(known.alerts.contains("LivepatchX"));
     }
 

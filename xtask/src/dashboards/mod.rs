@@ -3,6 +3,8 @@
 mod board;
 mod known;
 mod lint;
+pub(crate) mod panels;
+mod types;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -19,12 +21,15 @@ pub(crate) struct Arguments {
 enum Command {
     /// Hold the dashboards and their queries against the rules of this project
     Lint,
+    /// Hold the dashboards against the types that Grafana publishes
+    Types,
 }
 
 /// Runs what was asked for; `false` when a dashboard is at fault.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.command {
         Command::Lint => lint(),
+        Command::Types => types::check(),
     }
 }
 
@@ -34,6 +39,10 @@ fn lint() -> Result<bool> {
     for complaint in &complaints {
         println!("{complaint}");
     }
-    println!("{} dashboards, {} complaints", boards.len(), complaints.len());
+    println!(
+        "{} dashboards, {} complaints",
+        boards.len(),
+        complaints.len()
+    );
     Ok(complaints.is_empty())
 }

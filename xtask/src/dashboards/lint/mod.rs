@@ -56,7 +56,10 @@ pub(crate) fn check(boards: &[Board], known: &Known) -> Vec<String> {
     for board in boards {
         for (what, value) in [("uid", &board.uid), ("title", &board.title)] {
             if !seen.insert((what, value)) {
-                complaints.push(format!("{}: another board has the {what} {value}", board.file));
+                complaints.push(format!(
+                    "{}: another board has the {what} {value}",
+                    board.file
+                ));
             }
         }
     }
@@ -92,7 +95,13 @@ fn head(board: &Board, complain: &mut impl FnMut(String)) {
 }
 
 fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
-    let find = |name: &str| board.templating.list.iter().find(|variable| variable.name == name);
+    let find = |name: &str| {
+        board
+            .templating
+            .list
+            .iter()
+            .find(|variable| variable.name == name)
+    };
     match find("datasource") {
         Some(variable) if variable.kind == "datasource" && variable.query == "prometheus" => {}
         _ => complain("it has no variable `datasource` of type datasource for prometheus".into()),
@@ -134,7 +143,9 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
                 };
                 // The names of a counter's series are no use of its value.
                 let wrong = query::check(&format!("count({selector})"), "", context);
-                let wrong = wrong.into_iter().filter(|text| !text.contains("without rate"));
+                let wrong = wrong
+                    .into_iter()
+                    .filter(|text| !text.contains("without rate"));
                 wrong.for_each(&mut complain);
                 let metric = selector.split('{').next().unwrap_or_default();
                 if known
@@ -151,7 +162,10 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
 }
 
 fn names(variables: &[Variable]) -> Vec<String> {
-    variables.iter().map(|variable| variable.name.clone()).collect()
+    variables
+        .iter()
+        .map(|variable| variable.name.clone())
+        .collect()
 }
 
 /// The selector and the label of Grafana's `label_values(selector, label)`.
@@ -166,7 +180,10 @@ fn layout(board: &Board, complain: &mut impl FnMut(String)) {
     for (index, panel) in board.panels.iter().enumerate() {
         let name = &panel.title;
         if panel.id == 0 || !ids.insert(panel.id) {
-            complain(format!("panel \"{name}\": the id {} is taken or none", panel.id));
+            complain(format!(
+                "panel \"{name}\": the id {} is taken or none",
+                panel.id
+            ));
         }
         if name.trim().is_empty() {
             complain(format!("panel {} has no title", panel.id));
@@ -174,7 +191,10 @@ fn layout(board: &Board, complain: &mut impl FnMut(String)) {
             complain(format!("two panels have the title \"{name}\""));
         }
         if !PANELS.contains(&panel.kind.as_str()) {
-            complain(format!("panel \"{name}\": the type {} is not in use here", panel.kind));
+            complain(format!(
+                "panel \"{name}\": the type {} is not in use here",
+                panel.kind
+            ));
         }
         if !panel.panels.is_empty() {
             complain(format!("row \"{name}\" hides panels: leave it open"));
@@ -222,7 +242,10 @@ fn panel(board: &Board, panel: &Panel, known: &Known, complain: &mut impl FnMut(
             complain(format!("the refId `{}` is taken or none", target.ref_id));
         }
         for text in query::check(&target.expr, &target.legend_format, context) {
-            complain(format!("query {} {text}\n    {}", target.ref_id, target.expr));
+            complain(format!(
+                "query {} {text}\n    {}",
+                target.ref_id, target.expr
+            ));
         }
     }
 }

@@ -90,7 +90,9 @@ impl Check<'_> {
                 let _ = write!(text, "{}s", duration.as_secs());
             } else {
                 if !self.context.variables.iter().any(|known| known == name) {
-                    self.complain(format!("uses the variable ${name}, which the board has not"));
+                    self.complain(format!(
+                        "uses the variable ${name}, which the board has not"
+                    ));
                 }
                 text.push('$');
                 text += name;
@@ -137,7 +139,9 @@ impl Check<'_> {
                     RATE_INTERVAL => {}
                     RANGE if function != Some("rate") => {}
                     _ if of_rate => {
-                        self.complain("takes a rate over another range than $__rate_interval".into());
+                        self.complain(
+                            "takes a rate over another range than $__rate_interval".into(),
+                        );
                     }
                     _ => self.complain(
                         "has a range that is neither $__rate_interval nor $__range".into(),
@@ -180,14 +184,20 @@ impl Check<'_> {
             .collect();
         for matcher in &matchers {
             if !metric.labels.contains(&matcher.name) {
-                self.complain(format!("matches the label {} of {name}, which has none", matcher.name));
+                self.complain(format!(
+                    "matches the label {} of {name}, which has none",
+                    matcher.name
+                ));
             }
             if name == "ALERTS"
                 && matcher.name == "alertname"
                 && matches!(matcher.op, MatchOp::Equal)
                 && !self.context.known.alerts.contains(&matcher.value)
             {
-                self.complain(format!("asks for the alert {}, which no rule has", matcher.value));
+                self.complain(format!(
+                    "asks for the alert {}, which no rule has",
+                    matcher.value
+                ));
             }
         }
         self.required(name, metric, &matchers);
@@ -206,7 +216,9 @@ impl Check<'_> {
                     && all.strip_prefix('$') == Some(variable)
             };
             if !matchers.iter().any(heeds) {
-                self.complain(format!("does not match {variable}=~\"${variable}\" at {name}"));
+                self.complain(format!(
+                    "does not match {variable}=~\"${variable}\" at {name}"
+                ));
             }
         }
     }
@@ -217,7 +229,9 @@ impl Check<'_> {
         self.collect(operand, &mut labels);
         for label in &modifier.labels().labels {
             if !labels.is_empty() && !labels.contains(label) {
-                self.complain(format!("groups or joins by {label}, which its metrics have not"));
+                self.complain(format!(
+                    "groups or joins by {label}, which its metrics have not"
+                ));
             }
         }
     }
@@ -260,7 +274,9 @@ impl Check<'_> {
         for part in legend.split("{{").skip(1) {
             let label = part.split("}}").next().unwrap_or_default().trim();
             if !self.labels.contains(label) {
-                self.complain(format!("has {{{{{label}}}}} in its legend, a label it has not"));
+                self.complain(format!(
+                    "has {{{{{label}}}}} in its legend, a label it has not"
+                ));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The metric contract as one table, and the exposition made from a [`View`].
 //! `monitor/METRICS.md` is the same table for people; a test holds the two together.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use livepatch_monitor_ebpf::EventKind;
 use prometheus::{
@@ -16,9 +16,10 @@ use crate::{
     livepatch::{
         Direction, Outcome,
         blockers::{Counts, Reason},
-        patch::PatchSet,
+        patch::{Patch, PatchSet},
         transition::Totals,
     },
+    recorder::history::InForce,
 };
 
 mod crash;
@@ -71,11 +72,14 @@ macro_rules! metrics {
 
 metrics! {
     SUPPORTED = "livepatch_supported" Gauge [] "Whether this kernel has /sys/kernel/livepatch.";
+    KERNEL_INFO = "livepatch_kernel_info" Gauge ["release"] "The running kernel's release; always 1.";
     PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion"] "A loaded livepatch; always 1.";
     PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the patch is enabled, as sysfs says.";
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the patch was forced; only a reboot cleans that up.";
     PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions the patch replaces in the object.";
     OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
+    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the patch ended or, where that was not seen, since when it is known to be in force; only while it is enabled and in no transition.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition to the patch took; absent where its start or its end was not seen.";
     TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the patch runs in this direction.";
     TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running transition, or its leg since the last reversal, began; absent where unknown.";
     PENDING_TASKS = "livepatch_pending_tasks" Gauge ["patch", "reason"] "Tasks that have not reached the target state of the running transition, by reason.";
@@ -92,6 +96,8 @@ metrics! {
     SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal"] "When the last of them was.";
     SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge ["signal"] "The kernel's own count since the monitor began, less what the monitor saw.";
     CRASHES = "livepatch_crashes_total" Counter ["kind", "phase"] "Crashes of this host since the state directory was made, over all its boots.";
+    PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Those of them in the load, transition or soak of the patch, or that implicate it.";
+    PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last of the patch's was; absent where unknown.";
     LAST_CRASH_INFO = "livepatch_last_crash_info" Gauge ["kind", "phase", "patch", "implicated", "evidence"] "The last crash of this host; always 1.";
     LAST_CRASH = "livepatch_last_crash_timestamp_seconds" Gauge [] "When it was; absent where unknown.";
     BOOT_UNCLEAN = "livepatch_boot_unclean" Gauge [] "Whether the boot before this one ended badly; absent where unknown.";
@@ -177,6 +183,10 @@ pub struct CollectorRun {
 pub struct View<'a> {
     /// What is loaded; `None` where sysfs cannot be read.
     pub patches: Option<&'a PatchSet>,
+    /// The running kernel's release.
+    pub release: &'a str,
+    /// Patches in force, as the boot's notes have them.
+    pub in_force: &'a BTreeMap<String, InForce>,
     /// Whether each patch is known to have been forced.
     pub forced: &'a dyn Fn(&str) -> Option<bool>,
     /// The running transition.
@@ -211,6 +221,7 @@ pub fn families(view: &View<'_>) -> prometheus::Result<Vec<MetricFamily>> {
             add(family);
         }
     }
+    add(gauge(&KERNEL_INFO, [(vec![view.release], 1.0)])?);
     add(counter(&ATTEMPTS, [(vec![], view.totals.attempts)])?);
     add(counter(&SIGNALS, [(vec![], view.totals.signals)])?);
     add(counter(&REVERSALS, [(vec![], view.totals.reversals)])?);
@@ -352,6 +363,23 @@ fn patch_families(
         names
             .iter()
             .filter_map(|name| Some((vec![*name], running(name)?.start_unix_seconds?))),
+    )?);
+
+    // What is noted of a patch counts while sysfs agrees.
+    let in_force = || {
+        let rests = |patch: &&Patch| patch.enabled == Some(true) && running(&patch.name).is_none();
+        let of_patch = |patch: &Patch| view.in_force.get(&patch.name).cloned();
+        loaded()
+            .filter(rests)
+            .filter_map(move |patch| Some((patch.name.as_str(), of_patch(patch)?)))
+    };
+    families.push(gauge(
+        &PATCHING_COMPLETE,
+        in_force().filter_map(|(name, known)| Some((vec![name], known.since_unix_seconds?))),
+    )?);
+    families.push(gauge(
+        &PATCHING_DURATION,
+        in_force().filter_map(|(name, known)| Some((vec![name], known.took?.as_secs_f64()))),
     )?);
 
     // Zero is said of a patch that rests; of one in transition only what a scan saw.

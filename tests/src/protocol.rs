@@ -75,6 +75,42 @@ pub enum Injection {
     PowerCut,
 }
 
+/// What a machine of mode `rollout` is told to do, one JSON object a line, over TCP
+/// to [`ORDERS_PORT`]. It answers each with a line: `ok`, or what went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Load a livepatch that nothing holds up, and wait until it is in force.
+    Land,
+    /// Put a task to sleep in the function that [`Order::Patch`] replaces.
+    Hold,
+    /// Load that livepatch; its transition has begun when the answer comes.
+    Patch,
+    /// Let the task go, and wait until the livepatch is in force.
+    Release,
+    /// Show, as notes, what `livepatch-monitor status` says.
+    Status,
+    /// The same of `blockers`.
+    Blockers,
+    /// The same of `crashes`.
+    Crashes,
+    /// Panic at once, after the answer.
+    Crash,
+    /// Power off: all is done.
+    Finish,
+}
+
+/// Where a machine of mode `rollout` takes its orders.
+pub const ORDERS_PORT: u16 = 9970;
+
+/// Where its exporter, and that of the demo, listens.
+pub const EXPORTER_PORT: u16 = 9969;
+
+/// The livepatch of [`Order::Land`].
+pub const LANDING_PATCH: &str = "lpm_vmlinux";
+/// The livepatch of [`Order::Patch`].
+pub const HELD_PATCH: &str = "lpm_patch_a";
+
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
 pub const CRASH_SCENARIOS: [&str; 17] = [
@@ -134,7 +170,7 @@ mod packed {
 pub mod command_line {
     /// `lpm.run=name,name,…`: scenarios to run, in this order; `all` for every one.
     pub const RUN: &str = "lpm.run";
-    /// `lpm.mode=test|demo|bench|crash`.
+    /// `lpm.mode=test|demo|bench|crash|rollout`.
     pub const MODE: &str = "lpm.mode";
     /// `lpm.cuts=N`: how often the power is cut at a random moment.
     pub const CUTS: &str = "lpm.cuts";

@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         run: "all",
         command_line: &["quiet"],
         memory: MEMORY,
-        forward: None,
+        forwards: &[],
         persistent: None,
         console: prepared.console(),
         silence: SILENCE,

@@ -25,7 +25,7 @@ pub(crate) const MEMORIES: [&str; 3] = ["erst", "ramoops", "none"];
 pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
 
 /// In MiB.
-const MEMORY: u32 = 768;
+pub(crate) const MEMORY: u32 = 768;
 const DISK: u64 = 48 << 20;
 const ERST: u64 = 1 << 20;
 
@@ -59,10 +59,7 @@ pub(crate) fn run(
     thorough: bool,
     mut on_message: impl FnMut(Message) -> Result<()>,
 ) -> Result<()> {
-    let persistent = Persistent {
-        disk: disk(&prepared.folder, memory)?,
-        memory: crash_memory(&prepared.folder, memory)?,
-    };
+    let persistent = persistent(&prepared.folder, memory, memory)?;
     let cuts = if thorough { CUTS_WHEN_THOROUGH } else { CUTS };
     let cuts = format!("{}={cuts}", command_line::CUTS);
     let kept = format!("{}={memory}", command_line::MEMORY);
@@ -81,7 +78,7 @@ pub(crate) fn run(
             run,
             command_line: &words,
             memory: MEMORY,
-            forward: None,
+            forwards: &[],
             persistent: Some(persistent.clone()),
             console: prepared.folder.join(format!("{memory}-{boot}.log")),
             silence: SILENCE,
@@ -94,15 +91,23 @@ pub(crate) fn run(
     bail!("the guest was not done after {MOST_BOOTS} boots")
 }
 
-fn disk(folder: &Path, memory: &str) -> Result<PathBuf> {
-    let path = folder.join(format!("{memory}.disk"));
+/// An empty disk and an empty memory of this kind, as the files `NAME.…` of a folder.
+pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Persistent> {
+    Ok(Persistent {
+        disk: disk(folder, name)?,
+        memory: crash_memory(folder, name, memory)?,
+    })
+}
+
+fn disk(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("{name}.disk"));
     make(&path, DISK)?;
     process::run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&path))?;
     Ok(path)
 }
 
-fn crash_memory(folder: &Path, memory: &str) -> Result<CrashMemory> {
-    let path = folder.join(format!("{memory}.memory"));
+fn crash_memory(folder: &Path, name: &str, memory: &str) -> Result<CrashMemory> {
+    let path = folder.join(format!("{name}.memory"));
     Ok(match memory {
         "erst" => {
             make(&path, ERST)?;

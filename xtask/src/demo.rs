@@ -1,92 +1,137 @@
-//! `cargo xtask demo`: a livepatch gets stuck in a VM, and the monitor says why.
+//! `cargo xtask demo`: a livepatch gets stuck in a VM, then the machine crashes; what
+//! the monitor says of it, and what Prometheus makes of that.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
-    time::Duration,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use livepatch_monitor_tests::protocol::Message;
+use livepatch_monitor_tests::protocol::{HELD_PATCH, Order};
 
 use crate::{
-    artifacts, http,
-    initramfs::{Extras, NETWORK_MODULES},
-    kernels,
+    http, kernels,
     kernels::Line,
-    machine, process, setup, static_programs,
-    vm::{Forward, Machine},
+    machine, process,
+    rollout::{
+        host::{self, Host},
+        stage::Stage,
+    },
+    setup, static_programs, tools,
 };
-
-/// The exporter's port, in the guest and, when it is free, here.
-const PORT: u16 = 9969;
 
 const DEFAULT_KERNEL: &str = "6.12";
 
-const MEMORY: u32 = 1024;
-const SILENCE: Duration = Duration::from_secs(120);
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// One machine alone answers within a second.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the reader of an open page needs at least.
+const SHOW: Duration = Duration::from_secs(5);
+
+const HOST: &str = "demo-host";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The kernel to boot [default: 6.12, or another one that is in the cache]
     #[arg(long)]
     kernel: Option<String>,
+    /// How long everything stays up at the end, to be looked at
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    stay: u64,
 }
 
 /// Runs the demonstration from set-up to power-off.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let line = choose(arguments.kernel.as_ref())?;
+    tools::prepare()?;
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
-    let extras = Extras {
-        modules: NETWORK_MODULES,
-        files: &[],
-        ..Extras::default()
-    };
-    let prepared = machine::prepare(line, &programs, "demo", extras)?;
-    let port = free_port()?;
-    if port != PORT {
-        println!("    port {PORT} is taken here; using {port} instead");
-    }
-    let machine = Machine {
-        kernel: &prepared.kernel.image,
-        initramfs: &prepared.initramfs,
-        mode: "demo",
-        run: "all",
-        command_line: &["quiet"],
-        memory: MEMORY,
-        forward: Some(Forward {
-            host: port,
-            guest: PORT,
-        }),
-        persistent: None,
-        console: prepared.console(),
-        silence: SILENCE,
-        limit: LIMIT,
-    };
-    process::step(&format!("demo on kernel {}", prepared.kernel), || {
-        machine.run(|message| {
-            match message {
-                Message::Booted { release } => {
-                    println!("\n[a machine with Linux {release} is up]\n")
-                }
-                Message::Note { text } => println!("{text}"),
-                Message::Serving { .. } => show_metrics(port)?,
-                Message::File { name, content } => {
-                    artifacts::store(&prepared.folder, &name, &content)?;
-                }
-                Message::ScenarioFailed { scenario, reason } => {
-                    anyhow::bail!("{scenario}: {reason}");
-                }
-                Message::ScenarioStarted { .. }
-                | Message::ScenarioPassed { .. }
-                | Message::GoingDown
-                | Message::Inject { .. }
-                | Message::Done => {}
-            }
-            Ok(())
-        })
+    let modules = host::modules();
+    let prepared = machine::prepare(line, &programs, "demo", host::extras(&modules))?;
+    let release = prepared.kernel.to_string();
+    process::step(&format!("demo on kernel {release}"), || {
+        let prepared = Arc::new(prepared);
+        let host = Host::start(&prepared, HOST)?;
+        let stage = Stage::set(&prepared.folder, &programs.monitor, &[&host], INTERVAL)?;
+        story(&host, &stage, &release)?;
+        if arguments.stay > 0 {
+            println!("\n[all stays up for {} s]", arguments.stay);
+            thread::sleep(Duration::from_secs(arguments.stay));
+        }
+        host.finish()
     })
+}
+
+fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
+    host.wait_for_boot(1)?;
+    println!("\n[a machine with Linux {release} is up and runs livepatch-monitor serve]\n");
+    println!("    its page        http://127.0.0.1:{}/", host.exporter());
+    println!(
+        "    its metrics     http://127.0.0.1:{}/metrics",
+        host.exporter()
+    );
+    println!("    Prometheus      {}/alerts", stage.prometheus.url());
+    println!("    Alertmanager    {}/", stage.alertmanager.url());
+    stage.wait_for_hosts(1)?;
+
+    println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");
+    println!(" that replaces lpm_hold, and does not land: the kernel waits for the task]\n");
+    host.order(Order::Hold)?;
+    println!("$ insmod {HELD_PATCH}.ko");
+    host.order(Order::Patch)?;
+    let begin = Instant::now();
+    stage.wait_for_value("sum(livepatch_stuck_tasks)", 1.0)?;
+    println!("$ cat /sys/kernel/livepatch/{HELD_PATCH}/transition\n1");
+    println!("\n[without a monitor this is all there is to see; with it:]\n");
+    host.order(Order::Status)?;
+    host.order(Order::Blockers)?;
+    show_metrics(host)?;
+    page(stage, "LivepatchTransitionStuck")?;
+    gate(stage, &["--soak", "1s"], 1)?;
+    thread::sleep(SHOW.saturating_sub(begin.elapsed()));
+
+    println!("\n[the service is restarted, its task leaves lpm_hold]\n");
+    host.order(Order::Release)?;
+    host.order(Order::Status)?;
+    gate(stage, &["--soak", "1s", "--wait", "--wait-limit", "1m"], 0)?;
+
+    println!("\n[a moment later the machine panics, and is gone]\n");
+    host.crash()?;
+    page(stage, "LivepatchHostSilentInSoak")?;
+    gate(stage, &["--soak", "1s"], 1)?;
+    host.wait_for_boot(2)?;
+    println!("\n[it has booted again; the flight recorder and pstore know what it was]\n");
+    host.order(Order::Crashes)?;
+    page(stage, "LivepatchHostCrashed")
+}
+
+/// What the pager shows.
+fn page(stage: &Stage, alert: &str) -> Result<()> {
+    let page = stage.wait_for_page(alert, HOST, HELD_PATCH)?;
+    println!("\n[the pager rings]\n");
+    println!(
+        "    {} ({})",
+        page.annotation("summary"),
+        page.label("severity")
+    );
+    for line in page.annotation("description").lines() {
+        println!("    {line}");
+    }
+    println!("    {}", page.annotation("runbook_url"));
+    Ok(())
+}
+
+fn gate(stage: &Stage, arguments: &[&str], code: i32) -> Result<()> {
+    let words = stage.gate(HELD_PATCH, arguments, code)?;
+    println!(
+        "\n$ livepatch-monitor gate --prometheus {} --patch {HELD_PATCH} {}",
+        stage.prometheus.url(),
+        arguments.join(" ")
+    );
+    print!("{words}");
+    println!("$ echo $?\n{code}");
+    Ok(())
 }
 
 /// The asked-for kernel, else one that needs no download.
@@ -115,14 +160,7 @@ fn default_kernel() -> Result<&'static str> {
     })
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
-        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .context("no free port on 127.0.0.1")?;
-    Ok(listener.local_addr().context("the port's number")?.port())
-}
-
-/// Of some 250 series those that tell of the patch: without the zeros, the
+/// Of some 350 series those that tell of the patch: without the zeros, the
 /// histogram and the monitor's own.
 fn tells_of_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
@@ -131,16 +169,12 @@ fn tells_of_the_patch(line: &str) -> bool {
         && !line.ends_with(" 0")
 }
 
-fn show_metrics(port: u16) -> Result<()> {
-    let exposition = http::get(port, "/metrics")?;
-    println!("\n[of what Prometheus scrapes from http://127.0.0.1:{port}/metrics now]\n");
+fn show_metrics(host: &Host) -> Result<()> {
+    let exposition = http::get(host.exporter(), "/metrics")?;
+    println!("\n[of what Prometheus scrapes now]\n");
     for line in exposition.lines().filter(|line| tells_of_the_patch(line)) {
         println!("    {line}");
     }
-    println!(
-        "\n[while this runs: `curl http://127.0.0.1:{port}/metrics`, \
-         or open http://127.0.0.1:{port}/ in a browser]\n"
-    );
     Ok(())
 }
 

@@ -7,14 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message};
 
 use crate::{
     artifacts, chain, checks,
     kernels::{self, Line},
     machine::{self, Prepared},
-    process, setup, static_programs, tools,
+    process,
+    rollout::{self, host},
+    setup, static_programs,
+    static_programs::Programs,
+    tools,
     vm::Machine,
 };
 
@@ -25,6 +29,9 @@ const MEMORY: u32 = 1024;
 const SILENCE: Duration = Duration::from_secs(180);
 
 const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// The scenario of two machines, a Prometheus and an Alertmanager.
+const ROLLOUT: &str = "rollout";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -88,10 +95,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
     let machines = lines
-        .into_iter()
+        .iter()
         .map(|line| {
             Ok((
-                line,
+                *line,
                 machine::prepare(line, &programs, "vm", chain::extras())?,
             ))
         })
@@ -104,6 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .scenario
         .iter()
         .map(String::as_str)
+        .filter(|name| *name != ROLLOUT)
         .partition(|name| CRASH_SCENARIOS.contains(name));
     let all = arguments.scenario.is_empty();
     let mut runs = Vec::new();
@@ -142,7 +150,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             });
         }
     });
-    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if all || arguments.scenario.iter().any(|name| name == ROLLOUT) {
+        tally.add(rollout(&lines, &programs, arguments.bless)?);
+    }
     if !tally.failures.is_empty() {
         println!("\nfailures:");
         for failure in &tally.failures {
@@ -151,6 +162,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     println!("\n{}", tally.closing_line());
     Ok(tally.holds())
+}
+
+/// The rollout on two machines, which have the computer to themselves.
+fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<Tally> {
+    let line = lines.iter().find(|line| line.name == rollout::KERNEL);
+    let line = line.or_else(|| lines.first()).context("no kernel")?;
+    let modules = host::modules();
+    let prepared = machine::prepare(line, programs, ROLLOUT, host::extras(&modules))?;
+    let what = format!("a rollout on two machines with kernel {}", prepared.kernel);
+    let mut tally = Tally::default();
+    let outcome = process::step(&what, || {
+        rollout::run(prepared, &programs.monitor, bless, |name| {
+            println!("    [{ROLLOUT}] passed: {name}");
+            tally.passed += 1;
+        })
+    });
+    if let Err(error) = outcome {
+        println!("    [{ROLLOUT}] FAILED: {error:#}");
+        tally.failures.push(format!("{ROLLOUT}: {error:#}"));
+    }
+    Ok(tally)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,7 +216,7 @@ impl Run<'_> {
                     run,
                     command_line: &[],
                     memory: MEMORY,
-                    forward: None,
+                    forwards: &[],
                     persistent: None,
                     console: prepared.console(),
                     silence: SILENCE,

@@ -30,6 +30,10 @@ const TOOLS: &[Tool] = &[
         package: "prometheus-alertmanager",
     },
     Tool {
+        program: "prometheus-alertmanager",
+        package: "prometheus-alertmanager",
+    },
+    Tool {
         program: "prometheus-node-exporter",
         package: "prometheus-node-exporter",
     },

@@ -74,7 +74,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     /// The file system.
     pub(crate) initramfs: &'a Path,
-    /// What PID 1 is to do: `test`, `demo` or `bench`.
+    /// What PID 1 is to do: `test`, `crash`, `rollout`, `demo` or `bench`.
     pub(crate) mode: &'a str,
     /// The scenarios to run, comma-separated.
     pub(crate) run: &'a str,
@@ -82,8 +82,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) command_line: &'a [&'a str],
     /// Memory in MiB.
     pub(crate) memory: u32,
-    /// A network with this one way in, and no way out.
-    pub(crate) forward: Option<Forward>,
+    /// A network with these ways in, and no way out; none is no network.
+    pub(crate) forwards: &'a [Forward],
     /// What outlives the boot.
     pub(crate) persistent: Option<Persistent>,
     /// Where the kernel's log goes.
@@ -242,11 +242,16 @@ impl Machine<'_> {
         if let Some(persistent) = &self.persistent {
             self.add_persistent(&mut command, persistent);
         }
-        if let Some(Forward { host, guest }) = self.forward {
+        if !self.forwards.is_empty() {
+            let ways = self
+                .forwards
+                .iter()
+                .map(|Forward { host, guest }| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
             command
                 .arg("-netdev")
                 .arg(format!(
-                    "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{host}-:{guest}"
+                    "user,id=net,restrict=on{}",
+                    ways.collect::<String>()
                 ))
                 .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
         }
@@ -417,7 +422,7 @@ mod tests {
             run: "all",
             command_line: &["quiet"],
             memory: 512,
-            forward: None,
+            forwards: &[],
             persistent: None,
             console: PathBuf::from("c"),
             silence: Duration::from_secs(1),

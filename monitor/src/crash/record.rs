@@ -308,6 +308,28 @@ impl CrashRecord {
         }
     }
 
+    /// The patches that it befell or implicates, the most suspect first: those that
+    /// the evidence names, the one in transition, the one in whose soak it came.
+    pub fn of_patches(&self) -> Vec<&str> {
+        let named = self
+            .evidence
+            .iter()
+            .filter_map(|found| found.patch.as_deref());
+        let running = self.transition.iter().map(|running| running.patch.as_str());
+        let soaking = self
+            .last_transition
+            .iter()
+            .filter(|_| self.phase == Phase::Soak);
+        let soaking = soaking.map(|last| last.patch.as_str());
+        let mut patches = Vec::new();
+        for patch in named.chain(running).chain(soaking) {
+            if !patches.contains(&patch) {
+                patches.push(patch);
+            }
+        }
+        patches
+    }
+
     /// How much it tells, to choose between two records of one crash.
     fn weight(&self) -> (bool, bool, usize, bool, bool) {
         (

@@ -96,7 +96,9 @@ impl Exporter {
         let base = counts::read(&options.procfs, &options.sysfs);
         let log_readable = KmsgReader::open(&options.kmsg).is_ok();
         let boot_id = procfs::boot_id(&options.procfs).ok();
-        let records = Records::open(&options, boot_id.as_deref());
+        let system = rustix::system::uname();
+        let release = system.release().to_string_lossy().into_owned();
+        let records = Records::open(&options, boot_id.as_deref(), &release);
         degradations.extend(records.problems.into_iter().map(|what| Degradation {
             what,
             remedy: "see the message".into(),
@@ -107,7 +109,8 @@ impl Exporter {
             boot_id,
             notebook: Mutex::new(records.notebook),
             crashes: Mutex::new(crashes),
-            host: Mutex::new(Host::new(&options)),
+            host: Mutex::new(Host::new(&options, &release)),
+            release,
             patches_due: AtomicBool::new(false),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),
@@ -227,7 +230,7 @@ struct Records {
 }
 
 impl Records {
-    fn open(options: &Options, boot_id: Option<&str>) -> Self {
+    fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
         let mut problems = Vec::new();
         let mut boots = Vec::new();
         let mut notes = Vec::new();
@@ -270,10 +273,9 @@ impl Records {
         };
         let mut notebook = Notebook::new(recorder, &notes, options.soak);
         if let Some(boot_id) = boot_id.filter(|_| notes.is_empty()) {
-            let system = rustix::system::uname();
             let boot = Note::Boot {
                 boot_id: boot_id.to_owned(),
-                release: system.release().to_string_lossy().into_owned(),
+                release: release.to_owned(),
             };
             notebook.note(now, boot);
         }

@@ -9,11 +9,13 @@ use tracing::warn;
 use super::{Exporter, lock, readable, report};
 use crate::{
     crash::{
-        CrashRecord, Implicated, Lesser, Phase, Precision, Signal, When, boots,
+        CrashRecord, Implicated, Lesser, Phase, Precision, Signal, When,
+        boots::{self, HostCrash},
         counts::{Counts, Grouping, Sighting},
         store::Store,
         text::{self, Reading},
     },
+    host::evidence::Source,
     kernel::{
         clock, counts,
         events::CrashHook,
@@ -345,6 +347,23 @@ impl Exporter {
         !signals.is_empty()
     }
 
+    /// The last crash, and whether the kernel that runs has had it.
+    pub(super) fn last_crash(&self) -> (Option<HostCrash>, bool) {
+        let crashes = lock(&self.crashes);
+        let last = crashes
+            .store
+            .as_ref()
+            .and_then(|store| store.crashes().last());
+        let of_this_boot =
+            last.is_some_and(|last| last.boot_id.is_some() && last.boot_id == self.boot_id);
+        (last.cloned(), of_this_boot)
+    }
+
+    /// Whether the kernel's log could be read when it was read last.
+    pub(super) fn log_readable(&self) -> bool {
+        lock(&self.crashes).log_readable
+    }
+
     /// What a scrape shows.
     pub(super) fn crash_view(&self) -> CrashView {
         let notes = {
@@ -369,12 +388,10 @@ impl Exporter {
         let store = crashes.store.as_ref();
         let last_crash = store.and_then(|store| store.crashes().last()).map(|last| {
             let record = &last.record;
-            let implicated = record.evidence.iter().find_map(|found| found.patch.clone());
-            let at_work = || Some(record.transition.as_ref()?.patch.clone());
             LastCrash {
                 kind: record.kind,
                 phase: record.phase,
-                patch: implicated.or_else(at_work),
+                patch: record.of_patches().first().map(|patch| (*patch).to_owned()),
                 implicated: record.implicated,
                 evidence: record.evidence.first().map(|found| found.kind),
                 unix_seconds: record.when.unix_seconds,
@@ -386,14 +403,31 @@ impl Exporter {
             last_seen: crashes.counts.last.clone(),
             missed,
             crashes: store.map(Store::totals),
+            of_patch: store
+                .map(|store| by_patch(store.crashes()))
+                .unwrap_or_default(),
             last_crash,
             boot_unclean: crashes.boot_unclean,
             interrupted: BTreeMap::new(),
             missing: BTreeMap::new(),
             recorder_errors: notes.0,
-            evidence_ready: BTreeMap::from([("recorder", notes.1)]),
+            evidence_ready: BTreeMap::from([(Source::Recorder, notes.1)]),
         }
     }
+}
+
+/// Crashes by patch, and when the last was.
+fn by_patch(crashes: &[HostCrash]) -> BTreeMap<String, (u64, Option<f64>)> {
+    let mut of_patch: BTreeMap<String, (u64, Option<f64>)> = BTreeMap::new();
+    for record in crashes.iter().map(|crash| &crash.record) {
+        for patch in record.of_patches() {
+            let (count, last) = of_patch.entry(patch.to_owned()).or_default();
+            *count += 1;
+            // The store has them by time.
+            *last = record.when.unix_seconds;
+        }
+    }
+    of_patch
 }
 
 /// A moment of the log's clock, which stands still in suspend.

@@ -6,10 +6,13 @@ use prometheus::proto::MetricFamily;
 
 use super::{
     BOOT_UNCLEAN, CRASH_SIGNALS, CRASHES, EVIDENCE_READY, LAST_CRASH, LAST_CRASH_INFO,
-    PATCH_MISSING, RECORDER_ERRORS, SIGNAL_LAST, SIGNALS_IMPLICATING, SIGNALS_MISSED,
-    UPDATE_INTERRUPTED, bit, count, counter, gauge,
+    PATCH_CRASHES, PATCH_LAST_CRASH, PATCH_MISSING, RECORDER_ERRORS, SIGNAL_LAST,
+    SIGNALS_IMPLICATING, SIGNALS_MISSED, UPDATE_INTERRUPTED, bit, count, counter, gauge,
 };
-use crate::crash::{EvidenceKind, Implicated, Kind, Phase, Signal};
+use crate::{
+    crash::{EvidenceKind, Implicated, Kind, Phase, Signal},
+    host::evidence::Source,
+};
 
 /// What a scrape shows of crashes.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +27,9 @@ pub struct CrashView {
     pub missed: BTreeMap<Signal, f64>,
     /// Crashes over all boots; none is zero. `None` where the store cannot be read.
     pub crashes: Option<BTreeMap<(Kind, Phase), u64>>,
+    /// Crashes by the patch that they befell or implicate, and when the last was, in
+    /// seconds since 1970; patches that are loaded are among them.
+    pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
     /// The last crash.
     pub last_crash: Option<LastCrash>,
     /// The boot before this one ended badly.
@@ -35,7 +41,7 @@ pub struct CrashView {
     /// Notes that did not reach the disk.
     pub recorder_errors: u64,
     /// What of the next crash would be kept.
-    pub evidence_ready: BTreeMap<&'static str, bool>,
+    pub evidence_ready: BTreeMap<Source, bool>,
 }
 
 /// The last crash as its metrics show it.
@@ -45,7 +51,7 @@ pub struct LastCrash {
     pub kind: Kind,
     /// Its phase.
     pub phase: Phase,
-    /// The patch implicated, or else the one in transition or being loaded.
+    /// The patch implicated, or else the one in transition, being loaded or in soak.
     pub patch: Option<String>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
@@ -98,7 +104,7 @@ pub(super) fn families(view: &CrashView) -> prometheus::Result<Vec<Vec<MetricFam
             &EVIDENCE_READY,
             view.evidence_ready
                 .iter()
-                .map(|(source, ready)| (vec![*source], bit(*ready))),
+                .map(|(source, ready)| (vec![source.name()], bit(*ready))),
         )?,
     ];
     if let Some(crashes) = &view.crashes {
@@ -109,6 +115,15 @@ pub(super) fn families(view: &CrashView) -> prometheus::Result<Vec<Vec<MetricFam
             })
         });
         families.push(counter(&CRASHES, rows)?);
+        let of_patch = || view.of_patch.iter();
+        families.push(counter(
+            &PATCH_CRASHES,
+            of_patch().map(|(patch, (crashes, _))| (vec![patch.as_str()], *crashes)),
+        )?);
+        families.push(gauge(
+            &PATCH_LAST_CRASH,
+            of_patch().filter_map(|(patch, (_, last))| Some((vec![patch.as_str()], (*last)?))),
+        )?);
     }
     if let Some(last) = &view.last_crash {
         let labels = vec![

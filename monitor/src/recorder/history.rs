@@ -1,7 +1,7 @@
 //! What the notes of a boot come to: pure, one fold for the running boot and for one
 //! that has ended.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::note::{LoadedPatch, Note, Noted};
 use crate::{
@@ -54,6 +54,16 @@ pub struct RunningTransition {
     pub start: Option<BootTime>,
 }
 
+/// A patch that is in force: enabled, and in no transition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InForce {
+    /// When the transition to it ended, or where that was not seen, since when it is
+    /// known to be in force; in seconds since 1970, where the clock was known.
+    pub since_unix_seconds: Option<f64>,
+    /// How long the transition to it took, where start and end were seen.
+    pub took: Option<Duration>,
+}
+
 /// A boot as its notes tell it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
@@ -77,6 +87,8 @@ pub struct History {
     pub ended: Option<EndedTransition>,
     /// What is loaded; none if that was never noted.
     pub patches: Option<Vec<LoadedPatch>>,
+    /// Which of them are in force, and since when.
+    pub in_force: BTreeMap<String, InForce>,
     /// Crash signals; of more than 64 the latest.
     pub signals: Vec<SignalSeen>,
     /// Something else was noted after the last signal: the machine lived on.
@@ -106,7 +118,15 @@ impl History {
                 self.began = time;
             }
             Note::Watching | Note::Stopped => {}
-            Note::Patches { patches } => self.patches = Some(patches.clone()),
+            Note::Patches { patches } => {
+                self.patches = Some(patches.clone());
+                self.in_force.retain(|name, _| {
+                    let is_enabled = |patch: &LoadedPatch| patch.enabled != Some(false);
+                    let patch = patches.iter().find(|patch| patch.name == *name);
+                    patch.is_some_and(is_enabled)
+                });
+                self.find_in_force(noted.unix_seconds);
+            }
             Note::Load { patch } => {
                 self.loads.retain(|(name, _)| name != patch);
                 self.loads.push((patch.clone(), time));
@@ -117,6 +137,9 @@ impl History {
                 direction,
                 start,
             } => {
+                if let Some(patch) = patch {
+                    self.in_force.remove(patch);
+                }
                 self.transition = Some(RunningTransition {
                     patch: patch.clone(),
                     direction: *direction,
@@ -128,7 +151,23 @@ impl History {
                 direction,
                 outcome,
             } => {
-                self.transition = None;
+                let start = self.transition.take().and_then(|running| running.start);
+                match (patch, direction, outcome) {
+                    (
+                        Some(patch),
+                        Some(Direction::Patch),
+                        Some(Outcome::Completed | Outcome::Forced),
+                    ) => {
+                        let in_force = InForce {
+                            since_unix_seconds: noted.unix_seconds,
+                            took: start.and_then(|start| time.since(start)),
+                        };
+                        self.in_force.insert(patch.clone(), in_force);
+                    }
+                    // How it ended shows in what is loaded.
+                    (_, _, None) => self.find_in_force(noted.unix_seconds),
+                    _ => {}
+                }
                 // Its first transition over, a patch is loaded, but for the way back.
                 self.loads.retain(|(name, _)| Some(name) != patch.as_ref());
                 self.ended = Some(EndedTransition {
@@ -152,6 +191,26 @@ impl History {
                 });
                 self.lived_on = false;
             }
+        }
+    }
+
+    /// Enters patches whose way into force was not seen: they are in it by now.
+    fn find_in_force(&mut self, now_unix_seconds: Option<f64>) {
+        let running = self.transition.as_ref().map(|running| &running.patch);
+        // A transition of nobody knows which patch may be that of any.
+        if running == Some(&None) {
+            return;
+        }
+        let enabled = self.patches.iter().flatten().filter(|patch| {
+            patch.enabled == Some(true) && running != Some(&Some(patch.name.clone()))
+        });
+        for patch in enabled {
+            self.in_force
+                .entry(patch.name.clone())
+                .or_insert_with(|| InForce {
+                    since_unix_seconds: now_unix_seconds,
+                    took: None,
+                });
         }
     }
 

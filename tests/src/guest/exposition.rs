@@ -186,13 +186,6 @@ impl Exposition {
         masked
     }
 
-    /// Lines whose name begins so, for people.
-    pub(crate) fn lines(&self, prefix: &str) -> impl Iterator<Item = &str> {
-        self.text
-            .lines()
-            .filter(move |line| line.starts_with(prefix))
-    }
-
     fn alike(&self, selector: &str) -> String {
         let name = selector.split('{').next().unwrap_or_default();
         let alike: Vec<_> = self
@@ -212,7 +205,14 @@ impl Exposition {
 const KERNELS_DIFFER: &[&str] = &["livepatch_crash_signals_missed"];
 
 /// Labels whose values are of a build or a kernel.
-const MASKED_LABELS: &[&str] = &["srcversion", "version", "revision", "method", "replace"];
+const MASKED_LABELS: &[&str] = &[
+    "srcversion",
+    "version",
+    "revision",
+    "release",
+    "method",
+    "replace",
+];
 
 /// Beginnings of the names whose values are times, sizes, or counts that depend
 /// on how fast the machine is.

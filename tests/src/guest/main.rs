@@ -4,7 +4,6 @@
 mod bench;
 mod boot;
 mod crashes;
-mod demo;
 mod eventually;
 mod exposition;
 mod files;
@@ -16,6 +15,7 @@ mod livepatch;
 mod modules;
 mod monitor;
 mod network;
+mod rollout;
 mod runner;
 mod scenarios;
 mod target;
@@ -76,7 +76,7 @@ fn run(host: Host) -> Result<()> {
     match mode {
         "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
         "crash" => crashes::run(&mut guest, &words),
-        "demo" => demo::run(&mut guest),
+        "rollout" => rollout::run(&mut guest),
         "bench" => bench::run(&mut guest),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
     }

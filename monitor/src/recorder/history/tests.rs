@@ -145,3 +145,81 @@ proptest! {
         }
     }
 }
+
+/// Seconds of the boot's clock and of the world's are the same in these notes.
+fn in_force(notes: &[(u64, Note)]) -> Option<(Option<f64>, Option<Duration>)> {
+    let history = history(notes);
+    let known = history.in_force.get("fix")?;
+    Some((known.since_unix_seconds, known.took))
+}
+
+#[test]
+fn a_patch_is_in_force_from_the_end_of_its_transition() {
+    use Direction::{Patch, Unpatch};
+    let mut notes = vec![
+        (10, load()),
+        (12, transition(Patch)),
+        (13, patches(&[Some(true)])),
+    ];
+    assert_eq!(in_force(&notes), None, "enabled, but in transition");
+    notes.push((20, ended(Patch)));
+    let expected = Some((noted(20, load()).unix_seconds, Some(Duration::from_secs(9))));
+    assert_eq!(in_force(&notes), expected);
+    notes.push((25, patches(&[Some(true)])));
+    notes.push((26, Note::Watching));
+    assert_eq!(in_force(&notes), expected, "what is seen again is not news");
+    notes.push((30, transition(Unpatch)));
+    assert_eq!(in_force(&notes), None, "on its way out");
+    let reversed = |direction| Note::Ended {
+        patch: Some("fix".into()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Reversed),
+    };
+    notes.push((31, reversed(Unpatch)));
+    assert_eq!(in_force(&notes), None, "turned around is not arrived");
+    notes.extend([
+        (31, transition(Patch)),
+        (33, ended(Patch)),
+        (34, patches(&[])),
+    ]);
+    assert_eq!(in_force(&notes), None, "no longer loaded");
+}
+
+#[test]
+fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
+    use Direction::Patch;
+    let found = vec![(40, patches(&[Some(true)]))];
+    assert_eq!(
+        in_force(&found),
+        Some((noted(40, load()).unix_seconds, None))
+    );
+    assert_eq!(in_force(&[(40, patches(&[Some(false)]))]), None);
+    assert_eq!(in_force(&[(40, patches(&[None]))]), None);
+    let unseen = |patch: Option<&str>| Note::Ended {
+        patch: patch.map(str::to_owned),
+        direction: None,
+        outcome: None,
+    };
+    let lost = vec![
+        (12, transition(Patch)),
+        (13, patches(&[Some(true)])),
+        (50, unseen(Some("fix"))),
+    ];
+    assert_eq!(
+        in_force(&lost),
+        Some((noted(50, load()).unix_seconds, None))
+    );
+    // Which patch is in transition is not known: it may be this one.
+    let nameless = Note::Transition {
+        patch: None,
+        direction: Patch,
+        start: None,
+    };
+    let mut notes = vec![(12, nameless), (13, patches(&[Some(true)]))];
+    assert_eq!(in_force(&notes), None);
+    notes.push((60, unseen(None)));
+    assert_eq!(
+        in_force(&notes),
+        Some((noted(60, load()).unix_seconds, None))
+    );
+}

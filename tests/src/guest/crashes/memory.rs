@@ -15,14 +15,14 @@ const PSTORE: &str = "/sys/fs/pstore";
 const RAMOOPS: &str = "mem_address=0x20000000 mem_size=0x200000 record_size=0x20000";
 
 /// Mounts the disk on /var/lib.
-pub(super) fn mount_disk() -> Result<()> {
+pub(crate) fn mount_disk() -> Result<()> {
     fs::create_dir_all("/var/lib").context("cannot make /var/lib")?;
     mount(DISK, "/var/lib", "ext4", MountFlags::empty(), None)
         .with_context(|| format!("cannot mount {DISK}"))
 }
 
 /// Makes the kernel's last words readable, and the next ones kept.
-pub(super) fn open(memory: &str) -> Result<()> {
+pub(crate) fn open(memory: &str) -> Result<()> {
     mount("pstore", PSTORE, "pstore", MountFlags::empty(), None)
         .with_context(|| format!("cannot mount {PSTORE}"))?;
     if memory == "ramoops" {

@@ -2,7 +2,7 @@
 //! looks at what the monitor says of it. What is to be known then stands on a disk.
 
 mod fatal;
-mod memory;
+pub(crate) mod memory;
 mod power;
 mod survived;
 mod verdict;
@@ -192,7 +192,7 @@ fn end_monitor(guest: &mut Guest) -> Result<()> {
 }
 
 /// Tells the host that this boot ends now, whatever happens next.
-fn announce(guest: &Guest) -> Result<()> {
+pub(crate) fn announce(guest: &Guest) -> Result<()> {
     guest.send(&Message::GoingDown)?;
     guest.drain()
 }

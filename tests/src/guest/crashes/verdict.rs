@@ -96,6 +96,13 @@ impl Expected {
             ended_boot: true,
         }
     }
+
+    /// The patch that the crash befell: it is implicated, or was in transition or soak.
+    fn befell(&self) -> Option<&'static str> {
+        let soaking = self.patch.filter(|_| self.phase == "soak");
+        let implicated = self.evidence.map(|(_, patch)| patch);
+        implicated.or(self.transition).or(soaking)
+    }
 }
 
 /// Starts the monitor: it knows one crash, this one, also after another start, and the
@@ -139,9 +146,20 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
             1.0,
         )?;
         metrics.expect("livepatch_recorder_errors_total", 0.0)?;
-        metrics
-            .get("livepatch_last_crash_timestamp_seconds")
-            .map(drop)
+        let last = metrics.get("livepatch_last_crash_timestamp_seconds")?;
+        let Some(patch) = expected.befell() else {
+            return metrics.expect_absent("livepatch_patch_crashes_total");
+        };
+        metrics.expect_sum("livepatch_patch_crashes_total", 1.0)?;
+        metrics.expect(
+            &format!("livepatch_patch_crashes_total{{patch={patch}}}"),
+            1.0,
+        )?;
+        metrics.expect(
+            &format!("livepatch_patch_last_crash_timestamp_seconds{{patch={patch}}}"),
+            last,
+        )?;
+        metrics.expect_sum(&format!("livepatch_last_crash_info{{patch={patch}}}"), 1.0)
     })?;
     Ok(())
 }

@@ -12,6 +12,8 @@ const SLEEPING: &str = "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleepin
 const START: &str = "livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}";
 const COMPLETED: &str =
     "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}";
+const COMPLETE: &str = "livepatch_patching_complete_timestamp_seconds{patch=lpm_patch_a}";
+const TOOK: &str = "livepatch_patching_duration_seconds{patch=lpm_patch_a}";
 
 /// Two readings of one start differ by the rounding of two clocks only.
 const SAME_START: f64 = 0.1;
@@ -29,7 +31,9 @@ pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     let metrics = guest.metrics(seconds(20), |metrics| {
         metrics.expect(ACTIVE, 1.0)?;
         metrics.expect(SLEEPING, 1.0)?;
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)
+        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
+        metrics.expect_absent(COMPLETE)?;
+        metrics.expect_sum("livepatch_kernel_info", 1.0)
     })?;
     let start = metrics.get(START)?;
     expect_between("the transition's start", start, asked, loaded)?;
@@ -88,6 +92,24 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
         done - asked,
     )?;
 
+    // Since when the patch is in force, and how long it took to get there, are known
+    // to the next monitor too.
+    let complete = metrics.get(COMPLETE)?;
+    expect_between("the end of patching", complete, released, done)?;
+    let took = metrics.get(TOOK)?;
+    expect_between(
+        "the time patching took",
+        took,
+        released - loaded,
+        done - asked,
+    )?;
+    guest.kill_monitor()?;
+    guest.start_monitor(&[])?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect(COMPLETE, complete)?;
+        metrics.expect(TOOK, took)
+    })?;
+
     // One that ended while no monitor ran is nobody's to count.
     guest.kill_monitor()?;
     PATCH_A.remove(seconds(30))?;
@@ -95,7 +117,8 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     guest.metrics(seconds(10), |metrics| {
         metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
         metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_absent("livepatch_patch_info")
+        metrics.expect_absent("livepatch_patch_info")?;
+        metrics.expect_absent("livepatch_patching_complete_timestamp_seconds")
     })?;
     Ok(())
 }

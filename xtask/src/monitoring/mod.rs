@@ -1,0 +1,122 @@
+//! The Prometheus side, for real: Debian's Prometheus and Alertmanager on loopback,
+//! with the rules of `dashboards/`, and a receiver for what Alertmanager sends.
+
+pub(crate) mod alertmanager;
+pub(crate) mod prometheus;
+pub(crate) mod webhook;
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{http, process};
+
+/// Servers start slowly on a machine that runs VMs beside them.
+const START: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(100);
+
+/// A server of this machine's, ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts a program that listens on `port`, and waits until it is ready.
+    fn start(program: &Path, arguments: &[String], port: u16, log: PathBuf) -> Result<Self> {
+        let output =
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = output
+            .try_clone()
+            .with_context(|| format!("cannot share {}", log.display()))?;
+        // util-linux's setpriv lets no server outlive this program, however it ends.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut server = Self { process, port, log };
+        server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let Err(error) = http::get(self.port, "/-/ready") else {
+                return Ok(());
+            };
+            let ended = self.process.try_wait().context("cannot wait")?;
+            if ended.is_some() || begin.elapsed() > START {
+                let log = process::last_lines(&self.log, 20)?;
+                bail!("it is not ready: {error:#}; the end of its log:\n{log}");
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address for a browser.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on now: this one, if it is free.
+pub(crate) fn free_port(preferred: u16) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, preferred))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .context("no free port on 127.0.0.1")?;
+    Ok(listener.local_addr().context("the port's number")?.port())
+}
+
+/// Asks again and again until `look` finds something; its last error is the reason
+/// of the failure.
+pub(crate) fn wait_for<T>(
+    what: &str,
+    timeout: Duration,
+    mut look: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(error) if begin.elapsed() > timeout => {
+                return Err(error).with_context(|| {
+                    format!("waited {} s in vain for {what}", begin.elapsed().as_secs())
+                });
+            }
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A virtual machine as a host of a rollout: it is told what to do over the network,
+//! crashes, and boots again, until it is told to finish.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use livepatch_monitor_tests::protocol::{EXPORTER_PORT, Message, ORDERS_PORT, Order};
+
+use crate::{
+    artifacts, chain,
+    initramfs::{DISK_MODULES, Extras, NETWORK_MODULES},
+    machine::Prepared,
+    monitoring::{free_port, wait_for},
+    vm::{End, Forward, Machine, Persistent},
+};
+
+/// A host that waits for orders says nothing.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// An emulated machine boots and loads its BPF programs slowly beside others.
+const BOOT: Duration = Duration::from_secs(180);
+/// What an order takes at the most.
+const ORDER: Duration = Duration::from_secs(90);
+const CONNECT: Duration = Duration::from_secs(5);
+const MOST_BOOTS: u32 = 10;
+
+/// What the file system of such a machine holds.
+pub(crate) fn modules() -> Vec<&'static str> {
+    let mut modules = NETWORK_MODULES.to_vec();
+    modules.extend(
+        DISK_MODULES
+            .iter()
+            .filter(|name| !NETWORK_MODULES.contains(name)),
+    );
+    modules
+}
+
+/// The same as [`Extras`].
+pub(crate) fn extras<'a>(modules: &'a [&'a str]) -> Extras<'a> {
+    Extras {
+        modules,
+        ..Extras::default()
+    }
+}
+
+/// A running host.
+#[derive(Debug)]
+pub(crate) struct Host {
+    name: &'static str,
+    exporter: u16,
+    orders: u16,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Boots in which the exporter has answered.
+    serving: AtomicU32,
+    /// Why there will be no other boot; empty once it has finished in order.
+    end: Mutex<Option<String>>,
+}
+
+impl Host {
+    /// Boots it. Returns at once.
+    pub(crate) fn start(prepared: &Arc<Prepared>, name: &'static str) -> Result<Self> {
+        let (exporter, orders) = (free_port(EXPORTER_PORT)?, free_port(ORDERS_PORT)?);
+        let persistent = chain::persistent(&prepared.folder, name, "erst")?;
+        let state = Arc::new(State::default());
+        let forwards = [
+            Forward {
+                host: exporter,
+                guest: EXPORTER_PORT,
+            },
+            Forward {
+                host: orders,
+                guest: ORDERS_PORT,
+            },
+        ];
+        let thread = thread::spawn({
+            let (prepared, state) = (prepared.clone(), state.clone());
+            move || {
+                let result = boots(&prepared, name, &persistent, &forwards, &state);
+                let end = result.map_or_else(|error| format!("{error:#}"), |()| String::new());
+                *lock(&state.end) = Some(end);
+            }
+        });
+        Ok(Self {
+            name,
+            exporter,
+            orders,
+            state,
+            thread: Some(thread),
+        })
+    }
+
+    /// Its name, which is its `instance` label too.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where its exporter is reached on 127.0.0.1.
+    pub(crate) fn exporter(&self) -> u16 {
+        self.exporter
+    }
+
+    /// Waits until its exporter answers in its boot number `boot`, counted from 1.
+    pub(crate) fn wait_for_boot(&self, boot: u32) -> Result<()> {
+        let deadline = std::time::Instant::now() + BOOT;
+        while self.state.serving.load(Ordering::Relaxed) < boot {
+            self.check()?;
+            if std::time::Instant::now() > deadline {
+                bail!("{} does not serve in boot {boot}", self.name);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// An error if there will be no other boot.
+    pub(crate) fn check(&self) -> Result<()> {
+        match lock(&self.state.end).as_deref() {
+            None => Ok(()),
+            Some("") => bail!("{} has finished", self.name),
+            Some(why) => bail!("{} is gone: {why}", self.name),
+        }
+    }
+
+    /// Tells it something and waits until it is done.
+    pub(crate) fn order(&self, order: Order) -> Result<()> {
+        self.check()?;
+        let what = format!("{} to take the order {order:?}", self.name);
+        let answer = wait_for(&what, Duration::from_secs(30), || self.call(order))?;
+        if answer != "ok" {
+            bail!("{} cannot carry out {order:?}: {answer}", self.name);
+        }
+        Ok(())
+    }
+
+    /// The panic may overtake the answer.
+    pub(crate) fn crash(&self) -> Result<()> {
+        self.check()?;
+        match self.call(Order::Crash) {
+            Ok(answer) if answer != "ok" => bail!("{}: {answer}", self.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// An error where nobody took the order.
+    fn call(&self, order: Order) -> Result<String> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.orders));
+        let mut stream = TcpStream::connect_timeout(&address, CONNECT).context("no connection")?;
+        stream
+            .set_read_timeout(Some(ORDER))
+            .context("cannot set the timeout")?;
+        let line = serde_json::to_string(&order).context("cannot encode an order")?;
+        writeln!(stream, "{line}").context("cannot send the order")?;
+        let mut answer = String::new();
+        let length = BufReader::new(&stream)
+            .read_line(&mut answer)
+            .context("no answer")?;
+        if length == 0 {
+            bail!("nobody answers");
+        }
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Powers it off.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.order(Order::Finish)?;
+        let thread = self.thread.take().context("it is started once")?;
+        if thread.join().is_err() {
+            bail!("{}: its thread panicked", self.name);
+        }
+        match lock(&self.state.end).take().as_deref() {
+            Some("") => Ok(()),
+            why => bail!("{} did not finish well: {why:?}", self.name),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn boots(
+    prepared: &Prepared,
+    name: &str,
+    persistent: &Persistent,
+    forwards: &[Forward],
+    state: &State,
+) -> Result<()> {
+    for boot in 1..=MOST_BOOTS {
+        let machine = Machine {
+            kernel: &prepared.kernel.image,
+            initramfs: &prepared.initramfs,
+            mode: "rollout",
+            run: "all",
+            command_line: &["quiet"],
+            memory: chain::MEMORY,
+            forwards,
+            persistent: Some(persistent.clone()),
+            console: prepared.folder.join(format!("{name}-{boot}.log")),
+            silence: SILENCE,
+            limit: LIMIT,
+        };
+        let end = machine.boot(|message| {
+            match message {
+                Message::Serving { .. } => state.serving.store(boot, Ordering::Relaxed),
+                Message::Note { text } => println!("{text}"),
+                Message::File { name, content } => {
+                    artifacts::store(&prepared.folder, &name, &content)?;
+                }
+                Message::ScenarioFailed { scenario, reason } => bail!("{scenario}: {reason}"),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        if end == End::Done {
+            return Ok(());
+        }
+    }
+    bail!("it has booted {MOST_BOOTS} times")
+}

@@ -62,7 +62,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     a.wait_for_boot(1)?;
     let b = Host::start(prepared, "host-b")?;
     b.wait_for_boot(1)?;
-    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL)?;
+    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
     let start = unix_seconds();
     stage.wait_for_hosts(2)?;
     stage.keep(&a, "/metrics", "fleet/unpatched.prom")?;

@@ -31,7 +31,8 @@ pub(crate) struct Stage {
     pub(crate) prometheus: Prometheus,
     /// With the shipped routes.
     pub(crate) alertmanager: Alertmanager,
-    pager: Webhook,
+    /// What it received.
+    pub(crate) pager: Webhook,
     monitor: PathBuf,
     folder: PathBuf,
 }

@@ -83,7 +83,8 @@ fn table(text: &mut String, report: &Report<'_>) {
         .and_then(date)
         .map_or_else(String::new, |at| format!(" at {at}"));
     let _ = writeln!(text, "\nup{{{}}}{at}", shown(report.selector));
-    let soak = crate::livepatch::transition::age(std::time::Duration::from_secs_f64(report.soak_seconds));
+    let soak =
+        crate::livepatch::transition::age(std::time::Duration::from_secs_f64(report.soak_seconds));
     let stuck = format!("in transition, {} of them stuck", counts.stuck);
     let soaked = format!("soaked: in force for {soak} or more");
     let rows = [

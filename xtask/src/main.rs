@@ -10,6 +10,7 @@ mod chain;
 mod checks;
 mod dashboards;
 mod demo;
+mod fleet;
 mod fuzz;
 mod host_files;
 mod http;
@@ -18,6 +19,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod page;
 mod paths;
 mod process;
 mod rollout;
@@ -51,6 +53,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
+    /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
+    Fleet(fleet::Arguments),
     /// Check the Grafana dashboards
     Dashboards(dashboards::Arguments),
 }
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(arguments),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+        Command::Fleet(arguments) => fleet::run(arguments),
         Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {

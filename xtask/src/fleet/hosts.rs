@@ -70,7 +70,7 @@ impl Hosts {
         let mut facts = Facts {
             host,
             now: self.epoch + now,
-            release: RELEASES[usize::from(host % 5 == 0)],
+            release: RELEASES[usize::from(host.is_multiple_of(5))],
             monitor_start: self.epoch + life.monitor_start(now),
             transition_start: None,
             complete: None,

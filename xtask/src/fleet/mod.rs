@@ -197,6 +197,7 @@ fn start_prometheus(folder: &Path, interval: u32, scrape_configs: String) -> Res
             scrape_configs,
             alertmanager: None,
             arguments: vec!["--storage.tsdb.retention.time=2h".to_owned()],
+            thresholds: &[],
         },
     )
 }

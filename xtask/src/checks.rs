@@ -37,6 +37,10 @@ pub(crate) fn run() -> Result<()> {
         })?;
     }
     page::check_samples()?;
+    process::step(
+        "alert rules, their tests and examples",
+        dashboards::check_rules,
+    )?;
     process::step("dashboards against Grafana's types", || {
         ensure!(dashboards::fit_types()?, "a dashboard does not fit");
         Ok(())

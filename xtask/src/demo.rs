@@ -81,7 +81,10 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
         host.exporter()
     );
     println!("    Prometheus      {}/alerts", stage.prometheus.url());
-    println!("    Alertmanager    {}/", stage.alertmanager.url());
+    println!(
+        "    Alertmanager    {}/api/v2/alerts",
+        stage.alertmanager.url()
+    );
     stage.wait_for_hosts(1)?;
 
     println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");

@@ -39,6 +39,9 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// Where Debian's Alertmanager looks for its templates, wherever it is itself.
+const TEMPLATES: &str = "usr/share/prometheus/alertmanager";
+
 /// Where the tools are that PATH lacks.
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(paths::cache()?.join("tools"))
@@ -51,7 +54,7 @@ pub(crate) fn prepare() -> Result<()> {
         .iter()
         .all(|tool| locate(tool.program, &folder).is_some())
     {
-        return Ok(());
+        return place_templates(&folder);
     }
     let mut packages: Vec<&str> = TOOLS
         .iter()
@@ -72,7 +75,26 @@ pub(crate) fn prepare() -> Result<()> {
         &partial,
         "to check metrics, rules and alerts; installing it would start its service",
     )?;
-    fs::rename(&partial, &folder).with_context(|| format!("cannot make {}", folder.display()))
+    fs::rename(&partial, &folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    place_templates(&folder)
+}
+
+/// Puts the templates of an Alertmanager that was only unpacked where it looks.
+fn place_templates(folder: &Path) -> Result<()> {
+    let (from, to) = (folder.join(TEMPLATES), Path::new("/").join(TEMPLATES));
+    if to.exists() || !from.exists() {
+        return Ok(());
+    }
+    println!("==> putting Alertmanager's templates into {}", to.display());
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A tool's path, after [`prepare`].
@@ -84,6 +106,13 @@ pub(crate) fn path(program: &str) -> Result<PathBuf> {
             folder.display()
         )
     })
+}
+
+/// Where the pages of Debian's Prometheus are, if they were only unpacked; other builds
+/// have them inside.
+pub(crate) fn prometheus_pages() -> Result<Option<PathBuf>> {
+    let unpacked = process::find_program("prometheus").is_none();
+    Ok(unpacked.then_some(folder()?.join("usr/share/prometheus/web")))
 }
 
 /// PATH with the tools behind what is already there.

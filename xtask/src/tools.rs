@@ -39,6 +39,21 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What the pages of Debian's Prometheus are made of, and where that goes.
+const PAGES: &[&str] = &[
+    "libjs-bootstrap4",
+    "libjs-d3",
+    "libjs-eonasdan-bootstrap-datetimepicker",
+    "libjs-jquery",
+    "libjs-jquery-hotkeys",
+    "libjs-moment",
+    "libjs-moment-timezone",
+    "libjs-mustache",
+    "libjs-popper.js",
+    "libjs-rickshaw",
+];
+const PAGES_FOLDER: &str = "usr/share/javascript";
+
 /// Where Debian's Alertmanager looks for its templates, wherever it is itself.
 const TEMPLATES: &str = "usr/share/prometheus/alertmanager";
 
@@ -50,9 +65,11 @@ pub(crate) fn folder() -> Result<PathBuf> {
 /// Makes all tools available.
 pub(crate) fn prepare() -> Result<()> {
     let folder = folder()?;
-    if TOOLS
-        .iter()
-        .all(|tool| locate(tool.program, &folder).is_some())
+    let has_pages = prometheus_pages()?.is_none() || folder.join(PAGES_FOLDER).exists();
+    if has_pages
+        && TOOLS
+            .iter()
+            .all(|tool| locate(tool.program, &folder).is_some())
     {
         return place_templates(&folder);
     }
@@ -62,6 +79,9 @@ pub(crate) fn prepare() -> Result<()> {
         .map(|tool| tool.package)
         .collect();
     packages.dedup();
+    if packages.contains(&"prometheus") {
+        packages.extend(PAGES);
+    }
     // Under another name until whole, so that an interrupted run starts again.
     let partial = folder.with_extension("partial");
     for path in [&partial, &folder] {

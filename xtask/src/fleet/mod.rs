@@ -122,9 +122,12 @@ impl Fleet {
     }
 
     fn start_on(port: u16, hosts: usize, patch: &str) -> Result<Self> {
-        Self::with_lives(port, vec![Life::default(); hosts], vec![0; hosts], patch)
+        let fleet = Self::with_lives(port, vec![Life::default(); hosts], vec![0; hosts], patch)?;
+        fleet.hosts.begin()?;
+        Ok(fleet)
     }
 
+    /// Hosts with a story, which has not begun.
     fn with_lives(port: u16, lives: Vec<Life>, waves: Vec<usize>, patch: &str) -> Result<Self> {
         let recordings = Recordings::load(&paths::root()?.join("tests/fleet"), patch)?;
         let hosts = Arc::new(Hosts::new(recordings, lives)?);

@@ -8,6 +8,7 @@ fn figures(hosts: usize, cores: f64, peak_mib: f64) -> Figures {
         series_per_host: 350.0,
         samples_per_scrape: 345.0,
         active_series: 1.0,
+        first_scrapes_seconds: 1.0,
         samples_per_second: 1.0,
         scrape_seconds_median: 0.001,
         scrape_seconds_p99: 0.002,

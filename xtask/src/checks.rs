@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{fuzz, paths, process, toolchain, tools};
+use crate::{fuzz, page, paths, process, toolchain, tools};
 
 const STEPS: &[(&str, &[&str])] = &[
     ("cargo fmt --check", &["fmt", "--all", "--check"]),
@@ -36,5 +36,6 @@ pub(crate) fn run() -> Result<()> {
             )
         })?;
     }
+    page::check_samples()?;
     fuzz::run_briefly()
 }

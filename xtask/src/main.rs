@@ -8,6 +8,7 @@ mod bench;
 mod bpf;
 mod chain;
 mod checks;
+mod dashboards;
 mod demo;
 mod fleet;
 mod fuzz;
@@ -18,6 +19,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod page;
 mod paths;
 mod process;
 mod rollout;
@@ -53,6 +55,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
     Fleet(fleet::Arguments),
+    /// Check the Grafana dashboards
+    Dashboards(dashboards::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),
+        Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -216,11 +216,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
 }
 
-/// `1h 2m 3s`, to the second.
-fn age(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
-}
-
 /// Prints to standard output; a reader that has left is not an error.
 fn print(text: &str) -> io::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::{HELD_PATCH, LANDING_PATCH, Order};
 
-use crate::{machine::Prepared, paths};
+use crate::{dashboards::panels, machine::Prepared, page, paths};
 use host::Host;
 use stage::Stage;
 
@@ -96,7 +96,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     let page = stage.wait_for_page("LivepatchTransitionStuck", a.name(), HELD_PATCH)?;
     expect(page.annotation("description"), &["lpm_hold"])?;
     stage.keep(&a, "/metrics", "fleet/stuck.prom")?;
-    stage.keep(&a, "/", "page/stuck.html")?;
+    let stuck = stage.keep(&a, "/", "page/stuck.html")?;
     let words = stage.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
     expect(&words, &["hold", a.name(), "stuck"])?;
     passed("a stuck transition reaches the pager, and the gate holds");
@@ -113,7 +113,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     stage.wait_for_hosts(2)?;
     stage.wait_for_page("LivepatchHostCrashed", a.name(), HELD_PATCH)?;
     stage.keep(&a, "/metrics", "fleet/crashed.prom")?;
-    stage.keep(&a, "/", "page/crashed.html")?;
+    let crashed = stage.keep(&a, "/", "page/crashed.html")?;
     expect(
         &stage.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), "crashed"],
@@ -139,8 +139,23 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     stage.wait_for_page("LivepatchHostCrashed", b.name(), HELD_PATCH)?;
     let errors = stage.prometheus.rule_errors()?;
     ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
-    let _ = start;
     passed("no rule fails");
+
+    let prometheus = &stage.prometheus;
+    let complaints = panels::check_panels(
+        |query, start, end, step| prometheus.query_range(query, start, end, step),
+        start,
+        unix_seconds(),
+    )?;
+    ensure!(
+        complaints.is_empty(),
+        "panels do not show what they mean:\n{}",
+        complaints.join("\n")
+    );
+    passed("every panel of the dashboards shows what it means");
+
+    page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
+    passed("the status pages of a stuck and of a crashed host are fit to be read");
 
     a.finish()?;
     b.finish()

@@ -26,6 +26,9 @@ const DEFAULT_KERNEL: &str = "6.12";
 /// One machine alone answers within a second.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// Nobody wants to wait a minute for the pager.
+const STUCK_SECONDS: u32 = 5;
+
 /// What the reader of an open page needs at least.
 const SHOW: Duration = Duration::from_secs(5);
 
@@ -53,7 +56,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     process::step(&format!("demo on kernel {release}"), || {
         let prepared = Arc::new(prepared);
         let host = Host::start(&prepared, HOST)?;
-        let stage = Stage::set(&prepared.folder, &programs.monitor, &[&host], INTERVAL)?;
+        let stage = Stage::set(
+            &prepared.folder,
+            &programs.monitor,
+            &[&host],
+            INTERVAL,
+            &[("livepatch:threshold_stuck_seconds", STUCK_SECONDS)],
+        )?;
         story(&host, &stage, &release)?;
         if arguments.stay > 0 {
             println!("\n[all stays up for {} s]", arguments.stay);

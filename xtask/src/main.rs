@@ -3,6 +3,7 @@
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.
 
+mod ansible;
 mod artifacts;
 mod bench;
 mod bpf;

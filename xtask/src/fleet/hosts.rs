@@ -104,7 +104,7 @@ impl Hosts {
         let mut facts = Facts {
             host,
             now: epoch + now,
-            release: RELEASES[usize::from(host % 5 == 0)],
+            release: RELEASES[usize::from(host.is_multiple_of(5))],
             monitor_start: epoch + life.monitor_start(now),
             transition_start: None,
             complete: None,

@@ -75,7 +75,10 @@ pub(super) fn all(arguments: &Arguments) -> Result<bool> {
         seed: arguments.seed,
         stuck_ratio: arguments.stuck_ratio,
         trim: arguments.trim,
-        gate: process::step("build the monitor, for its gate", gate::build)?,
+        gate: match &arguments.monitor {
+            Some(program) => program.clone(),
+            None => process::step("build the monitor, for its gate", gate::build)?,
+        },
         folder: folder.clone(),
     };
     let mut report = Report::default();
@@ -290,7 +293,9 @@ impl Run<'_> {
                 _ => None,
             };
             if let Some(moment) = due {
-                self.answers.push(self.gate.ask(moment, &[])?);
+                let stale = format!("{}s", (3.0 * self.interval).max(120.0));
+                self.answers
+                    .push(self.gate.ask(moment, &["--stale-after", &stale])?);
                 asked += 1;
             }
             self.read_when_due()?;

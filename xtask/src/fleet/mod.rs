@@ -14,7 +14,13 @@ mod server;
 mod story;
 mod trim;
 
-use std::{fs, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -59,6 +65,9 @@ pub(crate) struct Arguments {
     /// Drop at the scrape what neither rules nor gate ask for
     #[arg(long)]
     trim: bool,
+    /// The monitor whose gate is asked [default: it is built]
+    #[arg(long, value_name = "FILE")]
+    monitor: Option<PathBuf>,
     /// No story and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -200,6 +209,7 @@ fn start_prometheus(folder: &Path, interval: u32, scrape_configs: String) -> Res
             scrape_configs,
             alertmanager: None,
             arguments: vec!["--storage.tsdb.retention.time=2h".to_owned()],
+            thresholds: &[],
         },
     )
 }

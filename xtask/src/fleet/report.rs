@@ -204,8 +204,10 @@ impl Report {
             let group = size.slowest_group();
             let group = group.map_or("none".to_owned(), |(name, time)| {
                 format!(
-                    "{:.2} s ({name}; at most {:.2} s)",
-                    time.median_seconds, time.longest_seconds
+                    "{:.2} s ({name}; at most {:.2} s; {:.2} s without waiting)",
+                    time.median_seconds,
+                    time.longest_seconds,
+                    time.median_seconds / (1.0 + size.waited_per_cpu_second)
                 )
             });
             verdict(group, size.rules_hold())

@@ -5,6 +5,7 @@ pub(crate) mod host;
 pub(crate) mod stage;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::Arc,
@@ -62,7 +63,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     a.wait_for_boot(1)?;
     let b = Host::start(prepared, "host-b")?;
     b.wait_for_boot(1)?;
-    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL)?;
+    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
     let start = unix_seconds();
     stage.wait_for_hosts(2)?;
     stage.keep(&a, "/metrics", "fleet/unpatched.prom")?;
@@ -132,7 +133,16 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
         &stage.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), b.name()],
     )?;
-    passed("two hosts hurt by one patch stop the rollout");
+    // One bad patch is one page, whatever it does to however many hosts.
+    let pages = stage.pager.received();
+    let groups: BTreeSet<_> = pages
+        .iter()
+        .filter(|page| page.receiver == "pager")
+        .map(|page| &page.group_labels)
+        .collect();
+    let one = BTreeMap::from([("patch".to_owned(), HELD_PATCH.to_owned())]);
+    ensure!(groups == BTreeSet::from([&one]), "the pages are {groups:?}");
+    passed("two hosts hurt by one patch stop the rollout, as one page");
 
     b.wait_for_boot(2)?;
     stage.wait_for_hosts(2)?;

@@ -94,5 +94,8 @@ fn the_table_has_a_column_a_size() {
     let table = report(vec![figures(1, 0.1, 1.0), figures(2, 0.1, 2.0)]).table();
     let mut rows = table.lines().take_while(|line| line.starts_with('|'));
     assert!(rows.all(|row| row.matches('|').count() == 4), "{table}");
-    assert!(table.contains("0.50 s (b; at most 0.50 s)"), "{table}");
+    assert!(
+        table.contains("0.50 s (b; at most 0.50 s; 0.50 s without waiting)"),
+        "{table}"
+    );
 }

@@ -24,8 +24,6 @@ mod page;
 mod paths;
 mod process;
 mod rollout;
-#[allow(dead_code, reason = "the command that runs it is not wired yet")]
-mod rules_lint;
 mod setup;
 mod static_programs;
 mod test;

@@ -24,8 +24,26 @@ const DIGITS: usize = 5;
 pub(crate) struct Hosts {
     recordings: Recordings,
     lives: RwLock<Vec<Life>>,
+    clock: RwLock<Clock>,
+}
+
+/// The story's clock. Until the story begins it stands at 0: a Prometheus takes its
+/// time over the first scrape of thousands of hosts.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
     /// What the story calls 0, in seconds since 1970.
     epoch: f64,
+    runs: bool,
+}
+
+impl Clock {
+    fn now(self) -> Result<f64> {
+        Ok(if self.runs {
+            unix_now()? - self.epoch
+        } else {
+            0.0
+        })
+    }
 }
 
 /// What is told of a host.
@@ -36,13 +54,29 @@ pub(super) struct Account {
 }
 
 impl Hosts {
-    /// Hosts with these lives, whose story begins now.
+    /// Hosts with these lives, as they are when the story begins.
     pub(super) fn new(recordings: Recordings, lives: Vec<Life>) -> Result<Self> {
         Ok(Self {
             recordings,
             lives: RwLock::new(lives),
-            epoch: unix_now()?,
+            clock: RwLock::new(Clock {
+                epoch: unix_now()?,
+                runs: false,
+            }),
         })
+    }
+
+    /// Begins the story.
+    pub(super) fn begin(&self) -> Result<()> {
+        *self.clock.write().unwrap_or_else(PoisonError::into_inner) = Clock {
+            epoch: unix_now()?,
+            runs: true,
+        };
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        *self.clock.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many there are.
@@ -55,23 +89,23 @@ impl Hosts {
 
     /// The time on the story's clock.
     pub(super) fn now(&self) -> Result<f64> {
-        Ok(unix_now()? - self.epoch)
+        self.clock().now()
     }
 
     /// What a host answers to a scrape; `None` while it is down.
     pub(super) fn scrape(&self, host: usize) -> Result<Option<String>> {
-        let now = self.now()?;
+        let clock = self.clock();
         let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
         let life = lives.get(host).context("no such host")?;
-        Ok(self.exposition(host, life, now))
+        Ok(self.exposition(host, life, clock.epoch, clock.now()?))
     }
 
-    fn exposition(&self, host: usize, life: &Life, now: f64) -> Option<String> {
+    fn exposition(&self, host: usize, life: &Life, epoch: f64, now: f64) -> Option<String> {
         let mut facts = Facts {
             host,
-            now: self.epoch + now,
+            now: epoch + now,
             release: RELEASES[usize::from(host.is_multiple_of(5))],
-            monitor_start: self.epoch + life.monitor_start(now),
+            monitor_start: epoch + life.monitor_start(now),
             transition_start: None,
             complete: None,
             duration: None,
@@ -82,7 +116,7 @@ impl Hosts {
             Condition::Down { .. } => return None,
             Condition::Unpatched => State::Unpatched,
             Condition::Transition { began } => {
-                facts.transition_start = Some(self.epoch + began);
+                facts.transition_start = Some(epoch + began);
                 if condition.is_stuck(now) {
                     State::Stuck
                 } else {
@@ -90,12 +124,12 @@ impl Hosts {
                 }
             }
             Condition::Patched { began, completed } => {
-                facts.complete = Some(self.epoch + completed);
+                facts.complete = Some(epoch + completed);
                 facts.duration = Some(completed - began);
                 State::Patched
             }
             Condition::Crashed { at, during } => {
-                facts.crash = Some((self.epoch + at, during));
+                facts.crash = Some((epoch + at, during));
                 State::Crashed
             }
         };

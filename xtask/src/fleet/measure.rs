@@ -35,6 +35,11 @@ const BYTES_PER_SERIES: f64 = 3_000.0;
 /// What is left to the rest of the machine, in bytes.
 const RESERVE: f64 = 1.5 * 1024.0 * 1024.0 * 1024.0;
 
+/// The first scrapes are the dearest, as all series are new: how long all hosts may
+/// take, in scrape intervals, and in seconds for Prometheus to find them.
+const WARM_UP: f64 = 8.0;
+const SET_UP: f64 = 60.0;
+
 /// Moments of the measurement, in scrape intervals from the begin of the story; the
 /// first crash is after them (`story::moments`).
 const ASK_FIRST: f64 = 1.75;
@@ -70,7 +75,10 @@ pub(super) fn all(arguments: &Arguments) -> Result<bool> {
         seed: arguments.seed,
         stuck_ratio: arguments.stuck_ratio,
         trim: arguments.trim,
-        gate: process::step("build the monitor, for its gate", gate::build)?,
+        gate: match &arguments.monitor {
+            Some(program) => program.clone(),
+            None => process::step("build the monitor, for its gate", gate::build)?,
+        },
         folder: folder.clone(),
     };
     let mut report = Report::default();
@@ -129,12 +137,16 @@ pub(super) fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures>
         prometheus: &prometheus,
         alerts: expected(&story, &setup.patch),
         story: &story,
+        first_scrapes: Duration::ZERO,
         readings: vec![Reading::take(&prometheus)?],
         groups: BTreeMap::new(),
         gate,
         answers: Vec::new(),
     };
     run.wait_for_all_hosts()?;
+    run.readings = vec![Reading::take(&prometheus)?];
+    run.groups.clear();
+    fleet.hosts.begin()?;
     run.play()?;
     let figures = run.figures(hosts, interval)?;
     drop(prometheus);
@@ -229,7 +241,9 @@ struct Run<'a> {
     prometheus: &'a Prometheus,
     story: &'a Story,
     alerts: Vec<Expected>,
-    /// The first is of the begin.
+    /// Until all hosts were scraped.
+    first_scrapes: Duration,
+    /// The first is of the story's begin.
     readings: Vec<Reading>,
     /// How long evaluations of each rule group took, in seconds.
     groups: BTreeMap<String, Vec<f64>>,
@@ -245,17 +259,20 @@ impl Run<'_> {
     fn wait_for_all_hosts(&mut self) -> Result<()> {
         let hosts = self.fleet.waves.len();
         let query = format!("count(up{{job=\"{JOB}\"}} == 1)");
+        let begin = Instant::now();
         loop {
             let up = self.prometheus.query(&query)?;
             let up = up.first().and_then(|series| series.points.first());
             let up = up.map_or(0.0, |(_, value)| *value);
             if u32::try_from(hosts).is_ok_and(|hosts| up.total_cmp(&f64::from(hosts)).is_eq()) {
+                self.first_scrapes = begin.elapsed();
                 return Ok(());
             }
-            if self.now()? > self.story.first_crash.1 - self.interval {
+            if begin.elapsed().as_secs_f64() > WARM_UP * self.interval + SET_UP {
                 bail!(
-                    "Prometheus does not keep up: {up} of {hosts} hosts are scraped when the \
-                     first is about to crash; give a longer --scrape-interval"
+                    "Prometheus does not keep up: after {} s it scrapes {up} of {hosts} hosts; \
+                     give a longer --scrape-interval",
+                    begin.elapsed().as_secs()
                 );
             }
             self.read_when_due()?;
@@ -276,7 +293,9 @@ impl Run<'_> {
                 _ => None,
             };
             if let Some(moment) = due {
-                self.answers.push(self.gate.ask(moment, &[])?);
+                let stale = format!("{}s", (3.0 * self.interval).max(120.0));
+                self.answers
+                    .push(self.gate.ask(moment, &["--stale-after", &stale])?);
                 asked += 1;
             }
             self.read_when_due()?;
@@ -343,6 +362,7 @@ impl Run<'_> {
             series_per_host: last.head_series / hosts_as_float,
             samples_per_scrape: value(format!("avg(scrape_samples_scraped{{job=\"{JOB}\"}} > 0)"))?,
             active_series: last.head_series,
+            first_scrapes_seconds: self.first_scrapes.as_secs_f64(),
             samples_per_second: to.samples_since(from),
             scrape_seconds_median: value(format!(
                 "quantile(0.5, scrape_duration_seconds{{job=\"{JOB}\"}})"
@@ -376,9 +396,7 @@ impl Run<'_> {
 
     /// The readings around a time in which all is scraped and nothing crashes.
     fn window(&self, begin: Instant) -> Option<(&Reading, &Reading)> {
-        let story_begins = Duration::ZERO;
-        let seconds =
-            |reading: &Reading| (reading.at.duration_since(begin) + story_begins).as_secs_f64();
+        let seconds = |reading: &Reading| reading.at.duration_since(begin).as_secs_f64();
         let from = self
             .readings
             .iter()

@@ -14,7 +14,13 @@ mod server;
 mod story;
 mod trim;
 
-use std::{fs, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -59,6 +65,9 @@ pub(crate) struct Arguments {
     /// Drop at the scrape what neither rules nor gate ask for
     #[arg(long)]
     trim: bool,
+    /// The monitor whose gate is asked [default: it is built]
+    #[arg(long, value_name = "FILE")]
+    monitor: Option<PathBuf>,
     /// No story and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -122,9 +131,12 @@ impl Fleet {
     }
 
     fn start_on(port: u16, hosts: usize, patch: &str) -> Result<Self> {
-        Self::with_lives(port, vec![Life::default(); hosts], vec![0; hosts], patch)
+        let fleet = Self::with_lives(port, vec![Life::default(); hosts], vec![0; hosts], patch)?;
+        fleet.hosts.begin()?;
+        Ok(fleet)
     }
 
+    /// Hosts with a story, which has not begun.
     fn with_lives(port: u16, lives: Vec<Life>, waves: Vec<usize>, patch: &str) -> Result<Self> {
         let recordings = Recordings::load(&paths::root()?.join("tests/fleet"), patch)?;
         let hosts = Arc::new(Hosts::new(recordings, lives)?);

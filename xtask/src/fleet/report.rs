@@ -35,6 +35,8 @@ pub(super) struct Figures {
     pub(super) series_per_host: f64,
     pub(super) samples_per_scrape: f64,
     pub(super) active_series: f64,
+    /// From Prometheus's start until it had scraped every host once.
+    pub(super) first_scrapes_seconds: f64,
     pub(super) samples_per_second: f64,
     pub(super) scrape_seconds_median: f64,
     pub(super) scrape_seconds_p99: f64,
@@ -154,6 +156,9 @@ impl Report {
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, cell: &dyn Fn(&Figures) -> String| {
+            if self.sizes.is_empty() {
+                return;
+            }
             let cells: Vec<String> = self.sizes.iter().map(cell).collect();
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         };
@@ -167,6 +172,9 @@ impl Report {
         });
         row("active series", &|size| {
             format!("{:.0}", size.active_series)
+        });
+        row("all hosts scraped after", &|size| {
+            format!("{:.0} s", size.first_scrapes_seconds)
         });
         row("samples a second", &|size| {
             format!("{:.0}", size.samples_per_second)
@@ -196,8 +204,10 @@ impl Report {
             let group = size.slowest_group();
             let group = group.map_or("none".to_owned(), |(name, time)| {
                 format!(
-                    "{:.2} s ({name}; at most {:.2} s)",
-                    time.median_seconds, time.longest_seconds
+                    "{:.2} s ({name}; at most {:.2} s; {:.2} s without waiting)",
+                    time.median_seconds,
+                    time.longest_seconds,
+                    time.median_seconds / (1.0 + size.waited_per_cpu_second)
                 )
             });
             verdict(group, size.rules_hold())

@@ -8,6 +8,7 @@ fn figures(hosts: usize, cores: f64, peak_mib: f64) -> Figures {
         series_per_host: 350.0,
         samples_per_scrape: 345.0,
         active_series: 1.0,
+        first_scrapes_seconds: 1.0,
         samples_per_second: 1.0,
         scrape_seconds_median: 0.001,
         scrape_seconds_p99: 0.002,
@@ -93,5 +94,8 @@ fn the_table_has_a_column_a_size() {
     let table = report(vec![figures(1, 0.1, 1.0), figures(2, 0.1, 2.0)]).table();
     let mut rows = table.lines().take_while(|line| line.starts_with('|'));
     assert!(rows.all(|row| row.matches('|').count() == 4), "{table}");
-    assert!(table.contains("0.50 s (b; at most 0.50 s)"), "{table}");
+    assert!(
+        table.contains("0.50 s (b; at most 0.50 s; 0.50 s without waiting)"),
+        "{table}"
+    );
 }

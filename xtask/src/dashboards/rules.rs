@@ -234,8 +234,13 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The unit tests of the rules.
+pub(super) fn tests() -> Result<Vec<PathBuf>> {
+    listed(&paths::root()?.join("dashboards/prometheus/tests"))
+}
+
 /// Reads the shipped rules, their tests and the runbooks; an error lists every complaint.
-pub(crate) fn run() -> Result<()> {
+pub(super) fn run() -> Result<()> {
     let complaints =
         Shipped::read(&paths::root()?.join("dashboards"), &rule_files()?)?.complaints();
     if !complaints.is_empty() {

@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// The monitor whose gate is asked [default: it is built]
     #[arg(long, value_name = "FILE")]
     monitor: Option<PathBuf>,
+    /// The short form, as `cargo xtask test` runs it
+    #[arg(long, conflicts_with = "manual")]
+    brief: bool,
     /// No story and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -85,6 +88,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         );
     }
     tools::prepare()?;
+    if arguments.brief {
+        return brief().map(|()| true);
+    }
     if arguments.manual {
         return by_hand(arguments).map(|()| true);
     }

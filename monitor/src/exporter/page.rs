@@ -42,7 +42,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// them together.
 macro_rules! policy {
     () => {
-        "default-src 'none'; style-src 'sha256-RArvKOtq/DT3Dmn6rCVozlQMnFIlyJu99oCQoyWxiAo='; img-src data:; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; style-src 'sha256-ByRI28B1GzMmZMtGg9d2qygzkdpms8qyeRI0FE0UXY4='; img-src data:; base-uri 'none'; form-action 'none'"
     };
 }
 

@@ -94,8 +94,8 @@ pub enum Missing {
     Down,
     /// Prometheus does not scrape it any more.
     Gone,
-    /// Its last scrape is this many seconds old.
-    Stale(f64),
+    /// Its last scrape is this many seconds old, or of an unknown time.
+    Stale(Option<f64>),
     /// It has the patch and does not say whether it crashed with it.
     NoCrashCount,
 }
@@ -123,10 +123,15 @@ pub struct Fleet {
 /// The hosts that do not answer: those that [`Question::SILENT`] is asked about.
 #[must_use]
 pub fn silent(answers: &Answers) -> Vec<Host> {
-    let series = [Question::Down, Question::Gone]
-        .into_iter()
-        .filter_map(|question| answers.get(&question));
-    series.flatten().filter_map(host).collect()
+    let of = |question| answers.get(&question).into_iter().flatten();
+    let down = of(Question::Up).filter(|sample| !is_up(sample.value));
+    down.chain(of(Question::Gone)).filter_map(host).collect()
+}
+
+/// `up` is 1 after a good scrape, and 0 after a bad one; NaN is neither, and is no sign
+/// of life.
+fn is_up(value: f64) -> bool {
+    value > 0.0
 }
 
 fn host(sample: &Sample) -> Option<Host> {
@@ -214,15 +219,11 @@ impl<'a> Reader<'a> {
 
     /// Series of `up` that share job and instance: two hosts, or one host twice.
     fn duplicates(&mut self, tables: &BTreeMap<Question, ByHost<'_>>) {
-        let mut times: BTreeMap<&Host, usize> = BTreeMap::new();
-        for question in [Question::Up, Question::Down] {
-            for (host, series) in tables.get(&question).into_iter().flatten() {
-                *times.entry(host).or_default() += series.len();
-            }
-        }
-        let twice: Vec<&str> = times
-            .iter()
-            .filter(|(_, times)| **times > 1)
+        let twice: Vec<&str> = tables
+            .get(&Question::Up)
+            .into_iter()
+            .flatten()
+            .filter(|(_, series)| series.len() > 1)
             .map(|(host, _)| host.instance.as_str())
             .collect();
         if let Some(first) = twice.first() {
@@ -242,8 +243,9 @@ impl<'a> Reader<'a> {
         if !causes.is_empty() {
             return State::Crashed(causes);
         }
-        let down = value(Question::Down).is_some();
-        let gone = value(Question::Up).is_none() && !down;
+        let up = value(Question::Up);
+        let down = up.is_some_and(|up| !is_up(up));
+        let gone = up.is_none();
         if down || gone {
             if let Some((direction, _)) = first(Question::LastTransition) {
                 return State::Silent(Seen::InTransition(direction.to_owned()));
@@ -255,13 +257,14 @@ impl<'a> Reader<'a> {
             }
             return State::Missing(if down { Missing::Down } else { Missing::Gone });
         }
-        if let Some(scraped) = value(Question::Up) {
-            let age = self.terms.time - scraped;
-            if age > self.terms.stale_after.as_secs_f64() {
-                return State::Missing(Missing::Stale(age));
-            }
+        let age = value(Question::Scraped).map(|scraped| self.terms.time - scraped);
+        let limit = self.terms.stale_after.as_secs_f64();
+        if age.is_none_or(|age| age > limit) {
+            return State::Missing(Missing::Stale(age));
         }
-        if value(Question::NoCrashCount).is_some() {
+        let enabled = value(Question::Enabled);
+        let is_enabled = enabled.is_some_and(|enabled| enabled > 0.0);
+        if is_enabled && value(Question::Crashes).is_none() {
             return State::Missing(Missing::NoCrashCount);
         }
         if let Some((direction, _)) = first(Question::Transition) {
@@ -270,9 +273,9 @@ impl<'a> Reader<'a> {
                 stuck_tasks: value(Question::Stuck).unwrap_or(0.0),
             };
         }
-        match value(Question::Enabled) {
+        match enabled {
             None => State::Without,
-            Some(enabled) if enabled > 0.0 => value(Question::Landed)
+            Some(_) if is_enabled => value(Question::Landed)
                 .map(|landed| landed + self.terms.soak.as_secs_f64() - self.terms.time)
                 .map_or(State::InForce, |left| {
                     if left <= 0.0 {
@@ -297,6 +300,7 @@ impl<'a> Reader<'a> {
         };
         let last = first(Question::LastCrash, Question::LastCrashTime);
         if let Some(count) = first(Question::Crashes, Question::LastCrashes)
+            && count > 0.0
             && counts(last)
         {
             causes.push(Cause::Crash { count, last });

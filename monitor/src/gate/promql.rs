@@ -89,10 +89,10 @@ const NAMED: usize = 500;
 /// What is asked of every host, at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Question {
-    /// Hosts that answer the scrape: when they last did, in seconds.
+    /// Whether the host answered the last scrape.
     Up,
-    /// Hosts that do not: when that was last tried, in seconds.
-    Down,
+    /// When that scrape was, in seconds.
+    Scraped,
     /// Hosts that Prometheus scraped within the lookback and scrapes no more.
     Gone,
     /// Whether the patch is enabled.
@@ -109,8 +109,6 @@ pub enum Question {
     Crashes,
     /// When the last of them was, in seconds.
     LastCrash,
-    /// Hosts that have the patch enabled and do not say whether they crashed with it.
-    NoCrashCount,
     /// Crash signals that implicate the patch, by signal.
     Signals,
     /// When the last of such a signal was, in seconds.
@@ -131,9 +129,9 @@ pub enum Question {
 
 impl Question {
     /// What is asked first.
-    pub const FIRST: [Self; 13] = [
+    pub const FIRST: [Self; 12] = [
         Self::Up,
-        Self::Down,
+        Self::Scraped,
         Self::Gone,
         Self::Enabled,
         Self::Landed,
@@ -142,7 +140,6 @@ impl Question {
         Self::Forced,
         Self::Crashes,
         Self::LastCrash,
-        Self::NoCrashCount,
         Self::Signals,
         Self::LastSignal,
     ];
@@ -159,8 +156,8 @@ impl Question {
     #[must_use]
     pub const fn metric(self) -> &'static str {
         match self {
-            Self::Up | Self::Down | Self::Gone => "up",
-            Self::Enabled | Self::LastEnabled | Self::NoCrashCount => "livepatch_patch_enabled",
+            Self::Up | Self::Scraped | Self::Gone => "up",
+            Self::Enabled | Self::LastEnabled => "livepatch_patch_enabled",
             Self::Landed => "livepatch_patching_complete_timestamp_seconds",
             Self::Transition | Self::LastTransition => "livepatch_transition_active",
             Self::Stuck => "livepatch_stuck_tasks",
@@ -174,7 +171,7 @@ impl Question {
     }
 
     /// The query. `silent` are the hosts that do not answer; only the `Last…` questions
-    /// look at them. Counters are compared with `!= 0`, not `> 0`, so that NaN, which is
+    /// look at them. Numbers are compared with `!= 0`, not `> 0`, so that NaN, which is
     /// neither, comes back and is seen.
     #[must_use]
     pub fn query(self, scope: &Scope, silent: &[&Host]) -> String {
@@ -183,10 +180,9 @@ impl Question {
         let (hosts, patch) = (scope.hosts(), scope.patch());
         let of = || scope.of(silent);
         match self {
-            Self::Up => format!("timestamp({metric}{{{hosts}}}) and {metric}{{{hosts}}} == 1"),
-            Self::Down => {
-                format!("timestamp({metric}{{{hosts}}}) unless {metric}{{{hosts}}} == 1")
-            }
+            // Both with all their labels, so that a host that is there twice is seen.
+            Self::Up => format!("{metric}{{{hosts}}}"),
+            Self::Scraped => format!("timestamp({metric}{{{hosts}}})"),
             Self::Gone => format!(
                 "group by (job, instance) (last_over_time({metric}{{{hosts}}}[{lookback}])) \
                  unless on (job, instance) {metric}{{{hosts}}}"
@@ -197,14 +193,10 @@ impl Question {
             Self::Transition => {
                 format!("max by (job, instance, direction) ({metric}{{{patch}}} == 1)")
             }
-            Self::Stuck | Self::Crashes => {
-                format!("sum by (job, instance) ({metric}{{{patch}}} != 0)")
-            }
+            // A sum, unlike a maximum, keeps NaN.
+            Self::Crashes => format!("sum by (job, instance) ({metric}{{{patch}}})"),
+            Self::Stuck => format!("sum by (job, instance) ({metric}{{{patch}}} != 0)"),
             Self::Forced => format!("max by (job, instance) ({metric}{{{patch}}} == 1)"),
-            Self::NoCrashCount => format!(
-                "group by (job, instance) ({metric}{{{patch}}} == 1) \
-                 unless on (job, instance) livepatch_patch_crashes_total{{{patch}}}"
-            ),
             Self::Signals => {
                 format!("sum by (job, instance, signal) ({metric}{{{patch}}} != 0)")
             }

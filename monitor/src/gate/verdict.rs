@@ -464,8 +464,12 @@ fn why_missing(missing: Missing) -> String {
             "gone: Prometheus scraped it within --lookback and does no more".to_owned()
         }
         Missing::Stale(age) => format!(
-            "stale: last scraped {age:.0} s ago; is Prometheus behind, or --stale-after below \
-             two scrape intervals?"
+            "stale: last scraped {}; is Prometheus behind, or --stale-after below two scrape \
+             intervals?",
+            age.map_or_else(
+                || "at a time that is not known".to_owned(),
+                |age| format!("{age:.0} s ago")
+            )
         ),
         Missing::NoCrashCount => "mute: has the patch and serves no \
              livepatch_patch_crashes_total; is its exporter too old, or its --state-dir \

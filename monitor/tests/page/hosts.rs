@@ -352,6 +352,10 @@ pub(crate) fn unknown() -> Page {
         host: "db-0417.example.net".into(),
         release: "6.12.95+deb12-cloud-amd64".into(),
         telemetry_path: "/metrics".into(),
+        degradations: vec![Degradation {
+            what: "livepatches cannot be read: /sys is not sysfs".into(),
+            remedy: "mount sysfs, or name its place with --path.sysfs".into(),
+        }],
         ..Page::default()
     }
 }

@@ -57,16 +57,21 @@ const PROCESS: [(&str, Kind); 7] = [
     ("process_virtual_memory_bytes", Kind::Gauge),
 ];
 
-/// The labels that the first part of a recording rule's name promises.
-fn level_labels(level: &str) -> Option<&'static [&'static str]> {
-    Some(match level {
-        // Thresholds.
-        "livepatch" => &[],
-        "fleet" => &[],
-        "release" => &["release", "patch"],
-        "patch" => &["patch", "quantile"],
-        "function" => &["patch", "object", "function"],
-        "instance" => &["job", "instance", "patch", "phase", "cause", "counter"],
+/// The labels of a recording rule: those that the first part of its name promises, and
+/// what a few have beside.
+fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
+    let level = name.split(':').next().unwrap_or_default();
+    Some(match (level, name) {
+        // `livepatch:` are the thresholds.
+        ("livepatch" | "fleet", _) => &[],
+        ("release", _) => &["release", "patch"],
+        ("patch", "patch:livepatch_patching_duration_seconds:quantile") => &["patch", "quantile"],
+        ("patch", _) => &["patch"],
+        ("function", _) => &["patch", "object", "function"],
+        ("instance", "instance:livepatch_trouble:count") => &["job", "instance", "counter"],
+        ("instance", "instance:livepatch_hurt:info") => &["job", "instance", "patch", "cause"],
+        ("instance", "instance:livepatch_silent:info") => &["job", "instance", "patch", "phase"],
+        ("instance", _) => &["job", "instance", "patch"],
         _ => return None,
     })
 }
@@ -148,9 +153,8 @@ impl Known {
                     .map(|name: &str| name.trim().trim_matches('"'))
             };
             if let Some(name) = value("record:") {
-                let level = name.split(':').next().unwrap_or_default();
-                let labels = level_labels(level).with_context(|| {
-                    format!("recording rule {name}: nothing is known of the labels of its level, `{level}`")
+                let labels = recorded_labels(name).with_context(|| {
+                    format!("recording rule {name}: nothing is known of the labels of its level")
                 })?;
                 add(name, Metric::new(Kind::Gauge, labels));
             } else if let Some(name) = value("alert:") {

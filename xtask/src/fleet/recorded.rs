@@ -27,6 +27,9 @@ pub(super) enum State {
     Crashed,
 }
 
+/// A metric, labels of it, and whether such a series must be above zero.
+type Mark = (&'static str, &'static [(&'static str, &'static str)], bool);
+
 impl State {
     fn name(self) -> &'static str {
         match self {
@@ -40,7 +43,7 @@ impl State {
 
     /// What a scrape of this state must say to be one: a series, whether it must
     /// be above zero (else it must not be there above zero).
-    fn marks(self) -> &'static [(&'static str, &'static [(&'static str, &'static str)], bool)] {
+    fn marks(self) -> &'static [Mark] {
         const MOVING: (&str, &[(&str, &str)]) =
             ("livepatch_transition_active", &[("direction", "patch")]);
         const STUCK: &str = "livepatch_stuck_tasks";

@@ -70,6 +70,9 @@ impl Prometheus {
             format!("--web.listen-address=127.0.0.1:{port}"),
             "--log.level=warn".to_owned(),
         ];
+        if let Some(pages) = tools::prometheus_pages()? {
+            arguments.push(format!("--web.local-assets={}", pages.display()));
+        }
         arguments.extend(config.arguments.iter().cloned());
         Server::start(
             &tools::path("prometheus")?,

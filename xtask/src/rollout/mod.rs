@@ -23,6 +23,9 @@ use stage::Stage;
 /// machine beside another answers slowly: a shorter one would take it for dead.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// Longer than two scrapes, as on a real machine: an emulated one is back after one.
+const FIRMWARE: Duration = Duration::from_secs(11);
+
 /// What it runs on, of several.
 pub(crate) const KERNEL: &str = "6.12";
 
@@ -58,10 +61,10 @@ pub(crate) fn run(
 }
 
 fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
-    let a = Host::start(prepared, "host-a")?;
+    let a = Host::start(prepared, "host-a", FIRMWARE)?;
     // Its ports are taken by now.
     a.wait_for_boot(1)?;
-    let b = Host::start(prepared, "host-b")?;
+    let b = Host::start(prepared, "host-b", FIRMWARE)?;
     b.wait_for_boot(1)?;
     let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
     let start = unix_seconds();

@@ -125,14 +125,7 @@ fn table(crashes: &[HostCrash]) -> String {
     ];
     for crash in crashes.iter().rev() {
         let record = &crash.record;
-        let patch = record
-            .evidence
-            .iter()
-            .find_map(|found| found.patch.as_deref())
-            .or(record
-                .transition
-                .as_ref()
-                .map(|running| running.patch.as_str()));
+        let patch = record.of_patches().first().copied();
         let mut headline: String = shown(&record.headline).chars().take(HEADLINE).collect();
         if headline.len() < record.headline.len() {
             headline.push('…');

@@ -76,6 +76,9 @@ fn say(text: &mut String, word: &str, reason: &Reason) {
     }
 }
 
+/// Hardly ever; not worth a line of zero.
+const UNDATED: &str = "in force, not known since when";
+
 fn table(text: &mut String, report: &Report<'_>) {
     let counts = &report.decision.counts;
     let at = report
@@ -90,7 +93,7 @@ fn table(text: &mut String, report: &Report<'_>) {
     let rows = [
         (counts.soaked, soaked.as_str()),
         (counts.soaking, "soaking"),
-        (counts.in_force, "in force, not known since when"),
+        (counts.in_force, UNDATED),
         (counts.in_transition, stuck.as_str()),
         (counts.crashed, "crashed"),
         (counts.silent, "silent"),
@@ -100,34 +103,60 @@ fn table(text: &mut String, report: &Report<'_>) {
     ];
     let width = counts.hosts.to_string().len();
     for (count, meaning) in rows {
+        if count == 0 && meaning == UNDATED {
+            continue;
+        }
         let _ = writeln!(text, "  {count:>width$}  {meaning}");
     }
 }
 
 fn risk(text: &mut String, decision: &Decision) {
     let risk = &decision.risk;
+    let mut words = String::from("risk: ");
     if risk.known == 0 {
-        text.push_str("\nrisk: not known, no host has soaked or failed with this patch yet.");
+        words.push_str("not known, no host has soaked or failed with this patch yet.");
     } else {
         let _ = write!(
-            text,
-            "\nrisk: of {} hosts whose outcome is known {} failed. With 95 % confidence the \
-             patch\nfails on at most {} of hosts",
-            risk.known,
+            words,
+            "with this patch the outcome is known of {}, and {} of them failed. With 95 % \
+             confidence no more than {} of hosts fail",
+            hosts(usize::try_from(risk.known).unwrap_or(usize::MAX)),
             risk.failed,
             percent(risk.upper_bound),
         );
         if risk.to_do > 0 {
             let _ = write!(
-                text,
-                ": on up to {:.0} of the {} without it",
+                words,
+                ": up to {:.0} of the {} to do",
                 risk.to_do_failing_at_bound.ceil(),
                 risk.to_do
             );
         }
-        text.push('.');
+        words.push('.');
     }
-    text.push_str(" Good runs of earlier\npatches say nothing about this one.\n");
+    words.push_str(" Good runs of earlier patches say nothing about this one.");
+    text.push('\n');
+    wrap(text, &words);
+}
+
+/// Width of running text.
+const WIDTH: usize = 80;
+
+fn wrap(text: &mut String, words: &str) {
+    let mut column = 0;
+    for word in words.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > WIDTH {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text.push('\n');
 }
 
 /// Two digits that count, rounded up: a bound must not shrink.

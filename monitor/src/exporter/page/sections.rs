@@ -178,12 +178,12 @@ fn patch(page: &Page, patch: &Patch) -> Markup {
                         }
                     }))
                 }
-                (fact("Replaces all others", &text(told(patch.replace))))
+                (fact("Replaces all", &text(told(patch.replace))))
                 (fact("Forced", &text(told(page.forced.get(&patch.name).copied()))))
-                (fact("Build (srcversion)", &html! {
+                (fact("Build", &html! {
                     @match &patch.srcversion { Some(build) => code { (shown(build)) }, None => "unknown" }
                 }))
-                (fact("Crashes with it", &html! {
+                (fact("Crashes", &html! {
                     @match crashes {
                         None => "unknown",
                         Some((0, _)) => "none",
@@ -251,20 +251,20 @@ pub(super) fn crash(page: &Page) -> Markup {
         }
         dl {
             @if let Some(known) = known.filter(|known| *known > 0) {
-                (fact("Crashes known", &html! { (known) ": " code { "livepatch-monitor crashes" } " lists them" }))
+                (fact("In all", &html! { (known) ": " code { "livepatch-monitor crashes" } " lists them" }))
             }
-            (fact("The boot before", &text(match page.crashes.boot_unclean {
+            (fact("Boot before", &text(match page.crashes.boot_unclean {
                 Some(true) => "ended badly",
                 Some(false) => "ended in order",
                 None => "how it ended is unknown",
             })))
-            (fact("Signals since the monitor began", &text(&match signals.is_empty() {
-                true => "none".to_owned(),
-                false => signals.join(", "),
+            (fact("Signals", &text(&match signals.is_empty() {
+                true => "none since the monitor began".to_owned(),
+                false => format!("{} since the monitor began", signals.join(", ")),
             })))
             @for ((signal, patch), count) in &page.crashes.implicating {
                 @if *count > 0 {
-                    (fact("of these implicate", &html! { code { (shown(patch)) } ": " (count) " " (signal.name()) }))
+                    (fact("Implicating", &html! { code { (shown(patch)) } ": " (count) " " (signal.name()) }))
                 }
             }
         }
@@ -284,7 +284,7 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
             }))
             (fact("Kind", &text(record.kind.name())))
             (fact("Phase", &text(&words::phase(record))))
-            (fact("Livepatch implicated", &text(&words::implicated(record))))
+            (fact("Implicated", &text(&words::implicated(record))))
             @if let Some(function) = &record.function {
                 (fact("Function", &html! { code { (shown(&function.to_string())) } }))
             }

@@ -1,4 +1,4 @@
-//! What is worth a line at the top of the page, the worst first.
+//! What is worth a line at the top of the page, the most urgent first.
 
 use super::{Page, ago, number};
 use crate::{
@@ -10,15 +10,15 @@ use crate::{
 /// A crash is news for this long; one of the kernel that runs, as long as it does.
 const NEWS_SECONDS: f64 = 24.0 * 3600.0;
 
-/// How bad something is, the worst first.
+/// How urgent something is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// Somebody has to act.
     Bad,
+    /// Something runs, which is news even where standing warnings are not.
+    Busy,
     /// Somebody should know.
     Warning,
-    /// Something runs.
-    Busy,
     /// All is as it should be.
     Good,
 }
@@ -46,7 +46,7 @@ pub(super) struct Statement {
     pub(super) section: &'static str,
 }
 
-/// All that is to be said, the worst first; never empty.
+/// All that is to be said, the most urgent first; never empty.
 pub(super) fn statements(page: &Page) -> Vec<Statement> {
     let mut statements: Vec<Statement> = [
         Some(transition(page)),

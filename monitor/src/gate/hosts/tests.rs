@@ -46,14 +46,22 @@ fn state(rows: &[Row<'_>]) -> State {
 
 #[track_caller]
 fn state_on(rows: &[Row<'_>], terms: &Terms) -> State {
-    let mut fleet = read(&answers(rows), terms);
+    let mut all = answers(rows);
+    // Said of every host, unless the test says otherwise.
+    for (question, labels, value) in [SCRAPED, NO_CRASH] {
+        all.entry(question)
+            .or_insert_with(|| vec![sample(labels, value)]);
+    }
+    let mut fleet = read(&all, terms);
     assert_eq!(fleet.problems, [""; 0]);
     assert_eq!(fleet.hosts.len(), 1);
     fleet.hosts.remove(0).state
 }
 
-const UP: Row<'_> = (Question::Up, &[], NOW - 10.0);
-const DOWN: Row<'_> = (Question::Down, &[], NOW - 10.0);
+const UP: Row<'_> = (Question::Up, &[], 1.0);
+const DOWN: Row<'_> = (Question::Up, &[], 0.0);
+const SCRAPED: Row<'_> = (Question::Scraped, &[], NOW - 10.0);
+const NO_CRASH: Row<'_> = (Question::Crashes, &[], 0.0);
 const GONE: Row<'_> = (Question::Gone, &[], 1.0);
 const ENABLED: Row<'_> = (Question::Enabled, &[], 1.0);
 
@@ -114,24 +122,39 @@ fn a_host_with_metrics_but_without_up_is_missing() {
 
 #[test]
 fn an_old_scrape_says_nothing_but_of_a_crash() {
-    let old = (Question::Up, &[][..], NOW - 121.0);
+    let old = (Question::Scraped, &[][..], NOW - 121.0);
     let landed = (Question::Landed, &[][..], NOW - 5000.0);
     assert_eq!(
-        state(&[old, ENABLED, landed]),
-        State::Missing(Missing::Stale(121.0))
+        state(&[UP, old, ENABLED, landed]),
+        State::Missing(Missing::Stale(Some(121.0)))
     );
     let crash = (Question::Crashes, &[][..], 1.0);
-    assert!(matches!(state(&[old, ENABLED, crash]), State::Crashed(_)));
+    assert!(matches!(
+        state(&[UP, old, ENABLED, crash]),
+        State::Crashed(_)
+    ));
 }
 
 #[test]
 fn a_patched_host_that_does_not_count_crashes_is_not_soaked() {
     let landed = (Question::Landed, &[][..], NOW - 5000.0);
-    let silent = (Question::NoCrashCount, &[][..], 1.0);
-    assert_eq!(
-        state(&[UP, ENABLED, landed, silent]),
-        State::Missing(Missing::NoCrashCount)
-    );
+    let moving = (Question::Transition, &[("direction", "patch")][..], 1.0);
+    for rows in [
+        [UP, SCRAPED, ENABLED, landed],
+        [UP, SCRAPED, ENABLED, moving],
+    ] {
+        let fleet = read(&answers(&rows), &terms());
+        let mute = State::Missing(Missing::NoCrashCount);
+        assert_eq!(fleet.hosts[0].state, mute);
+    }
+    let fleet = read(&answers(&[UP, SCRAPED]), &terms());
+    assert_eq!(fleet.hosts[0].state, State::Without);
+}
+
+#[test]
+fn a_scrape_of_no_known_time_says_nothing() {
+    let fleet = read(&answers(&[UP, ENABLED, NO_CRASH]), &terms());
+    assert_eq!(fleet.hosts[0].state, State::Missing(Missing::Stale(None)));
 }
 
 #[test]
@@ -179,7 +202,8 @@ fn a_signal_that_implicates_the_patch_is_a_crash() {
 #[test]
 fn a_crash_is_remembered_of_a_host_that_is_down() {
     let crash = (Question::LastCrashes, &[][..], 1.0);
-    assert!(matches!(state(&[DOWN, crash]), State::Crashed(_)));
+    let fleet = read(&answers(&[DOWN, SCRAPED, crash]), &terms());
+    assert!(matches!(fleet.hosts[0].state, State::Crashed(_)));
     let signal = (Question::LastSignals, &[("signal", "oops")][..], 1.0);
     assert!(matches!(state(&[DOWN, signal]), State::Crashed(_)));
 }
@@ -195,7 +219,7 @@ fn forced_is_noted() {
 
 #[test]
 fn the_same_host_twice_is_a_problem() {
-    for second in [(Question::Up, &[("replica", "b")][..], NOW), DOWN] {
+    for second in [(Question::Up, &[("replica", "b")][..], 1.0), DOWN] {
         let fleet = read(&answers(&[UP, second]), &terms());
         assert_eq!(fleet.problems.len(), 1);
         assert!(fleet.problems[0].contains("a:9969"), "{fleet:?}");
@@ -233,17 +257,23 @@ proptest! {
         let answers = answers(&rows);
         let fleet = read(&answers, &terms());
         prop_assert_eq!(fleet.hosts.len(), 1);
-        let has = |question: Question| answers.contains_key(&question);
+        let first = |question: Question| answers.get(&question).map(|series| series[0].value);
         let state = &fleet.hosts[0].state;
-        if has(Question::Crashes) || has(Question::Signals) {
+        if first(Question::Crashes).is_some_and(|count| count > 0.0)
+            || first(Question::Signals).is_some()
+        {
             prop_assert!(matches!(state, State::Crashed(_)));
         }
-        let fresh = answers.get(&Question::Up).is_some_and(|up| up[0].value > NOW - 120.0);
-        if !fresh || has(Question::Down) || has(Question::NoCrashCount) {
+        let up = first(Question::Up).is_some_and(|up| up > 0.0);
+        let fresh = first(Question::Scraped).is_some_and(|scraped| scraped > NOW - 120.0);
+        if !up || !fresh {
             prop_assert!(
                 matches!(state, State::Crashed(_) | State::Silent(_) | State::Missing(_)),
                 "{:?}", state
             );
+        }
+        if *state == State::Soaked {
+            prop_assert_eq!(first(Question::Crashes), Some(0.0));
         }
     }
 }

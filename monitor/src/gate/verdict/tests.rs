@@ -147,7 +147,7 @@ fn soaking_says_how_long_yet() {
 
 #[test]
 fn missing_hosts_are_not_waited_for() {
-    let decision = decided(&[State::Soaked, State::Missing(Missing::Stale(300.0))]);
+    let decision = decided(&[State::Soaked, State::Missing(Missing::Stale(Some(300.0)))]);
     assert_eq!(decision.verdict, Verdict::CannotTell);
     assert!(!decision.may_pass(true));
     let limits = Limits {

@@ -3,7 +3,8 @@
 //! Two hosts are scraped, host-a and host-b. On host-b lpm_vmlinux lands and stays in
 //! force. host-a gets lpm_patch_a, which a task asleep in lpm_hold of lpm_target holds up
 //! until it counts as stuck; the host panics in that transition, reboots, and reports the
-//! crash. Then the same happens to host-b.
+//! crash. Then host-b gets the patch, is held up and panics likewise, sooner: it may not
+//! have counted as stuck by then.
 
 use super::{
     Expect::{self, Above, Below, Max, Nothing, Quiet, Shows, Zero},
@@ -32,12 +33,6 @@ const HELD_ON_A: Labels = &[
     ("object", "lpm_target"),
     ("function", "lpm_hold"),
 ];
-const HELD_ON_B: Labels = &[
-    ("instance", "host-b"),
-    ("patch", "lpm_patch_a"),
-    ("object", "lpm_target"),
-    ("function", "lpm_hold"),
-];
 const CRASH_OF_A: Labels = &[
     ("instance", "host-a"),
     ("patch", "lpm_patch_a"),
@@ -55,7 +50,6 @@ const NO_SIGNAL: &str =
     "the panic takes the machine down before its signal can be scraped, and nothing else is unwell";
 const NOBODY_FORCES: &str = "nobody forces a transition";
 const NOBODY_REVERSES: &str = "nobody reverses a transition";
-const NO_FAILURE: &str = "every load of a patch succeeds";
 const NONE_EXPECTED: &str = "the hosts are told to expect no patch, and have no kpatch";
 const NO_PACKAGES: &str = "the guests have no package manager";
 const NONE_LOST: &str = "the ring buffer does not fill";
@@ -82,15 +76,9 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         FLEET,
         "Stop the rollout",
         "A",
-        &[Max(ALL, 1.0), Below(ALL, 1.0)],
+        &[Max(PATCH_A, 1.0), Max(&[("patch", "any patch")], 0.0)],
     ),
-    // lpm_vmlinux is in its soak on host-b when that goes down, so it may count too.
-    of(
-        FLEET,
-        "Hurt hosts",
-        "A",
-        &[Above(ALL, 1.0), Below(ALL, 1.0)],
-    ),
+    of(FLEET, "Hurt hosts", "A", &[Max(ALL, 2.0), Below(ALL, 1.0)]),
     of(
         FLEET,
         "Worst stuck ratio",
@@ -120,7 +108,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         FLEET,
         "Silent hosts",
         "A",
-        &[Above(ALL, 0.0), Below(ALL, 1.0)],
+        &[Max(ALL, 1.0), Below(ALL, 1.0)],
     ),
     of(FLEET, "Hurt hosts by patch", "A", &[Max(PATCH_A, 2.0)]),
     of(
@@ -169,24 +157,9 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
             ]),
         ],
     ),
-    of(
-        FLEET,
-        "Stuck hosts: where",
-        "A",
-        &[Above(A_OF_A, 1.0), Above(A_OF_B, 1.0)],
-    ),
-    of(
-        FLEET,
-        "Stuck hosts: where",
-        "B",
-        &[Max(A_OF_A, 1.0), Max(A_OF_B, 1.0)],
-    ),
-    of(
-        FLEET,
-        "Stuck hosts: where",
-        "C",
-        &[Max(HELD_ON_A, 1.0), Max(HELD_ON_B, 1.0)],
-    ),
+    of(FLEET, "Stuck hosts: where", "A", &[Above(A_OF_A, 1.0)]),
+    of(FLEET, "Stuck hosts: where", "B", &[Max(A_OF_A, 1.0)]),
+    of(FLEET, "Stuck hosts: where", "C", &[Max(HELD_ON_A, 1.0)]),
     of(
         FLEET,
         "Crashed hosts: last crash",
@@ -215,22 +188,50 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     of(FLEET, "Hosts", "B", &[Max(ALL, 2.0), Below(ALL, 2.0)]),
     of(
         FLEET,
-        "Hosts",
-        "C",
-        &[Zero("both monitors read all they need")],
+        "Alerts that fire",
+        "A",
+        &[
+            Max(
+                &[
+                    ("alertname", "LivepatchStopRollout"),
+                    ("severity", "critical"),
+                    ("patch", "lpm_patch_a"),
+                ],
+                1.0,
+            ),
+            Above(
+                &[
+                    ("alertname", "LivepatchHostCrashed"),
+                    ("patch", "lpm_patch_a"),
+                ],
+                0.0,
+            ),
+            Above(
+                &[
+                    ("alertname", "LivepatchHostSilentInTransition"),
+                    ("patch", "lpm_patch_a"),
+                ],
+                0.0,
+            ),
+        ],
     ),
-    of(FLEET, "Refused, reversed, forced", "A", &[Zero(NO_FAILURE)]),
+    of(
+        FLEET,
+        "Refused, reversed, forced",
+        "A",
+        &[Nothing("every load succeeds, and nobody reverses")],
+    ),
     of(
         FLEET,
         "Refused, reversed, forced",
         "B",
-        &[Zero(NOBODY_REVERSES)],
+        &[Zero(NOBODY_FORCES)],
     ),
     of(
         FLEET,
-        "Refused, reversed, forced",
-        "C",
-        &[Zero(NOBODY_FORCES)],
+        "Degraded monitors",
+        "A",
+        &[Nothing("both monitors read all they need")],
     ),
     of(FLEET, "Patch missing", "A", &[Nothing(NONE_EXPECTED)]),
     of(
@@ -264,36 +265,21 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         HOST,
         "Pending tasks by reason",
         "A",
-        &[
-            Above(
-                &[
-                    ("instance", "host-a"),
-                    ("patch", "lpm_patch_a"),
-                    ("reason", "sleeping"),
-                ],
-                0.0,
-            ),
-            Above(
-                &[
-                    ("instance", "host-b"),
-                    ("patch", "lpm_patch_a"),
-                    ("reason", "sleeping"),
-                ],
-                0.0,
-            ),
-        ],
+        &[Above(
+            &[
+                ("instance", "host-a"),
+                ("patch", "lpm_patch_a"),
+                ("reason", "sleeping"),
+            ],
+            0.0,
+        )],
     ),
-    of(
-        HOST,
-        "Blocking functions",
-        "A",
-        &[Max(HELD_ON_A, 1.0), Max(HELD_ON_B, 1.0)],
-    ),
+    of(HOST, "Blocking functions", "A", &[Max(HELD_ON_A, 1.0)]),
     of(
         HOST,
         "Attempts, signals, reversals, forces",
         "A",
-        &[Above(HOST_A, 0.0), Above(HOST_B, 0.0)],
+        &[Above(HOST_A, 0.0), Shows(HOST_B)],
     ),
     // The kernel sends none before 15 s: whether it does is a matter of the test's pace.
     of(
@@ -317,28 +303,38 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     // Patches.
     of(
         HOST,
-        "Loaded patches",
+        "Patches of the host",
         "A",
         &[Max(A_OF_A, 1.0), Max(VMLINUX_OF_B, 1.0)],
     ),
     of(
         HOST,
-        "Loaded patches",
+        "Patches of the host",
         "B",
         &[Max(A_OF_A, 1.0), Max(VMLINUX_OF_B, 1.0)],
     ),
-    of(HOST, "Loaded patches", "C", &[Zero(NOBODY_FORCES)]),
-    of(HOST, "Loaded patches", "D", &[Above(VMLINUX_OF_B, 1.0e12)]),
-    of(HOST, "Loaded patches", "E", &[Above(VMLINUX_OF_B, 0.0)]),
+    of(HOST, "Patches of the host", "C", &[Zero(NOBODY_FORCES)]),
     of(
         HOST,
-        "Loaded patches",
-        "F",
-        &[Above(A_OF_A, 0.0), Max(VMLINUX_OF_B, 1.0)],
+        "Patches of the host",
+        "D",
+        &[Above(VMLINUX_OF_B, 1.0e12)],
     ),
     of(
         HOST,
-        "Loaded patches",
+        "Patches of the host",
+        "E",
+        &[Above(VMLINUX_OF_B, 0.0)],
+    ),
+    of(
+        HOST,
+        "Patches of the host",
+        "F",
+        &[Above(A_OF_A, 0.0), Above(VMLINUX_OF_B, 0.0)],
+    ),
+    of(
+        HOST,
+        "Patches of the host",
         "G",
         &[Above(A_OF_A, 1.0e12), Above(A_OF_B, 1.0e12)],
     ),

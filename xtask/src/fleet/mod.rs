@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     monitoring::prometheus::{Config, Prometheus},
-    paths, tools,
+    paths, process, tools,
 };
 
 /// The job of our rules and examples.
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     tools::prepare()?;
     if arguments.brief {
-        return brief().map(|()| true);
+        return brief(&monitor(arguments)?).map(|()| true);
     }
     if arguments.manual {
         return by_hand(arguments).map(|()| true);
@@ -98,6 +98,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         bail!("--hosts {size}: the story needs {} hosts", Plan::MIN_HOSTS);
     }
     measure::all(arguments)
+}
+
+fn monitor(arguments: &Arguments) -> Result<PathBuf> {
+    match &arguments.monitor {
+        Some(program) => Ok(program.clone()),
+        None => process::step("build the monitor, for its gate", gate::build),
+    }
 }
 
 fn by_hand(arguments: &Arguments) -> Result<()> {

@@ -14,7 +14,7 @@ use super::{
     Arguments, EVALUATION, Fleet, JOB, cost,
     cost::Reading,
     gate::{self, Gate},
-    instance,
+    instance, monitor,
     report::{AlertTime, Figures, GroupTime, Report, RuleTime},
     start_prometheus,
     story::{Plan, Story},
@@ -75,10 +75,7 @@ pub(super) fn all(arguments: &Arguments) -> Result<bool> {
         seed: arguments.seed,
         stuck_ratio: arguments.stuck_ratio,
         trim: arguments.trim,
-        gate: match &arguments.monitor {
-            Some(program) => program.clone(),
-            None => process::step("build the monitor, for its gate", gate::build)?,
-        },
+        gate: monitor(arguments)?,
         folder: folder.clone(),
     };
     let mut report = Report::default();
@@ -130,7 +127,7 @@ pub(super) fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures>
         scrape.push_str(trim::RELABEL);
     }
     let prometheus = start_prometheus(&setup.folder, interval, scrape)?;
-    let gate = Gate::new(setup.gate.clone(), prometheus.url(), &setup.patch);
+    let gate = Gate::new(&setup.gate, prometheus.url(), &setup.patch);
     let mut run = Run {
         interval: f64::from(interval),
         fleet: &fleet,

@@ -370,12 +370,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "starts Chromium; `cargo xtask test` does the same"]
-    fn samples() {
-        check_samples().unwrap();
-    }
-
-    #[test]
     fn only_foreign_requests_are_complained_of() {
         let asks = |url: &str| json!({ "method": "Network.requestWillBeSent", "params": { "request": { "url": url } } });
         for own in ["file:///a.html", "data:,"] {

@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,13 +14,16 @@ use serde_json::json;
 
 use crate::{
     fleet::{self, Fleet},
-    http, paths, process, setup, tools,
+    http,
+    monitoring::wait_for,
+    paths, process, setup, tools,
 };
 
 const PATCH: &str = "livepatch_2026_11_fix";
 /// Of scrapes and rules, in seconds.
 const INTERVAL: u32 = 2;
 const HOSTS: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(60);
 const PATCHES: &str = "curl -fsS -X POST $url/patch";
 /// A wave waits for the soak and some scrapes.
 const TERMS: &str = "--soak 2s --wait --wait-limit 2m";
@@ -84,6 +88,10 @@ fn rollout(
 ) -> Result<(bool, usize, String)> {
     let fleet = Fleet::start(HOSTS, PATCH)?;
     let prometheus = fleet.prometheus(folder, INTERVAL)?;
+    let all = format!("count(up == 1) == {HOSTS}");
+    wait_for("the first scrape of all hosts", PATIENCE, || {
+        prometheus.value(&all)
+    })?;
     let url = fleet.url();
     let inventory = folder.join("hosts");
     let mut hosts = String::from("[livepatch]\n");

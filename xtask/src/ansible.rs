@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,29 +14,38 @@ use serde_json::json;
 
 use crate::{
     fleet::{self, Fleet},
-    http, paths, process, setup, tools,
+    http,
+    monitoring::wait_for,
+    paths, process, setup, tools,
 };
 
 const PATCH: &str = "livepatch_2026_11_fix";
 /// Of scrapes and rules, in seconds.
 const INTERVAL: u32 = 2;
 const HOSTS: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(60);
+const PATCHES: &str = "curl -fsS -X POST $url/patch";
 /// A wave waits for the soak and some scrapes.
 const TERMS: &str = "--soak 2s --wait --wait-limit 2m";
 
-/// Runs the play twice: with a patch that is good, it must reach all hosts; with one
-/// that kills its host, it must end with the first wave.
+/// The host of the third wave, which is this one alone.
+const THIRD: usize = 2;
+
+/// Runs the play: with a patch that is good, it must reach all hosts; with one that kills
+/// its host, it must end with the first wave; where a host cannot be reached, with its.
 pub(crate) fn check(monitor: &Path) -> Result<()> {
     tools::prepare()?;
-    setup::install(&["ansible-core"], "to run the play that README shows")?;
+    setup::install(
+        &["ansible-core", "openssh-client"],
+        "to run the play that README shows",
+    )?;
     let folder = paths::target()?.join("ansible");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let play = folder.join("rollout.yml");
     fs::write(&play, play_of_readme()?)
         .with_context(|| format!("cannot write {}", play.display()))?;
     process::step("README's play, with a patch that is good", || {
-        let (ended_well, patched, said) =
-            rollout(&folder, &play, monitor, "curl -fsS -X POST $url/patch")?;
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, None)?;
         ensure!(
             ended_well && patched == HOSTS,
             "the play must patch {HOSTS} hosts, and patched {patched}:\n{said}"
@@ -46,7 +56,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         // The host is seen in transition before it dies.
         let kills = "curl -fsS -X POST \"$url/patch?seconds=inf\"; sleep 6; \
                      curl -fsS -X POST $url/crash";
-        let (ended_well, patched, said) = rollout(&folder, &play, monitor, kills)?;
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, kills, None)?;
         ensure!(
             !ended_well && patched == 1,
             "the play must end with its first host, and reached {patched}:\n{said}"
@@ -54,6 +64,15 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         ensure!(
             said.contains("hold") && said.contains(&fleet::instance(0)),
             "the play does not say why it ended:\n{said}"
+        );
+        Ok(())
+    })?;
+    // As the patch may have left it. Ansible goes on to the next wave if it is let.
+    process::step("README's play, with a host that cannot be reached", || {
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;
+        ensure!(
+            !ended_well && patched == THIRD && said.contains("UNREACHABLE"),
+            "the play must end with the third wave, and reached {patched} hosts:\n{said}"
         );
         Ok(())
     })
@@ -65,18 +84,24 @@ fn rollout(
     play: &Path,
     monitor: &Path,
     install: &str,
+    unreachable: Option<usize>,
 ) -> Result<(bool, usize, String)> {
     let fleet = Fleet::start(HOSTS, PATCH)?;
     let prometheus = fleet.prometheus(folder, INTERVAL)?;
+    let all = format!("count(up == 1) == {HOSTS}");
+    wait_for("the first scrape of all hosts", PATIENCE, || {
+        prometheus.value(&all)
+    })?;
     let url = fleet.url();
     let inventory = folder.join("hosts");
     let mut hosts = String::from("[livepatch]\n");
     for host in 0..HOSTS {
-        let _ = writeln!(
-            hosts,
-            "{} ansible_connection=local ansible_python_interpreter=/usr/bin/python3",
-            fleet::instance(host)
-        );
+        let way = match unreachable == Some(host) {
+            // Nobody listens there.
+            true => "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1",
+            false => "ansible_connection=local ansible_python_interpreter=/usr/bin/python3",
+        };
+        let _ = writeln!(hosts, "{} {way}", fleet::instance(host));
     }
     fs::write(&inventory, hosts)
         .with_context(|| format!("cannot write {}", inventory.display()))?;

@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
     if !arguments.only_vm {
-        fleet::brief()?;
+        fleet::brief(&programs.monitor)?;
         ansible::check(&programs.monitor)?;
     }
     let machines = lines

@@ -151,22 +151,8 @@ impl Panel {
 
 /// The dashboards' files, in order.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
-    let folder = paths::root()?.join("dashboards/grafana");
-    let mut files = Vec::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = paths::listed(&paths::root()?.join("dashboards/grafana"))?;
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
     Ok(files)
 }
 

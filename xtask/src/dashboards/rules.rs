@@ -87,11 +87,11 @@ impl Shipped {
             let rules = file.groups.into_iter().flat_map(|group| group.rules);
             shipped.rules.extend(rules);
         }
-        for path in listed(&dashboards.join("prometheus/tests"))? {
+        for path in paths::listed(&dashboards.join("prometheus/tests"))? {
             let file: TestFile = parse(&path)?;
             shipped.tests.extend(file.tests);
         }
-        shipped.runbooks = listed(&dashboards.join("runbooks"))?
+        shipped.runbooks = paths::listed(&dashboards.join("runbooks"))?
             .iter()
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
@@ -223,20 +223,9 @@ fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_saphyr::from_str(&text).with_context(|| format!("{}", path.display()))
 }
 
-/// The files of a folder, in order.
-fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
-    let problem = || format!("cannot read {}", folder.display());
-    let mut paths = fs::read_dir(folder)
-        .with_context(problem)?
-        .map(|entry| Ok(entry.with_context(problem)?.path()))
-        .collect::<Result<Vec<PathBuf>>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
 /// The unit tests of the rules.
 pub(super) fn tests() -> Result<Vec<PathBuf>> {
-    listed(&paths::root()?.join("dashboards/prometheus/tests"))
+    paths::listed(&paths::root()?.join("dashboards/prometheus/tests"))
 }
 
 /// Reads the shipped rules, their tests and the runbooks; an error lists every complaint.

@@ -1,15 +1,11 @@
 //! The short form for `cargo xtask test`: a small fleet, and every answer that a
 //! rollout depends on. When something must fire is measured elsewhere; here it must.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{
-    Fleet, JOB,
-    gate::{self, Gate},
-    instance,
-};
+use super::{Fleet, JOB, gate::Gate, instance};
 use crate::{
     monitoring::{prometheus::Prometheus, wait_for},
     paths, process, tools,
@@ -28,20 +24,19 @@ const FIRST: usize = 100;
 const SECOND: usize = 101;
 
 /// Patches, crashes and reboots simulated hosts in front of a real Prometheus with the
-/// shipped rules: the alerts must fire, and the gate must say what it has to.
-pub(crate) fn brief() -> Result<()> {
+/// shipped rules: the alerts must fire, and the monitor's gate must say what it has to.
+pub(crate) fn brief(monitor: &Path) -> Result<()> {
     tools::prepare()?;
-    let program = gate::build()?;
     process::step(&format!("a rollout on {HOSTS} simulated hosts"), || {
-        rollout(program)
+        rollout(monitor)
     })
 }
 
-fn rollout(program: PathBuf) -> Result<()> {
+fn rollout(monitor: &Path) -> Result<()> {
     let fleet = Fleet::start(HOSTS, PATCH)?;
     let folder = paths::target()?.join("fleet/brief");
     let prometheus = fleet.prometheus(&folder, INTERVAL)?;
-    let gate = Gate::new(program.clone(), prometheus.url(), PATCH);
+    let gate = Gate::new(monitor, prometheus.url(), PATCH);
     let alert = |name: &str, label: &str, value: &str| {
         wait_for_series(
             &prometheus,
@@ -49,7 +44,7 @@ fn rollout(program: PathBuf) -> Result<()> {
         )
     };
 
-    let nobody = Gate::new(program, "http://127.0.0.1:9".to_owned(), PATCH);
+    let nobody = Gate::new(monitor, "http://127.0.0.1:9".to_owned(), PATCH);
     expect(&nobody, 2, "no Prometheus answers")?;
     wait_for_series(
         &prometheus,

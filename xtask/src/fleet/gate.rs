@@ -1,7 +1,7 @@
 //! Asks `livepatch-monitor gate`, and takes its time.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -44,9 +44,9 @@ pub(super) fn build() -> Result<PathBuf> {
 }
 
 impl Gate {
-    pub(super) fn new(program: PathBuf, prometheus: String, patch: &str) -> Self {
+    pub(super) fn new(program: &Path, prometheus: String, patch: &str) -> Self {
         Self {
-            program,
+            program: program.to_owned(),
             prometheus,
             patch: patch.to_owned(),
         }

@@ -14,13 +14,17 @@ use super::{
     Arguments, EVALUATION, Fleet, JOB, cost,
     cost::Reading,
     gate::{self, Gate},
-    instance,
+    instance, monitor,
     report::{AlertTime, Figures, GroupTime, Report, RuleTime},
     start_prometheus,
     story::{Plan, Story},
     trim,
 };
-use crate::{http, monitoring::prometheus::Prometheus, paths, process};
+use crate::{
+    http,
+    monitoring::{prometheus::Prometheus, wait_for},
+    paths, process,
+};
 
 /// How often is looked whether an alert fires.
 const POLL: Duration = Duration::from_millis(250);
@@ -39,6 +43,9 @@ const RESERVE: f64 = 1.5 * 1024.0 * 1024.0 * 1024.0;
 /// take, in scrape intervals, and in seconds for Prometheus to find them.
 const WARM_UP: f64 = 8.0;
 const SET_UP: f64 = 60.0;
+
+/// How long Prometheus may give no answer at all.
+const LATE: Duration = Duration::from_secs(180);
 
 /// Moments of the measurement, in scrape intervals from the begin of the story; the
 /// first crash is after them (`story::moments`).
@@ -75,10 +82,7 @@ pub(super) fn all(arguments: &Arguments) -> Result<bool> {
         seed: arguments.seed,
         stuck_ratio: arguments.stuck_ratio,
         trim: arguments.trim,
-        gate: match &arguments.monitor {
-            Some(program) => program.clone(),
-            None => process::step("build the monitor, for its gate", gate::build)?,
-        },
+        gate: monitor(arguments)?,
         folder: folder.clone(),
     };
     let mut report = Report::default();
@@ -127,10 +131,10 @@ pub(super) fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures>
     refuse_what_does_not_fit(hosts, fleet.hosts.series_of_a_host())?;
     let mut scrape = fleet.scrape_config(&setup.folder, interval)?;
     if setup.trim {
-        scrape.push_str(trim::RELABEL);
+        scrape.push_str(&trim::relabelling()?);
     }
     let prometheus = start_prometheus(&setup.folder, interval, scrape)?;
-    let gate = Gate::new(setup.gate.clone(), prometheus.url(), &setup.patch);
+    let gate = Gate::new(&setup.gate, prometheus.url(), &setup.patch);
     let mut run = Run {
         interval: f64::from(interval),
         fleet: &fleet,
@@ -187,6 +191,11 @@ fn slowest_rules(prometheus: &Prometheus) -> Result<Vec<RuleTime>> {
     rules.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     rules.truncate(8);
     Ok(rules)
+}
+
+/// A Prometheus that has to share its cores may once answer too late.
+fn answered<T>(ask: impl FnMut() -> Result<T>) -> Result<T> {
+    wait_for("an answer of Prometheus", LATE, ask)
 }
 
 fn gibibytes(bytes: f64) -> f64 {
@@ -261,7 +270,7 @@ impl Run<'_> {
         let query = format!("count(up{{job=\"{JOB}\"}} == 1)");
         let begin = Instant::now();
         loop {
-            let up = self.prometheus.query(&query)?;
+            let up = answered(|| self.prometheus.query(&query))?;
             let up = up.first().and_then(|series| series.points.first());
             let up = up.map_or(0.0, |(_, value)| *value);
             if u32::try_from(hosts).is_ok_and(|hosts| up.total_cmp(&f64::from(hosts)).is_eq()) {
@@ -314,7 +323,7 @@ impl Run<'_> {
             .iter_mut()
             .filter(|alert| alert.fired.is_none() && alert.since <= now);
         due.try_for_each(|alert| {
-            if !prometheus.query(&alert.query)?.is_empty() {
+            if !answered(|| prometheus.query(&alert.query))?.is_empty() {
                 alert.fired = Some(self.fleet.hosts.now()?);
             }
             Ok(())
@@ -330,7 +339,7 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        let reading = Reading::take(self.prometheus)?;
+        let reading = answered(|| Reading::take(self.prometheus))?;
         for (group, seconds) in &reading.groups {
             // Before its first evaluation a group has taken no time.
             if *seconds > 0.0 {
@@ -348,13 +357,14 @@ impl Run<'_> {
     }
 
     fn figures(mut self, hosts: usize, interval: u32) -> Result<Figures> {
-        self.readings.push(Reading::take(self.prometheus)?);
-        let errors = self.prometheus.rule_errors()?;
+        self.readings
+            .push(answered(|| Reading::take(self.prometheus))?);
+        let errors = answered(|| self.prometheus.rule_errors())?;
         let begin = self.readings.first().context("nothing was read")?;
         let last = self.readings.last().context("nothing was read")?;
         let (from, to) = self.window(begin.at).unwrap_or((begin, last));
         let hosts_as_float = u32::try_from(hosts).map_or(f64::INFINITY, f64::from);
-        let value = |query: String| self.prometheus.value(&query);
+        let value = |query: String| answered(|| self.prometheus.value(&query));
         Ok(Figures {
             hosts,
             scrape_interval_seconds: interval,
@@ -380,7 +390,7 @@ impl Run<'_> {
                 .iter()
                 .map(|(name, seconds)| (name.clone(), GroupTime::of(seconds)))
                 .collect(),
-            slowest_rules: slowest_rules(self.prometheus)?,
+            slowest_rules: answered(|| slowest_rules(self.prometheus))?,
             rule_failures: last.rule_failures,
             rules_missed: last.rules_missed,
             rule_errors: errors,

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     monitoring::prometheus::{Config, Prometheus},
-    paths, tools,
+    paths, process, tools,
 };
 
 /// The job of our rules and examples.
@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// The monitor whose gate is asked [default: it is built]
     #[arg(long, value_name = "FILE")]
     monitor: Option<PathBuf>,
+    /// The short form, as `cargo xtask test` runs it
+    #[arg(long, conflicts_with = "manual")]
+    brief: bool,
     /// No story and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -85,6 +88,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         );
     }
     tools::prepare()?;
+    if arguments.brief {
+        return brief(&monitor(arguments)?).map(|()| true);
+    }
     if arguments.manual {
         return by_hand(arguments).map(|()| true);
     }
@@ -92,6 +98,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         bail!("--hosts {size}: the story needs {} hosts", Plan::MIN_HOSTS);
     }
     measure::all(arguments)
+}
+
+fn monitor(arguments: &Arguments) -> Result<PathBuf> {
+    match &arguments.monitor {
+        Some(program) => Ok(program.clone()),
+        None => process::step("build the monitor, for its gate", gate::build),
+    }
 }
 
 fn by_hand(arguments: &Arguments) -> Result<()> {

@@ -54,11 +54,7 @@ impl Prometheus {
     /// Starts one with an empty store under `folder`.
     pub(crate) fn start(folder: &Path, config: &Config) -> Result<Self> {
         let folder = folder.join("prometheus");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove {}", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        paths::empty(&folder)?;
         let file = folder.join("prometheus.yml");
         let rules = config.rules(&folder)?;
         fs::write(&file, config.text(&rules))
@@ -175,21 +171,12 @@ impl Config {
 
 /// The shipped rules: what of `dashboards/prometheus/*.yml` has groups.
 pub(crate) fn rule_files() -> Result<Vec<PathBuf>> {
-    let folder = paths::root()?.join("dashboards/prometheus");
-    let mut files = Vec::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .path();
+    let has_groups = |text: String| text.lines().any(|line| line == "groups:");
+    let mut files = paths::listed(&paths::root()?.join("dashboards/prometheus"))?;
+    files.retain(|path| {
         let is_yaml = path.extension().is_some_and(|extension| extension == "yml");
-        let has_groups = |text: String| text.lines().any(|line| line == "groups:");
-        if is_yaml && fs::read_to_string(&path).is_ok_and(has_groups) {
-            files.push(path);
-        }
-    }
-    files.sort();
+        is_yaml && fs::read_to_string(path).is_ok_and(has_groups)
+    });
     Ok(files)
 }
 

@@ -367,3 +367,28 @@ fn moment(text: &str) -> Result<f64, String> {
         .map(|since| since.as_secs_f64())
         .map_err(|_| "it is before 1970".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_reference_has_every_flag() {
+        let text = include_str!("../../../GATE.md");
+        let cli = Cli::command();
+        let gate = cli.find_subcommand("gate").unwrap();
+        let flags: Vec<_> = gate
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .collect();
+        assert!(flags.len() > 10, "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| *flag != "help") {
+            assert!(
+                text.contains(&format!("`--{flag}`")) || text.contains(&format!("`--{flag} ")),
+                "GATE.md lacks --{flag}"
+            );
+        }
+    }
+}

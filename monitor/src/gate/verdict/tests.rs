@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{reasons::share, *};
+use crate::gate::hosts::{Cause, Fact, Host, Missing, Seen};
 
 const LIMITS: Limits = Limits {
     max_crashed: 0,

@@ -2,6 +2,7 @@
 
 mod blockers;
 mod crashes;
+mod preflight;
 mod serve;
 mod status;
 mod transition;
@@ -164,6 +165,8 @@ enum Command {
     Blockers(blockers::Blockers),
     /// List this host's crashes: what they were, and whether a livepatch had a hand in them
     Crashes(crashes::Crashes),
+    /// Say before a livepatch is loaded whether it will fail, and who would hold it up
+    Preflight(preflight::Preflight),
 }
 
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Preflight(command) => command.run(&cli),
     };
     match result {
         Ok(code) => code,

@@ -336,21 +336,17 @@ impl Forecast {
     /// One finding for each function that tasks sleep in, and for each other cause.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
-        let mut groups: BTreeMap<(Reason, Option<&str>, Option<&str>), Vec<&Likely>> =
-            BTreeMap::new();
+        let mut groups = BTreeMap::<_, Vec<&Likely>>::new();
         for likely in &self.likely {
-            let key = (
-                likely.reason,
-                likely.object.as_deref(),
-                likely.function.as_deref(),
-            );
-            groups.entry(key).or_default().push(likely);
+            let place = likely.object.as_deref().zip(likely.function.as_deref());
+            groups
+                .entry((likely.reason, place))
+                .or_default()
+                .push(likely);
         }
         let mut findings: Vec<Finding> = groups
             .into_iter()
-            .map(|((reason, object, function), tasks)| {
-                self.group(reason, object.zip(function), &tasks)
-            })
+            .map(|((reason, place), tasks)| self.group(reason, place, &tasks))
             .collect();
         if self.unread > 0 {
             findings.push(Finding::new(

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 
-/// The largest module that is read, compressed or not: the largest known ones, with
-/// their debug information, have less than half of this.
-pub const MAX_MODULE: usize = 128 << 20;
+/// The largest module that is read, compressed or not. A livepatch with its debug
+/// information has some MiB.
+pub const MAX_MODULE: usize = 64 << 20;
 
 /// What a decompressor may hold beside its output. Modules are compressed with a
 /// window of at most 8 MiB (scripts/Makefile.modinst).
-const MAX_WINDOW: u32 = 64 << 20;
+const MAX_WINDOW: u32 = 32 << 20;
 
 /// How a module was compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -182,7 +182,7 @@ impl Preflight {
                 Err(error) => (None, vec![error.degradation()]),
             };
             for Degradation { what, remedy } in degradations {
-                tracing::debug!("{what}; {remedy}");
+                eprintln!("livepatch-monitor: {what}; {remedy}");
             }
             let mut scanner = TaskScanner::new(probes, &cli.paths.procfs);
             if let Err(error) = self.take_samples(&mut scanner, &mut forecasters, begin) {

@@ -100,7 +100,7 @@ fn tasks(text: &mut String, forecast: &Forecast, limit: usize) {
         } else {
             "process"
         };
-        let _ = write!(text, "  {kind} {} \"{}\"", likely.pid, shown(&likely.comm));
+        let _ = write!(text, "  {kind} {} {:?}", likely.pid, shown(&likely.comm));
         if likely.tid != likely.pid {
             let _ = write!(text, " thread {}", likely.tid);
         }

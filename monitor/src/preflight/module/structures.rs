@@ -106,7 +106,7 @@ fn add(objects: &mut ByObject, object: &str, function: Function) -> Result<(), M
 
 fn kpatch(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObject, ModuleError> {
     let mut objects = ByObject::new();
-    if size % KPATCH_FUNC_SIZE != 0 {
+    if !size.is_multiple_of(KPATCH_FUNC_SIZE) {
         let what = "its size is no multiple of a function's 56 bytes: made by a kpatch-build before 0.3.3?";
         return Err(damaged(image, section, size, what));
     }
@@ -127,7 +127,7 @@ fn kpatch(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObjec
 
 fn klp_build(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObject, ModuleError> {
     let mut objects = ByObject::new();
-    if size % EXT_OBJECT_SIZE != 0 {
+    if !size.is_multiple_of(EXT_OBJECT_SIZE) {
         let what = "its size is no multiple of an object's 64 bytes";
         return Err(damaged(image, section, size, what));
     }

@@ -3,8 +3,7 @@ use object::{
     SymbolScope,
     elf::R_X86_64_64,
     write::{
-        Object as Writer, Relocation, RelocationFlags, SectionId, StandardSegment, Symbol,
-        SymbolId, SymbolSection,
+        Object as Writer, Relocation, RelocationFlags, SectionId, Symbol, SymbolId, SymbolSection,
     },
 };
 use proptest::prelude::*;
@@ -83,7 +82,6 @@ impl Made {
         let text = writer.section_id(object::write::StandardSection::Text);
         writer.append_section_data(text, &[0xc3; 16], 16);
         let code = writer.section_symbol(text);
-        let _ = StandardSegment::Data;
         Self {
             writer,
             strings,

@@ -98,8 +98,8 @@ fn clear() {
     let host = Host::ready();
     let words = [
         "lpm_replace.ko: clear: nothing is in the way\n",
-        "sampled 1 times",
-        "by /proc, 1 tasks: none would hold it up",
+        "1 sample in ",
+        "by /proc, 1 task: none would hold it up",
         "replaces all other livepatches",
         "lpm_target: lpm_hold, lpm_kthread_sleep, lpm_spin, lpm_version",
         "threads: 95, CPUs: 2",

@@ -124,12 +124,6 @@ impl Forecaster {
         }
     }
 
-    /// Functions of the patch that are in the kernel now.
-    #[must_use]
-    pub fn functions(&self) -> usize {
-        self.funcs.len()
-    }
-
     /// Judges one sample of all tasks.
     pub fn add(&mut self, sample: &mut Scan) {
         sample.patch.clone_from(&self.patch);

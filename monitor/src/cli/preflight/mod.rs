@@ -153,57 +153,37 @@ impl Preflight {
         let mut forecasters: Vec<Forecaster> = modules
             .map(|module| Forecaster::new(module, host))
             .collect();
-        let unsampled = |severity, what: &str, remedy: &str| {
-            Err(Finding::new(severity, "blockers", what, remedy))
-        };
-        let runs = host
-            .patches
-            .as_ref()
-            .is_ok_and(|set| set.in_transition().is_some());
-        if runs {
+        let patches = host.patches.as_ref();
+        if patches.is_ok_and(|set| set.in_transition().is_some()) {
             let what = "who would hold it up was not sampled: another transition runs";
-            return forecasters
-                .iter()
-                .map(|_| unsampled(Severity::Info, what, ""))
-                .collect();
+            let finding = Finding::new(Severity::Info, "blockers", what, "");
+            return vec![Err(finding); forecasters.len()];
+        }
+        if forecasters.is_empty() {
+            return Vec::new();
+        }
+        let probes = Probes::attach(Wanted::TaskScan, &cli.paths.procfs, &cli.paths.sysfs, false);
+        let (probes, degradations) = match probes {
+            Ok(mut probes) => {
+                let degradations = std::mem::take(&mut probes.degradations);
+                (Some(probes), degradations)
+            }
+            Err(error) => (None, vec![error.degradation()]),
+        };
+        for Degradation { what, remedy } in degradations {
+            eprintln!("livepatch-monitor: {what}; {remedy}");
         }
         let begin = Instant::now();
-        if forecasters
-            .iter()
-            .any(|forecaster| forecaster.functions() > 0)
-        {
-            let probes =
-                Probes::attach(Wanted::TaskScan, &cli.paths.procfs, &cli.paths.sysfs, false);
-            let (probes, degradations) = match probes {
-                Ok(mut probes) => {
-                    let degradations = std::mem::take(&mut probes.degradations);
-                    (Some(probes), degradations)
-                }
-                Err(error) => (None, vec![error.degradation()]),
-            };
-            for Degradation { what, remedy } in degradations {
-                eprintln!("livepatch-monitor: {what}; {remedy}");
-            }
-            let mut scanner = TaskScanner::new(probes, &cli.paths.procfs);
-            if let Err(error) = self.take_samples(&mut scanner, &mut forecasters, begin) {
-                let what = format!("who would hold it up cannot be told: {error}");
-                return forecasters
-                    .iter()
-                    .map(|_| unsampled(Severity::Unknown, &what, "run as root"))
-                    .collect();
-            }
+        let mut scanner = TaskScanner::new(probes, &cli.paths.procfs);
+        if let Err(error) = self.take_samples(&mut scanner, &mut forecasters, begin) {
+            let what = format!("who would hold it up cannot be told: {error}");
+            let finding = Finding::new(Severity::Unknown, "blockers", what, "run as root");
+            return vec![Err(finding); forecasters.len()];
         }
         let took = begin.elapsed();
         forecasters
             .into_iter()
-            .map(|forecaster| match forecaster.functions() {
-                0 => unsampled(
-                    Severity::Info,
-                    "none of its functions is in the kernel now: no task can sleep in one",
-                    "",
-                ),
-                _ => Ok(forecaster.finish(took)),
-            })
+            .map(|forecaster| Ok(forecaster.finish(took)))
             .collect()
     }
 

@@ -35,6 +35,13 @@ pub(super) fn write(report: &Report, limit: usize) -> String {
     text
 }
 
+fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }
@@ -85,10 +92,10 @@ fn tasks(text: &mut String, forecast: &Forecast, limit: usize) {
     };
     let _ = writeln!(
         text,
-        "\n  sampled {} times in {:.1} s by {how}, {} tasks: {} would hold it up",
-        forecast.samples,
+        "\n  {} in {:.1} s by {how}, {}: {} would hold it up",
+        counted(u64::from(forecast.samples), "sample"),
         forecast.seconds,
-        forecast.tasks,
+        counted(u64::try_from(forecast.tasks).unwrap_or(u64::MAX), "task"),
         match forecast.likely.len() {
             0 => "none".to_owned(),
             tasks => tasks.to_string(),

@@ -82,6 +82,20 @@ pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>)
             "wait until it is done: livepatch-monitor blockers names who holds it up",
         );
     }
+    for patch in set
+        .patches
+        .iter()
+        .filter(|patch| patch.transition.is_none())
+    {
+        let name = shown(&patch.name);
+        add(
+            findings,
+            Severity::Unknown,
+            CHECK,
+            format!("whether livepatch {name} is in transition cannot be told"),
+            format!("read /sys/kernel/livepatch/{name}/transition, as root"),
+        );
+    }
     let others: Vec<String> = set
         .patches
         .iter()

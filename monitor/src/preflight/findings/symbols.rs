@@ -36,7 +36,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
                 Severity::Info,
                 "objects",
                 format!(
-                    "module {} is not loaded: its {} functions are patched when it is",
+                    "module {} is not loaded: it is patched when it is ({} of its functions)",
                     shown(&object.name),
                     object.functions.len()
                 ),

@@ -191,6 +191,22 @@ fn what_is_loaded() {
         "other is in transition",
     );
     expect(
+        |_, host| {
+            let transition = None;
+            let other = loaded("other", false, &[]);
+            patches(
+                host,
+                vec![Patch {
+                    transition,
+                    ..other
+                }],
+            );
+        },
+        Unknown,
+        "transition",
+        "other is in transition cannot be told",
+    );
+    expect(
         |_, host| patches(host, vec![loaded("other", false, &["show"])]),
         Info,
         "stacked",
@@ -349,6 +365,11 @@ fn who_else_sits_there() {
         "stacked",
         "other",
     );
+    // Nor is its own, where it is loaded already.
+    let (module, mut own) = (module(), host());
+    own.tracers.ftrace = Ok(vec![traced(true, false)]);
+    patches(&mut own, vec![loaded("fix", false, &["show"])]);
+    assert_eq!(judge(&module, &own), []);
     let kprobe = |offset| Kprobe {
         name: "show".to_owned(),
         offset,
@@ -382,9 +403,9 @@ fn who_else_sits_there() {
     };
     let mut host = host();
     elsewhere(&mut host);
-    assert_eq!(judge(&module(), &host), []);
+    assert_eq!(judge(&module, &host), []);
     host.tracers.kprobes = Err("no debugfs".to_owned());
-    assert_eq!(judge(&module(), &host)[0].severity, Warning);
+    assert_eq!(judge(&module, &host)[0].severity, Warning);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             |name: &str, module: Option<&str>| name == function.name && module == module_of(object);
         let below: Vec<&Patch> = patches
             .iter()
-            .filter(|patch| patch.name != module.name && replaces(patch, object, function))
+            .filter(|patch| replaces(patch, object, function))
             .collect();
         let place = place(object, function);
         stacked(&place, &below, module, findings);
@@ -80,10 +80,11 @@ fn replaces(patch: &Patch, object: &str, function: &Function) -> bool {
 }
 
 fn stacked(place: &str, below: &[&Patch], module: &Module, findings: &mut Vec<Finding>) {
-    if below.is_empty() {
+    let others = below.iter().filter(|patch| patch.name != module.name);
+    let names: Vec<String> = others.map(|patch| shown(&patch.name)).collect();
+    if names.is_empty() {
         return;
     }
-    let names: Vec<String> = below.iter().map(|patch| shown(&patch.name)).collect();
     let how = match module.replace {
         Some(true) => "this one takes its place",
         _ => "this one goes on top, and what is in force now is what tasks must leave",

@@ -230,8 +230,12 @@ fn stacks_that_are_not_told_are_counted() {
 }
 
 #[test]
-fn functions_that_are_not_there_are_not_looked_for() {
+fn a_function_that_is_not_there_holds_nothing_and_a_stack_does() {
     let mut host = host();
     host.symbols = Ok(Symbols::default());
-    assert_eq!(Forecaster::new(&module(), &host).functions(), 0);
+    let inside = task(1, vec![frame(0x1020, "hold", Some("target"))]);
+    let under_bpf = task(2, vec![frame(0x7000, "bpf_trampoline_1", Some("bpf"))]);
+    let told = forecast(&host, &[vec![inside, under_bpf]]);
+    let tids: Vec<_> = told.likely.iter().map(|likely| likely.tid).collect();
+    assert_eq!(tids, [2]);
 }

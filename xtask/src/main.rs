@@ -3,12 +3,15 @@
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.
 
+mod ansible;
 mod artifacts;
 mod bench;
 mod bpf;
 mod chain;
 mod checks;
+mod dashboards;
 mod demo;
+mod fleet;
 mod fuzz;
 mod host_files;
 mod http;
@@ -17,6 +20,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod page;
 mod paths;
 mod process;
 mod rollout;
@@ -50,6 +54,10 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
+    /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
+    Fleet(fleet::Arguments),
+    /// Check the Grafana dashboards
+    Dashboards(dashboards::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +68,8 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(arguments),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+        Command::Fleet(arguments) => fleet::run(arguments),
+        Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 
 mod blockers;
 mod crashes;
+mod gate;
 mod preflight;
 mod serve;
 mod status;
@@ -167,6 +168,8 @@ enum Command {
     Crashes(crashes::Crashes),
     /// Say before a livepatch is loaded whether it will fail, and who would hold it up
     Preflight(preflight::Preflight),
+    /// Ask Prometheus whether a livepatch may go to more hosts
+    Gate(Box<gate::Gate>),
 }
 
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
@@ -180,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Blockers(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
         Command::Preflight(command) => command.run(&cli),
+        Command::Gate(command) => command.run(&cli),
     };
     match result {
         Ok(code) => code,
@@ -218,11 +222,6 @@ fn start_log(log: &Log) {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
-}
-
-/// `1h 2m 3s`, to the second.
-fn age(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 /// Prints to standard output; a reader that has left is not an error.

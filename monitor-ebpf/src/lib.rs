@@ -215,6 +215,18 @@ pub enum RecordKind {
     IdleEnd = 5,
 }
 
+/// What a scan of the task iterator is to show, set by user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScanMode {
+    /// The transition, its functions, and the tasks that have not switched.
+    Pending = 0,
+    /// More of the last scan's functions, no tasks.
+    MoreFuncs = 1,
+    /// Every task but the idle ones, whether a transition runs or not, no functions.
+    EveryTask = 2,
+}
+
 /// Precedes every record of the task iterator.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

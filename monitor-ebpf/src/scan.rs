@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use livepatch_monitor_ebpf::{
     FUNC_NAME_LEN, FUNCS_PER_STEP, FuncRecord, MODULE_NAME_LEN, RecordHeader, RecordKind,
-    STACK_FRAMES, ScanStart, TASK_COMM_LEN, TaskRecord,
+    STACK_FRAMES, ScanMode, ScanStart, TASK_COMM_LEN, TaskRecord,
 };
 
 use crate::kernel::{self, member, member_address, read, read_patch_name, read_string, variable};
@@ -54,9 +54,9 @@ struct Cursor {
 
 #[map]
 static CURSOR: Array<Cursor> = Array::with_max_entries(1, 0);
-/// Set by user space: go on with the functions of the last scan, show no tasks.
+/// A [`ScanMode`], set by user space.
 #[map]
-static RESUME: Array<u32> = Array::with_max_entries(1, 0);
+static SCAN_MODE: Array<u32> = Array::with_max_entries(1, 0);
 // Records are larger than a program's stack.
 #[map]
 static FUNC: PerCpuArray<Framed<FuncRecord>> = PerCpuArray::with_max_entries(1, 0);
@@ -104,7 +104,8 @@ extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
 
     // SAFETY: the map's one element; scans do not overlap.
     let mut cursor = unsafe { *cursor_ptr };
-    let resume = RESUME.get(0).is_some_and(|resume| *resume != 0);
+    let mode = SCAN_MODE.get(0).copied().unwrap_or(0);
+    let resume = mode == ScanMode::MoreFuncs as u32;
     if number == 0 && !resume {
         cursor = Cursor {
             patch,
@@ -120,6 +121,12 @@ extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
         if start(seq, patch, target).is_err() {
             return 0;
         }
+    }
+    if mode == ScanMode::EveryTask as u32 {
+        // SAFETY: as above.
+        unsafe { *cursor_ptr = cursor };
+        let _ = write_task(seq, task, None);
+        return 0;
     }
     // The transition ended, or another took its place, while the scan ran: what
     // is left would belong to something else. The missing end marks say so.
@@ -153,6 +160,12 @@ fn step(
     if cursor.idle_done == 0 {
         walk_idle(seq, cursor, target)?;
     }
+    write_task(seq, task, Some(target))
+}
+
+/// Writes a task that has not reached the target, any where there is none.
+#[inline(always)]
+fn write_task(seq: *mut c_void, task: *mut c_void, target: Option<i32>) -> Result<(), Overflow> {
     let Some(record) = TASK.get_ptr_mut(0) else {
         return Ok(());
     };
@@ -320,7 +333,7 @@ fn walk_idle(seq: *mut c_void, cursor: &mut Cursor, target: i32) -> Result<(), O
         let Some(record) = TASK.get_ptr_mut(0) else {
             return Ok(());
         };
-        if fill_task(record, task, target) {
+        if fill_task(record, task, Some(target)) {
             // SAFETY: this CPU's element of the map.
             unsafe {
                 (*record).body.idle_cpu = cpu as u32;
@@ -333,14 +346,14 @@ fn walk_idle(seq: *mut c_void, cursor: &mut Cursor, target: i32) -> Result<(), O
     Ok(())
 }
 
-/// Fills all but the stack and `idle_cpu`; false if the task has reached the
-/// target, or takes part in no transition (`KLP_UNDEFINED`, -1).
+/// Fills all but the stack and `idle_cpu`; false if there is a target and the task has
+/// reached it, or takes part in no transition (`KLP_UNDEFINED`, -1).
 #[inline(always)]
-fn fill_task(record: *mut Framed<TaskRecord>, task: u64, target: i32) -> bool {
+fn fill_task(record: *mut Framed<TaskRecord>, task: u64, target: Option<i32>) -> bool {
     let Some(patch_state) = member::<i32>(task, &kernel::TASK_PATCH_STATE) else {
         return false;
     };
-    if patch_state == target || patch_state == -1 {
+    if target.is_some_and(|target| patch_state == target || patch_state == -1) {
         return false;
     }
     // SAFETY: `record` is this CPU's element of the map, of the record's size.

@@ -9,5 +9,6 @@ pub mod host;
 pub mod kernel;
 pub mod livepatch;
 pub mod metrics;
+pub mod preflight;
 pub mod recorder;
 pub mod state;

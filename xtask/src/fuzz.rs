@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{paths, process, setup, toolchain};
 
-const TARGETS: &[&str] = &["kernel_text", "pstore", "kmsg", "recorder"];
+const TARGETS: &[&str] = &["kernel_text", "pstore", "kmsg", "recorder", "module"];
 
 /// What a test run gives each target.
 const IN_A_TEST: u32 = 10;
@@ -60,7 +60,12 @@ fn one(tools: &Path, target: &str, seconds: u32) -> Result<()> {
     let mut command = cargo_fuzz(tools, "run")?;
     command.arg(target).arg(&corpus);
     // New inputs go to the first folder; the others are only read.
-    let recorded = paths::root()?.join("monitor/tests/fixtures/crash");
+    let fixtures = if target == "module" {
+        "preflight"
+    } else {
+        "crash"
+    };
+    let recorded = paths::root()?.join("monitor/tests/fixtures").join(fixtures);
     for folder in folders(&recorded)? {
         command.arg(folder);
     }

@@ -3,6 +3,7 @@
 mod blockers;
 mod crashes;
 mod gate;
+mod preflight;
 mod serve;
 mod status;
 mod transition;
@@ -165,6 +166,8 @@ enum Command {
     Blockers(blockers::Blockers),
     /// List this host's crashes: what they were, and whether a livepatch had a hand in them
     Crashes(crashes::Crashes),
+    /// Say before a livepatch is loaded whether it will fail, and who would hold it up
+    Preflight(preflight::Preflight),
     /// Ask Prometheus whether a livepatch may go to more hosts
     Gate(Box<gate::Gate>),
 }
@@ -179,6 +182,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Preflight(command) => command.run(&cli),
         Command::Gate(command) => command.run(&cli),
     };
     match result {

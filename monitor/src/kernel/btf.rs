@@ -299,6 +299,15 @@ impl Btf {
         !name.is_empty() && self.composites(name).next().is_some()
     }
 
+    /// Bytes that a structure or union takes; `None` where none is defined, or
+    /// several of the name disagree.
+    #[must_use]
+    pub fn struct_size(&self, name: &str) -> Option<u32> {
+        let mut sizes = self.composites(name).map(|ty| ty.size_or_type);
+        let first = sizes.next().filter(|_| !name.is_empty())?;
+        sizes.all(|other| other == first).then_some(first)
+    }
+
     /// Whether a function of this name is described: the kernel describes those
     /// that tracing programs may attach to.
     #[must_use]

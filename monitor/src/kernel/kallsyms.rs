@@ -83,6 +83,13 @@ impl Found {
         self.symbols.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// All names with their places.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Symbol)> {
+        self.symbols
+            .iter()
+            .flat_map(|(name, places)| places.iter().map(move |place| (name.as_str(), place)))
+    }
+
     /// The address of this name in the kernel image; none where it is not there,
     /// or stands for several places.
     #[must_use]

@@ -9,6 +9,7 @@ use super::{
     btf::Btf,
     kallsyms::{self, KallsymsError},
 };
+use crate::preflight::module::KlpLayout;
 
 /// A member that the programs read, and the sizes with which they can: one of
 /// another size is treated as missing rather than read as nonsense.
@@ -177,6 +178,43 @@ impl Layout {
             && variable("KLP_TRANSITION_PATCH")
             && variable("KLP_TARGET_STATE")
     }
+}
+
+/// Where this kernel's livepatch structures have their members;
+/// [`KlpLayout::KNOWN`] where its type information does not tell all of it.
+#[must_use]
+pub fn of_livepatches(btf: &Btf) -> KlpLayout {
+    let member = |structure, name| {
+        let offset = btf.member_offset(structure, name).ok()?;
+        Some(u64::from(offset))
+    };
+    let size = |structure| btf.struct_size(structure).map(u64::from);
+    let layout = || {
+        Some(KlpLayout {
+            patch_mod: member("klp_patch", "mod")?,
+            patch_objs: member("klp_patch", "objs")?,
+            patch_replace: member("klp_patch", "replace")?,
+            object_name: member("klp_object", "name")?,
+            object_funcs: member("klp_object", "funcs")?,
+            object_size: size("klp_object").filter(|size| *size > 0)?,
+            func_old_name: member("klp_func", "old_name")?,
+            func_new_func: member("klp_func", "new_func")?,
+            func_old_sympos: member("klp_func", "old_sympos")?,
+            func_size: size("klp_func").filter(|size| *size > 0)?,
+            module_name: member("module", "name")?,
+        })
+    };
+    layout().unwrap_or(KlpLayout::KNOWN)
+}
+
+/// Whether a BPF trampoline and a livepatch may share a function: since 6.0
+/// (kernel/trace/ftrace.c, enum ftrace_ops_cmd in include/linux/ftrace.h).
+#[must_use]
+pub fn trampolines_share(btf: &Btf) -> bool {
+    btf.has_enumerator(
+        "ftrace_ops_cmd",
+        "FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER",
+    )
 }
 
 /// Reads `0-3,8` style lists; 0 where the file is missing or absurd.

@@ -10,14 +10,14 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{FEntry, Iter, KProbe, Program, ProgramError, RawTracePoint},
 };
-use livepatch_monitor_ebpf::EventKind;
+use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::debug;
 
 use self::sites::{SPECS, Site, Spec};
 use super::{
     btf::{Btf, BtfError},
     kallsyms::KallsymsError,
-    layout::Layout,
+    layout::{Layout, trampolines_share},
 };
 
 mod sites;
@@ -205,14 +205,7 @@ impl Probes {
                 remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
             });
         }
-        // A direct trampoline and a livepatch may share a function since 6.0
-        // (kernel/trace/ftrace.c, enum ftrace_ops_cmd in include/linux/ftrace.h).
-        let shares_functions = btf.as_ref().is_some_and(|btf| {
-            btf.has_enumerator(
-                "ftrace_ops_cmd",
-                "FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER",
-            )
-        });
+        let shares_functions = btf.as_ref().is_some_and(trampolines_share);
         drop(btf);
         // aya's own reader, which resolves the functions to attach to.
         let aya_btf =
@@ -398,20 +391,20 @@ impl Probes {
         link.into_file().map_err(io::Error::other)
     }
 
-    /// Tells the next scan to go on with the functions of the last one, instead of
-    /// beginning anew.
+    /// Tells the next scan what to show.
     ///
     /// # Errors
     /// The kernel refuses to write the map.
-    pub fn resume_scan(&mut self, resume: bool) -> Result<(), ProbesError> {
-        let failed = |error: String| ProbesError::Map("RESUME", error);
+    pub fn set_scan_mode(&mut self, mode: ScanMode) -> Result<(), ProbesError> {
+        let failed = |error: String| ProbesError::Map("SCAN_MODE", error);
         let map = self
             .ebpf
-            .map_mut("RESUME")
+            .map_mut("SCAN_MODE")
             .ok_or_else(|| failed("is not there".into()))?;
-        let mut flag: Array<_, u32> =
+        let mut array: Array<_, u32> =
             Array::try_from(map).map_err(|error| failed(chain(&error)))?;
-        flag.set(0, u32::from(resume), 0)
+        array
+            .set(0, mode as u32, 0)
             .map_err(|error| failed(chain(&error)))
     }
 

@@ -140,6 +140,20 @@ impl<T> Reading<T> {
 /// for another reason than a missing right; [`ProcError::NoPatchState`] on a
 /// kernel without livepatch.
 pub fn pending_tasks(procfs: &Path, target_patch_state: i32) -> Result<Walk, ProcError> {
+    walk(procfs, |patch_state| {
+        patch_state != IDLE && patch_state != target_patch_state
+    })
+}
+
+/// Walks all threads and describes each.
+///
+/// # Errors
+/// As [`pending_tasks`].
+pub fn every_task(procfs: &Path) -> Result<Walk, ProcError> {
+    walk(procfs, |_| true)
+}
+
+fn walk(procfs: &Path, wanted: impl Fn(i32) -> bool) -> Result<Walk, ProcError> {
     let mut walk = Walk::default();
     let mut without = false;
     let processes = read_ids(procfs).map_err(|source| ProcError::Read {
@@ -176,7 +190,7 @@ pub fn pending_tasks(procfs: &Path, target_patch_state: i32) -> Result<Walk, Pro
             };
             walk.visited += 1;
             walk.idle += usize::from(patch_state == IDLE);
-            if patch_state != IDLE && patch_state != target_patch_state {
+            if wanted(patch_state) {
                 walk.describe(&directory, tid, tgid, patch_state)?;
             }
         }

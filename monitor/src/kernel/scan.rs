@@ -58,42 +58,14 @@ pub enum ScanError {
 /// # Errors
 /// A record is cut short, of an unknown kind, or the start is missing.
 pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, ScanError> {
-    let mut start: Option<ScanStart> = None;
-    let (mut funcs, mut tasks) = (Vec::<CheckedFunc>::new(), Vec::new());
-    let (mut funcs_end, mut idle_end) = (false, false);
-    let mut rest = bytes;
-    let mut number = 0;
-    while !rest.is_empty() {
-        let (header, body) = take::<RecordHeader>(rest).ok_or(ScanError::Truncated {
-            number,
-            kind: 0,
-            left: rest.len(),
-        })?;
-        let size = usize::try_from(header.size).unwrap_or(usize::MAX);
-        let Some((body, next)) = body.split_at_checked(size) else {
-            return Err(ScanError::Truncated {
-                number,
-                kind: header.kind,
-                left: body.len(),
-            });
-        };
-        let wrong = ScanError::Unknown {
-            number,
-            kind: header.kind,
-            size: header.size,
-        };
-        match header.kind {
-            k if k == RecordKind::Start as u32 => start = Some(exactly(body).ok_or(wrong)?),
-            k if k == RecordKind::Func as u32 => funcs.push(func(&exactly(body).ok_or(wrong)?)),
-            k if k == RecordKind::Task as u32 => tasks.push(task(&exactly(body).ok_or(wrong)?)),
-            k if k == RecordKind::FuncsEnd as u32 && body.is_empty() => funcs_end = true,
-            k if k == RecordKind::IdleEnd as u32 && body.is_empty() => idle_end = true,
-            _ => return Err(wrong),
-        }
-        rest = next;
-        number += 1;
-    }
-    let start = start.ok_or(ScanError::NoStart)?;
+    let records = Records::read(bytes)?;
+    let Records {
+        start,
+        mut funcs,
+        funcs_end,
+        tasks,
+        idle_end,
+    } = records;
     let Some(direction) = Direction::from_target_state(start.target_state) else {
         return Ok(None);
     };
@@ -122,6 +94,70 @@ pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, S
         bpf_frames_reliable,
         tasks,
     }))
+}
+
+/// Reads the tasks of a scan of all of them, whether a transition runs or not.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_tasks(bytes: &[u8]) -> Result<Vec<PendingTask>, ScanError> {
+    Ok(Records::read(bytes)?.tasks)
+}
+
+/// The records of a scan, sorted out.
+struct Records {
+    start: ScanStart,
+    funcs: Vec<CheckedFunc>,
+    funcs_end: bool,
+    tasks: Vec<PendingTask>,
+    idle_end: bool,
+}
+
+impl Records {
+    fn read(bytes: &[u8]) -> Result<Self, ScanError> {
+        let mut start: Option<ScanStart> = None;
+        let (mut funcs, mut tasks) = (Vec::<CheckedFunc>::new(), Vec::new());
+        let (mut funcs_end, mut idle_end) = (false, false);
+        let mut rest = bytes;
+        let mut number = 0;
+        while !rest.is_empty() {
+            let (header, body) = take::<RecordHeader>(rest).ok_or(ScanError::Truncated {
+                number,
+                kind: 0,
+                left: rest.len(),
+            })?;
+            let size = usize::try_from(header.size).unwrap_or(usize::MAX);
+            let Some((body, next)) = body.split_at_checked(size) else {
+                return Err(ScanError::Truncated {
+                    number,
+                    kind: header.kind,
+                    left: body.len(),
+                });
+            };
+            let wrong = ScanError::Unknown {
+                number,
+                kind: header.kind,
+                size: header.size,
+            };
+            match header.kind {
+                k if k == RecordKind::Start as u32 => start = Some(exactly(body).ok_or(wrong)?),
+                k if k == RecordKind::Func as u32 => funcs.push(func(&exactly(body).ok_or(wrong)?)),
+                k if k == RecordKind::Task as u32 => tasks.push(task(&exactly(body).ok_or(wrong)?)),
+                k if k == RecordKind::FuncsEnd as u32 && body.is_empty() => funcs_end = true,
+                k if k == RecordKind::IdleEnd as u32 && body.is_empty() => idle_end = true,
+                _ => return Err(wrong),
+            }
+            rest = next;
+            number += 1;
+        }
+        Ok(Self {
+            start: start.ok_or(ScanError::NoStart)?,
+            funcs,
+            funcs_end,
+            tasks,
+            idle_end,
+        })
+    }
 }
 
 /// Splits a value off the front.
@@ -324,6 +360,23 @@ mod tests {
         );
         assert_eq!(decode(&bytes, false), Ok(None));
         assert_eq!(decode(&[], false), Err(ScanError::NoStart));
+    }
+
+    #[test]
+    fn all_tasks_without_a_transition() {
+        let mut bytes = Vec::new();
+        let idle = ScanStart {
+            active: 0,
+            target_state: -1,
+            ..start()
+        };
+        put(&mut bytes, RecordKind::Start, &idle);
+        let mut task = TaskRecord::zeroed();
+        (task.pid, task.idle_cpu, task.patch_state) = (9, u32::MAX, -1);
+        put(&mut bytes, RecordKind::Task, &task);
+        assert_eq!(decode_tasks(&bytes).unwrap()[0].tid, 9);
+        assert_eq!(decode(&bytes, false), Ok(None));
+        assert_eq!(decode_tasks(&[]), Err(ScanError::NoStart));
     }
 
     #[test]

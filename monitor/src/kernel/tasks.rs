@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use livepatch_monitor_ebpf::EventKind;
+use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::{debug, warn};
 
 use super::{
@@ -55,9 +55,19 @@ pub enum TasksError {
         /// Tasks looked at.
         visited: usize,
     },
+    /// /proc hides the tasks' stacks.
+    #[error(
+        "{procfs}: the stacks of {denied} tasks cannot be read; run as root or with CAP_SYS_ADMIN and CAP_SYS_PTRACE"
+    )]
+    StacksDenied {
+        /// The root of procfs.
+        procfs: PathBuf,
+        /// Tasks whose stack could not be read.
+        denied: usize,
+    },
     /// More tasks are pending than a walk describes.
     #[error(
-        "{procfs}: {pending} tasks are pending, more than a walk of /proc describes; the task iterator has no such limit (it needs BPF and BTF)"
+        "{procfs}: {pending} tasks are to be looked at, more than a walk of /proc describes; the task iterator has no such limit (it needs BPF and BTF)"
     )]
     TooMany {
         /// The root of procfs.
@@ -112,14 +122,55 @@ impl TaskScanner {
         direction: Direction,
         sysfs: &Path,
     ) -> Result<Option<Scan>, TasksError> {
-        if self
-            .probes
-            .as_ref()
-            .is_some_and(|probes| probes.attached(TASK_SCAN))
-        {
+        if self.source() == ScanSource::Iterator {
             return self.iterate();
         }
         walk(&self.procfs, sysfs, patch, direction).map(Some)
+    }
+
+    /// Where tasks are read.
+    #[must_use]
+    pub fn source(&self) -> ScanSource {
+        let iterator = self.probes.as_ref();
+        match iterator.is_some_and(|probes| probes.attached(TASK_SCAN)) {
+            true => ScanSource::Iterator,
+            false => ScanSource::Proc,
+        }
+    }
+
+    /// Puts all tasks that there are into `scan`, pending or not: what a transition
+    /// that began now would have to do with. Idle tasks are left out: they hold
+    /// nothing up for long.
+    ///
+    /// # Errors
+    /// Neither the iterator nor /proc can tell, or /proc not of all tasks.
+    pub fn survey(&mut self, scan: &mut Scan) -> Result<(), TasksError> {
+        scan.source = self.source();
+        scan.time = clock::boot_time();
+        let Some(probes) = self
+            .probes
+            .as_mut()
+            .filter(|_| scan.source == ScanSource::Iterator)
+        else {
+            let walk = whole(&self.procfs, procfs::every_task(&self.procfs)?)?;
+            if walk.stack_denied > 0 {
+                return Err(TasksError::StacksDenied {
+                    procfs: self.procfs.clone(),
+                    denied: walk.stack_denied,
+                });
+            }
+            scan.tasks = walk.tasks.into_iter().map(pending).collect();
+            return Ok(());
+        };
+        let mut bytes = Vec::new();
+        probes.set_scan_mode(ScanMode::EveryTask)?;
+        probes.scan()?.read_to_end(&mut bytes)?;
+        scan.bpf_frames_reliable = probes.bpf_frames_reliable;
+        scan.tasks = scan::decode_tasks(&bytes)?;
+        if let Err(error) = self.symbols.name_frames(&self.procfs, scan) {
+            warn!("stacks stay without names: {error}");
+        }
+        Ok(())
     }
 
     fn iterate(&mut self) -> Result<Option<Scan>, TasksError> {
@@ -127,7 +178,7 @@ impl TaskScanner {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        probes.resume_scan(false)?;
+        probes.set_scan_mode(ScanMode::Pending)?;
         probes.scan()?.read_to_end(&mut bytes)?;
         let reliable = probes.bpf_frames_reliable;
         let Some(mut scan) = scan::decode(&bytes, reliable)? else {
@@ -138,7 +189,7 @@ impl TaskScanner {
                 break;
             }
             // More functions than this host has tasks to hang them on.
-            probes.resume_scan(true)?;
+            probes.set_scan_mode(ScanMode::MoreFuncs)?;
             let before = bytes.len();
             probes.scan()?.read_to_end(&mut bytes)?;
             match scan::decode(&bytes, reliable)? {
@@ -184,20 +235,7 @@ fn walk(
         Direction::Patch => 1,
         Direction::Unpatch => 0,
     };
-    let walk = procfs::pending_tasks(procfs, target)?;
-    if walk.denied > 0 {
-        return Err(TasksError::Denied {
-            procfs: procfs.to_owned(),
-            denied: walk.denied,
-            visited: walk.visited,
-        });
-    }
-    if walk.pending > walk.tasks.len() {
-        return Err(TasksError::TooMany {
-            procfs: procfs.to_owned(),
-            pending: walk.pending,
-        });
-    }
+    let walk = whole(procfs, procfs::pending_tasks(procfs, target)?)?;
     let (patches, _) = sysfs::read_patches(sysfs)?;
     let patch = patch
         .map(str::to_owned)
@@ -235,6 +273,24 @@ fn walk(
         bpf_frames_reliable: false,
         tasks: walk.tasks.into_iter().map(pending).collect(),
     })
+}
+
+/// The walk, if it is of all tasks.
+fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
+    if walk.denied > 0 {
+        return Err(TasksError::Denied {
+            procfs: procfs.to_owned(),
+            denied: walk.denied,
+            visited: walk.visited,
+        });
+    }
+    if walk.pending > walk.tasks.len() {
+        return Err(TasksError::TooMany {
+            procfs: procfs.to_owned(),
+            pending: walk.pending,
+        });
+    }
+    Ok(walk)
 }
 
 fn pending(task: ProcTask) -> PendingTask {

@@ -7,6 +7,7 @@ mod harmless;
 mod held;
 mod hostile;
 mod landing;
+mod preflight;
 mod restart;
 mod scale;
 mod tools;
@@ -41,5 +42,6 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
     scale: ten_thousand_threads;
+    preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
     harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };

@@ -1,0 +1,233 @@
+//! The loaded modules, what the kernel asks of new ones, and where the symbols lie that
+//! one of them asks for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read as _},
+    path::Path,
+};
+
+use super::kallsyms::{self, KallsymsError};
+use crate::preflight::{
+    host::{Place, Policy, Symbols, Told},
+    unpack::MAX_MODULE,
+};
+
+/// Why a module's file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system says no.
+    #[error("cannot read it: {0}")]
+    Read(#[from] io::Error),
+    /// It is a folder, a pipe, a device.
+    #[error("it is not a file")]
+    NotAFile,
+    /// It is larger than any module.
+    #[error("it is larger than {} MiB: no module is", MAX_MODULE >> 20)]
+    TooLarge,
+}
+
+/// Reads a module's file as it is.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Before it is opened: opening a pipe waits.
+    if !fs::metadata(path)?.is_file() {
+        return Err(FileError::NotAFile);
+    }
+    let limit = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_MODULE {
+        return Err(FileError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+/// The release of the running kernel, `uname -r`.
+///
+/// # Errors
+/// Why it is not known.
+pub fn release(procfs: &Path) -> Told<String> {
+    let path = procfs.join("sys/kernel/osrelease");
+    match fs::read_to_string(&path) {
+        Ok(release) => Ok(release.trim().to_owned()),
+        Err(error) => Err(format!(
+            "which kernel runs cannot be told: cannot read {}: {error}",
+            path.display()
+        )),
+    }
+}
+
+/// The loaded modules, with their srcversion where they have one.
+///
+/// # Errors
+/// Why they are not known.
+pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<String>>> {
+    let path = procfs.join("modules");
+    let text = fs::read_to_string(&path).map_err(|error| {
+        format!(
+            "which modules are loaded cannot be told: cannot read {}: {error}",
+            path.display()
+        )
+    })?;
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    Ok(names
+        .map(|name| {
+            let srcversion = sysfs.join("module").join(name).join("srcversion");
+            let srcversion = fs::read_to_string(srcversion).ok();
+            (
+                name.to_owned(),
+                srcversion.map(|text| text.trim().to_owned()),
+            )
+        })
+        .collect())
+}
+
+/// What the kernel asks of modules (kernel/module/main.c, signing.c;
+/// security/lockdown/lockdown.c; 5.10 to 7.2).
+#[must_use]
+pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    let lockdown = read(&sysfs.join("kernel/security/lockdown"));
+    Policy {
+        signatures_enforced: read(&sysfs.join("module/module/parameters/sig_enforce"))
+            .map(|text| text.trim() == "Y"),
+        // `none [integrity] confidentiality`
+        lockdown: lockdown.and_then(|text| {
+            let (_, rest) = text.split_once('[')?;
+            Some(rest.split_once(']')?.0.to_owned())
+        }),
+        modules_disabled: read(&procfs.join("sys/kernel/modules_disabled"))
+            .map(|text| text.trim() == "1"),
+    }
+}
+
+/// All places of these names, with their lengths.
+///
+/// # Errors
+/// [`KallsymsError`].
+pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, KallsymsError> {
+    let names: Vec<&str> = names.iter().copied().collect();
+    let found = kallsyms::find(procfs, &names)?;
+    let addresses = found.iter().map(|(_, symbol)| symbol.address).collect();
+    let resolved = kallsyms::resolve(procfs, &addresses)?;
+    let mut symbols = Symbols::default();
+    for (name, symbol) in found.iter() {
+        let size = resolved.get(&symbol.address).and_then(|at| at.size);
+        let place = Place {
+            address: symbol.address,
+            size,
+        };
+        symbols.add(symbol.module.as_deref(), name, place);
+    }
+    Ok(symbols)
+}
+
+/// The number of threads: the second number of the fourth field of /proc/loadavg.
+///
+/// # Errors
+/// Why it is not known.
+pub fn threads(procfs: &Path) -> Told<usize> {
+    let path = procfs.join("loadavg");
+    let text = fs::read_to_string(&path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let threads = text.split(' ').nth(3).and_then(|field| {
+        let (_, threads) = field.split_once('/')?;
+        threads.parse().ok()
+    });
+    threads.ok_or_else(|| format!("{} does not hold a load average", path.display()))
+}
+
+/// CPUs that are up; `None` where it is not told.
+#[must_use]
+pub fn cpus(sysfs: &Path) -> Option<usize> {
+    let list = fs::read_to_string(sysfs.join("devices/system/cpu/online")).ok()?;
+    // `0-3,8`
+    list.trim().split(',').try_fold(0_usize, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(root: &Path, file: &str, text: &str) {
+        let path = root.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn reads_the_host() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        assert!(release(root).unwrap_err().contains("osrelease"));
+        assert!(loaded(root, root).unwrap_err().contains("modules"));
+        assert_eq!(policy(root, root), Policy::default());
+        assert_eq!(cpus(root), None);
+        put(root, "sys/kernel/osrelease", "6.12.95\n");
+        put(
+            root,
+            "modules",
+            "lpm_target 16384 0 - Live 0x0 (OE)\nzstd 1 0 - Live 0x0\n",
+        );
+        put(root, "module/lpm_target/srcversion", "ABC\n");
+        put(root, "module/module/parameters/sig_enforce", "N\n");
+        put(
+            root,
+            "kernel/security/lockdown",
+            "none [integrity] confidentiality\n",
+        );
+        put(root, "sys/kernel/modules_disabled", "1\n");
+        put(root, "devices/system/cpu/online", "0-3,8\n");
+        put(root, "loadavg", "0.00 0.01 0.05 1/95 1234\n");
+        assert_eq!(release(root).unwrap(), "6.12.95");
+        let modules = loaded(root, root).unwrap();
+        assert_eq!(modules["lpm_target"].as_deref(), Some("ABC"));
+        assert_eq!(modules["zstd"], None);
+        let policy = policy(root, root);
+        assert_eq!(policy.signatures_enforced, Some(false));
+        assert_eq!(policy.lockdown.as_deref(), Some("integrity"));
+        assert_eq!(policy.modules_disabled, Some(true));
+        assert_eq!((cpus(root), threads(root)), (Some(5), Ok(95)));
+    }
+
+    #[test]
+    fn places_and_lengths() {
+        let root = tempfile::tempdir().unwrap();
+        put(
+            root.path(),
+            "kallsyms",
+            "ffffffff81000000 T first\nffffffff81000100 t same\nffffffff81000140 t next\n\
+             ffffffff81000200 t same\nffffffff81000210 T last\nffffffff81001000 T _end\n\
+             ffffffffc0000000 t same\t[m]\nffffffffc0000040 t other\t[m]\n",
+        );
+        let symbols = symbols(root.path(), &BTreeSet::from(["same", "missing"])).unwrap();
+        let sizes: Vec<_> = symbols
+            .places("vmlinux", "same")
+            .iter()
+            .map(|place| place.size)
+            .collect();
+        assert_eq!(sizes, [Some(0x40), Some(0x10)]);
+        assert_eq!(symbols.places("m", "same")[0].size, Some(0x40));
+        assert_eq!(symbols.places("vmlinux", "missing"), []);
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(read_file(root.path()), Err(FileError::NotAFile)));
+        assert!(matches!(
+            read_file(&root.path().join("no.ko")),
+            Err(FileError::Read(_))
+        ));
+        put(root.path(), "a.ko", "x");
+        assert_eq!(read_file(&root.path().join("a.ko")).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,280 @@
+//! Who has hooked functions: ftrace's list of those in use, and kprobes'.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+};
+
+use crate::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
+
+/// Bytes read of a list. With the function tracer on, all 60,000 functions are in it.
+const MAX_LIST: u64 = 64 << 20;
+/// Bytes kept of who traces a function.
+const MAX_WHO: usize = 300;
+/// Entries kept of each list.
+const MAX_KEPT: usize = 65_536;
+
+/// Reads what concerns these functions, whatever object they are in.
+#[must_use]
+pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
+    let tracing = ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
+    let [tracing, old] = &tracing;
+    let in_use = |folder: &Path| folder.join("enabled_functions");
+    // Before 4.1 or where only debugfs is mounted.
+    let folder = if in_use(tracing).exists() {
+        tracing
+    } else {
+        old
+    };
+    let mut in_use_list = InUse::default();
+    let ftrace_read = for_each_line(&in_use(folder), |line| in_use_list.line(line, functions));
+    let mut kprobes = Vec::new();
+    let kprobes_read = for_each_line(&sysfs.join("kernel/debug/kprobes/list"), |line| {
+        let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
+        kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
+    });
+    let mut events = Vec::new();
+    // Kprobes' list says which there are; this one only how they are called.
+    let _ = for_each_line(&folder.join("kprobe_events"), |line| {
+        let event = parse_event(line).filter(|event| functions.contains(event.name.as_str()));
+        events.extend(event.filter(|_| events.len() < MAX_KEPT));
+    });
+    Tracers {
+        ftrace: ftrace_read
+            .map(|()| in_use_list.found)
+            .map_err(|error| format!("what ftrace calls cannot be told: {error}")),
+        kprobes: kprobes_read
+            .map(|()| kprobes)
+            .map_err(|error| format!("kprobes cannot be told: {error}")),
+        events,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}", path.display())]
+struct ListError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListError> {
+    let failed = |source| ListError {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let mut reader = BufReader::new(file.take(MAX_LIST));
+    let mut line = Vec::new();
+    let mut read = 0_u64;
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line).map_err(failed)?;
+        if length == 0 {
+            break;
+        }
+        read += u64::try_from(length).unwrap_or(u64::MAX);
+        visit(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+    }
+    if read >= MAX_LIST {
+        return Err(failed(io::Error::other("it is longer than 64 MiB")));
+    }
+    Ok(())
+}
+
+/// The functions of interest that ftrace calls somebody from.
+#[derive(Default)]
+struct InUse {
+    found: Vec<Traced>,
+    /// The last line was of the last of them: what follows may be more of who.
+    open: bool,
+}
+
+impl InUse {
+    /// `name [module] (users) R I D M <tab>who`, with more of who on further lines that
+    /// begin with a tab (t_show, kernel/trace/ftrace.c, 5.10 to 7.2).
+    fn line(&mut self, line: &str, functions: &BTreeSet<&str>) {
+        if line.starts_with(char::is_whitespace) {
+            if let Some(traced) = self.found.last_mut().filter(|_| self.open) {
+                add_who(traced, line);
+            }
+            return;
+        }
+        let (head, rest) = line.split_once(" (").unwrap_or((line, ""));
+        let (name, module) = match head.split_once(" [") {
+            Some((name, module)) => (name, module.strip_suffix(']').map(str::to_owned)),
+            None => (head, None),
+        };
+        self.open = functions.contains(name) && self.found.len() < MAX_KEPT;
+        if !self.open {
+            return;
+        }
+        let (flags, who) = rest.split_once('\t').unwrap_or((rest, ""));
+        let flags = flags.split_once(')').map_or("", |(_, flags)| flags);
+        let set = |flag| flags.split_whitespace().any(|word| word == flag);
+        let mut traced = Traced {
+            name: name.to_owned(),
+            module,
+            ipmodify: set("I"),
+            direct: set("D"),
+            who: String::new(),
+        };
+        add_who(&mut traced, who);
+        self.found.push(traced);
+    }
+}
+
+fn add_who(traced: &mut Traced, text: &str) {
+    for word in text.split_whitespace() {
+        if traced.who.len() + word.len() < MAX_WHO {
+            if !traced.who.is_empty() {
+                traced.who.push(' ');
+            }
+            traced.who.push_str(word);
+        }
+    }
+}
+
+/// `address  k  function+0xoffset  module [FLAG][FLAG]` (report_probe, kernel/kprobes.c,
+/// 5.10 to 7.2).
+fn parse_kprobe(line: &str) -> Option<Kprobe> {
+    let mut words = line.split_whitespace();
+    let (_, kind, place) = (words.next()?, words.next()?, words.next()?);
+    let (name, offset) = place.split_once('+')?;
+    let offset = u64::from_str_radix(offset.strip_prefix("0x")?, 16).ok()?;
+    let mut probe = Kprobe {
+        name: name.to_owned(),
+        module: None,
+        offset,
+        on_return: kind == "r",
+        disabled: false,
+    };
+    for word in words {
+        if word.starts_with('[') {
+            // Its code is gone: so is the probe.
+            if word.contains("[GONE]") {
+                return None;
+            }
+            probe.disabled = word.contains("[DISABLED]");
+        } else {
+            probe.module = Some(word.to_owned());
+        }
+    }
+    Some(probe)
+}
+
+/// `p:group/event module:function+offset argument…` (trace_kprobe_show,
+/// kernel/trace/trace_kprobe.c, 5.10 to 7.2).
+fn parse_event(line: &str) -> Option<KprobeEvent> {
+    let mut words = line.split_whitespace();
+    let (_, event) = words.next()?.split_once(':')?;
+    let place = words.next()?;
+    let (module, place) = match place.split_once(':') {
+        Some((module, place)) => (Some(module.to_owned()), place),
+        None => (None, place),
+    };
+    let name = place.split(['+', '%']).next()?;
+    Some(KprobeEvent {
+        event: event.to_owned(),
+        name: name.to_owned(),
+        module,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs;
+
+    fn of(enabled: &str, functions: &[&str]) -> Vec<Traced> {
+        let functions = functions.iter().copied().collect();
+        let mut list = InUse::default();
+        for line in enabled.lines() {
+            list.line(line, &functions);
+        }
+        list.found
+    }
+
+    #[test]
+    fn reads_ftraces_list() {
+        let found = of(
+            "cmdline_proc_show (1) R I     \ttramp: 0xffffffffc0a7e000 (klp_ftrace_handler+0x0/0x1e0) ->ftrace_regs_caller_end+0x0\n\
+             other (1)           \ttramp: 0xffffffffc0a7e000 (x+0x0/0x10)\n\
+             lpm_hold [lpm_target] (2) R   D   M \ttramp: 0xffffffffc0a80000 (kprobe_ftrace_handler+0x0/0x1c0)\n\
+             \tdirect-->bpf_trampoline_6442536467+0x0/0xf3\n\
+             elsewhere (1)\n\
+             \tdirect-->bpf_trampoline_1+0x0/0xf3\n",
+            &["cmdline_proc_show", "lpm_hold"],
+        );
+        assert_eq!(found.len(), 2);
+        assert!(found[0].ipmodify && !found[0].direct && found[0].module.is_none());
+        assert!(found[0].who.contains("klp_ftrace_handler"));
+        assert!(!found[1].ipmodify && found[1].direct);
+        assert_eq!(found[1].module.as_deref(), Some("lpm_target"));
+        let last = &found[1].who;
+        assert!(
+            last.contains("bpf_trampoline_6442536467") && !last.contains("bpf_trampoline_1+"),
+            "{last}"
+        );
+    }
+
+    #[test]
+    fn reads_kprobes_list() {
+        let probe = parse_kprobe("ffffffff8a1b2c30  k  cmdline_proc_show+0x0    [FTRACE]").unwrap();
+        assert_eq!(
+            (probe.name.as_str(), probe.offset),
+            ("cmdline_proc_show", 0)
+        );
+        assert!(!probe.on_return && !probe.disabled && probe.module.is_none());
+        let probe =
+            parse_kprobe("ffffffffc0a2b010  r  lpm_hold+0x4  lpm_target [DISABLED][FTRACE]")
+                .unwrap();
+        assert_eq!(probe.module.as_deref(), Some("lpm_target"));
+        assert!(probe.on_return && probe.disabled && probe.offset == 4);
+        assert_eq!(
+            parse_kprobe("ffffffffc0a2b010  k  gone+0x0  m [GONE]"),
+            None
+        );
+        assert_eq!(parse_kprobe("ffffffffc0a2b010  k  ffffffffc0a2b010 "), None);
+    }
+
+    #[test]
+    fn reads_events() {
+        let event = parse_event("r8:lpm/back lpm_target:lpm_hold+0 ret=$retval").unwrap();
+        assert_eq!(event.event, "lpm/back");
+        assert_eq!(
+            (event.module.as_deref(), event.name.as_str()),
+            (Some("lpm_target"), "lpm_hold")
+        );
+        assert_eq!(parse_event("p:a/b f%return").unwrap().name, "f");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let tracers = read(root.path(), &BTreeSet::new());
+        assert!(tracers.ftrace.unwrap_err().contains("enabled_functions"));
+        assert!(tracers.kprobes.unwrap_err().contains("kprobes/list"));
+        let tracing = root.path().join("kernel/tracing");
+        fs::create_dir_all(&tracing).unwrap();
+        fs::write(tracing.join("enabled_functions"), "f (1) R  \n").unwrap();
+        let tracers = read(root.path(), &BTreeSet::from(["f"]));
+        assert_eq!(tracers.ftrace.unwrap()[0].name, "f");
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(lines in proptest::collection::vec("[\t a-f(]{0,9}\\PC{0,60}", 0..6)) {
+            let functions = BTreeSet::from(["a", "f", "ab"]);
+            let mut list = InUse::default();
+            for line in &lines {
+                list.line(line, &functions);
+                let _ = parse_kprobe(line);
+                let _ = parse_event(line);
+            }
+            prop_assert!(list.found.iter().all(|traced| traced.who.len() <= MAX_WHO));
+        }
+    }
+}

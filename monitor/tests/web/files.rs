@@ -73,7 +73,7 @@ fn a_pipe_is_not_waited_for() {
 fn what_may_not_be_read_is_named() {
     let (host, _) = pki::host();
     host.write("web.yml", TLS);
-    fs::set_permissions(host.path("server.key"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(host.path("server.key"), fs::Permissions::from_mode(0o0)).unwrap();
     fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = host.command();
     command.arg("--web.config.file").arg(host.path("web.yml"));

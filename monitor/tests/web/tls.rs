@@ -9,7 +9,7 @@ use rustls::{
 };
 
 use crate::{
-    exporter::try_ask,
+    exporter::{Exporter, Host, try_ask},
     pki::{self, Authority, Pair, TLS},
 };
 
@@ -130,51 +130,68 @@ fn the_list_of_suites_is_about_tls_1_2_as_in_go() {
     Client::with(&authority.pem(), None, &[&rustls::version::TLS13]).agreed(&exporter.address);
 }
 
-/// Whether these clients are let in: without a certificate, with one of the
-/// authority, with a stranger's.
-#[track_caller]
-fn lets_in(keys: &str, expected: [bool; 3]) {
-    let (host, authority) = pki::host();
-    host.write("web.yml", format!("{TLS}{keys}"));
-    let exporter = host.start();
-    let own = authority.client();
-    let strange = Authority::new().client();
-    // Both versions: in TLS 1.3 a refusal comes after the client's handshake.
-    for version in BOTH {
-        let found = [None, Some(&own), Some(&strange)].map(|pair| {
-            Client::with(&authority.pem(), pair, &[version])
-                .get(&exporter.address, "/metrics", "")
-                .is_ok_and(|(code, _)| code == 200)
-        });
-        assert_eq!(found, expected, "{keys} {version:?}");
+/// A server whose clients are asked for certificates, in one way after the other.
+struct Door {
+    host: Host,
+    exporter: Exporter,
+    authority: Authority,
+    own: Pair,
+    strange: Pair,
+}
+
+impl Door {
+    fn new() -> Self {
+        let (host, authority) = pki::host();
+        host.write_settled("web.yml", TLS);
+        Self {
+            exporter: host.start(),
+            own: authority.client(),
+            strange: Authority::new().client(),
+            host,
+            authority,
+        }
+    }
+
+    /// Whether these are let in: a client without a certificate, one with a
+    /// certificate of the authority, one with a stranger's.
+    #[track_caller]
+    fn lets_in(&self, keys: &str, expected: [bool; 3]) {
+        self.host.write_settled("web.yml", format!("{TLS}{keys}"));
+        // In TLS 1.3 a refusal comes after the client's side of the handshake.
+        for version in BOTH {
+            let found = [None, Some(&self.own), Some(&self.strange)].map(|pair| {
+                Client::with(&self.authority.pem(), pair, &[version])
+                    .get(&self.exporter.address, "/metrics", "")
+                    .is_ok_and(|(code, _)| code == 200)
+            });
+            assert_eq!(found, expected, "{keys} {version:?}");
+        }
     }
 }
 
 #[test]
 fn every_kind_of_client_authentication() {
-    lets_in("", [true, true, true]);
-    lets_in("  client_auth_type: NoClientCert\n", [true, true, true]);
-    lets_in(
+    let door = Door::new();
+    let with_ca = |kind: &str| format!("  client_auth_type: {kind}\n  client_ca_file: ca.pem\n");
+    door.lets_in("", [true, true, true]);
+    door.lets_in("  client_auth_type: NoClientCert\n", [true, true, true]);
+    door.lets_in(
         "  client_auth_type: RequestClientCert\n",
         [true, true, true],
     );
-    lets_in(
+    door.lets_in(
         "  client_auth_type: RequireAnyClientCert\n",
         [false, true, true],
     );
-    let ca = "  client_ca_file: ca.pem\n";
-    lets_in(
-        &format!("  client_auth_type: VerifyClientCertIfGiven\n{ca}"),
-        [true, true, false],
-    );
-    lets_in(
-        &format!("  client_auth_type: RequireAndVerifyClientCert\n{ca}"),
-        [false, true, false],
-    );
+    door.lets_in(&with_ca("VerifyClientCertIfGiven"), [true, true, false]);
+    door.lets_in(&with_ca("RequireAndVerifyClientCert"), [false, true, false]);
+    // Authorities that the policy does not ask.
+    door.lets_in(&with_ca("RequireAnyClientCert"), [false, true, true]);
 }
 
 #[test]
 fn names_of_clients() {
+    let door = Door::new();
     let keys = |name: &str| {
         format!(
             "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  \
@@ -187,20 +204,15 @@ fn names_of_clients() {
         "spiffe://example.org/prometheus",
         "192.0.2.7",
     ] {
-        lets_in(&keys(name), [false, true, false]);
+        door.lets_in(&keys(name), [false, true, false]);
     }
     for name in ["example", "PROMETHEUS.EXAMPLE", "192.0.2.70"] {
-        lets_in(&keys(name), [false, false, false]);
+        door.lets_in(&keys(name), [false, false, false]);
     }
     // Whoever vouches, the name must be there.
-    lets_in(
-        "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: [prometheus.example]\n",
-        [false, true, true],
-    );
-    lets_in(
-        "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: []\n",
-        [false, false, false],
-    );
+    let any = "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: ";
+    door.lets_in(&format!("{any}[prometheus.example]\n"), [false, true, true]);
+    door.lets_in(&format!("{any}[]\n"), [false, false, false]);
 }
 
 #[test]
@@ -253,7 +265,10 @@ fn http2_by_alpn() {
         .await
         .unwrap();
         tokio::spawn(connection);
-        // Many at once, on one connection.
+        // The first brings the server's limits; then many at once.
+        let request = hyper::Request::get("https://localhost/-/healthy");
+        let request = request.body(http_body_util::Empty::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
         let mut answers = Vec::new();
         for _ in 0..20 {
             let request = hyper::Request::get("https://localhost/metrics");

@@ -91,6 +91,7 @@ impl Web {
         let bytes = axum::body::to_bytes(body, usize::MAX)
             .await
             .unwrap_or_default();
+        answering.ready(Instant::now());
         let held = Held {
             bytes,
             _answering: answering,

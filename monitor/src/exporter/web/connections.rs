@@ -28,7 +28,7 @@ const NEXT_REQUEST: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// A client may take this long over an answer before it has to make room.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// All that are open.
 #[derive(Debug, Default)]
@@ -51,9 +51,17 @@ struct State {
     /// When the last answer was taken.
     answered: Option<Instant>,
     /// Requests that wait for an answer or whose answer is not yet taken.
-    answers: BTreeMap<u64, Instant>,
+    answers: BTreeMap<u64, Answer>,
     next: u64,
     evicted: bool,
+}
+
+/// An answer's times.
+#[derive(Debug)]
+struct Answer {
+    asked: Instant,
+    /// When it was there to be taken.
+    ready: Option<Instant>,
 }
 
 /// What a connection does.
@@ -61,8 +69,10 @@ struct State {
 enum Phase {
     /// Sends a request, or none, since then.
     Idle(Instant),
-    /// Waits for an answer, or takes it, since then.
-    Answering(Instant),
+    /// Waits for an answer.
+    Waiting,
+    /// Takes an answer since then.
+    Taking(Instant),
 }
 
 impl Connections {
@@ -105,7 +115,8 @@ fn victim(phases: impl Iterator<Item = (u64, Phase)>, now: Instant) -> Option<u6
     for (id, phase) in phases {
         let (best, since) = match phase {
             Phase::Idle(since) => (&mut idle, since),
-            Phase::Answering(since) => (&mut slow, since),
+            Phase::Taking(since) => (&mut slow, since),
+            Phase::Waiting => continue,
         };
         if best.is_none_or(|best| (since, id) < best) {
             *best = Some((since, id));
@@ -136,7 +147,11 @@ impl Connection {
         let mut state = lock(&self.state);
         let id = state.next;
         state.next += 1;
-        state.answers.insert(id, now);
+        let answer = Answer {
+            asked: now,
+            ready: None,
+        };
+        state.answers.insert(id, answer);
         drop(state);
         self.nearer.notify_one();
         Answering {
@@ -147,10 +162,17 @@ impl Connection {
 
     fn phase(&self) -> Phase {
         let state = lock(&self.state);
-        match state.answers.values().min() {
-            Some(since) => Phase::Answering(*since),
+        let taking = state.answers.values().filter_map(|answer| answer.ready);
+        match taking.min() {
+            Some(since) => Phase::Taking(since),
+            None if !state.answers.is_empty() => Phase::Waiting,
             None => Phase::Idle(state.answered.unwrap_or(state.began)),
         }
+    }
+
+    /// Nothing is asked of it.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.state).answers.is_empty()
     }
 
     /// When it is closed if nothing happens. None: now.
@@ -159,8 +181,9 @@ impl Connection {
         if state.evicted {
             return None;
         }
-        Some(match (state.answers.values().min(), state.answered) {
-            (Some(since), _) => *since + ANSWER,
+        let asked = state.answers.values().map(|answer| answer.asked).min();
+        Some(match (asked, state.answered) {
+            (Some(asked), _) => asked + ANSWER,
             (None, Some(answered)) => answered + NEXT_REQUEST,
             (None, None) => state.began + FIRST_REQUEST,
         })
@@ -191,6 +214,15 @@ pub(super) struct Answering {
     id: u64,
 }
 
+impl Answering {
+    /// The answer is there to be taken.
+    pub(super) fn ready(&self, now: Instant) {
+        if let Some(answer) = lock(&self.connection.state).answers.get_mut(&self.id) {
+            answer.ready = Some(now);
+        }
+    }
+}
+
 impl Drop for Answering {
     fn drop(&mut self) {
         let mut state = lock(&self.connection.state);
@@ -210,7 +242,8 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let phases = [
-            (1, Phase::Answering(at(0))),
+            (0, Phase::Waiting),
+            (1, Phase::Taking(at(0))),
             (2, Phase::Idle(at(5))),
             (3, Phase::Idle(at(4))),
         ];
@@ -221,9 +254,13 @@ mod tests {
     fn a_slow_reader_makes_room_where_none_is_idle() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
-        let phases = [(1, Phase::Answering(at(2))), (2, Phase::Answering(at(1)))];
-        assert_eq!(victim(phases.into_iter(), at(5)), None);
-        assert_eq!(victim(phases.into_iter(), at(7)), Some(2));
+        let phases = [
+            (0, Phase::Waiting),
+            (1, Phase::Taking(at(2))),
+            (2, Phase::Taking(at(1))),
+        ];
+        assert_eq!(victim(phases.into_iter(), at(2)), None);
+        assert_eq!(victim(phases.into_iter(), at(3)), Some(2));
     }
 
     #[test]
@@ -248,8 +285,18 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
         let held: Vec<_> = (0..MOST).map(|_| connections.open(now).unwrap()).collect();
-        let answers: Vec<_> = held.iter().map(|o| o.connection.answering(now)).collect();
+        let answers: Vec<_> = held
+            .iter()
+            .map(|open| open.connection.answering(now))
+            .collect();
+        let later = now + Duration::from_secs(3);
+        assert!(connections.open(later).is_none());
+        // One answer is there, and its client does not take it.
+        answers[7].ready(now);
         assert!(connections.open(now).is_none());
+        let newcomer = connections.open(later).unwrap();
+        assert_eq!(held[7].connection.deadline(), None, "made room");
+        drop(newcomer);
         drop(answers);
         assert!(connections.open(now).is_some());
     }
@@ -263,7 +310,7 @@ mod tests {
             let start = Instant::now();
             let phases: Vec<_> = (0_u64..).zip(phases).map(|(id, (busy, at))| {
                 let since = start + Duration::from_secs(at);
-                (id, if busy { Phase::Answering(since) } else { Phase::Idle(since) })
+                (id, if busy { Phase::Taking(since) } else { Phase::Idle(since) })
             }).collect();
             let now = start + Duration::from_secs(100);
             let chosen = victim(phases.iter().copied(), now);

@@ -42,6 +42,13 @@ const WINDOW: u32 = 64 * 1024;
 /// Connections that were put out and have not yet ended.
 const LEAVING: usize = 16;
 
+/// How long a newcomer waits for a place.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
+
+/// How long a connection without a request is kept after the order to stop: what was
+/// sent before may still arrive.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
+
 /// How long answers that are under way may take after the order to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -110,11 +117,10 @@ impl Acceptor {
             };
             let accepted = tokio::select! {
                 accepted = accepted => accepted,
-                () = stopped(&mut self.stop) => None,
+                () = stopped(&mut self.stop) => break,
             };
             match accepted {
-                None => return,
-                Some((place, Ok((stream, _)))) => match self.connections.open(Instant::now()) {
+                Some((place, Ok((stream, _)))) => match self.open().await {
                     Some(open) => self.spawn(stream, open, place),
                     None => complain(&format_args!("{} are busy", connections::MOST)),
                 },
@@ -123,7 +129,30 @@ impl Acceptor {
                     // Too many files, or no memory: it does not get better at once.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
+                None => break,
             }
+        }
+        // Who connected before the order to stop is served, accepted or not.
+        while let Ok(place) = self.room.clone().try_acquire_owned()
+            && let Ok(Ok((stream, _))) =
+                tokio::time::timeout(Duration::ZERO, listener.accept()).await
+            && let Some(open) = self.connections.open(Instant::now())
+        {
+            self.spawn(stream, open, place);
+        }
+    }
+
+    /// A place among the connections, as soon as there is one.
+    async fn open(&self) -> Option<Open> {
+        let since = Instant::now();
+        loop {
+            if let Some(open) = self.connections.open(Instant::now()) {
+                return Some(open);
+            }
+            if since.elapsed() > WAIT_FOR_ROOM {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -181,7 +210,16 @@ macro_rules! converse {
             result = conversation.as_mut() => return result.context("HTTP"),
             () = stopped(&mut stop) => conversation.as_mut().graceful_shutdown(),
         }
-        conversation.await.context("HTTP")
+        // Hyper still waits for a new connection's first request.
+        loop {
+            tokio::select! {
+                result = conversation.as_mut() => return result.context("HTTP"),
+                () = tokio::time::sleep(LAST_CHANCE) => {}
+            }
+            if $open.connection.is_idle() {
+                return Ok(());
+            }
+        }
     }};
 }
 

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::{file::parse, *};
+use super::file::parse;
 
 #[test]
 fn relative_paths_start_at_the_file() {

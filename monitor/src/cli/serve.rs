@@ -18,6 +18,13 @@ pub(super) struct Serve {
         default_value = "127.0.0.1:9969"
     )]
     listen: Vec<SocketAddr>,
+    /// Listen on the sockets that systemd hands over, not on addresses of our own
+    #[arg(long = "web.systemd-socket")]
+    systemd_socket: bool,
+    /// TLS, users and headers, in the form of Prometheus's web configuration; read
+    /// again when it changes
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     telemetry_path: String,
@@ -50,6 +57,8 @@ impl Serve {
     pub(super) fn run(&self, cli: &Cli) -> anyhow::Result<ExitCode> {
         let options = Options {
             listen: self.listen.clone(),
+            systemd_socket: self.systemd_socket,
+            web_config: self.web_config.clone(),
             telemetry_path: self.telemetry_path.clone(),
             stuck_after: self.stuck_after,
             state_dir: cli.paths.state_dir.clone(),

@@ -8,6 +8,7 @@ mod notebook;
 pub mod page;
 mod report;
 mod status;
+mod systemd;
 pub mod watch;
 pub mod web;
 
@@ -51,6 +52,10 @@ use crate::{
 pub struct Options {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
+    /// Listen on what systemd hands over instead.
+    pub systemd_socket: bool,
+    /// TLS and users.
+    pub web_config: Option<PathBuf>,
     /// Path of the exposition.
     pub telemetry_path: String,
     /// Age from which pending tasks count as stuck.
@@ -133,21 +138,30 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// listens until told to stop.
 ///
 /// # Errors
-/// An address cannot be listened on; everything else degrades.
+/// An address cannot be listened on, the web configuration is wrong; everything
+/// else degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let listeners = web::bind(&options.listen)?;
+    let source = web::Source::open(options.web_config.as_deref())?;
+    let listeners = web::bind(&options.listen, options.systemd_socket)?;
     let (exporter, ring) = Exporter::new(options)?;
     let exporter = Arc::new(exporter);
-    for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            info!(%address, path = exporter.options.telemetry_path, "listening");
-        }
+    let addresses: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
+    let mut server = web::Server::start(listeners, source, exporter.clone())?;
+    for address in &addresses {
+        info!(%address, path = exporter.options.telemetry_path, "listening");
     }
-    let server = web::serve(listeners, exporter.clone());
+    systemd::ready(&format!("listening on {addresses:?}"));
+    let pulse = server.pulse();
     tokio::select! {
-        result = server => result,
+        result = server.ended() => result,
         result = exporter.clone().follow(ring) => result,
+        () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
         result = stop() => {
+            systemd::stopping();
+            server.stop().await?;
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
             result

@@ -1,0 +1,41 @@
+//! What systemd is told: ready, alive, stopping. Without systemd nothing is.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time;
+use tracing::warn;
+
+/// The service answers from now on.
+pub(super) fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The service ends.
+pub(super) fn stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Says twice in each of systemd's intervals that the service is alive, if `alive`
+/// returns meanwhile. Runs for ever; without a watchdog it never wakes.
+pub(super) async fn feed_watchdog<F: Future>(alive: impl Fn() -> F) {
+    let Some(interval) = sd_notify::watchdog_enabled() else {
+        return std::future::pending().await;
+    };
+    let half = (interval / 2).max(Duration::from_millis(1));
+    let mut ticks = time::interval(half);
+    ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match time::timeout(half, alive()).await {
+            Ok(_) => tell(&[NotifyState::Watchdog]),
+            Err(_) => warn!("the web server does not answer: systemd's watchdog is not told"),
+        }
+    }
+}
+
+fn tell(what: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(what) {
+        warn!("systemd cannot be told: {error}");
+    }
+}

@@ -1,0 +1,271 @@
+//! From a request to its answer: who may ask, how often, and the scrape itself.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderName, HeaderValue, Request, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{body::Incoming, service::Service as _};
+use hyper_util::service::TowerToHyperService;
+use tokio::task::spawn_blocking;
+use tracing::error;
+
+use super::{
+    config::Settings,
+    connections::{Answering, Connection},
+    rate::Bucket,
+    reload::Source,
+    users::{Credentials, Remembered},
+};
+use crate::exporter::lock;
+
+/// Passwords that may wait to be checked; each takes a good part of a second.
+const MOST_PASSWORDS: usize = 32;
+
+/// All that requests have in common.
+#[derive(Debug)]
+pub(super) struct Web {
+    pub(super) source: Source,
+    routes: Router,
+    bucket: Mutex<Bucket>,
+    remembered: Arc<Remembered>,
+    /// Passwords are checked one at a time: it takes a whole processor.
+    checking: Arc<tokio::sync::Mutex<()>>,
+    waiting: AtomicUsize,
+}
+
+impl Web {
+    /// # Errors
+    /// The system gives no random numbers.
+    pub(super) fn new(source: Source, routes: Router) -> anyhow::Result<Self> {
+        Ok(Self {
+            source,
+            routes,
+            bucket: Mutex::default(),
+            remembered: Arc::new(
+                Remembered::new().map_err(|_| anyhow::anyhow!("no random numbers for a key"))?,
+            ),
+            checking: Arc::default(),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// The answer to a request. Its bytes hold the connection's mark until the
+    /// last of them is sent.
+    pub(super) async fn answer(
+        &self,
+        connection: &Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        let answering = connection.answering(Instant::now());
+        let settings = self.source.current();
+        let mut response = match self.admit(&settings, &request).await {
+            Ok(()) => match TowerToHyperService::new(self.routes.clone())
+                .call(request)
+                .await
+            {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(refusal) => refusal,
+        };
+        for (name, value) in &settings.headers {
+            response.headers_mut().insert(name.clone(), value.clone());
+        }
+        let (parts, body) = response.into_parts();
+        // Every answer is whole already: this copies nothing and waits for nothing.
+        let bytes = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .unwrap_or_default();
+        answering.ready(Instant::now());
+        let held = Held {
+            bytes,
+            _answering: answering,
+        };
+        Response::from_parts(parts, Full::new(Bytes::from_owner(held)))
+    }
+
+    async fn admit(
+        &self,
+        settings: &Arc<Settings>,
+        request: &Request<Incoming>,
+    ) -> Result<(), Response<Body>> {
+        if let Some(rate) = settings.rate
+            && !lock(&self.bucket).take(rate, Instant::now())
+        {
+            return Err(StatusCode::TOO_MANY_REQUESTS.into_response());
+        }
+        if settings.users.is_empty() {
+            return Ok(());
+        }
+        let credentials = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| Credentials::parse(value.as_bytes()));
+        match credentials {
+            Some(credentials) if self.remembered.holds(&settings.users, &credentials) => Ok(()),
+            Some(credentials) => self.check(settings.clone(), credentials).await,
+            None => Err(unauthorized()),
+        }
+    }
+
+    /// Checks a password that was not seen before.
+    async fn check(
+        &self,
+        settings: Arc<Settings>,
+        credentials: Credentials,
+    ) -> Result<(), Response<Body>> {
+        let waiting = Counted::new(&self.waiting);
+        if waiting.number > MOST_PASSWORDS {
+            return Err((
+                StatusCode::TOO_MANY_REQUESTS,
+                [(header::RETRY_AFTER, "5")],
+                "too many passwords wait to be checked\n",
+            )
+                .into_response());
+        }
+        let turn = self.checking.clone().lock_owned().await;
+        // Another request of the same user may have been checked meanwhile.
+        if self.remembered.holds(&settings.users, &credentials) {
+            return Ok(());
+        }
+        let remembered = self.remembered.clone();
+        let checked = spawn_blocking(move || {
+            let right = settings.users.check(&credentials);
+            if right {
+                remembered.keep(&settings.users, &credentials);
+            }
+            // Held so long even if the client has gone: a check cannot be stopped.
+            drop(turn);
+            right
+        });
+        match checked.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(unauthorized()),
+            Err(error) => {
+                error!("a password could not be checked: {error}");
+                Err(StatusCode::INTERNAL_SERVER_ERROR.into_response())
+            }
+        }
+    }
+}
+
+fn unauthorized() -> Response<Body> {
+    (
+        StatusCode::UNAUTHORIZED,
+        [(
+            header::WWW_AUTHENTICATE,
+            "Basic realm=\"livepatch-monitor\"",
+        )],
+        "Unauthorized\n",
+    )
+        .into_response()
+}
+
+/// One more, as long as it lives.
+struct Counted<'a> {
+    count: &'a AtomicUsize,
+    number: usize,
+}
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { count, number }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's bytes. Dropped when HTTP has handed the last of them on.
+struct Held {
+    bytes: Bytes,
+    _answering: Answering,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// What is made anew for whoever asks, one at a time. Who asks while one is made waits
+/// for the next, and all who wait share it: however many ask, the kernel is read as
+/// often as one client could have it read.
+#[derive(Clone)]
+pub(super) struct Shared {
+    make: Arc<dyn Fn() -> Made + Send + Sync>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    last: Arc<Mutex<Option<(Instant, Made)>>>,
+}
+
+/// A body, or why there is none.
+type Made = Result<Bytes, String>;
+
+impl Shared {
+    /// By this function, which may wait for the kernel.
+    pub(super) fn new(make: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static) -> Self {
+        Self {
+            make: Arc::new(move || {
+                make()
+                    .map(Bytes::from)
+                    .map_err(|error| format!("{error:#}"))
+            }),
+            turn: Arc::default(),
+            last: Arc::default(),
+        }
+    }
+
+    /// What it gives at the request or later, with these headers.
+    pub(super) async fn answer(&self, headers: &'static [(HeaderName, &'static str)]) -> Response {
+        match self.get().await {
+            Ok(body) => {
+                let mut response = body.into_response();
+                for (name, value) in headers {
+                    let value = HeaderValue::from_static(value);
+                    response.headers_mut().insert(name.clone(), value);
+                }
+                response
+            }
+            Err(reason) => {
+                error!("request failed: {reason}");
+                (StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")).into_response()
+            }
+        }
+    }
+
+    async fn get(&self) -> Made {
+        let asked = Instant::now();
+        let turn = self.turn.clone().lock_owned().await;
+        let last = lock(&self.last).clone();
+        if let Some((_, made)) = last.filter(|(began, _)| *began >= asked) {
+            return made;
+        }
+        let this = self.clone();
+        // Reads of the kernel must not hold up other requests.
+        let making = spawn_blocking(move || {
+            let began = Instant::now();
+            let made = (this.make)();
+            *lock(&this.last) = Some((began, made.clone()));
+            // Held so long even if the client has gone.
+            drop(turn);
+            made
+        });
+        making.await.map_err(|error| error.to_string())?
+    }
+}

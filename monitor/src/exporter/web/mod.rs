@@ -1,0 +1,162 @@
+//! The HTTP side: the exposition, the status page, a health answer.
+
+mod answer;
+mod clients;
+pub mod config;
+mod connections;
+mod listen;
+mod rate;
+mod reload;
+mod server;
+mod tls;
+mod users;
+
+use std::{net::TcpListener, sync::Arc, thread};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::RawQuery,
+    http::{HeaderName, header},
+    routing::get,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::answer::{Shared, Web};
+pub(super) use self::listen::bind;
+pub use self::reload::Source;
+use super::{Exporter, page};
+use crate::metrics;
+
+/// What is answered, and where.
+fn routes(exporter: &Arc<Exporter>) -> Router {
+    let scrapes = Shared::new({
+        let exporter = exporter.clone();
+        move || exporter.scrape()
+    });
+    let page = |stay: bool| {
+        let exporter = exporter.clone();
+        Shared::new(move || Ok(page::render(&exporter.status(stay))))
+    };
+    let (fresh, still) = (page(false), page(true));
+    Router::new()
+        .route(
+            "/",
+            get(async move |RawQuery(query): RawQuery| {
+                let stay = query.as_deref() == Some(page::STAY);
+                let page = if stay { &still } else { &fresh };
+                page.answer(PAGE).await
+            }),
+        )
+        .route("/-/healthy", get(async || "ok\n"))
+        .route(
+            exporter.telemetry_path(),
+            get(async move || scrapes.answer(EXPOSITION).await),
+        )
+}
+
+const EXPOSITION: &[(HeaderName, &str)] = &[(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+
+/// A page that is not kept, is not what another site wants it to be, and tells no other
+/// site where its reader was.
+const PAGE: &[(HeaderName, &str)] = &[
+    (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+    (header::CACHE_CONTROL, "no-store"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        page::CONTENT_SECURITY_POLICY,
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+];
+
+/// The server, on a thread of its own: however busy it is, kernel events are not
+/// kept waiting.
+#[derive(Debug)]
+pub(super) struct Server {
+    stop: watch::Sender<bool>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+    calls: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+/// Tells whether the server's thread is alive.
+#[derive(Debug)]
+pub(super) struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Pulse {
+    /// Returns once the server has answered; never, if it does not.
+    pub(super) async fn felt(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.0.send(reply).await.is_err() || answer.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Server {
+    /// Begins to answer.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no random numbers.
+    pub(super) fn start(
+        listeners: Vec<TcpListener>,
+        source: Source,
+        exporter: Arc<Exporter>,
+    ) -> anyhow::Result<Self> {
+        listen::warn_of_open_doors(&listeners, &source.current());
+        let web = Arc::new(Web::new(source, routes(&exporter))?);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // A scrape, two pages, a password, and one of each that nobody waits for any
+            // more.
+            .max_blocking_threads(8)
+            .build()
+            .context("starting the web server's runtime")?;
+        let (stop, told) = watch::channel(false);
+        let (end, ended) = oneshot::channel();
+        let (calls, mut called) = mpsc::channel::<oneshot::Sender<()>>(1);
+        thread::Builder::new()
+            .name("web".to_owned())
+            .spawn(move || {
+                let result = runtime.block_on(async {
+                    tokio::spawn(async move {
+                        while let Some(reply) = called.recv().await {
+                            // The caller may have stopped waiting.
+                            let _ = reply.send(());
+                        }
+                    });
+                    server::serve(listeners, web, told).await
+                });
+                // What still runs is not waited for: its client was given time.
+                runtime.shutdown_background();
+                let _ = end.send(result);
+            })
+            .context("starting the web server's thread")?;
+        Ok(Self { stop, ended, calls })
+    }
+
+    /// Returns when the server has ended, which it does only when something is wrong.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub(super) async fn ended(&mut self) -> anyhow::Result<()> {
+        match (&mut self.ended).await {
+            Ok(result) => result,
+            Err(_) => anyhow::bail!("the web server's thread has ended"),
+        }
+    }
+
+    /// For whoever has to know that it is alive.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse(self.calls.clone())
+    }
+
+    /// Lets what has been asked be answered, and ends.
+    ///
+    /// # Errors
+    /// What was wrong with the server.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.send_replace(true);
+        self.ended().await
+    }
+}

@@ -1,0 +1,260 @@
+//! Connections: TLS, HTTP/1.1 and HTTP/2, and the limits of each.
+
+use std::{
+    convert::Infallible,
+    net::TcpListener,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::{
+    Web,
+    connections::{self, Connections, Open},
+};
+
+/// Most bytes of a request's line and headers.
+const MOST_HEADER_BYTES: usize = 16 * 1024;
+
+/// Most headers of a request.
+const MOST_HEADERS: usize = 100;
+
+/// Requests at once on a connection of HTTP/2.
+const MOST_STREAMS: u32 = 8;
+
+/// What a client may send of bodies before somebody reads them; nobody does.
+const WINDOW: u32 = 64 * 1024;
+
+/// Connections that were put out and have not yet ended.
+const LEAVING: usize = 16;
+
+/// How long a newcomer waits for a place.
+const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
+
+/// How long a connection without a request is kept after the order to stop: what was
+/// sent before may still arrive.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
+
+/// How long answers that are under way may take after the order to stop.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The same complaint of the network is made this often at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Answers on all sockets until told to stop, and then what has been asked before.
+pub(super) async fn serve(
+    listeners: Vec<TcpListener>,
+    web: Arc<Web>,
+    mut stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    // Each listener holds a place while it waits.
+    let places = connections::MOST + LEAVING + listeners.len();
+    let acceptor = Acceptor {
+        web,
+        connections: Arc::default(),
+        room: Arc::new(Semaphore::new(places)),
+        stop: stop.clone(),
+    };
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        let listener = tokio::net::TcpListener::from_std(listener).context("listening")?;
+        let acceptor = acceptor.clone();
+        loops.spawn(async move { acceptor.accept(listener).await });
+    }
+    stopped(&mut stop).await;
+    while loops.join_next().await.is_some() {}
+    let all = u32::try_from(places).context("connections")?;
+    if tokio::time::timeout(FAREWELL, acceptor.room.acquire_many(all))
+        .await
+        .is_err()
+    {
+        warn!("stopped before every answer was taken");
+    }
+    Ok(())
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that whoever could give the order has gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[derive(Clone)]
+struct Acceptor {
+    web: Arc<Web>,
+    connections: Arc<Connections>,
+    /// A place for each connection, so that there are never more descriptors.
+    room: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Acceptor {
+    async fn accept(mut self, listener: tokio::net::TcpListener) {
+        let mut complained: Option<Instant> = None;
+        let mut complain = |what: &dyn std::fmt::Display| {
+            if complained.is_none_or(|before| before.elapsed() >= COMPLAIN_EVERY) {
+                complained = Some(Instant::now());
+                warn!("a connection is refused: {what}");
+            }
+        };
+        loop {
+            let accepted = async {
+                let place = self.room.clone().acquire_owned().await.ok()?;
+                Some((place, listener.accept().await))
+            };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = stopped(&mut self.stop) => break,
+            };
+            match accepted {
+                Some((place, Ok((stream, _)))) => match self.open().await {
+                    Some(open) => self.spawn(stream, open, place),
+                    None => complain(&format_args!("{} are busy", connections::MOST)),
+                },
+                Some((_, Err(error))) => {
+                    complain(&error);
+                    // Too many files, or no memory: it does not get better at once.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                None => break,
+            }
+        }
+        // Who connected before the order to stop is served, accepted or not.
+        while let Ok(place) = self.room.clone().try_acquire_owned()
+            && let Ok(Ok((stream, _))) =
+                tokio::time::timeout(Duration::ZERO, listener.accept()).await
+            && let Some(open) = self.connections.open(Instant::now())
+        {
+            self.spawn(stream, open, place);
+        }
+    }
+
+    /// A place among the connections, as soon as there is one.
+    async fn open(&self) -> Option<Open> {
+        let since = Instant::now();
+        loop {
+            if let Some(open) = self.connections.open(Instant::now()) {
+                return Some(open);
+            }
+            if since.elapsed() > WAIT_FOR_ROOM {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, open: Open, place: OwnedSemaphorePermit) {
+        let web = self.web.clone();
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let connection = open.connection.clone();
+            let served = connection.while_allowed(talk(stream, &web, &open, stop));
+            match served.await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => debug!("a connection ended: {error:#}"),
+                None => debug!("a connection ended: it took too long, or another needed its place"),
+            }
+            drop(open);
+            drop(place);
+        });
+    }
+}
+
+async fn talk(
+    stream: TcpStream,
+    web: &Arc<Web>,
+    open: &Open,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    stream.set_nodelay(true).context("TCP_NODELAY")?;
+    let Some(config) = web.source.current().tls.clone() else {
+        return http1(stream, web, open, stop).await;
+    };
+    let mut told = stop.clone();
+    let stream = tokio::select! {
+        stream = TlsAcceptor::from(config).accept(stream) => stream.context("TLS")?,
+        () = stopped(&mut told) => return Ok(()),
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2(stream, web, open, stop).await
+    } else {
+        http1(stream, web, open, stop).await
+    }
+}
+
+/// Runs a connection; told to stop, it finishes what it has been asked.
+macro_rules! converse {
+    ($builder:expr, $stream:expr, $web:expr, $open:expr, $stop:expr) => {{
+        let service = service_fn(|request| {
+            let web = $web.clone();
+            let connection = $open.connection.clone();
+            async move { Ok::<_, Infallible>(web.answer(&connection, request).await) }
+        });
+        let conversation = $builder.serve_connection(TokioIo::new($stream), service);
+        let mut conversation = std::pin::pin!(conversation);
+        let mut stop = $stop;
+        tokio::select! {
+            result = conversation.as_mut() => return result.context("HTTP"),
+            () = stopped(&mut stop) => conversation.as_mut().graceful_shutdown(),
+        }
+        // Hyper still waits for a new connection's first request.
+        loop {
+            tokio::select! {
+                result = conversation.as_mut() => return result.context("HTTP"),
+                () = tokio::time::sleep(LAST_CHANCE) => {}
+            }
+            if $open.connection.is_idle() {
+                return Ok(());
+            }
+        }
+    }};
+}
+
+async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    web: &Arc<Web>,
+    open: &Open,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // The connection's own deadlines are for headers too.
+        .header_read_timeout(None)
+        .max_header_size(MOST_HEADER_BYTES)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEADER_BYTES)
+        // Queued, not copied: an answer's memory is known until it is sent.
+        .writev(true);
+    converse!(builder, stream, web, open, stop)
+}
+
+async fn http2<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    web: &Arc<Web>,
+    open: &Open,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(u32::try_from(MOST_HEADER_BYTES).context("headers")?)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buf_size(MOST_HEADER_BYTES);
+    converse!(builder, stream, web, open, stop)
+}

@@ -1,0 +1,175 @@
+//! Users and their passwords, without telling who is one by the time it takes.
+
+use std::{collections::BTreeMap, fmt, hint, str::FromStr as _, sync::Mutex};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bcrypt::HashParts;
+use ring::{error::Unspecified, hmac, rand::SystemRandom};
+
+use super::config::Problem;
+use crate::exporter::lock;
+
+/// `basic_auth_users` of the web configuration.
+#[derive(Default)]
+pub(super) struct Users {
+    hashes: BTreeMap<String, Hash>,
+    /// The greatest cost of all.
+    cost: u32,
+}
+
+struct Hash {
+    text: String,
+    cost: u32,
+}
+
+impl fmt::Debug for Users {
+    /// Without the hashes.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.hashes.keys()).finish()
+    }
+}
+
+/// What a client says it is.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Credentials {
+    name: String,
+    password: Vec<u8>,
+}
+
+impl Credentials {
+    /// From the value of an `Authorization` header. None: it is no such thing.
+    pub(super) fn parse(header: &[u8]) -> Option<Self> {
+        let (scheme, rest) = header.split_at_checked(6)?;
+        if !scheme.eq_ignore_ascii_case(b"basic ") {
+            return None;
+        }
+        let decoded = BASE64_STANDARD.decode(rest.trim_ascii()).ok()?;
+        let colon = decoded.iter().position(|byte| *byte == b':')?;
+        let (name, password) = decoded.split_at(colon);
+        Some(Self {
+            // A name that is no text is nobody's, and costs what every name does.
+            name: String::from_utf8_lossy(name).into_owned(),
+            password: password.get(1..)?.to_vec(),
+        })
+    }
+}
+
+/// A salt for work that is done for its time only.
+const DECOY_SALT: [u8; 16] = *b"nobody's to know";
+
+impl Users {
+    /// # Errors
+    /// A name that cannot be sent, a hash that no password would ever match.
+    pub(super) fn add(&mut self, name: String, hash: &str) -> Result<(), Problem> {
+        if name.is_empty() || name.contains(':') {
+            return Err(Problem::UserName);
+        }
+        let wrong = |reason: &str| Problem::Hash(reason.to_owned());
+        if hash.is_empty() {
+            return Err(wrong("it is empty"));
+        }
+        let prefixes = ["$2a$", "$2b$", "$2y$"];
+        if !prefixes.iter().any(|prefix| hash.starts_with(prefix)) {
+            return Err(wrong("it does not begin with $2a$, $2b$ or $2y$"));
+        }
+        let parts = HashParts::from_str(hash).map_err(|error| wrong(&error.to_string()))?;
+        let cost = parts.get_cost();
+        if !(4..=31).contains(&cost) {
+            return Err(wrong("its cost is not between 4 and 31"));
+        }
+        self.cost = self.cost.max(cost);
+        let text = hash.to_owned();
+        self.hashes.insert(name, Hash { text, cost });
+        Ok(())
+    }
+
+    /// No user: everybody is let in.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// True for a user's own password. Takes long, and equally long for every name:
+    /// a hash of cost c takes 2^c rounds, and 2^c + 2^c + 2^(c+1) + … + 2^(m-1) is 2^m.
+    pub(super) fn check(&self, credentials: &Credentials) -> bool {
+        let Some(hash) = self.hashes.get(&credentials.name) else {
+            self.work(credentials, self.cost);
+            return false;
+        };
+        let right = bcrypt::verify(&credentials.password, &hash.text).unwrap_or(false);
+        for cost in hash.cost..self.cost {
+            self.work(credentials, cost);
+        }
+        right
+    }
+
+    fn work(&self, credentials: &Credentials, cost: u32) {
+        let _ = hint::black_box(bcrypt::hash_with_salt(
+            &credentials.password,
+            cost,
+            DECOY_SALT,
+        ));
+    }
+}
+
+/// Passwords found right before, so that not every scrape costs a hash.
+///
+/// Only what was right is kept, one a user, so that nobody can push it out with
+/// wrong guesses. Kept is a keyed digest under a key of this process's own; the
+/// user's hash is part of it, so that a changed password is checked anew.
+pub(super) struct Remembered {
+    key: hmac::Key,
+    digests: Mutex<BTreeMap<String, hmac::Tag>>,
+}
+
+impl fmt::Debug for Remembered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Remembered")
+    }
+}
+
+impl Remembered {
+    /// # Errors
+    /// The system gives no random numbers.
+    pub(super) fn new() -> Result<Self, Unspecified> {
+        Ok(Self {
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
+            digests: Mutex::default(),
+        })
+    }
+
+    /// True if just these were found right before and still are.
+    pub(super) fn holds(&self, users: &Users, credentials: &Credentials) -> bool {
+        let text = digested(users, credentials);
+        let digests = lock(&self.digests);
+        let known = digests.get(&credentials.name);
+        let right = match known {
+            Some(tag) => hmac::verify(&self.key, &text, tag.as_ref()),
+            // As much work for a name that is not known.
+            None => hmac::verify(&self.key, &text, &[0; 32]),
+        };
+        right.is_ok() && users.hashes.contains_key(&credentials.name)
+    }
+
+    /// Keeps what [`Users::check`] found right.
+    pub(super) fn keep(&self, users: &Users, credentials: &Credentials) {
+        let tag = hmac::sign(&self.key, &digested(users, credentials));
+        let mut digests = lock(&self.digests);
+        digests.retain(|name, _| users.hashes.contains_key(name));
+        digests.insert(credentials.name.clone(), tag);
+    }
+}
+
+/// User, hash and password, each with its length.
+fn digested(users: &Users, credentials: &Credentials) -> Vec<u8> {
+    let hash = users.hashes.get(&credentials.name);
+    let hash = hash.map_or(&[][..], |hash| hash.text.as_bytes());
+    let mut text = Vec::new();
+    for part in [credentials.name.as_bytes(), hash, &credentials.password] {
+        text.extend_from_slice(&part.len().to_le_bytes());
+        text.extend_from_slice(part);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

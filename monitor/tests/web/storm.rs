@@ -1,0 +1,351 @@
+//! Clients that mean no good: bounded in memory, descriptors and time, and a scrape
+//! is answered meanwhile. On loopback, some thousand connections, half a minute.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    exporter::{Exporter, Host},
+    pki::{self, TLS},
+    tls::Client,
+};
+
+/// One storm at a time: they share the machine's processors and this process's
+/// descriptors.
+static ONE: Mutex<()> = Mutex::new(());
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// Scrapes while a storm is on.
+struct Scrapes<'a> {
+    exporter: &'a Exporter,
+    /// Prometheus's own patience, or more where the machine is slow without a storm.
+    limit: Duration,
+}
+
+impl<'a> Scrapes<'a> {
+    fn quiet(exporter: &'a Exporter) -> Self {
+        let scrapes = Self {
+            exporter,
+            limit: Duration::from_secs(600),
+        };
+        let quiet = scrapes.answered();
+        Self {
+            exporter,
+            limit: Duration::from_secs(10).max(quiet * 10),
+        }
+    }
+
+    /// One is, and how soon.
+    #[track_caller]
+    fn answered(&self) -> Duration {
+        let start = Instant::now();
+        let (code, answer) = self.exporter.get("/metrics", "");
+        assert_eq!(code, 200);
+        assert!(answer.contains("livepatch_supported 0"), "{answer}");
+        let time = start.elapsed();
+        assert!(time < self.limit, "{time:?}, more than {:?}", self.limit);
+        time
+    }
+}
+
+/// More open files than are usual, for the clients of this test.
+fn many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(8192).min(8192);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        },
+    )
+    .unwrap();
+    assert!(
+        wanted >= 4096,
+        "this test needs 4,096 open files, {wanted} are allowed"
+    );
+}
+
+#[test]
+fn two_thousand_idle_connections() {
+    let _one = ONE.lock();
+    many_descriptors();
+    let host = Host::new();
+    let exporter = host.start();
+    let scrapes = Scrapes::quiet(&exporter);
+    let before = exporter.resident();
+    let idle: Vec<TcpStream> = (0..2000)
+        .map(|number| {
+            let mut stream = exporter.connect();
+            // Some have begun a request, and never end it.
+            if number % 2 == 0 {
+                let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ");
+            }
+            if number % 250 == 0 {
+                scrapes.answered();
+            }
+            stream
+        })
+        .collect();
+    scrapes.answered();
+    let (grown, descriptors) = (
+        exporter.resident().saturating_sub(before),
+        exporter.descriptors(),
+    );
+    eprintln!("2,000 idle connections: {grown} bytes more, {descriptors} descriptors");
+    assert!(grown < 16 * MEBIBYTE, "{grown} bytes");
+    assert!(descriptors < 320, "{descriptors}");
+    drop(idle);
+    scrapes.answered();
+}
+
+#[test]
+fn a_thousand_idle_connections_of_tls() {
+    let _one = ONE.lock();
+    many_descriptors();
+    let (host, authority) = pki::host();
+    host.write("web.yml", TLS);
+    let exporter = host.start();
+    let client = Client::trusting(&authority.pem());
+    let scrape = || {
+        assert_eq!(
+            client.get(&exporter.address, "/metrics", "").unwrap().0,
+            200
+        )
+    };
+    scrape();
+    let before = exporter.resident();
+    // Those that never say hello, those that say half of it, those that are through.
+    let silent: Vec<_> = (0..400).map(|_| exporter.connect()).collect();
+    let half: Vec<_> = (0..400)
+        .map(|_| {
+            let mut stream = exporter.connect();
+            let _ = stream.write_all(&[22, 3, 1, 64, 0, 1, 0, 63, 252]);
+            stream
+        })
+        .collect();
+    scrape();
+    let through: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = client.connect(&exporter.address);
+            let _ = stream.conn.complete_io(&mut stream.sock);
+            stream
+        })
+        .collect();
+    scrape();
+    let grown = exporter.resident().saturating_sub(before);
+    eprintln!("1,000 idle connections of TLS: {grown} bytes more");
+    assert!(grown < 32 * MEBIBYTE, "{grown} bytes");
+    drop((silent, half, through));
+}
+
+#[test]
+fn readers_that_do_not_read() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let scrapes = Scrapes::quiet(&exporter);
+    let before = exporter.resident();
+    let slow: Vec<TcpStream> = (0..400)
+        .map(|_| {
+            let mut stream = exporter.connect();
+            // Far more answers than the sockets can hold between them.
+            stream
+                .set_write_timeout(Some(Duration::from_millis(20)))
+                .unwrap();
+            for _ in 0..200 {
+                if stream
+                    .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                    .is_err()
+                {
+                    break;
+                }
+            }
+            stream
+        })
+        .collect();
+    scrapes.answered();
+    let grown = exporter.resident().saturating_sub(before);
+    let taken = scrapes.answered();
+    eprintln!("a scrape beside them: {taken:?}");
+    eprintln!("400 readers that do not read: {grown} bytes more");
+    assert!(grown < 32 * MEBIBYTE, "{grown} bytes");
+    drop(slow);
+}
+
+#[test]
+fn a_request_that_does_not_end_is_ended() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let mut stream = exporter.connect();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let start = Instant::now();
+    write!(stream, "GET /metrics HTTP/1.1\r\n").unwrap();
+    let mut buffer = [0; 64];
+    loop {
+        // A header now and then does not buy more time.
+        let _ = stream.write_all(b"X: y\r\n");
+        match stream.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            _ => break,
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "still open");
+    }
+    assert!(
+        start.elapsed() > Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+/// What comes back for these bytes, until the other side closes.
+fn raw(exporter: &Exporter, bytes: &[u8]) -> String {
+    let mut stream = exporter.connect();
+    // The other side may close before it has read all.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length) = stream.read(&mut buffer) {
+        if length == 0 {
+            break;
+        }
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn malformed_requests() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let long = "a".repeat(100_000);
+    for (bytes, expected) in [
+        ("nonsense\r\n\r\n".to_owned(), "400"),
+        ("GET\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/1.1\r\nHost: x\0y\r\n\r\n".to_owned(), "400"),
+        (
+            "GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(),
+            "400",
+        ),
+        (
+            "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n".to_owned(),
+            "400",
+        ),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\r\n\r\n".to_owned(), "400"),
+        (format!("GET /{long} HTTP/1.1\r\n\r\n"), "431"),
+        (format!("GET / HTTP/1.1\r\nX: {long}\r\n\r\n"), "431"),
+        (
+            format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(200)),
+            "431",
+        ),
+        (
+            "POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "405",
+        ),
+        ("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "405"),
+    ] {
+        let answer = raw(&exporter, bytes.as_bytes());
+        let shown = &bytes[..bytes.len().min(60)];
+        // The answer may be lost where the other side still sends.
+        assert!(
+            answer.is_empty() && bytes.len() > 16_384
+                || answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{shown:?}: {answer}"
+        );
+    }
+    assert_eq!(exporter.get("/metrics", "").0, 200);
+}
+
+#[test]
+fn endless_headers_and_bodies_take_no_memory() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let scrapes = Scrapes::quiet(&exporter);
+    let before = exporter.resident();
+    let block = vec![b'a'; 64 * 1024];
+    for start in [
+        "GET /metrics HTTP/1.1\r\nX: ",
+        "GET /",
+        "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+    ] {
+        let mut stream = exporter.connect();
+        stream
+            .set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let _ = stream.write_all(start.as_bytes());
+        for _ in 0..256 {
+            if stream.write_all(&block).is_err() {
+                break;
+            }
+        }
+    }
+    let grown = exporter.resident().saturating_sub(before);
+    assert!(grown < 8 * MEBIBYTE, "{grown} bytes");
+    scrapes.answered();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let mut requests = String::new();
+    for path in ["/-/healthy", "/none", "/", "/-/healthy"] {
+        requests.push_str(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+    }
+    requests.push_str("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut stream = exporter.connect();
+    stream.write_all(requests.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let codes: Vec<_> = answer.matches("HTTP/1.1 ").map(|_| ()).collect();
+    assert_eq!(codes.len(), 5, "{answer}");
+    let order: Vec<_> = answer
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .map(|part| part.split(' ').next().unwrap())
+        .collect();
+    assert_eq!(order, ["200", "404", "200", "200", "200"]);
+    assert!(answer.ends_with('\n'));
+}
+
+#[test]
+fn scrapes_at_once_share_the_work() {
+    let _one = ONE.lock();
+    let host = Host::new();
+    let exporter = host.start();
+    let mut streams: Vec<_> = (0..200).map(|_| exporter.connect()).collect();
+    let start = Instant::now();
+    for stream in &mut streams {
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+    }
+    for stream in &mut streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+}

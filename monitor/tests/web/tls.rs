@@ -1,0 +1,300 @@
+//! TLS as clients meet it.
+
+use std::{io, net::TcpStream, sync::Arc, time::Duration};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+
+use crate::{
+    exporter::{Exporter, Host, try_ask},
+    pki::{self, Authority, Pair, TLS},
+};
+
+const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
+
+/// A client of TLS.
+pub(crate) struct Client(Arc<ClientConfig>);
+
+impl Client {
+    pub(crate) fn trusting(authority: &str) -> Self {
+        Self::with(authority, None, BOTH)
+    }
+
+    pub(crate) fn with(
+        authority: &str,
+        own: Option<&Pair>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap())
+            .unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match own {
+            None => builder.with_no_client_auth(),
+            Some(pair) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
+                )
+                .unwrap(),
+        };
+        Self(Arc::new(config))
+    }
+
+    fn speaking(mut self, protocols: &[&str]) -> Self {
+        let config = Arc::get_mut(&mut self.0).unwrap();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
+    pub(crate) fn connect(&self, address: &str) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = "localhost".try_into().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        StreamOwned::new(ClientConnection::new(self.0.clone(), name).unwrap(), stream)
+    }
+
+    pub(crate) fn get(
+        &self,
+        address: &str,
+        path: &str,
+        headers: &str,
+    ) -> io::Result<(u16, String)> {
+        try_ask(&mut self.connect(address), path, headers)
+    }
+
+    /// The connection after an answer, for what was agreed on.
+    fn agreed(&self, address: &str) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut stream = self.connect(address);
+        assert_eq!(try_ask(&mut stream, "/-/healthy", "").unwrap().0, 200);
+        stream
+    }
+}
+
+#[test]
+fn a_scrape_by_tls() {
+    let (host, authority) = pki::host();
+    host.write("web.yml", TLS);
+    let exporter = host.start();
+    for version in BOTH {
+        let client = Client::with(&authority.pem(), None, &[version]);
+        let (code, answer) = client.get(&exporter.address, "/metrics", "").unwrap();
+        assert_eq!(code, 200);
+        assert!(answer.contains("livepatch_supported 0"), "{answer}");
+    }
+    let stranger = Client::trusting(&Authority::new().pem());
+    assert!(stranger.get(&exporter.address, "/metrics", "").is_err());
+    // Plain HTTP is not answered.
+    assert!(try_ask(&mut exporter.connect(), "/metrics", "").is_err());
+}
+
+#[test]
+fn versions_and_suites_are_those_of_the_file() {
+    let (host, authority) = pki::host();
+    host.write(
+        "web.yml",
+        format!("{TLS}  min_version: TLS13\n  cipher_suites: [TLS_CHACHA20_POLY1305_SHA256]\n  curve_preferences: [CurveP384]\n"),
+    );
+    let exporter = host.start();
+    let old = Client::with(&authority.pem(), None, &[&rustls::version::TLS12]);
+    assert!(old.get(&exporter.address, "/metrics", "").is_err());
+    let stream = Client::trusting(&authority.pem()).agreed(&exporter.address);
+    let suite = stream.conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+    let group = stream.conn.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::secp384r1);
+}
+
+#[test]
+fn the_list_of_suites_is_about_tls_1_2_as_in_go() {
+    let (host, authority) = pki::host();
+    let suite = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+    host.write("web.yml", format!("{TLS}  cipher_suites: [{suite}]\n"));
+    let exporter = host.start();
+    let old = Client::with(&authority.pem(), None, &[&rustls::version::TLS12]);
+    let stream = old.agreed(&exporter.address);
+    let agreed = stream.conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(format!("{agreed:?}"), suite);
+    Client::with(&authority.pem(), None, &[&rustls::version::TLS13]).agreed(&exporter.address);
+}
+
+/// A server whose clients are asked for certificates, in one way after the other.
+struct Door {
+    host: Host,
+    exporter: Exporter,
+    authority: Authority,
+    own: Pair,
+    strange: Pair,
+}
+
+impl Door {
+    fn new() -> Self {
+        let (host, authority) = pki::host();
+        host.write_settled("web.yml", TLS);
+        Self {
+            exporter: host.start(),
+            own: authority.client(),
+            strange: Authority::new().client(),
+            host,
+            authority,
+        }
+    }
+
+    /// Whether these are let in: a client without a certificate, one with a
+    /// certificate of the authority, one with a stranger's.
+    #[track_caller]
+    fn lets_in(&self, keys: &str, expected: [bool; 3]) {
+        self.host.write_settled("web.yml", format!("{TLS}{keys}"));
+        // In TLS 1.3 a refusal comes after the client's side of the handshake.
+        for version in BOTH {
+            let found = [None, Some(&self.own), Some(&self.strange)].map(|pair| {
+                Client::with(&self.authority.pem(), pair, &[version])
+                    .get(&self.exporter.address, "/metrics", "")
+                    .is_ok_and(|(code, _)| code == 200)
+            });
+            assert_eq!(found, expected, "{keys} {version:?}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_client_authentication() {
+    let door = Door::new();
+    let with_ca = |kind: &str| format!("  client_auth_type: {kind}\n  client_ca_file: ca.pem\n");
+    door.lets_in("", [true, true, true]);
+    door.lets_in("  client_auth_type: NoClientCert\n", [true, true, true]);
+    door.lets_in(
+        "  client_auth_type: RequestClientCert\n",
+        [true, true, true],
+    );
+    door.lets_in(
+        "  client_auth_type: RequireAnyClientCert\n",
+        [false, true, true],
+    );
+    door.lets_in(&with_ca("VerifyClientCertIfGiven"), [true, true, false]);
+    door.lets_in(&with_ca("RequireAndVerifyClientCert"), [false, true, false]);
+    // Authorities that the policy does not ask.
+    door.lets_in(&with_ca("RequireAnyClientCert"), [false, true, true]);
+}
+
+#[test]
+fn names_of_clients() {
+    let door = Door::new();
+    let keys = |name: &str| {
+        format!(
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n  \
+             client_allowed_sans:\n    - someone.else\n    - {name}\n"
+        )
+    };
+    for name in [
+        "prometheus.example",
+        "ops@example.org",
+        "spiffe://example.org/prometheus",
+        "192.0.2.7",
+    ] {
+        door.lets_in(&keys(name), [false, true, false]);
+    }
+    for name in ["example", "PROMETHEUS.EXAMPLE", "192.0.2.70"] {
+        door.lets_in(&keys(name), [false, false, false]);
+    }
+    // Whoever vouches, the name must be there.
+    let any = "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: ";
+    door.lets_in(&format!("{any}[prometheus.example]\n"), [false, true, true]);
+    door.lets_in(&format!("{any}[]\n"), [false, false, false]);
+}
+
+#[test]
+fn inline_pem() {
+    let (host, authority) = pki::host();
+    let inline = |name: &str| {
+        let text = std::fs::read_to_string(host.path(name)).unwrap();
+        text.lines()
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
+    host.write(
+        "web.yml",
+        format!(
+            "tls_server_config:\n  cert: |\n{}  key: |\n{}",
+            inline("server.pem"),
+            inline("server.key")
+        ),
+    );
+    let exporter = host.start();
+    Client::trusting(&authority.pem()).agreed(&exporter.address);
+}
+
+#[test]
+fn http2_by_alpn() {
+    let (host, authority) = pki::host();
+    host.write("web.yml", TLS);
+    let exporter = host.start();
+    let client = Client::trusting(&authority.pem()).speaking(&["h2", "http/1.1"]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(&exporter.address)
+            .await
+            .unwrap();
+        let connector = tokio_rustls::TlsConnector::from(client.0.clone());
+        let stream = connector
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake::<
+            _,
+            _,
+            http_body_util::Empty<bytes::Bytes>,
+        >(executor, hyper_util::rt::TokioIo::new(stream))
+        .await
+        .unwrap();
+        tokio::spawn(connection);
+        // The first brings the server's limits; then many at once.
+        let request = hyper::Request::get("https://localhost/-/healthy");
+        let request = request.body(http_body_util::Empty::new()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let request = hyper::Request::get("https://localhost/metrics");
+            answers.push(sender.send_request(request.body(http_body_util::Empty::new()).unwrap()));
+        }
+        for answer in answers {
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.version(), hyper::Version::HTTP_2);
+            let body = http_body_util::BodyExt::collect(answer.into_body())
+                .await
+                .unwrap();
+            assert!(body.to_bytes().ends_with(b"\n"));
+        }
+    });
+}
+
+#[test]
+fn http2_can_be_off() {
+    let (host, authority) = pki::host();
+    host.write(
+        "web.yml",
+        format!("{TLS}http_server_config:\n  http2: false\n"),
+    );
+    let exporter = host.start();
+    let client = Client::trusting(&authority.pem()).speaking(&["h2", "http/1.1"]);
+    let stream = client.agreed(&exporter.address);
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+}

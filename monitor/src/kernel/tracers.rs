@@ -147,6 +147,7 @@ fn parse_kprobe(line: &str) -> Option<Kprobe> {
         name: name.to_owned(),
         module: None,
         offset,
+        by_ftrace: false,
         on_return: kind == "r",
         disabled: false,
     };
@@ -157,6 +158,7 @@ fn parse_kprobe(line: &str) -> Option<Kprobe> {
                 return None;
             }
             probe.disabled = word.contains("[DISABLED]");
+            probe.by_ftrace = word.contains("[FTRACE]");
         } else {
             probe.module = Some(word.to_owned());
         }
@@ -228,6 +230,7 @@ mod tests {
             ("cmdline_proc_show", 0)
         );
         assert!(!probe.on_return && !probe.disabled && probe.module.is_none());
+        assert!(probe.by_ftrace);
         let probe =
             parse_kprobe("ffffffffc0a2b010  r  lpm_hold+0x4  lpm_target [DISABLED][FTRACE]")
                 .unwrap();

@@ -102,6 +102,8 @@ pub struct Kprobe {
     pub module: Option<String>,
     /// Bytes from the function's start.
     pub offset: u64,
+    /// It uses ftrace's call at the function's entry, which may lie some bytes in.
+    pub by_ftrace: bool,
     /// It is a kretprobe.
     pub on_return: bool,
     /// Registered, but switched off.

@@ -394,6 +394,18 @@ fn who_else_sits_there() {
         "tracers",
         "(lpm/seen) sits on show+0x4: inside",
     );
+    // With IBT, ftrace's call comes after endbr64.
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![Kprobe {
+                by_ftrace: true,
+                ..kprobe(4)
+            }]);
+        },
+        Warning,
+        "tracers",
+        "show+0x4: it goes on firing",
+    );
     // Of the same name, but another function.
     let elsewhere = |host: &mut Host| {
         host.tracers.kprobes = Ok(vec![Kprobe {

@@ -112,9 +112,9 @@ fn kprobe(place: &str, probe: &Kprobe, events: &[KprobeEvent], findings: &mut Ve
         .map(|event| shown(&event.event))
         .collect();
     let state = if probe.disabled { ", switched off" } else { "" };
-    let effect = match probe.offset {
-        0 => "it goes on firing at the function's entry",
-        _ => "inside the function: it never fires again, for the old code no longer runs",
+    let effect = match probe.by_ftrace || probe.offset == 0 {
+        true => "it goes on firing at the function's entry",
+        false => "inside the function: it never fires again, for the old code no longer runs",
     };
     let (whose, remedy) = match names.as_slice() {
         [] => (

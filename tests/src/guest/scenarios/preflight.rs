@@ -377,7 +377,7 @@ fn traced() -> Result<()> {
     report.expect(
         "warning",
         "tracers",
-        "a kprobe (lpm/seen) sits on cmdline_proc_show+0x0",
+        "a kprobe (lpm/seen) sits on cmdline_proc_show+0x",
     )?;
     VMLINUX.apply(seconds(30))?;
     VMLINUX.remove(seconds(30))

@@ -161,10 +161,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
         result = stop() => {
             systemd::stopping();
-            server.stop().await?;
+            let ended = server.stop().await;
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
-            result
+            result.and(ended)
         }
     }
 }

@@ -349,3 +349,40 @@ fn scrapes_at_once_share_the_work() {
         start.elapsed()
     );
 }
+
+#[test]
+fn streams_of_http2_that_are_not_read() {
+    let _one = ONE.lock();
+    let (host, authority) = pki::host();
+    host.write("web.yml", TLS);
+    let exporter = host.start();
+    let client = Client::trusting(&authority.pem());
+    let scrape = || client.get(&exporter.address, "/metrics", "").unwrap().0;
+    assert_eq!(scrape(), 200);
+    let before = exporter.resident();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let held = runtime.block_on(async {
+        let mut held = Vec::new();
+        for _ in 0..50 {
+            // No window: nothing of an answer may be sent.
+            let mut sender = client.http2(&exporter.address, 0).await;
+            // The first brings the server's limits; the others wait for them.
+            for _ in 0..20 {
+                let request = hyper::Request::get("https://localhost/metrics");
+                let request = request.body(http_body_util::Empty::new()).unwrap();
+                held.push(tokio::spawn(sender.send_request(request)));
+            }
+        }
+        // Time for all that will be answered.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        held
+    });
+    assert_eq!(scrape(), 200);
+    let grown = exporter.resident().saturating_sub(before);
+    eprintln!("50 connections of HTTP/2 that read nothing: {grown} bytes more");
+    assert!(grown < 32 * MEBIBYTE, "{grown} bytes");
+    drop(held);
+}

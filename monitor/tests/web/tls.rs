@@ -15,6 +15,9 @@ use crate::{
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 
+/// What sends requests by HTTP/2.
+type Http2 = hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>>;
+
 /// A client of TLS.
 pub(crate) struct Client(Arc<ClientConfig>);
 
@@ -73,6 +76,25 @@ impl Client {
         headers: &str,
     ) -> io::Result<(u16, String)> {
         try_ask(&mut self.connect(address), path, headers)
+    }
+
+    /// A connection of HTTP/2, over which the server may send so much of each answer.
+    pub(crate) async fn http2(&self, address: &str, window: u32) -> Http2 {
+        let mut config = (*self.0).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(executor)
+            .initial_stream_window_size(window)
+            .handshake(hyper_util::rt::TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        sender
     }
 
     /// The connection after an answer, for what was agreed on.
@@ -241,30 +263,13 @@ fn http2_by_alpn() {
     let (host, authority) = pki::host();
     host.write("web.yml", TLS);
     let exporter = host.start();
-    let client = Client::trusting(&authority.pem()).speaking(&["h2", "http/1.1"]);
+    let client = Client::trusting(&authority.pem());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(&exporter.address)
-            .await
-            .unwrap();
-        let connector = tokio_rustls::TlsConnector::from(client.0.clone());
-        let stream = connector
-            .connect("localhost".try_into().unwrap(), stream)
-            .await
-            .unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let (mut sender, connection) = hyper::client::conn::http2::handshake::<
-            _,
-            _,
-            http_body_util::Empty<bytes::Bytes>,
-        >(executor, hyper_util::rt::TokioIo::new(stream))
-        .await
-        .unwrap();
-        tokio::spawn(connection);
+        let mut sender = client.http2(&exporter.address, 65_535).await;
         // The first brings the server's limits; then many at once.
         let request = hyper::Request::get("https://localhost/-/healthy");
         let request = request.body(http_body_util::Empty::new()).unwrap();

@@ -68,7 +68,7 @@ impl Web {
         connection: &Arc<Connection>,
         request: Request<Incoming>,
     ) -> Response<Full<Bytes>> {
-        let answering = connection.answering(Instant::now());
+        let mut answering = connection.answering(Instant::now());
         let settings = self.source.current();
         let mut response = match self.admit(&settings, &request).await {
             Ok(()) => match TowerToHyperService::new(self.routes.clone())
@@ -88,7 +88,7 @@ impl Web {
         let bytes = axum::body::to_bytes(body, usize::MAX)
             .await
             .unwrap_or_default();
-        answering.ready(Instant::now());
+        answering.ready(Instant::now(), bytes.len());
         let held = Held {
             bytes,
             _answering: answering,

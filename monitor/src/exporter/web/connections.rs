@@ -4,8 +4,8 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -16,6 +16,15 @@ use crate::exporter::lock;
 
 /// Most connections at once.
 pub(super) const MOST: usize = 256;
+
+/// Requests with less than this between them are of one run.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A run of so many requests is anybody's fair share.
+const SHARE: u32 = 8;
+
+/// Most bytes of answers that their clients have not yet taken.
+const MOST_HELD: usize = 16 * 1024 * 1024;
 
 /// From a connection's beginning, TLS included, to its first whole request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
@@ -35,11 +44,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Connections {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     next: AtomicU64,
+    /// Bytes of answers that are not yet taken.
+    held: AtomicUsize,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Connection {
+    all: Weak<Connections>,
     state: Mutex<State>,
     /// Its deadline has come nearer.
     nearer: Notify,
@@ -53,6 +65,8 @@ struct State {
     /// Requests that wait for an answer or whose answer is not yet taken.
     answers: BTreeMap<u64, Answer>,
     next: u64,
+    /// Requests since the last pause.
+    run: u32,
     evicted: bool,
 }
 
@@ -80,20 +94,21 @@ impl Connections {
     pub(super) fn open(self: &Arc<Self>, now: Instant) -> Option<Open> {
         let mut open = lock(&self.open);
         if open.len() >= MOST {
-            let phases = open.iter().map(|(id, other)| (*id, other.phase()));
-            let victim = victim(phases, now)?;
-            if let Some(other) = open.remove(&victim) {
-                lock(&other.state).evicted = true;
-                other.nearer.notify_one();
-            }
+            let others = open
+                .iter()
+                .map(|(id, other)| (*id, other.phase(), other.run()));
+            let victim = victim(others, now)?;
+            put_out(&mut open, victim);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
+            all: Arc::downgrade(self),
             state: Mutex::new(State {
                 began: now,
                 answered: None,
                 answers: BTreeMap::new(),
                 next: 0,
+                run: 0,
                 evicted: false,
             }),
             nearer: Notify::new(),
@@ -107,23 +122,46 @@ impl Connections {
     }
 }
 
-/// Which makes room: of those without a request the one that is so for longest, else
-/// the one that takes its answer most slowly.
-fn victim(phases: impl Iterator<Item = (u64, Phase)>, now: Instant) -> Option<u64> {
-    let mut idle: Option<(Instant, u64)> = None;
-    let mut slow: Option<(Instant, u64)> = None;
-    for (id, phase) in phases {
-        let (best, since) = match phase {
-            Phase::Idle(since) => (&mut idle, since),
-            Phase::Taking(since) => (&mut slow, since),
-            Phase::Waiting => continue,
-        };
-        if best.is_none_or(|best| (since, id) < best) {
-            *best = Some((since, id));
+impl Connections {
+    /// Makes room for answers: the slowest reader goes, and its answers with it.
+    fn put_out_slowest(&self) {
+        let mut open = lock(&self.open);
+        let taking = open.iter().filter_map(|(id, other)| match other.phase() {
+            Phase::Taking(since) => Some((since, *id)),
+            _ => None,
+        });
+        if let Some((_, slowest)) = taking.min() {
+            put_out(&mut open, slowest);
         }
     }
+}
+
+fn put_out(open: &mut BTreeMap<u64, Arc<Connection>>, id: u64) {
+    if let Some(connection) = open.remove(&id) {
+        lock(&connection.state).evicted = true;
+        connection.nearer.notify_one();
+    }
+}
+
+/// Which makes room: of those without a request the one that is so for longest, else
+/// the one that takes its answer most slowly, else the one that has asked most in a
+/// row. Each is an ID, what it does, and its run of requests.
+fn victim(others: impl Iterator<Item = (u64, Phase, u32)>, now: Instant) -> Option<u64> {
+    let mut idle: Option<(Instant, u64)> = None;
+    let mut slow: Option<(Instant, u64)> = None;
+    let mut greedy: Option<(u32, u64)> = None;
+    for (id, phase, run) in others {
+        match phase {
+            Phase::Idle(since) => idle = Some(idle.unwrap_or((since, id)).min((since, id))),
+            Phase::Taking(since) => slow = Some(slow.unwrap_or((since, id)).min((since, id))),
+            Phase::Waiting => {}
+        }
+        greedy = greedy.max(Some((run, id)));
+    }
+    let idle = idle.map(|(_, id)| id);
     let slow = slow.filter(|(since, _)| now.duration_since(*since) > PATIENCE);
-    idle.or(slow).map(|(_, id)| id)
+    let greedy = greedy.filter(|(run, _)| *run > SHARE);
+    idle.or(slow.map(|(_, id)| id)).or(greedy.map(|(_, id)| id))
 }
 
 /// An open connection; gone from the table when dropped.
@@ -147,6 +185,15 @@ impl Connection {
         let mut state = lock(&self.state);
         let id = state.next;
         state.next += 1;
+        let paused = state.answers.is_empty()
+            && state
+                .answered
+                .is_none_or(|answered| now.duration_since(answered) > PAUSE);
+        state.run = if paused {
+            1
+        } else {
+            state.run.saturating_add(1)
+        };
         let answer = Answer {
             asked: now,
             ready: None,
@@ -157,7 +204,12 @@ impl Connection {
         Answering {
             connection: self.clone(),
             id,
+            bytes: 0,
         }
+    }
+
+    fn run(&self) -> u32 {
+        lock(&self.state).run
     }
 
     fn phase(&self) -> Phase {
@@ -212,19 +264,29 @@ impl Connection {
 pub(super) struct Answering {
     connection: Arc<Connection>,
     id: u64,
+    bytes: usize,
 }
 
 impl Answering {
-    /// The answer is there to be taken.
-    pub(super) fn ready(&self, now: Instant) {
+    /// The answer, of so many bytes, is there to be taken.
+    pub(super) fn ready(&mut self, now: Instant, bytes: usize) {
         if let Some(answer) = lock(&self.connection.state).answers.get_mut(&self.id) {
             answer.ready = Some(now);
+        }
+        self.bytes = bytes;
+        if let Some(all) = self.connection.all.upgrade()
+            && all.held.fetch_add(bytes, Ordering::Relaxed) + bytes > MOST_HELD
+        {
+            all.put_out_slowest();
         }
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
+        if let Some(all) = self.connection.all.upgrade() {
+            all.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
         let mut state = lock(&self.connection.state);
         state.answers.remove(&self.id);
         state.answered = Some(Instant::now());
@@ -242,10 +304,10 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let phases = [
-            (0, Phase::Waiting),
-            (1, Phase::Taking(at(0))),
-            (2, Phase::Idle(at(5))),
-            (3, Phase::Idle(at(4))),
+            (0, Phase::Waiting, 100),
+            (1, Phase::Taking(at(0)), 1),
+            (2, Phase::Idle(at(5)), 1),
+            (3, Phase::Idle(at(4)), 1),
         ];
         assert_eq!(victim(phases.into_iter(), at(60)), Some(3));
     }
@@ -255,12 +317,40 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let phases = [
-            (0, Phase::Waiting),
-            (1, Phase::Taking(at(2))),
-            (2, Phase::Taking(at(1))),
+            (0, Phase::Waiting, 1),
+            (1, Phase::Taking(at(2)), 1),
+            (2, Phase::Taking(at(1)), 1),
         ];
         assert_eq!(victim(phases.into_iter(), at(2)), None);
         assert_eq!(victim(phases.into_iter(), at(3)), Some(2));
+    }
+
+    #[test]
+    fn the_greediest_makes_room_where_all_are_quick() {
+        let now = Instant::now();
+        let others = |run| {
+            [
+                (0, Phase::Waiting, 1),
+                (1, Phase::Waiting, run),
+                (2, Phase::Taking(now), run - 1),
+            ]
+            .into_iter()
+        };
+        assert_eq!(victim(others(SHARE), now), None);
+        assert_eq!(victim(others(SHARE + 1), now), Some(1));
+    }
+
+    #[test]
+    fn a_run_ends_with_a_pause() {
+        let connections = Arc::new(Connections::default());
+        let open = connections.open(Instant::now()).unwrap();
+        for expected in 1..=3 {
+            drop(open.connection.answering(Instant::now()));
+            assert_eq!(open.connection.run(), expected);
+        }
+        let later = Instant::now() + PAUSE * 2;
+        drop(open.connection.answering(later));
+        assert_eq!(open.connection.run(), 1);
     }
 
     #[test]
@@ -285,20 +375,41 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
         let held: Vec<_> = (0..MOST).map(|_| connections.open(now).unwrap()).collect();
-        let answers: Vec<_> = held
+        let mut answers: Vec<_> = held
             .iter()
             .map(|open| open.connection.answering(now))
             .collect();
         let later = now + Duration::from_secs(3);
         assert!(connections.open(later).is_none());
         // One answer is there, and its client does not take it.
-        answers[7].ready(now);
+        answers[7].ready(now, 100);
         assert!(connections.open(now).is_none());
         let newcomer = connections.open(later).unwrap();
         assert_eq!(held[7].connection.deadline(), None, "made room");
         drop(newcomer);
         drop(answers);
         assert!(connections.open(now).is_some());
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_are_bounded() {
+        let connections = Arc::new(Connections::default());
+        let now = Instant::now();
+        let held: Vec<_> = (0..20).map(|_| connections.open(now).unwrap()).collect();
+        let mut answers = Vec::new();
+        for (second, open) in (0..).zip(&held) {
+            let mut answer = open.connection.answering(now);
+            answer.ready(now + Duration::from_secs(second), MOST_HELD / 16);
+            answers.push(answer);
+        }
+        let gone = |index: usize| held[index].connection.deadline().is_none();
+        // The four that are too many, by their age.
+        assert_eq!(
+            (0..20).filter(|index| gone(*index)).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+        drop(answers);
+        assert_eq!(connections.held.load(Ordering::Relaxed), 0);
     }
 
     proptest! {
@@ -310,14 +421,14 @@ mod tests {
             let start = Instant::now();
             let phases: Vec<_> = (0_u64..).zip(phases).map(|(id, (busy, at))| {
                 let since = start + Duration::from_secs(at);
-                (id, if busy { Phase::Taking(since) } else { Phase::Idle(since) })
+                (id, if busy { Phase::Taking(since) } else { Phase::Idle(since) }, 1)
             }).collect();
             let now = start + Duration::from_secs(100);
             let chosen = victim(phases.iter().copied(), now);
             let is_idle = |phase: &Phase| matches!(phase, Phase::Idle(_));
-            if phases.iter().any(|(_, phase)| is_idle(phase)) {
+            if phases.iter().any(|(_, phase, _)| is_idle(phase)) {
                 let chosen = chosen.unwrap();
-                let (_, phase) = phases.iter().find(|(id, _)| *id == chosen).unwrap();
+                let (_, phase, _) = phases.iter().find(|(id, ..)| *id == chosen).unwrap();
                 prop_assert!(is_idle(phase));
             }
         }

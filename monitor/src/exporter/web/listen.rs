@@ -1,12 +1,15 @@
 //! The sockets to listen on: of our own, or handed over by systemd.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use tracing::warn;
 
 use super::config::Settings;
+
+/// A cost of bcrypt beyond which a check takes seconds.
+const DEAR: u32 = 14;
 
 /// Takes every socket, before anything else is begun.
 ///
@@ -55,22 +58,60 @@ fn handed_over() -> anyhow::Result<Vec<TcpListener>> {
         .collect()
 }
 
-/// Says where anybody could read the metrics, or a password on its way.
+/// Says where anybody could read the metrics, or a password on its way, and what
+/// else of the configuration is sound but odd.
 pub(super) fn warn_of_open_doors(listeners: &[TcpListener], settings: &Settings) {
     if settings.tls_idle {
         warn!("web configuration: tls_server_config names no cert_file: TLS is off");
     }
-    if settings.tls.is_some() {
-        return;
+    if settings.users.cost() > DEAR {
+        warn!(
+            cost = settings.users.cost(),
+            "web configuration: each check of a password takes very long: use a cost of 10 to {DEAR}"
+        );
     }
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
-        if address.ip().to_canonical().is_loopback() {
-            continue;
+        let (tls, users) = (settings.tls.is_some(), !settings.users.is_empty());
+        if let Some(what) = open_door(address.ip(), tls, users) {
+            warn!(%address, "{what} by --web.config.file");
         }
-        if settings.users.is_empty() {
-            warn!(%address, "open to everybody on the network: give TLS or users by --web.config.file");
-        } else {
-            warn!(%address, "passwords pass over the network in clear: give TLS by --web.config.file");
+    }
+}
+
+/// What those on the network could do.
+fn open_door(address: IpAddr, tls: bool, users: bool) -> Option<&'static str> {
+    match (tls, users) {
+        _ if address.to_canonical().is_loopback() => None,
+        (true, _) => None,
+        (false, false) => Some("open to everybody on the network: give TLS or users"),
+        (false, true) => Some("passwords pass over the network in clear: give TLS"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_beyond_loopback_is_worth_a_word() {
+        let says = |address: &str, tls, users| {
+            open_door(address.parse().unwrap(), tls, users)
+                .map(|text| text.split(' ').next().unwrap())
+        };
+        for loopback in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(says(loopback, false, false), None, "{loopback}");
+        }
+        for open in [
+            "0.0.0.0",
+            "::",
+            "192.0.2.1",
+            "2001:db8::1",
+            "::ffff:192.0.2.1",
+        ] {
+            assert_eq!(says(open, false, false), Some("open"), "{open}");
+            assert_eq!(says(open, false, true), Some("passwords"), "{open}");
+            assert_eq!(says(open, true, false), None, "{open}");
+            assert_eq!(says(open, true, true), None, "{open}");
         }
     }
 }

@@ -88,6 +88,11 @@ impl Users {
         self.hashes.is_empty()
     }
 
+    /// What checking a password costs: 2 to this power rounds, whoever asks.
+    pub(super) fn cost(&self) -> u32 {
+        self.cost
+    }
+
     /// True for a user's own password. Takes long, and equally long for every name:
     /// a hash of cost c takes 2^c rounds, and 2^c + 2^c + 2^(c+1) + … + 2^(m-1) is 2^m.
     pub(super) fn check(&self, credentials: &Credentials) -> bool {

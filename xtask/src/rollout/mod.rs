@@ -9,6 +9,7 @@ use std::{
     fs,
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -154,6 +155,8 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
     passed("no rule fails");
 
+    // What the last page told must lie in the past of every step that is asked for.
+    thread::sleep(INTERVAL);
     let prometheus = &stage.prometheus;
     let complaints = panels::check_panels(
         |query, start, end, step| prometheus.query_range(query, start, end, step),

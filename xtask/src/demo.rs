@@ -89,6 +89,7 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
         stage.alertmanager.url()
     );
     stage.wait_for_hosts(1)?;
+    println!("    (the alert of a stuck transition is set to {STUCK_SECONDS} s here, not 60)");
 
     println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");
     println!(" that replaces lpm_hold, and does not land: the kernel waits for the task]\n");

@@ -31,6 +31,8 @@ type Labels = &'static [(&'static str, &'static str)];
 enum Expect {
     /// The highest value of the series with these labels.
     Max(Labels, f64),
+    /// Their lowest value. For counts that a slow machine makes larger for a while.
+    Min(Labels, f64),
     /// They rise above a value.
     Above(Labels, f64),
     /// They fall below a value.
@@ -136,6 +138,11 @@ impl Expect {
                 Some((_, highest)) => ((highest - value).abs() > TOLERANCE).then(|| {
                     format!("its highest value with {labels:?} is {highest}, not {value}")
                 }),
+            },
+            Self::Min(labels, value) => match extent(series, labels) {
+                None => Some(missing(series, labels)),
+                Some((lowest, _)) => ((lowest - value).abs() > TOLERANCE)
+                    .then(|| format!("its lowest value with {labels:?} is {lowest}, not {value}")),
             },
             Self::Above(labels, value) => match extent(series, labels) {
                 None => Some(missing(series, labels)),

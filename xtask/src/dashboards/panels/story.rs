@@ -7,7 +7,7 @@
 //! have counted as stuck by then.
 
 use super::{
-    Expect::{self, Above, Below, Max, Nothing, Quiet, Shows, Zero},
+    Expect::{self, Above, Below, Max, Min, Nothing, Quiet, Shows, Zero},
     Expectation, Labels,
 };
 
@@ -158,7 +158,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         ],
     ),
     of(FLEET, "Stuck hosts: where", "A", &[Above(A_OF_A, 1.0)]),
-    of(FLEET, "Stuck hosts: where", "B", &[Max(A_OF_A, 1.0)]),
+    of(FLEET, "Stuck hosts: where", "B", &[Min(A_OF_A, 1.0)]),
     of(FLEET, "Stuck hosts: where", "C", &[Max(HELD_ON_A, 1.0)]),
     of(
         FLEET,

@@ -58,6 +58,15 @@ fn highest_values_are_compared() {
 }
 
 #[test]
+fn lowest_values_are_compared() {
+    let answer = [series("a", &[67.0, 1.0]), series("b", &[9.0])];
+    fits(&[Expect::Min(PATCH, 1.0), Expect::Min(&[], 1.0)], &answer);
+    fails(&[Expect::Min(PATCH, 67.0)], &answer);
+    fails(&[Expect::Min(PATCH, 0.0)], &answer);
+    fails(&[Expect::Min(&[("patch", "c")], 1.0)], &answer);
+}
+
+#[test]
 fn bounds_are_compared() {
     let answer = [series("a", &[1.0, 2.0])];
     fits(

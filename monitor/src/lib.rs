@@ -9,4 +9,5 @@ pub mod kernel;
 pub mod livepatch;
 pub mod metrics;
 pub mod recorder;
+pub mod sandbox;
 pub mod state;

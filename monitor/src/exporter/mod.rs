@@ -6,6 +6,7 @@ mod follow;
 mod host;
 mod notebook;
 mod report;
+mod sandbox;
 pub mod watch;
 pub mod web;
 
@@ -32,6 +33,7 @@ use crate::{
     crash::gather::Sources,
     kernel::{
         clock,
+        kmsg::KmsgReader,
         probes::{Degradation, ProbeStatus},
         sysfs,
         tasks::TaskScanner,
@@ -42,6 +44,7 @@ use crate::{
     },
     metrics::{self, CollectorRun, Durations, TransitionView, View},
     recorder::note::Note,
+    sandbox::Sandbox,
 };
 
 /// Where the exporter looks and how it answers.
@@ -90,6 +93,10 @@ pub struct Exporter {
     notebook: Mutex<Notebook>,
     crashes: Mutex<Crashes>,
     host: Mutex<Host>,
+    /// The kernel's log, opened when that was still allowed; none where it is not.
+    log: Mutex<Option<KmsgReader>>,
+    /// What was given up after the start.
+    sandbox: Sandbox,
     /// What is loaded has changed and was not read since.
     patches_due: AtomicBool,
     durations: Durations,
@@ -126,7 +133,10 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// An address cannot be listened on; everything else degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let listeners = web::bind(&options.listen)?;
-    let (exporter, ring) = Exporter::new(options)?;
+    let (mut exporter, ring) = Exporter::new(options)?;
+    let log_lines = exporter.log_to_wait_for();
+    // All is open: what that took is given up before anybody is answered.
+    exporter.enter_sandbox();
     let exporter = Arc::new(exporter);
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
@@ -136,7 +146,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let server = web::serve(listeners, exporter.clone());
     tokio::select! {
         result = server => result,
-        result = exporter.clone().follow(ring) => result,
+        result = exporter.clone().follow(ring, log_lines) => result,
         result = stop() => {
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
@@ -377,6 +387,7 @@ impl Exporter {
             lost: lost.as_deref(),
             collectors: &collectors,
             crashes: &crashes,
+            sandbox: &self.sandbox.holds,
         };
         let families = metrics::families(&view).context("building the exposition")?;
         metrics::encode(&families).context("encoding the exposition")

@@ -80,10 +80,13 @@ impl TaskScanner {
     /// With the iterator of these probes if it is loaded.
     #[must_use]
     pub fn new(probes: Option<Probes>, procfs: &Path) -> Self {
+        let mut symbols = Symbols::default();
+        // Where it fails it is tried again, and told, when a name is asked for.
+        let _ = symbols.open(procfs);
         Self {
             probes,
             procfs: procfs.to_owned(),
-            symbols: Symbols::default(),
+            symbols,
         }
     }
 
@@ -97,11 +100,7 @@ impl TaskScanner {
         direction: Direction,
         sysfs: &Path,
     ) -> Result<Option<Scan>, TasksError> {
-        if self
-            .probes
-            .as_ref()
-            .is_some_and(|probes| probes.attached(TASK_SCAN))
-        {
+        if self.iterates() {
             return self.iterate();
         }
         walk(&self.procfs, sysfs, patch, direction).map(Some)
@@ -138,6 +137,24 @@ impl TaskScanner {
         }
         debug!(tasks = scan.tasks.len(), bytes = bytes.len(), "task scan");
         Ok(Some(scan))
+    }
+
+    /// Whether tasks come from the iterator; from /proc if not.
+    #[must_use]
+    pub fn iterates(&self) -> bool {
+        let probes = self.probes.as_ref();
+        probes.is_some_and(|probes| probes.attached(TASK_SCAN))
+    }
+
+    /// Whether this process may do at this moment what a look at the tasks takes, with
+    /// the probes that it has.
+    pub fn may_look(&mut self) -> bool {
+        let Some(probes) = &mut self.probes else {
+            return true;
+        };
+        let iterates = probes.attached(TASK_SCAN);
+        probes.lost_events().is_ok()
+            && (!iterates || probes.resume_scan(false).is_ok() && probes.scan().is_ok())
     }
 
     /// Events the kernel side lost, by kind; `None` where it cannot be told.

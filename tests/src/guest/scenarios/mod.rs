@@ -7,6 +7,7 @@ mod harmless;
 mod held;
 mod hostile;
 mod landing;
+mod privileges;
 mod restart;
 mod scale;
 mod tools;
@@ -40,6 +41,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
+    privileges: privileges_are_given_up, a_dynamic_user_is_enough;
     scale: ten_thousand_threads;
     harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };

@@ -8,6 +8,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -114,6 +115,7 @@ impl Exporter {
             log: Mutex::new(log),
             sandbox: Sandbox::default(),
             release,
+            changed: Notify::new(),
             patches_due: AtomicBool::new(false),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),

@@ -186,6 +186,7 @@ impl Exporter {
     fn sighted(&self, sighting: &Sighting) {
         if lock(&self.crashes).counts.count(sighting) {
             report::log_signal(sighting);
+            self.changed.notify_one();
         }
     }
 

@@ -7,6 +7,7 @@ mod host;
 mod notebook;
 mod report;
 mod sandbox;
+mod textfile;
 pub mod watch;
 pub mod web;
 
@@ -25,7 +26,10 @@ use std::{
 
 use anyhow::Context as _;
 use livepatch_monitor_ebpf::EventKind;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+};
 use tracing::{info, warn};
 
 use self::{crashes::Crashes, host::Host, notebook::Notebook, watch::Watch};
@@ -76,6 +80,8 @@ pub struct Options {
     pub expected_directories: Vec<PathBuf>,
     /// Names of livepatches that should be in force.
     pub expected_patches: Vec<String>,
+    /// Where the exposition is kept as a file.
+    pub textfile: Option<PathBuf>,
 }
 
 /// The exporter's parts. Locks are taken in the order of the fields.
@@ -97,6 +103,8 @@ pub struct Exporter {
     log: Mutex<Option<KmsgReader>>,
     /// What was given up after the start.
     sandbox: Sandbox,
+    /// Something has changed that the file of the exposition should show.
+    changed: Notify,
     /// What is loaded has changed and was not read since.
     patches_due: AtomicBool,
     durations: Durations,
@@ -147,9 +155,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         result = server => result,
         result = exporter.clone().follow(ring, log_lines) => result,
+        result = exporter.clone().keep_textfile() => result,
         result = stop() => {
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
+            exporter.remove_textfile();
             result
         }
     }
@@ -199,6 +209,7 @@ impl Exporter {
         }
         self.date_start();
         if !effects.is_empty() {
+            self.changed.notify_one();
             self.save();
         }
     }

@@ -23,7 +23,11 @@ impl Exporter {
     pub(super) fn enter_sandbox(&mut self) {
         let mut allowed = Allowed {
             read: readable(&self.options, &lock(&self.host).expected_directories()),
-            write: vec![self.options.state_dir.clone()],
+            write: [&self.options.state_dir]
+                .into_iter()
+                .chain(&self.options.textfile)
+                .cloned()
+                .collect(),
             ..Allowed::default()
         };
         {

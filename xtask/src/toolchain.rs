@@ -20,6 +20,9 @@ const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 const LINKER_VERSION: &str = "0.13.0";
 
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
+const CARGO_DEB_VERSION: &str = "3.8.0";
+const CARGO_GENERATE_RPM_VERSION: &str = "0.21.1";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// A compiler that can build `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +104,27 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
 
 /// Finds cargo-fuzz or installs it with cargo; returns its folder.
 pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
-    installed("cargo-fuzz", |command| {
-        command.args(["--locked", "--version", CARGO_FUZZ_VERSION]);
+    released("cargo-fuzz", CARGO_FUZZ_VERSION)
+}
+
+/// The same of cargo-deb, which makes the Debian package.
+pub(crate) fn cargo_deb_folder() -> Result<PathBuf> {
+    released("cargo-deb", CARGO_DEB_VERSION)
+}
+
+/// The same of cargo-generate-rpm, which makes the RPM package.
+pub(crate) fn cargo_generate_rpm_folder() -> Result<PathBuf> {
+    released("cargo-generate-rpm", CARGO_GENERATE_RPM_VERSION)
+}
+
+/// The same of cargo-deny, which looks at licences and sources.
+pub(crate) fn cargo_deny_folder() -> Result<PathBuf> {
+    released("cargo-deny", CARGO_DENY_VERSION)
+}
+
+fn released(name: &str, version: &str) -> Result<PathBuf> {
+    installed(name, |command| {
+        command.args(["--locked", "--version", version]);
         Ok(())
     })
 }

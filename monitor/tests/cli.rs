@@ -155,6 +155,13 @@ impl Exporter {
     }
 
     fn get(&self, path: &str) -> (u16, String) {
+        let (head, body) = self.ask(path);
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, body)
+    }
+
+    /// The head of the answer, and its body.
+    fn ask(&self, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
             stream,
@@ -163,9 +170,8 @@ impl Exporter {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
-        (code, body)
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
     }
 }
 
@@ -360,6 +366,56 @@ fn the_web_answers_what_is_there() {
     let (code, page) = exporter.get("/");
     assert_eq!(code, 200);
     assert!(page.contains("href=\"/metrics\""), "{page}");
+}
+
+#[test]
+fn the_status_page_names_the_blocker() {
+    let host = Host::held();
+    let exporter = Exporter::start(&host);
+    let (head, page) = exporter.ask("/");
+    for line in [
+        "HTTP/1.1 200 ",
+        "content-type: text/html; charset=utf-8\r\n",
+        "cache-control: no-store\r\n",
+        "content-security-policy: default-src 'none'; style-src 'sha256-",
+        "x-content-type-options: nosniff\r\n",
+    ] {
+        assert!(head.contains(line), "no {line:?} in {head}");
+    }
+    for text in [
+        "STUCK: the transition of fix, patching for an unknown time, 1 task pending.",
+        "process 42 &quot;ho\\&quot;l d&quot;, unit db.service",
+        "asleep in hold (module target), which the patch replaces",
+        "vfs_read+0x90/0x300",
+        "no kernel probes",
+        "http-equiv=\"refresh\"",
+    ] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
+    let (_, page) = exporter.ask("/?refresh=off");
+    assert!(!page.contains("http-equiv=\"refresh\""), "{page}");
+}
+
+#[test]
+fn the_status_page_says_what_cannot_be_read() {
+    let host = Host::held();
+    fs::remove_dir_all(host.root.path().join("proc/42")).unwrap();
+    host.write("proc/43/task/43/stat", "43 (x) S 1\n");
+    fs::write(host.root.path().join("state"), "a file").unwrap();
+    fs::remove_file(host.root.path().join("kmsg")).unwrap();
+    let exporter = Exporter::start(&host);
+    let (_, page) = exporter.ask("/");
+    for text in [
+        "an unknown number of tasks pending",
+        "Which tasks are pending is unknown.",
+        "collector tasks could not read all it needs: pending tasks cannot be told",
+        "flight recorder that did not reach the disk",
+        "kmsg cannot be read",
+        "--state-dir",
+        "probes not attached",
+    ] {
+        assert!(page.contains(text), "no {text:?} in {page}");
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::{fuzz, paths, process, toolchain, tools};
+use crate::{dashboards, fuzz, page, paths, process, toolchain, tools};
 
 const STEPS: &[(&str, &[&str])] = &[
     ("cargo fmt --check", &["fmt", "--all", "--check"]),
@@ -36,5 +36,14 @@ pub(crate) fn run() -> Result<()> {
             )
         })?;
     }
+    page::check_samples()?;
+    process::step(
+        "alert rules, their tests and examples",
+        dashboards::check_rules,
+    )?;
+    process::step("dashboards against Grafana's types", || {
+        ensure!(dashboards::fit_types()?, "a dashboard does not fit");
+        Ok(())
+    })?;
     fuzz::run_briefly()
 }

@@ -26,6 +26,12 @@ const DEFAULT_KERNEL: &str = "6.12";
 /// One machine alone answers within a second.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// Nobody wants to wait a minute for the pager.
+const STUCK_SECONDS: u32 = 5;
+
+/// Long enough to be missed.
+const FIRMWARE: Duration = Duration::from_secs(3);
+
 /// What the reader of an open page needs at least.
 const SHOW: Duration = Duration::from_secs(5);
 
@@ -52,8 +58,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let release = prepared.kernel.to_string();
     process::step(&format!("demo on kernel {release}"), || {
         let prepared = Arc::new(prepared);
-        let host = Host::start(&prepared, HOST)?;
-        let stage = Stage::set(&prepared.folder, &programs.monitor, &[&host], INTERVAL)?;
+        let host = Host::start(&prepared, HOST, FIRMWARE)?;
+        let stage = Stage::set(
+            &prepared.folder,
+            &programs.monitor,
+            &[&host],
+            INTERVAL,
+            &[("livepatch:threshold_stuck_seconds", STUCK_SECONDS)],
+        )?;
         story(&host, &stage, &release)?;
         if arguments.stay > 0 {
             println!("\n[all stays up for {} s]", arguments.stay);
@@ -72,7 +84,10 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
         host.exporter()
     );
     println!("    Prometheus      {}/alerts", stage.prometheus.url());
-    println!("    Alertmanager    {}/", stage.alertmanager.url());
+    println!(
+        "    Alertmanager    {}/api/v2/alerts",
+        stage.alertmanager.url()
+    );
     stage.wait_for_hosts(1)?;
 
     println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");

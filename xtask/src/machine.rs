@@ -1,12 +1,9 @@
 //! From a kernel's name to a machine that can boot: packages, kernel, modules,
 //! programs and file system.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     initramfs::{self, Extras},
@@ -42,7 +39,7 @@ pub(crate) fn prepare(
 ) -> Result<Prepared> {
     let kernel = kernels::prepare(line)?;
     let folder = paths::target()?.join(purpose).join(line.name);
-    empty(&folder)?;
+    paths::empty(&folder)?;
     let initramfs = folder.join("initramfs.cpio");
     initramfs::write(&initramfs, &kernel, programs, extras)?;
     Ok(Prepared {
@@ -50,12 +47,4 @@ pub(crate) fn prepare(
         initramfs,
         folder,
     })
-}
-
-fn empty(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

@@ -3,13 +3,16 @@
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.
 
+mod ansible;
 mod artifacts;
 mod bench;
 mod bpf;
 mod chain;
 mod checks;
+mod dashboards;
 mod demo;
 mod dist;
+mod fleet;
 mod fuzz;
 mod host_files;
 mod http;
@@ -18,6 +21,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod page;
 mod paths;
 mod process;
 mod rollout;
@@ -53,6 +57,10 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
     Bench(bench::Arguments),
+    /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
+    Fleet(fleet::Arguments),
+    /// Check the Grafana dashboards
+    Dashboards(dashboards::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +72,8 @@ fn main() -> ExitCode {
         Command::Dist(arguments) => dist::run(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
+        Command::Fleet(arguments) => fleet::run(arguments),
+        Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 //! outlives a clone.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -45,4 +45,24 @@ pub(crate) fn cache() -> Result<PathBuf> {
         .join(".cache"),
     };
     Ok(base.join("livepatch-monitor"))
+}
+
+/// What is in a folder, in order.
+pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let problem = || format!("cannot read {}", folder.display());
+    let mut paths = fs::read_dir(folder)
+        .with_context(problem)?
+        .map(|entry| Ok(entry.with_context(problem)?.path()))
+        .collect::<Result<Vec<PathBuf>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Makes a folder, or what it holds go.
+pub(crate) fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message};
 
 use crate::{
-    artifacts, chain, checks,
+    ansible, artifacts, chain, checks, fleet,
     kernels::{self, Line},
     machine::{self, Prepared},
     process,
@@ -94,6 +94,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     setup::install_vm_packages()?;
     let programs = static_programs::build_all()?;
+    if !arguments.only_vm {
+        fleet::brief(&programs.monitor)?;
+        ansible::check(&programs.monitor)?;
+    }
     let machines = lines
         .iter()
         .map(|line| {

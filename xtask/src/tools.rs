@@ -39,6 +39,24 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What the pages of Debian's Prometheus are made of, and where that goes.
+const PAGES: &[&str] = &[
+    "libjs-bootstrap4",
+    "libjs-d3",
+    "libjs-eonasdan-bootstrap-datetimepicker",
+    "libjs-jquery",
+    "libjs-jquery-hotkeys",
+    "libjs-moment",
+    "libjs-moment-timezone",
+    "libjs-mustache",
+    "libjs-popper.js",
+    "libjs-rickshaw",
+];
+const PAGES_FOLDER: &str = "usr/share/javascript";
+
+/// Where Debian's Alertmanager looks for its templates, wherever it is itself.
+const TEMPLATES: &str = "usr/share/prometheus/alertmanager";
+
 /// Where the tools are that PATH lacks.
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(paths::cache()?.join("tools"))
@@ -47,11 +65,13 @@ pub(crate) fn folder() -> Result<PathBuf> {
 /// Makes all tools available.
 pub(crate) fn prepare() -> Result<()> {
     let folder = folder()?;
-    if TOOLS
-        .iter()
-        .all(|tool| locate(tool.program, &folder).is_some())
+    let has_pages = prometheus_pages()?.is_none() || folder.join(PAGES_FOLDER).exists();
+    if has_pages
+        && TOOLS
+            .iter()
+            .all(|tool| locate(tool.program, &folder).is_some())
     {
-        return Ok(());
+        return place_templates(&folder);
     }
     let mut packages: Vec<&str> = TOOLS
         .iter()
@@ -59,6 +79,9 @@ pub(crate) fn prepare() -> Result<()> {
         .map(|tool| tool.package)
         .collect();
     packages.dedup();
+    if packages.contains(&"prometheus") {
+        packages.extend(PAGES);
+    }
     // Under another name until whole, so that an interrupted run starts again.
     let partial = folder.with_extension("partial");
     for path in [&partial, &folder] {
@@ -72,7 +95,26 @@ pub(crate) fn prepare() -> Result<()> {
         &partial,
         "to check metrics, rules and alerts; installing it would start its service",
     )?;
-    fs::rename(&partial, &folder).with_context(|| format!("cannot make {}", folder.display()))
+    fs::rename(&partial, &folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    place_templates(&folder)
+}
+
+/// Puts the templates of an Alertmanager that was only unpacked where it looks.
+fn place_templates(folder: &Path) -> Result<()> {
+    let (from, to) = (folder.join(TEMPLATES), Path::new("/").join(TEMPLATES));
+    if to.exists() || !from.exists() {
+        return Ok(());
+    }
+    println!("==> putting Alertmanager's templates into {}", to.display());
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
+        if entry.path().is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name()))
+                .with_context(|| format!("cannot copy {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// A tool's path, after [`prepare`].
@@ -84,6 +126,13 @@ pub(crate) fn path(program: &str) -> Result<PathBuf> {
             folder.display()
         )
     })
+}
+
+/// Where the pages of Debian's Prometheus are, if they were only unpacked; other builds
+/// have them inside.
+pub(crate) fn prometheus_pages() -> Result<Option<PathBuf>> {
+    let unpacked = process::find_program("prometheus").is_none();
+    Ok(unpacked.then_some(folder()?.join("usr/share/prometheus/web")))
 }
 
 /// PATH with the tools behind what is already there.

@@ -9,10 +9,7 @@ use super::{
     Cli,
     transition::{self, Running},
 };
-use crate::{
-    kernel::{clock, procfs},
-    livepatch::blockers::{Blocker, printable},
-};
+use crate::{kernel::tasks, livepatch::blockers::BlockerReport};
 
 /// Exit code 0: no task is pending; 1: some are; 2: it could not be told.
 #[derive(Debug, Args)]
@@ -34,24 +31,7 @@ struct Report<'a> {
     running_for_seconds: Option<f64>,
     idle_tasks_unknown: Option<bool>,
     pending: usize,
-    tasks: Vec<Task>,
-}
-
-#[derive(Serialize)]
-struct Task {
-    tid: u32,
-    pid: u32,
-    comm: String,
-    kthread: bool,
-    unit: Option<String>,
-    cgroup: Option<String>,
-    state: String,
-    reason: &'static str,
-    object: Option<String>,
-    function: Option<String>,
-    detail: String,
-    age_seconds: Option<f64>,
-    stack: Vec<String>,
+    tasks: Vec<BlockerReport>,
 }
 
 impl Blockers {
@@ -64,8 +44,8 @@ impl Blockers {
         let shown = blockers
             .iter()
             .take(self.limit)
-            .map(|blocker| Task::new(cli, blocker));
-        let shown: Vec<Task> = shown.collect();
+            .map(|blocker| tasks::report(&cli.paths.procfs, blocker));
+        let shown: Vec<BlockerReport> = shown.collect();
         let text = if self.json {
             let running = now.running.as_ref();
             let report = Report {
@@ -93,39 +73,8 @@ impl Blockers {
     }
 }
 
-impl Task {
-    fn new(cli: &Cli, blocker: &Blocker) -> Self {
-        let task = &blocker.task;
-        // Idle tasks have no entry in /proc, and no cgroup.
-        let cgroup = task
-            .idle_cpu
-            .is_none()
-            .then(|| procfs::cgroup_of(&cli.paths.procfs, task.tid));
-        let cgroup = cgroup.flatten();
-        Self {
-            tid: task.tid,
-            pid: task.tgid,
-            comm: printable(&task.comm),
-            kthread: task.kthread,
-            unit: cgroup.as_deref().and_then(procfs::unit_of),
-            cgroup,
-            state: task.state.to_string(),
-            reason: blocker.reason.name(),
-            object: blocker.object.clone(),
-            function: blocker.function.clone(),
-            detail: blocker.detail.clone(),
-            age_seconds: task
-                .start_ns
-                .map(crate::livepatch::transition::BootTime::from_nanos)
-                .and_then(|start| clock::boot_time().since(start))
-                .map(|age| age.as_secs_f64()),
-            stack: task.stack.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
 /// A paragraph a task: who it is, why it is pending, where it is.
-fn text(supported: bool, running: Option<&Running>, tasks: &[Task]) -> String {
+fn text(supported: bool, running: Option<&Running>, tasks: &[BlockerReport]) -> String {
     if !supported {
         return super::NO_LIVEPATCH.to_owned();
     }
@@ -134,24 +83,8 @@ fn text(supported: bool, running: Option<&Running>, tasks: &[Task]) -> String {
     };
     let mut text = transition::headline(running) + "\n";
     for task in tasks {
-        let kind = if task.kthread {
-            "kernel thread"
-        } else {
-            "process"
-        };
-        let _ = write!(text, "\n{kind} {} {:?}", task.pid, task.comm);
-        if task.tid != task.pid {
-            let _ = write!(text, " thread {}", task.tid);
-        }
-        if let Some(unit) = &task.unit {
-            let _ = write!(text, ", unit {}", printable(unit.as_bytes()));
-        }
-        if let Some(age) = task.age_seconds {
-            let age = super::age(std::time::Duration::from_secs_f64(age.max(0.0)));
-            let _ = write!(text, ", started {age} ago");
-        }
-        let _ = writeln!(text, ", state {}", task.state);
-        let _ = writeln!(text, "  {}: {}", task.reason, task.detail);
+        let _ = writeln!(text, "\n{}", task.who());
+        let _ = writeln!(text, "  {}: {}", task.reason.name(), task.detail);
         for frame in &task.stack {
             let _ = writeln!(text, "    {frame}");
         }

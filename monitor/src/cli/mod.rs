@@ -3,6 +3,7 @@
 mod blockers;
 mod check;
 mod crashes;
+mod gate;
 mod serve;
 mod status;
 mod transition;
@@ -178,6 +179,8 @@ enum Command {
     Blockers(blockers::Blockers),
     /// List this host's crashes: what they were, and whether a livepatch had a hand in them
     Crashes(crashes::Crashes),
+    /// Ask Prometheus whether a livepatch may go to more hosts
+    Gate(Box<gate::Gate>),
 }
 
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
@@ -190,6 +193,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Gate(command) => command.run(&cli),
     };
     match result {
         Ok(code) => code,
@@ -228,11 +232,6 @@ fn start_log(log: &Log) {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
-}
-
-/// `1h 2m 3s`, to the second.
-fn age(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 /// Prints to standard output; a reader that has left is not an error.

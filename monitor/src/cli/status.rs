@@ -88,12 +88,7 @@ fn text(now: &Now) -> String {
 }
 
 fn line(patch: &Patch) -> String {
-    let state = match (patch.enabled, patch.transition) {
-        (_, Some(true)) => "in transition",
-        (Some(true), _) => "enabled",
-        (Some(false), _) => "disabled",
-        (None, _) => "state not readable",
-    };
+    let state = patch.state();
     let functions: usize = patch
         .objects
         .iter()

@@ -19,7 +19,7 @@ use crate::{
         Direction,
         blockers::{self, Blocker, History, Reason},
         patch::PatchSet,
-        transition::{BootTime, Transitions, Watching},
+        transition::{BootTime, Transitions, Watching, progress},
     },
     state,
 };
@@ -137,25 +137,10 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
 
 /// One line on the running transition.
 pub(super) fn headline(running: &Running) -> String {
-    let doing = match running.direction {
-        Direction::Patch => "patching",
-        Direction::Unpatch => "unpatching",
-    };
-    let age = running.running_for_seconds.map_or_else(
-        || " for an unknown time".to_owned(),
-        |seconds| {
-            format!(
-                " for {}",
-                super::age(Duration::from_secs_f64(seconds.max(0.0)))
-            )
-        },
-    );
-    let attempts = running
-        .attempts
-        .map_or_else(String::new, |attempts| format!(", {attempts} attempts"));
-    let tasks = match running.blockers.len() {
-        1 => "1 task pending".to_owned(),
-        tasks => format!("{tasks} tasks pending"),
-    };
-    format!("{}: {doing}{age}{attempts}, {tasks}", running.patch)
+    let running_for = running
+        .running_for_seconds
+        .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let pending = u64::try_from(running.blockers.len()).ok();
+    let progress = progress(running.direction, running_for, running.attempts, pending);
+    format!("{}: {progress}", running.patch)
 }

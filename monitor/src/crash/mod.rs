@@ -11,6 +11,7 @@ mod record;
 pub mod store;
 pub mod text;
 mod verdict;
+pub mod words;
 
 #[cfg(test)]
 mod tests;

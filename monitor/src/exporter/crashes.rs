@@ -15,6 +15,7 @@ use crate::{
         store::Store,
         text::{self, Reading},
     },
+    host::evidence::Source,
     kernel::{
         clock, counts,
         events::CrashHook,
@@ -361,6 +362,23 @@ impl Exporter {
         !signals.is_empty()
     }
 
+    /// The last crash, and whether the kernel that runs has had it.
+    pub(super) fn last_crash(&self) -> (Option<HostCrash>, bool) {
+        let crashes = lock(&self.crashes);
+        let last = crashes
+            .store
+            .as_ref()
+            .and_then(|store| store.crashes().last());
+        let of_this_boot =
+            last.is_some_and(|last| last.boot_id.is_some() && last.boot_id == self.boot_id);
+        (last.cloned(), of_this_boot)
+    }
+
+    /// Whether the kernel's log could be read when it was read last.
+    pub(super) fn log_readable(&self) -> bool {
+        lock(&self.crashes).log_readable
+    }
+
     /// What a scrape shows.
     pub(super) fn crash_view(&self) -> CrashView {
         let notes = {
@@ -408,7 +426,7 @@ impl Exporter {
             interrupted: BTreeMap::new(),
             missing: BTreeMap::new(),
             recorder_errors: notes.0,
-            evidence_ready: BTreeMap::from([("recorder", notes.1)]),
+            evidence_ready: BTreeMap::from([(Source::Recorder, notes.1)]),
         }
     }
 }

@@ -53,6 +53,12 @@ impl Host {
 }
 
 impl Exporter {
+    /// What the last reading found half done, and of what was expected.
+    pub(super) fn host_found(&self) -> (Vec<Interrupted>, Vec<Expected>) {
+        let host = lock(&self.host);
+        (host.interrupted.clone(), host.expected.clone())
+    }
+
     /// Adds what a scrape shows of the host. True if all could be read.
     pub(super) fn host_view(&self, view: &mut CrashView, loaded: Option<&PatchSet>) -> bool {
         let mut host = lock(&self.host);
@@ -75,7 +81,7 @@ impl Exporter {
         }
         drop(host);
         for (source, ready) in evidence::read(&self.options.procfs, &self.options.sysfs) {
-            view.evidence_ready.insert(source.name(), ready);
+            view.evidence_ready.insert(source, ready);
         }
         let read = problems.is_empty();
         self.complain("host", &problems.join("; "));
@@ -120,24 +126,18 @@ fn log_interrupted(before: &[Interrupted], now: &[Interrupted]) {
         warn!(
             manager,
             packages = found.packages.len(),
-            "an update was left half done: {}; repair it before the next one \
-             (dpkg --configure -a, yum-complete-transaction)",
-            names.join(", ")
+            "an update was left half done: {}; repair it before the next one ({})",
+            names.join(", "),
+            found.manager.remedy()
         );
     }
 }
 
 fn log_expected(before: &[Expected], now: &[Expected]) {
     for one in now.iter().filter(|one| !before.contains(one)) {
-        let patch = one.patch.as_str();
-        match &one.state {
-            State::InForce => {}
-            State::Missing => warn!(patch, "the livepatch should be in force and is not loaded"),
-            State::Disabled => warn!(patch, "the livepatch should be in force and is disabled"),
-            State::OtherBuild { disk, loaded } => warn!(
-                patch,
-                disk, loaded, "the livepatch in force is another build than the one on disk"
-            ),
+        if let Some(problem) = one.state.problem() {
+            let patch = one.patch.as_str();
+            warn!(patch, "the livepatch {problem}");
         }
     }
 }

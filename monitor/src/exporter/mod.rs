@@ -5,8 +5,10 @@ mod crashes;
 mod follow;
 mod host;
 mod notebook;
+pub mod page;
 mod report;
 mod sandbox;
+mod status;
 mod textfile;
 pub mod watch;
 pub mod web;
@@ -46,7 +48,7 @@ use crate::{
         patch::PatchSet,
         transition::{BootTime, Effect},
     },
-    metrics::{self, CollectorRun, Durations, TransitionView, View},
+    metrics::{self, CollectorRun, CrashView, Durations, TransitionView, View},
     recorder::note::Note,
     sandbox::Sandbox,
 };
@@ -117,6 +119,14 @@ pub struct Exporter {
     complaints: Mutex<BTreeMap<&'static str, String>>,
     /// Events lost, as read last.
     lost: Mutex<Option<Vec<(EventKind, u64)>>>,
+}
+
+/// What was read for one answer.
+#[derive(Debug)]
+struct Anew {
+    patches: Option<PatchSet>,
+    crashes: CrashView,
+    collectors: Vec<CollectorRun>,
 }
 
 /// A panic elsewhere must not silence the exporter: the values are still whole,
@@ -338,11 +348,8 @@ impl Exporter {
         true
     }
 
-    /// The exposition.
-    ///
-    /// # Errors
-    /// The metrics library refuses what it is given.
-    pub fn scrape(&self) -> anyhow::Result<String> {
+    /// Reads what a scrape and the status page show.
+    fn read_anew(&self) -> Anew {
         let mut collectors = Vec::new();
         let began = Instant::now();
         let (patches, success) = self.read_patches();
@@ -362,7 +369,6 @@ impl Exporter {
         if let Some(scanner) = try_lock(&self.scanner) {
             *lock(&self.lost) = scanner.lost_events();
         }
-        let lost = lock(&self.lost).clone();
         let began = Instant::now();
         let mut crashes = self.crash_view();
         for patch in patches.iter().flat_map(|set| &set.patches) {
@@ -374,6 +380,24 @@ impl Exporter {
             success,
             duration: began.elapsed(),
         });
+        Anew {
+            patches,
+            crashes,
+            collectors,
+        }
+    }
+
+    /// The exposition.
+    ///
+    /// # Errors
+    /// The metrics library refuses what it is given.
+    pub fn scrape(&self) -> anyhow::Result<String> {
+        let Anew {
+            patches,
+            crashes,
+            collectors,
+        } = self.read_anew();
+        let lost = lock(&self.lost).clone();
         let in_force = lock(&self.notebook).history.in_force.clone();
         let watch = lock(&self.watch);
         let events: Vec<_> = watch.events().collect();

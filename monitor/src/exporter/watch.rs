@@ -36,11 +36,15 @@ pub struct Watch {
 
 /// What a scan found.
 #[derive(Debug)]
-struct Found {
+pub struct Found {
     time: BootTime,
     patch: String,
-    blockers: Vec<Blocker>,
-    counts: Counts,
+    /// The pending tasks.
+    pub blockers: Vec<Blocker>,
+    /// How many, and why.
+    pub counts: Counts,
+    /// Idle tasks could not be looked at.
+    pub idle_unknown: bool,
 }
 
 impl Watch {
@@ -124,6 +128,7 @@ impl Watch {
             patch: scan.patch.clone(),
             blockers,
             counts,
+            idle_unknown: scan.idle_unknown,
         });
     }
 
@@ -132,14 +137,19 @@ impl Watch {
         self.blockers = None;
     }
 
-    /// The counts of the last scan of the running transition.
+    /// The last scan of the running transition, unless it is too old.
     #[must_use]
-    pub fn counts(&self, now: BootTime) -> Option<&Counts> {
+    pub fn found(&self, now: BootTime) -> Option<&Found> {
         let active = self.transitions.active()?;
         let found = self.blockers.as_ref()?;
         now.since(found.time).filter(|age| *age < SCAN_OLD)?;
-        (active.patch.is_none() || active.patch.as_deref() == Some(&found.patch))
-            .then_some(&found.counts)
+        (active.patch.is_none() || active.patch.as_deref() == Some(&found.patch)).then_some(found)
+    }
+
+    /// The counts of that scan.
+    #[must_use]
+    pub fn counts(&self, now: BootTime) -> Option<&Counts> {
+        self.found(now).map(|found| &found.counts)
     }
 
     /// Whether the running transition is older than `stuck_after`. A start that

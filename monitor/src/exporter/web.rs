@@ -1,18 +1,18 @@
-//! The HTTP side: the exposition, a landing page, a health answer.
+//! The HTTP side: the exposition, the status page, a health answer.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{
     Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
 use tracing::error;
 
-use super::Exporter;
+use super::{Exporter, page};
 use crate::metrics;
 
 /// Binds every address, before anything else is begun.
@@ -40,7 +40,7 @@ pub(super) async fn serve(
     exporter: Arc<Exporter>,
 ) -> anyhow::Result<()> {
     let router = Router::new()
-        .route("/", get(landing))
+        .route("/", get(status))
         .route("/-/healthy", get(async || "ok\n"))
         .route(exporter.telemetry_path(), get(scrape))
         .with_state(exporter);
@@ -70,17 +70,23 @@ async fn scrape(State(exporter): State<Arc<Exporter>>) -> Response {
 }
 
 fn failed(reason: &str) -> Response {
-    error!("scrape failed: {reason}");
+    error!("request failed: {reason}");
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")).into_response()
 }
 
-async fn landing(State(exporter): State<Arc<Exporter>>) -> Html<String> {
-    let path = exporter.telemetry_path();
-    Html(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>livepatch-monitor</title></head>\n\
-         <body><h1>livepatch-monitor {}</h1>\n<ul><li><a href=\"{path}\">Metrics</a></li>\
-         <li><a href=\"/-/healthy\">Health</a></li></ul></body>\n</html>\n",
-        env!("CARGO_PKG_VERSION")
-    ))
+async fn status(State(exporter): State<Arc<Exporter>>, RawQuery(query): RawQuery) -> Response {
+    let stay = query.as_deref() == Some(page::STAY);
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            page::CONTENT_SECURITY_POLICY,
+        ),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    match tokio::task::spawn_blocking(move || page::render(&exporter.status(stay))).await {
+        Ok(html) => (headers, Html(html)).into_response(),
+        Err(error) => failed(&error.to_string()),
+    }
 }

@@ -42,6 +42,22 @@ pub enum State {
     },
 }
 
+impl State {
+    /// What is wrong, as the end of a sentence that begins with the patch; none if it
+    /// is in force.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::InForce => None,
+            Self::Missing => Some("should be in force and is not loaded".to_owned()),
+            Self::Disabled => Some("should be in force and is disabled".to_owned()),
+            Self::OtherBuild { disk, loaded } => Some(format!(
+                "is in force from another build ({loaded}) than the one on disk ({disk})"
+            )),
+        }
+    }
+}
+
 /// A livepatch that is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {

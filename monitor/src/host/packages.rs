@@ -51,6 +51,15 @@ impl Manager {
             Self::Yum => "yum",
         }
     }
+
+    /// The command that ends what it left half done.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Dpkg => "dpkg --configure -a",
+            Self::Yum => "yum-complete-transaction",
+        }
+    }
 }
 
 /// A package between two states.

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::livepatch::{
     Direction,
-    blockers::{CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol, TaskState},
+    blockers::{
+        Blocker, BlockerReport, CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol,
+        TaskState,
+    },
 };
 
 /// Why pending tasks cannot be told.
@@ -62,6 +65,18 @@ pub enum TasksError {
         /// Pending tasks.
         pending: usize,
     },
+}
+
+/// What is to be told of a pending task; its cgroup is read.
+#[must_use]
+pub fn report(procfs: &Path, blocker: &Blocker) -> BlockerReport {
+    // Idle tasks have no entry in /proc, and no cgroup.
+    let cgroup = match blocker.task.idle_cpu {
+        None => procfs::cgroup_of(procfs, blocker.task.tid),
+        Some(_) => None,
+    };
+    let unit = cgroup.as_deref().and_then(procfs::unit_of);
+    BlockerReport::new(blocker, cgroup, unit, clock::boot_time())
 }
 
 /// Passes of the iterator over a patch's functions: with the hundred tasks of the

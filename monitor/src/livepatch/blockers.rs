@@ -12,6 +12,7 @@
 mod escape;
 mod history;
 mod matching;
+mod report;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 pub use escape::{lossy, printable};
 pub use history::History;
+pub use report::BlockerReport;
 pub use task::{Frame, PendingTask, Symbol, TaskState};
 
 use super::Direction;

@@ -51,6 +51,19 @@ pub struct Function {
     pub sympos: u64,
 }
 
+impl Patch {
+    /// How it fares, in a word or two.
+    #[must_use]
+    pub const fn state(&self) -> &'static str {
+        match (self.enabled, self.transition) {
+            (_, Some(true)) => "in transition",
+            (Some(true), _) => "enabled",
+            (Some(false), _) => "disabled",
+            (None, _) => "state not readable",
+        }
+    }
+}
+
 impl PatchSet {
     /// The patch whose `transition` is 1. The kernel runs one at a time.
     #[must_use]

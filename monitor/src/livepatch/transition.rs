@@ -16,6 +16,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 mod types;
+mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use types::{
     Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, SavedTransition,
     Totals, Watching,
 };
+pub use words::{age, doing, progress};
 
 use super::Direction;
 use observe::Snapshot;

@@ -9,7 +9,10 @@ use super::{
     PATCH_CRASHES, PATCH_LAST_CRASH, PATCH_MISSING, RECORDER_ERRORS, SIGNAL_LAST,
     SIGNALS_IMPLICATING, SIGNALS_MISSED, UPDATE_INTERRUPTED, bit, count, counter, gauge,
 };
-use crate::crash::{EvidenceKind, Implicated, Kind, Phase, Signal};
+use crate::{
+    crash::{EvidenceKind, Implicated, Kind, Phase, Signal},
+    host::evidence::Source,
+};
 
 /// What a scrape shows of crashes.
 #[derive(Clone, Debug, Default)]
@@ -38,7 +41,7 @@ pub struct CrashView {
     /// Notes that did not reach the disk.
     pub recorder_errors: u64,
     /// What of the next crash would be kept.
-    pub evidence_ready: BTreeMap<&'static str, bool>,
+    pub evidence_ready: BTreeMap<Source, bool>,
 }
 
 /// The last crash as its metrics show it.
@@ -101,7 +104,7 @@ pub(super) fn families(view: &CrashView) -> prometheus::Result<Vec<Vec<MetricFam
             &EVIDENCE_READY,
             view.evidence_ready
                 .iter()
-                .map(|(source, ready)| (vec![*source], bit(*ready))),
+                .map(|(source, ready)| (vec![source.name()], bit(*ready))),
         )?,
     ];
     if let Some(crashes) = &view.crashes {

@@ -5,7 +5,7 @@ use std::{fs, ops::Deref, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::{Server, free_port};
-use crate::tools;
+use crate::{paths, tools};
 
 /// A running Alertmanager.
 #[derive(Debug)]
@@ -23,11 +23,7 @@ impl Alertmanager {
     /// Starts one that knows nothing, under `folder`, with a configuration's text.
     pub(crate) fn start(folder: &Path, config: &str) -> Result<Self> {
         let folder = folder.join("alertmanager");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove {}", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        paths::empty(&folder)?;
         let file = folder.join("alertmanager.yml");
         fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
         let port = free_port(9093)?;

@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) alertmanager: Option<u16>,
     /// Further arguments.
     pub(crate) arguments: Vec<String>,
+    /// Thresholds that differ from the shipped ones: `livepatch:threshold_…`, value.
+    pub(crate) thresholds: &'static [(&'static str, u32)],
 }
 
 /// A running Prometheus.
@@ -52,13 +54,10 @@ impl Prometheus {
     /// Starts one with an empty store under `folder`.
     pub(crate) fn start(folder: &Path, config: &Config) -> Result<Self> {
         let folder = folder.join("prometheus");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove {}", folder.display()))?;
-        }
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        paths::empty(&folder)?;
         let file = folder.join("prometheus.yml");
-        fs::write(&file, config.text()?)
+        let rules = config.rules(&folder)?;
+        fs::write(&file, config.text(&rules))
             .with_context(|| format!("cannot write {}", file.display()))?;
         let port = free_port(9090)?;
         let mut arguments = vec![
@@ -67,6 +66,9 @@ impl Prometheus {
             format!("--web.listen-address=127.0.0.1:{port}"),
             "--log.level=warn".to_owned(),
         ];
+        if let Some(pages) = tools::prometheus_pages()? {
+            arguments.push(format!("--web.local-assets={}", pages.display()));
+        }
         arguments.extend(config.arguments.iter().cloned());
         Server::start(
             &tools::path("prometheus")?,
@@ -130,12 +132,29 @@ impl Prometheus {
 }
 
 impl Config {
-    fn text(&self) -> Result<String> {
+    /// The shipped rules, or copies of them under `folder` with other thresholds.
+    fn rules(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let mut files = rule_files()?;
+        if self.thresholds.is_empty() {
+            return Ok(files);
+        }
+        for file in &mut files {
+            let text = fs::read_to_string(&*file)
+                .with_context(|| format!("cannot read {}", file.display()))?;
+            let name = file.file_name().context("a rule file without a name")?;
+            *file = folder.join(name);
+            fs::write(&*file, with_thresholds(&text, self.thresholds))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(files)
+    }
+
+    fn text(&self, rules: &[PathBuf]) -> String {
         let mut text = format!(
             "global:\n  scrape_interval: {0}\n  scrape_timeout: {0}\n  evaluation_interval: {0}\nrule_files:\n",
             self.interval
         );
-        for file in rule_files()? {
+        for file in rules {
             let _ = writeln!(text, "  - {}", file.display());
         }
         if let Some(port) = self.alertmanager {
@@ -146,28 +165,43 @@ impl Config {
         }
         text.push_str("scrape_configs:\n");
         text.push_str(&self.scrape_configs);
-        Ok(text)
+        text
     }
 }
 
 /// The shipped rules: what of `dashboards/prometheus/*.yml` has groups.
 pub(crate) fn rule_files() -> Result<Vec<PathBuf>> {
-    let folder = paths::root()?.join("dashboards/prometheus");
-    let mut files = Vec::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("cannot read {}", folder.display()))?
-            .path();
+    let has_groups = |text: String| text.lines().any(|line| line == "groups:");
+    let mut files = paths::listed(&paths::root()?.join("dashboards/prometheus"))?;
+    files.retain(|path| {
         let is_yaml = path.extension().is_some_and(|extension| extension == "yml");
-        let has_groups = |text: String| text.lines().any(|line| line == "groups:");
-        if is_yaml && fs::read_to_string(&path).is_ok_and(has_groups) {
-            files.push(path);
+        is_yaml && fs::read_to_string(path).is_ok_and(has_groups)
+    });
+    Ok(files)
+}
+
+/// A file of rules in which the recording rules of these names have other values.
+fn with_thresholds(text: &str, thresholds: &[(&str, u32)]) -> String {
+    let mut changed = String::new();
+    let mut value = None;
+    for line in text.lines() {
+        let word = line.trim_start();
+        if let Some(name) = word.strip_prefix("- record: ") {
+            let known = thresholds.iter().find(|(threshold, _)| *threshold == name);
+            value = known.map(|(_, value)| value);
+        }
+        match value {
+            Some(value) if word.starts_with("expr:") => {
+                let indent = &line[..line.len() - word.len()];
+                changed.push_str(&format!("{indent}expr: vector({value})\n"));
+            }
+            _ => {
+                changed.push_str(line);
+                changed.push('\n');
+            }
         }
     }
-    files.sort();
-    Ok(files)
+    changed
 }
 
 /// For a place in a URL's query.
@@ -250,6 +284,15 @@ mod tests {
         let scalar = r#"{"data":{"resultType":"scalar","result":[1,"7"]}}"#;
         assert_eq!(decode(scalar).unwrap()[0].points, [(1.0, 7.0)]);
         assert!(decode("<html>").is_err());
+    }
+
+    #[test]
+    fn only_the_named_threshold_is_changed() {
+        let text = "      - record: a\n        expr: vector(1)\n      - record: b\n        expr: vector(2)\n";
+        assert_eq!(
+            with_thresholds(text, &[("b", 7)]),
+            text.replace("vector(2)", "vector(7)")
+        );
     }
 
     #[test]

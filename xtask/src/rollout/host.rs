@@ -71,8 +71,13 @@ struct State {
 }
 
 impl Host {
-    /// Boots it. Returns at once.
-    pub(crate) fn start(prepared: &Arc<Prepared>, name: &'static str) -> Result<Self> {
+    /// Boots it. Returns at once. After a crash it stays down for `firmware`, the time
+    /// that a real machine spends before its kernel begins.
+    pub(crate) fn start(
+        prepared: &Arc<Prepared>,
+        name: &'static str,
+        firmware: Duration,
+    ) -> Result<Self> {
         let (exporter, orders) = (free_port(EXPORTER_PORT)?, free_port(ORDERS_PORT)?);
         let persistent = chain::persistent(&prepared.folder, name, "erst")?;
         let state = Arc::new(State::default());
@@ -89,7 +94,7 @@ impl Host {
         let thread = thread::spawn({
             let (prepared, state) = (prepared.clone(), state.clone());
             move || {
-                let result = boots(&prepared, name, &persistent, &forwards, &state);
+                let result = boots(&prepared, name, &persistent, &forwards, firmware, &state);
                 let end = result.map_or_else(|error| format!("{error:#}"), |()| String::new());
                 *lock(&state.end) = Some(end);
             }
@@ -197,6 +202,7 @@ fn boots(
     name: &str,
     persistent: &Persistent,
     forwards: &[Forward],
+    firmware: Duration,
     state: &State,
 ) -> Result<()> {
     for boot in 1..=MOST_BOOTS {
@@ -228,6 +234,7 @@ fn boots(
         if end == End::Done {
             return Ok(());
         }
+        thread::sleep(firmware);
     }
     bail!("it has booted {MOST_BOOTS} times")
 }

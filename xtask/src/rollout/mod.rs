@@ -5,6 +5,7 @@ pub(crate) mod host;
 pub(crate) mod stage;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     sync::Arc,
@@ -14,13 +15,16 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::{HELD_PATCH, LANDING_PATCH, Order};
 
-use crate::{machine::Prepared, paths};
+use crate::{dashboards::panels, machine::Prepared, page, paths};
 use host::Host;
 use stage::Stage;
 
 /// Between two scrapes of a host, and two evaluations of the rules. An emulated
 /// machine beside another answers slowly: a shorter one would take it for dead.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longer than two scrapes, as on a real machine: an emulated one is back after one.
+const FIRMWARE: Duration = Duration::from_secs(11);
 
 /// What it runs on, of several.
 pub(crate) const KERNEL: &str = "6.12";
@@ -57,12 +61,12 @@ pub(crate) fn run(
 }
 
 fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
-    let a = Host::start(prepared, "host-a")?;
+    let a = Host::start(prepared, "host-a", FIRMWARE)?;
     // Its ports are taken by now.
     a.wait_for_boot(1)?;
-    let b = Host::start(prepared, "host-b")?;
+    let b = Host::start(prepared, "host-b", FIRMWARE)?;
     b.wait_for_boot(1)?;
-    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL)?;
+    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
     let start = unix_seconds();
     stage.wait_for_hosts(2)?;
     stage.keep(&a, "/metrics", "fleet/unpatched.prom")?;
@@ -96,7 +100,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     let page = stage.wait_for_page("LivepatchTransitionStuck", a.name(), HELD_PATCH)?;
     expect(page.annotation("description"), &["lpm_hold"])?;
     stage.keep(&a, "/metrics", "fleet/stuck.prom")?;
-    stage.keep(&a, "/", "page/stuck.html")?;
+    let stuck = stage.keep(&a, "/", "page/stuck.html")?;
     let words = stage.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
     expect(&words, &["hold", a.name(), "stuck"])?;
     passed("a stuck transition reaches the pager, and the gate holds");
@@ -113,7 +117,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     stage.wait_for_hosts(2)?;
     stage.wait_for_page("LivepatchHostCrashed", a.name(), HELD_PATCH)?;
     stage.keep(&a, "/metrics", "fleet/crashed.prom")?;
-    stage.keep(&a, "/", "page/crashed.html")?;
+    let crashed = stage.keep(&a, "/", "page/crashed.html")?;
     expect(
         &stage.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), "crashed"],
@@ -132,15 +136,39 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
         &stage.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), b.name()],
     )?;
-    passed("two hosts hurt by one patch stop the rollout");
+    // One bad patch is one page, whatever it does to however many hosts.
+    let pages = stage.pager.received();
+    let groups: BTreeSet<_> = pages
+        .iter()
+        .filter(|page| page.receiver == "pager")
+        .map(|page| &page.group_labels)
+        .collect();
+    let one = BTreeMap::from([("patch".to_owned(), HELD_PATCH.to_owned())]);
+    ensure!(groups == BTreeSet::from([&one]), "the pages are {groups:?}");
+    passed("two hosts hurt by one patch stop the rollout, as one page");
 
     b.wait_for_boot(2)?;
     stage.wait_for_hosts(2)?;
     stage.wait_for_page("LivepatchHostCrashed", b.name(), HELD_PATCH)?;
     let errors = stage.prometheus.rule_errors()?;
     ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
-    let _ = start;
     passed("no rule fails");
+
+    let prometheus = &stage.prometheus;
+    let complaints = panels::check_panels(
+        |query, start, end, step| prometheus.query_range(query, start, end, step),
+        start,
+        unix_seconds(),
+    )?;
+    ensure!(
+        complaints.is_empty(),
+        "panels do not show what they mean:\n{}",
+        complaints.join("\n")
+    );
+    passed("every panel of the dashboards shows what it means");
+
+    page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
+    passed("the status pages of a stuck and of a crashed host are fit to be read");
 
     a.finish()?;
     b.finish()

@@ -31,7 +31,8 @@ pub(crate) struct Stage {
     pub(crate) prometheus: Prometheus,
     /// With the shipped routes.
     pub(crate) alertmanager: Alertmanager,
-    pager: Webhook,
+    /// What it received.
+    pub(crate) pager: Webhook,
     monitor: PathBuf,
     folder: PathBuf,
 }
@@ -50,13 +51,15 @@ fn scrape_configs(hosts: &[&Host]) -> String {
 }
 
 impl Stage {
-    /// Starts the servers for these hosts, scraped and judged once an `interval`;
+    /// Starts the servers for these hosts, scraped and judged once an `interval`, with these
+    /// thresholds in the place of shipped ones;
     /// `monitor` is the monitor's program.
     pub(crate) fn set(
         folder: &Path,
         monitor: &Path,
         hosts: &[&Host],
         interval: Duration,
+        thresholds: &'static [(&'static str, u32)],
     ) -> Result<Self> {
         let pager = Webhook::start()?;
         let alertmanager = Alertmanager::start(folder, &pager_config(&pager.url())?)?;
@@ -67,6 +70,7 @@ impl Stage {
                 scrape_configs: scrape_configs(hosts),
                 alertmanager: Some(alertmanager.port()),
                 arguments: Vec::new(),
+                thresholds,
             },
         )?;
         Ok(Self {

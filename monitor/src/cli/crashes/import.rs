@@ -5,11 +5,12 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Args;
 use serde::Serialize;
 
-use super::text::{show, shown, when};
+use super::text::show;
 use crate::{
     crash::{
         self, CrashRecord, Lesser, gather,
         text::{self, Reading},
+        words::{shown, when},
     },
     livepatch::blockers::printable,
 };

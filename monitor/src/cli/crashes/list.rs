@@ -6,13 +6,14 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::text::{date, show, shown};
+use super::text::show;
 use crate::{
     cli::{Cli, print},
     crash::{
         boots::HostCrash,
         gather::{ThisBoot, after_boot},
         store::Store,
+        words::{self, date, shown},
     },
     host::packages::{Interrupted, Packages},
     kernel::{clock, procfs},
@@ -124,14 +125,7 @@ fn table(crashes: &[HostCrash]) -> String {
     ];
     for crash in crashes.iter().rev() {
         let record = &crash.record;
-        let patch = record
-            .evidence
-            .iter()
-            .find_map(|found| found.patch.as_deref())
-            .or(record
-                .transition
-                .as_ref()
-                .map(|running| running.patch.as_str()));
+        let patch = record.of_patches().first().copied();
         let mut headline: String = shown(&record.headline).chars().take(HEADLINE).collect();
         if headline.len() < record.headline.len() {
             headline.push('…');
@@ -196,11 +190,7 @@ impl Show {
 
 fn whole(crash: &HostCrash) -> String {
     let mut text = format!("{}\n", crash.id);
-    let ended = match crash.ended_boot {
-        Some(true) => "the machine went down with it",
-        Some(false) => "the machine lived on",
-        None => "not known",
-    };
+    let ended = words::end(crash);
     let boot = crash.boot_id.as_deref().unwrap_or("not known");
     let _ = writeln!(text, "  {:<11} {boot}\n  {:<11} {ended}", "boot", "end");
     show(&mut text, &crash.record);

@@ -1,18 +1,11 @@
 //! A crash as a person reads it.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, SystemTime},
-};
+use std::fmt::Write as _;
 
-use crate::{
-    crash::{self, CrashRecord, Evidence, EvidenceKind, Marker, Phase, Precision, When},
-    livepatch::{Direction, blockers::printable},
+use crate::crash::{
+    CrashRecord, Marker, Module, Patch, Phase,
+    words::{implicated, phase, shown, task, when},
 };
-
-pub(super) fn shown(text: &str) -> String {
-    printable(text.as_bytes())
-}
 
 /// One crash as a ticket wants it.
 pub(super) fn show(text: &mut String, record: &CrashRecord) {
@@ -68,130 +61,6 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     }
 }
 
-pub(super) fn when(when: &When) -> String {
-    let uptime = when
-        .uptime_seconds
-        .map(|seconds| format!("{seconds:.6} s after boot"));
-    let date = date(when.unix_seconds);
-    let source = match when.precision {
-        Precision::Unknown => "",
-        Precision::After => " or later (the last that is known of that boot)",
-        Precision::LogClock => " (by an earlier line's clock)",
-        Precision::Dump => " (by pstore's record number, to about a second)",
-        Precision::Line => " (by the line's own date)",
-    };
-    match (date, uptime) {
-        (Some(date), Some(uptime)) => format!("{date}{source}, {uptime}"),
-        (Some(date), None) => format!("{date}{source}"),
-        (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
-        (None, None) => "not told".to_owned(),
-    }
-}
-
-/// In UTC; none where there is no form for it.
-pub(super) fn date(unix_seconds: Option<f64>) -> Option<String> {
-    let seconds = unix_seconds?;
-    let since = Duration::try_from_secs_f64(seconds).ok()?;
-    let date = SystemTime::UNIX_EPOCH.checked_add(since)?;
-    // Dates behind the year 9999 have no form.
-    (seconds < 253_402_300_800.0).then(|| humantime::format_rfc3339_seconds(date).to_string())
-}
-
-fn seconds(seconds: Option<f64>) -> Option<String> {
-    seconds.map(|seconds| format!("{seconds:.1} s"))
-}
-
-const fn towards(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Patch => "patching",
-        Direction::Unpatch => "unpatching",
-    }
-}
-
-fn phase(record: &CrashRecord) -> String {
-    let name = record.phase.name();
-    let transition = || {
-        let running = record.transition.as_ref()?;
-        let (patch, to) = (shown(&running.patch), towards(running.direction));
-        Some(match seconds(running.running_for_seconds) {
-            Some(age) => format!("{name}: {to} of {patch} had run for {age}"),
-            None => format!("{name}: {to} of {patch} ran"),
-        })
-    };
-    let last = || {
-        let last = record.last_transition.as_ref()?;
-        let (patch, to) = (shown(&last.patch), towards(last.direction));
-        let ago = seconds(last.ended_before_seconds)?;
-        Some(format!("{name}: {to} of {patch} had ended {ago} before"))
-    };
-    let loading = || {
-        let loading = |patch: &&crash::Patch| patch.state == Some(Marker::Loading);
-        let patch = record
-            .patches
-            .iter()
-            .find(loading)
-            .or(record.patches.last())?;
-        Some(format!(
-            "{name}: {} had not finished loading",
-            shown(&patch.name)
-        ))
-    };
-    let told = match record.phase {
-        Phase::Load => loading(),
-        Phase::Transition => transition(),
-        Phase::Soak | Phase::Patched | Phase::Unpatched => last(),
-        Phase::Unknown => None,
-    };
-    told.unwrap_or_else(|| name.to_owned())
-}
-
-fn implicated(record: &CrashRecord) -> String {
-    let name = record.implicated.name();
-    let reasons: Vec<String> = record.evidence.iter().map(reason).collect();
-    match reasons.is_empty() {
-        true => name.to_owned(),
-        false => format!("{name}: {}", reasons.join("; ")),
-    }
-}
-
-fn reason(evidence: &Evidence) -> String {
-    let patch = evidence.patch.as_deref().map_or_else(String::new, shown);
-    let function = evidence.function.as_ref();
-    let function = function.map_or_else(String::new, |function| shown(&function.to_string()));
-    let of = if patch.is_empty() { "" } else { ", handling " };
-    match evidence.kind {
-        EvidenceKind::FaultInPatch => format!("the fault is in livepatch {patch}, {function}"),
-        EvidenceKind::FaultInReplaced => {
-            format!("the fault is in {function}, which livepatch {patch} replaces")
-        }
-        EvidenceKind::FaultInCore => {
-            format!("the fault is in the livepatch core, {function}{of}{patch}")
-        }
-        EvidenceKind::StackInPatch => format!("livepatch {patch} is on the stack, {function}"),
-        EvidenceKind::StackInReplaced => {
-            format!("{function}, which livepatch {patch} replaces, is on the stack")
-        }
-        EvidenceKind::StackInCore => {
-            format!("the livepatch core is on the stack, {function}{of}{patch}")
-        }
-        EvidenceKind::PatchLoading => format!("livepatch {patch} had not finished loading"),
-    }
-}
-
-fn task(record: &CrashRecord) -> Option<String> {
-    let mut words = Vec::new();
-    if let Some(comm) = &record.comm {
-        words.push(format!("\"{}\"", shown(comm)));
-    }
-    if let Some(pid) = record.pid {
-        words.push(format!("pid {pid}"));
-    }
-    if let Some(cpu) = record.cpu {
-        words.push(format!("on CPU {cpu}"));
-    }
-    (!words.is_empty()).then(|| words.join(" "))
-}
-
 fn patches(record: &CrashRecord) -> String {
     if record.patches.is_empty() {
         return if record.modules.is_some() || record.phase == Phase::Unpatched {
@@ -200,7 +69,7 @@ fn patches(record: &CrashRecord) -> String {
             "not told".to_owned()
         };
     }
-    let one = |patch: &crash::Patch| {
+    let one = |patch: &Patch| {
         let state = match (patch.state, patch.kpatch) {
             (Some(Marker::Loading), _) => " (loading)",
             (Some(Marker::Unloading), _) => " (unloading)",
@@ -213,8 +82,8 @@ fn patches(record: &CrashRecord) -> String {
     names.join(", ")
 }
 
-fn modules_line(modules: &[crash::Module]) -> String {
-    let one = |module: &crash::Module| {
+fn modules_line(modules: &[Module]) -> String {
+    let one = |module: &Module| {
         let state = match module.state {
             Marker::Live => "",
             Marker::Loading => "+",

@@ -1,0 +1,394 @@
+//! `livepatch-monitor gate`
+
+mod text;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use super::{Cli, duration, print};
+use crate::gate::{
+    answer::Sample,
+    client::{Access, Client, Failure, Login, Url},
+    hosts::{self, Host, Terms},
+    promql::{Question, Scope},
+    selector::Selector,
+    verdict::{Asked, Decision, Kind, Limits, Passes, decide},
+};
+
+/// Exit code 0: go on; 1: hold; 2: cannot tell, which is never to go on.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code: 0 go on, 1 hold, 2 cannot tell, which is never to go on.\n\n\
+    A host that is down counts as failed (silent) until it speaks, if it had the patch \
+    when last seen."
+)]
+pub(super) struct Gate {
+    /// URL of Prometheus, Thanos or Mimir, with its path prefix if it has one
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LIVEPATCH_MONITOR_PROMETHEUS",
+        value_parser = Url::parse
+    )]
+    prometheus: Url,
+    /// The livepatch, as /sys/kernel/livepatch names it
+    #[arg(long, value_name = "NAME", value_parser = not_empty)]
+    patch: String,
+    /// Which hosts, as label matchers: env="prod",rack!~"r1|r2"; all if empty
+    #[arg(long, value_name = "MATCHERS", default_value = "", value_parser = selector)]
+    selector: Selector,
+    /// Job of the monitors in Prometheus
+    #[arg(long, value_name = "JOB", default_value = "livepatch-monitor", value_parser = not_empty)]
+    job: String,
+    /// Hosts that may have crashed or gone silent with the patch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_crashed: usize,
+    /// Share of the hosts with the patch that may be stuck in its transition, 0 to 1
+    #[arg(long, value_name = "RATIO", default_value_t = 0.02, value_parser = ratio)]
+    max_stuck_ratio: f64,
+    /// How long the patch has to be in force on a host without a crash
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    soak: Duration,
+    /// Hosts that must have soaked
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    min_hosts: usize,
+    /// Hosts that may be missing: down without the patch, gone, stale
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_missing: usize,
+    /// Crashes before this do not count: 2026-11-23T16:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<f64>,
+    /// A last scrape older than this says nothing; more than two scrape intervals
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    stale_after: Duration,
+    /// How far back to look for what a host that is down had loaded
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = seconds)]
+    lookback: Duration,
+    /// Wait while hosts soak or are in transition, or Prometheus is briefly away
+    #[arg(long)]
+    wait: bool,
+    /// Longest wait; then the exit code is 2
+    #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration)]
+    wait_limit: Duration,
+    /// Ask this often while waiting
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = seconds)]
+    wait_every: Duration,
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    way_in: WayIn,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The way to Prometheus")]
+struct WayIn {
+    /// Longest time for one query
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive)]
+    timeout: Duration,
+    /// File with a bearer token; it is read anew before each look
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIVEPATCH_MONITOR_BEARER_TOKEN_FILE",
+        conflicts_with = "user"
+    )]
+    bearer_token_file: Option<PathBuf>,
+    /// Name for basic authentication
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "LIVEPATCH_MONITOR_USER",
+        requires = "password_file"
+    )]
+    user: Option<String>,
+    /// File with the password for basic authentication
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIVEPATCH_MONITOR_PASSWORD_FILE",
+        requires = "user"
+    )]
+    password_file: Option<PathBuf>,
+    /// PEM file with the CAs to trust, instead of the system's
+    #[arg(long, value_name = "FILE", env = "LIVEPATCH_MONITOR_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Tenant of Mimir: sent as X-Scope-OrgID
+    #[arg(long, value_name = "ID", env = "LIVEPATCH_MONITOR_TENANT")]
+    tenant: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    patch: &'a str,
+    /// The matchers of the hosts.
+    selector: &'a str,
+    /// When the queries were evaluated, in seconds since 1970.
+    evaluated_at: Option<f64>,
+    soak_seconds: f64,
+    exit_code: u8,
+    #[serde(flatten)]
+    decision: &'a Decision,
+}
+
+/// One look at the fleet.
+struct Look {
+    time: Option<f64>,
+    decision: Decision,
+}
+
+impl Gate {
+    pub(super) fn run(&self, _: &Cli) -> anyhow::Result<ExitCode> {
+        let scope = Scope {
+            job: self.job.clone(),
+            selector: self.selector.clone(),
+            patch: self.patch.clone(),
+            lookback: self.lookback,
+        };
+        let began = Instant::now();
+        let mut told: Option<(String, Instant)> = None;
+        let look = loop {
+            let look = self.look(&scope)?;
+            // By then every host has been scraped since the patch came.
+            let soon = began.elapsed() < self.stale_after;
+            if !self.wait || !look.decision.may_pass(soon) {
+                break look;
+            }
+            let left = self.wait_limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                eprintln!(
+                    "livepatch-monitor: waited {} in vain (--wait-limit)",
+                    humantime::format_duration(self.wait_limit)
+                );
+                break look;
+            }
+            let line = text::progress(&look.decision);
+            let news = told.as_ref().is_none_or(|(last, when)| {
+                *last != line && when.elapsed() >= self.wait_every.min(TELL_EVERY)
+                    || when.elapsed() >= TELL_EVERY
+            });
+            if news {
+                eprintln!("livepatch-monitor: waiting: {line}");
+                told = Some((line, Instant::now()));
+            }
+            thread::sleep(self.wait_every.min(left));
+        };
+        let selector = scope.hosts();
+        let report = Report {
+            patch: &self.patch,
+            selector: &selector,
+            evaluated_at: look.time,
+            soak_seconds: self.soak.as_secs_f64(),
+            exit_code: look.decision.verdict.exit_code(),
+            decision: &look.decision,
+        };
+        print(&if self.json {
+            serde_json::to_string_pretty(&report)? + "\n"
+        } else {
+            text::report(&report)
+        })?;
+        Ok(ExitCode::from(report.exit_code))
+    }
+
+    /// Asks Prometheus once.
+    fn look(&self, scope: &Scope) -> anyhow::Result<Look> {
+        let client = Client::new(&self.access())?;
+        let mut time = None;
+        let decision = match self.ask(scope, &client, &mut time) {
+            Ok(decision) => decision,
+            Err(failure) => {
+                let passes = if failure.transient {
+                    Passes::InTime
+                } else {
+                    Passes::No
+                };
+                Decision::no_answer(failure.text, passes)
+            }
+        };
+        if let (Some(since), Some(time)) = (self.since, time)
+            && since > time
+        {
+            bail!(
+                "--since is in the future: no crash would count; give the time the rollout began"
+            );
+        }
+        Ok(Look { time, decision })
+    }
+
+    fn ask(
+        &self,
+        scope: &Scope,
+        client: &Client,
+        time: &mut Option<f64>,
+    ) -> Result<Decision, Failure> {
+        let now = client.time()?;
+        *time = Some(now);
+        let mut answers = BTreeMap::new();
+        let mut warnings = Vec::new();
+        let mut put = |questions: &[Question], silent: &[&Host]| {
+            let queries: Vec<String> = questions
+                .iter()
+                .map(|question| question.query(scope, silent))
+                .collect();
+            for (question, vector) in questions.iter().zip(client.vectors(&queries, now)?) {
+                warnings.extend(vector.warnings);
+                answers.insert(*question, vector.samples);
+            }
+            Ok(hosts::silent(&answers))
+        };
+        let silent = put(&Question::FIRST, &[])?;
+        if !silent.is_empty() {
+            let silent: Vec<&Host> = silent.iter().collect();
+            put(&Question::SILENT, &silent)?;
+        }
+        let terms = Terms {
+            time: now,
+            soak: self.soak,
+            since: self.since,
+            stale_after: self.stale_after,
+        };
+        let limits = Limits {
+            max_crashed: self.max_crashed,
+            max_stuck_ratio: self.max_stuck_ratio,
+            min_hosts: self.min_hosts,
+            max_missing: self.max_missing,
+        };
+        let fleet = hosts::read(&answers, &terms);
+        let mut decide = |known_patches: &[String]| {
+            warnings.sort();
+            warnings.dedup();
+            let asked = Asked {
+                patch: &self.patch,
+                hosts: &scope.hosts(),
+                warnings: &warnings,
+                known_patches,
+            };
+            decide(&fleet, &limits, &asked)
+        };
+        let decision = decide(&[]);
+        let unknown = |decision: &Decision| {
+            let mut reasons = decision.reasons.iter();
+            reasons.any(|reason| reason.kind == Kind::UnknownPatch)
+        };
+        if !unknown(&decision) {
+            return Ok(decision);
+        }
+        let query = Question::KnownPatches.query(scope, &[]);
+        let known = client.vectors(&[query], now)?;
+        let name = |sample: &Sample| sample.labels.get("patch").cloned();
+        let known: Vec<String> = known
+            .iter()
+            .flat_map(|vector| vector.samples.iter().filter_map(name))
+            .collect();
+        Ok(decide(&known))
+    }
+
+    fn access(&self) -> Access {
+        let way = &self.way_in;
+        let login = match (&way.bearer_token_file, &way.user, &way.password_file) {
+            (Some(file), ..) => Login::Token(file.clone()),
+            (None, Some(user), Some(file)) => Login::Password {
+                user: user.clone(),
+                file: file.clone(),
+            },
+            _ => Login::Open,
+        };
+        Access {
+            url: self.prometheus.clone(),
+            login,
+            ca_file: way.ca_file.clone(),
+            tenant: way.tenant.clone(),
+            timeout: way.timeout,
+        }
+    }
+}
+
+/// While waiting, say so at least this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("it is empty, which would fit everything that lacks it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn selector(text: &str) -> Result<Selector, String> {
+    Selector::parse(text).map_err(|error| error.to_string())
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
+        _ => Err("it is no number from 0 to 1; write 0.02 for 2 %".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration < Duration::from_millis(1) {
+        return Err("it is too short; write 10s".to_owned());
+    }
+    Ok(duration)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.as_secs() == 0 {
+        return Err("it is less than a second".to_owned());
+    }
+    Ok(duration)
+}
+
+/// A time, as seconds since 1970.
+fn moment(text: &str) -> Result<f64, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return if seconds.is_finite() && seconds >= 0.0 {
+            Ok(seconds)
+        } else {
+            Err("it is no time since 1970".to_owned())
+        };
+    }
+    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
+        format!("{error}; write 2026-11-23T16:00:00Z (UTC), or seconds since 1970")
+    })?;
+    let since = time.duration_since(std::time::UNIX_EPOCH);
+    since
+        .map(|since| since.as_secs_f64())
+        .map_err(|_| "it is before 1970".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn the_reference_has_every_flag() {
+        let text = include_str!("../../../GATE.md");
+        let cli = Cli::command();
+        let gate = cli.find_subcommand("gate").unwrap();
+        let flags: Vec<_> = gate
+            .get_arguments()
+            .filter_map(|flag| flag.get_long())
+            .collect();
+        assert!(flags.len() > 10, "{flags:?}");
+        for flag in flags.into_iter().filter(|flag| *flag != "help") {
+            assert!(
+                text.contains(&format!("`--{flag}`")) || text.contains(&format!("`--{flag} ")),
+                "GATE.md lacks --{flag}"
+            );
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What Prometheus answers, decoded. Nothing in it is taken for granted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, de::IgnoredAny};
+use thiserror::Error;
+
+/// One series of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its value.
+    pub value: f64,
+}
+
+/// A vector, and what Prometheus, Thanos or Mimir say against it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Vector {
+    /// The series.
+    pub samples: Vec<Sample>,
+    /// Warnings: the answer may be partial.
+    pub warnings: Vec<String>,
+}
+
+/// Why an answer is none.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The query failed, and Prometheus says why.
+    #[error("Prometheus refused the query: {kind}: {message}")]
+    Refused {
+        /// The kind of error, in Prometheus's words.
+        kind: String,
+        /// Its message.
+        message: String,
+    },
+    /// A web page.
+    #[error("the answer is HTML, not Prometheus's API: {0:?}")]
+    Html(String),
+    /// JSON of another shape, JSON that breaks off, or no JSON.
+    #[error("the answer is not what /api/v1/query gives: {problem}; it begins {beginning:?}")]
+    Shape {
+        /// What is wrong.
+        problem: String,
+        /// How it begins.
+        beginning: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    status: String,
+    data: Option<Data>,
+    #[serde(rename = "errorType")]
+    error_type: Option<String>,
+    error: Option<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+enum Data {
+    Vector(Vec<Series>),
+    Scalar((f64, String)),
+    Matrix(IgnoredAny),
+    String(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Series {
+    metric: BTreeMap<String, String>,
+    value: Option<(f64, String)>,
+}
+
+/// Longest excerpt of an answer in a message, in characters.
+const EXCERPT: usize = 80;
+
+/// Decodes a vector.
+///
+/// # Errors
+///
+/// Where the body is an error of Prometheus's, or no vector at all.
+pub fn vector(body: &[u8]) -> Result<Vector, Error> {
+    let (data, warnings) = decode(body)?;
+    let Data::Vector(series) = data else {
+        return Err(shape("a vector was asked for, the result is none", body));
+    };
+    let samples = series.into_iter().map(|series| {
+        let Some((_, value)) = series.value else {
+            return Err(shape("a series has no value (a native histogram?)", body));
+        };
+        Ok(Sample {
+            labels: series.metric,
+            value: number(&value, body)?,
+        })
+    });
+    Ok(Vector {
+        samples: samples.collect::<Result<_, _>>()?,
+        warnings,
+    })
+}
+
+/// Decodes the answer to `time()`: seconds since 1970.
+///
+/// # Errors
+///
+/// As [`vector`]; also where the scalar is no time.
+pub fn time(body: &[u8]) -> Result<f64, Error> {
+    match decode(body)?.0 {
+        Data::Scalar((_, value)) => {
+            let time = number(&value, body)?;
+            if time.is_finite() && time > 0.0 {
+                Ok(time)
+            } else {
+                Err(shape("time() is no time", body))
+            }
+        }
+        _ => Err(shape("time() is a scalar, the result is none", body)),
+    }
+}
+
+/// The error that a body of status 4xx or 5xx tells of, if it is one of Prometheus's.
+#[must_use]
+pub fn refusal(body: &[u8]) -> Option<Error> {
+    match decode(body) {
+        Err(refused @ Error::Refused { .. }) => Some(refused),
+        _ => None,
+    }
+}
+
+fn decode(body: &[u8]) -> Result<(Data, Vec<String>), Error> {
+    if body.trim_ascii_start().starts_with(b"<") {
+        return Err(Error::Html(excerpt(body)));
+    }
+    let envelope: Envelope =
+        serde_json::from_slice(body).map_err(|error| shape(&error.to_string(), body))?;
+    if envelope.status != "success" {
+        return Err(Error::Refused {
+            kind: envelope.error_type.unwrap_or(envelope.status),
+            message: envelope
+                .error
+                .unwrap_or_else(|| "it does not say why".to_owned()),
+        });
+    }
+    let data = envelope.data.ok_or_else(|| shape("it has no data", body))?;
+    Ok((data, envelope.warnings))
+}
+
+fn number(text: &str, body: &[u8]) -> Result<f64, Error> {
+    text.parse()
+        .map_err(|_| shape(&format!("{text:?} is no number"), body))
+}
+
+fn shape(problem: &str, body: &[u8]) -> Error {
+    Error::Shape {
+        problem: problem.to_owned(),
+        beginning: excerpt(body),
+    }
+}
+
+/// The beginning of a body, for a message.
+#[must_use]
+pub fn excerpt(body: &[u8]) -> String {
+    // A character has four bytes at most.
+    let beginning = &body[..body.len().min(4 * EXCERPT)];
+    let text = String::from_utf8_lossy(beginning);
+    let text = text.trim();
+    let mut excerpt: String = text.chars().take(EXCERPT).collect();
+    if excerpt.len() < text.len() || beginning.len() < body.len() {
+        excerpt.push('…');
+    }
+    excerpt
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VECTOR: &str = r#"{"status":"success","data":{"resultType":"vector","result":[
+        {"metric":{"job":"j","instance":"a:1"},"value":[1795435857.156,"1"]},
+        {"metric":{"job":"j","instance":"b:1"},"value":[1795435857.156,"NaN"]},
+        {"metric":{"job":"j","instance":"c:1"},"value":[1795435857,"+Inf"]}
+    ],"stats":{}},"warnings":["a store did not answer"],"infos":["fine"]}"#;
+
+    #[test]
+    fn a_vector_with_warnings() {
+        let vector = vector(VECTOR.as_bytes()).unwrap();
+        assert_eq!(vector.samples.len(), 3);
+        assert_eq!(vector.samples[0].labels["instance"], "a:1");
+        assert!(vector.samples[1].value.is_nan());
+        assert!(vector.samples[2].value.is_infinite());
+        assert_eq!(vector.warnings, ["a store did not answer"]);
+    }
+
+    #[test]
+    fn the_result_may_stand_before_its_type() {
+        let body = r#"{"data":{"result":[],"resultType":"vector"},"status":"success"}"#;
+        assert_eq!(vector(body.as_bytes()), Ok(Vector::default()));
+    }
+
+    #[test]
+    fn a_time() {
+        let body = r#"{"status":"success","data":{"resultType":"scalar","result":[17.5,"17.5"]}}"#;
+        assert_eq!(time(body.as_bytes()), Ok(17.5));
+        assert!(vector(body.as_bytes()).is_err());
+        assert!(time(body.replace("\"17.5\"", "\"NaN\"").as_bytes()).is_err());
+        assert!(time(VECTOR.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn prometheus_s_own_error() {
+        let body = r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
+        let error = vector(body.as_bytes()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Prometheus refused the query: bad_data: parse error"
+        );
+        assert_eq!(refusal(body.as_bytes()), Some(error));
+        assert_eq!(refusal(b"nope"), None);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_called_what_it_is() {
+        let html = vector(b"\n <!doctype html><title>Log in</title>").unwrap_err();
+        assert!(html.to_string().contains("HTML"), "{html}");
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "nope",
+            r#"{"status":"success"}"#,
+            r#"{"status":"success","data":{}}"#,
+            r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
+            r#"{"status":"success","data":{"resultType":"tensor","result":[]}}"#,
+            r#"{"status":"success","data":{"resultType":"vector","result":{}}}"#,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{}}]}}"#,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"x"]}]}}"#,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,1]}]}}"#,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"#,
+        ] {
+            let error = vector(body.as_bytes()).unwrap_err();
+            assert!(matches!(error, Error::Shape { .. }), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn long_bodies_are_cut_in_messages() {
+        let long = "ä".repeat(5_000);
+        let excerpt = excerpt(long.as_bytes());
+        assert_eq!(excerpt.chars().count(), EXCERPT + 1);
+        assert!(excerpt.ends_with('…'));
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_off_answer_is_refused(cut in 0..VECTOR.len()) {
+            prop_assert!(vector(&VECTOR.as_bytes()[..cut]).is_err());
+        }
+
+        #[test]
+        fn anything_is_decoded_or_refused(body in any::<Vec<u8>>()) {
+            let _ = vector(&body);
+            let _ = time(&body);
+            let _ = excerpt(&body);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What is known of each host, from the answers to the queries.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{answer::Sample, promql::Question};
+
+/// A host, as Prometheus knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host {
+    /// Label `instance`.
+    pub instance: String,
+    /// Label `job`.
+    pub job: String,
+}
+
+/// All that was asked, with what came back.
+pub type Answers = BTreeMap<Question, Vec<Sample>>;
+
+/// By what the facts are judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When the queries were evaluated, in seconds since 1970.
+    pub time: f64,
+    /// How long a patch has to be in force without a crash.
+    pub soak: Duration,
+    /// Crashes before this do not count, in seconds since 1970.
+    pub since: Option<f64>,
+    /// A last scrape older than this says nothing.
+    pub stale_after: Duration,
+}
+
+/// How a host fares with the patch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// It crashed with the patch, or a crash signal implicates it.
+    Crashed(Vec<Cause>),
+    /// It does not answer, and had the patch when it was last seen.
+    Silent(Seen),
+    /// It cannot be told how it is.
+    Missing(Missing),
+    /// A transition of the patch runs.
+    InTransition {
+        /// `patch` or `unpatch`.
+        direction: String,
+        /// Tasks that hold it up for longer than the exporter's --stuck-after; 0 if
+        /// it is not stuck.
+        stuck_tasks: f64,
+    },
+    /// The patch is in force for as long as it has to be.
+    Soaked,
+    /// The patch is in force for less.
+    Soaking {
+        /// Seconds left.
+        left: f64,
+    },
+    /// The patch is in force, it is not known since when.
+    InForce,
+    /// It is up, and the patch is loaded but not enabled.
+    Disabled,
+    /// It is up, and does not have the patch.
+    Without,
+}
+
+/// Why a host counts as crashed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cause {
+    /// Recorded crashes.
+    Crash {
+        /// How many.
+        count: f64,
+        /// When the last was, in seconds since 1970.
+        last: Option<f64>,
+    },
+    /// A crash signal that implicates the patch.
+    Signal(String),
+}
+
+/// What the patch did when a silent host was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A transition in this direction ran.
+    InTransition(String),
+    /// It was enabled.
+    Enabled,
+}
+
+/// Why it cannot be told how a host is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Missing {
+    /// It does not answer, and did not have the patch when last seen.
+    Down,
+    /// Prometheus does not scrape it any more.
+    Gone,
+    /// Its last scrape is this many seconds old, or of an unknown time.
+    Stale(Option<f64>),
+    /// It has the patch and does not say whether it crashed with it.
+    NoCrashCount,
+}
+
+/// A host, and how it fares.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// The host.
+    pub host: Host,
+    /// How it fares.
+    pub state: State,
+    /// Whether a transition of the patch was forced.
+    pub forced: bool,
+}
+
+/// The hosts, in order of their names, and what of the answers could not be used.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fleet {
+    /// Each host once.
+    pub hosts: Vec<Fact>,
+    /// Why the answers are not to be relied on.
+    pub problems: Vec<String>,
+}
+
+/// The hosts that do not answer: those that [`Question::SILENT`] is asked about.
+#[must_use]
+pub fn silent(answers: &Answers) -> Vec<Host> {
+    let of = |question| answers.get(&question).into_iter().flatten();
+    let down = of(Question::Up).filter(|sample| !is_up(sample.value));
+    down.chain(of(Question::Gone)).filter_map(host).collect()
+}
+
+/// `up` is 1 after a good scrape, and 0 after a bad one; NaN is neither, and is no sign
+/// of life.
+fn is_up(value: f64) -> bool {
+    value > 0.0
+}
+
+fn host(sample: &Sample) -> Option<Host> {
+    Some(Host {
+        instance: sample.labels.get("instance")?.clone(),
+        job: sample.labels.get("job")?.clone(),
+    })
+}
+
+/// One question's answer by host, and by one more label where it has one.
+type ByHost<'a> = BTreeMap<Host, Vec<(&'a str, f64)>>;
+
+/// Puts the answers together.
+#[must_use]
+pub fn read(answers: &Answers, terms: &Terms) -> Fleet {
+    let mut reader = Reader {
+        answers,
+        terms,
+        problems: Vec::new(),
+    };
+    let tables: BTreeMap<Question, ByHost<'_>> = answers
+        .keys()
+        .filter(|question| **question != Question::KnownPatches)
+        .map(|&question| (question, reader.by_host(question)))
+        .collect();
+    let hosts: BTreeSet<&Host> = tables.values().flat_map(BTreeMap::keys).collect();
+    let facts = hosts.into_iter().map(|host| {
+        let of = |question| {
+            let table = tables.get(&question)?;
+            table.get(host).map(Vec::as_slice)
+        };
+        Fact {
+            state: reader.state(&of),
+            forced: of(Question::Forced).is_some(),
+            host: host.clone(),
+        }
+    });
+    let hosts = facts.collect();
+    reader.duplicates(&tables);
+    Fleet {
+        hosts,
+        problems: reader.problems,
+    }
+}
+
+struct Reader<'a> {
+    answers: &'a Answers,
+    terms: &'a Terms,
+    problems: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    fn by_host(&mut self, question: Question) -> ByHost<'a> {
+        let mut table = ByHost::new();
+        let (mut nameless, mut numberless) = (0_usize, None);
+        for sample in self.answers.get(&question).map_or(&[][..], Vec::as_slice) {
+            let Some(host) = host(sample) else {
+                nameless += 1;
+                continue;
+            };
+            if !sample.value.is_finite() {
+                numberless = Some((host.instance.clone(), sample.value));
+            }
+            let label = sample
+                .labels
+                .get("direction")
+                .or_else(|| sample.labels.get("signal"));
+            let label = label.map_or("", String::as_str);
+            table.entry(host).or_default().push((label, sample.value));
+        }
+        let metric = question.metric();
+        if nameless > 0 {
+            self.problems.push(format!(
+                "{nameless} series of {metric} lack the label job or instance: \
+                 the gate needs both to tell hosts apart"
+            ));
+        }
+        if let Some((instance, value)) = numberless {
+            self.problems.push(format!(
+                "{metric} of {instance:?} is {value}, which says nothing"
+            ));
+        }
+        table
+    }
+
+    /// Series of `up` that share job and instance: two hosts, or one host twice.
+    fn duplicates(&mut self, tables: &BTreeMap<Question, ByHost<'_>>) {
+        let twice: Vec<&str> = tables
+            .get(&Question::Up)
+            .into_iter()
+            .flatten()
+            .filter(|(_, series)| series.len() > 1)
+            .map(|(host, _)| host.instance.as_str())
+            .collect();
+        if let Some(first) = twice.first() {
+            self.problems.push(format!(
+                "{} hosts have more than one series of up with the same job and instance, \
+                 {first:?} the first: narrow --selector to one source, or let Thanos \
+                 deduplicate its replicas",
+                twice.len()
+            ));
+        }
+    }
+
+    fn state<'t>(&self, of: &impl Fn(Question) -> Option<&'t [(&'t str, f64)]>) -> State {
+        let first = |question| of(question).and_then(|series| series.first()).copied();
+        let value = |question| first(question).map(|(_, value)| value);
+        let causes = self.causes(of);
+        if !causes.is_empty() {
+            return State::Crashed(causes);
+        }
+        let up = value(Question::Up);
+        let down = up.is_some_and(|up| !is_up(up));
+        let gone = up.is_none();
+        if down || gone {
+            if let Some((direction, _)) = first(Question::LastTransition) {
+                return State::Silent(Seen::InTransition(direction.to_owned()));
+            }
+            // A host that was taken out of service discovery after its transition has
+            // most likely been retired.
+            if down && value(Question::LastEnabled).is_some_and(|enabled| enabled > 0.0) {
+                return State::Silent(Seen::Enabled);
+            }
+            return State::Missing(if down { Missing::Down } else { Missing::Gone });
+        }
+        let age = value(Question::Scraped).map(|scraped| self.terms.time - scraped);
+        let limit = self.terms.stale_after.as_secs_f64();
+        if age.is_none_or(|age| age > limit) {
+            return State::Missing(Missing::Stale(age));
+        }
+        let enabled = value(Question::Enabled);
+        let is_enabled = enabled.is_some_and(|enabled| enabled > 0.0);
+        if is_enabled && value(Question::Crashes).is_none() {
+            return State::Missing(Missing::NoCrashCount);
+        }
+        if let Some((direction, _)) = first(Question::Transition) {
+            return State::InTransition {
+                direction: direction.to_owned(),
+                stuck_tasks: value(Question::Stuck).unwrap_or(0.0),
+            };
+        }
+        match enabled {
+            None => State::Without,
+            Some(_) if is_enabled => value(Question::Landed)
+                .map(|landed| landed + self.terms.soak.as_secs_f64() - self.terms.time)
+                .map_or(State::InForce, |left| {
+                    if left <= 0.0 {
+                        State::Soaked
+                    } else {
+                        State::Soaking { left }
+                    }
+                }),
+            Some(_) => State::Disabled,
+        }
+    }
+
+    fn causes<'t>(&self, of: &impl Fn(Question) -> Option<&'t [(&'t str, f64)]>) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        let counts = |last: Option<f64>| match (self.terms.since, last) {
+            (Some(since), Some(last)) => last >= since,
+            _ => true,
+        };
+        let first = |one, other| {
+            let series = of(one).or_else(|| of(other))?;
+            series.first().map(|(_, value)| *value)
+        };
+        let last = first(Question::LastCrash, Question::LastCrashTime);
+        if let Some(count) = first(Question::Crashes, Question::LastCrashes)
+            && count > 0.0
+            && counts(last)
+        {
+            causes.push(Cause::Crash { count, last });
+        }
+        let signals = of(Question::Signals).or_else(|| of(Question::LastSignals));
+        for (signal, _) in signals.unwrap_or_default() {
+            let when = of(Question::LastSignal)
+                .unwrap_or_default()
+                .iter()
+                .find(|(name, _)| name == signal);
+            if counts(when.map(|(_, when)| *when)) {
+                causes.push(Cause::Signal((*signal).to_owned()));
+            }
+        }
+        causes
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! The queries. Every one of them asks for the hosts of one job and selector, and all
+//! but those on `up` for one patch; every value in them is quoted here.
+
+use std::{fmt::Write as _, time::Duration};
+
+use super::{hosts::Host, selector::Selector};
+
+/// A value as a string literal of PromQL.
+#[must_use]
+pub fn quote(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            // Prometheus takes it for broken UTF-8 and refuses the query.
+            '\u{fffd}' => text.push_str("\\ufffd"),
+            c if c.is_ascii_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// A regular expression that matches this value and no other. All of ASCII's
+/// punctuation may stand after a backslash in Prometheus's expressions.
+fn literal(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for c in value.chars() {
+        if c.is_ascii_punctuation() {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// Whose series are asked for.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The job of the monitors.
+    pub job: String,
+    /// Which of its hosts.
+    pub selector: Selector,
+    /// The patch.
+    pub patch: String,
+    /// How far back a host that does not answer is looked for.
+    pub lookback: Duration,
+}
+
+impl Scope {
+    /// The matchers of the hosts, as in `up{…}`.
+    #[must_use]
+    pub fn hosts(&self) -> String {
+        let job = format!("job={}", quote(&self.job));
+        if self.selector.0.is_empty() {
+            job
+        } else {
+            format!("{job},{}", self.selector)
+        }
+    }
+
+    fn patch(&self) -> String {
+        format!("{},patch={}", self.hosts(), quote(&self.patch))
+    }
+
+    /// The same, for the given hosts only, if they are so few that naming them is
+    /// cheaper than asking for all.
+    fn of(&self, silent: &[&Host]) -> String {
+        let patch = self.patch();
+        if silent.len() > NAMED {
+            return patch;
+        }
+        let names: Vec<String> = silent.iter().map(|host| literal(&host.instance)).collect();
+        format!("{patch},instance=~{}", quote(&names.join("|")))
+    }
+}
+
+/// More hosts than this are not named in a query.
+const NAMED: usize = 500;
+
+/// What is asked of every host, at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Question {
+    /// Whether the host answered the last scrape.
+    Up,
+    /// When that scrape was, in seconds.
+    Scraped,
+    /// Hosts that Prometheus scraped within the lookback and scrapes no more.
+    Gone,
+    /// Whether the patch is enabled.
+    Enabled,
+    /// Since when the patch is in force, in seconds.
+    Landed,
+    /// Hosts in a transition of the patch, by direction.
+    Transition,
+    /// Pending tasks of a transition that counts as stuck.
+    Stuck,
+    /// Hosts where a transition was forced.
+    Forced,
+    /// Crashes with the patch.
+    Crashes,
+    /// When the last of them was, in seconds.
+    LastCrash,
+    /// Crash signals that implicate the patch, by signal.
+    Signals,
+    /// When the last of such a signal was, in seconds.
+    LastSignal,
+    /// Of hosts that do not answer: whether the patch was enabled when last seen.
+    LastEnabled,
+    /// Of hosts that do not answer: whether a transition ran when last seen.
+    LastTransition,
+    /// Of hosts that do not answer: crashes with the patch.
+    LastCrashes,
+    /// Of hosts that do not answer: when the last of these was.
+    LastCrashTime,
+    /// Of hosts that do not answer: crash signals that implicate the patch.
+    LastSignals,
+    /// The patches that any host has loaded.
+    KnownPatches,
+}
+
+impl Question {
+    /// What is asked first.
+    pub const FIRST: [Self; 12] = [
+        Self::Up,
+        Self::Scraped,
+        Self::Gone,
+        Self::Enabled,
+        Self::Landed,
+        Self::Transition,
+        Self::Stuck,
+        Self::Forced,
+        Self::Crashes,
+        Self::LastCrash,
+        Self::Signals,
+        Self::LastSignal,
+    ];
+    /// What is asked of hosts that do not answer.
+    pub const SILENT: [Self; 5] = [
+        Self::LastEnabled,
+        Self::LastTransition,
+        Self::LastCrashes,
+        Self::LastCrashTime,
+        Self::LastSignals,
+    ];
+
+    /// The metric, for messages.
+    #[must_use]
+    pub const fn metric(self) -> &'static str {
+        match self {
+            Self::Up | Self::Scraped | Self::Gone => "up",
+            Self::Enabled | Self::LastEnabled => "livepatch_patch_enabled",
+            Self::Landed => "livepatch_patching_complete_timestamp_seconds",
+            Self::Transition | Self::LastTransition => "livepatch_transition_active",
+            Self::Stuck => "livepatch_stuck_tasks",
+            Self::Forced => "livepatch_patch_forced",
+            Self::Crashes | Self::LastCrashes => "livepatch_patch_crashes_total",
+            Self::LastCrash | Self::LastCrashTime => "livepatch_patch_last_crash_timestamp_seconds",
+            Self::Signals | Self::LastSignals => "livepatch_crash_signals_implicating_total",
+            Self::LastSignal => "livepatch_crash_signal_last_timestamp_seconds",
+            Self::KnownPatches => "livepatch_patch_info",
+        }
+    }
+
+    /// The query. `silent` are the hosts that do not answer; only the `Last…` questions
+    /// look at them. Numbers are compared with `!= 0`, not `> 0`, so that NaN, which is
+    /// neither, comes back and is seen.
+    #[must_use]
+    pub fn query(self, scope: &Scope, silent: &[&Host]) -> String {
+        let metric = self.metric();
+        let lookback = format!("{}s", scope.lookback.as_secs());
+        let (hosts, patch) = (scope.hosts(), scope.patch());
+        let of = || scope.of(silent);
+        match self {
+            // Both with all their labels, so that a host that is there twice is seen.
+            Self::Up => format!("{metric}{{{hosts}}}"),
+            Self::Scraped => format!("timestamp({metric}{{{hosts}}})"),
+            Self::Gone => format!(
+                "group by (job, instance) (last_over_time({metric}{{{hosts}}}[{lookback}])) \
+                 unless on (job, instance) {metric}{{{hosts}}}"
+            ),
+            Self::Enabled | Self::Landed | Self::LastCrash => {
+                format!("max by (job, instance) ({metric}{{{patch}}})")
+            }
+            Self::Transition => {
+                format!("max by (job, instance, direction) ({metric}{{{patch}}} == 1)")
+            }
+            // A sum, unlike a maximum, keeps NaN.
+            Self::Crashes => format!("sum by (job, instance) ({metric}{{{patch}}})"),
+            Self::Stuck => format!("sum by (job, instance) ({metric}{{{patch}}} != 0)"),
+            Self::Forced => format!("max by (job, instance) ({metric}{{{patch}}} == 1)"),
+            Self::Signals => {
+                format!("sum by (job, instance, signal) ({metric}{{{patch}}} != 0)")
+            }
+            Self::LastSignal => format!(
+                "max by (job, instance, signal) ({metric}{{{hosts}}}) \
+                 and on (job, instance, signal) \
+                 livepatch_crash_signals_implicating_total{{{patch}}} != 0"
+            ),
+            Self::LastEnabled | Self::LastCrashTime => {
+                let of = of();
+                format!("max by (job, instance) (last_over_time({metric}{{{of}}}[{lookback}]))")
+            }
+            Self::LastTransition => {
+                let of = of();
+                format!(
+                    "max by (job, instance, direction) \
+                     (last_over_time({metric}{{{of}}}[{lookback}]) == 1)"
+                )
+            }
+            Self::LastCrashes => {
+                let of = of();
+                format!(
+                    "sum by (job, instance) (last_over_time({metric}{{{of}}}[{lookback}]) != 0)"
+                )
+            }
+            Self::LastSignals => {
+                let of = of();
+                format!(
+                    "sum by (job, instance, signal) \
+                     (last_over_time({metric}{{{of}}}[{lookback}]) != 0)"
+                )
+            }
+            Self::KnownPatches => format!("group by (patch) ({metric}{{{hosts}}})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What Go's `strconv.Unquote` makes of a double-quoted literal, as far as `quote`
+    /// uses it; none where the literal ends early or late.
+    fn unquoted(text: &str) -> Option<String> {
+        let inner = text.strip_prefix('"')?;
+        let mut rest = inner.chars();
+        let mut value = String::new();
+        loop {
+            match rest.next()? {
+                '"' => return rest.next().is_none().then_some(value),
+                '\n' | '\u{fffd}' => return None,
+                '\\' => match rest.next()? {
+                    c @ ('"' | '\\') => value.push(c),
+                    'n' => value.push('\n'),
+                    'r' => value.push('\r'),
+                    't' => value.push('\t'),
+                    kind @ ('x' | 'u') => {
+                        let digits = if kind == 'x' { 2 } else { 4 };
+                        let hex: String = rest.by_ref().take(digits).collect();
+                        value.push(char::from_u32(u32::from_str_radix(&hex, 16).ok()?)?);
+                    }
+                    _ => return None,
+                },
+                c => value.push(c),
+            }
+        }
+    }
+
+    fn scope(patch: &str) -> Scope {
+        Scope {
+            job: "livepatch-monitor".to_owned(),
+            selector: Selector::parse(r#"env="prod""#).unwrap(),
+            patch: patch.to_owned(),
+            lookback: Duration::from_secs(3600),
+        }
+    }
+
+    #[test]
+    fn quotes_and_newlines_stay_inside() {
+        let patch = "a\"} or up{x=\"\\\n\0";
+        assert_eq!(quote(patch), r#""a\"} or up{x=\"\\\n\x00""#);
+        assert_eq!(quote("\u{fffd}"), r#""\ufffd""#);
+    }
+
+    #[test]
+    fn a_query_of_every_kind_carries_job_selector_and_patch() {
+        let host = Host {
+            job: "livepatch-monitor".to_owned(),
+            instance: "a.b:9969".to_owned(),
+        };
+        let all = Question::FIRST.into_iter().chain(Question::SILENT);
+        for question in all {
+            let query = question.query(&scope("fix"), &[&host]);
+            let selectors = query.matches('{').count();
+            let whose = r#"{job="livepatch-monitor",env="prod""#;
+            assert_eq!(query.matches(whose).count(), selectors, "{query}");
+            if question.metric() != "up" {
+                assert!(query.contains(r#",patch="fix""#), "{query}");
+            }
+            if Question::SILENT.contains(&question) {
+                assert!(query.contains(r#"instance=~"a\\.b\\:9969""#), "{query}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_silent_hosts_are_not_named() {
+        let host = Host {
+            job: String::new(),
+            instance: "a".to_owned(),
+        };
+        let many = vec![&host; NAMED + 1];
+        let query = Question::LastEnabled.query(&scope("fix"), &many);
+        assert!(!query.contains("instance=~"), "{query}");
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_keeps_the_value_and_ends_where_it_should(value in any::<String>()) {
+            prop_assert_eq!(unquoted(&quote(&value)), Some(value));
+        }
+
+        #[test]
+        fn hostile_names_are_one_literal(value in r#"[\\"{}n'` \n=~|]{0,16}"#) {
+            prop_assert_eq!(unquoted(&quote(&value)), Some(value));
+        }
+    }
+}

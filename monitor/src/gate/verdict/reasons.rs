@@ -1,0 +1,275 @@
+//! The reasons, in words.
+
+use super::{Asked, Counts, HostName, Kind, Limits, Named, Passes, Reason, Verdict, date};
+use crate::gate::hosts::{Cause, Fact, Fleet, Host, Missing, Seen, State};
+
+/// The hosts of which there is something to say, with what.
+fn named(fleet: &Fleet, say: impl Fn(&Fact) -> Option<String>) -> Vec<Named> {
+    let name = |host: &Host| HostName {
+        instance: host.instance.clone(),
+        job: host.job.clone(),
+    };
+    let said = fleet.hosts.iter().filter_map(|fact| {
+        Some(Named {
+            detail: say(fact)?,
+            host: name(&fact.host),
+        })
+    });
+    said.collect()
+}
+
+/// `1 host`, `2 hosts`.
+fn hosts(count: usize) -> String {
+    format!("{count} host{}", if count == 1 { "" } else { "s" })
+}
+
+pub(super) fn failed(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<Reason> {
+    let failures = counts.crashed + counts.silent;
+    if failures == 0 {
+        return None;
+    }
+    let holds = failures > limits.max_crashed;
+    Some(Reason {
+        verdict: if holds { Verdict::Hold } else { Verdict::GoOn },
+        kind: Kind::Failed,
+        text: format!(
+            "{} failed with the patch: {} crashed, {} silent; {} allowed (--max-crashed)",
+            hosts(failures),
+            counts.crashed,
+            counts.silent,
+            may_be(limits.max_crashed),
+        ),
+        passes: Passes::No,
+        hosts: named(fleet, |fact| match &fact.state {
+            State::Crashed(causes) => {
+                let causes: Vec<String> = causes.iter().map(cause).collect();
+                Some(causes.join("; "))
+            }
+            State::Silent(Seen::InTransition(direction)) => Some(format!(
+                "silent: does not answer, was in transition ({direction}) when last seen"
+            )),
+            State::Silent(Seen::Enabled) => {
+                Some("silent: does not answer, had the patch enabled when last seen".to_owned())
+            }
+            _ => None,
+        }),
+    })
+}
+
+fn may_be(limit: usize) -> String {
+    match limit {
+        0 => "none".to_owned(),
+        limit => format!("{limit}"),
+    }
+}
+
+fn cause(cause: &Cause) -> String {
+    match cause {
+        Cause::Crash { count, last } => {
+            let times = if *count > 1.0 {
+                format!(" {count} times")
+            } else {
+                String::new()
+            };
+            let last = last.and_then(date).map_or_else(
+                || ", when is not known".to_owned(),
+                |last| format!(", last at {last}"),
+            );
+            format!("crashed{times} with the patch{last}")
+        }
+        Cause::Signal(signal) => format!("crash signal {signal:?} implicates the patch"),
+    }
+}
+
+pub(super) fn stuck(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<Reason> {
+    if counts.stuck == 0 {
+        return None;
+    }
+    let with_patch = counts.soaked + counts.soaking + counts.in_force + counts.in_transition;
+    let ratio = share(counts.stuck, with_patch);
+    let holds = ratio > limits.max_stuck_ratio;
+    Some(Reason {
+        verdict: if holds { Verdict::Hold } else { Verdict::GoOn },
+        kind: Kind::Stuck,
+        text: format!(
+            "{} of the {with_patch} with the patch stuck in its transition ({:.1} %); \
+             {:.1} % allowed (--max-stuck-ratio); `livepatch-monitor blockers` on the host \
+             names the tasks",
+            hosts(counts.stuck),
+            ratio * 100.0,
+            limits.max_stuck_ratio * 100.0,
+        ),
+        passes: Passes::No,
+        hosts: named(fleet, |fact| match &fact.state {
+            State::InTransition {
+                direction,
+                stuck_tasks,
+            } if *stuck_tasks > 0.0 => Some(format!(
+                "stuck: {stuck_tasks} task{} hold{} up the transition ({direction})",
+                if *stuck_tasks > 1.0 { "s" } else { "" },
+                if *stuck_tasks > 1.0 { "" } else { "s" },
+            )),
+            _ => None,
+        }),
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of hosts are small")]
+pub(super) fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+pub(super) fn missing(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<Reason> {
+    if counts.missing == 0 {
+        return None;
+    }
+    let too_many = counts.missing > limits.max_missing;
+    Some(Reason {
+        verdict: if too_many {
+            Verdict::CannotTell
+        } else {
+            Verdict::GoOn
+        },
+        kind: Kind::Missing,
+        text: format!(
+            "{} cannot be judged; {} allowed (--max-missing): a host that crashed while the \
+             patch was being loaded may never have been scraped with it",
+            hosts(counts.missing),
+            may_be(limits.max_missing),
+        ),
+        passes: Passes::No,
+        hosts: named(fleet, |fact| match &fact.state {
+            State::Missing(missing) => Some(why_missing(*missing)),
+            _ => None,
+        }),
+    })
+}
+
+fn why_missing(missing: Missing) -> String {
+    match missing {
+        Missing::Down => "down: does not answer, no sign of the patch within --lookback".to_owned(),
+        Missing::Gone => {
+            "gone: Prometheus scraped it within --lookback and does no more".to_owned()
+        }
+        Missing::Stale(age) => format!(
+            "stale: last scraped {}; is Prometheus behind, or --stale-after below two scrape \
+             intervals?",
+            age.map_or_else(
+                || "at a time that is not known".to_owned(),
+                |age| format!("{age:.0} s ago")
+            )
+        ),
+        Missing::NoCrashCount => "mute: has the patch and serves no \
+             livepatch_patch_crashes_total; is its exporter too old, or its --state-dir \
+             unreadable?"
+            .to_owned(),
+    }
+}
+
+pub(super) fn data(fleet: &Fleet, asked: &Asked<'_>) -> Vec<Reason> {
+    let problems = fleet
+        .problems
+        .iter()
+        .map(|problem| Reason::unknown(Kind::BadData, problem.clone(), Passes::No));
+    let warnings = asked.warnings.iter().map(|warning| {
+        let text = format!("the answers may be partial, Prometheus warns: {warning}");
+        Reason::unknown(Kind::Partial, text, Passes::InTime)
+    });
+    problems.chain(warnings).collect()
+}
+
+pub(super) fn absent(counts: &Counts, asked: &Asked<'_>) -> Option<Reason> {
+    if counts.hosts == 0 {
+        let text = format!(
+            "Prometheus knows no host with up{{{}}}: are --job and --selector right?",
+            asked.hosts
+        );
+        return Some(Reason::unknown(Kind::NoHosts, text, Passes::No));
+    }
+    let without = counts.to_do + counts.missing;
+    if without < counts.hosts {
+        return None;
+    }
+    let mut text = "no host has the patch loaded".to_owned();
+    if asked.known_patches.is_empty() {
+        text.push_str(", nor any other livepatch");
+    } else {
+        text.push_str("; loaded are: ");
+        text.push_str(&nearest(asked.patch, asked.known_patches).join(", "));
+    }
+    // It may have been loaded since the last scrape.
+    Some(Reason::unknown(Kind::UnknownPatch, text, Passes::Soon))
+}
+
+/// Names shown beside an unknown one.
+const NEAREST: usize = 5;
+
+/// The known names most like this one, most alike first.
+fn nearest(name: &str, known: &[String]) -> Vec<String> {
+    let alike = |other: &str| {
+        let common = name.chars().zip(other.chars());
+        common.take_while(|(one, other)| one == other).count()
+    };
+    let mut known = known.to_vec();
+    known.sort_by(|one, other| alike(other).cmp(&alike(one)).then_with(|| one.cmp(other)));
+    known.truncate(NEAREST);
+    known.iter().map(|known| format!("{known:?}")).collect()
+}
+
+pub(super) fn too_few(
+    limits: &Limits,
+    counts: &Counts,
+    next: Option<f64>,
+    enough: Option<f64>,
+) -> Reason {
+    let mut text = format!(
+        "{} soaked, {} needed (--min-hosts): {} soaking, {} in transition",
+        hosts(counts.soaked),
+        limits.min_hosts,
+        counts.soaking,
+        counts.in_transition,
+    );
+    if counts.in_force > 0 {
+        text.push_str(&format!(
+            ", {} with the patch in force, not known since when",
+            counts.in_force
+        ));
+    }
+    match (next, enough) {
+        (_, Some(enough)) => text.push_str(&format!("; enough in {}", wait(enough))),
+        (Some(next), None) => text.push_str(&format!("; the next in {}", wait(next))),
+        (None, None) => {}
+    }
+    let coming = counts.soaked + counts.soaking + counts.in_transition;
+    let passes = if coming >= limits.min_hosts {
+        Passes::InTime
+    } else {
+        Passes::Soon
+    };
+    Reason::unknown(Kind::TooFewSoaked, text, passes)
+}
+
+/// `4m 10s`, rounded up to the second.
+fn wait(seconds: f64) -> String {
+    std::time::Duration::try_from_secs_f64(seconds.ceil()).map_or_else(
+        |_| "a time that cannot be told".to_owned(),
+        |left| humantime::format_duration(left).to_string(),
+    )
+}
+
+pub(super) fn forced(fleet: &Fleet) -> Option<Reason> {
+    let hosts = named(fleet, |fact| {
+        fact.forced
+            .then(|| "forced: a task may still run the old code, until the next reboot".to_owned())
+    });
+    (!hosts.is_empty()).then(|| Reason {
+        verdict: Verdict::GoOn,
+        kind: Kind::Forced,
+        text: format!(
+            "{} had a transition of the patch forced",
+            self::hosts(hosts.len())
+        ),
+        passes: Passes::No,
+        hosts,
+    })
+}

@@ -1,0 +1,252 @@
+//! What is wrong is named, with the remedy, and is never "go on".
+
+use std::{fs, net::TcpListener};
+
+use super::{
+    fake::{Fleet, Reply, Server},
+    gate, run,
+};
+
+#[test]
+fn arguments_that_make_no_sense() {
+    let url = "http://127.0.0.1:9";
+    let says = |arguments: &[&str], words: &[&str]| {
+        gate(url, arguments).says(2, words);
+    };
+    says(&["--max-stuck-ratio", "2"], &["--max-stuck-ratio", "0.02"]);
+    says(&["--max-stuck-ratio", "NaN"], &["--max-stuck-ratio"]);
+    says(&["--soak", "soon"], &["--soak", "15s"]);
+    says(&["--lookback", "0s"], &["--lookback"]);
+    says(&["--timeout", "0s"], &["--timeout"]);
+    says(&["--since", "yesterday"], &["--since", "1970"]);
+    says(&["--job", ""], &["--job", "empty"]);
+    says(
+        &["--selector", "env=prod"],
+        &["character 5", "env=\"prod\""],
+    );
+    says(&["--selector", "job=\"x\""], &["\"job\"", "--job"]);
+    says(&["--selector", "env=\"p\"} or vector(1)"], &["--selector"]);
+    says(&["--user", "me"], &["--password-file"]);
+    run(&["--prometheus", url, "--patch", ""]).says(2, &["--patch", "empty"]);
+    run(&["--prometheus", url]).says(2, &["--patch"]);
+    run(&["--patch", "fix"]).says(2, &["--prometheus"]);
+}
+
+#[test]
+fn urls_that_are_none() {
+    for (url, word) in [
+        ("prometheus:9090", "http://"),
+        ("ftp://prometheus", "http://"),
+        ("http://me:secret@prometheus", "--password-file"),
+    ] {
+        gate(url, &[]).says(2, &["--prometheus", word]);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let url = "http://127.0.0.1:9";
+    let says = |arguments: &[&str], words: &[&str]| {
+        gate(url, arguments).says(2, words);
+    };
+    let absent = dir.path().join("absent");
+    let absent = absent.to_str().unwrap();
+    says(
+        &["--bearer-token-file", absent],
+        &["bearer token", absent, "No such file"],
+    );
+    let binary = file("binary", b"\xff\xfe\x00");
+    says(&["--bearer-token-file", &binary], &[&binary, "UTF-8"]);
+    let empty = file("empty", b"\n");
+    says(
+        &["--user", "me", "--password-file", &empty],
+        &["password", &empty, "empty"],
+    );
+    let lines = file("lines", b"one\ntwo\n");
+    says(&["--bearer-token-file", &lines], &[&lines, "several lines"]);
+    says(&["--ca-file", absent], &["CA file", absent]);
+    says(&["--ca-file", &lines], &[&lines, "BEGIN CERTIFICATE"]);
+    let torn = file(
+        "torn",
+        b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n",
+    );
+    says(&["--ca-file", &torn], &[&torn, "broken"]);
+}
+
+#[test]
+fn nobody_listens() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", taken.local_addr().unwrap());
+    drop(taken);
+    gate(&url, &[]).says(2, &["cannot tell", &url, "refused", "--prometheus"]);
+    let json = gate(&url, &["--json"]);
+    let json = json.says(2, &[]).json();
+    assert_eq!(json["verdict"], "cannot_tell");
+    assert_eq!(json["exit_code"], 2);
+    assert_eq!(json["reasons"][0]["kind"], "prometheus");
+}
+
+#[test]
+fn slow_answers_and_slow_bodies() {
+    let beginning = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":";
+    for bytes in [&b""[..], &b"HTTP/1.1 200"[..], &beginning[..]] {
+        let server = Server::start(move |_| Reply::Stall(bytes.to_vec()));
+        gate(&server.url, &["--timeout", "300ms"]).says(2, &["cannot tell", "300ms", "--timeout"]);
+    }
+}
+
+#[test]
+fn answers_that_break_off() {
+    let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"succ";
+    let server = Server::start(move |_| Reply::Raw(bytes.to_vec()));
+    gate(&server.url, &[]).says(2, &["cannot tell", "breaks off"]);
+    let server = Server::start(move |_| Reply::Raw(Vec::new()));
+    gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
+    let server = Server::start(move |_| Reply::Raw(b"SSH-2.0-OpenSSH\r\n".to_vec()));
+    gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
+}
+
+#[test]
+fn a_web_page() {
+    let server = Server::always(
+        "200 OK",
+        "Content-Type: text/html\r\n",
+        "<!doctype html><title>Log in</title>",
+    );
+    gate(&server.url, &[]).says(2, &["cannot tell", "HTML", "login page"]);
+}
+
+#[test]
+fn a_redirect_is_named_and_not_followed() {
+    for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+        let server = Server::always(status, "Location: https://login.example/?to=prom\r\n", "");
+        gate(&server.url, &[]).says(
+            2,
+            &["cannot tell", "redirect", "https://login.example/?to=prom"],
+        );
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[test]
+fn statuses() {
+    let error = r#"{"status":"error","errorType":"bad_data","error":"parse error at 1:3"}"#;
+    for (status, body, words) in [
+        ("401 Unauthorized", "", &["401", "--bearer-token-file"][..]),
+        ("403 Forbidden", "no", &["403", "\"no\"", "--password-file"]),
+        ("404 Not Found", "<html>", &["404", "path prefix"]),
+        ("400 Bad Request", error, &["400", "parse error at 1:3"]),
+        ("422 Unprocessable", error, &["422", "bad_data", "limit"]),
+        ("503 Unavailable", "starting", &["503", "starting"]),
+        ("418 Teapot", "", &["418", "is it Prometheus"]),
+    ] {
+        let server = Server::always(status, "", body);
+        gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
+        gate(&server.url, &[]).says(2, words);
+    }
+}
+
+#[test]
+fn answers_of_another_shape() {
+    for body in [
+        "",
+        "[]",
+        r#"{"status":"success"}"#,
+        r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
+        r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#,
+    ] {
+        let server = Server::always("200 OK", "", body);
+        gate(&server.url, &[]).says(2, &["cannot tell", "/api/v1/query"]);
+    }
+}
+
+#[test]
+fn the_query_after_a_good_one_fails() {
+    let server = Server::start(|request| {
+        if request.form["query"].contains("livepatch_patch_crashes_total") {
+            Reply::Full("500 Oops", String::new(), "storage".to_owned())
+        } else {
+            Fleet::default().up("a").answer(request)
+        }
+    });
+    gate(&server.url, &[]).says(2, &["cannot tell", "500", "storage"]);
+}
+
+#[test]
+fn numbers_that_are_none() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .with("livepatch_patch_forced", "a", "", "NaN")
+        .serve();
+    gate(&server.url, &[]).says(2, &["cannot tell", "livepatch_patch_forced", "NaN"]);
+}
+
+#[test]
+fn hosts_that_cannot_be_told_apart() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .landed("b", 4000.0)
+        .with("up", "a", r#","replica":"b""#, "1")
+        .serve();
+    gate(&server.url, &[]).says(2, &["cannot tell", "a:9969", "deduplicate"]);
+}
+
+#[test]
+fn a_selector_that_fits_nothing() {
+    let server = Fleet::default().serve();
+    gate(&server.url, &["--selector", r#"env="prd""#]).says(
+        2,
+        &[
+            "cannot tell",
+            r#"up{job="livepatch-monitor",env="prd"}"#,
+            "--selector",
+        ],
+    );
+}
+
+#[test]
+fn a_patch_nobody_knows() {
+    let server = Fleet::default()
+        .up("a")
+        .with("known", "a", r#","patch":"fix_2""#, "1")
+        .serve();
+    gate(&server.url, &[]).says(2, &["cannot tell", "fix_2"]);
+}
+
+#[test]
+fn a_partial_answer() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .warned("store b: context deadline exceeded")
+        .serve();
+    gate(&server.url, &[]).says(2, &["cannot tell", "partial", "store b"]);
+}
+
+#[test]
+fn since_in_the_future() {
+    let server = Fleet::default().landed("a", 4000.0).serve();
+    gate(&server.url, &["--since", "2100-01-01T00:00:00Z"]).says(2, &["--since", "future"]);
+}
+
+#[test]
+fn a_hostile_patch_name_stays_a_value() {
+    let server = Fleet::default().landed("a", 4000.0).serve();
+    let name = "a\"} or up{x=\"\\.*\n";
+    run(&["--prometheus", &server.url, "--patch", name]).says(0, &[]);
+    let quoted = r#"patch="a\"} or up{x=\"\\.*\n""#;
+    let of_patch = |query: &&String| query.contains("patch=");
+    let seen = server.seen();
+    let queries = seen.iter().map(|request| &request.form["query"]);
+    let queries: Vec<&String> = queries.filter(of_patch).collect();
+    assert!(queries.len() > 5);
+    for query in queries {
+        assert!(query.contains(quoted), "{query}");
+        assert!(!query.replace(quoted, "").contains(".*"), "{query}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The three answers, and what is printed with them.
+
+use std::fs;
+
+use super::{
+    fake::{Fleet, NOW},
+    gate,
+};
+
+const PATCHING: &str = r#","direction":"patch""#;
+
+#[test]
+fn go_on() {
+    let fleet = (0..60).fold(Fleet::default(), |fleet, host| {
+        fleet.landed(&format!("h{host}"), 1800.0)
+    });
+    let fleet = (0..940).fold(fleet, |fleet, host| fleet.up(&format!("n{host}")));
+    let server = fleet.serve();
+    let answer = gate(&server.url, &["--min-hosts", "60"]);
+    // 1 - 0.05^(1/60) = 4.87 %.
+    answer.says(
+        0,
+        &["60  soaked", "940  without", "4.9 %", "up to 46 of the 940"],
+    );
+    assert!(answer.out.starts_with("go on: fix "), "{}", answer.out);
+    let json = gate(&server.url, &["--json"]).json();
+    assert_eq!(json["verdict"], "go_on");
+    assert_eq!(json["counts"]["soaked"], 60);
+    assert_eq!(json["risk"]["failed"], 0);
+    assert_eq!(json["evaluated_at"], NOW);
+}
+
+#[test]
+fn every_query_is_a_post_with_job_and_selector() {
+    let server = Fleet::default().landed("a", 4000.0).down("b").serve();
+    let prefixed = format!("{}/prometheus/", server.url);
+    gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
+    let seen = server.seen();
+    // The time, 12 questions, and 5 about the host that is down.
+    assert_eq!(seen.len(), 18);
+    for request in seen {
+        let line = "POST /prometheus/api/v1/query HTTP/1.1\r\n";
+        assert_eq!(request.line, line);
+        let query = &request.form["query"];
+        let whose = r#"{job="livepatch-monitor",env="prod""#;
+        assert!(query == "time()" || query.contains(whose), "{query}");
+    }
+}
+
+#[test]
+fn a_crash_holds() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .landed("b", 4000.0)
+        .with("livepatch_patch_crashes_total", "b", "", "2")
+        .with(
+            "livepatch_patch_last_crash_timestamp_seconds",
+            "b",
+            "",
+            &(NOW - 100.0).to_string(),
+        )
+        .serve();
+    let answer = gate(&server.url, &[]);
+    answer.says(
+        1,
+        &["b:9969", "crashed 2 times", "2026-11-23T", "1 crashed"],
+    );
+    assert!(answer.out.starts_with("hold: fix "), "{}", answer.out);
+    let json = gate(&server.url, &["--json"]).json();
+    assert_eq!(json["verdict"], "hold");
+    assert_eq!(json["reasons"][0]["hosts"][0]["instance"], "b:9969");
+    let since = (NOW - 99.0).to_string();
+    gate(&server.url, &["--since", &since]).says(0, &[]);
+    gate(&server.url, &["--max-crashed", "1"]).says(0, &["note", "b:9969"]);
+}
+
+#[test]
+fn a_crash_signal_that_implicates_the_patch_holds() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .with(
+            "livepatch_crash_signals_implicating_total",
+            "a",
+            r#","signal":"oops""#,
+            "1",
+        )
+        .serve();
+    gate(&server.url, &[]).says(1, &["a:9969", "oops"]);
+}
+
+#[test]
+fn silence_holds() {
+    let down = Fleet::default().landed("a", 4000.0).down("b");
+    let moving = down
+        .clone()
+        .with("last livepatch_transition_active", "b", PATCHING, "1");
+    gate(&moving.serve().url, &[]).says(1, &["b:9969", "silent", "in transition (patch)"]);
+    let patched = down
+        .clone()
+        .with("last livepatch_patch_enabled", "b", "", "1");
+    gate(&patched.serve().url, &[]).says(1, &["b:9969", "silent", "enabled"]);
+    let server = down.serve();
+    gate(&server.url, &[]).says(2, &["b:9969", "down", "--max-missing"]);
+    gate(&server.url, &["--max-missing", "1"]).says(0, &["b:9969"]);
+}
+
+#[test]
+fn stuck_hosts_hold() {
+    let stuck = |fleet: Fleet| {
+        fleet
+            .moving("s")
+            .with("livepatch_stuck_tasks", "s", "", "3")
+    };
+    let few = stuck(Fleet::default().landed("a", 4000.0)).serve();
+    gate(&few.url, &[]).says(1, &["s:9969", "3 tasks", "50.0 %", "blockers"]);
+    gate(&few.url, &["--max-stuck-ratio", "0.5"]).says(0, &["note", "s:9969"]);
+}
+
+#[test]
+fn what_cannot_be_told() {
+    let soaking = Fleet::default().landed("a", 1700.0).serve();
+    gate(&soaking.url, &[]).says(2, &["cannot tell", "1 soaking", "1m 40s"]);
+    gate(&soaking.url, &["--soak", "20m"]).says(0, &[]);
+    let moving = Fleet::default().moving("a").serve();
+    gate(&moving.url, &[]).says(2, &["cannot tell", "1  in transition, 0 of them stuck"]);
+    let stale = Fleet::default()
+        .landed("a", 4000.0)
+        .up("b")
+        .with("scraped", "b", "", &(NOW - 121.0).to_string())
+        .serve();
+    gate(&stale.url, &[]).says(2, &["b:9969", "121 s ago", "--stale-after"]);
+    gate(&stale.url, &["--stale-after", "3m"]).says(0, &[]);
+    let gone = Fleet::default()
+        .landed("a", 4000.0)
+        .with("gone", "b", "", "1")
+        .serve();
+    gate(&gone.url, &[]).says(2, &["b:9969", "gone"]);
+    let mute = Fleet::default()
+        .landed("a", 4000.0)
+        .without("livepatch_patch_crashes_total")
+        .serve();
+    gate(&mute.url, &[]).says(2, &["a:9969", "livepatch_patch_crashes_total"]);
+    let few = Fleet::default().landed("a", 4000.0).serve();
+    gate(&few.url, &["--min-hosts", "2"]).says(2, &["1 host soaked, 2 needed"]);
+}
+
+#[test]
+fn a_hold_gives_the_unknown_as_well() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .with("livepatch_patch_crashes_total", "a", "", "1")
+        .down("b")
+        .serve();
+    gate(&server.url, &[]).says(1, &["a:9969", "b:9969", "unknown", "--min-hosts"]);
+}
+
+#[test]
+fn many_hosts_are_cut_in_text_only() {
+    let fleet = (0..25).fold(Fleet::default().landed("a", 4000.0), |fleet, host| {
+        fleet.down(&format!("d{host:02}"))
+    });
+    let server = fleet.serve();
+    let answer = gate(&server.url, &[]);
+    answer.says(2, &["d19:9969", "and 5 more"]);
+    assert!(!answer.out.contains("d20:9969"), "{}", answer.out);
+    let json = gate(&server.url, &["--json"]).json();
+    assert_eq!(json["reasons"][0]["hosts"].as_array().unwrap().len(), 25);
+}
+
+#[test]
+fn names_cannot_play_with_the_terminal() {
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .down("\\u001b[2Jb")
+        .serve();
+    let answer = gate(&server.url, &[]);
+    answer.says(2, &["\\x1b[2Jb:9969"]);
+    assert!(!answer.out.contains('\u{1b}'));
+}
+
+#[test]
+fn credentials_are_sent_and_never_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    fs::write(&path, "open-sesame\n").unwrap();
+    let file = path.to_str().unwrap();
+    let server = Fleet::default().landed("a", 4000.0).serve();
+    let token = gate(
+        &server.url,
+        &["--bearer-token-file", file, "--tenant", "team-a"],
+    );
+    token.says(0, &[]);
+    let seen = server.seen();
+    assert_eq!(seen[0].headers["authorization"], "Bearer open-sesame");
+    assert_eq!(seen[0].headers["x-scope-orgid"], "team-a");
+    let server = Fleet::default().landed("a", 4000.0).serve();
+    gate(&server.url, &["--user", "me", "--password-file", file]).says(0, &[]);
+    let basic = &server.seen()[0].headers["authorization"];
+    assert_eq!(basic, "Basic bWU6b3Blbi1zZXNhbWU=");
+}

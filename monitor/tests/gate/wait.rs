@@ -1,0 +1,84 @@
+//! `--wait`: what time may cure is waited for, the rest is not.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use super::{
+    fake::{Fleet, Reply, Server},
+    gate,
+};
+
+const WAIT: [&str; 3] = ["--wait", "--wait-every", "1s"];
+
+/// A server that answers with the first of these, then the next, a look each; the last
+/// for good. Nothing stands for a Prometheus that is starting.
+fn in_turn(looks: Vec<Option<Fleet>>) -> Server {
+    let number = AtomicUsize::new(0);
+    Server::start(move |request| {
+        // Each look begins with the time.
+        let look = if request.form["query"] == "time()" {
+            number.fetch_add(1, Ordering::SeqCst)
+        } else {
+            number.load(Ordering::SeqCst) - 1
+        };
+        match &looks[look.min(looks.len() - 1)] {
+            Some(fleet) => fleet.answer(request),
+            None => Reply::Full("503 Unavailable", String::new(), String::new()),
+        }
+    })
+}
+
+#[test]
+fn until_hosts_have_soaked() {
+    let server = in_turn(vec![
+        Some(Fleet::default().up("a")),
+        Some(Fleet::default().moving("a")),
+        None,
+        Some(Fleet::default().landed("a", 1799.0)),
+        Some(Fleet::default().landed("a", 1801.0)),
+    ]);
+    let answer = gate(&server.url, &WAIT);
+    answer.says(0, &["go on", "waiting: "]);
+    assert!(answer.out.starts_with("go on"), "{}", answer.out);
+}
+
+#[test]
+fn a_hold_ends_the_wait() {
+    let crashed =
+        Fleet::default()
+            .landed("a", 0.0)
+            .with("livepatch_patch_crashes_total", "a", "", "1");
+    let server = in_turn(vec![Some(Fleet::default().moving("a")), Some(crashed)]);
+    gate(&server.url, &WAIT).says(1, &["hold", "a:9969"]);
+}
+
+#[test]
+fn what_waiting_does_not_cure_is_told_at_once() {
+    let began = Instant::now();
+    for server in [
+        Fleet::default().moving("a").down("b").serve(),
+        Fleet::default().serve(),
+        Server::always("403 Forbidden", "", ""),
+        Server::always("200 OK", "", "<html>"),
+    ] {
+        gate(&server.url, &["--wait", "--wait-every", "30s"]).says(2, &["cannot tell"]);
+    }
+    assert!(began.elapsed().as_secs() < 30);
+}
+
+#[test]
+fn no_longer_than_the_limit() {
+    let server = Fleet::default().moving("a").serve();
+    let arguments = [&WAIT[..], &["--wait-limit", "2s"]].concat();
+    gate(&server.url, &arguments).says(2, &["cannot tell", "--wait-limit"]);
+}
+
+#[test]
+fn a_patch_nobody_has_is_waited_for_until_all_are_scraped_anew() {
+    let server = Fleet::default().up("a").serve();
+    let arguments = [&WAIT[..], &["--stale-after", "5s"]].concat();
+    gate(&server.url, &arguments).says(2, &["cannot tell", "waiting: ", "no host has the patch"]);
+    assert!(server.seen().len() > 15, "it asked once");
+}

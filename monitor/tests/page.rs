@@ -1,0 +1,257 @@
+//! The status page in every state. Each is left in `target/tmp/page` as a file, for a
+//! browser to be held against it.
+#![expect(clippy::expect_used, reason = "a test may panic")]
+
+use std::{fs, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use livepatch_monitor::{
+    exporter::page::{CONTENT_SECURITY_POLICY, Page, STAY, render},
+    livepatch::blockers::printable,
+};
+use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+#[path = "page/hosts.rs"]
+mod hosts;
+
+/// A state: its name, how to make it, its title's first words, what must be on it.
+type State = (
+    &'static str,
+    fn() -> Page,
+    &'static str,
+    &'static [&'static str],
+);
+
+const STATES: &[State] = &[
+    (
+        "quiet",
+        hosts::quiet,
+        "Quiet",
+        &[
+            "No transition runs, no livepatch is in force.",
+            "No livepatch is loaded.",
+            "No crash of this host is known.",
+            "No update is half done.",
+            "Nothing: every probe is attached",
+        ],
+    ),
+    (
+        "in_force",
+        hosts::in_force,
+        "Quiet",
+        &[
+            "1 livepatch is in force",
+            "2026-11-22 14:49:43 UTC</time> (1day 2h ago), after a transition of 2.3s",
+            "3 functions in <code>vmlinux</code>",
+            "1 function in <code>nf_tables</code>, not patched at present",
+        ],
+    ),
+    (
+        "running",
+        hosts::running,
+        "In transition",
+        &[
+            "runs: patching for 4s, 4 attempts, 1 task pending",
+            "1 running",
+            "No stack is known.",
+            "http-equiv=\"refresh\" content=\"5\"",
+        ],
+    ),
+    (
+        "stuck",
+        hosts::stuck,
+        "Stuck",
+        &[
+            "STUCK: the transition of livepatch_2026_11_net_fix, patching for 8m 3s, 483 attempts, 3 tasks pending.",
+            "process 1500 &quot;postgres&quot;, unit postgresql@17-main.service",
+            "thread 1501",
+            "2 asleep in <code>tcp_rcv_established</code>",
+            "schedule_timeout+0x94/0xd0",
+            "32 rounds sent by the kernel",
+            "content=\"30\"",
+        ],
+    ),
+    (
+        "crowded",
+        hosts::crowded,
+        "Stuck",
+        &[
+            "And 30 more: <code>livepatch-monitor blockers --limit 80</code>",
+            "Idle tasks (swapper) could not be looked at",
+        ],
+    ),
+    (
+        "crashed",
+        hosts::crashed,
+        "Crashed",
+        &[
+            "This host crashed 4h 3m ago: oops, phase soak; livepatch_2026_11_net_fix is implicated.",
+            "<code>livepatch-monitor crashes show 20261123T124908Z-oops-20404707</code>",
+            "the machine went down with it",
+            "An update has left 2 packages half done.",
+            "<code>dpkg --configure -a</code>",
+            "should be in force and is not loaded",
+        ],
+    ),
+    (
+        "survived",
+        hosts::survived,
+        "Crashed",
+        &[
+            "This kernel crashed 4h 3m ago and runs on: oops",
+            "1 oops in phase soak",
+            "plan a reboot",
+            "failed since the monitor began (2 times)",
+        ],
+    ),
+    (
+        "degraded",
+        hosts::degraded,
+        "Degraded",
+        &[
+            "The monitor does not see everything here.",
+            "To mend it: run as root",
+            "2 probes not attached",
+            "not ready",
+        ],
+    ),
+    (
+        "unknown",
+        hosts::unknown,
+        "Unknown",
+        &[
+            "Which livepatches are loaded is unknown.",
+            "Whether a transition runs is unknown.",
+            "the crash records cannot be read",
+            "how it ended is unknown",
+            "Whether an update was left half done is unknown.",
+            "Whether any is missing is unknown.",
+        ],
+    ),
+    (
+        "nameless",
+        hosts::nameless,
+        "In transition",
+        &[
+            "A transition of a patch of unknown name runs: unpatching for an unknown time, an unknown number of tasks pending.",
+            "Which tasks are pending is unknown.",
+        ],
+    ),
+    (
+        "unsupported",
+        hosts::unsupported,
+        "No livepatches",
+        &["This kernel has no livepatch support."],
+    ),
+];
+
+/// All tags of a page, in order, with their attributes.
+fn tags(html: &str) -> Vec<&str> {
+    let mut rest = html;
+    let mut tags = Vec::new();
+    while let Some((_, after)) = rest.split_once('<') {
+        let (tag, after) = after.split_once('>').expect("a tag that does not end");
+        tags.push(tag);
+        rest = after;
+    }
+    tags
+}
+
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    text.replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[test]
+fn every_state_says_what_it_must() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, state, short, wanted) in STATES {
+        let page = state();
+        let html = render(&page);
+        fs::write(folder.join(format!("{name}.html")), &html).unwrap();
+        let title = format!("<title>{short}: db-0417.example.net – livepatch-monitor</title>");
+        assert!(html.contains(&title), "{name}: no {title}");
+        for text in *wanted {
+            assert!(html.contains(text), "{name}: no {text:?} in\n{html}");
+        }
+        for section in [
+            "verdict",
+            "transition",
+            "patches",
+            "crash",
+            "host",
+            "evidence",
+            "degraded",
+        ] {
+            assert!(
+                html.contains(&format!("<section id=\"{section}\"")),
+                "{name}: {section}"
+            );
+        }
+        let tags = tags(&html);
+        assert!(
+            !tags
+                .iter()
+                .any(|tag| tag.starts_with("script") || tag.contains(" style=")),
+            "{name}"
+        );
+        // Nothing is asked for while nothing happens.
+        let renewed = html.contains("http-equiv=\"refresh\"");
+        assert_eq!(renewed, page.transition.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_reader_who_stays_is_not_renewed() {
+    let page = Page {
+        stay: true,
+        ..hosts::stuck()
+    };
+    assert!(!render(&page).contains("http-equiv=\"refresh\""));
+    assert!(render(&hosts::stuck()).contains(&format!("href=\"/?{STAY}\"")));
+}
+
+#[test]
+fn an_old_crash_is_history() {
+    let mut page = hosts::crashed();
+    page.last_crash.as_mut().unwrap().record.when.unix_seconds = Some(1_700_000_000.0);
+    let html = render(&page);
+    assert!(!html.contains("This host crashed") && html.contains("the machine went down with it"));
+    // Of which it is not known when it was counts if it ended the boot before.
+    page.last_crash.as_mut().unwrap().record.when.unix_seconds = None;
+    assert!(render(&page).contains("This host crashed"));
+    page.crashes.boot_unclean = Some(false);
+    assert!(!render(&page).contains("This host crashed"));
+}
+
+#[test]
+fn the_policy_has_the_hash_of_the_style() {
+    let html = render(&hosts::quiet());
+    let (_, after) = html.split_once("<style>").unwrap();
+    let (style, _) = after.split_once("</style>").unwrap();
+    let hash = BASE64_STANDARD.encode(Sha256::digest(style));
+    assert!(
+        CONTENT_SECURITY_POLICY.contains(&format!("'sha256-{hash}'")),
+        "the style is sha256-{hash}"
+    );
+    let own = CONTENT_SECURITY_POLICY
+        .strip_suffix("; frame-ancestors 'none'")
+        .unwrap();
+    assert!(html.contains(&format!("content=\"{own}\"")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn foreign_text_stays_text(text in "\\PC{1,24}|[<>\"'&/= a!\\-\\x00\\x1b\n\u{202e}]{1,24}|</?(script|title|style|pre|code)>") {
+        let html = render(&hosts::foreign(&text));
+        let plain = render(&hosts::foreign("x"));
+        prop_assert_eq!(tags(&html), tags(&plain));
+        prop_assert!(html.contains(&escaped(&printable(text.as_bytes()))));
+        let unfit = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        prop_assert!(!html.contains(unfit), "{html:?}");
+    }
+}

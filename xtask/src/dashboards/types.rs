@@ -1,0 +1,157 @@
+//! The dashboards against the types that Grafana publishes, by way of its foundation SDK.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::board;
+use crate::{paths, process, setup};
+
+/// Of Grafana 11.6; the number before the `!` is the day of the SDK's release.
+const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";
+
+/// The last thing made in the environment: it is whole.
+const WHOLE: &str = "whole";
+
+const SCRIPT: &str = include_str!("grafana_types.py");
+
+/// What the script must find, so that its silence means something: where, what is put
+/// there, and what is said of it.
+fn faults() -> [(&'static str, Value, &'static str); 6] {
+    [
+        ("/colour", json!("red"), "not a field"),
+        (
+            "/panels/1/options/colorMode",
+            json!("backdrop"),
+            "BigValueColorMode",
+        ),
+        (
+            "/panels/1/fieldConfig/defaults/unit",
+            json!("apples"),
+            "no unit",
+        ),
+        ("/panels/1/type", json!("stats"), "no panel"),
+        ("/panels/1/targets/0/instant", json!("yes"), "is no bool"),
+        (
+            "/panels/1/fieldConfig/overrides",
+            json!([{ "matcher": { "id": "byName", "options": "A" },
+                     "properties": [{ "id": "custom.widht", "value": 1 }] }]),
+            "widht",
+        ),
+    ]
+}
+
+/// Checks all dashboards; `false` when one does not fit.
+pub(super) fn check() -> Result<bool> {
+    let python = python()?;
+    let files = board::files()?;
+    let first = files.first().context("there is no dashboard")?;
+    let text =
+        fs::read_to_string(first).with_context(|| format!("cannot read {}", first.display()))?;
+    let folder = paths::target()?.join("dashboards");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let broken = folder.join("broken.json");
+    for (place, value, said) in faults() {
+        let copy = with_fault(&text, place, value)?;
+        fs::write(&broken, copy.to_string())
+            .with_context(|| format!("cannot write {}", broken.display()))?;
+        let (fits, output) = judge(&python, std::slice::from_ref(&broken))?;
+        if fits || !output.contains(said) {
+            bail!(
+                "a dashboard with a fault at {place} is not found out; the check said:\n{output}"
+            );
+        }
+    }
+    let (fits, output) = judge(&python, &files)?;
+    print!("{output}");
+    println!(
+        "{} dashboards {} Grafana's types ({SDK})",
+        files.len(),
+        if fits { "fit" } else { "do not fit" }
+    );
+    Ok(fits)
+}
+
+/// A copy of a dashboard with another value at a place.
+fn with_fault(text: &str, place: &str, value: Value) -> Result<Value> {
+    let mut copy: Value = serde_json::from_str(text).context("not JSON")?;
+    let (parent, key) = place.rsplit_once('/').context("no place")?;
+    copy.pointer_mut(parent)
+        .and_then(Value::as_object_mut)
+        .with_context(|| format!("the dashboard has no object at `{parent}`"))?
+        .insert(key.to_owned(), value);
+    Ok(copy)
+}
+
+/// Whether the files fit, and what was said of them.
+fn judge(python: &Path, files: &[PathBuf]) -> Result<(bool, String)> {
+    let output = Command::new(python)
+        .args(["-c", SCRIPT])
+        .args(files)
+        .output()
+        .with_context(|| format!("cannot start {}", python.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.code() {
+        Some(0) => Ok((true, said)),
+        Some(1) if !said.is_empty() => Ok((false, said)),
+        _ => bail!(
+            "the check itself failed: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    }
+}
+
+/// A Python that has the SDK, in an environment of its own.
+fn python() -> Result<PathBuf> {
+    let folder = paths::cache()?.join("grafana-types");
+    let python = folder.join("bin/python");
+    let whole = folder.join(WHOLE);
+    if fs::read_to_string(&whole).is_ok_and(|sdk| sdk == SDK) {
+        return Ok(python);
+    }
+    setup::install(
+        &["python3-venv"],
+        "to check dashboards with Grafana's types",
+    )?;
+    println!("==> installing with pip: {SDK}, into {}", folder.display());
+    process::run(
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&folder),
+    )?;
+    process::run(
+        Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(["--disable-pip-version-check", "--only-binary=:all:", SDK]),
+    )?;
+    fs::write(&whole, SDK).with_context(|| format!("cannot write {}", whole.display()))?;
+    Ok(python)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_has_its_place_in_the_boards() {
+        for file in board::files().unwrap() {
+            let text = fs::read_to_string(&file).unwrap();
+            let whole: Value = serde_json::from_str(&text).unwrap();
+            for (place, value, _) in faults() {
+                assert_ne!(with_fault(&text, place, value).unwrap(), whole, "{place}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_without_a_place_is_an_error() {
+        assert!(with_fault("{}", "/panels/1/type", json!(1)).is_err());
+        assert!(with_fault("{", "/a", json!(1)).is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! The simulated hosts: their lives, and what each serves at a moment.
+
+use std::{
+    sync::{PoisonError, RwLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::{
+    recorded::{Facts, Recordings, State},
+    story::{Condition, Event, Life, Refusal},
+};
+
+/// Two releases, as a fleet has them that is being upgraded.
+const RELEASES: [&str; 2] = ["6.12.95+deb12-cloud-amd64", "6.12.90+deb12-cloud-amd64"];
+
+/// How many digits a host's name has.
+const DIGITS: usize = 5;
+
+/// All hosts; those that ask and those that change them are different threads.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    recordings: Recordings,
+    lives: RwLock<Vec<Life>>,
+    clock: RwLock<Clock>,
+}
+
+/// The story's clock. Until the story begins it stands at 0: a Prometheus takes its
+/// time over the first scrape of thousands of hosts.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    /// What the story calls 0, in seconds since 1970.
+    epoch: f64,
+    runs: bool,
+}
+
+impl Clock {
+    fn now(self) -> Result<f64> {
+        Ok(if self.runs {
+            unix_now()? - self.epoch
+        } else {
+            0.0
+        })
+    }
+}
+
+/// What is told of a host.
+#[derive(Debug, Serialize)]
+pub(super) struct Account {
+    instance: String,
+    state: &'static str,
+}
+
+impl Hosts {
+    /// Hosts with these lives, as they are when the story begins.
+    pub(super) fn new(recordings: Recordings, lives: Vec<Life>) -> Result<Self> {
+        Ok(Self {
+            recordings,
+            lives: RwLock::new(lives),
+            clock: RwLock::new(Clock {
+                epoch: unix_now()?,
+                runs: false,
+            }),
+        })
+    }
+
+    /// Begins the story.
+    pub(super) fn begin(&self) -> Result<()> {
+        *self.clock.write().unwrap_or_else(PoisonError::into_inner) = Clock {
+            epoch: unix_now()?,
+            runs: true,
+        };
+        Ok(())
+    }
+
+    fn clock(&self) -> Clock {
+        *self.clock.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.lives
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
+    /// The time on the story's clock.
+    pub(super) fn now(&self) -> Result<f64> {
+        self.clock().now()
+    }
+
+    /// What a host answers to a scrape; `None` while it is down.
+    pub(super) fn scrape(&self, host: usize) -> Result<Option<String>> {
+        let clock = self.clock();
+        let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
+        let life = lives.get(host).context("no such host")?;
+        Ok(self.exposition(host, life, clock.epoch, clock.now()?))
+    }
+
+    fn exposition(&self, host: usize, life: &Life, epoch: f64, now: f64) -> Option<String> {
+        let mut facts = Facts {
+            host,
+            now: epoch + now,
+            release: RELEASES[usize::from(host.is_multiple_of(5))],
+            monitor_start: epoch + life.monitor_start(now),
+            transition_start: None,
+            complete: None,
+            duration: None,
+            crash: None,
+        };
+        let condition = life.at(now);
+        let state = match condition {
+            Condition::Down { .. } => return None,
+            Condition::Unpatched => State::Unpatched,
+            Condition::Transition { began } => {
+                facts.transition_start = Some(epoch + began);
+                if condition.is_stuck(now) {
+                    State::Stuck
+                } else {
+                    State::Transition
+                }
+            }
+            Condition::Patched { began, completed } => {
+                facts.complete = Some(epoch + completed);
+                facts.duration = Some(completed - began);
+                State::Patched
+            }
+            Condition::Crashed { at, during } => {
+                facts.crash = Some((epoch + at, during));
+                State::Crashed
+            }
+        };
+        Some(self.recordings.of(state).render(&facts))
+    }
+
+    /// Lets something happen to a host now.
+    pub(super) fn happen(&self, host: usize, event: Event) -> Result<(), Refusal> {
+        let now = self
+            .now()
+            .map_err(|error| Refusal::new(format!("{error:#}")))?;
+        let mut lives = self.lives.write().unwrap_or_else(PoisonError::into_inner);
+        match lives.get_mut(host) {
+            Some(life) => life.add(now, event),
+            None => Err(Refusal::new("there is no such host".to_owned())),
+        }
+    }
+
+    /// What each host is at present.
+    pub(super) fn accounts(&self) -> Result<Vec<Account>> {
+        let now = self.now()?;
+        let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(lives
+            .iter()
+            .enumerate()
+            .map(|(host, life)| Account {
+                instance: instance(host),
+                state: life.at(now).word(),
+            })
+            .collect())
+    }
+
+    /// Series of a host in the state that has most.
+    pub(super) fn series_of_a_host(&self) -> usize {
+        self.recordings.of(State::Patched).series()
+    }
+}
+
+/// The label `instance` of a host: they are counted from 1.
+pub(crate) fn instance(host: usize) -> String {
+    format!("host-{}", number(host))
+}
+
+fn number(host: usize) -> String {
+    format!("{:0DIGITS$}", host + 1)
+}
+
+/// The host of a name: `host-00001` or `00001`.
+pub(super) fn host_of(name: &str) -> Option<usize> {
+    let digits = name.strip_prefix("host-").unwrap_or(name);
+    digits.parse::<usize>().ok()?.checked_sub(1)
+}
+
+/// A file of targets for Prometheus's `file_sd_configs`.
+pub(super) fn targets(port: u16, waves: &[usize]) -> serde_json::Value {
+    waves
+        .iter()
+        .enumerate()
+        .map(|(host, wave)| {
+            serde_json::json!({
+                "targets": [format!("127.0.0.1:{port}")],
+                "labels": {
+                    "__metrics_path__": format!("/host/{}/metrics", number(host)),
+                    "instance": instance(host),
+                    "env": "prod",
+                    "wave": wave.to_string(),
+                },
+            })
+        })
+        .collect()
+}
+
+fn unix_now() -> Result<f64> {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map(|since| since.as_secs_f64())
+        .context("the clock is before 1970")
+}

@@ -1,0 +1,175 @@
+//! One port of loopback that is all the hosts: a path is a host.
+//!
+//! A real host that is down refuses the connection or lets it wait. A path cannot,
+//! so it answers 503, which is `up` 0 all the same.
+
+use std::{net::Ipv4Addr, sync::Arc, thread};
+
+use anyhow::{Context as _, Result};
+use axum::{
+    Router,
+    extract::{Path, Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use tokio::{net::TcpListener, runtime, sync::oneshot};
+
+use super::{
+    hosts::{Hosts, host_of},
+    story::Event,
+};
+
+/// How long a transition takes that nobody gave a time, in seconds.
+const TRANSITION: f64 = 2.0;
+
+const HELP: &str = "\
+GET  /hosts                  what each host is at present, as JSON
+GET  /host/NAME/metrics      what its exporter says; 503 while it is down
+POST /host/NAME/patch        load the patch; ?seconds=N is how long its transition takes,
+                             ?seconds=inf that it is stuck until `finish`
+POST /host/NAME/finish       end the transition
+POST /host/NAME/crash        the machine dies, until `reboot`
+POST /host/NAME/reboot       it boots, without the patch
+";
+
+/// The server, stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves the hosts on a port of 127.0.0.1; 0 is one that is free.
+    pub(super) fn start(hosts: Arc<Hosts>, port: u16) -> Result<Self> {
+        // One thread: what the hosts cost is apart from what is measured.
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot set up the server of the hosts")?;
+        let listener = runtime
+            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
+            .with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
+        let port = listener.local_addr().context("the port's number")?.port();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::Builder::new()
+            .name(THREAD.to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        result = axum::serve(listener, router(hosts)) => {
+                            if let Err(error) = result {
+                                eprintln!("the server of the hosts failed: {error}");
+                            }
+                        }
+                        _ = stopped => {}
+                    }
+                });
+            })
+            .context("cannot start the server of the hosts")?;
+        Ok(Self {
+            port,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Where it listens, on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// By its name its CPU time is found.
+pub(super) const THREAD: &str = "hosts";
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Only a panic fails it, which has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn router(hosts: Arc<Hosts>) -> Router {
+    Router::new()
+        .route("/", get(|| async { HELP }))
+        .route("/hosts", get(list))
+        .route("/host/{name}/metrics", get(scrape))
+        .route("/host/{name}/{event}", post(happen))
+        .with_state(hosts)
+}
+
+async fn scrape(State(hosts): State<Arc<Hosts>>, Path(name): Path<String>) -> Response {
+    let Some(host) = host_of(&name).filter(|host| *host < hosts.len()) else {
+        return no_such_host(&name);
+    };
+    match hosts.scrape(host) {
+        Ok(Some(text)) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+        }
+        Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "the host is down\n").into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn list(State(hosts): State<Arc<Hosts>>) -> Response {
+    let text = hosts
+        .accounts()
+        .and_then(|accounts| Ok(serde_json::to_string(&accounts)?));
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+#[derive(Deserialize)]
+struct Wishes {
+    seconds: Option<f64>,
+}
+
+async fn happen(
+    State(hosts): State<Arc<Hosts>>,
+    Path((name, event)): Path<(String, String)>,
+    Query(wishes): Query<Wishes>,
+) -> Response {
+    let Some(host) = host_of(&name).filter(|host| *host < hosts.len()) else {
+        return no_such_host(&name);
+    };
+    let takes = wishes.seconds.unwrap_or(TRANSITION);
+    if takes.is_nan() || takes < 0.0 {
+        let text = format!("seconds={takes} is not a length of time\n");
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    let event = match event.as_str() {
+        "patch" => Event::Patch { takes },
+        "finish" => Event::Finish,
+        "crash" => Event::Crash,
+        "reboot" => Event::Reboot,
+        other => {
+            let text = format!("`{other}` is nothing that happens to a host\n\n{HELP}");
+            return (StatusCode::NOT_FOUND, text).into_response();
+        }
+    };
+    match hosts.happen(host, event) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(refusal) => (StatusCode::CONFLICT, format!("{refusal}\n")).into_response(),
+    }
+}
+
+fn no_such_host(name: &str) -> Response {
+    let text = format!("there is no host `{name}`; /hosts lists them\n");
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+fn failed(error: &anyhow::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests;

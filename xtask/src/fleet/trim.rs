@@ -1,0 +1,77 @@
+//! Which series of a host nobody at fleet level asks for: the relabelling that the
+//! example configuration shows as a comment, so that what is measured is what is shipped.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use crate::paths;
+
+const EXAMPLE: &str = "dashboards/prometheus/prometheus.yml";
+
+/// `metric_relabel_configs` for an item of `scrape_configs`.
+pub(super) fn relabelling() -> Result<String> {
+    let path = paths::root()?.join(EXAMPLE);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    uncommented(&text)
+        .with_context(|| format!("{} shows no metric_relabel_configs", path.display()))
+}
+
+/// The commented block, indented for an item of `scrape_configs`.
+fn uncommented(text: &str) -> Option<String> {
+    let lines = text
+        .lines()
+        .map(|line| line.trim_start().strip_prefix('#').unwrap_or_default())
+        .skip_while(|line| line.trim() != "metric_relabel_configs:")
+        .take_while(|line| !line.is_empty());
+    let block: Vec<&str> = lines.collect();
+    let first = block.first()?;
+    let indent = first.len() - first.trim_start().len();
+    Some(
+        block
+            .iter()
+            .map(|line| format!("  {}\n", line.get(indent..).unwrap_or_default()))
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitoring::prometheus::rule_files;
+
+    #[test]
+    fn a_commented_block_is_taken_out() {
+        let text =
+            "a:\n    # Take this:\n    #   metric_relabel_configs:\n    #     - x: 1\n\nb:\n";
+        let block = "  metric_relabel_configs:\n    - x: 1\n";
+        assert_eq!(uncommented(text).as_deref(), Some(block));
+        assert_eq!(uncommented("metric_relabel_configs:\n"), None);
+    }
+
+    /// What is dropped at the scrape, no rule may ask for.
+    #[test]
+    fn no_rule_asks_for_what_is_dropped() {
+        let relabelling = relabelling().unwrap();
+        let dropped = [
+            "livepatch_transition_duration_seconds_",
+            "livepatch_crashes_total",
+            "livepatch_monitor_events_total",
+            "process_",
+        ];
+        let rules: String = rule_files()
+            .unwrap()
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap())
+            .collect();
+        for metric in dropped {
+            assert!(relabelling.contains(metric), "{metric}: {relabelling}");
+            assert!(!rules.contains(metric), "{metric}");
+        }
+        for phase in ["patched", "unpatched", "unknown"] {
+            let asked = format!("phase=\"{phase}\"");
+            assert!(!rules.contains(&asked), "{asked}");
+        }
+    }
+}

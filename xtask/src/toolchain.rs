@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{process, setup};
+use crate::{paths, process, setup};
 
 /// The compiler, its library's source, and cargo of the same release.
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
@@ -120,6 +120,19 @@ pub(crate) fn cargo_generate_rpm_folder() -> Result<PathBuf> {
 /// The same of cargo-deny, which looks at licences and sources.
 pub(crate) fn cargo_deny_folder() -> Result<PathBuf> {
     released("cargo-deny", CARGO_DENY_VERSION)
+}
+
+/// The workspace's cargo, with one more folder of its commands on PATH.
+pub(crate) fn cargo_with(folder: &Path) -> Result<Command> {
+    let mut folders = vec![folder.to_path_buf()];
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    let mut command = Command::new(env_cargo());
+    command
+        .current_dir(paths::root()?)
+        .env("PATH", std::env::join_paths(folders).context("PATH")?);
+    Ok(command)
 }
 
 fn released(name: &str, version: &str) -> Result<PathBuf> {

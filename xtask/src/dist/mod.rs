@@ -150,7 +150,7 @@ fn debian_package(folder: &Path, revision: &str) -> Result<PathBuf> {
     let path = folder.join(format!("livepatch-monitor_{revision}_amd64.deb"));
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     process::run(
-        with_path(&toolchain::cargo_deb_folder()?)?
+        toolchain::cargo_with(&toolchain::cargo_deb_folder()?)?
             .args([
                 "deb",
                 "--quiet",
@@ -168,7 +168,7 @@ fn debian_package(folder: &Path, revision: &str) -> Result<PathBuf> {
 fn rpm_package(folder: &Path) -> Result<PathBuf> {
     let path = folder.join("livepatch-monitor.rpm");
     process::run(
-        with_path(&toolchain::cargo_generate_rpm_folder()?)?
+        toolchain::cargo_with(&toolchain::cargo_generate_rpm_folder()?)?
             .args(["generate-rpm", "--package", "monitor", "--target", TARGET])
             .arg("--output")
             .arg(&path),
@@ -212,17 +212,4 @@ fn lintian(deb: &Path) -> Result<()> {
             ])
             .arg(deb),
     )
-}
-
-/// The workspace's cargo, with the folder of one of its commands on PATH.
-fn with_path(folder: &Path) -> Result<Command> {
-    let mut folders = vec![folder.to_path_buf()];
-    if let Some(path) = std::env::var_os("PATH") {
-        folders.extend(std::env::split_paths(&path));
-    }
-    let mut command = Command::new(toolchain::env_cargo());
-    command
-        .current_dir(paths::root()?)
-        .env("PATH", std::env::join_paths(folders).context("PATH")?);
-    Ok(command)
 }

@@ -83,7 +83,7 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
         "    its metrics     http://127.0.0.1:{}/metrics",
         host.exporter()
     );
-    println!("    Prometheus      {}/alerts", stage.prometheus.url());
+    println!("    Prometheus      {}/", stage.prometheus.url());
     println!(
         "    Alertmanager    {}/api/v2/alerts",
         stage.alertmanager.url()

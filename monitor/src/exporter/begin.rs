@@ -179,6 +179,7 @@ impl Exporter {
                 patch: noted.patch,
                 direction: Some(noted.direction),
                 outcome: None,
+                took_seconds: None,
             };
             self.note(now, ended);
         }

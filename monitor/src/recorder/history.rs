@@ -150,8 +150,9 @@ impl History {
                 patch,
                 direction,
                 outcome,
+                took_seconds,
             } => {
-                let start = self.transition.take().and_then(|running| running.start);
+                self.transition = None;
                 match (patch, direction, outcome) {
                     (
                         Some(patch),
@@ -160,7 +161,8 @@ impl History {
                     ) => {
                         let in_force = InForce {
                             since_unix_seconds: noted.unix_seconds,
-                            took: start.and_then(|start| time.since(start)),
+                            took: took_seconds
+                                .and_then(|took| Duration::try_from_secs_f64(took).ok()),
                         };
                         self.in_force.insert(patch.clone(), in_force);
                     }

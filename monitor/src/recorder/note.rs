@@ -68,6 +68,9 @@ pub enum Note {
         direction: Option<Direction>,
         /// How; none where that was not seen.
         outcome: Option<Outcome>,
+        /// How long it took, in seconds, where start and end were seen.
+        #[serde(default)]
+        took_seconds: Option<f64>,
     },
     /// The kernel is unwell.
     Signal {
@@ -165,16 +168,18 @@ impl TryFrom<&Effect> for Note {
                 patch,
                 direction,
                 outcome,
-                ..
+                duration,
             } => Self::Ended {
                 patch: patch.clone(),
                 direction: Some(*direction),
                 outcome: Some(*outcome),
+                took_seconds: duration.map(|duration| duration.as_secs_f64()),
             },
             Effect::EndUnseen { patch, direction } => Self::Ended {
                 patch: patch.clone(),
                 direction: *direction,
                 outcome: None,
+                took_seconds: None,
             },
             Effect::LoadFailed {
                 patch: Some(patch), ..

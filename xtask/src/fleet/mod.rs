@@ -9,6 +9,7 @@ mod hosts;
 mod measure;
 mod recorded;
 mod report;
+mod run;
 mod sample;
 mod server;
 mod story;

@@ -229,6 +229,7 @@ proptest! {
             patch: Some("fix".into()),
             direction: Some(Direction::Patch),
             outcome: Some(outcome),
+            took_seconds: None,
         };
         let boot = boot(&[at(1.0, boot_note()), at(20.0, running()), at(22.0, ended)]);
         let last = boot.last_word(SOAK);

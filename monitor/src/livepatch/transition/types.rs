@@ -6,7 +6,6 @@ use std::time::Duration;
 use livepatch_monitor_ebpf::EventKind;
 use serde::{Deserialize, Serialize};
 
-use super::SETTLE;
 use crate::livepatch::{Direction, Outcome};
 
 /// The kernel signals the remaining tasks at the end of every attempt whose
@@ -180,14 +179,11 @@ impl Active {
     }
 
     /// Notes that an event of this leg came. Time that runs backwards makes the
-    /// leg's length unknowable; but an event may be read a moment after the snapshot
-    /// by which the leg was adopted, although it came before.
+    /// leg's length unknowable; but one that was read after the snapshot by which the
+    /// leg was adopted, and came before it, is no such thing, however late it is read.
     pub(super) fn touch(&mut self, time: BootTime) {
-        let slack = match self.origin {
-            Origin::Adopted => SETTLE,
-            _ => Duration::ZERO,
-        };
-        if self.last.since(time).is_some_and(|back| back > slack) {
+        let older_than_known = self.origin == Origin::Adopted && time < self.since;
+        if self.last > time && !older_than_known {
             self.start = None;
         }
         self.last = self.last.max(time);

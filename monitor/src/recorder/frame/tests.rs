@@ -120,12 +120,14 @@ pub(crate) fn any_note() -> impl Strategy<Value = Note> {
         (
             prop::option::of(name()),
             prop::option::of(direction),
-            outcome
+            outcome,
+            prop::option::of(0_u32..100_000)
         )
-            .prop_map(|(patch, direction, outcome)| Note::Ended {
+            .prop_map(|(patch, direction, outcome, eighths)| Note::Ended {
                 patch,
                 direction,
-                outcome
+                outcome,
+                took_seconds: eighths.map(|eighths| f64::from(eighths) / 8.0),
             }),
         (prop::sample::select(Signal::ALL.to_vec()), name())
             .prop_map(|(signal, headline)| Note::Signal { signal, headline }),

@@ -31,6 +31,7 @@ fn ended(direction: Direction) -> Note {
         patch: Some("fix".into()),
         direction: Some(direction),
         outcome: Some(Outcome::Completed),
+        took_seconds: Some(9.0),
     }
 }
 
@@ -174,6 +175,7 @@ fn a_patch_is_in_force_from_the_end_of_its_transition() {
         patch: Some("fix".into()),
         direction: Some(direction),
         outcome: Some(Outcome::Reversed),
+        took_seconds: Some(1.0),
     };
     notes.push((31, reversed(Unpatch)));
     assert_eq!(in_force(&notes), None, "turned around is not arrived");
@@ -199,7 +201,16 @@ fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
         patch: patch.map(str::to_owned),
         direction: None,
         outcome: None,
+        took_seconds: None,
     };
+    // A monitor before this version noted no length.
+    let old = r#"{"note":"ended","patch":"fix","direction":"patch","outcome":"completed"}"#;
+    let old: Note = serde_json::from_str(old).unwrap();
+    let unlengthy = vec![(12, transition(Patch)), (50, old)];
+    assert_eq!(
+        in_force(&unlengthy),
+        Some((noted(50, load()).unix_seconds, None))
+    );
     let lost = vec![
         (12, transition(Patch)),
         (13, patches(&[Some(true)])),

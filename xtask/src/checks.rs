@@ -54,16 +54,15 @@ pub(crate) fn run() -> Result<()> {
 fn deny() -> Result<()> {
     let deny = |words: &[&str]| -> Result<Command> {
         let mut command = toolchain::cargo_with(&toolchain::cargo_deny_folder()?)?;
-        command.args(["deny", "--log-level=error", "--all-features"]);
-        command.args(words);
+        command
+            .args(["deny", "--log-level=error", "--all-features"])
+            .args(["--config", "xtask/deny.toml"])
+            .args(words);
         Ok(command)
     };
-    const CONFIG: &[&str] = &["--config", "xtask/deny.toml"];
-    process::run(&mut deny(
-        &[&["check"], CONFIG, &["licenses", "bans", "sources"]].concat(),
-    )?)?;
-    if process::output(&mut deny(&[&["fetch"], CONFIG, &["db"]].concat())?).is_ok() {
-        return process::run(&mut deny(&[&["check"], CONFIG, &["advisories"]].concat())?);
+    process::run(&mut deny(&["check", "licenses", "bans", "sources"])?)?;
+    if process::output(&mut deny(&["fetch", "db"])?).is_ok() {
+        return process::run(&mut deny(&["check", "advisories"])?);
     }
     println!("    the advisory database cannot be fetched: advisories are not checked");
     Ok(())

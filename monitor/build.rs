@@ -9,7 +9,7 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(bpf_programs)");
     println!("cargo::rerun-if-env-changed={OBJECT}");
     let target = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("programs.bpf");
-    match env::var_os(OBJECT) {
+    let bpf_build = match env::var_os(OBJECT) {
         Some(object) => {
             println!("cargo::rerun-if-changed={}", object.display());
             if let Err(error) = fs::copy(&object, &target) {
@@ -19,11 +19,21 @@ fn main() {
                 );
             }
             println!("cargo::rustc-cfg=bpf_programs");
+            let programs = fs::read(&target).unwrap_or_default();
+            format!(
+                "crc32 {:08x}, {} bytes",
+                crc32fast::hash(&programs),
+                programs.len()
+            )
         }
-        None => println!(
-            "cargo::warning=built without the BPF programs (sysfs and /proc only); `cargo xtask build` makes the whole monitor"
-        ),
-    }
+        None => {
+            println!(
+                "cargo::warning=built without the BPF programs (sysfs and /proc only); `cargo xtask build` makes the whole monitor"
+            );
+            "none, built by plain cargo".to_owned()
+        }
+    };
+    println!("cargo::rustc-env=LIVEPATCH_MONITOR_BPF_BUILD={bpf_build}");
     let revision = Command::new("git")
         .args(["rev-parse", "--short=12", "HEAD"])
         .output()

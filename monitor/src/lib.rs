@@ -11,4 +11,5 @@ pub mod livepatch;
 pub mod metrics;
 pub mod preflight;
 pub mod recorder;
+pub mod sandbox;
 pub mod state;

@@ -20,6 +20,7 @@ use crate::{
         transition::Totals,
     },
     recorder::history::InForce,
+    sandbox,
 };
 
 mod crash;
@@ -106,6 +107,7 @@ metrics! {
     RECORDER_ERRORS = "livepatch_recorder_errors_total" Counter [] "Notes of the flight recorder that did not reach the disk.";
     EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would tell of the next crash; absent where unknown.";
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
+    SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given this up for good since its start.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
     EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter ["event"] "Kernel events lost because the ring buffer was full.";
@@ -205,6 +207,8 @@ pub struct View<'a> {
     pub collectors: &'a [CollectorRun],
     /// What is known of crashes.
     pub crashes: &'a CrashView,
+    /// What the monitor has given up.
+    pub sandbox: &'a [sandbox::Part],
 }
 
 /// The families of a scrape, sorted by name.
@@ -241,6 +245,10 @@ pub fn families(view: &View<'_>) -> prometheus::Result<Vec<MetricFamily>> {
         env!("LIVEPATCH_MONITOR_REVISION"),
     ];
     add(gauge(&BUILD_INFO, [(build, 1.0)])?);
+    add(gauge(
+        &SANDBOXED,
+        sandbox::Part::ALL.map(|part| (vec![part.name()], bit(view.sandbox.contains(&part)))),
+    )?);
     add(gauge(
         &PROBE_ATTACHED,
         view.probes.iter().map(|status| {

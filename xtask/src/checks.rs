@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::{dashboards, fuzz, page, paths, process, toolchain, tools};
+use crate::{dashboards, dist, fuzz, page, paths, process, toolchain, tools};
 
 const STEPS: &[(&str, &[&str])] = &[
     ("cargo fmt --check", &["fmt", "--all", "--check"]),
@@ -36,6 +36,8 @@ pub(crate) fn run() -> Result<()> {
             )
         })?;
     }
+    process::step("cargo deny", deny)?;
+    dist::check_units()?;
     page::check_samples()?;
     process::step(
         "alert rules, their tests and examples",
@@ -46,4 +48,22 @@ pub(crate) fn run() -> Result<()> {
         Ok(())
     })?;
     fuzz::run_briefly()
+}
+
+/// Licences, sources and doubles of the dependencies, and what is known against them.
+fn deny() -> Result<()> {
+    let deny = |words: &[&str]| -> Result<Command> {
+        let mut command = toolchain::cargo_with(&toolchain::cargo_deny_folder()?)?;
+        command
+            .args(["deny", "--log-level=error", "--all-features"])
+            .args(["--config", "xtask/deny.toml"])
+            .args(words);
+        Ok(command)
+    };
+    process::run(&mut deny(&["check", "licenses", "bans", "sources"])?)?;
+    if process::output(&mut deny(&["fetch", "db"])?).is_ok() {
+        return process::run(&mut deny(&["check", "advisories"])?);
+    }
+    println!("    the advisory database cannot be fetched: advisories are not checked");
+    Ok(())
 }

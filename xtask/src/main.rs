@@ -11,6 +11,7 @@ mod chain;
 mod checks;
 mod dashboards;
 mod demo;
+mod dist;
 mod fleet;
 mod fuzz;
 mod host_files;
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Check the workspace, then run the scenarios on real kernels in VMs
     Test(test::Arguments),
+    /// Build the packages and check them
+    Dist(dist::Arguments),
     /// Give the parsers of foreign bytes to a fuzzer
     Fuzz(fuzz::Arguments),
     /// Measure what the monitor costs a kernel, in a VM
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Build => static_programs::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Test(arguments) => test::run(arguments),
+        Command::Dist(arguments) => dist::run(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),

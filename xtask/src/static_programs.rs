@@ -11,7 +11,8 @@ use anyhow::{Result, bail};
 
 use crate::{bpf, paths, process, toolchain};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What the programs are built for.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What the build of the monitor embeds.
 const BPF_VARIABLE: &str = "LIVEPATCH_MONITOR_BPF";
@@ -27,21 +28,26 @@ pub(crate) struct Programs {
 
 /// Builds the BPF programs, then the monitor that embeds them, then the guest.
 pub(crate) fn build_all() -> Result<Programs> {
+    let monitor = build_monitor()?;
+    let guest = process::step("build the guest of the scenarios", || {
+        build("livepatch-monitor-tests", "guest", None)
+    })?;
+    for path in [&monitor, &guest] {
+        println!("    {}", path.display());
+    }
+    Ok(Programs { monitor, guest })
+}
+
+/// Builds the BPF programs, then the monitor that embeds them.
+pub(crate) fn build_monitor() -> Result<PathBuf> {
     let bpf = process::step("build the BPF programs", bpf::build)?;
-    let monitor = process::step("build the static monitor", || {
+    process::step("build the static monitor", || {
         build(
             "livepatch-monitor",
             "livepatch-monitor",
             Some((BPF_VARIABLE, bpf.as_os_str())),
         )
-    })?;
-    let guest = process::step("build the guest of the scenarios", || {
-        build("livepatch-monitor-tests", "guest", None)
-    })?;
-    for path in [&bpf, &monitor, &guest] {
-        println!("    {}", path.display());
-    }
-    Ok(Programs { monitor, guest })
+    })
 }
 
 fn build(package: &str, binary: &str, variable: Option<(&str, &OsStr)>) -> Result<PathBuf> {

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{process, setup};
+use crate::{paths, process, setup};
 
 /// The compiler, its library's source, and cargo of the same release.
 const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
@@ -20,6 +20,9 @@ const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "cargo-web"];
 const LINKER_VERSION: &str = "0.13.0";
 
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
+const CARGO_DEB_VERSION: &str = "3.8.0";
+const CARGO_GENERATE_RPM_VERSION: &str = "0.21.1";
+const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// A compiler that can build `core`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +104,40 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
 
 /// Finds cargo-fuzz or installs it with cargo; returns its folder.
 pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
-    installed("cargo-fuzz", |command| {
-        command.args(["--locked", "--version", CARGO_FUZZ_VERSION]);
+    released("cargo-fuzz", CARGO_FUZZ_VERSION)
+}
+
+/// The same of cargo-deb, which makes the Debian package.
+pub(crate) fn cargo_deb_folder() -> Result<PathBuf> {
+    released("cargo-deb", CARGO_DEB_VERSION)
+}
+
+/// The same of cargo-generate-rpm, which makes the RPM package.
+pub(crate) fn cargo_generate_rpm_folder() -> Result<PathBuf> {
+    released("cargo-generate-rpm", CARGO_GENERATE_RPM_VERSION)
+}
+
+/// The same of cargo-deny, which looks at licences and sources.
+pub(crate) fn cargo_deny_folder() -> Result<PathBuf> {
+    released("cargo-deny", CARGO_DENY_VERSION)
+}
+
+/// The workspace's cargo, with one more folder of its commands on PATH.
+pub(crate) fn cargo_with(folder: &Path) -> Result<Command> {
+    let mut folders = vec![folder.to_path_buf()];
+    if let Some(path) = std::env::var_os("PATH") {
+        folders.extend(std::env::split_paths(&path));
+    }
+    let mut command = Command::new(env_cargo());
+    command
+        .current_dir(paths::root()?)
+        .env("PATH", std::env::join_paths(folders).context("PATH")?);
+    Ok(command)
+}
+
+fn released(name: &str, version: &str) -> Result<PathBuf> {
+    installed(name, |command| {
+        command.args(["--locked", "--version", version]);
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod blockers;
+mod check;
 mod crashes;
 mod gate;
 mod preflight;
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::crash::gather::Sources;
@@ -23,7 +24,7 @@ use crate::crash::gather::Sources;
 /// Says within a second whether a kernel livepatch is landing or is stuck, and
 /// after a crash whether one had a hand in it.
 #[derive(Debug, Parser)]
-#[command(name = "livepatch-monitor", version = VERSION, about, max_term_width = 100)]
+#[command(name = "livepatch-monitor", version = VERSION, long_version = LONG_VERSION, about, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     paths: Paths,
@@ -39,6 +40,19 @@ const VERSION: &str = concat!(
     env!("LIVEPATCH_MONITOR_REVISION"),
     ")"
 );
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\nrevision: ",
+    env!("LIVEPATCH_MONITOR_REVISION"),
+    "\nBPF programs: ",
+    env!("LIVEPATCH_MONITOR_BPF_BUILD"),
+);
+
+/// The commands and flags, for their manual and the shells' completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Where to look")]

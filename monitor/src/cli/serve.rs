@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::ArgPredicate};
 
-use super::{Cli, Level};
+use super::{Cli, Level, check};
 use crate::exporter::{self, Options};
 
 #[derive(Debug, Args)]
@@ -15,7 +15,8 @@ pub(super) struct Serve {
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS:PORT",
-        default_value = "127.0.0.1:9969"
+        default_value = "127.0.0.1:9969",
+        default_value_if("textfile", ArgPredicate::IsPresent, None)
     )]
     listen: Vec<SocketAddr>,
     /// Listen on the sockets that systemd hands over, not on addresses of our own
@@ -28,6 +29,14 @@ pub(super) struct Serve {
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     telemetry_path: String,
+    /// Directory of node_exporter's textfile collector: the metrics are kept there as
+    /// livepatch_monitor.prom, and no port is opened unless --web.listen-address is
+    /// given too
+    #[arg(long, value_name = "DIR")]
+    textfile: Option<PathBuf>,
+    /// Check the flags and what they name, and exit: 0 all is well, 2 it is not
+    #[arg(long = "config.check", help_heading = "Configuration")]
+    config_check: bool,
     /// Age from which a transition's pending tasks count as stuck; the kernel
     /// itself sends its first signals at 15s
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = super::duration, help_heading = "Transitions")]
@@ -71,7 +80,11 @@ impl Serve {
             rootfs: cli.paths.rootfs.clone(),
             expected_directories: self.expect_dir.clone(),
             expected_patches: self.expect.clone(),
+            textfile: self.textfile.clone(),
         };
+        if self.config_check {
+            return check::run(&options);
+        }
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -85,7 +85,8 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
         });
     };
     let start = start.or_else(|| {
-        let since_boot = kmsg::transition_start(&paths.kmsg, &patch, direction).ok()??;
+        let mut log = kmsg::KmsgReader::open(&paths.kmsg).ok()?;
+        let since_boot = kmsg::transition_start(&mut log, &patch, direction).ok()??;
         Some(BootTime::from_duration(since_boot + clock::suspended()))
     });
 

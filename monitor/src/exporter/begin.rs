@@ -8,6 +8,7 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -34,6 +35,7 @@ use crate::{
         history::History,
         note::Note,
     },
+    sandbox::Sandbox,
     state,
 };
 
@@ -94,7 +96,7 @@ impl Exporter {
         let scanner = TaskScanner::new(probes, &options.procfs);
         // After the hooks: a signal in between is counted by both.
         let base = counts::read(&options.procfs, &options.sysfs);
-        let log_readable = KmsgReader::open(&options.kmsg).is_ok();
+        let log = KmsgReader::open(&options.kmsg).ok();
         let boot_id = procfs::boot_id(&options.procfs).ok();
         let system = rustix::system::uname();
         let release = system.release().to_string_lossy().into_owned();
@@ -103,14 +105,17 @@ impl Exporter {
             what,
             remedy: "see the message".into(),
         }));
-        let crashes = Crashes::new(records.store, records.boot_unclean, base, log_readable);
+        let crashes = Crashes::new(records.store, records.boot_unclean, base, log.is_some());
         give_back_memory();
         let mut exporter = Self {
             boot_id,
             notebook: Mutex::new(records.notebook),
             crashes: Mutex::new(crashes),
             host: Mutex::new(Host::new(&options, &release)),
+            log: Mutex::new(log),
+            sandbox: Sandbox::default(),
             release,
+            changed: Notify::new(),
             patches_due: AtomicBool::new(false),
             scanner: Mutex::new(scanner),
             watch: Mutex::new(Watch::new(watching)),
@@ -125,9 +130,7 @@ impl Exporter {
         };
         exporter.take_up();
         exporter.agree();
-        for missing in &exporter.degradations {
-            warn!(remedy = missing.remedy, "degraded: {}", missing.what);
-        }
+        report::log_degradations(&exporter.degradations);
         exporter.log_evidence();
         Ok((exporter, ring))
     }
@@ -191,7 +194,7 @@ impl Exporter {
         else {
             return;
         };
-        match kmsg::transition_start(&self.options.kmsg, &patch, direction) {
+        match self.with_log(|log| kmsg::transition_start(log, &patch, direction)) {
             Ok(Some(since_boot)) => {
                 // The log's clock stands still in suspend.
                 let time = BootTime::from_duration(since_boot + clock::suspended());

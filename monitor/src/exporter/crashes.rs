@@ -1,6 +1,6 @@
 //! Crash signals of the running boot, and the crashes of the boots before it.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use livepatch_monitor_ebpf::EventKind;
 use tokio::io::unix::AsyncFd;
@@ -187,6 +187,7 @@ impl Exporter {
     fn sighted(&self, sighting: &Sighting) {
         if lock(&self.crashes).counts.count(sighting) {
             report::log_signal(sighting);
+            self.changed.notify_one();
         }
     }
 
@@ -205,11 +206,25 @@ impl Exporter {
         )
     }
 
+    /// Hands the kernel's log to `read`, at its oldest record.
+    pub(super) fn with_log<T>(
+        &self,
+        read: impl FnOnce(&mut KmsgReader) -> Result<T, KmsgError>,
+    ) -> Result<T, KmsgError> {
+        let mut open = lock(&self.log);
+        let log = match open.take() {
+            Some(log) => open.insert(log),
+            None => open.insert(KmsgReader::open(&self.options.kmsg)?),
+        };
+        log.rewind()?;
+        read(log)
+    }
+
     /// Reads the log for what the hooks announced. True if it should be read again in
     /// a moment: a report is still being printed.
     pub(super) fn read_log(&self) -> bool {
         let now = clock::boot_time();
-        let text = match console(&self.options.kmsg) {
+        let text = match self.with_log(console) {
             Ok(text) => text,
             Err(error) => {
                 self.complain("kmsg", &error.to_string());
@@ -445,9 +460,9 @@ fn difference(kernel: u64, ours: u64) -> f64 {
 }
 
 /// The kernel's own lines in its log, as a console shows them.
-fn console(device: &Path) -> Result<Vec<u8>, KmsgError> {
+fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
     let mut text = String::new();
-    KmsgReader::open(device)?.read_new(|record| {
+    log.read_new(|record| {
         if record.facility == 0 {
             text.push_str(&record.console_text());
         }

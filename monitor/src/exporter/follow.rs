@@ -91,6 +91,7 @@ impl Exporter {
     pub(super) async fn follow(
         self: Arc<Self>,
         ring: Option<RingBuf<MapData>>,
+        mut log_lines: Option<AsyncFd<KmsgReader>>,
     ) -> anyhow::Result<()> {
         let mut ring = ring
             .map(readable)
@@ -102,7 +103,6 @@ impl Exporter {
                 .status
                 .iter()
                 .any(|probe| probe.method == Method::Sysfs);
-        let mut log_lines = self.log_to_wait_for();
         let mut due = Due {
             // A module was being loaded when the monitor before this one ended.
             loading: self

@@ -1,6 +1,8 @@
 //! What an update left half done, which patches are missing, what of the next crash
 //! would be kept.
 
+use std::path::PathBuf;
+
 use tracing::{info, warn};
 
 use super::{Exporter, Options, lock};
@@ -40,6 +42,13 @@ impl Host {
             interrupted: Vec::new(),
             expected: Vec::new(),
         }
+    }
+}
+
+impl Host {
+    /// The directories of livepatches that it reads, whether they are there or not.
+    pub(super) fn expected_directories(&self) -> Vec<PathBuf> {
+        self.expectations.directories().to_vec()
     }
 }
 

@@ -7,8 +7,10 @@ mod host;
 mod notebook;
 pub mod page;
 mod report;
+mod sandbox;
 mod status;
 mod systemd;
+mod textfile;
 pub mod watch;
 pub mod web;
 
@@ -27,7 +29,10 @@ use std::{
 
 use anyhow::Context as _;
 use livepatch_monitor_ebpf::EventKind;
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+};
 use tracing::{info, warn};
 
 use self::{crashes::Crashes, host::Host, notebook::Notebook, watch::Watch};
@@ -35,6 +40,7 @@ use crate::{
     crash::gather::Sources,
     kernel::{
         clock,
+        kmsg::KmsgReader,
         probes::{Degradation, ProbeStatus},
         sysfs,
         tasks::TaskScanner,
@@ -45,6 +51,7 @@ use crate::{
     },
     metrics::{self, CollectorRun, CrashView, Durations, TransitionView, View},
     recorder::note::Note,
+    sandbox::Sandbox,
 };
 
 /// Where the exporter looks and how it answers.
@@ -80,6 +87,8 @@ pub struct Options {
     pub expected_directories: Vec<PathBuf>,
     /// Names of livepatches that should be in force.
     pub expected_patches: Vec<String>,
+    /// Where the exposition is kept as a file.
+    pub textfile: Option<PathBuf>,
 }
 
 /// The exporter's parts. Locks are taken in the order of the fields.
@@ -97,6 +106,12 @@ pub struct Exporter {
     notebook: Mutex<Notebook>,
     crashes: Mutex<Crashes>,
     host: Mutex<Host>,
+    /// The kernel's log, opened when that was still allowed; none where it is not.
+    log: Mutex<Option<KmsgReader>>,
+    /// What was given up after the start.
+    sandbox: Sandbox,
+    /// Something has changed that the file of the exposition should show.
+    changed: Notify,
     /// What is loaded has changed and was not read since.
     patches_due: AtomicBool,
     durations: Durations,
@@ -143,7 +158,11 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let source = web::Source::open(options.web_config.as_deref())?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
-    let (exporter, ring) = Exporter::new(options)?;
+    let (mut exporter, ring) = Exporter::new(options)?;
+    let log_lines = exporter.log_to_wait_for();
+    // All is open: what that took is given up before anybody is answered. No other
+    // thread runs yet, so that none keeps what this one gives up.
+    exporter.enter_sandbox(&source.files());
     let exporter = Arc::new(exporter);
     let addresses: Vec<_> = listeners
         .iter()
@@ -157,13 +176,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let pulse = server.pulse();
     tokio::select! {
         result = server.ended() => result,
-        result = exporter.clone().follow(ring) => result,
+        result = exporter.clone().follow(ring, log_lines) => result,
+        result = exporter.clone().keep_textfile() => result,
         () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
         result = stop() => {
             systemd::stopping();
             let ended = server.stop().await;
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
+            exporter.remove_textfile();
             result.and(ended)
         }
     }
@@ -213,6 +234,7 @@ impl Exporter {
         }
         self.date_start();
         if !effects.is_empty() {
+            self.changed.notify_one();
             self.save();
         }
     }
@@ -415,6 +437,7 @@ impl Exporter {
             lost: lost.as_deref(),
             collectors: &collectors,
             crashes: &crashes,
+            sandbox: &self.sandbox.holds,
         };
         let families = metrics::families(&view).context("building the exposition")?;
         metrics::encode(&families).context("encoding the exposition")

@@ -34,6 +34,8 @@ pub(super) struct Notebook {
     /// What the notes come to.
     pub(super) history: History,
     soak: Duration,
+    /// What the thread will take over: none once it runs.
+    idle: Option<(Recorder, Receiver<Noted>)>,
     writer: Option<Writer>,
     errors: Arc<AtomicU64>,
 }
@@ -41,7 +43,8 @@ pub(super) struct Notebook {
 #[derive(Debug)]
 struct Writer {
     notes: SyncSender<Noted>,
-    thread: thread::JoinHandle<()>,
+    /// None until [`Notebook::start`].
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Notebook {
@@ -51,22 +54,38 @@ impl Notebook {
         for noted in before {
             history.take(noted, soak);
         }
-        let errors = Arc::new(AtomicU64::new(0));
-        let writer = recorder.and_then(|recorder| {
-            let (notes, waiting) = sync_channel(WAITING);
-            let errors = errors.clone();
-            let thread = thread::Builder::new()
-                .name("recorder".into())
-                .spawn(move || write(recorder, &waiting, &errors))
-                .map_err(|error| warn!("the flight recorder has no thread: {error}"))
-                .ok()?;
-            Some(Writer { notes, thread })
-        });
+        let (idle, writer) = recorder
+            .map(|recorder| {
+                let (notes, waiting) = sync_channel(WAITING);
+                let thread = None;
+                ((recorder, waiting), Writer { notes, thread })
+            })
+            .unzip();
         Self {
             history,
             soak,
+            idle,
             writer,
-            errors,
+            errors: Arc::default(),
+        }
+    }
+
+    /// Begins to write; what was noted so far has waited.
+    pub(super) fn start(&mut self) {
+        let Some((recorder, waiting)) = self.idle.take() else {
+            return;
+        };
+        let errors = self.errors.clone();
+        let spawned = thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || write(recorder, &waiting, &errors));
+        match (spawned, &mut self.writer) {
+            (Ok(thread), Some(writer)) => writer.thread = Some(thread),
+            (Ok(_), None) => {}
+            (Err(error), writer) => {
+                warn!("the flight recorder has no thread: {error}");
+                *writer = None;
+            }
         }
     }
 
@@ -99,7 +118,11 @@ impl Notebook {
 
     /// Waits until all is on the disk, for a moment at most.
     pub(super) fn close(&mut self) {
-        let Some(Writer { notes, thread }) = self.writer.take() else {
+        let Some(Writer {
+            notes,
+            thread: Some(thread),
+        }) = self.writer.take()
+        else {
             return;
         };
         drop(notes);

@@ -2,6 +2,7 @@
 
 use tracing::{error, info, warn};
 
+use crate::kernel::probes::Degradation;
 use crate::{
     crash::{boots::HostCrash, counts::Sighting},
     livepatch::{
@@ -14,6 +15,13 @@ use crate::{
 /// Names a patch in a log line.
 fn name(patch: Option<&String>) -> &str {
     patch.map_or("(not known)", String::as_str)
+}
+
+/// Logs what this host does not let the monitor do.
+pub(super) fn log_degradations(degradations: &[Degradation]) {
+    for missing in degradations {
+        warn!(remedy = missing.remedy, "degraded: {}", missing.what);
+    }
 }
 
 /// Logs what the state machine says.

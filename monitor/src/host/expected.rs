@@ -102,6 +102,12 @@ impl Expectations {
         }
     }
 
+    /// The directories that are read, whether they are there or not.
+    #[must_use]
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
     /// Holds what is loaded against it. With what could be read: what could not.
     pub fn compare(&mut self, loaded: &PatchSet) -> (Vec<Expected>, Vec<String>) {
         let (files, unreadable) = modules(&self.directories);

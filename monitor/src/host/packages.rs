@@ -8,8 +8,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, BufRead as _, BufReader, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,9 @@ use super::stamp::Cached;
 
 #[cfg(test)]
 mod tests;
+
+const DPKG: &str = "var/lib/dpkg";
+const YUM: &str = "var/lib/yum";
 
 /// Bytes of a file that are read; a large host's has some MiB.
 const MAX_FILE: u64 = 256 << 20;
@@ -88,6 +92,8 @@ pub struct PackagesError {
 #[derive(Debug)]
 pub struct Packages {
     root: PathBuf,
+    /// Open since the start: later the file may be out of reach.
+    lock: Option<File>,
     dpkg: Cached<Result<Vec<Package>, PackagesError>>,
     yum: Cached<Result<Vec<Package>, PackagesError>>,
     /// What dpkg had left when it was last not at work.
@@ -100,10 +106,17 @@ impl Packages {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            lock: File::open(root.join(DPKG).join("lock")).ok(),
             dpkg: Cached::default(),
             yum: Cached::default(),
             dpkg_before: None,
         }
+    }
+
+    /// The directories that are read under a root.
+    #[must_use]
+    pub fn directories(root: &Path) -> [PathBuf; 2] {
+        [DPKG, YUM].map(|directory| root.join(directory))
     }
 
     /// What is half done now, one entry for each package manager of this host. While
@@ -115,29 +128,19 @@ impl Packages {
     pub fn read(&mut self) -> (Vec<Interrupted>, Vec<String>) {
         let mut found = Vec::new();
         let mut problems = Vec::new();
-        let database = self.root.join("var/lib/dpkg");
+        let database = self.root.join(DPKG);
         let (status, journal) = (database.join("status"), database.join("updates"));
         if status.exists() {
-            if is_locked(&database.join("lock")) {
-                found.extend(self.dpkg_before.clone().map(|packages| Interrupted {
-                    manager: Manager::Dpkg,
-                    packages,
-                }));
-            } else {
-                let files = [status.as_path(), journal.as_path()];
-                match self.dpkg.get(files, || dpkg(&status, &journal)) {
-                    Ok(packages) => {
-                        self.dpkg_before = Some(packages.clone());
-                        found.push(Interrupted {
-                            manager: Manager::Dpkg,
-                            packages: packages.clone(),
-                        });
-                    }
-                    Err(error) => problems.push(error.to_string()),
-                }
+            let dpkg = |packages| Interrupted {
+                manager: Manager::Dpkg,
+                packages,
+            };
+            match self.half_done(&database.join("lock"), &status, &journal) {
+                Ok(packages) => found.extend(packages.map(dpkg)),
+                Err(problem) => problems.push(problem),
             }
         }
-        let yum_state = self.root.join("var/lib/yum");
+        let yum_state = self.root.join(YUM);
         if yum_state.is_dir() {
             match self.yum.get([yum_state.as_path()], || yum(&yum_state)) {
                 Ok(packages) => found.push(Interrupted {
@@ -149,16 +152,45 @@ impl Packages {
         }
         (found, problems)
     }
+
+    /// What dpkg has left half done, or had when it began what it is at now.
+    fn half_done(
+        &mut self,
+        lock: &Path,
+        status: &Path,
+        journal: &Path,
+    ) -> Result<Option<Vec<Package>>, String> {
+        if !self.is_locked(lock).map_err(|error| error.to_string())? {
+            match self.dpkg.get([status, journal], || dpkg(status, journal)) {
+                Ok(packages) => self.dpkg_before = Some(packages.clone()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(self.dpkg_before.clone())
+    }
+
+    /// Whether dpkg holds its lock, an fcntl lock on the whole file. It is asked for,
+    /// never taken.
+    fn is_locked(&mut self, path: &Path) -> Result<bool, PackagesError> {
+        if !self.lock.as_ref().is_some_and(|lock| is_at(lock, path)) {
+            self.lock = match File::open(path) {
+                Ok(lock) => Some(lock),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(failed(path)(error)),
+            };
+        }
+        let wanted = Flock::from(FlockType::WriteLock);
+        Ok(self
+            .lock
+            .as_ref()
+            .is_some_and(|lock| matches!(fcntl_getlk(lock, &wanted), Ok(Some(_)))))
+    }
 }
 
-/// Whether dpkg holds its lock, an fcntl lock on the whole file. It is asked for, never
-/// taken.
-fn is_locked(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else {
-        return false;
-    };
-    let wanted = Flock::from(FlockType::WriteLock);
-    matches!(fcntl_getlk(&file, &wanted), Ok(Some(_)))
+/// Whether the open file is still the one at this path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 #[cfg(test)]
@@ -169,15 +169,39 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     })
 }
 
+/// The symbols, open: the kernel decides at the opening whether the reader may see
+/// addresses (`kallsyms_open`, kernel/kallsyms.c), so one that opens them may ask
+/// again after it has given CAP_SYSLOG up. Each question reads what is there then.
+#[derive(Debug)]
+pub struct Kallsyms {
+    path: PathBuf,
+    file: File,
+}
+
+impl Kallsyms {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// [`KallsymsError::Read`]
+    pub fn open(procfs: &Path) -> Result<Self, KallsymsError> {
+        let path = procfs.join("kallsyms");
+        match File::open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(KallsymsError::Read { path, source }),
+        }
+    }
+}
+
 /// Hands every symbol to `visit`. A line that is none is passed over: one odd name
 /// must not cost all the others.
-fn for_each(procfs: &Path, mut visit: impl FnMut(Line<'_>)) -> Result<(), KallsymsError> {
-    let path = procfs.join("kallsyms");
+fn for_each(symbols: &mut Kallsyms, mut visit: impl FnMut(Line<'_>)) -> Result<(), KallsymsError> {
+    let path = symbols.path.clone();
     let failed = |source| KallsymsError::Read {
         path: path.clone(),
         source,
     };
-    let mut reader = BufReader::with_capacity(64 << 10, File::open(&path).map_err(failed)?);
+    symbols.file.rewind().map_err(failed)?;
+    let mut reader = BufReader::with_capacity(64 << 10, &mut symbols.file);
     let mut line = Vec::with_capacity(256);
     let (mut lines, mut symbols, mut visible, mut cut) = (0_u64, 0_u64, false, false);
     loop {
@@ -222,7 +246,7 @@ fn lossy(bytes: &[u8]) -> String {
 pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     let names: HashMap<&[u8], &str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
     let mut found = Found::default();
-    for_each(procfs, |line| {
+    for_each(&mut Kallsyms::open(procfs)?, |line| {
         if let Some(name) = names.get(line.name) {
             let symbol = Symbol {
                 address: line.address,
@@ -293,12 +317,12 @@ fn is_end_marker(name: &[u8]) -> bool {
 /// # Errors
 /// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
 pub fn resolve(
-    procfs: &Path,
+    symbols: &mut Kallsyms,
     addresses: &BTreeSet<u64>,
 ) -> Result<HashMap<u64, Resolved>, KallsymsError> {
     let asked: Vec<u64> = addresses.iter().copied().collect();
     let mut nearest = vec![Nearest::default(); asked.len()];
-    for_each(procfs, |line| {
+    for_each(symbols, |line| {
         // A symbol is noted with the two addresses around it only; the sweeps
         // below carry it on to addresses that have none closer.
         let index = asked.partition_point(|address| *address < line.address);

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -160,11 +160,11 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 /// # Errors
 /// [`KmsgError`]
 pub fn transition_start(
-    device: &Path,
+    log: &mut KmsgReader,
     patch: &str,
     direction: Direction,
 ) -> Result<Option<Duration>, KmsgError> {
-    let mut log = KmsgReader::open(device)?;
+    log.rewind()?;
     let mut course = Course::new(patch, direction);
     log.read_new(|record| course.take(record))?;
     Ok(course.start)
@@ -225,6 +225,18 @@ impl KmsgReader {
         Ok(Self {
             device: device.to_owned(),
             log: options.open(device).map_err(open)?,
+        })
+    }
+
+    /// Goes back to the oldest record. The kernel asks for permission at the opening
+    /// only, so this works where opening the device again would not.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`]
+    pub fn rewind(&mut self) -> Result<(), KmsgError> {
+        self.log.rewind().map_err(|source| KmsgError::Read {
+            path: self.device.clone(),
+            source,
         })
     }
 

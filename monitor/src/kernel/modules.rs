@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::kallsyms::{self, KallsymsError};
+use super::kallsyms::{self, Kallsyms, KallsymsError};
 use crate::preflight::{
     host::{Place, Policy, Symbols, Told},
     unpack::MAX_MODULE,
@@ -113,7 +113,7 @@ pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, Kallsym
     let names: Vec<&str> = names.iter().copied().collect();
     let found = kallsyms::find(procfs, &names)?;
     let addresses = found.iter().map(|(_, symbol)| symbol.address).collect();
-    let resolved = kallsyms::resolve(procfs, &addresses)?;
+    let resolved = kallsyms::resolve(&mut Kallsyms::open(procfs)?, &addresses)?;
     let mut symbols = Symbols::default();
     for (name, symbol) in found.iter() {
         let size = resolved.get(&symbol.address).and_then(|at| at.size);

@@ -242,6 +242,7 @@ impl Probes {
             for spec in SPECS {
                 probes.attach_probe(spec, fentry_btf);
             }
+            probes.degradations.extend(probes.without_kprobes(procfs));
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout);
         Ok(probes)
@@ -283,6 +284,27 @@ impl Probes {
             method: attached,
             problem,
         });
+    }
+
+    /// Debian's kernels can keep kprobes to CAP_SYS_ADMIN (3 and above, and its default;
+    /// `perf_paranoid_any` in its kernel/events/core.c).
+    fn without_kprobes(&self, procfs: &Path) -> Option<Degradation> {
+        let setting =
+            std::fs::read_to_string(procfs.join("sys/kernel/perf_event_paranoid")).ok()?;
+        let setting: i32 = setting.trim().parse().ok()?;
+        let missing: Vec<_> = SPECS
+            .iter()
+            .filter(|spec| !matches!(spec.site, Site::Tracepoint { .. }))
+            .map(|spec| spec.kind.name())
+            .filter(|name| !self.attached(name))
+            .collect();
+        (setting > 2 && !missing.is_empty()).then(|| Degradation {
+            what: format!(
+                "kernel.perf_event_paranoid is {setting}, with which kprobes take CAP_SYS_ADMIN: not seen {}",
+                missing.join(", ")
+            ),
+            remedy: "give CAP_SYS_ADMIN, which is given up again after the start, or set kernel.perf_event_paranoid=2".into(),
+        })
     }
 
     fn attach_fentry(&mut self, name: &str, symbols: &[&str], btf: &AyaBtf) -> Result<(), String> {

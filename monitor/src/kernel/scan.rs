@@ -9,7 +9,7 @@ use livepatch_monitor_ebpf::{FuncRecord, RecordHeader, RecordKind, ScanStart, Ta
 
 use super::{
     events::text,
-    kallsyms::{self, KallsymsError, Resolved},
+    kallsyms::{self, Kallsyms, KallsymsError, Resolved},
 };
 use crate::livepatch::{
     Direction,
@@ -220,6 +220,7 @@ fn task(record: &TaskRecord) -> PendingTask {
 /// is read only for addresses not seen before.
 #[derive(Debug, Default)]
 pub struct Symbols {
+    table: Option<Kallsyms>,
     known: HashMap<u64, Option<Resolved>>,
 }
 
@@ -228,6 +229,17 @@ pub struct Symbols {
 const MOST_ADDRESSES: usize = 65_536;
 
 impl Symbols {
+    /// Opens the symbol table for later, when that may no longer be allowed.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(&mut self, procfs: &Path) -> Result<&mut Kallsyms, KallsymsError> {
+        match self.table.take() {
+            Some(open) => Ok(self.table.insert(open)),
+            None => Ok(self.table.insert(Kallsyms::open(procfs)?)),
+        }
+    }
+
     /// Puts names to the frames of a scan.
     ///
     /// # Errors
@@ -242,7 +254,7 @@ impl Symbols {
             if self.known.len() + fresh.len() > MOST_ADDRESSES {
                 self.known.clear();
             }
-            let mut found = kallsyms::resolve(procfs, &fresh)?;
+            let mut found = kallsyms::resolve(self.open(procfs)?, &fresh)?;
             self.known.extend(
                 fresh
                     .into_iter()

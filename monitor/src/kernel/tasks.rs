@@ -105,10 +105,13 @@ impl TaskScanner {
     /// With the iterator of these probes if it is loaded.
     #[must_use]
     pub fn new(probes: Option<Probes>, procfs: &Path) -> Self {
+        let mut symbols = Symbols::default();
+        // Where it fails it is tried again, and told, when a name is asked for.
+        let _ = symbols.open(procfs);
         Self {
             probes,
             procfs: procfs.to_owned(),
-            symbols: Symbols::default(),
+            symbols,
         }
     }
 
@@ -204,6 +207,17 @@ impl TaskScanner {
         }
         debug!(tasks = scan.tasks.len(), bytes = bytes.len(), "task scan");
         Ok(Some(scan))
+    }
+
+    /// Whether this process may do at this moment what a look at the tasks takes, with
+    /// the probes that it has.
+    pub fn may_look(&mut self) -> bool {
+        let Some(probes) = &mut self.probes else {
+            return true;
+        };
+        let iterates = probes.attached(TASK_SCAN);
+        let mut scans = || probes.set_scan_mode(ScanMode::Pending).is_ok() && probes.scan().is_ok();
+        (!iterates || scans()) && probes.lost_events().is_ok()
     }
 
     /// Events the kernel side lost, by kind; `None` where it cannot be told.

@@ -222,6 +222,7 @@ const MASKED_VALUES: &[&str] = &[
     "livepatch_transition_signals_total",
     "livepatch_monitor_collector_duration_seconds",
     "livepatch_monitor_events_total",
+    "livepatch_monitor_sandboxed",
     "process_",
 ];
 

@@ -2,21 +2,29 @@
 //! `/init helper WHAT …`. There is no shell in the machine.
 
 use std::{
-    ffi::CString, fs, hint::black_box, os::unix::process::CommandExt as _, process::Command,
-    thread, time::Duration,
+    ffi::CString,
+    fs,
+    hint::black_box,
+    os::unix::{fs::chown, process::CommandExt as _},
+    process::Command,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     mount::{MountPropagationFlags, mount_bind, mount_change},
+    process::{Gid, Uid},
     thread::{
-        CapabilitySet, UnshareFlags, capabilities, remove_capability_from_bounding_set,
-        set_capabilities, set_name, unshare_unsafe,
+        CapabilitySet, CapabilitySets, UnshareFlags, capabilities,
+        configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+        set_keep_capabilities, set_name, set_thread_gid, set_thread_groups, set_thread_uid,
+        unshare_unsafe,
     },
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{files, modules, target};
+use crate::{files, modules, monitor, target};
 
 /// The first argument of a helper.
 pub(crate) const ARGUMENT: &str = "helper";
@@ -36,6 +44,16 @@ const BPF_CAPABILITIES: [CapabilitySet; 3] = [
     CapabilitySet::PERFMON,
     CapabilitySet::SYS_ADMIN,
 ];
+
+/// What the systemd unit gives the monitor (monitor/dist/livepatch-monitor.service).
+const UNIT_CAPABILITIES: [CapabilitySet; 4] = [
+    CapabilitySet::BPF,
+    CapabilitySet::PERFMON,
+    CapabilitySet::SYSLOG,
+    CapabilitySet::DAC_READ_SEARCH,
+];
+/// One of those that systemd chooses from for `DynamicUser`.
+const UNIT_USER: u32 = 61_184;
 
 /// What a helper does, handed to it as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -103,6 +121,10 @@ pub(crate) enum Confinement {
     NoBpf,
     /// The kernel's type information.
     NoBtf,
+    /// Everything but the capabilities of the systemd unit, as a user of its own.
+    Unit,
+    /// The same with the unit's drop-in for kernels where fentry does not do.
+    UnitForKprobes,
 }
 
 /// The command that runs a helper.
@@ -215,6 +237,10 @@ fn run_confined(confinement: Confinement, command: &[String]) -> Result<()> {
         Confinement::None => {}
         Confinement::NoBpf => drop_capabilities()?,
         Confinement::NoBtf => hide_btf()?,
+        Confinement::Unit => become_unit(&UNIT_CAPABILITIES)?,
+        Confinement::UnitForKprobes => {
+            become_unit(&[&UNIT_CAPABILITIES[..], &[CapabilitySet::SYS_ADMIN]].concat())?;
+        }
     }
     let (program, arguments) = command.split_first().context("no program to run")?;
     let error = Command::new(program).args(arguments).exec();
@@ -234,6 +260,29 @@ fn drop_capabilities() -> Result<()> {
         sets.inheritable -= capability;
     }
     set_capabilities(None, sets).context("cannot drop capabilities")
+}
+
+/// As systemd does for a unit with `DynamicUser` and `AmbientCapabilities`.
+fn become_unit(capabilities: &[CapabilitySet]) -> Result<()> {
+    chown(monitor::STATE, Some(UNIT_USER), Some(UNIT_USER))
+        .with_context(|| format!("cannot give {} away", monitor::STATE))?;
+    let (user, group) = (Uid::from_raw(UNIT_USER), Gid::from_raw(UNIT_USER));
+    set_keep_capabilities(true).context("cannot keep capabilities")?;
+    set_thread_groups(&[]).context("cannot leave the groups")?;
+    set_thread_gid(group).context("cannot change the group")?;
+    set_thread_uid(user).context("cannot change the user")?;
+    let kept = capabilities.iter().copied().collect();
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: kept,
+    };
+    set_capabilities(None, sets).context("cannot drop capabilities")?;
+    for &capability in capabilities {
+        configure_capability_in_ambient_set(capability, true)
+            .context("cannot make a capability ambient")?;
+    }
+    Ok(())
 }
 
 fn hide_btf() -> Result<()> {

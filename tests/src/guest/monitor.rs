@@ -23,7 +23,8 @@ pub(crate) const PROGRAM: &str = "/bin/livepatch-monitor";
 /// Where scenarios scrape it.
 pub(crate) const ADDRESS: &str = "127.0.0.1:9969";
 
-const STATE: &str = "/var/lib/livepatch-monitor";
+/// Where it keeps what it must know again.
+pub(crate) const STATE: &str = "/var/lib/livepatch-monitor";
 const LOG: &str = "/tmp/monitor.log";
 
 /// Loading BPF programs takes an emulated processor a while.

@@ -107,6 +107,25 @@ fn a_file_is_read_again_when_it_has_changed() {
 }
 
 #[test]
+fn a_lock_that_is_made_anew_is_found() {
+    let root = Root::new();
+    root.write("var/lib/dpkg/status", stanza("a", "install ok installed"));
+    let path = root.0.path().join("var/lib/dpkg/lock");
+    let mut packages = Packages::new(root.0.path());
+    assert!(!packages.is_locked(&path).unwrap() && packages.lock.is_none());
+    for _ in 0..2 {
+        let _ = fs::remove_file(&path);
+        fs::write(&path, "").unwrap();
+        assert!(!packages.is_locked(&path).unwrap());
+        assert!(is_at(packages.lock.as_ref().unwrap(), &path));
+    }
+    // A lock that cannot be asked is no lock that is free.
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert!(packages.is_locked(&path).is_err());
+}
+
+#[test]
 fn an_unfinished_yum_transaction_is_named() {
     let root = Root::new();
     let all = "i:kernel-3.10.0-1.el7\nu:bash-4.2.46-34.el7\ne:bash-4.2.46-33.el7\n";

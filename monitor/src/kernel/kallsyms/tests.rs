@@ -33,10 +33,28 @@ fn procfs(content: impl AsRef<[u8]>) -> tempfile::TempDir {
     procfs
 }
 
+fn table(content: impl AsRef<[u8]>) -> Kallsyms {
+    Kallsyms::open(procfs(content).path()).unwrap()
+}
+
 fn name_of(content: &str, address: u64) -> Option<Resolved> {
-    resolve(procfs(content).path(), &BTreeSet::from([address]))
+    resolve(&mut table(content), &BTreeSet::from([address]))
         .unwrap()
         .remove(&address)
+}
+
+#[test]
+fn an_open_table_answers_anew() {
+    let procfs = procfs(SMALL);
+    let mut table = Kallsyms::open(procfs.path()).unwrap();
+    let address = 0xffff_ffff_c100_0004;
+    let asked = BTreeSet::from([address]);
+    assert!(resolve(&mut table, &asked).unwrap().is_empty());
+    // A module has come meanwhile.
+    let more = format!("{SMALL}ffffffffc1000000 t late\t[klp_late]\n");
+    std::fs::write(procfs.path().join("kallsyms"), more).unwrap();
+    let found = resolve(&mut table, &asked).unwrap();
+    assert_eq!(found[&address].symbol, "late");
 }
 
 #[test]
@@ -152,7 +170,7 @@ fn hidden_addresses_are_an_error_of_their_own() {
     ));
     let asked = BTreeSet::from([1]);
     assert!(matches!(
-        resolve(hidden.path(), &asked),
+        resolve(&mut Kallsyms::open(hidden.path()).unwrap(), &asked),
         Err(KallsymsError::Hidden { .. })
     ));
     for content in ["", "\n\n", "this is not the file\n"] {
@@ -242,7 +260,7 @@ proptest! {
             let module = module.map(|module| format!("\t[m{module}]")).unwrap_or_default();
             content += &format!("{address:016x} {} s{index}{module}\n", char::from(*kind));
         }
-        let resolved = resolve(procfs(&content).path(), &asked).unwrap();
+        let resolved = resolve(&mut table(&content), &asked).unwrap();
         for address in &asked {
             // Symbols of different owners at one place: the nearest after is any.
             let ours = resolved.get(address).map(|resolved| resolved.symbol.clone());
@@ -254,7 +272,7 @@ proptest! {
     fn arbitrary_bytes_are_survived(content in proptest::collection::vec(any::<u8>(), 0..600), address: u64) {
         let procfs = procfs(&content);
         let _ = find(procfs.path(), &["a"]);
-        let _ = resolve(procfs.path(), &BTreeSet::from([0, address]));
+        let _ = resolve(&mut Kallsyms::open(procfs.path()).unwrap(), &BTreeSet::from([0, address]));
     }
 
     #[test]

@@ -151,15 +151,20 @@ fn a_log_without_end_ends() {
 fn the_device_is_named_when_it_fails() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kmsg");
-    let error = transition_start(&path, "klp_one", Direction::Patch).unwrap_err();
+    let error = KmsgReader::open(&path).unwrap_err();
     assert!(matches!(&error, KmsgError::Open { .. }));
     assert!(error.to_string().contains("CAP_SYSLOG"), "{error}");
     // A directory opens and does not read.
-    let error = transition_start(folder.path(), "klp_one", Direction::Patch).unwrap_err();
+    let mut directory = KmsgReader::open(folder.path()).unwrap();
+    let error = transition_start(&mut directory, "klp_one", Direction::Patch).unwrap_err();
     assert!(matches!(error, KmsgError::Read { .. }));
     std::fs::write(&path, format!("5,1,7000000,-;{STARTING}\n")).unwrap();
-    let found = transition_start(&path, "klp_one", Direction::Patch).unwrap();
-    assert_eq!(found, Some(Duration::from_secs(7)));
+    let mut log = KmsgReader::open(&path).unwrap();
+    // As often as it is asked: the reader goes back.
+    for _ in 0..2 {
+        let found = transition_start(&mut log, "klp_one", Direction::Patch).unwrap();
+        assert_eq!(found, Some(Duration::from_secs(7)));
+    }
 }
 
 /// As devkmsg_read does (msg_add_ext_text, kernel/printk/printk.c).

@@ -8,6 +8,7 @@ mod held;
 mod hostile;
 mod landing;
 mod preflight;
+mod privileges;
 mod restart;
 mod scale;
 mod tools;
@@ -41,6 +42,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
+    privileges: privileges_are_given_up, a_dynamic_user_is_enough;
     scale: ten_thousand_threads;
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
     harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;

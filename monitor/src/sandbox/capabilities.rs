@@ -1,0 +1,63 @@
+//! Capabilities: finding out which are needed, dropping the others.
+
+use capctl::caps::{Cap, CapSet, CapState, ambient, bounding};
+
+use super::{Part, Sandbox};
+
+/// Which of the candidates `works` needs, taken in their order until it does. None if
+/// it does without, or not even with all of them.
+///
+/// For a moment this thread has no more than what is tried.
+pub fn needed(candidates: &[Cap], mut works: impl FnMut() -> bool) -> CapSet {
+    let Ok(before) = CapState::get_current() else {
+        // Without knowing what there is, nothing can be tried.
+        return candidates.iter().copied().collect();
+    };
+    let mut trial = before;
+    trial.effective.clear();
+    let mut found = None;
+    let ladder = candidates.iter().filter(|cap| before.permitted.has(**cap));
+    for more in std::iter::once(None).chain(ladder.map(Some)) {
+        trial.effective.add_all(more.copied());
+        if trial.set_current().is_ok() && works() {
+            found = Some(trial.effective);
+            break;
+        }
+    }
+    // It only takes back what is permitted: the kernel does not refuse it.
+    let _ = before.set_current();
+    found.unwrap_or_default()
+}
+
+pub(super) fn enter(keep: CapSet, sandbox: &mut Sandbox) {
+    match give_up(keep) {
+        Ok(kept) => {
+            sandbox.kept = kept;
+            if kept.is_empty() {
+                sandbox.holds.push(Part::Capabilities);
+            }
+        }
+        Err(error) => sandbox.lacks(
+            format!("the capabilities cannot be dropped: {error}"),
+            "report the kernel version to the project",
+        ),
+    }
+}
+
+fn give_up(keep: CapSet) -> capctl::Result<CapSet> {
+    let mut state = CapState::get_current()?;
+    // Without CAP_SETPCAP the bounding set stays as the service manager has left it.
+    // It bounds what a program could gain that is run, and none may gain anything.
+    if state.effective.has(Cap::SETPCAP) {
+        bounding::clear()?;
+    }
+    if ambient::is_supported() {
+        ambient::clear()?;
+    }
+    let kept = state.permitted & keep;
+    state.permitted = kept;
+    state.effective = kept;
+    state.inheritable.clear();
+    state.set_current()?;
+    Ok(kept)
+}

@@ -1,0 +1,84 @@
+//! Landlock: which files may be read and written, and nothing else of what it knows.
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, LandlockStatus, RestrictionStatus, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope, path_beneath_rules,
+};
+
+use super::{Allowed, Part, Sandbox};
+
+/// The last interface that adds something the monitor can do without. The ninth would
+/// cut it off from systemd's notification socket.
+const WANTED: ABI = ABI::V6;
+
+/// Since which interface each part is there (Documentation/userspace-api/landlock.rst).
+const SINCE: [(Part, ABI, &str); 5] = [
+    (Part::Files, ABI::V1, "opening files"),
+    (Part::Truncation, ABI::V3, "truncating files"),
+    (Part::Tcp, ABI::V4, "opening and connecting TCP ports"),
+    (Part::Devices, ABI::V5, "commanding devices"),
+    (Part::Signals, ABI::V6, "signalling processes"),
+];
+
+pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
+    if let Some(reason) = allowed.without_landlock {
+        let what = format!("the files within reach are not restricted: {reason}");
+        return sandbox.lacks(what, "see the other messages of what is degraded");
+    }
+    let abi = match restrict(allowed).map(|status| status.landlock) {
+        Ok(LandlockStatus::Available { effective_abi, .. }) => effective_abi,
+        Ok(LandlockStatus::NotEnabled) => {
+            return sandbox.lacks(
+                "the files within reach are not restricted: Landlock is not enabled".into(),
+                "add landlock to lsm= on the kernel's command line",
+            );
+        }
+        Ok(LandlockStatus::NotImplemented) => {
+            return sandbox.lacks(
+                "the files within reach are not restricted: this kernel has no Landlock".into(),
+                "boot a kernel from 5.13 on with CONFIG_SECURITY_LANDLOCK=y",
+            );
+        }
+        Err(error) => {
+            return sandbox.lacks(
+                format!("the files within reach are not restricted: {error}"),
+                "report it to the project",
+            );
+        }
+    };
+    let (holds, missing): (Vec<_>, Vec<_>) =
+        SINCE.into_iter().partition(|(_, since, _)| *since <= abi);
+    sandbox.holds.extend(holds.iter().map(|(part, ..)| *part));
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter().map(|(.., what)| *what).collect();
+        sandbox.lacks(
+            format!(
+                "this kernel's Landlock does not restrict {}",
+                missing.join(", ")
+            ),
+            "a kernel from 6.12 on restricts all of it",
+        );
+    }
+}
+
+fn restrict(allowed: &Allowed) -> Result<RestrictionStatus, RulesetError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write = read
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeDir
+        | AccessFs::RemoveFile
+        // Between its own directories.
+        | AccessFs::Refer;
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(WANTED))?
+        .handle_access(AccessNet::from_all(WANTED))?
+        // Not the abstract sockets: systemd's notification socket may be one.
+        .scope(Scope::Signal)?
+        .create()?
+        // What is not there needs no rule.
+        .add_rules(path_beneath_rules(&allowed.read, read))?
+        .add_rules(path_beneath_rules(&allowed.write, write))?
+        .restrict_self()
+}

@@ -1,0 +1,131 @@
+//! What the monitor gives up once its probes are attached: privileges, and the parts
+//! of the host that it has no business with.
+//!
+//! All of it binds one thread and those that it starts later, so it has to come before
+//! any other thread.
+
+mod capabilities;
+mod landlock;
+
+use std::{fs, io, path::PathBuf};
+
+pub use capctl::caps::{Cap, CapSet};
+
+pub use self::capabilities::needed;
+use crate::kernel::probes::Degradation;
+
+/// What is to stay possible. Everything else is given up for good.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed {
+    /// Files, and directories with all below them, that are read.
+    pub read: Vec<PathBuf>,
+    /// Directories in which files are made, written, renamed and removed.
+    pub write: Vec<PathBuf>,
+    /// Capabilities that are kept, where they were there.
+    pub capabilities: CapSet,
+    /// Why the kernel's Landlock is left out, where it would forbid what is needed.
+    pub without_landlock: Option<&'static str>,
+}
+
+/// Something that the sandbox keeps the monitor from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// It has no capability.
+    Capabilities,
+    /// No program that it runs could gain a privilege.
+    NoNewPrivs,
+    /// It opens files in its own places only, and runs no program.
+    Files,
+    /// It truncates no file elsewhere.
+    Truncation,
+    /// It opens no TCP port and connects to none.
+    Tcp,
+    /// It commands no device.
+    Devices,
+    /// It signals no process.
+    Signals,
+}
+
+impl Part {
+    /// All, in the order that they are told in.
+    pub const ALL: [Self; 7] = [
+        Self::Capabilities,
+        Self::NoNewPrivs,
+        Self::Files,
+        Self::Truncation,
+        Self::Tcp,
+        Self::Devices,
+        Self::Signals,
+    ];
+
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Capabilities => "capabilities",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::Files => "files",
+            Self::Truncation => "truncation",
+            Self::Tcp => "tcp",
+            Self::Devices => "devices",
+            Self::Signals => "signals",
+        }
+    }
+}
+
+/// What holds now.
+#[derive(Clone, Debug, Default)]
+pub struct Sandbox {
+    /// The capabilities that were kept.
+    pub kept: CapSet,
+    /// The parts that hold.
+    pub holds: Vec<Part>,
+    /// What does not hold, and why.
+    pub degradations: Vec<Degradation>,
+}
+
+impl Sandbox {
+    fn lacks(&mut self, what: String, remedy: &str) {
+        self.degradations.push(Degradation {
+            what,
+            remedy: remedy.into(),
+        });
+    }
+}
+
+/// Gives up all that is not allowed, in this thread and those it will start. What the
+/// kernel cannot do is left out and said.
+#[must_use]
+pub fn enter(allowed: &Allowed) -> Sandbox {
+    let mut sandbox = Sandbox::default();
+    match other_threads() {
+        Ok(0) => {}
+        Ok(others) => sandbox.lacks(
+            format!("{others} threads began before the sandbox and are outside of it"),
+            "report it to the project",
+        ),
+        Err(error) => sandbox.lacks(
+            format!(
+                "/proc/self/task: {error}; whether all threads are in the sandbox is not known"
+            ),
+            "mount procfs on /proc",
+        ),
+    }
+    match capctl::prctl::set_no_new_privs() {
+        Ok(()) => sandbox.holds.push(Part::NoNewPrivs),
+        Err(error) => sandbox.lacks(
+            format!("privileges could be gained by running a program: {error}"),
+            "report the kernel version to the project",
+        ),
+    }
+    // Before the capabilities go: they may be what leads to a directory.
+    landlock::enter(allowed, &mut sandbox);
+    capabilities::enter(allowed.capabilities, &mut sandbox);
+    sandbox.holds.sort_unstable();
+    sandbox
+}
+
+/// Threads of this process beside the calling one.
+fn other_threads() -> io::Result<usize> {
+    Ok(fs::read_dir("/proc/self/task")?.count().saturating_sub(1))
+}

@@ -1,0 +1,308 @@
+//! The sandbox on this machine's kernel: what must not work does not, the rest does.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs::{self, File},
+    io,
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+};
+
+use livepatch_monitor::sandbox::{self, Allowed, Cap, CapSet, Part, Sandbox};
+
+/// Runs in a thread of its own: a sandbox binds the thread for good.
+fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join().unwrap())
+}
+
+/// A value of this thread's status.
+fn status(key: &str) -> String {
+    let text = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap().trim_start_matches(':').trim().to_owned()
+}
+
+fn is_root() -> bool {
+    status("CapEff") != "0000000000000000"
+}
+
+/// Folders to read, to write, and to leave alone.
+struct Places {
+    root: tempfile::TempDir,
+}
+
+impl Places {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["read", "write", "elsewhere"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+            fs::write(root.path().join(folder).join("file"), "text").unwrap();
+        }
+        Self { root }
+    }
+
+    fn at(&self, path: &str) -> std::path::PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn enter(&self) -> Sandbox {
+        sandbox::enter(&Allowed {
+            read: vec![self.at("read"), "/proc".into(), self.at("no-such-folder")],
+            write: vec![self.at("write")],
+            ..Allowed::default()
+        })
+    }
+}
+
+/// Loads a program that does nothing, as a probe.
+fn load_bpf() -> io::Result<()> {
+    const PROG_LOAD: libc::c_int = 5;
+    const KPROBE: u32 = 2;
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        code: u64,
+        licence: u64,
+        rest: [u64; 14],
+    }
+    // r0 = 0; exit
+    let code: [u64; 2] = [0xb7, 0x95];
+    let load = Load {
+        kind: KPROBE,
+        instructions: 2,
+        code: code.as_ptr() as u64,
+        licence: c"GPL".as_ptr() as u64,
+        rest: [0; 14],
+    };
+    // SAFETY: the attributes, the code and the licence outlive the call, which only
+    // reads them.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    unsafe { libc::close(i32::try_from(fd).unwrap()) };
+    Ok(())
+}
+
+/// Asks whether the parent could be signalled.
+fn signal_parent() -> io::Result<()> {
+    // SAFETY: signal 0 signals nothing.
+    match unsafe { libc::kill(libc::getppid(), 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Takes another user's files for its own.
+fn give_away(path: &Path) -> io::Result<()> {
+    std::os::unix::fs::chown(path, Some(1), None)
+}
+
+#[test]
+fn what_must_not_work_does_not() {
+    let places = Places::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let write = |path: &Path| File::options().append(true).open(path).map(drop);
+    type Attempt<'a> = (Part, &'a str, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
+    let outside = places.at("elsewhere/file");
+    let attempts: Vec<Attempt<'_>> = vec![
+        (
+            Part::Files,
+            "read elsewhere",
+            Box::new(|| fs::read(&outside).map(drop)),
+        ),
+        (
+            Part::Files,
+            "list elsewhere",
+            Box::new(|| fs::read_dir(places.at("elsewhere")).map(drop)),
+        ),
+        (Part::Files, "write elsewhere", Box::new(|| write(&outside))),
+        (
+            Part::Files,
+            "write what is read",
+            Box::new(|| write(&places.at("read/file"))),
+        ),
+        (
+            Part::Files,
+            "make a file elsewhere",
+            Box::new(|| fs::write(places.at("elsewhere/new"), "")),
+        ),
+        (
+            Part::Files,
+            "make a directory elsewhere",
+            Box::new(|| {
+                fs::create_dir(places.at("elsewhere/directory"))?;
+                fs::remove_dir(places.at("elsewhere/directory"))
+            }),
+        ),
+        (
+            Part::Files,
+            "move a file out",
+            Box::new(|| {
+                let (from, to) = (places.at("write/file"), places.at("elsewhere/moved"));
+                fs::rename(&from, &to)?;
+                fs::rename(to, from)
+            }),
+        ),
+        (
+            Part::Files,
+            "/etc/shadow",
+            Box::new(|| write(Path::new("/etc/shadow"))),
+        ),
+        (
+            Part::Files,
+            "/etc/passwd",
+            Box::new(|| fs::read("/etc/passwd").map(drop)),
+        ),
+        (
+            Part::Files,
+            "run a program",
+            Box::new(|| Command::new("/bin/true").status().map(drop)),
+        ),
+        (
+            Part::Capabilities,
+            "/dev/mem",
+            Box::new(|| File::open("/dev/mem").map(drop)),
+        ),
+        (Part::Capabilities, "load BPF", Box::new(load_bpf)),
+        (
+            Part::Capabilities,
+            "give a file away",
+            Box::new(|| give_away(&places.at("write/file"))),
+        ),
+        (
+            Part::Truncation,
+            "truncate elsewhere",
+            Box::new(|| {
+                let path = std::ffi::CString::new(outside.to_str().unwrap()).unwrap();
+                // SAFETY: the path is a string that ends with NUL.
+                match unsafe { libc::truncate(path.as_ptr(), 2) } {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            }),
+        ),
+        (
+            Part::Tcp,
+            "listen",
+            Box::new(|| TcpListener::bind("127.0.0.1:0").map(drop)),
+        ),
+        (
+            Part::Tcp,
+            "connect",
+            Box::new(|| TcpStream::connect(address).map(drop)),
+        ),
+        (Part::Signals, "signal", Box::new(signal_parent)),
+    ];
+    // Only what works without the sandbox shows that the sandbox keeps from it.
+    let (work, do_not): (Vec<_>, Vec<_>) = attempts
+        .iter()
+        .partition(|(_, _, attempt)| attempt().is_ok());
+    for (_, what, _) in do_not {
+        eprintln!("not tried, as it does not work here at all: {what}");
+    }
+    assert!(work.len() >= 11, "{} attempts work", work.len());
+    let (sandbox, done) = aside(|| {
+        let sandbox = places.enter();
+        let done: Vec<_> = work
+            .iter()
+            .filter(|(part, _, attempt)| sandbox.holds.contains(part) && attempt().is_ok())
+            .map(|(_, what, _)| *what)
+            .collect();
+        (sandbox, done)
+    });
+    assert_eq!(done, Vec::<&str>::new());
+    assert!(sandbox.holds.contains(&Part::NoNewPrivs), "{sandbox:?}");
+    assert!(sandbox.holds.contains(&Part::Capabilities), "{sandbox:?}");
+    // What does not hold is said.
+    let all = sandbox.holds.len() == Part::ALL.len();
+    let told = sandbox.degradations.iter().map(|one| one.what.as_str());
+    let told: Vec<_> = told
+        .filter(|what| !what.contains("threads began before"))
+        .collect();
+    assert_eq!(told.is_empty(), all, "{sandbox:?}");
+}
+
+#[test]
+fn what_is_allowed_works() {
+    let places = Places::new();
+    aside(|| {
+        let sandbox = places.enter();
+        assert_eq!(fs::read(places.at("read/file")).unwrap(), b"text");
+        fs::create_dir(places.at("write/folder")).unwrap();
+        fs::write(places.at("write/folder/new"), "new").unwrap();
+        fs::rename(
+            places.at("write/folder/new"),
+            places.at("write/folder/newer"),
+        )
+        .unwrap();
+        File::options()
+            .write(true)
+            .open(places.at("write/folder/newer"))
+            .and_then(|file| file.set_len(1))
+            .unwrap();
+        fs::remove_file(places.at("write/folder/newer")).unwrap();
+        if sandbox.holds.contains(&Part::Truncation) {
+            fs::rename(places.at("write/file"), places.at("write/folder/file")).unwrap();
+        }
+        assert_eq!(status("NoNewPrivs"), "1");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(status(set), "0000000000000000", "{set}");
+        }
+        // A thread that is started later is in it too.
+        let inherited = aside(|| {
+            (
+                status("CapEff"),
+                fs::read(places.at("elsewhere/file")).is_err(),
+            )
+        });
+        let files = sandbox.holds.contains(&Part::Files);
+        assert_eq!(inherited, ("0000000000000000".to_owned(), files));
+    });
+}
+
+#[test]
+fn other_threads_are_told_of() {
+    let sandbox = aside(|| Places::new().enter());
+    let told = sandbox
+        .degradations
+        .iter()
+        .any(|one| one.what.contains("threads began before"));
+    assert!(told, "{sandbox:?}");
+}
+
+#[test]
+fn what_is_needed_is_kept() {
+    if !is_root() {
+        eprintln!("not tried: it takes capabilities");
+        return;
+    }
+    let places = Places::new();
+    aside(|| {
+        let mine = places.at("write/file");
+        let candidates = [Cap::SYS_NICE, Cap::CHOWN, Cap::SYS_TIME];
+        assert_eq!(sandbox::needed(&candidates, || true), CapSet::empty());
+        assert_eq!(sandbox::needed(&candidates, || false), CapSet::empty());
+        let needed = sandbox::needed(&candidates, || give_away(&mine).is_ok());
+        assert_eq!(needed, CapSet::from_iter([Cap::SYS_NICE, Cap::CHOWN]));
+        // Everything is as before.
+        assert!(status("CapEff") == status("CapPrm") && is_root());
+
+        let sandbox = sandbox::enter(&Allowed {
+            write: vec![places.at("write")],
+            read: vec!["/proc".into()],
+            capabilities: CapSet::from_iter([Cap::CHOWN]),
+            ..Allowed::default()
+        });
+        assert_eq!(sandbox.kept, CapSet::from_iter([Cap::CHOWN]));
+        assert!(!sandbox.holds.contains(&Part::Capabilities));
+        assert_eq!(status("CapEff"), "0000000000000001");
+        assert_eq!(status("CapBnd"), "0000000000000000");
+        give_away(&mine).unwrap();
+    });
+}

@@ -1,0 +1,206 @@
+//! What the monitor may do, and gives up once it has what it needs.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    eventually::seconds,
+    exposition::Exposition,
+    files,
+    guest::Guest,
+    helpers::{Confinement, Hold},
+    livepatch::PATCH_A,
+    monitor, target,
+};
+
+const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
+const DMESG_RESTRICT: &str = "/proc/sys/kernel/dmesg_restrict";
+const NO_UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+
+/// The kernel's security modules.
+const LSM: &str = "/sys/kernel/security/lsm";
+
+/// How many collectors there are.
+const COLLECTORS: f64 = 3.0;
+
+const NOTHING: &str = "0000000000000000";
+/// CAP_BPF alone.
+const BPF: &str = "0000008000000000";
+
+/// Started by root: no thread of it has a capability left, none can be got back, and
+/// it tells all the same who holds a transition up.
+pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
+    restricted(|| {
+        guest.start_monitor(&["--stuck-after", "1s"])?;
+        watches(guest, &[])?;
+        expect_given_up(guest, &["CapInh", "CapBnd", "CapAmb"])
+    })
+}
+
+/// Started as the unit does: as a user of its own with few capabilities. It has its
+/// signals, and then no capability either.
+pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
+    restricted(|| {
+        guest.start_monitor_confined(Confinement::Unit, &["--stuck-after", "1s"])?;
+        let metrics = guest.metrics(seconds(10), |_| Ok(()))?;
+        let fentry = "livepatch_monitor_probe_attached{probe=klp_init_transition,method=fentry}";
+        let unit = if metrics.value(fentry)?.is_some() {
+            // The one function that fentry does not take, on a kernel that keeps kprobes
+            // to CAP_SYS_ADMIN.
+            watches(guest, &["panic"])?;
+            Confinement::Unit
+        } else {
+            guest.stop_monitor()?;
+            let unit = Confinement::UnitForKprobes;
+            guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
+            watches(guest, &[])?;
+            unit
+        };
+        // The unit bounds what could be gained, and CAP_SETPCAP is not in it.
+        expect_given_up(guest, &["CapInh", "CapAmb"])?;
+        let uids = status(guest.monitor()?.pid(), "Uid")?;
+        ensure!(!uids.starts_with('0'), "it runs as root: {uids}");
+        guest.stop_monitor()?;
+        joins(guest, unit)
+    })
+}
+
+/// Runs on a machine that shows unprivileged processes as little as can be.
+fn restricted(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = files::read(KPTR_RESTRICT)?;
+    files::write(KPTR_RESTRICT, "1")?;
+    files::write(DMESG_RESTRICT, "1")?;
+    let bpf = files::read(NO_UNPRIVILEGED_BPF)?;
+    ensure!(bpf.trim() != "0", "unprivileged processes may use BPF");
+    let result = run();
+    files::write(KPTR_RESTRICT, before.trim())?;
+    result
+}
+
+/// A transition that is held up is told of as ever; these probes may be missing.
+fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
+    let metrics = guest.metrics(seconds(10), |metrics| {
+        metrics.expect_absent("livepatch_monitor_probe_attached{method=sysfs}")?;
+        let without = "livepatch_monitor_probe_attached{method=none}";
+        for probe in metrics.label_values(without, "probe")? {
+            ensure!(missing.contains(&probe), "{probe} is not attached");
+        }
+        metrics.expect("livepatch_monitor_sandboxed{from=no_new_privs}", 1.0)?;
+        let files = files::read(LSM)?.contains("landlock");
+        metrics.expect(
+            "livepatch_monitor_sandboxed{from=files}",
+            f64::from(u8::from(files)),
+        )
+    })?;
+    metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(30), told)?;
+    release(guest)?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
+        metrics.expect_sum("livepatch_monitor_collector_success", COLLECTORS)?;
+        metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
+            1.0,
+        )
+    })?;
+    PATCH_A.remove(seconds(30))?;
+    let log = monitor::log();
+    let told = |line: &&str| !missing.iter().any(|probe| line.contains(probe));
+    let log = log.lines().filter(told).collect::<Vec<_>>().join("\n");
+    for trouble in [
+        "stacks stay without names",
+        "cannot",
+        "ermission denied",
+        "not permitted",
+    ] {
+        ensure!(!log.contains(trouble), "the log speaks of trouble:\n{log}");
+    }
+    guest.note(sandbox_line(&log)?)
+}
+
+/// What the log says of the sandbox.
+fn sandbox_line(log: &str) -> Result<String> {
+    let mut lines = log.lines().filter(|line| line.contains("sandboxed"));
+    let line = lines.next().context("the log says nothing of a sandbox")?;
+    Ok(line.to_owned())
+}
+
+fn told(metrics: &Exposition) -> Result<()> {
+    metrics.expect(
+        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+        1.0,
+    )
+}
+
+/// Started in mid-transition, as the unit does: the kernel's log has the start.
+fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+    guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
+    let metrics = guest.metrics(seconds(30), told)?;
+    metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
+    release(guest)
+}
+
+fn release(guest: &mut Guest) -> Result<()> {
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)
+    })?;
+    target::hold()
+}
+
+/// Every thread has nothing, and can gain nothing.
+fn expect_given_up(guest: &Guest, sets: &[&str]) -> Result<()> {
+    // Where each bpf() call takes CAP_BPF (before 5.19), that is what is left.
+    let kept = if monitor::log().contains("kept=\"CAP_BPF\"") {
+        BPF
+    } else {
+        NOTHING
+    };
+    let pid = guest.monitor()?.pid();
+    let tasks = format!("/proc/{pid}/task");
+    let mut threads = 0;
+    for entry in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+        let name = entry.with_context(|| tasks.clone())?.file_name();
+        let tid = name.to_string_lossy().parse().context("a tid")?;
+        let nothing = sets.iter().map(|set| (*set, NOTHING));
+        for (set, expected) in nothing.chain([("CapPrm", kept), ("CapEff", kept)]) {
+            let value = status(tid, set)?;
+            ensure!(value == expected, "thread {tid} has {set} {value}");
+        }
+        let no_new_privs = status(tid, "NoNewPrivs")?;
+        ensure!(
+            no_new_privs == "1",
+            "thread {tid} has NoNewPrivs {no_new_privs}"
+        );
+        threads += 1;
+    }
+    // The recorder's and one that answers scrapes, beside the first.
+    ensure!(threads >= 3, "the monitor has {threads} threads only");
+    guest.note(format!("{threads} threads without privileges"))
+}
+
+/// A line of /proc/TID/status.
+fn status(tid: u32, key: &str) -> Result<String> {
+    let path = format!("/proc/{tid}/status");
+    let text = files::read(&path)?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    Ok(value
+        .with_context(|| format!("no {key} in {path}"))?
+        .trim()
+        .to_owned())
+}

@@ -1,0 +1,181 @@
+//! The Debian package's whole life in a Debian of its own, without a running systemd.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{paths, process, setup};
+
+const SUITE: &str = "bookworm";
+const NAME: &str = "livepatch-monitor";
+const UNITS: [&str; 2] = ["livepatch-monitor.service", "livepatch-monitor.socket"];
+const SETTINGS: &str = "etc/default/livepatch-monitor";
+const STATE: &str = "var/lib/private/livepatch-monitor";
+
+/// Installs, upgrades, removes and purges; `next` is a later version of `deb`.
+pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
+    let root = Root::make(&paths::target()?.join("dist-root"))?;
+    let before = root.files()?;
+    root.dpkg("--install", deb)?;
+    for unit in UNITS {
+        ensure!(
+            root.is_enabled(unit)?,
+            "{unit} is not enabled after the installation"
+        );
+    }
+    let version = root.output(&[NAME, "--version"])?;
+    ensure!(version.contains("BPF programs"), "{version}");
+    for file in [
+        "usr/share/man/man1/livepatch-monitor.1.gz",
+        "usr/share/livepatch-monitor/METRICS.md",
+    ] {
+        ensure!(root.path(file).is_file(), "there is no /{file}");
+    }
+
+    // What an administrator has set, and what the monitor has kept, outlives an upgrade.
+    let settings = root.path(SETTINGS);
+    fs::write(&settings, "ARGS=\"--log.level=debug\"\n").context("cannot write the settings")?;
+    let kept = root.path(STATE).join("kept");
+    fs::create_dir_all(root.path(STATE)).context("cannot make a state directory")?;
+    fs::write(&kept, "").context("cannot write a state")?;
+    root.run(&["systemctl", "disable", UNITS[0]])?;
+    root.dpkg("--install", next)?;
+    let after = fs::read_to_string(&settings).context("the settings are gone")?;
+    ensure!(
+        after.contains("debug"),
+        "the upgrade has changed the settings: {after}"
+    );
+    ensure!(
+        !root.is_enabled(UNITS[0])?,
+        "the upgrade has enabled a unit that was disabled"
+    );
+    ensure!(
+        root.is_enabled(UNITS[1])?,
+        "the upgrade has disabled {}",
+        UNITS[1]
+    );
+
+    root.run(&["dpkg", "--remove", NAME])?;
+    ensure!(
+        settings.is_file() && kept.is_file(),
+        "the removal has taken too much"
+    );
+    ensure!(
+        !root.path("usr/bin").join(NAME).exists(),
+        "the removal has left the program"
+    );
+    root.run(&["dpkg", "--purge", NAME])?;
+    let left: Vec<_> = root
+        .files()?
+        .into_iter()
+        .filter(|file| !before.contains(file))
+        .collect();
+    ensure!(
+        left.is_empty(),
+        "after the purge there is still {}",
+        left.join(", ")
+    );
+    Ok(())
+}
+
+/// A Debian.
+pub(super) struct Root(PathBuf);
+
+impl Root {
+    /// One with systemd in it, made anew each time from a tree in the cache.
+    pub(super) fn make(root: &Path) -> Result<Self> {
+        let tree = paths::cache()?.join(format!("tree-{SUITE}.tar"));
+        if !tree.is_file() {
+            println!(
+                "==> fetching a minimal Debian {SUITE} into {}",
+                tree.display()
+            );
+            let partial = tree.with_extension("partial.tar");
+            process::run_logged(
+                Command::new("mmdebstrap")
+                    .args(["--mode=root", "--variant=minbase", "--include=systemd"])
+                    .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+                    .args(["--dpkgopt=path-exclude=/usr/share/locale/*", SUITE])
+                    .arg(&partial)
+                    .arg(format!("deb {} {SUITE} main", setup::mirror()?)),
+                &tree.with_extension("log"),
+            )?;
+            fs::rename(&partial, &tree)
+                .with_context(|| format!("cannot make {}", tree.display()))?;
+        }
+        if root.exists() {
+            fs::remove_dir_all(root)
+                .with_context(|| format!("cannot remove {}", root.display()))?;
+        }
+        fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+        // Devices are of no use in it, and a container may not make them.
+        process::run(
+            Command::new("tar")
+                .args(["--extract", "--exclude=./dev/*", "--file"])
+                .arg(&tree)
+                .arg("--directory")
+                .arg(root),
+        )?;
+        fs::write(root.join("dev/null"), "").context("cannot make /dev/null")?;
+        Ok(Self(root.to_path_buf()))
+    }
+
+    pub(super) fn path(&self, inside: &str) -> PathBuf {
+        self.0.join(inside)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("chroot");
+        command
+            .arg(&self.0)
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Result<()> {
+        self.output(words).map(drop)
+    }
+
+    fn output(&self, words: &[&str]) -> Result<String> {
+        process::output(&mut self.command(words))
+    }
+
+    fn dpkg(&self, verb: &str, package: &Path) -> Result<()> {
+        let inside = self.path("tmp/package.deb");
+        fs::copy(package, &inside).with_context(|| format!("cannot copy {}", package.display()))?;
+        let result = self.run(&["dpkg", "--force-confold", verb, "/tmp/package.deb"]);
+        fs::remove_file(&inside).with_context(|| format!("cannot remove {}", inside.display()))?;
+        result
+    }
+
+    fn is_enabled(&self, unit: &str) -> Result<bool> {
+        let output = Command::new("systemctl")
+            .arg("--root")
+            .arg(&self.0)
+            .args(["is-enabled", unit])
+            .output()
+            .context("cannot start systemctl")?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim() == "enabled")
+    }
+
+    /// All files, but for what dpkg and others keep for themselves.
+    fn files(&self) -> Result<Vec<String>> {
+        let text = self.output(&["find", "/", "-xdev", "-not", "-type", "d"])?;
+        let others = [
+            "/var/lib/dpkg/",
+            "/var/log/",
+            "/var/cache/",
+            "/proc/",
+            "/sys/",
+        ];
+        let own = |line: &&str| !others.iter().any(|other| line.starts_with(other));
+        Ok(text.lines().filter(own).map(str::to_owned).collect())
+    }
+}

@@ -1,0 +1,215 @@
+//! `cargo xtask dist`: the packages, and what shows that they are right.
+
+mod chroot;
+mod machine;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{paths, process, setup, static_programs, static_programs::TARGET, toolchain};
+
+/// What the packages are checked with.
+const PACKAGES: &[&str] = &["lintian", "systemd", "mmdebstrap", "rpm"];
+
+/// `systemd-analyze security` rates a unit from 0 to 100; 20 is shown as 2.0.
+const MOST_EXPOSED: &str = "--threshold=20";
+
+const UNITS: [&str; 2] = ["livepatch-monitor.service", "livepatch-monitor.socket"];
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Without the machine in which the package is installed under a running systemd
+    #[arg(long)]
+    no_vm: bool,
+}
+
+/// Builds everything under `target/dist` and checks it.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::install(PACKAGES, "to check the packages")?;
+    let folder = folder()?;
+    if folder.exists() {
+        fs::remove_dir_all(&folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    let monitor = static_programs::build_monitor()?;
+    let binary = folder.join("livepatch-monitor");
+    process::step("manual, completions, dashboards", || stage(&folder))?;
+    copy(&monitor, &binary)?;
+    check_units()?;
+    let (deb, next) = process::step("the Debian package", || {
+        // A second one of the same content, to upgrade to.
+        Ok((
+            debian_package(&folder, "1")?,
+            debian_package(&folder.join("next"), "2")?,
+        ))
+    })?;
+    let rpm = process::step("the RPM package", || rpm_package(&folder))?;
+    process::step("lintian", || lintian(&deb))?;
+    process::step("install, upgrade, remove, purge", || {
+        chroot::run(&deb, &next)
+    })?;
+    if !arguments.no_vm {
+        process::step("the package's life under systemd", || {
+            machine::run(&deb, &next)
+        })?;
+    }
+    for path in [&binary, &deb, &rpm] {
+        println!("    {}", path.display());
+    }
+    Ok(())
+}
+
+/// The units, by systemd's own measure.
+pub(crate) fn check_units() -> Result<()> {
+    setup::install(&["systemd"], "to check the units")?;
+    let units = paths::root()?.join("monitor/dist");
+    process::step("systemd-analyze security: 2.0 at most", || {
+        process::output(
+            Command::new("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager", MOST_EXPOSED])
+                .arg(units.join(UNITS[0])),
+        )
+        .map(drop)
+    })?;
+    process::step("systemd-analyze verify", || verify(&units))
+}
+
+/// Whether systemd understands every line. It also looks for the program and its
+/// manual, which need not be installed here.
+fn verify(units: &Path) -> Result<()> {
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .args(UNITS.map(|unit| units.join(unit)))
+        .output()
+        .context("cannot start systemd-analyze")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let complaints: Vec<_> = text
+        .lines()
+        .filter(|line| !line.contains("/usr/bin/livepatch-monitor is not executable"))
+        .collect();
+    ensure!(complaints.is_empty(), "{}", complaints.join("\n"));
+    Ok(())
+}
+
+/// Where everything goes: the packages' definitions name it.
+fn folder() -> Result<PathBuf> {
+    Ok(paths::root()?.join("target/dist"))
+}
+
+fn stage(folder: &Path) -> Result<()> {
+    process::run(
+        Command::new(toolchain::env_cargo())
+            .current_dir(paths::root()?)
+            .args(["run", "--quiet", "--package", "livepatch-monitor"])
+            .args(["--example", "manual", "--"])
+            .arg(folder),
+    )?;
+    let share = folder.join("share");
+    let root = paths::root()?;
+    copy(&root.join("monitor/METRICS.md"), &share.join("METRICS.md"))?;
+    let kubernetes = Path::new("kubernetes/daemonset.yaml");
+    copy(
+        &root.join("monitor/dist").join(kubernetes),
+        &share.join(kubernetes),
+    )?;
+    let dashboards = root.join("dashboards");
+    if dashboards.is_dir() {
+        copy_tree(&dashboards, &share)?;
+    }
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_tree(&path, &to)?;
+        } else {
+            copy(&path, &to)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn debian_package(folder: &Path, revision: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("livepatch-monitor_{revision}_amd64.deb"));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    process::run(
+        toolchain::cargo_with(&toolchain::cargo_deb_folder()?)?
+            .args([
+                "deb",
+                "--quiet",
+                "--no-build",
+                "--package",
+                "livepatch-monitor",
+            ])
+            .args(["--target", TARGET, "--deb-revision", revision])
+            .arg("--output")
+            .arg(&path),
+    )?;
+    Ok(path)
+}
+
+fn rpm_package(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("livepatch-monitor.rpm");
+    process::run(
+        toolchain::cargo_with(&toolchain::cargo_generate_rpm_folder()?)?
+            .args(["generate-rpm", "--package", "monitor", "--target", TARGET])
+            .arg("--output")
+            .arg(&path),
+    )?;
+    // rpm reads it back: what is in it, and that its scripts are scripts.
+    let query = |what: &[&str]| {
+        process::output(
+            Command::new("rpm")
+                .args(["--query", "--package"])
+                .args(what)
+                .arg(&path),
+        )
+    };
+    let files = query(&["--list"])?;
+    for file in [
+        "/usr/bin/livepatch-monitor",
+        "/usr/lib/systemd/system/livepatch-monitor.service",
+        "/usr/share/man/man1/livepatch-monitor.1",
+        "/usr/share/livepatch-monitor/METRICS.md",
+    ] {
+        if !files.lines().any(|line| line == file) {
+            bail!("{} has no {file}:\n{files}", path.display());
+        }
+    }
+    let scripts = query(&["--scripts"])?;
+    ensure!(
+        scripts.contains("systemctl preset"),
+        "it starts nothing:\n{scripts}"
+    );
+    Ok(path)
+}
+
+fn lintian(deb: &Path) -> Result<()> {
+    process::run(
+        Command::new("lintian")
+            .args([
+                "--fail-on",
+                "error,warning",
+                "--allow-root",
+                "--no-tag-display-limit",
+            ])
+            .arg(deb),
+    )
+}

@@ -208,7 +208,8 @@ fn lintian(deb: &Path) -> Result<()> {
                 "--fail-on",
                 "error,warning",
                 "--allow-root",
-                "--no-tag-display-limit",
+                "--tag-display-limit",
+                "0",
             ])
             .arg(deb),
     )

@@ -67,14 +67,15 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
                 passed += 1;
             }
             Message::ScenarioFailed { scenario, reason } => {
-                failures.push(format!("{scenario}: {reason}"));
+                println!("    FAILED {scenario}: {reason}");
+                failures.push(scenario);
             }
             _ => {}
         }
         Ok(())
     })?;
     if !failures.is_empty() {
-        bail!("{}", failures.join("\n"));
+        bail!("failed: {}", failures.join(", "));
     }
     ensure!(passed > 0, "the machine has shown nothing");
     Ok(())

@@ -9,10 +9,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::livepatch::transition::SavedState;
+use crate::{file, livepatch::transition::SavedState};
 
 const FILE: &str = "transition.json";
 const VERSION: u32 = 1;
+/// Bytes read of the file; what is written has some KiB.
+const MAX_FILE: u64 = 16 << 20;
 
 /// The file's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,7 +72,7 @@ pub enum StateError {
 /// The file is there but cannot be read or understood.
 pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError> {
     let path = directory.join(FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match file::read_text(&path, MAX_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(StateError::Io { path, source }),

@@ -1,6 +1,6 @@
 //! The way to Prometheus: plain `POST /api/v1/query`, as Thanos and Mimir have it too.
 
-use std::{fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use base64::Engine as _;
 use thiserror::Error;
@@ -11,6 +11,7 @@ use ureq::{
 };
 
 use super::answer::{self, Vector};
+use crate::file;
 
 /// Where Prometheus is, and how to get in.
 #[derive(Clone, Debug)]
@@ -152,6 +153,12 @@ pub struct Client {
 
 /// Largest answer that is read, in bytes. That of 14,000 hosts has some 3 MB.
 const LARGEST: u64 = 256 << 20;
+/// Most that is read of a file with a secret, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+/// Most that is read of a file with certificates, in bytes; the system's has 200 KiB.
+const MAX_PEM: u64 = 16 << 20;
+/// How long a secret may take to come through a pipe.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Most of an error's body that is read.
 const LARGEST_ERROR: u64 = 64 << 10;
 
@@ -361,11 +368,16 @@ fn secret(what: &'static str, path: &PathBuf) -> Result<String, SetupError> {
         path: path.clone(),
         problem: problem.to_owned(),
     };
-    let bytes = fs::read(path).map_err(|source| SetupError::Unreadable {
-        what,
-        path: path.clone(),
-        source,
+    let bytes = file::read_stream(path, MAX_SECRET + 1, PATIENCE).map_err(|source| {
+        SetupError::Unreadable {
+            what,
+            path: path.clone(),
+            source,
+        }
     })?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(unusable("is larger than 64 KiB: is it the right file?"));
+    }
     let text =
         String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8: is it the right file?"))?;
     let text = text.trim();
@@ -382,7 +394,7 @@ fn secret(what: &'static str, path: &PathBuf) -> Result<String, SetupError> {
 
 fn roots_of(path: &PathBuf) -> Result<RootCerts, SetupError> {
     let what = "the CA file";
-    let pem = fs::read(path).map_err(|source| SetupError::Unreadable {
+    let pem = file::read(path, MAX_PEM).map_err(|source| SetupError::Unreadable {
         what,
         path: path.clone(),
         source,

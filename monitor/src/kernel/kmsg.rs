@@ -5,17 +5,18 @@
 //! patch}.c, the same from 6.1 to 7.2. The log is a ring: old records go.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::livepatch::{Direction, message::LivepatchMessage};
+use crate::{
+    file,
+    livepatch::{Direction, message::LivepatchMessage},
+};
 
 #[cfg(test)]
 mod tests;
@@ -215,16 +216,13 @@ impl KmsgReader {
     /// # Errors
     /// [`KmsgError::Open`]
     pub fn open(device: &Path) -> Result<Self, KmsgError> {
-        let mut options = OpenOptions::new();
-        let flags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).bits();
-        options.read(true).custom_flags(flags.cast_signed());
         let open = |source| KmsgError::Open {
             path: device.to_owned(),
             source,
         };
         Ok(Self {
             device: device.to_owned(),
-            log: options.open(device).map_err(open)?,
+            log: file::open_unwaiting(device).map_err(open)?,
         })
     }
 

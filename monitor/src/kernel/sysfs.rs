@@ -6,13 +6,16 @@
 //! livepatch. `stack_order` (6.14) does take `klp_mutex`, so a reader would hang
 //! behind a stuck patch; it and `force` are never opened.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::livepatch::patch::{Function, Object, Patch, PatchSet};
+use crate::{
+    file,
+    livepatch::patch::{Function, Object, Patch, PatchSet},
+};
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,7 @@ const MAX_VALUE: usize = 256;
 #[must_use]
 pub fn is_loading(sysfs: &Path, module: &str) -> bool {
     let state = sysfs.join("module").join(module).join("initstate");
-    fs::read_to_string(state).is_ok_and(|state| state.trim() == "coming")
+    file::read_text(&state, file::VALUE).is_ok_and(|state| state.trim() == "coming")
 }
 
 /// What could not be read of the loaded patches, or makes no sense.
@@ -287,7 +290,7 @@ enum Missing {
 
 fn read_value(path: &Path) -> io::Result<String> {
     let mut value = Vec::new();
-    File::open(path)?
+    file::open_unwaiting(path)?
         .take(MAX_VALUE as u64)
         .read_to_end(&mut value)?;
     let value = value.strip_suffix(b"\n").unwrap_or(&value);

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -302,7 +302,7 @@ impl Recorder {
 /// Reads a file whole; one that is longer than the recorder writes is not its.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
+    crate::file::open(path)?
         .take(2 * MAX_FILE)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -314,6 +314,7 @@ fn lock(directory: &Path) -> Result<File, RecorderError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(crate::file::unwaiting())
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {

@@ -4,6 +4,7 @@ mod text;
 
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use super::Cli;
 use crate::{
+    file,
     host::evidence,
     kernel::{
         btf::Btf,
@@ -29,7 +31,7 @@ use crate::{
         forecast::{self, Forecast, Forecaster},
         host::Host,
         module::{KlpLayout, Module},
-        unpack::unpack,
+        unpack::{MAX_MODULE, unpack},
     },
 };
 
@@ -210,7 +212,11 @@ impl Preflight {
 }
 
 fn read(file: &Path, layout: &KlpLayout) -> Result<Module, String> {
-    let bytes = modules::read_file(file).map_err(|error| error.to_string())?;
+    let most = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
+    let bytes = file::read(file, most).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => format!("{error}: no module has"),
+        _ => format!("cannot read it: {error}"),
+    })?;
     let bytes = unpack(bytes).map_err(|error| error.to_string())?;
     Module::parse(&bytes, layout).map_err(|error| error.to_string())
 }

@@ -8,15 +8,16 @@ mod preflight;
 mod serve;
 mod status;
 mod transition;
+mod values;
 
 use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::crash::gather::Sources;
@@ -189,7 +190,7 @@ enum Command {
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     start_log(&cli.log);
     let result = match &cli.command {
         Command::Serve(command) => command.run(&cli),
@@ -202,7 +203,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("livepatch-monitor: {error:#}");
+            complain(&format!("{error:#}"));
             ExitCode::from(2)
         }
     }
@@ -234,14 +235,33 @@ fn start_log(log: &Log) {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
+/// Prints to standard output; a reader that has left is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output takes no more: the answer is not whole"),
+    }
 }
 
-/// Prints to standard output; a reader that has left is not an error.
-fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+/// Says something beside the answer. That nobody can be told is no reason to end.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "livepatch-monitor: {text}");
+}
+
+/// Reads the command line, or says what is wrong with it and ends.
+fn parse() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    // clap does not say which argument it was.
+    let broken = std::env::args_os().skip(1).find(|word| word.to_str().is_none());
+    if let (ErrorKind::InvalidUtf8, Some(word)) = (error.kind(), broken) {
+        complain(&format!(
+            "the argument {word:?} is not UTF-8: only the path of a FILE or DIR may be so"
+        ));
+        std::process::exit(2);
     }
+    error.exit()
 }

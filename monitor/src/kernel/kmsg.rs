@@ -29,6 +29,9 @@ const MAX_RECORD: usize = 16 << 10;
 /// log that grows as fast as it is read still ends.
 const MAX_READS: usize = 1 << 20;
 
+/// Bytes of one pass: some times the largest ring, for what is no log at all.
+const MAX_BYTES: usize = 256 << 20;
+
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsgError {
@@ -262,10 +265,13 @@ fn for_each_record(
     mut visit: impl FnMut(&Record),
 ) -> io::Result<()> {
     let mut buffer = vec![0; MAX_RECORD];
+    let mut bytes = 0;
     for _ in 0..MAX_READS {
         match read(&mut buffer) {
             Ok(0) => return Ok(()),
+            Ok(_) if bytes > MAX_BYTES => return Ok(()),
             Ok(len) => {
+                bytes += len;
                 if let Some(record) = buffer.get(..len).and_then(Record::parse) {
                     visit(&record);
                 }

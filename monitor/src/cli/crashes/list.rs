@@ -65,7 +65,7 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
 
 fn complain(problems: &[String]) {
     for problem in problems {
-        eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
+        crate::cli::complain(&printable(problem.as_bytes()));
     }
 }
 

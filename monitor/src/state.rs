@@ -2,8 +2,8 @@
 //! one small file in the state directory, replaced whole.
 
 use std::{
-    fs, io,
-    io::Write as _,
+    fs,
+    io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -75,6 +75,15 @@ pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError
     let text = match file::read_text(&path, MAX_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::FileTooLarge
+            ) =>
+        {
+            let reason = error.to_string();
+            return Err(StateError::Content { path, reason });
+        }
         Err(source) => return Err(StateError::Io { path, source }),
     };
     let saved: Saved = match serde_json::from_str(&text) {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, builder::ArgPredicate};
+use tracing::warn;
 
 use super::{Cli, Level, check, values};
 use crate::exporter::{self, Options};
@@ -76,6 +77,11 @@ impl Serve {
         };
         if self.config_check {
             return check::run(&options);
+        }
+        let expected = self.expect_dir.iter();
+        let expected = expected.filter_map(|path| super::no_directory("--expect-dir", path));
+        for problem in cli.paths.wrong().into_iter().chain(expected) {
+            warn!("{problem}");
         }
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

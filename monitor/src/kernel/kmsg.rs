@@ -37,7 +37,7 @@ const MAX_BYTES: usize = 256 << 20;
 pub enum KmsgError {
     /// The device could not be opened.
     #[error(
-        "cannot open the kernel's log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG",
+        "cannot open the kernel's log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG (see --path.kmsg)",
         path.display()
     )]
     Open {
@@ -47,7 +47,10 @@ pub enum KmsgError {
         source: io::Error,
     },
     /// The device could not be read.
-    #[error("cannot read the kernel's log {}: {source}", path.display())]
+    #[error(
+        "cannot read the kernel's log {}: {source}; is it the device (see --path.kmsg)?",
+        path.display()
+    )]
     Read {
         /// The device.
         path: PathBuf,

@@ -43,13 +43,13 @@ pub fn is_loading(sysfs: &Path, module: &str) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum SysfsError {
     /// sysfs is not there.
-    #[error("{} is not sysfs: mount it, or give the right path", path.display())]
+    #[error("{} is not sysfs: mount it, or give the right path (--path.sysfs)", path.display())]
     NotSysfs {
         /// The root that was given.
         path: PathBuf,
     },
     /// A file or directory could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source} (see --path.sysfs)", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,

@@ -69,7 +69,10 @@ impl Ground {
                 ("recorder", format!("recorder/{BOOT}.rec")),
                 ("earlier", "recorder/0f1c4a52-aaaa.rec".to_owned()),
                 ("lock", "recorder/lock".to_owned()),
-                ("crash", "crashes/20261123T124809Z-oops-deadbeef.json".to_owned()),
+                (
+                    "crash",
+                    "crashes/20261123T124809Z-oops-deadbeef.json".to_owned(),
+                ),
                 ("counts", "crashes/counts.json".to_owned()),
             ] {
                 let path = self.path(&format!("state-{name}-{kind}")).join(file);

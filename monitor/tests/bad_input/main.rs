@@ -8,8 +8,6 @@ mod ground;
 mod rows;
 mod run;
 
-
-
 use std::{sync::Mutex, thread};
 
 use ground::Ground;

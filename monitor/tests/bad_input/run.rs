@@ -1,7 +1,8 @@
 //! Runs the binary within bounds of time and memory.
 
 use std::{
-    io::Read as _,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -124,7 +125,10 @@ impl Process {
     fn runs(&mut self) -> bool {
         if self.began.elapsed() > LONGEST {
             self.child.kill().unwrap();
-            self.text.lock().unwrap().extend_from_slice(b"killed: it did not end");
+            self.text
+                .lock()
+                .unwrap()
+                .extend_from_slice(b"killed: it did not end");
         }
         thread::sleep(Duration::from_millis(10));
         self.child.try_wait().unwrap().is_none()
@@ -161,6 +165,23 @@ impl Process {
         rest.split_whitespace().next().unwrap().to_owned()
     }
 
+    /// What is wrong with its answer to a scrape, if it has an address.
+    fn scraped(&self) -> Option<String> {
+        if !self.text().contains("address=") {
+            return None;
+        }
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(LONGEST)).unwrap();
+        let mut answer = String::new();
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .unwrap();
+        let whole = answer.starts_with("HTTP/1.1 200 ") && answer.contains("livepatch_monitor_build_info");
+        (!whole).then(|| format!("a scrape gets {answer}"))
+    }
+
     pub(crate) fn stop(&mut self) -> Answer {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -182,15 +203,22 @@ fn is_up(text: &str) -> bool {
 
 /// What is wrong with a row's outcome.
 pub(crate) fn check(ground: &Ground, row: &Row) -> Result<(), String> {
+    let began = Instant::now();
     let mut process = Process::start(command(ground, row.line));
     let fault = |problem: String, text: &str| {
-        Err(format!("{:?} ({}): {problem} in:\n{text}", row.line, row.about))
+        Err(format!(
+            "{:?} ({}): {problem} in:\n{text}",
+            row.line, row.about
+        ))
     };
     let answer = match row.ends {
         Ends::With(_) => process.finish(),
         Ends::Serves => {
             if !process.listens() {
                 return fault("it does not serve".into(), &process.text());
+            }
+            if let Some(problem) = process.scraped() {
+                return fault(problem, &process.text());
             }
             let answer = process.stop();
             if answer.code != Some(0) {
@@ -213,7 +241,12 @@ pub(crate) fn check(ground: &Ground, row: &Row) -> Result<(), String> {
         return fault("a panic".into(), &answer.text);
     }
     if std::env::var_os("SHOW").is_some() {
-        println!("{:?}\n{}", row.line, answer.text);
+        println!(
+            "ROW {:?} {:?}\n{}",
+            began.elapsed(),
+            row.line,
+            answer.text
+        );
     }
     Ok(())
 }

@@ -53,25 +53,25 @@ pub(super) struct Gate {
     #[arg(long, value_name = "JOB", default_value = "livepatch-monitor", value_parser = not_empty)]
     job: String,
     /// Hosts that may have crashed or gone silent with the patch
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_crashed: usize,
     /// Share of the hosts with the patch that may be stuck in its transition, 0 to 1
-    #[arg(long, value_name = "RATIO", default_value_t = 0.02, allow_negative_numbers = true, value_parser = ratio)]
+    #[arg(long, value_name = "RATIO", default_value_t = 0.02, value_parser = ratio)]
     max_stuck_ratio: f64,
     /// How long the patch has to be in force on a host without a crash
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     soak: Duration,
     /// Hosts that must have soaked
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     min_hosts: usize,
     /// Hosts that may be missing: down without the patch, gone, stale
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = count)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_missing: usize,
     /// Crashes before this do not count: 2026-11-23T16:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true, value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<f64>,
     /// A last scrape older than this says nothing; more than two scrape intervals
-    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = seconds)]
     stale_after: Duration,
     /// How far back to look for what a host that is down had loaded
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = seconds)]

@@ -59,7 +59,7 @@ pub(super) struct Preflight {
     #[arg(long)]
     json: bool,
     /// Print this many tasks of a module at most
-    #[arg(long, value_name = "N", default_value_t = 50, allow_negative_numbers = true, value_parser = values::count)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     limit: usize,
 }
 

@@ -17,7 +17,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// A number of things.
 pub(super) fn count(text: &str) -> Result<usize, String> {
     text.parse()
-        .map_err(|_| "it is no whole number, or none from 0 on; write 50".to_owned())
+        .map_err(|_| "it is no whole number from 0 on; write one such as 50".to_owned())
 }
 
 pub(super) fn not_empty(text: &str) -> Result<String, String> {

@@ -37,7 +37,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is left alone and not used", path.display())]
+    #[error("crash records: {}: {reason}; it is left alone and not used, move it away", path.display())]
     Content {
         /// The file.
         path: PathBuf,

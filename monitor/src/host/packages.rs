@@ -87,7 +87,7 @@ pub struct Interrupted {
 
 /// Why nothing can be said of a package manager.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}; whether an update is half done is not known", path.display())]
+#[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
 pub struct PackagesError {
     path: PathBuf,
     source: io::Error,

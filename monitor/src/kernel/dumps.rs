@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, Metadata},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,7 +35,7 @@ const SAMPLE: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// It could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), remedy(source))]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -70,6 +70,14 @@ pub enum DumpError {
         /// More of what.
         what: &'static str,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "; run as root",
+        ErrorKind::TimedOut => "; write it to a file first",
+        _ => "",
+    }
 }
 
 /// What a file holds.

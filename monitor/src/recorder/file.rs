@@ -53,7 +53,10 @@ pub enum RecorderError {
         path: PathBuf,
     },
     /// The content is not what this program writes.
-    #[error("flight recorder: {}: {source}", path.display())]
+    #[error(
+        "flight recorder: {}: {source}; it is left alone and not used, move it away",
+        path.display()
+    )]
     Content {
         /// The file.
         path: PathBuf,

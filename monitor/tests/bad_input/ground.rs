@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::symlink, net::UnixListener},
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use rustix::fs::{CWD, Mode, chmod, mkfifoat};
@@ -16,10 +17,10 @@ const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
 /// No text, no module, no archive, and no UTF-8.
 const JUNK: &[u8] = b"\xff\xfe\x00\x80junk\x01\x02\x03\x04\x05\x06\x07\n\xc3\x28";
 
-/// A directory with all of it, one for each row.
+/// A directory with what a row asks for.
 pub(crate) struct Ground {
     root: TempDir,
-    _socket: UnixListener,
+    sockets: Mutex<Vec<UnixListener>>,
 }
 
 impl Ground {
@@ -40,72 +41,43 @@ impl Ground {
         let boot = format!("{BOOT}\n");
         fs::write(at("proc/sys/kernel/random/boot_id"), boot).unwrap();
         fs::write(at("kmsg"), "").unwrap();
-        fs::write(at("file"), "text\n").unwrap();
-        fs::write(at("empty"), "").unwrap();
-        fs::write(at("binary"), JUNK).unwrap();
-        fs::write(at(".ko"), JUNK).unwrap();
-        fs::write(at("two-lines"), "one\ntwo\n").unwrap();
-        fs::write(at("password"), "secret\n").unwrap();
-        symlink("loop", at("loop")).unwrap();
-        mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
-        let huge = fs::File::create(at("huge")).unwrap();
-        huge.set_len(HUGE).unwrap();
-        fs::write(at("denied"), "text\n").unwrap();
-        chmod(at("denied"), Mode::empty()).unwrap();
-        let socket = UnixListener::bind(at("socket")).unwrap();
-        let ground = Self {
+        Self {
             root,
-            _socket: socket,
-        };
-        ground.state();
-        ground
+            sockets: Mutex::default(),
+        }
     }
 
-    /// State directories that somebody has spoilt, one for each kind of file in them.
-    fn state(&self) {
-        for (kind, make) in SPOILT {
-            for (name, file) in [
-                ("transition", "transition.json".to_owned()),
-                ("recorder", format!("recorder/{BOOT}.rec")),
-                ("earlier", "recorder/0f1c4a52-aaaa.rec".to_owned()),
-                ("lock", "recorder/lock".to_owned()),
-                (
-                    "crash",
-                    "crashes/20261123T124809Z-oops-deadbeef.json".to_owned(),
-                ),
-                ("counts", "crashes/counts.json".to_owned()),
-            ] {
-                let path = self.path(&format!("state-{name}-{kind}")).join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                make(&path);
-            }
+    /// Makes what a row names.
+    fn make(&self, name: &str) {
+        let path = self.path(name);
+        if path.symlink_metadata().is_ok() {
+            return;
         }
-        for (kind, make) in SPOILT {
-            for (name, file) in [
-                ("dpkg", "var/lib/dpkg/status"),
-                ("journal", "var/lib/dpkg/updates/0001"),
-                ("dpkg-lock", "var/lib/dpkg/lock"),
-                ("yum", "var/lib/yum/transaction-all.2026-11-27.00:00.00"),
-            ] {
-                let root = self.path(&format!("root-{name}-{kind}"));
-                let path = root.join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                let status = root.join("var/lib/dpkg/status");
-                if file.contains("dpkg/") && path != status {
-                    fs::write(status, "").unwrap();
+        match name {
+            "absent" => {}
+            "file" => fs::write(path, "text\n").unwrap(),
+            "empty" => fs::write(path, "").unwrap(),
+            "two-lines" => fs::write(path, "one\ntwo\n").unwrap(),
+            "password" => fs::write(path, "secret\n").unwrap(),
+            "binary" => spoil("junk", &path),
+            "socket" => {
+                let socket = UnixListener::bind(path).unwrap();
+                self.sockets.lock().unwrap().push(socket);
+            }
+            name => match name.rsplit_once('-') {
+                None => spoil(name, &path),
+                Some((place, kind)) => {
+                    let (_, file) = PLACES.iter().find(|(of, _)| *of == place).unwrap();
+                    let file = path.join(file);
+                    fs::create_dir_all(file.parent().unwrap()).unwrap();
+                    let status = path.join("var/lib/dpkg/status");
+                    if place.starts_with("root-") && file != status && place != "root-yum" {
+                        fs::create_dir_all(status.parent().unwrap()).unwrap();
+                        fs::write(status, "").unwrap();
+                    }
+                    spoil(kind, &file);
                 }
-                make(&path);
-            }
-            for (name, file) in [
-                ("expect", "livepatch_fix.ko"),
-                ("pstore", "dmesg-erst-7711348131945775110"),
-                ("kdump", "202611270000/dmesg.202611270000"),
-                ("dumps", "console.log"),
-            ] {
-                let path = self.path(&format!("{name}-{kind}")).join(file);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                make(&path);
-            }
+            },
         }
     }
 
@@ -124,6 +96,7 @@ impl Ground {
         }
         match word.split_once('@') {
             Some((before, name)) if before.is_empty() || before.ends_with('=') => {
+                self.make(name);
                 let mut argument = OsString::from(before);
                 argument.push(self.path(name));
                 argument
@@ -133,21 +106,42 @@ impl Ground {
     }
 }
 
-type Make = fn(&Path);
-
-/// The ways in which a file is spoilt.
-const SPOILT: [(&str, Make); 6] = [
-    ("fifo", |path| {
-        mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
-    }),
-    ("junk", |path| fs::write(path, JUNK).unwrap()),
-    ("dir", |path| fs::create_dir_all(path).unwrap()),
-    ("loop", |path| symlink(path, path).unwrap()),
-    ("huge", |path| {
-        fs::File::create(path).unwrap().set_len(HUGE).unwrap();
-    }),
-    ("denied", |path| {
-        fs::write(path, "text\n").unwrap();
-        chmod(path, Mode::empty()).unwrap();
-    }),
+/// Directories in which one file is spoilt.
+const PLACES: [(&str, &str); 14] = [
+    ("state-transition", "transition.json"),
+    (
+        "state-recorder",
+        "recorder/3f1c4a52-0000-4000-8000-000000000001.rec",
+    ),
+    ("state-earlier", "recorder/0f1c4a52-aaaa.rec"),
+    ("state-lock", "recorder/lock"),
+    ("state-crash", "crashes/20261123T124809Z-oops-deadbeef.json"),
+    ("state-counts", "crashes/counts.json"),
+    ("root-dpkg", "var/lib/dpkg/status"),
+    ("root-journal", "var/lib/dpkg/updates/0001"),
+    ("root-dpkg-lock", "var/lib/dpkg/lock"),
+    (
+        "root-yum",
+        "var/lib/yum/transaction-all.2026-11-27.00:00.00",
+    ),
+    ("expect", "livepatch_fix.ko"),
+    ("pstore", "dmesg-erst-7711348131945775110"),
+    ("kdump", "202611270000/dmesg.202611270000"),
+    ("dumps", "console.log"),
 ];
+
+/// Puts something else where a file belongs.
+fn spoil(kind: &str, path: &Path) {
+    match kind {
+        "fifo" => mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap(),
+        "junk" => fs::write(path, JUNK).unwrap(),
+        "dir" => fs::create_dir_all(path).unwrap(),
+        "loop" => symlink(path, path).unwrap(),
+        "huge" => fs::File::create(path).unwrap().set_len(HUGE).unwrap(),
+        "denied" => {
+            fs::write(path, "text\n").unwrap();
+            chmod(path, Mode::empty()).unwrap();
+        }
+        kind => panic!("nobody knows how to make {kind}"),
+    }
+}

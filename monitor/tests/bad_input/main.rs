@@ -7,6 +7,7 @@ mod flags;
 mod ground;
 mod rows;
 mod run;
+mod sockets;
 
 use std::{sync::Mutex, thread};
 

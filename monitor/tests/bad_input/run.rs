@@ -89,8 +89,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::start_with_input(command)
+    }
+
+    /// With the standard input that the command names.
+    pub(crate) fn start_with_input(mut command: Command) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -178,7 +183,8 @@ impl Process {
             .write_all(request.as_bytes())
             .and_then(|()| stream.read_to_string(&mut answer))
             .unwrap();
-        let whole = answer.starts_with("HTTP/1.1 200 ") && answer.contains("livepatch_monitor_build_info");
+        let whole =
+            answer.starts_with("HTTP/1.1 200 ") && answer.contains("livepatch_monitor_build_info");
         (!whole).then(|| format!("a scrape gets {answer}"))
     }
 
@@ -241,12 +247,7 @@ pub(crate) fn check(ground: &Ground, row: &Row) -> Result<(), String> {
         return fault("a panic".into(), &answer.text);
     }
     if std::env::var_os("SHOW").is_some() {
-        println!(
-            "ROW {:?} {:?}\n{}",
-            began.elapsed(),
-            row.line,
-            answer.text
-        );
+        println!("ROW {:?} {:?}\n{}", began.elapsed(), row.line, answer.text);
     }
     Ok(())
 }

@@ -26,10 +26,18 @@ const HEADLINE: usize = 60;
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The crash, or the beginning of its id if no other begins so
+    #[arg(value_parser = id)]
     id: String,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty; `livepatch-monitor crashes` lists them".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, Serialize)]

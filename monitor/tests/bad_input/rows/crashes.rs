@@ -50,7 +50,7 @@ pub(crate) fn crashes() -> Vec<Row> {
         no(
             SHOW,
             &["crashes", "show", ""],
-            &["livepatch-monitor crashes"],
+            &["<ID>", "empty", "livepatch-monitor crashes"],
         ),
         no(
             SHOW,
@@ -95,7 +95,7 @@ pub(crate) fn crashes() -> Vec<Row> {
         no(
             FILE,
             &["crashes", "import", "@fifo"],
-            &["fifo", "nothing came", "10 s"],
+            &["fifo", "nothing came", "10 s", "file first"],
         ),
         no(
             FILE,
@@ -110,7 +110,7 @@ pub(crate) fn crashes() -> Vec<Row> {
         no(
             FILE,
             &["crashes", "import", "@denied"],
-            &["denied", "Permission denied"],
+            &["denied", "Permission denied", "run as root"],
         ),
         no(
             FILE,

@@ -65,7 +65,7 @@ fn questions() -> Vec<Row> {
                 "--prometheus",
                 "http://127.0.0.1:99999",
             ],
-            &["--prometheus", "99999"],
+            &["--prometheus", "port", "http://prometheus:9090"],
         ),
         url(
             &[
@@ -144,7 +144,7 @@ fn numbers() -> Vec<Row> {
         no(
             "gate --max-crashed",
             gate!("--max-crashed", "1%"),
-            &["--max-crashed", "write 50"],
+            &["--max-crashed", "such as 50"],
         ),
         no(
             "gate --max-stuck-ratio",
@@ -169,12 +169,12 @@ fn numbers() -> Vec<Row> {
         no(
             "gate --min-hosts",
             gate!("--min-hosts", "all"),
-            &["--min-hosts", "write 50"],
+            &["--min-hosts", "such as 50"],
         ),
         no(
             "gate --min-hosts",
             gate!("--min-hosts", "99999999999999999999"),
-            &["--min-hosts", "write 50"],
+            &["--min-hosts", "such as 50"],
         ),
         no(
             "gate --max-missing",
@@ -279,57 +279,57 @@ fn ways_in() -> Vec<Row> {
         no(
             TOKEN,
             gate!("--bearer-token-file", "@absent"),
-            &["bearer token", "absent", "No such file"],
+            &["--bearer-token-file", "absent", "No such file"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@dir"),
-            &["bearer token", "dir", "directory"],
+            &["--bearer-token-file", "dir", "directory"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@fifo"),
-            &["bearer token", "fifo", "nothing came"],
+            &["--bearer-token-file", "fifo", "nothing came"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@socket"),
-            &["bearer token", "a socket"],
+            &["--bearer-token-file", "a socket"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@loop"),
-            &["bearer token", "loop", "symbolic links"],
+            &["--bearer-token-file", "loop", "symbolic links"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@denied"),
-            &["bearer token", "denied", "Permission denied"],
+            &["--bearer-token-file", "denied", "Permission denied"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@empty"),
-            &["bearer token", "empty", "is empty"],
+            &["--bearer-token-file", "empty", "is empty"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@binary"),
-            &["bearer token", "binary", "UTF-8", "right file"],
+            &["--bearer-token-file", "binary", "UTF-8", "right file"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@huge"),
-            &["bearer token", "huge", "64 KiB", "right file"],
+            &["--bearer-token-file", "huge", "64 KiB", "right file"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "/dev/zero"),
-            &["bearer token", "/dev/zero", "64 KiB"],
+            &["--bearer-token-file", "/dev/zero", "64 KiB"],
         ),
         no(
             TOKEN,
             gate!("--bearer-token-file", "@two-lines"),
-            &["bearer token", "several lines", "alone"],
+            &["--bearer-token-file", "several lines", "alone"],
         ),
         no(
             TOKEN,
@@ -339,17 +339,17 @@ fn ways_in() -> Vec<Row> {
         no(
             PASSWORD,
             gate!("--user", "me", "--password-file", "@absent"),
-            &["password", "absent", "No such file"],
+            &["--password-file", "absent", "No such file"],
         ),
         no(
             PASSWORD,
             gate!("--user", "me", "--password-file", "@huge"),
-            &["password", "huge", "64 KiB"],
+            &["--password-file", "huge", "64 KiB"],
         ),
         no(
             PASSWORD,
             gate!("--user", "me", "--password-file", "@bytes"),
-            &["password", "No such file"],
+            &["--password-file", "No such file"],
         ),
         no(PASSWORD, gate!("--password-file", "@password"), &["--user"]),
         no("gate --user", gate!("--user", "me"), &["--password-file"]),
@@ -366,37 +366,37 @@ fn ways_in() -> Vec<Row> {
         no(
             AUTHORITY,
             gate!("--ca-file", "@absent"),
-            &["CA file", "absent", "No such file"],
+            &["--ca-file", "absent", "No such file"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@dir"),
-            &["CA file", "dir", "a directory"],
+            &["--ca-file", "dir", "a directory"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@fifo"),
-            &["CA file", "fifo", "a pipe"],
+            &["--ca-file", "fifo", "a pipe"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@binary"),
-            &["CA file", "binary", "BEGIN CERTIFICATE"],
+            &["--ca-file", "binary", "BEGIN CERTIFICATE"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@empty"),
-            &["CA file", "empty", "BEGIN CERTIFICATE"],
+            &["--ca-file", "empty", "BEGIN CERTIFICATE"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@huge"),
-            &["CA file", "huge", "16 MiB"],
+            &["--ca-file", "huge", "16 MiB"],
         ),
         no(
             AUTHORITY,
             gate!("--ca-file", "@denied"),
-            &["CA file", "denied", "Permission denied"],
+            &["--ca-file", "denied", "Permission denied"],
         ),
         no(
             "gate --tenant",

@@ -225,7 +225,7 @@ pub(crate) fn commands() -> Vec<Row> {
         no(
             "blockers --limit",
             &["blockers", "--limit", "many"],
-            &["--limit", "many", "write 50"],
+            &["--limit", "many", "such as 50"],
         ),
         no(
             "blockers --limit",
@@ -235,7 +235,7 @@ pub(crate) fn commands() -> Vec<Row> {
         no(
             "blockers --limit",
             &["blockers", "--limit", "99999999999999999999999"],
-            &["--limit", "write 50"],
+            &["--limit", "such as 50"],
         ),
         no("blockers --limit", &["blocker"], &["blocker", "blockers"]),
     ]

@@ -88,12 +88,12 @@ pub(crate) fn preflight() -> Vec<Row> {
         no(
             LIMIT,
             &["preflight", "@file", "--limit", "1.5"],
-            &["--limit", "write 50"],
+            &["--limit", "such as 50"],
         ),
         no(
             LIMIT,
             &["preflight", "@file", "--limit", ""],
-            &["--limit", "write 50"],
+            &["--limit", "such as 50"],
         ),
     ]
 }

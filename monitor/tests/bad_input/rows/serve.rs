@@ -290,7 +290,10 @@ fn state() -> Vec<Row> {
             &["serve", "--state-dir", "@state-recorder-fifo"],
             &[".rec", "a pipe", "--state-dir"],
         ),
-        spoilt(&["serve", "--state-dir", "@state-recorder-junk"], &[".rec"]),
+        spoilt(
+            &["serve", "--state-dir", "@state-recorder-junk"],
+            &[".rec", "not a flight recorder's file", "move it away"],
+        ),
         spoilt(
             &["serve", "--state-dir", "@state-recorder-dir"],
             &[".rec", "a directory", "--state-dir"],
@@ -299,7 +302,10 @@ fn state() -> Vec<Row> {
             &["serve", "--state-dir", "@state-recorder-loop"],
             &[".rec", "--state-dir"],
         ),
-        spoilt(&["serve", "--state-dir", "@state-recorder-huge"], &[".rec"]),
+        spoilt(
+            &["serve", "--state-dir", "@state-recorder-huge"],
+            &[".rec", "not a flight recorder's file", "move it away"],
+        ),
         spoilt(
             &["serve", "--state-dir", "@state-recorder-denied"],
             &[".rec", "Permission denied", "--state-dir"],
@@ -366,7 +372,7 @@ fn directories() -> Vec<Row> {
         spoilt(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-fifo"],
-            &["dpkg/status", "a pipe"],
+            &["dpkg/status", "a pipe", "--path.rootfs"],
         ),
         spoilt(ROOT, &["serve", "--path.rootfs", "@root-dpkg-junk"], &[]),
         spoilt(

@@ -8,7 +8,7 @@ mod preflight;
 mod serve;
 mod status;
 mod transition;
-mod values;
+pub mod values;
 
 use std::{
     ffi::OsString,

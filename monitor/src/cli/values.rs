@@ -5,7 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 /// Nothing that is waited for takes longer; and no clock overflows by it.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// A duration, ten years at most.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))?;
     if duration > LONGEST {
@@ -15,12 +19,19 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A number of things.
-pub(super) fn count(text: &str) -> Result<usize, String> {
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn count(text: &str) -> Result<usize, String> {
     text.parse()
         .map_err(|_| "it is no whole number from 0 on; write one such as 50".to_owned())
 }
 
-pub(super) fn not_empty(text: &str) -> Result<String, String> {
+/// A text that is not empty.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("it is empty, which would fit everything that lacks it".to_owned());
     }
@@ -28,7 +39,10 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// An address to listen on. Names are not looked up: what they stand for may change.
-pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.strip_prefix(':').unwrap_or(text);
         if port.parse::<u16>().is_ok() {
@@ -38,7 +52,11 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-pub(super) fn telemetry_path(text: &str) -> Result<String, String> {
+/// The path of the metrics.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn telemetry_path(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !text.starts_with('/') || text.len() < 2 || text == "/-/healthy" || !text.chars().all(plain)
     {
@@ -49,7 +67,10 @@ pub(super) fn telemetry_path(text: &str) -> Result<String, String> {
 
 /// The name of a livepatch, as its module has it (scripts/Makefile.lib turns each `-` of
 /// the file's name into `_`; `MODULE_NAME_LEN` is 56 on 64-bit machines).
-pub(super) fn patch_name(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn patch_name(text: &str) -> Result<String, String> {
     let name = text.rsplit('/').next().unwrap_or_default();
     let stem = name.split(".ko").next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -68,6 +89,27 @@ pub(super) fn patch_name(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// A time, as seconds since 1970.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub fn moment(text: &str) -> Result<f64, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return if seconds.is_finite() && seconds >= 0.0 {
+            Ok(seconds)
+        } else {
+            Err("it is no time since 1970; write 2026-11-23T16:00:00Z".to_owned())
+        };
+    }
+    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
+        format!("{error}; write 2026-11-23T16:00:00Z (UTC), or seconds since 1970")
+    })?;
+    let since = time.duration_since(std::time::UNIX_EPOCH);
+    since
+        .map(|since| since.as_secs_f64())
+        .map_err(|_| "it is before 1970; write 2026-11-23T16:00:00Z".to_owned())
 }
 
 #[cfg(test)]

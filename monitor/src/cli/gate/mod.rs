@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     Cli, complain, print,
-    values::{count, duration, not_empty},
+    values::{count, duration, moment, not_empty},
 };
 use crate::gate::{
     answer::Sample,
@@ -361,24 +361,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err("it is less than a second; write 10s".to_owned());
     }
     Ok(duration)
-}
-
-/// A time, as seconds since 1970.
-fn moment(text: &str) -> Result<f64, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return if seconds.is_finite() && seconds >= 0.0 {
-            Ok(seconds)
-        } else {
-            Err("it is no time since 1970; write 2026-11-23T16:00:00Z".to_owned())
-        };
-    }
-    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
-        format!("{error}; write 2026-11-23T16:00:00Z (UTC), or seconds since 1970")
-    })?;
-    let since = time.duration_since(std::time::UNIX_EPOCH);
-    since
-        .map(|since| since.as_secs_f64())
-        .map_err(|_| "it is before 1970; write 2026-11-23T16:00:00Z".to_owned())
 }
 
 #[cfg(test)]

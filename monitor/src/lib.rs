@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod crash;
 pub mod exporter;
+pub mod file;
 pub mod gate;
 pub mod host;
 pub mod kernel;

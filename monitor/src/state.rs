@@ -2,17 +2,19 @@
 //! one small file in the state directory, replaced whole.
 
 use std::{
-    fs, io,
-    io::Write as _,
+    fs,
+    io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::livepatch::transition::SavedState;
+use crate::{file, livepatch::transition::SavedState};
 
 const FILE: &str = "transition.json";
 const VERSION: u32 = 1;
+/// Bytes read of the file; what is written has some KiB.
+const MAX_FILE: u64 = 16 << 20;
 
 /// The file's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -70,9 +72,18 @@ pub enum StateError {
 /// The file is there but cannot be read or understood.
 pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError> {
     let path = directory.join(FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match file::read_text(&path, MAX_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::FileTooLarge
+            ) =>
+        {
+            let reason = error.to_string();
+            return Err(StateError::Content { path, reason });
+        }
         Err(source) => return Err(StateError::Io { path, source }),
     };
     let saved: Saved = match serde_json::from_str(&text) {

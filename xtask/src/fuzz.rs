@@ -1,5 +1,6 @@
-//! `cargo xtask fuzz`: the parsers of foreign bytes under libFuzzer, with the recorded
-//! dumps as the beginning of each corpus.
+//! `cargo xtask fuzz`: the parsers of foreign bytes under libFuzzer, with recorded files
+//! as the beginning of each corpus. They are one program, which is built in the time of
+//! one; the environment names the group of parsers that a run is about.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,10 +8,22 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{paths, process, setup, toolchain};
 
-const TARGETS: &[&str] = &["kernel_text", "pstore", "kmsg", "recorder", "module"];
+/// Groups of parsers, with the fixtures of the monitor's tests that they begin with.
+const TARGETS: &[(&str, Option<&str>)] = &[
+    ("crash", Some("crash")),
+    ("gate", None),
+    ("host", None),
+    ("kernel", Some("btf")),
+    ("module", Some("preflight")),
+    ("state", None),
+    ("web", None),
+];
+
+/// The fuzzer's program.
+const PROGRAM: &str = "parsers";
 
 /// What a test run gives each target.
-const IN_A_TEST: u32 = 10;
+const IN_A_TEST: u32 = 7;
 
 /// A parser that needs more than this for inputs of some KiB has no bound.
 const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=256", "-timeout=10"];
@@ -27,47 +40,52 @@ pub(crate) struct Arguments {
 
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let targets: Vec<&str> = match &arguments.target {
-        None => TARGETS.to_vec(),
-        Some(name) => match TARGETS.iter().find(|target| *target == name) {
-            Some(target) => vec![target],
-            None => bail!("no fuzz target {name:?}; there are {}", TARGETS.join(", ")),
-        },
-    };
+    let wanted = |name: &str| arguments.target.as_deref().is_none_or(|only| only == name);
+    let targets: Vec<_> = TARGETS.iter().filter(|(name, _)| wanted(name)).collect();
+    if targets.is_empty() {
+        let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
+        bail!("no such fuzz target; there are {}", names.join(", "));
+    }
     fuzz(&targets, arguments.seconds)
 }
 
 /// Runs all, for a moment each.
 pub(crate) fn run_briefly() -> Result<()> {
-    fuzz(TARGETS, IN_A_TEST)
+    fuzz(&TARGETS.iter().collect::<Vec<_>>(), IN_A_TEST)
 }
 
-fn fuzz(targets: &[&str], seconds: u32) -> Result<()> {
+fn fuzz(targets: &[&(&str, Option<&str>)], seconds: u32) -> Result<()> {
     setup::install(&["g++"], "to build the fuzzer")?;
     let tools = toolchain::cargo_fuzz_folder()?;
     process::step("build the fuzz targets", || {
-        process::run(cargo_fuzz(&tools, "build")?.arg("--"))
+        process::run(cargo_fuzz(&tools, "build")?.args([PROGRAM, "--"]))
     })?;
-    for target in targets {
-        process::step(&format!("fuzz {target}"), || one(&tools, target, seconds))?;
+    for (target, fixtures) in targets {
+        process::step(&format!("fuzz {target}"), || {
+            one(&tools, target, *fixtures, seconds)
+        })?;
     }
     Ok(())
 }
 
-fn one(tools: &Path, target: &str, seconds: u32) -> Result<()> {
+fn one(tools: &Path, target: &str, fixtures: Option<&str>, seconds: u32) -> Result<()> {
     let corpus = paths::target()?.join("fuzz-corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let mut command = cargo_fuzz(tools, "run")?;
-    command.arg(target).arg(&corpus);
-    // New inputs go to the first folder; the others are only read.
-    let fixtures = if target == "module" {
-        "preflight"
-    } else {
-        "crash"
-    };
-    let recorded = paths::root()?.join("monitor/tests/fixtures").join(fixtures);
-    for folder in folders(&recorded)? {
-        command.arg(folder);
+    command
+        .env("PARSERS", target)
+        .arg(PROGRAM)
+        // New inputs go to the first folder; the others are only read.
+        .arg(&corpus);
+    let root = paths::root()?;
+    let seeds = root.join("tests/fuzz/seeds").join(target);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
+    if let Some(fixtures) = fixtures {
+        for folder in folders(&root.join("monitor/tests/fixtures").join(fixtures))? {
+            command.arg(folder);
+        }
     }
     command
         .arg("--")

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     Cli,
     transition::{self, Running},
+    values,
 };
 use crate::{kernel::tasks, livepatch::blockers::BlockerReport};
 
@@ -19,7 +20,7 @@ pub(super) struct Blockers {
     #[arg(long)]
     json: bool,
     /// Print this many tasks at most
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     limit: usize,
 }
 
@@ -62,7 +63,7 @@ impl Blockers {
             text(now.patches.supported, now.running.as_ref(), &shown)
         };
         for missing in &now.degradations {
-            eprintln!("livepatch-monitor: {}; {}", missing.what, missing.remedy);
+            super::complain(&format!("{}; {}", missing.what, missing.remedy));
         }
         super::print(&text)?;
         Ok(if blockers.is_empty() {

@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let found = problems(options);
     for problem in &found {
-        eprintln!("livepatch-monitor: {problem}");
+        super::complain(problem);
     }
     if found.is_empty() {
         super::print("the configuration is right\n")?;

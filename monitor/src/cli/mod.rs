@@ -8,15 +8,17 @@ mod preflight;
 mod serve;
 mod status;
 mod transition;
+pub mod values;
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::crash::gather::Sources;
@@ -124,6 +126,22 @@ struct Paths {
 }
 
 impl Paths {
+    /// Directories that are none. Where a crash would leave something, nothing need be.
+    fn wrong(&self) -> Vec<String> {
+        let optional = [
+            ("--path.pstore", &self.pstore),
+            ("--path.systemd-pstore", &self.systemd_pstore),
+            ("--path.kdump", &self.kdump),
+        ];
+        let there = |path: &PathBuf| path.symlink_metadata().is_ok();
+        let optional = optional.into_iter().filter(|(_, path)| there(path));
+        [("--path.rootfs", &self.rootfs)]
+            .into_iter()
+            .chain(optional)
+            .filter_map(|(flag, path)| no_directory(flag, path))
+            .collect()
+    }
+
     fn sources(&self) -> Sources {
         Sources {
             pstore: self.pstore.clone(),
@@ -131,6 +149,19 @@ impl Paths {
             kdump: self.kdump.clone(),
         }
     }
+}
+
+/// Why a path is not that of a directory.
+fn no_directory(flag: &str, path: &Path) -> Option<String> {
+    let problem = match path.metadata() {
+        Err(error) => error.to_string(),
+        Ok(metadata) if !metadata.is_dir() => "it is no directory".to_owned(),
+        Ok(_) => return None,
+    };
+    Some(format!(
+        "{flag} {}: {problem}; nothing is found there",
+        path.display()
+    ))
 }
 
 #[derive(Debug, Args)]
@@ -189,7 +220,7 @@ enum Command {
 /// Runs the command. The exit code is the command's answer: see `--help` of each.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     start_log(&cli.log);
     let result = match &cli.command {
         Command::Serve(command) => command.run(&cli),
@@ -202,7 +233,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("livepatch-monitor: {error:#}");
+            complain(&whole(&error));
             ExitCode::from(2)
         }
     }
@@ -234,14 +265,65 @@ fn start_log(log: &Log) {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))
+/// Prints to standard output; a reader that has left is not an error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output takes no more: the answer is not whole"),
+    }
 }
 
-/// Prints to standard output; a reader that has left is not an error.
-fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+/// Says something beside the answer. That nobody can be told is no reason to end.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "livepatch-monitor: {text}");
+}
+
+/// An error with its causes, unless its words have them already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
     }
+    text
+}
+
+/// Reads the command line, or says what is wrong with it and ends.
+fn parse() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // clap does not say which argument it was.
+    let broken = words.iter().find(|word| word.to_str().is_none());
+    if let (ErrorKind::InvalidUtf8, Some(word)) = (error.kind(), broken) {
+        complain(&format!(
+            "the argument {word:?} is not UTF-8: only the path of a FILE or DIR may be so"
+        ));
+        std::process::exit(2);
+    }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some((flag, value)) = negative(&words)
+    {
+        complain(&format!("{flag} takes no negative value such as {value}"));
+        std::process::exit(2);
+    }
+    error.exit()
+}
+
+/// A flag with a value that begins as a negative number does: clap takes the value for
+/// another flag.
+fn negative(words: &[OsString]) -> Option<(&str, &str)> {
+    words.windows(2).find_map(|pair| {
+        let [flag, value] = pair else { return None };
+        let (flag, value) = (flag.to_str()?, value.to_str()?);
+        let digits = value.strip_prefix('-')?;
+        let is_negative = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        (is_negative && flag.starts_with("--")).then_some((flag, value))
+    })
 }

@@ -4,8 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, builder::ArgPredicate};
+use tracing::warn;
 
-use super::{Cli, Level, check};
+use super::{Cli, Level, check, values};
 use crate::exporter::{self, Options};
 
 #[derive(Debug, Args)]
@@ -16,7 +17,8 @@ pub(super) struct Serve {
         long = "web.listen-address",
         value_name = "ADDRESS:PORT",
         default_value = "127.0.0.1:9969",
-        default_value_if("textfile", ArgPredicate::IsPresent, None)
+        default_value_if("textfile", ArgPredicate::IsPresent, None),
+        value_parser = values::listen_address
     )]
     listen: Vec<SocketAddr>,
     /// Listen on the sockets that systemd hands over, not on addresses of our own
@@ -27,7 +29,7 @@ pub(super) struct Serve {
     #[arg(long = "web.config.file", value_name = "FILE")]
     web_config: Option<PathBuf>,
     /// Path of the metrics
-    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = values::telemetry_path)]
     telemetry_path: String,
     /// Directory of node_exporter's textfile collector: the metrics are kept there as
     /// livepatch_monitor.prom, and no port is opened unless --web.listen-address is
@@ -39,27 +41,18 @@ pub(super) struct Serve {
     config_check: bool,
     /// Age from which a transition's pending tasks count as stuck; the kernel
     /// itself sends its first signals at 15s
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = super::duration, help_heading = "Transitions")]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = values::duration, help_heading = "Transitions")]
     stuck_after: Duration,
     /// How long after a transition a crash counts as in its wake
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = super::duration, help_heading = "Crashes")]
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = values::duration, help_heading = "Crashes")]
     soak: Duration,
     /// Directory of livepatch modules that should be in force on this kernel, beside
     /// those that kpatch has installed; it may hold a directory for each release
     #[arg(long, value_name = "DIR", help_heading = "Expected livepatches")]
     expect_dir: Vec<PathBuf>,
     /// Name of a livepatch that should be in force
-    #[arg(long, value_name = "NAME", help_heading = "Expected livepatches")]
+    #[arg(long, value_name = "NAME", value_parser = values::patch_name, help_heading = "Expected livepatches")]
     expect: Vec<String>,
-}
-
-fn telemetry_path(text: &str) -> Result<String, String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
-    if !text.starts_with('/') || text.len() < 2 || text == "/-/healthy" || !text.chars().all(plain)
-    {
-        return Err("must be a path such as /metrics, other than / and /-/healthy".into());
-    }
-    Ok(text.to_owned())
 }
 
 impl Serve {
@@ -84,6 +77,11 @@ impl Serve {
         };
         if self.config_check {
             return check::run(&options);
+        }
+        let expected = self.expect_dir.iter();
+        let expected = expected.filter_map(|path| super::no_directory("--expect-dir", path));
+        for problem in cli.paths.wrong().into_iter().chain(expected) {
+            warn!("{problem}");
         }
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

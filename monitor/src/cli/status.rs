@@ -44,7 +44,7 @@ impl Status {
             text(&now)
         };
         for missing in &now.degradations {
-            eprintln!("livepatch-monitor: {}; {}", missing.what, missing.remedy);
+            super::complain(&format!("{}; {}", missing.what, missing.remedy));
         }
         super::print(&text)?;
         Ok(if now.running.is_some() {

@@ -102,7 +102,10 @@ fn kdump_logs(directory: &Path) -> Vec<PathBuf> {
     };
     let is_log = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy());
-        name.is_some_and(|name| name.starts_with("dmesg") || name.starts_with("vmcore-dmesg"))
+        // A pipe would make the start wait.
+        path.is_file()
+            && name
+                .is_some_and(|name| name.starts_with("dmesg") || name.starts_with("vmcore-dmesg"))
     };
     entries(directory)
         .iter()

@@ -11,6 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{CrashRecord, Kind, Phase, boots::HostCrash};
+use crate::file;
 
 const VERSION: u32 = 1;
 /// Crashes kept whole; of older ones only what they count for.
@@ -36,7 +37,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is left alone and not used", path.display())]
+    #[error("crash records: {}: {reason}; it is left alone and not used, move it away", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -346,11 +347,10 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
         path: path.to_owned(),
         reason,
     };
-    let length = fs::metadata(path).map_err(failed("read", path))?.len();
-    if length > MAX_FILE {
-        return Err(content(format!("{length} bytes are too many")));
-    }
-    let text = fs::read(path).map_err(failed("read", path))?;
+    let text = file::read(path, MAX_FILE).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => content(error.to_string()),
+        _ => failed("read", path)(error),
+    })?;
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|error| content(error.to_string()))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {

@@ -269,7 +269,7 @@ impl Records {
             }
             None => {
                 problems.push(format!(
-                    "{} does not tell the boot's id: nothing is recorded",
+                    "{} does not tell the boot's id (see --path.procfs): nothing is recorded",
                     options.procfs.display()
                 ));
                 None

@@ -333,7 +333,11 @@ impl Exporter {
         match result.map(readable) {
             Ok(Ok(log)) => Some(log),
             Ok(Err(error)) => {
-                warn!("the kernel log cannot be waited for: {error}");
+                warn!(
+                    "the kernel's log {} cannot be waited for: {error}; is it the device (see \
+                     --path.kmsg)?",
+                    self.options.kmsg.display()
+                );
                 None
             }
             Err(error) => {

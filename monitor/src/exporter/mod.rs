@@ -156,7 +156,7 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// An address cannot be listened on, the web configuration is wrong; everything
 /// else degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let source = web::Source::open(options.web_config.as_deref())?;
+    let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
     let (mut exporter, ring) = Exporter::new(options)?;
     let log_lines = exporter.log_to_wait_for();

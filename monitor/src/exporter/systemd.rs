@@ -36,6 +36,11 @@ pub(super) async fn feed_watchdog<F: Future>(alive: impl Fn() -> F) {
 
 fn tell(what: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
-        warn!("systemd cannot be told: {error}");
+        let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+        warn!(
+            "systemd cannot be told: {error}; nobody listens on NOTIFY_SOCKET={}: unset it, or \
+             let systemd start the service",
+            socket.display()
+        );
     }
 }

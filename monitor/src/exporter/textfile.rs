@@ -67,7 +67,15 @@ impl Exporter {
         if let Some(directory) = &self.options.textfile {
             let removed = fs::remove_file(directory.join(NAME));
             if let Err(error) = removed.or_else(missing) {
-                self.complain("textfile", &format!("{}: {error}", directory.display()));
+                let path = directory.join(NAME);
+                self.complain(
+                    "textfile",
+                    &TextfileError {
+                        path,
+                        source: error,
+                    }
+                    .to_string(),
+                );
             }
         }
     }

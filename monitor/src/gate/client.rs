@@ -1,6 +1,12 @@
 //! The way to Prometheus: plain `POST /api/v1/query`, as Thanos and Mimir have it too.
 
-use std::{fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use base64::Engine as _;
 use thiserror::Error;
@@ -11,6 +17,7 @@ use ureq::{
 };
 
 use super::answer::{self, Vector};
+use crate::file;
 
 /// Where Prometheus is, and how to get in.
 #[derive(Clone, Debug)]
@@ -58,10 +65,13 @@ impl Url {
             .parse()
             .map_err(|error| format!("{error}; write http://prometheus:9090"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err("it begins neither with http:// nor https://".to_owned());
+            return Err(
+                "it begins neither with http:// nor https://; write http://prometheus:9090"
+                    .to_owned(),
+            );
         }
         if uri.host().is_none_or(str::is_empty) {
-            return Err("it names no host".to_owned());
+            return Err("it names no host; write http://prometheus:9090".to_owned());
         }
         if uri
             .authority()
@@ -72,6 +82,13 @@ impl Url {
                  with --user and --password-file"
                     .to_owned(),
             );
+        }
+        let port = uri.authority().and_then(|authority| {
+            let behind = authority.as_str().strip_prefix(authority.host())?;
+            behind.strip_prefix(':')
+        });
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return Err("its port is none; write http://prometheus:9090".to_owned());
         }
         if uri.query().is_some() || text.contains('#') {
             return Err("it must end before any ? or #: /api/v1/query is added to it".to_owned());
@@ -152,6 +169,12 @@ pub struct Client {
 
 /// Largest answer that is read, in bytes. That of 14,000 hosts has some 3 MB.
 const LARGEST: u64 = 256 << 20;
+/// Most that is read of a file with a secret, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+/// Most that is read of a file with certificates, in bytes; the system's has 200 KiB.
+const MAX_PEM: u64 = 16 << 20;
+/// How long a secret may take to come through a pipe.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Most of an error's body that is read.
 const LARGEST_ERROR: u64 = 64 << 10;
 
@@ -164,9 +187,9 @@ impl Client {
     pub fn new(access: &Access) -> Result<Self, SetupError> {
         let authorization = match &access.login {
             Login::Open => None,
-            Login::Token(file) => Some(format!("Bearer {}", secret("the bearer token", file)?)),
+            Login::Token(file) => Some(format!("Bearer {}", secret("--bearer-token-file", file)?)),
             Login::Password { user, file } => {
-                let password = secret("the password", file)?;
+                let password = secret("--password-file", file)?;
                 let both = format!("{user}:{password}");
                 let encoded = base64::engine::general_purpose::STANDARD.encode(both);
                 Some(format!("Basic {encoded}"))
@@ -355,17 +378,22 @@ fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, ureq::Erro
 }
 
 /// The first line of a file, without blanks around it.
-fn secret(what: &'static str, path: &PathBuf) -> Result<String, SetupError> {
+fn secret(what: &'static str, path: &Path) -> Result<String, SetupError> {
     let unusable = |problem: &str| SetupError::Unusable {
         what,
-        path: path.clone(),
+        path: path.to_owned(),
         problem: problem.to_owned(),
     };
-    let bytes = fs::read(path).map_err(|source| SetupError::Unreadable {
-        what,
-        path: path.clone(),
-        source,
+    let bytes = file::read_stream(path, MAX_SECRET + 1, PATIENCE).map_err(|source| {
+        SetupError::Unreadable {
+            what,
+            path: path.to_owned(),
+            source,
+        }
     })?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(unusable("is larger than 64 KiB: is it the right file?"));
+    }
     let text =
         String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8: is it the right file?"))?;
     let text = text.trim();
@@ -380,16 +408,16 @@ fn secret(what: &'static str, path: &PathBuf) -> Result<String, SetupError> {
     Ok(text.to_owned())
 }
 
-fn roots_of(path: &PathBuf) -> Result<RootCerts, SetupError> {
-    let what = "the CA file";
-    let pem = fs::read(path).map_err(|source| SetupError::Unreadable {
+fn roots_of(path: &Path) -> Result<RootCerts, SetupError> {
+    let what = "--ca-file";
+    let pem = file::read(path, MAX_PEM).map_err(|source| SetupError::Unreadable {
         what,
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     let unusable = |problem: String| SetupError::Unusable {
         what,
-        path: path.clone(),
+        path: path.to_owned(),
         problem,
     };
     let mut certificates = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use crate::file;
+
 /// Something that would tell of a crash, or get the machine out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -54,7 +56,10 @@ impl Source {
 /// same from 5.10 to 7.2.
 #[must_use]
 pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
-    let text = |path: &Path| Some(fs::read_to_string(path).ok()?.trim().to_owned());
+    let text = |path: &Path| {
+        let text = file::read_text(path, file::VALUE).ok()?;
+        Some(text.trim().to_owned())
+    };
     let mut ready = Vec::new();
     // No file: no pstore in this kernel.
     let backend = text(&sysfs.join("module/pstore/parameters/backend"));

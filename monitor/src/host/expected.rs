@@ -2,15 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use object::{Object as _, ObjectSection as _};
 
 use super::stamp::Cached;
-use crate::livepatch::patch::PatchSet;
+use crate::{file, livepatch::patch::PatchSet};
 
 #[cfg(test)]
 mod tests;
@@ -214,10 +213,7 @@ fn stem(name: &str) -> Option<(&str, bool)> {
 
 /// The `key=value` strings of section `.modinfo` (include/linux/moduleparam.h).
 fn information(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(MAX_MODULE).read_to_end(&mut bytes);
-    read.map_err(|error| error.to_string())?;
+    let bytes = file::read(path, MAX_MODULE).map_err(|error| error.to_string())?;
     let module = object::File::parse(bytes.as_slice()).map_err(|error| error.to_string())?;
     let section = module
         .section_by_name(".modinfo")

@@ -9,7 +9,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata},
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{self, BufRead, BufReader, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -18,6 +18,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 use serde::Serialize;
 
 use super::stamp::Cached;
+use crate::file;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,10 @@ const YUM: &str = "var/lib/yum";
 
 /// Bytes of a file that are read; a large host's has some MiB.
 const MAX_FILE: u64 = 256 << 20;
+/// Bytes of a line; those that are looked for have some dozens.
+const MAX_LINE: u64 = 64 << 10;
+/// Bytes of a file of yum's.
+const MAX_YUM: u64 = 16 << 20;
 /// Files of the journal; dpkg folds them in after 250.
 const MAX_JOURNAL: usize = 4096;
 /// Packages named.
@@ -82,7 +87,7 @@ pub struct Interrupted {
 
 /// Why nothing can be said of a package manager.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}; whether an update is half done is not known", path.display())]
+#[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
 pub struct PackagesError {
     path: PathBuf,
     source: io::Error,
@@ -106,7 +111,7 @@ impl Packages {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            lock: File::open(root.join(DPKG).join("lock")).ok(),
+            lock: file::open(&root.join(DPKG).join("lock")).ok(),
             dpkg: Cached::default(),
             yum: Cached::default(),
             dpkg_before: None,
@@ -173,7 +178,7 @@ impl Packages {
     /// never taken.
     fn is_locked(&mut self, path: &Path) -> Result<bool, PackagesError> {
         if !self.lock.as_ref().is_some_and(|lock| is_at(lock, path)) {
-            self.lock = match File::open(path) {
+            self.lock = match file::open(path) {
                 Ok(lock) => Some(lock),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(failed(path)(error)),
@@ -241,13 +246,31 @@ fn journal_files(journal: &Path) -> Result<Vec<PathBuf>, PackagesError> {
 
 /// Adds the states of a file's packages; later stanzas replace earlier ones.
 fn stanzas(path: &Path, states: &mut BTreeMap<String, String>) -> Result<(), PackagesError> {
-    let file = File::open(path).map_err(failed(path))?;
-    let mut reader = BufReader::new(file.take(MAX_FILE));
+    let mut read = || {
+        let file = file::open(path)?;
+        if file.metadata()?.len() > MAX_FILE {
+            let large = format!("it has more than {} MiB", MAX_FILE >> 20);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, large));
+        }
+        states_of(BufReader::new(file.take(MAX_FILE)), states)
+    };
+    read().map_err(failed(path))
+}
+
+/// Adds the states of the packages of dpkg's database, in its text.
+///
+/// # Errors
+/// The reader's.
+pub fn states_of(
+    mut reader: impl BufRead,
+    states: &mut BTreeMap<String, String>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     let mut stanza = Stanza::default();
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(failed(path))?;
+        // A longer line comes in pieces: none of them is a field that is looked for.
+        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
         if text.is_empty() {
@@ -297,8 +320,7 @@ impl Stanza {
 
 /// The steps of the last transaction that have not been taken.
 fn yum(directory: &Path) -> Result<Vec<Package>, PackagesError> {
-    let mut steps: BTreeMap<String, String> = BTreeMap::new();
-    let mut done = Vec::new();
+    let (mut planned, mut done) = (String::new(), String::new());
     for entry in fs::read_dir(directory).map_err(failed(directory))? {
         let path = entry.map_err(failed(directory))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy());
@@ -309,29 +331,28 @@ fn yum(directory: &Path) -> Result<Vec<Package>, PackagesError> {
         if !all && !is("transaction-done.") {
             continue;
         }
-        let mut text = String::new();
-        let file = File::open(&path).map_err(failed(&path))?;
-        BufReader::new(file.take(MAX_FILE))
-            .read_to_string(&mut text)
-            .map_err(failed(&path))?;
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            if all {
-                let step = line.split_whitespace().next().unwrap_or_default();
-                steps.insert(line.to_owned(), step.to_owned());
-            } else {
-                done.push(line.to_owned());
-            }
-        }
+        let text = file::read_text(&path, MAX_YUM).map_err(failed(&path))?;
+        if all { &mut planned } else { &mut done }.push_str(&text);
     }
-    for line in done {
-        steps.remove(&line);
+    Ok(not_done(&planned, &done))
+}
+
+/// The steps of a transaction's plan that are not among those done.
+#[must_use]
+pub fn not_done(planned: &str, done: &str) -> Vec<Package> {
+    let lines = planned.lines().filter(|line| !line.trim().is_empty());
+    let mut steps: BTreeMap<&str, &str> = lines
+        .map(|line| (line, line.split_whitespace().next().unwrap_or_default()))
+        .collect();
+    for line in done.lines() {
+        steps.remove(line);
     }
     let left = steps.into_iter().map(|(line, step)| Package {
         name: line
             .split_once(' ')
-            .map_or(&*line, |(_, name)| name)
+            .map_or(line, |(_, name)| name)
             .to_owned(),
         state: format!("{step} not done"),
     });
-    Ok(left.take(MAX_PACKAGES).collect())
+    left.take(MAX_PACKAGES).collect()
 }

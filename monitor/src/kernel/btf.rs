@@ -6,9 +6,9 @@
 //! fields came between 6.12 and 7.2; older kernels leave those bits zero.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
+
+use crate::file;
 
 pub use error::BtfError;
 
@@ -140,15 +140,12 @@ impl Btf {
     /// `CONFIG_DEBUG_INFO_BTF` have none), otherwise as [`Btf::parse`].
     pub fn from_sysfs(sysfs: &Path) -> Result<Self, BtfError> {
         let path = sysfs.join("kernel/btf/vmlinux");
-        let read = || -> io::Result<Vec<u8>> {
-            let mut blob = Vec::new();
-            File::open(&path)?.take(MAX_BLOB).read_to_end(&mut blob)?;
-            Ok(blob)
-        };
-        Self::parse(read().map_err(|source| BtfError::Read {
-            path: path.clone(),
-            source,
-        })?)
+        Self::parse(
+            file::read(&path, MAX_BLOB).map_err(|source| BtfError::Read {
+                path: path.clone(),
+                source,
+            })?,
+        )
     }
 
     /// Checks the blob's structure and notes where its types are. One pass; the

@@ -1,8 +1,8 @@
 //! The kernel's own counts of what it suffered: a cross-check of what the probes saw.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
-use crate::crash::Signal;
+use crate::{crash::Signal, file};
 
 /// Files below sysfs (`oops_count`, kernel/exit.c and `warn_count`, kernel/panic.c,
 /// since 6.2 and stable releases before it; `softlockup_count`, `hardlockup_count`,
@@ -25,7 +25,11 @@ pub fn read(procfs: &Path, sysfs: &Path) -> BTreeMap<Signal, u64> {
         .into_iter()
         .chain([(Signal::HungTask, procfs.join(HUNG_TASKS))])
         .filter_map(|(signal, file)| {
-            let count = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+            let count = file::read_text(&file, file::VALUE)
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?;
             Some((signal, count))
         })
         .collect()
@@ -33,6 +37,8 @@ pub fn read(procfs: &Path, sysfs: &Path) -> BTreeMap<Signal, u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

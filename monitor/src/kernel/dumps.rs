@@ -2,18 +2,24 @@
 //! logs, kdump's dmesg, pstore directories.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    fs::{self, Metadata},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use crate::crash::pstore::{self, Name, Part};
+use crate::{
+    crash::pstore::{self, Name, Part},
+    file,
+};
 
 #[cfg(test)]
 mod tests;
 
 /// Bytes read of a file, from its end: a crash is the last thing in a log.
 const MAX_FILE: u64 = 64 << 20;
+/// How long a pipe may bring nothing.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of one part; pstore's are 10240 before decompression.
 const MAX_PART: usize = 1 << 20;
 /// Bytes of all parts together, which are joined in memory.
@@ -29,7 +35,7 @@ const SAMPLE: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// It could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}{}", path.display(), remedy(source))]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -47,7 +53,11 @@ pub enum DumpError {
         remedy: &'static str,
     },
     /// Only its end was read.
-    #[error("{} is longer than {MAX_FILE} bytes; only its end was read", path.display())]
+    #[error(
+        "{} is longer than {} MiB; only its end was read (of a pipe: its beginning)",
+        path.display(),
+        MAX_FILE >> 20
+    )]
     Long {
         /// The file.
         path: PathBuf,
@@ -60,6 +70,14 @@ pub enum DumpError {
         /// More of what.
         what: &'static str,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => "; run as root",
+        ErrorKind::TimedOut => "; write it to a file first",
+        _ => "",
+    }
 }
 
 /// What a file holds.
@@ -105,7 +123,7 @@ impl Reader<'_> {
         });
         match result {
             Ok(None) => {}
-            Ok(Some(_)) => self.file(path),
+            Ok(Some(metadata)) => self.file(path, &metadata),
             Err(source) => self.errors.push(DumpError::Read {
                 path: path.to_owned(),
                 source,
@@ -143,15 +161,15 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path) {
-        match self.content(path) {
+    fn file(&mut self, path: &Path, metadata: &Metadata) {
+        match self.content(path, metadata) {
             Ok(Some(found)) => (self.visit)(found),
             Ok(None) => {}
             Err(error) => self.errors.push(error),
         }
     }
 
-    fn content(&mut self, path: &Path) -> Result<Option<Found>, DumpError> {
+    fn content(&mut self, path: &Path, metadata: &Metadata) -> Result<Option<Found>, DumpError> {
         let file_name = path.file_name().map(|name| name.to_string_lossy());
         let name = file_name.as_deref().and_then(Name::parse);
         if name.as_ref().is_some_and(|name| name.compressed) {
@@ -165,7 +183,11 @@ impl Reader<'_> {
             path: path.to_owned(),
             source,
         };
-        let (text, whole) = tail(path).map_err(read)?;
+        let (text, whole) = match metadata.is_file() {
+            true => tail(path),
+            false => stream(path),
+        }
+        .map_err(read)?;
         if let Some((what, remedy)) = not_text(&text) {
             let path = path.to_owned();
             return Err(DumpError::NotText { path, what, remedy });
@@ -203,20 +225,28 @@ impl Reader<'_> {
 
 /// The last [`MAX_FILE`] bytes, and whether that is all.
 fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    let mut file = File::open(path)?;
+    let mut file = file::open(path)?;
     let length = file.metadata()?.len();
     let long = length > MAX_FILE;
     if long {
         file.seek(SeekFrom::Start(length - MAX_FILE))?;
     }
     let mut text = Vec::new();
-    // A pipe has no length, and a log may grow while it is read.
+    // A log may grow while it is read.
     let read = file.by_ref().take(MAX_FILE).read_to_end(&mut text)?;
     let more = u64::try_from(read).is_ok_and(|read| read == MAX_FILE) && {
         let mut byte = [0];
         file.read(&mut byte)? > 0
     };
     Ok((text, !long && !more))
+}
+
+/// The first [`MAX_FILE`] bytes of what has no end to begin at, and whether that is all.
+fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let mut text = file::read_stream(path, MAX_FILE + 1, PATIENCE)?;
+    let whole = text.len() as u64 <= MAX_FILE;
+    text.truncate(usize::try_from(MAX_FILE).unwrap_or(usize::MAX));
+    Ok((text, whole))
 }
 
 /// What bytes are that are no text, and what to do about it.

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
+use crate::file;
+
 #[cfg(test)]
 mod tests;
 
@@ -185,7 +187,7 @@ impl Kallsyms {
     /// [`KallsymsError::Read`]
     pub fn open(procfs: &Path) -> Result<Self, KallsymsError> {
         let path = procfs.join("kallsyms");
-        match File::open(&path) {
+        match file::open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(KallsymsError::Read { path, source }),
         }

@@ -5,17 +5,18 @@
 //! patch}.c, the same from 6.1 to 7.2. The log is a ring: old records go.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::livepatch::{Direction, message::LivepatchMessage};
+use crate::{
+    file,
+    livepatch::{Direction, message::LivepatchMessage},
+};
 
 #[cfg(test)]
 mod tests;
@@ -28,12 +29,15 @@ const MAX_RECORD: usize = 16 << 10;
 /// log that grows as fast as it is read still ends.
 const MAX_READS: usize = 1 << 20;
 
+/// Bytes of one pass: some times the largest ring, for what is no log at all.
+const MAX_BYTES: usize = 256 << 20;
+
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum KmsgError {
     /// The device could not be opened.
     #[error(
-        "cannot open the kernel's log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG",
+        "cannot open the kernel's log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG (see --path.kmsg)",
         path.display()
     )]
     Open {
@@ -43,7 +47,10 @@ pub enum KmsgError {
         source: io::Error,
     },
     /// The device could not be read.
-    #[error("cannot read the kernel's log {}: {source}", path.display())]
+    #[error(
+        "cannot read the kernel's log {}: {source}; is it the device (see --path.kmsg)?",
+        path.display()
+    )]
     Read {
         /// The device.
         path: PathBuf,
@@ -215,16 +222,13 @@ impl KmsgReader {
     /// # Errors
     /// [`KmsgError::Open`]
     pub fn open(device: &Path) -> Result<Self, KmsgError> {
-        let mut options = OpenOptions::new();
-        let flags = OFlags::NONBLOCK.union(OFlags::CLOEXEC).bits();
-        options.read(true).custom_flags(flags.cast_signed());
         let open = |source| KmsgError::Open {
             path: device.to_owned(),
             source,
         };
         Ok(Self {
             device: device.to_owned(),
-            log: options.open(device).map_err(open)?,
+            log: file::open_unwaiting(device).map_err(open)?,
         })
     }
 
@@ -264,10 +268,13 @@ fn for_each_record(
     mut visit: impl FnMut(&Record),
 ) -> io::Result<()> {
     let mut buffer = vec![0; MAX_RECORD];
+    let mut bytes = 0;
     for _ in 0..MAX_READS {
         match read(&mut buffer) {
             Ok(0) => return Ok(()),
+            Ok(_) if bytes > MAX_BYTES => return Ok(()),
             Ok(len) => {
+                bytes += len;
                 if let Some(record) = buffer.get(..len).and_then(Record::parse) {
                     visit(&record);
                 }

@@ -9,7 +9,7 @@ use super::{
     btf::Btf,
     kallsyms::{self, KallsymsError},
 };
-use crate::preflight::module::KlpLayout;
+use crate::{file, preflight::module::KlpLayout};
 
 /// A member that the programs read, and the sizes with which they can: one of
 /// another size is treated as missing rather than read as nonsense.
@@ -219,7 +219,7 @@ pub fn trampolines_share(btf: &Btf) -> bool {
 
 /// Reads `0-3,8` style lists; 0 where the file is missing or absurd.
 fn possible_cpus(sysfs: &Path) -> u32 {
-    let Ok(text) = std::fs::read_to_string(sysfs.join("devices/system/cpu/possible")) else {
+    let Ok(text) = file::read_text(&sysfs.join("devices/system/cpu/possible"), file::VALUE) else {
         return 0;
     };
     text.trim()

@@ -3,48 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read as _},
     path::Path,
 };
 
 use super::kallsyms::{self, Kallsyms, KallsymsError};
-use crate::preflight::{
-    host::{Place, Policy, Symbols, Told},
-    unpack::MAX_MODULE,
+use crate::{
+    file,
+    preflight::host::{Place, Policy, Symbols, Told},
 };
 
-/// Why a module's file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The system says no.
-    #[error("cannot read it: {0}")]
-    Read(#[from] io::Error),
-    /// It is a folder, a pipe, a device.
-    #[error("it is not a file")]
-    NotAFile,
-    /// It is larger than any module.
-    #[error("it is larger than {} MiB: no module is", MAX_MODULE >> 20)]
-    TooLarge,
-}
-
-/// Reads a module's file as it is.
-///
-/// # Errors
-/// [`FileError`].
-pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    // Before it is opened: opening a pipe waits.
-    if !fs::metadata(path)?.is_file() {
-        return Err(FileError::NotAFile);
-    }
-    let limit = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > MAX_MODULE {
-        return Err(FileError::TooLarge);
-    }
-    Ok(bytes)
-}
+/// Bytes read of the list of modules.
+const MAX_LIST: u64 = 16 << 20;
 
 /// The release of the running kernel, `uname -r`.
 ///
@@ -52,7 +21,7 @@ pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
 /// Why it is not known.
 pub fn release(procfs: &Path) -> Told<String> {
     let path = procfs.join("sys/kernel/osrelease");
-    match fs::read_to_string(&path) {
+    match file::read_text(&path, file::VALUE) {
         Ok(release) => Ok(release.trim().to_owned()),
         Err(error) => Err(format!(
             "which kernel runs cannot be told: cannot read {}: {error}",
@@ -67,7 +36,7 @@ pub fn release(procfs: &Path) -> Told<String> {
 /// Why they are not known.
 pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<String>>> {
     let path = procfs.join("modules");
-    let text = fs::read_to_string(&path).map_err(|error| {
+    let text = file::read_text(&path, MAX_LIST).map_err(|error| {
         format!(
             "which modules are loaded cannot be told: cannot read {}: {error}",
             path.display()
@@ -77,7 +46,7 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<Strin
     Ok(names
         .map(|name| {
             let srcversion = sysfs.join("module").join(name).join("srcversion");
-            let srcversion = fs::read_to_string(srcversion).ok();
+            let srcversion = file::read_text(&srcversion, file::VALUE).ok();
             (
                 name.to_owned(),
                 srcversion.map(|text| text.trim().to_owned()),
@@ -90,7 +59,7 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<Strin
 /// security/lockdown/lockdown.c; 5.10 to 7.2).
 #[must_use]
 pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
-    let read = |path: &Path| fs::read_to_string(path).ok();
+    let read = |path: &Path| file::read_text(path, file::VALUE).ok();
     let lockdown = read(&sysfs.join("kernel/security/lockdown"));
     Policy {
         signatures_enforced: read(&sysfs.join("module/module/parameters/sig_enforce"))
@@ -132,7 +101,7 @@ pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, Kallsym
 /// Why it is not known.
 pub fn threads(procfs: &Path) -> Told<usize> {
     let path = procfs.join("loadavg");
-    let text = fs::read_to_string(&path)
+    let text = file::read_text(&path, file::VALUE)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let threads = text.split(' ').nth(3).and_then(|field| {
         let (_, threads) = field.split_once('/')?;
@@ -144,7 +113,7 @@ pub fn threads(procfs: &Path) -> Told<usize> {
 /// CPUs that are up; `None` where it is not told.
 #[must_use]
 pub fn cpus(sysfs: &Path) -> Option<usize> {
-    let list = fs::read_to_string(sysfs.join("devices/system/cpu/online")).ok()?;
+    let list = file::read_text(&sysfs.join("devices/system/cpu/online"), file::VALUE).ok()?;
     // `0-3,8`
     list.trim().split(',').try_fold(0_usize, |sum, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -155,6 +124,8 @@ pub fn cpus(sysfs: &Path) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn put(root: &Path, file: &str, text: &str) {
@@ -217,17 +188,5 @@ mod tests {
         assert_eq!(sizes, [Some(0x40), Some(0x10)]);
         assert_eq!(symbols.places("m", "same")[0].size, Some(0x40));
         assert_eq!(symbols.places("vmlinux", "missing"), []);
-    }
-
-    #[test]
-    fn only_files_are_read() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(matches!(read_file(root.path()), Err(FileError::NotAFile)));
-        assert!(matches!(
-            read_file(&root.path().join("no.ko")),
-            Err(FileError::Read(_))
-        ));
-        put(root.path(), "a.ko", "x");
-        assert_eq!(read_file(&root.path().join("a.ko")).unwrap(), b"x");
     }
 }

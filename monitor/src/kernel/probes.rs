@@ -19,6 +19,7 @@ use super::{
     kallsyms::KallsymsError,
     layout::{Layout, trampolines_share},
 };
+use crate::file;
 
 mod sites;
 
@@ -290,7 +291,7 @@ impl Probes {
     /// `perf_paranoid_any` in its kernel/events/core.c).
     fn without_kprobes(&self, procfs: &Path) -> Option<Degradation> {
         let setting =
-            std::fs::read_to_string(procfs.join("sys/kernel/perf_event_paranoid")).ok()?;
+            file::read_text(&procfs.join("sys/kernel/perf_event_paranoid"), file::VALUE).ok()?;
         let setting: i32 = setting.trim().parse().ok()?;
         let missing: Vec<_> = SPECS
             .iter()

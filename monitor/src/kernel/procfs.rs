@@ -7,11 +7,13 @@
 //! (`lock_trace` and `ptrace_may_access`, fs/proc/base.c): run a walk where
 //! waiting is harmless.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+
+use crate::file;
 
 #[cfg(test)]
 mod tests;
@@ -455,7 +457,9 @@ fn read_ids(directory: &Path) -> io::Result<Vec<u32>> {
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    file::open_unwaiting(path)?
+        .take(MAX_FILE)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

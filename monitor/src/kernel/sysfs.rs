@@ -6,13 +6,16 @@
 //! livepatch. `stack_order` (6.14) does take `klp_mutex`, so a reader would hang
 //! behind a stuck patch; it and `force` are never opened.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::livepatch::patch::{Function, Object, Patch, PatchSet};
+use crate::{
+    file,
+    livepatch::patch::{Function, Object, Patch, PatchSet},
+};
 
 #[cfg(test)]
 mod tests;
@@ -33,20 +36,20 @@ const MAX_VALUE: usize = 256;
 #[must_use]
 pub fn is_loading(sysfs: &Path, module: &str) -> bool {
     let state = sysfs.join("module").join(module).join("initstate");
-    fs::read_to_string(state).is_ok_and(|state| state.trim() == "coming")
+    file::read_text(&state, file::VALUE).is_ok_and(|state| state.trim() == "coming")
 }
 
 /// What could not be read of the loaded patches, or makes no sense.
 #[derive(Debug, thiserror::Error)]
 pub enum SysfsError {
     /// sysfs is not there.
-    #[error("{} is not sysfs: mount it, or give the right path", path.display())]
+    #[error("{} is not sysfs: mount it, or give the right path (--path.sysfs)", path.display())]
     NotSysfs {
         /// The root that was given.
         path: PathBuf,
     },
     /// A file or directory could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source} (see --path.sysfs)", path.display())]
     Read {
         /// The file or directory.
         path: PathBuf,
@@ -287,7 +290,7 @@ enum Missing {
 
 fn read_value(path: &Path) -> io::Result<String> {
     let mut value = Vec::new();
-    File::open(path)?
+    file::open_unwaiting(path)?
         .take(MAX_VALUE as u64)
         .read_to_end(&mut value)?;
     let value = value.strip_suffix(b"\n").unwrap_or(&value);

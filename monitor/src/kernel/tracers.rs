@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
     io::{self, BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
-use crate::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
+use crate::{
+    file,
+    preflight::host::{Kprobe, KprobeEvent, Traced, Tracers},
+};
 
 /// Bytes read of a list. With the function tracer on, all 60,000 functions are in it.
 const MAX_LIST: u64 = 64 << 20;
@@ -64,7 +66,7 @@ fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListErr
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = file::open(path).map_err(failed)?;
     let mut reader = BufReader::new(file.take(MAX_LIST));
     let mut line = Vec::new();
     let mut read = 0_u64;

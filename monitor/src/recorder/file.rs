@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -53,7 +53,10 @@ pub enum RecorderError {
         path: PathBuf,
     },
     /// The content is not what this program writes.
-    #[error("flight recorder: {}: {source}", path.display())]
+    #[error(
+        "flight recorder: {}: {source}; it is left alone and not used, move it away",
+        path.display()
+    )]
     Content {
         /// The file.
         path: PathBuf,
@@ -302,7 +305,7 @@ impl Recorder {
 /// Reads a file whole; one that is longer than the recorder writes is not its.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
+    crate::file::open(path)?
         .take(2 * MAX_FILE)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -314,6 +317,7 @@ fn lock(directory: &Path) -> Result<File, RecorderError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(crate::file::unwaiting())
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {

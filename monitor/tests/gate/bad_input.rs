@@ -59,7 +59,7 @@ fn files_that_cannot_be_used() {
     let absent = absent.to_str().unwrap();
     says(
         &["--bearer-token-file", absent],
-        &["bearer token", absent, "No such file"],
+        &["--bearer-token-file", absent, "No such file"],
     );
     let binary = file("binary", b"\xff\xfe\x00");
     says(&["--bearer-token-file", &binary], &[&binary, "UTF-8"]);
@@ -70,7 +70,7 @@ fn files_that_cannot_be_used() {
     );
     let lines = file("lines", b"one\ntwo\n");
     says(&["--bearer-token-file", &lines], &[&lines, "several lines"]);
-    says(&["--ca-file", absent], &["CA file", absent]);
+    says(&["--ca-file", absent], &["--ca-file", absent]);
     says(&["--ca-file", &lines], &[&lines, "BEGIN CERTIFICATE"]);
     let torn = file(
         "torn",

@@ -126,10 +126,10 @@ fn what_cannot_be_told() {
     let stale = Fleet::default()
         .landed("a", 4000.0)
         .up("b")
-        .with("scraped", "b", "", &(NOW - 121.0).to_string())
+        .with("scraped", "b", "", &(NOW - 181.0).to_string())
         .serve();
-    gate(&stale.url, &[]).says(2, &["b:9969", "121 s ago", "--stale-after"]);
-    gate(&stale.url, &["--stale-after", "3m"]).says(0, &[]);
+    gate(&stale.url, &[]).says(2, &["b:9969", "181 s ago", "--stale-after"]);
+    gate(&stale.url, &["--stale-after", "4m"]).says(0, &[]);
     let gone = Fleet::default()
         .landed("a", 4000.0)
         .with("gone", "b", "", "1")

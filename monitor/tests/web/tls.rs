@@ -118,8 +118,11 @@ fn a_scrape_by_tls() {
     }
     let stranger = Client::trusting(&Authority::new().pem());
     assert!(stranger.get(&exporter.address, "/metrics", "").is_err());
-    // Plain HTTP is not answered.
-    assert!(try_ask(&mut exporter.connect(), "/metrics", "").is_err());
+    // Plain HTTP is told what it is, and no more.
+    let (code, answer) = exporter.get("/metrics", "");
+    assert_eq!(code, 400);
+    assert!(answer.contains("https://"), "{answer}");
+    assert!(!answer.contains("livepatch"), "{answer}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub(super) struct Import {
     #[arg(long)]
     json: bool,
     /// How long after a transition a crash counts as in its wake
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = crate::cli::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = crate::cli::values::duration)]
     soak: Duration,
 }
 
@@ -47,7 +47,7 @@ impl Import {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
         let report = self.read();
         for problem in &report.problems {
-            eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
+            crate::cli::complain(&printable(problem.as_bytes()));
         }
         let text = match self.json {
             true => serde_json::to_string_pretty(&report)? + "\n",

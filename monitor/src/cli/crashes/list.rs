@@ -26,10 +26,18 @@ const HEADLINE: usize = 60;
 #[derive(Debug, Args)]
 pub(super) struct Show {
     /// The crash, or the beginning of its id if no other begins so
+    #[arg(value_parser = id)]
     id: String,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
+}
+
+fn id(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("it is empty; `livepatch-monitor crashes` lists them".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -43,7 +51,8 @@ struct List<'a> {
 /// read, and nothing is kept.
 fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
     let opened = Store::open(&cli.paths.state_dir)?;
-    let mut problems: Vec<String> = opened.problems.iter().map(ToString::to_string).collect();
+    let mut problems = cli.paths.wrong();
+    problems.extend(opened.problems.iter().map(ToString::to_string));
     let mut store = opened.store;
     if !store.exists() && !cli.paths.state_dir.join("recorder").is_dir() {
         let this = ThisBoot {
@@ -65,7 +74,7 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
 
 fn complain(problems: &[String]) {
     for problem in problems {
-        eprintln!("livepatch-monitor: {}", printable(problem.as_bytes()));
+        crate::cli::complain(&printable(problem.as_bytes()));
     }
 }
 

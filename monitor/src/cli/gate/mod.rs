@@ -14,7 +14,10 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Cli, duration, print};
+use super::{
+    Cli, complain, print,
+    values::{count, duration, moment, not_empty},
+};
 use crate::gate::{
     answer::Sample,
     client::{Access, Client, Failure, Login, Url},
@@ -50,7 +53,7 @@ pub(super) struct Gate {
     #[arg(long, value_name = "JOB", default_value = "livepatch-monitor", value_parser = not_empty)]
     job: String,
     /// Hosts that may have crashed or gone silent with the patch
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_crashed: usize,
     /// Share of the hosts with the patch that may be stuck in its transition, 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.02, value_parser = ratio)]
@@ -59,16 +62,16 @@ pub(super) struct Gate {
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     soak: Duration,
     /// Hosts that must have soaked
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     min_hosts: usize,
     /// Hosts that may be missing: down without the patch, gone, stale
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_missing: usize,
     /// Crashes before this do not count: 2026-11-23T16:00:00Z, or seconds since 1970
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<f64>,
     /// A last scrape older than this says nothing; more than two scrape intervals
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = seconds)]
     stale_after: Duration,
     /// How far back to look for what a host that is down had loaded
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = seconds)]
@@ -108,7 +111,8 @@ struct WayIn {
         long,
         value_name = "NAME",
         env = "LIVEPATCH_MONITOR_USER",
-        requires = "password_file"
+        requires = "password_file",
+        value_parser = user
     )]
     user: Option<String>,
     /// File with the password for basic authentication
@@ -123,7 +127,7 @@ struct WayIn {
     #[arg(long, value_name = "FILE", env = "LIVEPATCH_MONITOR_CA_FILE")]
     ca_file: Option<PathBuf>,
     /// Tenant of Mimir: sent as X-Scope-OrgID
-    #[arg(long, value_name = "ID", env = "LIVEPATCH_MONITOR_TENANT")]
+    #[arg(long, value_name = "ID", env = "LIVEPATCH_MONITOR_TENANT", value_parser = tenant)]
     tenant: Option<String>,
 }
 
@@ -166,10 +170,10 @@ impl Gate {
             }
             let left = self.wait_limit.saturating_sub(began.elapsed());
             if left.is_zero() {
-                eprintln!(
-                    "livepatch-monitor: waited {} in vain (--wait-limit)",
+                complain(&format!(
+                    "waited {} in vain (--wait-limit)",
                     humantime::format_duration(self.wait_limit)
-                );
+                ));
                 break look;
             }
             let line = text::progress(&look.decision);
@@ -178,7 +182,7 @@ impl Gate {
                     || when.elapsed() >= TELL_EVERY
             });
             if news {
-                eprintln!("livepatch-monitor: waiting: {line}");
+                complain(&format!("waiting: {line}"));
                 told = Some((line, Instant::now()));
             }
             thread::sleep(self.wait_every.min(left));
@@ -316,9 +320,18 @@ impl Gate {
 /// While waiting, say so at least this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("it is empty, which would fit everything that lacks it".to_owned());
+/// A name for basic authentication, which a colon ends (RFC 7617).
+fn user(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains([':', '\n', '\r', '\0']) {
+        return Err("it is empty or holds a colon; the password goes into --password-file".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// A value of an HTTP header.
+fn tenant(text: &str) -> Result<String, String> {
+    if text.is_empty() || !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Err("it is empty or holds what no HTTP header may; write tenant-1".into());
     }
     Ok(text.to_owned())
 }
@@ -345,27 +358,9 @@ fn positive(text: &str) -> Result<Duration, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.as_secs() == 0 {
-        return Err("it is less than a second".to_owned());
+        return Err("it is less than a second; write 10s".to_owned());
     }
     Ok(duration)
-}
-
-/// A time, as seconds since 1970.
-fn moment(text: &str) -> Result<f64, String> {
-    if let Ok(seconds) = text.parse::<f64>() {
-        return if seconds.is_finite() && seconds >= 0.0 {
-            Ok(seconds)
-        } else {
-            Err("it is no time since 1970".to_owned())
-        };
-    }
-    let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
-        format!("{error}; write 2026-11-23T16:00:00Z (UTC), or seconds since 1970")
-    })?;
-    let since = time.duration_since(std::time::UNIX_EPOCH);
-    since
-        .map(|since| since.as_secs_f64())
-        .map_err(|_| "it is before 1970".to_owned())
 }
 
 #[cfg(test)]

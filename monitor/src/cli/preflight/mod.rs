@@ -4,6 +4,7 @@ mod text;
 
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -13,8 +14,9 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::Cli;
+use super::{Cli, values};
 use crate::{
+    file,
     host::evidence,
     kernel::{
         btf::Btf,
@@ -29,7 +31,7 @@ use crate::{
         forecast::{self, Forecast, Forecaster},
         host::Host,
         module::{KlpLayout, Module},
-        unpack::unpack,
+        unpack::{MAX_MODULE, unpack},
     },
 };
 
@@ -51,14 +53,25 @@ pub(super) struct Preflight {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// For how long to sample who sleeps where
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = sample)]
     sample: Duration,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     /// Print this many tasks of a module at most
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     limit: usize,
+}
+
+/// The longest time of sampling: who waits longer wants to watch, not to check.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+fn sample(text: &str) -> Result<Duration, String> {
+    let duration = values::duration(text)?;
+    if duration > LONGEST {
+        return Err("it is longer than an hour; write 3s or 1m".to_owned());
+    }
+    Ok(duration)
 }
 
 /// All that is said.
@@ -171,7 +184,7 @@ impl Preflight {
             Err(error) => (None, vec![error.degradation()]),
         };
         for Degradation { what, remedy } in degradations {
-            eprintln!("livepatch-monitor: {what}; {remedy}");
+            super::complain(&format!("{what}; {remedy}"));
         }
         let begin = Instant::now();
         let mut scanner = TaskScanner::new(probes, &cli.paths.procfs);
@@ -210,7 +223,11 @@ impl Preflight {
 }
 
 fn read(file: &Path, layout: &KlpLayout) -> Result<Module, String> {
-    let bytes = modules::read_file(file).map_err(|error| error.to_string())?;
+    let most = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
+    let bytes = file::read(file, most).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => format!("{error}: no module has"),
+        _ => format!("cannot read it: {error}"),
+    })?;
     let bytes = unpack(bytes).map_err(|error| error.to_string())?;
     Module::parse(&bytes, layout).map_err(|error| error.to_string())
 }

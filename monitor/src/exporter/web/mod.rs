@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::answer::{Shared, Web};
 pub(super) use self::listen::bind;
-pub use self::reload::Source;
+pub use self::{reload::Source, users::Credentials};
 use super::{Exporter, page};
 use crate::metrics;
 

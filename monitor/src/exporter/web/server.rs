@@ -14,7 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
@@ -184,6 +184,15 @@ async fn talk(
         return http1(stream, web, open, stop).await;
     };
     let mut told = stop.clone();
+    let mut first = [0];
+    tokio::select! {
+        read = stream.peek(&mut first) => read.context("the first byte")?,
+        () = stopped(&mut told) => return Ok(()),
+    };
+    // A handshake begins with byte 22 (RFC 8446, section 5.1).
+    if first[0].is_ascii_uppercase() {
+        return refuse_plain(stream).await;
+    }
     let stream = tokio::select! {
         stream = TlsAcceptor::from(config).accept(stream) => stream.context("TLS")?,
         () = stopped(&mut told) => return Ok(()),
@@ -193,6 +202,18 @@ async fn talk(
     } else {
         http1(stream, web, open, stop).await
     }
+}
+
+/// Tells a client that begins with a method of HTTP, not with a handshake, what is wrong.
+async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
+    const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
+        Connection: close\r\n\r\nthis port speaks TLS: use https://, or scheme: https in \
+        Prometheus's scrape configuration\n";
+    // What lies unread when a connection is closed makes the other side lose the answer.
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request).await.context("plain HTTP")?;
+    stream.write_all(ANSWER).await.context("plain HTTP")?;
+    stream.shutdown().await.context("plain HTTP")
 }
 
 /// Runs a connection; told to stop, it finishes what it has been asked.

@@ -31,14 +31,15 @@ impl fmt::Debug for Users {
 
 /// What a client says it is.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
+pub struct Credentials {
     name: String,
     password: Vec<u8>,
 }
 
 impl Credentials {
     /// From the value of an `Authorization` header. None: it is no such thing.
-    pub(super) fn parse(header: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn parse(header: &[u8]) -> Option<Self> {
         let (scheme, rest) = header.split_at_checked(6)?;
         if !scheme.eq_ignore_ascii_case(b"basic ") {
             return None;

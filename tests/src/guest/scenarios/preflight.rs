@@ -279,7 +279,7 @@ pub(super) fn unfit_modules_are_refused(_: &mut Guest) -> Result<()> {
         preflight("/tmp/garbage.ko", 2)?.expect("failure", "file", says)?;
     }
     preflight("/tmp/missing.ko", 2)?.expect("failure", "file", "cannot read it")?;
-    preflight("/dev/zero", 2)?.expect("failure", "file", "not a file")
+    preflight("/dev/zero", 2)?.expect("failure", "file", "not a regular file")
 }
 
 /// A module's file in which one thing stands in place of another.

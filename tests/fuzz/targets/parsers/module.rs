@@ -1,13 +1,11 @@
-//! Any bytes as a livepatch module's file, compressed or not.
-#![no_main]
+//! A livepatch module's file, compressed or not.
 
-use libfuzzer_sys::fuzz_target;
 use livepatch_monitor::preflight::{
     module::{KlpLayout, Module},
     unpack::{MAX_MODULE, unpack},
 };
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn parse(bytes: &[u8]) {
     let Ok(bytes) = unpack(bytes.to_vec()) else {
         return;
     };
@@ -19,4 +17,4 @@ fuzz_target!(|bytes: &[u8]| {
     for (object, function) in module.functions() {
         assert!(!object.is_empty() && !function.name.is_empty() && function.name.len() < 512);
     }
-});
+}

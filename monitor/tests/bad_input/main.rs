@@ -1,0 +1,103 @@
+//! Whatever a stranger gets wrong: each flag, each file, each socket, in one table. A row
+//! says what is given, what comes of it, and the words that tell the thing, the place and
+//! the remedy. A flag without a row fails the test.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod flags;
+mod ground;
+mod rows;
+mod run;
+mod sockets;
+
+use std::{sync::Mutex, thread};
+
+use ground::Ground;
+
+/// What comes of bad input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// With this exit code.
+    With(i32),
+    /// `serve` says it, does without, and serves.
+    Serves,
+}
+
+/// A line of the table.
+struct Row {
+    /// The flag or positional that it is about: `gate --soak`, `preflight FILE`; those of
+    /// all commands stand alone.
+    about: &'static str,
+    /// All arguments, the command first. `@name` stands for the path of a prepared thing.
+    line: &'static [&'static str],
+    ends: Ends,
+    /// Words of the message.
+    says: &'static [&'static str],
+}
+
+const fn row(
+    about: &'static str,
+    line: &'static [&'static str],
+    ends: Ends,
+    says: &'static [&'static str],
+) -> Row {
+    Row {
+        about,
+        line,
+        ends,
+        says,
+    }
+}
+
+/// Refused: exit code 2.
+const fn no(
+    about: &'static str,
+    line: &'static [&'static str],
+    says: &'static [&'static str],
+) -> Row {
+    row(about, line, Ends::With(2), says)
+}
+
+fn table() -> Vec<Row> {
+    [
+        rows::common(),
+        rows::serve(),
+        rows::commands(),
+        rows::crashes(),
+        rows::preflight(),
+        rows::gate(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[test]
+fn every_row_comes_to_what_it_says() {
+    let rows = table();
+    let left = Mutex::new(rows.iter());
+    let faults = Mutex::new(Vec::new());
+    // Most of a row's time is the start of a process.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some(row) = left.lock().unwrap().next() else {
+                        return;
+                    };
+                    let ground = Ground::new();
+                    if let Err(fault) = run::check(&ground, row) {
+                        faults.lock().unwrap().push(fault);
+                    }
+                }
+            });
+        }
+    });
+    let faults = faults.into_inner().unwrap();
+    assert!(
+        faults.is_empty(),
+        "{} of {} rows:\n{}",
+        faults.len(),
+        rows.len(),
+        faults.join("\n")
+    );
+}

@@ -1,0 +1,52 @@
+//! What a kernel that is unwell says: its log, live and in dumps.
+
+use livepatch_monitor::{
+    crash::{
+        pstore::{Name, join, split},
+        text::{Reading, last_uptime, read, signal},
+    },
+    kernel::kmsg::Record,
+    livepatch::message::LivepatchMessage,
+};
+
+pub fn parse(bytes: &[u8]) {
+    crate::pick(bytes, [log, log, kmsg, parts]);
+}
+
+/// A log becomes records within their bounds.
+fn log(bytes: &[u8]) {
+    let told = read(bytes, &Reading::new(1800.0));
+    assert!(told.records.len() <= 256 && told.lesser.len() <= 256);
+    for record in &told.records {
+        assert!(record.trace.len() <= 128 && record.headline.len() <= 4096);
+    }
+    let _ = last_uptime(bytes);
+}
+
+fn kmsg(bytes: &[u8]) {
+    if let Some(record) = Record::parse(bytes) {
+        assert!(record.level < 8 && record.text.len() <= 3 * bytes.len());
+        let _ = record.livepatch();
+        assert!(record.console_text().len() <= 64 * (bytes.len() + 1));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let _ = LivepatchMessage::recognise(&format!("livepatch: {text}"));
+    let _ = signal(&text);
+}
+
+/// Files of pstore in any order, cut where the bytes say; each begins with its name.
+fn parts(bytes: &[u8]) {
+    let mut parts = Vec::new();
+    for file in bytes.split(|byte| *byte == 0) {
+        let end = file.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+        let (name, content) = file.split_at(end);
+        let name = String::from_utf8_lossy(name);
+        parts.extend(split(content, Name::parse(&name).as_ref(), &name));
+    }
+    let count = parts.len();
+    let dumps = join(parts);
+    assert!(dumps.len() <= count);
+    // Joining adds no more than a newline for each part.
+    let joined: usize = dumps.iter().map(|dump| dump.text.len()).sum();
+    assert!(joined <= bytes.len() + count);
+}

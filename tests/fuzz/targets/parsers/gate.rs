@@ -1,0 +1,72 @@
+//! What the gate is told: by Prometheus, and on its command line.
+
+use std::time::Duration;
+
+use livepatch_monitor::{
+    cli::values,
+    gate::{answer, client::Url, promql::quote, selector::Selector},
+};
+
+pub fn parse(bytes: &[u8]) {
+    crate::pick(bytes, [answers, answers, selectors, words]);
+}
+
+fn answers(bytes: &[u8]) {
+    if let Ok(vector) = answer::vector(bytes) {
+        assert!(vector.samples.len() <= bytes.len());
+    }
+    if let Ok(time) = answer::time(bytes) {
+        assert!(time.is_finite() && time > 0.0);
+    }
+    if let Some(error) = answer::refusal(bytes) {
+        let _ = error.to_string();
+    }
+    assert!(answer::excerpt(bytes).chars().count() <= 90);
+}
+
+/// A selector that was understood is understood the same when it is written out.
+fn selectors(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(selector) = Selector::parse(&text) else {
+        return;
+    };
+    let written = selector.to_string();
+    let again = Selector::parse(&written);
+    // What is quoted as a number is beyond the few escapes that a selector takes.
+    if !written.contains("\\x") && !written.contains("\\ufffd") {
+        assert_eq!(again.unwrap(), selector, "{written}");
+    }
+    // No value ends its quotes.
+    for matcher in &selector.0 {
+        let quoted = quote(&matcher.value);
+        let inner = &quoted[1..quoted.len() - 1];
+        let mut escaped = false;
+        for c in inner.chars() {
+            assert!(escaped || c != '"', "{quoted}");
+            escaped = !escaped && c == '\\';
+        }
+        assert!(!escaped, "{quoted}");
+    }
+}
+
+/// Values of flags.
+fn words(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(duration) = values::duration(&text) {
+        assert!(duration <= Duration::from_secs(10 * 365 * 24 * 3600));
+    }
+    if let Ok(moment) = values::moment(&text) {
+        assert!(moment.is_finite() && moment >= 0.0);
+    }
+    if let Ok(url) = Url::parse(&text) {
+        assert!(url.as_str().starts_with("http"), "{}", url.as_str());
+        assert!(!url.as_str().contains(['@', '#', '?']), "{}", url.as_str());
+    }
+    let _ = values::listen_address(&text);
+    if let Ok(name) = values::patch_name(&text) {
+        assert!(!name.contains('/') && name.len() < 56);
+    }
+    if let Ok(path) = values::telemetry_path(&text) {
+        assert!(path.starts_with('/') && !path.contains(['?', '#', ' ', '{']));
+    }
+}

@@ -1,0 +1,46 @@
+//! The parsers of foreign bytes, in groups. `PARSERS` in the environment names the group
+//! that a run is about: inputs of one group are of no use to another.
+#![no_main]
+
+mod crash;
+mod gate;
+mod host;
+mod kernel;
+mod module;
+mod state;
+mod web;
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+
+type Parser = fn(&[u8]);
+
+/// As `cargo xtask fuzz` knows them.
+const GROUPS: [(&str, Parser); 7] = [
+    ("crash", crash::parse),
+    ("gate", gate::parse),
+    ("host", host::parse),
+    ("kernel", kernel::parse),
+    ("module", module::parse),
+    ("state", state::parse),
+    ("web", web::parse),
+];
+
+static GROUP: LazyLock<Parser> = LazyLock::new(|| {
+    let wanted = std::env::var("PARSERS").unwrap_or_default();
+    let group = GROUPS.iter().find(|(name, _)| *name == wanted);
+    group
+        .unwrap_or_else(|| panic!("PARSERS={wanted:?} names no group: {GROUPS:?}"))
+        .1
+});
+
+fuzz_target!(|bytes: &[u8]| GROUP(bytes));
+
+/// Picks a parser of a group by the last byte: recorded files, which are the beginning of
+/// the corpus, then stay whole but for their end.
+fn pick<const N: usize>(bytes: &[u8], parsers: [Parser; N]) {
+    if let Some((last, rest)) = bytes.split_last() {
+        parsers[usize::from(*last) % N](rest);
+    }
+}

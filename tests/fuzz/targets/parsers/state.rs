@@ -1,0 +1,65 @@
+//! The monitor's own files, after a crash, a full disk or somebody's editor.
+
+use std::{fs, path::PathBuf, sync::LazyLock};
+
+use livepatch_monitor::{
+    crash::store::Store,
+    recorder::frame::{HEADER, decode, encode},
+    state,
+};
+
+const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
+
+pub fn parse(bytes: &[u8]) {
+    crate::pick(bytes, [notes, notes, transition, crash]);
+}
+
+/// Whatever was read can be written, and reads the same again.
+fn notes(bytes: &[u8]) {
+    let _ = decode(bytes);
+    let file = [HEADER.as_slice(), bytes].concat();
+    let Ok(decoded) = decode(&file) else { return };
+    assert_eq!(decoded.good + decoded.torn, file.len());
+    let mut written = HEADER.to_vec();
+    for noted in &decoded.notes {
+        written.extend(encode(noted).unwrap());
+    }
+    let again = decode(&written).unwrap();
+    assert_eq!(format!("{:?}", again.notes), format!("{:?}", decoded.notes));
+    assert_eq!((again.torn, again.damaged), (0, 0));
+}
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = format!(
+        "/dev/shm/livepatch-monitor-fuzz-state-{}",
+        std::process::id()
+    );
+    let folder = PathBuf::from(folder);
+    fs::create_dir_all(folder.join("crashes")).unwrap();
+    folder
+});
+
+/// What was read is stored, and reads the same again.
+fn transition(bytes: &[u8]) {
+    fs::write(FOLDER.join("transition.json"), bytes).unwrap();
+    let Ok(Some(saved)) = state::load(&FOLDER, BOOT) else {
+        return;
+    };
+    state::store(&FOLDER, &saved).unwrap();
+    let again = state::load(&FOLDER, BOOT).unwrap().unwrap();
+    assert_eq!(format!("{again:?}"), format!("{saved:?}"));
+}
+
+/// Nothing of what cannot be read is shown.
+fn crash(bytes: &[u8]) {
+    for file in [
+        "crashes/20261123T124809Z-oops-deadbeef.json",
+        "crashes/counts.json",
+    ] {
+        fs::write(FOLDER.join(file), bytes).unwrap();
+    }
+    if let Ok(opened) = Store::open(&FOLDER) {
+        assert!(opened.store.crashes().len() + opened.problems.len() <= 2);
+        let _ = opened.store.totals();
+    }
+}

@@ -16,8 +16,9 @@ use tracing::debug;
 use self::sites::{SPECS, Site, Spec};
 use super::{
     btf::{Btf, BtfError},
-    kallsyms::KallsymsError,
     layout::{Layout, trampolines_share},
+    lockdown,
+    namespace::{self, Sight},
 };
 
 mod sites;
@@ -101,9 +102,6 @@ pub enum ProbesError {
     /// The binary was built by plain cargo.
     #[error("this binary was built without the BPF programs")]
     NotBuilt,
-    /// The symbol table cannot be read.
-    #[error(transparent)]
-    Kallsyms(#[from] KallsymsError),
     /// The object could not be loaded.
     #[error("loading the BPF programs: {0}")]
     Load(String),
@@ -123,10 +121,6 @@ impl ProbesError {
                 "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
             ),
             Self::NotBuilt => (COST, "build it with `cargo xtask build`"),
-            Self::Kallsyms(_) => (
-                COST,
-                "run as root or with CAP_SYSLOG, and with kernel.kptr_restrict below 2",
-            ),
             Self::Load(_) | Self::Map(..) => (
                 COST,
                 "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y",
@@ -165,8 +159,7 @@ impl Probes {
     /// costs its own signal only.
     ///
     /// # Errors
-    /// Nothing at all can be loaded: no permission, no programs in the binary, or
-    /// a kernel whose symbols cannot be read.
+    /// Nothing at all can be loaded: no permission, or no programs in the binary.
     pub fn attach(
         wanted: Wanted,
         procfs: &Path,
@@ -186,7 +179,7 @@ impl Probes {
                 None
             }
         };
-        let layout = Layout::find(btf.as_ref(), procfs, sysfs)?;
+        let layout = Layout::find(btf.as_ref(), procfs, sysfs);
         if btf.is_some() && !layout.missing_members.is_empty() {
             degradations.push(Degradation {
                 what: format!(
@@ -205,6 +198,9 @@ impl Probes {
                 remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
             });
         }
+        degradations.extend(layout.addresses_hidden.as_deref().map(no_addresses));
+        let sight = namespace::sight(procfs);
+        degradations.extend(narrow_sight(sight));
         let shares_functions = btf.as_ref().is_some_and(trampolines_share);
         drop(btf);
         // aya's own reader, which resolves the functions to attach to.
@@ -243,7 +239,13 @@ impl Probes {
                 probes.attach_probe(spec, fentry_btf);
             }
         }
-        probes.load_task_scan(aya_btf.as_ref(), &layout);
+        probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
+        if probes.status.iter().any(|one| one.method == Method::None) {
+            let level = lockdown::level(sysfs);
+            probes
+                .degradations
+                .extend(lockdown::degradation(level.as_deref()));
+        }
         Ok(probes)
     }
 
@@ -308,9 +310,15 @@ impl Probes {
             .map_err(|error| brief(&error))
     }
 
-    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout) {
+    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: Sight) {
         let result = match btf {
             None => Err("needs the kernel's BTF".to_owned()),
+            Some(_) if sight != Sight::Whole => {
+                Err("would show the tasks of this PID namespace only".to_owned())
+            }
+            Some(_) if layout.addresses_hidden.is_some() => {
+                Err("needs the addresses of the kernel's variables".to_owned())
+            }
             Some(_) if !layout.can_scan() => {
                 Err("the kernel's task and transition state cannot be located".to_owned())
             }
@@ -486,5 +494,28 @@ fn no_btf(error: &BtfError) -> Degradation {
             "no BTF ({error}): events come without the patch's name, which sysfs gives later; tasks are read from /proc"
         ),
         remedy: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and let the monitor read /sys/kernel/btf/vmlinux".into(),
+    }
+}
+
+fn no_addresses(why: &str) -> Degradation {
+    Degradation {
+        what: format!(
+            "the kernel's variables cannot be located ({why}): tasks are read from /proc, idle tasks not at all; some events come without the patch's name, which sysfs gives later"
+        ),
+        remedy: "run as root or with CAP_SYSLOG, and set kernel.kptr_restrict to 1 or 0".into(),
+    }
+}
+
+fn narrow_sight(sight: Sight) -> Option<Degradation> {
+    match sight {
+        Sight::Whole => None,
+        Sight::ByProcfs => Some(Degradation {
+            what: "this is a PID namespace of its own, and the task iterator would show its tasks only: tasks are read from the host's /proc, idle tasks not at all".into(),
+            remedy: "run it in the host's PID namespace (hostPID: true)".into(),
+        }),
+        Sight::Part => Some(Degradation {
+            what: "this is a PID namespace of its own, and so is its /proc: who holds a transition up cannot be told".into(),
+            remedy: "run it in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs".into(),
+        }),
     }
 }

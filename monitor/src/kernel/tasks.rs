@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     clock,
+    namespace::{self, Sight},
     probes::{Probes, ProbesError, TASK_SCAN},
     procfs::{self, ProcError, ProcTask},
     scan::{self, ScanError, Symbols},
@@ -64,6 +65,14 @@ pub enum TasksError {
         procfs: PathBuf,
         /// Tasks whose stack could not be read.
         denied: usize,
+    },
+    /// The host's tasks are not to be seen from here.
+    #[error(
+        "{procfs} is that of a PID namespace of its own and shows its tasks only; run the monitor in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs"
+    )]
+    OtherNamespace {
+        /// The root of procfs.
+        procfs: PathBuf,
     },
     /// More tasks are pending than a walk describes.
     #[error(
@@ -277,6 +286,11 @@ fn walk(
 
 /// The walk, if it is of all tasks.
 fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
+    if namespace::sight(procfs) == Sight::Part {
+        return Err(TasksError::OtherNamespace {
+            procfs: procfs.to_owned(),
+        });
+    }
     if walk.denied > 0 {
         return Err(TasksError::Denied {
             procfs: procfs.to_owned(),

@@ -20,6 +20,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod neighbours;
 mod page;
 mod paths;
 mod process;

@@ -13,14 +13,18 @@ use aya::{
 use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::debug;
 
-use self::sites::{SPECS, Site, Spec};
+use self::{
+    missing::{narrow_sight, no_addresses, no_btf},
+    sites::{SPECS, Site, Spec},
+};
 use super::{
-    btf::{Btf, BtfError},
+    btf::Btf,
     layout::{Layout, trampolines_share},
     lockdown,
     namespace::{self, Sight},
 };
 
+mod missing;
 mod sites;
 
 #[cfg(bpf_programs)]
@@ -240,12 +244,7 @@ impl Probes {
             }
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
-        if probes.status.iter().any(|one| one.method == Method::None) {
-            let level = lockdown::level(sysfs);
-            probes
-                .degradations
-                .extend(lockdown::degradation(level.as_deref()));
-        }
+        probes.name_lockdown(sysfs);
         Ok(probes)
     }
 
@@ -334,6 +333,23 @@ impl Probes {
             },
             problem: result.err(),
         });
+    }
+
+    /// Where lockdown is behind what is missing, says so in the place of its symptoms.
+    fn name_lockdown(&mut self, sysfs: &Path) {
+        let level = lockdown::level(sysfs);
+        let Some(degradation) = lockdown::degradation(level.as_deref()) else {
+            return;
+        };
+        let mut refused = false;
+        for one in &mut self.status {
+            if let Some(problem) = one.problem.take_if(|problem| lockdown::explains(problem)) {
+                debug!(probe = one.probe, "{problem}");
+                one.problem = Some(lockdown::REASON.to_owned());
+                refused = true;
+            }
+        }
+        self.degradations.extend(refused.then_some(degradation));
     }
 
     /// Whether the probe delivers its events.
@@ -486,36 +502,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-fn no_btf(error: &BtfError) -> Degradation {
-    Degradation {
-        what: format!(
-            "no BTF ({error}): events come without the patch's name, which sysfs gives later; tasks are read from /proc"
-        ),
-        remedy: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and let the monitor read /sys/kernel/btf/vmlinux".into(),
-    }
-}
-
-fn no_addresses(why: &str) -> Degradation {
-    Degradation {
-        what: format!(
-            "the kernel's variables cannot be located ({why}): tasks are read from /proc, idle tasks not at all; some events come without the patch's name, which sysfs gives later"
-        ),
-        remedy: "run as root or with CAP_SYSLOG, and set kernel.kptr_restrict to 1 or 0".into(),
-    }
-}
-
-fn narrow_sight(sight: Sight) -> Option<Degradation> {
-    match sight {
-        Sight::Whole => None,
-        Sight::ByProcfs => Some(Degradation {
-            what: "this is a PID namespace of its own, and the task iterator would show its tasks only: tasks are read from the host's /proc, idle tasks not at all".into(),
-            remedy: "run it in the host's PID namespace (hostPID: true)".into(),
-        }),
-        Sight::Part => Some(Degradation {
-            what: "this is a PID namespace of its own, and so is its /proc: who holds a transition up cannot be told".into(),
-            remedy: "run it in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs".into(),
-        }),
-    }
 }

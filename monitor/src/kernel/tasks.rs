@@ -341,3 +341,31 @@ fn start_ns(ticks: u64) -> Option<u64> {
     let per_second = rustix::param::clock_ticks_per_second();
     ticks.checked_mul(1_000_000_000)?.checked_div(per_second)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_of_one_namespace_are_not_all_tasks() {
+        let root = tempfile::tempdir().unwrap();
+        let procfs = root.path();
+        let ns = procfs.join("self/ns");
+        std::fs::create_dir_all(&ns).unwrap();
+        std::os::unix::fs::symlink("pid:[4026532201]", ns.join("pid")).unwrap();
+        let mut scanner = TaskScanner::new(None, procfs);
+        let answer = scanner.scan(Some("fix"), Direction::Patch, procfs);
+        assert!(
+            matches!(&answer, Err(TasksError::OtherNamespace { .. })),
+            "{answer:?}"
+        );
+        std::fs::create_dir_all(procfs.join("2")).unwrap();
+        let kthreadd = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0";
+        std::fs::write(procfs.join("2/stat"), kthreadd).unwrap();
+        let answer = scanner.scan(Some("fix"), Direction::Patch, procfs);
+        assert!(
+            !matches!(&answer, Err(TasksError::OtherNamespace { .. })),
+            "{answer:?}"
+        );
+    }
+}

@@ -121,11 +121,6 @@ pub struct KprobeEvent {
     pub module: Option<String>,
 }
 
-/// The level of lockdown at which the kernel lets no BPF program read its memory
-/// (`LOCKDOWN_BPF_READ_KERNEL`), nobody set a kprobe (`LOCKDOWN_KPROBES`), and nobody
-/// open tracefs (`LOCKDOWN_TRACEFS`, security/security.c; 5.10 to 7.2).
-pub const CONFIDENTIALITY: &str = "confidentiality";
-
 /// What the kernel asks of modules; `None` where it does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {

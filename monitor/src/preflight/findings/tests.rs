@@ -6,7 +6,7 @@ use crate::{
     livepatch::patch::{self, Patch, PatchSet},
     preflight::{
         Verdict,
-        host::{CONFIDENTIALITY, Kprobe, KprobeEvent, Place, Policy, Symbols, Traced, Tracers},
+        host::{Kprobe, KprobeEvent, Place, Policy, Symbols, Traced, Tracers},
         module::{Function, NeededSymbol, Object},
     },
 };
@@ -260,22 +260,6 @@ fn what_the_kernel_asks_of_modules() {
     host.policy.signatures_enforced = Some(true);
     host.policy.lockdown = Some("none".to_owned());
     assert_eq!(judge(&module, &host), []);
-}
-
-#[test]
-fn lockdown_keeps_the_tracers_hidden() {
-    let (module, mut host) = (module(), host());
-    host.tracers.ftrace = Err("not permitted".to_owned());
-    let remedies = |host: &Host| -> Vec<String> {
-        let findings = judge(&module, host).into_iter();
-        findings
-            .filter(|finding| finding.check == "tracers")
-            .map(|finding| finding.remedy)
-            .collect()
-    };
-    assert!(remedies(&host)[0].contains("run as root"));
-    host.policy.lockdown = Some(CONFIDENTIALITY.to_owned());
-    assert!(remedies(&host)[0].contains("lockdown=integrity"));
 }
 
 #[test]

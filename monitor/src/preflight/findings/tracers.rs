@@ -4,7 +4,7 @@ use super::{Finding, Host, Module, Severity, add, shown, told};
 use crate::{
     livepatch::patch::{Patch, VMLINUX},
     preflight::{
-        host::{CONFIDENTIALITY, Kprobe, KprobeEvent, Traced, module_of},
+        host::{Kprobe, KprobeEvent, Traced, module_of},
         module::Function,
     },
 };
@@ -15,24 +15,19 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     if module.functions().next().is_none() {
         return;
     }
-    let remedy = match host.policy.lockdown.as_deref() {
-        Some(CONFIDENTIALITY) => {
-            "kernel lockdown is at confidentiality and keeps tracefs shut: boot with lockdown=integrity, or look at what traces on another host"
-        }
-        _ => "run as root, with tracefs and debugfs mounted",
-    };
+    const REMEDY: &str = "run as root, with tracefs and debugfs mounted";
     let traced = told(
         &host.tracers.ftrace,
         Severity::Warning,
         CHECK,
-        remedy,
+        REMEDY,
         findings,
     );
     let kprobes = told(
         &host.tracers.kprobes,
         Severity::Warning,
         CHECK,
-        remedy,
+        REMEDY,
         findings,
     );
     let patches = host.patches.as_ref().map(|set| set.patches.as_slice());

@@ -85,7 +85,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
         )?;
         expect_stuck(metrics)
     })?;
-    expect_told(guest, "PID namespace")?;
+    expect_told("PID namespace")?;
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
 
@@ -101,7 +101,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
         metrics.expect_absent("livepatch_pending_tasks")?;
         metrics.expect_absent("livepatch_stuck_tasks")
     })?;
-    expect_told(guest, "hostPID")?;
+    expect_told("hostPID")?;
     let words = [WITH_OWN_PIDS, &[monitor::PROGRAM, "blockers"], &blind[2..]].concat();
     let answer = program::run(&words, seconds(60))?;
     ensure!(
@@ -190,9 +190,8 @@ fn expect_named(through: &[&str], holder: Holder) -> Result<()> {
     Ok(())
 }
 
-fn expect_told(guest: &Guest, what: &str) -> Result<()> {
+fn expect_told(what: &str) -> Result<()> {
     let log = monitor::log();
-    guest.note(&log)?;
     ensure!(log.contains(what), "the log does not say `{what}`: {log}");
     Ok(())
 }

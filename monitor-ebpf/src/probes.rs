@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{fentry, kprobe, map, raw_tracepoint},
-    maps::{PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::debug;
@@ -22,6 +22,11 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 /// Events that found the ring buffer full, by [`EventKind`].
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
+
+/// The number of the attempt that comes next, plus one; 0 not known. Only kept where the
+/// kernel's own count cannot be read: its writers hold `klp_mutex`.
+#[map]
+static NEXT_ATTEMPT: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What an event is about. Null where there is none.
 #[derive(Clone, Copy, Default)]
@@ -52,7 +57,7 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
         return;
     };
     let event: *mut Event = entry.as_mut_ptr();
-    let attempt = variable::<u32>(&kernel::KLP_SIGNALS_CNT).unwrap_or(u32::MAX);
+    let attempt = attempt(kind);
     // SAFETY: `event` points to `size_of::<Event>()` reserved bytes, aligned to 8
     // (ring buffer records are); every field is written before `submit`.
     unsafe {
@@ -89,6 +94,43 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
         }
     }
     entry.submit(wakeup(kind, attempt));
+}
+
+/// How many attempts have failed before this event: the kernel's own count, or that of the
+/// events since the transition's begin; `u32::MAX` not known.
+#[inline(always)]
+fn attempt(kind: EventKind) -> u32 {
+    if let Some(count) = variable(&kernel::KLP_SIGNALS_CNT) {
+        return count;
+    }
+    let Some(next) = NEXT_ATTEMPT.get_ptr_mut(0) else {
+        return u32::MAX;
+    };
+    // SAFETY: the array's one slot. Only events under `klp_mutex` write it; another may
+    // read an old number, which is right for the moment before.
+    unsafe {
+        let count = (*next).wrapping_sub(1);
+        match kind {
+            EventKind::InitTransition => {
+                *next = 1;
+                0
+            }
+            EventKind::ReverseTransition => {
+                *next = 1;
+                count
+            }
+            EventKind::TryCompleteTransition if count != u32::MAX => {
+                *next = next.read().wrapping_add(1);
+                count
+            }
+            // The last attempt has not failed, and the kernel does not count it.
+            EventKind::CompleteTransition if count != u32::MAX => {
+                *next = 0;
+                count.saturating_sub(1)
+            }
+            _ => count,
+        }
+    }
 }
 
 /// Whether user space is woken for this event. A monitor that wakes up at the

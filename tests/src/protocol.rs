@@ -133,6 +133,16 @@ pub const CRASH_SCENARIOS: [&str; 17] = [
     "clean_reboot",
 ];
 
+/// The scenarios of mode `neighbours`, in the order of a full run. The last one cannot be
+/// undone before the boot ends.
+pub const NEIGHBOUR_SCENARIOS: [&str; 5] = [
+    "kpatch_drives",
+    "bpftrace_traces_too",
+    "addresses_are_hidden",
+    "inside_a_container",
+    "locked_down",
+];
+
 /// Text as base64 of zlib: the serial port is the slowest part of the machine,
 /// and an exposition shrinks to a tenth.
 mod packed {

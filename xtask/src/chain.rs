@@ -121,7 +121,8 @@ fn crash_memory(folder: &Path, name: &str, memory: &str) -> Result<CrashMemory> 
     })
 }
 
-fn make(path: &Path, size: u64) -> Result<()> {
+/// An empty file of this size, all hole.
+pub(crate) fn make(path: &Path, size: u64) -> Result<()> {
     if path.exists() {
         fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
     }

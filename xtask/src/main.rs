@@ -21,6 +21,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod neighbours;
 mod page;
 mod paths;
 mod process;

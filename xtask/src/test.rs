@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message};
+use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message, NEIGHBOUR_SCENARIOS};
 
 use crate::{
     ansible, artifacts, chain, checks, fleet,
     kernels::{self, Line},
     machine::{self, Prepared},
-    process,
+    neighbours, process,
     rollout::{self, host},
     setup, static_programs,
     static_programs::Programs,
@@ -117,9 +117,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .map(String::as_str)
         .filter(|name| *name != ROLLOUT)
         .partition(|name| CRASH_SCENARIOS.contains(name));
+    let (beside, others): (Vec<&str>, Vec<&str>) = others
+        .into_iter()
+        .partition(|name| NEIGHBOUR_SCENARIOS.contains(name));
     let all = arguments.scenario.is_empty();
     let mut runs = Vec::new();
-    for (line, prepared) in &machines {
+    let has_that_kernel = lines.iter().any(|line| line.name == neighbours::KERNEL);
+    for (index, (line, prepared)) in machines.iter().enumerate() {
+        // On one kernel; those that are asked for by name, on all that are asked for.
+        let on_this = match has_that_kernel {
+            true => line.name == neighbours::KERNEL,
+            false => index == 0,
+        };
+        if (all && on_this) || !beside.is_empty() {
+            runs.push(Run::Neighbours(line, prepared, list(&beside)));
+        }
         if all || !others.is_empty() {
             runs.push(Run::Scenarios(line, prepared, list(&others)));
         }
@@ -207,6 +219,8 @@ enum Run<'a> {
     Scenarios(&'a Line, &'a Prepared, String),
     /// Those that take the machine down, with a memory for its last words.
     Chain(&'a Line, &'a Prepared, &'static str, String),
+    /// Those beside real programs of others.
+    Neighbours(&'a Line, &'a Prepared, String),
 }
 
 impl Run<'_> {
@@ -239,6 +253,16 @@ impl Run<'_> {
                 let what = format!("crashes on kernel {} with {memory}", prepared.kernel);
                 let outcome = process::step(&what, || {
                     chain::run(prepared, memory, run, arguments.thorough, |message| {
+                        judge.take(message, &prepared.folder, arguments.bless)
+                    })
+                });
+                judge.close(outcome)
+            }
+            Self::Neighbours(line, prepared, run) => {
+                let mut judge = Judge::new(format!("{} neighbours", line.name));
+                let what = format!("neighbours on kernel {}", prepared.kernel);
+                let outcome = process::step(&what, || {
+                    neighbours::run(prepared, run, |message| {
                         judge.take(message, &prepared.folder, arguments.bless)
                     })
                 });

@@ -13,14 +13,19 @@ use aya::{
 use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::debug;
 
-use self::sites::{SPECS, Site, Spec};
+use self::{
+    missing::{narrow_sight, no_addresses, no_btf},
+    sites::{SPECS, Site, Spec},
+};
 use super::{
-    btf::{Btf, BtfError},
-    kallsyms::KallsymsError,
+    btf::Btf,
     layout::{Layout, trampolines_share},
+    lockdown,
+    namespace::{self, Sight},
 };
 use crate::file;
 
+mod missing;
 mod sites;
 
 #[cfg(bpf_programs)]
@@ -102,9 +107,6 @@ pub enum ProbesError {
     /// The binary was built by plain cargo.
     #[error("this binary was built without the BPF programs")]
     NotBuilt,
-    /// The symbol table cannot be read.
-    #[error(transparent)]
-    Kallsyms(#[from] KallsymsError),
     /// The object could not be loaded.
     #[error("loading the BPF programs: {0}")]
     Load(String),
@@ -124,10 +126,6 @@ impl ProbesError {
                 "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
             ),
             Self::NotBuilt => (COST, "build it with `cargo xtask build`"),
-            Self::Kallsyms(_) => (
-                COST,
-                "run as root or with CAP_SYSLOG, and with kernel.kptr_restrict below 2",
-            ),
             Self::Load(_) | Self::Map(..) => (
                 COST,
                 "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y",
@@ -166,8 +164,7 @@ impl Probes {
     /// costs its own signal only.
     ///
     /// # Errors
-    /// Nothing at all can be loaded: no permission, no programs in the binary, or
-    /// a kernel whose symbols cannot be read.
+    /// Nothing at all can be loaded: no permission, or no programs in the binary.
     pub fn attach(
         wanted: Wanted,
         procfs: &Path,
@@ -187,7 +184,7 @@ impl Probes {
                 None
             }
         };
-        let layout = Layout::find(btf.as_ref(), procfs, sysfs)?;
+        let layout = Layout::find(btf.as_ref(), procfs, sysfs);
         if btf.is_some() && !layout.missing_members.is_empty() {
             degradations.push(Degradation {
                 what: format!(
@@ -206,6 +203,9 @@ impl Probes {
                 remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
             });
         }
+        degradations.extend(layout.addresses_hidden.as_deref().map(no_addresses));
+        let sight = namespace::sight(procfs);
+        degradations.extend(narrow_sight(sight));
         let shares_functions = btf.as_ref().is_some_and(trampolines_share);
         drop(btf);
         // aya's own reader, which resolves the functions to attach to.
@@ -245,7 +245,8 @@ impl Probes {
             }
             probes.degradations.extend(probes.without_kprobes(procfs));
         }
-        probes.load_task_scan(aya_btf.as_ref(), &layout);
+        probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
+        probes.name_lockdown(sysfs);
         Ok(probes)
     }
 
@@ -331,9 +332,15 @@ impl Probes {
             .map_err(|error| brief(&error))
     }
 
-    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout) {
+    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: Sight) {
         let result = match btf {
             None => Err("needs the kernel's BTF".to_owned()),
+            Some(_) if sight != Sight::Whole => {
+                Err("would show the tasks of this PID namespace only".to_owned())
+            }
+            Some(_) if layout.addresses_hidden.is_some() => {
+                Err("needs the addresses of the kernel's variables".to_owned())
+            }
             Some(_) if !layout.can_scan() => {
                 Err("the kernel's task and transition state cannot be located".to_owned())
             }
@@ -349,6 +356,23 @@ impl Probes {
             },
             problem: result.err(),
         });
+    }
+
+    /// Where lockdown is behind what is missing, says so in the place of its symptoms.
+    fn name_lockdown(&mut self, sysfs: &Path) {
+        let level = lockdown::level(sysfs);
+        let Some(degradation) = lockdown::degradation(level.as_deref()) else {
+            return;
+        };
+        let mut refused = false;
+        for one in &mut self.status {
+            if let Some(problem) = one.problem.take_if(|problem| lockdown::explains(problem)) {
+                debug!(probe = one.probe, "{problem}");
+                one.problem = Some(lockdown::REASON.to_owned());
+                refused = true;
+            }
+        }
+        self.degradations.extend(refused.then_some(degradation));
     }
 
     /// Whether the probe delivers its events.
@@ -501,13 +525,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-fn no_btf(error: &BtfError) -> Degradation {
-    Degradation {
-        what: format!(
-            "no BTF ({error}): events come without the patch's name, which sysfs gives later; tasks are read from /proc"
-        ),
-        remedy: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and let the monitor read /sys/kernel/btf/vmlinux".into(),
-    }
 }

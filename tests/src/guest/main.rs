@@ -14,6 +14,7 @@ mod http;
 mod livepatch;
 mod modules;
 mod monitor;
+mod neighbours;
 mod network;
 mod rollout;
 mod runner;
@@ -72,9 +73,11 @@ fn run(host: Host) -> Result<()> {
     network::up().context("no network")?;
     let words = files::read("/proc/cmdline")?;
     let mode = word(&words, command_line::MODE).unwrap_or("test");
+    let run = word(&words, command_line::RUN).unwrap_or("all");
     let mut guest = Guest::new(host);
     match mode {
-        "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
+        "test" => runner::run(&mut guest, scenarios::ALL, run),
+        "neighbours" => neighbours::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
         "bench" => bench::run(&mut guest),

@@ -20,6 +20,7 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod own_modules;
 mod page;
 mod paths;
 mod process;

@@ -111,31 +111,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .jobs
         .or_else(|| thread::available_parallelism().ok())
         .map_or(1, NonZero::get);
-    let (crashing, others): (Vec<&str>, Vec<&str>) = arguments
-        .scenario
-        .iter()
-        .map(String::as_str)
-        .filter(|name| *name != ROLLOUT)
-        .partition(|name| CRASH_SCENARIOS.contains(name));
     let all = arguments.scenario.is_empty();
+    let asked: Vec<&str> = arguments.scenario.iter().map(String::as_str).collect();
     let mut runs = Vec::new();
     for (line, prepared) in &machines {
-        if all || !others.is_empty() {
-            runs.push(Run::Scenarios(line, prepared, list(&others)));
-        }
-        if all || !crashing.is_empty() {
-            for memory in chain::MEMORIES {
-                // The crash of one scenario shows what each memory keeps.
-                let run = match (memory, all) {
-                    ("erst", _) => list(&crashing),
-                    (_, true) => chain::OF_EACH_MEMORY.to_owned(),
-                    (_, false) if crashing.contains(&chain::OF_EACH_MEMORY) => {
-                        chain::OF_EACH_MEMORY.to_owned()
-                    }
-                    _ => continue,
-                };
-                runs.push(Run::Chain(line, prepared, memory, run));
-            }
+        for (memory, scenarios) in plan(line.full_run, &asked) {
+            runs.push(match memory {
+                None => Run::Scenarios(line, prepared, scenarios),
+                Some(memory) => Run::Chain(line, prepared, memory, scenarios),
+            });
         }
     }
     // A guest waits more than it works, so that a machine a core is not too many.
@@ -193,12 +177,45 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `all` where none are named.
-fn list(names: &[&str]) -> String {
-    match names {
-        [] => "all".to_owned(),
-        names => names.join(","),
+/// What a line's machines run: scenarios, and with what memory for the last words those
+/// are that take the machine down. `full_run` is the line's own; nothing asked for is a
+/// full run.
+fn plan(full_run: Option<&[&str]>, asked: &[&str]) -> Vec<(Option<&'static str>, String)> {
+    if asked.is_empty() && full_run.is_none() {
+        // The crash of one scenario shows what each memory keeps.
+        let chains = chain::MEMORIES.map(|memory| match memory {
+            chain::MAIN_MEMORY => (Some(memory), "all".to_owned()),
+            _ => (Some(memory), chain::OF_EACH_MEMORY.to_owned()),
+        });
+        return [(None, "all".to_owned())]
+            .into_iter()
+            .chain(chains)
+            .collect();
     }
+    let names = if asked.is_empty() {
+        full_run.unwrap_or_default()
+    } else {
+        asked
+    };
+    let (crashing, others): (Vec<&str>, Vec<&str>) = names
+        .iter()
+        .filter(|name| **name != ROLLOUT)
+        .partition(|name| CRASH_SCENARIOS.contains(name));
+    let mut runs = Vec::new();
+    if !others.is_empty() {
+        runs.push((None, others.join(",")));
+    }
+    if !crashing.is_empty() {
+        runs.push((Some(chain::MAIN_MEMORY), crashing.join(",")));
+    }
+    // A line with a list of its own is there for what it lists.
+    if asked.contains(&chain::OF_EACH_MEMORY) {
+        let others = chain::MEMORIES
+            .into_iter()
+            .filter(|memory| *memory != chain::MAIN_MEMORY);
+        runs.extend(others.map(|memory| (Some(memory), chain::OF_EACH_MEMORY.to_owned())));
+    }
+    runs
 }
 
 /// One machine's work.
@@ -379,6 +396,46 @@ mod tests {
                 .unwrap();
         }
         judge.close(outcome)
+    }
+
+    fn planned(full_run: Option<&[&str]>, asked: &[&str]) -> Vec<String> {
+        let runs = plan(full_run, asked).into_iter();
+        runs.map(|(memory, names)| format!("{}: {names}", memory.unwrap_or("-")))
+            .collect()
+    }
+
+    #[test]
+    fn a_full_run_has_all_but_where_a_line_has_a_list() {
+        assert_eq!(
+            planned(None, &[]),
+            [
+                "-: all",
+                "erst: all",
+                "ramoops: sysrq_in_transition",
+                "none: sysrq_in_transition"
+            ]
+        );
+        let list = ["reversed", "sysrq_in_transition", "forced"];
+        assert_eq!(
+            planned(Some(&list), &[]),
+            ["-: reversed,forced", "erst: sysrq_in_transition"]
+        );
+    }
+
+    #[test]
+    fn what_is_asked_for_runs_whatever_the_line_lists() {
+        for full_run in [None, Some(["reversed"].as_slice())] {
+            assert_eq!(planned(full_run, &["forced"]), ["-: forced"]);
+            assert_eq!(planned(full_run, &["nmi", ROLLOUT]), ["erst: nmi"]);
+            assert_eq!(
+                planned(full_run, &["sysrq_in_transition", "nmi"]),
+                [
+                    "erst: sysrq_in_transition,nmi",
+                    "ramoops: sysrq_in_transition",
+                    "none: sysrq_in_transition"
+                ]
+            );
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod machine;
 mod modules;
 mod monitoring;
 mod neighbours;
+mod own_modules;
 mod page;
 mod paths;
 mod process;
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
         Command::Build => static_programs::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Test(arguments) => test::run(arguments),
-        Command::Dist(arguments) => dist::run(arguments).map(|()| true),
+        Command::Dist(arguments) => dist::command(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),

@@ -18,9 +18,6 @@ use crate::{
     vm::{CrashMemory, Machine, Persistent},
 };
 
-/// The kernel of a full run; its suite is that of the programs.
-pub(crate) const KERNEL: &str = "6.12";
-
 /// Debian's stable release, whose own kernel is 6.12.
 const SUITE: &str = "trixie";
 

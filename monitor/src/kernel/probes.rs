@@ -58,6 +58,8 @@ pub enum Method {
     Iterator,
     /// No probe: sysfs is read instead.
     Sysfs,
+    /// No probe: its line in the kernel's log, which [`EventKind::Printk`] sees.
+    Log,
     /// Not at all.
     None,
 }
@@ -72,8 +74,15 @@ impl Method {
             Self::Tracepoint => "tracepoint",
             Self::Iterator => "iterator",
             Self::Sysfs => "sysfs",
+            Self::Log => "log",
             Self::None => "none",
         }
+    }
+
+    /// Whether it is a probe that delivers events of its own.
+    #[must_use]
+    pub const fn is_probe(self) -> bool {
+        !matches!(self, Self::Sysfs | Self::Log | Self::None)
     }
 }
 
@@ -280,6 +289,14 @@ impl Probes {
                 tried(Method::Tracepoint, self.attach_tracepoint(program, name));
             }
         }
+        // A crash is told in the log as well.
+        if attached == Method::None
+            && spec.kind.is_crash()
+            && self.attached(EventKind::Printk.name())
+        {
+            attached = Method::Log;
+            problems.push("its line in the kernel's log stands in for it".to_owned());
+        }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         self.status.push(ProbeStatus {
             probe: spec.kind.name(),
@@ -326,10 +343,15 @@ impl Probes {
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
         program.load().map_err(|error| brief(&error))?;
-        program
-            .attach(tracepoint)
-            .map(drop)
-            .map_err(|error| brief(&error))
+        match program.attach(tracepoint) {
+            Ok(_) => Ok(()),
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound =>
+            {
+                Err(format!("this kernel has no tracepoint {tracepoint}"))
+            }
+            Err(error) => Err(brief(&error)),
+        }
     }
 
     fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: Sight) {
@@ -380,7 +402,7 @@ impl Probes {
     pub fn attached(&self, probe: &str) -> bool {
         self.status
             .iter()
-            .any(|status| status.probe == probe && status.method != Method::None)
+            .any(|status| status.probe == probe && status.method.is_probe())
     }
 
     /// Whether transitions are seen as they begin and end. Without these two,

@@ -109,11 +109,7 @@ impl Root {
             fs::rename(&partial, &tree)
                 .with_context(|| format!("cannot make {}", tree.display()))?;
         }
-        if root.exists() {
-            fs::remove_dir_all(root)
-                .with_context(|| format!("cannot remove {}", root.display()))?;
-        }
-        fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+        paths::empty(root)?;
         // Devices are of no use in it, and a container may not make them.
         process::run(
             Command::new("tar")

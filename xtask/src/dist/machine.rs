@@ -32,17 +32,13 @@ StandardOutput=journal+console
 
 /// Boots a Debian in which [`LIFE`] installs the package, upgrades it to `next`,
 /// removes and purges it.
-pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
+pub(super) fn run(deb: &Path, next: &Path, mut passed: impl FnMut(&str)) -> Result<()> {
     setup::install_vm_packages()?;
     setup::install(&["cpio"], "to make a machine's file system")?;
     let line = kernels::lines(&[KERNEL.to_owned()])?;
     let kernel = kernels::prepare(line.first().context("no kernel")?)?;
     let folder = paths::target()?.join("dist-machine");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    paths::empty(&folder)?;
     let initramfs = file_system(&folder, deb, next)?;
     let machine = Machine {
         kernel: &kernel.image,
@@ -57,14 +53,14 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
         silence: SILENCE,
         limit: LIMIT,
     };
-    let (mut passed, mut failures) = (0, Vec::new());
+    let (mut shown, mut failures) = (0, Vec::new());
     machine.run(|message| {
         match message {
             Message::Booted { release } => println!("    booted {release}"),
             Message::Note { text } => println!("    {text}"),
             Message::ScenarioPassed { scenario, .. } => {
-                println!("    passed {scenario}");
-                passed += 1;
+                passed(&scenario);
+                shown += 1;
             }
             Message::ScenarioFailed { scenario, reason } => {
                 println!("    FAILED {scenario}: {reason}");
@@ -77,7 +73,7 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     if !failures.is_empty() {
         bail!("failed: {}", failures.join(", "));
     }
-    ensure!(passed > 0, "the machine has shown nothing");
+    ensure!(shown > 0, "the machine has shown nothing");
     Ok(())
 }
 

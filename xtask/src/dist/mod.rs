@@ -28,19 +28,23 @@ pub(crate) struct Arguments {
     no_vm: bool,
 }
 
-/// Builds everything under `target/dist` and checks it.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// `cargo xtask dist`.
+pub(crate) fn command(arguments: &Arguments) -> Result<()> {
+    run(!arguments.no_vm, |name| println!("    passed {name}"))?;
+    let folder = folder()?;
+    println!("packages: {}", folder.display());
+    Ok(())
+}
+
+/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd
+/// too; tells what has been shown.
+pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     setup::install(PACKAGES, "to check the packages")?;
     let folder = folder()?;
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
+    paths::empty(&folder)?;
     let monitor = static_programs::build_monitor()?;
-    let binary = folder.join("livepatch-monitor");
     process::step("manual, completions, dashboards", || stage(&folder))?;
-    copy(&monitor, &binary)?;
-    check_units()?;
+    copy(&monitor, &folder.join("livepatch-monitor"))?;
     let (deb, next) = process::step("the Debian package", || {
         // A second one of the same content, to upgrade to.
         Ok((
@@ -48,18 +52,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             debian_package(&folder.join("next"), "2")?,
         ))
     })?;
-    let rpm = process::step("the RPM package", || rpm_package(&folder))?;
     process::step("lintian", || lintian(&deb))?;
+    passed("lintian");
+    process::step("the RPM package", || rpm_package(&folder))?;
+    passed("rpm");
     process::step("install, upgrade, remove, purge", || {
         chroot::run(&deb, &next)
     })?;
-    if !arguments.no_vm {
+    passed("chroot");
+    if vm {
         process::step("the package's life under systemd", || {
-            machine::run(&deb, &next)
+            machine::run(&deb, &next, passed)
         })?;
-    }
-    for path in [&binary, &deb, &rpm] {
-        println!("    {}", path.display());
     }
     Ok(())
 }
@@ -165,7 +169,7 @@ fn debian_package(folder: &Path, revision: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn rpm_package(folder: &Path) -> Result<PathBuf> {
+fn rpm_package(folder: &Path) -> Result<()> {
     let path = folder.join("livepatch-monitor.rpm");
     process::run(
         toolchain::cargo_with(&toolchain::cargo_generate_rpm_folder()?)?
@@ -198,7 +202,7 @@ fn rpm_package(folder: &Path) -> Result<PathBuf> {
         scripts.contains("systemctl preset"),
         "it starts nothing:\n{scripts}"
     );
-    Ok(path)
+    Ok(())
 }
 
 fn lintian(deb: &Path) -> Result<()> {

@@ -26,6 +26,7 @@ mod own_modules;
 mod page;
 mod paths;
 mod process;
+mod python;
 mod rollout;
 mod setup;
 mod static_programs;

@@ -1,9 +1,10 @@
 //! Kernel lockdown: what not even root may do (security/lockdown/lockdown.c, 5.4 to
 //! 7.2).
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::probes::Degradation;
+use crate::file;
 
 /// The level at which the kernel lets no BPF program read its memory
 /// (`LOCKDOWN_BPF_READ_KERNEL`) and nobody set a kprobe (`LOCKDOWN_KPROBES`).
@@ -16,7 +17,7 @@ pub const REASON: &str = "kernel lockdown is at confidentiality";
 /// has no lockdown, or securityfs is not mounted.
 #[must_use]
 pub fn level(sysfs: &Path) -> Option<String> {
-    let text = fs::read_to_string(sysfs.join("kernel/security/lockdown")).ok()?;
+    let text = file::read_text(&sysfs.join("kernel/security/lockdown"), file::VALUE).ok()?;
     chosen(&text).map(str::to_owned)
 }
 

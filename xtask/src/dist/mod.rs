@@ -2,6 +2,7 @@
 
 mod chroot;
 mod machine;
+mod manifest;
 
 use std::{
     fs,
@@ -68,8 +69,9 @@ pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The units, by systemd's own measure.
-pub(crate) fn check_units() -> Result<()> {
+/// The Kubernetes manifest, and the units by systemd's own measure.
+pub(crate) fn check_definitions() -> Result<()> {
+    process::step("the Kubernetes manifest", manifest::check)?;
     setup::install(&["systemd"], "to check the units")?;
     let units = paths::root()?.join("monitor/dist");
     process::step("systemd-analyze security: 2.0 at most", || {
@@ -116,16 +118,8 @@ fn stage(folder: &Path) -> Result<()> {
     let share = folder.join("share");
     let root = paths::root()?;
     copy(&root.join("monitor/METRICS.md"), &share.join("METRICS.md"))?;
-    let kubernetes = Path::new("kubernetes/daemonset.yaml");
-    copy(
-        &root.join("monitor/dist").join(kubernetes),
-        &share.join(kubernetes),
-    )?;
-    let dashboards = root.join("dashboards");
-    if dashboards.is_dir() {
-        copy_tree(&dashboards, &share)?;
-    }
-    Ok(())
+    copy(&manifest::path()?, &share.join("kubernetes/daemonset.yaml"))?;
+    copy_tree(&root.join("dashboards"), &share)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

@@ -110,7 +110,7 @@ metrics! {
     SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given this up for good since its start.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
-    EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter ["event"] "Kernel events lost because the ring buffer was full.";
+    EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
     COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether the collector could read all it needs at the last scrape.";
     COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
 }
@@ -201,8 +201,8 @@ pub struct View<'a> {
     pub probes: &'a [ProbeStatus],
     /// Events received, by kind.
     pub events: &'a [(EventKind, u64)],
-    /// Events lost, by kind; `None` where the kernel's count cannot be read.
-    pub lost: Option<&'a [(EventKind, u64)]>,
+    /// Events lost; `None` where the kernel's count cannot be read.
+    pub lost: Option<u64>,
     /// How the collectors fared.
     pub collectors: &'a [CollectorRun],
     /// What is known of crashes.
@@ -256,15 +256,13 @@ pub fn families(view: &View<'_>) -> prometheus::Result<Vec<MetricFamily>> {
             (vec![status.probe, status.method.name()], bit(attached))
         }),
     )?);
-    let by_kind = |counts: &[(EventKind, u64)]| {
-        counts
-            .iter()
-            .map(|&(kind, count)| (vec![kind.name()], count))
-            .collect::<Vec<_>>()
-    };
-    add(counter(&EVENTS, by_kind(view.events))?);
+    let events = view.events.iter();
+    add(counter(
+        &EVENTS,
+        events.map(|&(kind, count)| (vec![kind.name()], count)),
+    )?);
     if let Some(lost) = view.lost {
-        add(counter(&EVENTS_LOST, by_kind(lost))?);
+        add(counter(&EVENTS_LOST, [(vec![], lost)])?);
     }
     let runs = view.collectors;
     add(gauge(

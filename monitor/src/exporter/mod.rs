@@ -384,6 +384,9 @@ impl Exporter {
         if let Some(scanner) = try_lock(&self.scanner) {
             *lock(&self.lost) = scanner.lost_events();
         }
+        if let Some(text) = self.lost_events() {
+            self.complain("lost", &text);
+        }
         let began = Instant::now();
         let mut crashes = self.crash_view();
         for patch in patches.iter().flat_map(|set| &set.patches) {
@@ -434,7 +437,7 @@ impl Exporter {
             durations: &self.durations,
             probes: &self.status,
             events: &events,
-            lost: lost.as_deref(),
+            lost: lost.map(|lost| lost.iter().map(|(_, count)| count).sum()),
             collectors: &collectors,
             crashes: &crashes,
             sandbox: &self.sandbox.holds,

@@ -21,7 +21,7 @@ use crate::{
         Direction,
         blockers::{BlockerReport, Counts},
         patch::PatchSet,
-        transition::{Totals, age},
+        transition::{Totals, age, progress},
     },
     metrics::CrashView,
     recorder::history::InForce,
@@ -108,6 +108,14 @@ pub struct Transition {
     pub stuck: bool,
     /// Its pending tasks; `None` where they cannot be told.
     pub pending: Option<Pending>,
+}
+
+impl Transition {
+    /// How far it is, in words.
+    fn progress(&self) -> String {
+        let pending = self.pending.as_ref().map(|pending| pending.counts.total());
+        progress(self.direction, self.running_for, self.attempts, pending)
+    }
 }
 
 /// Tasks that a transition waits for.

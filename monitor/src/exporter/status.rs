@@ -1,5 +1,7 @@
 //! What the status page shows, gathered.
 
+use livepatch_monitor_ebpf::EventKind;
+
 use super::{
     Anew, Exporter, lock,
     page::{BLOCKERS_SHOWN, Page, Pending, Transition},
@@ -136,19 +138,30 @@ impl Exporter {
                 "see that --state-dir can be written and is not full",
             );
         }
-        let lost = lock(&self.lost)
-            .iter()
-            .flatten()
-            .map(|(_, count)| count)
-            .sum::<u64>();
-        if lost > 0 {
-            add(
-                format!("kernel events lost because the ring buffer was full: {lost}"),
-                "give the monitor more CPU time",
-            );
+        if let Some(lost) = self.lost_events() {
+            add(lost, "give the monitor more CPU time");
         }
         degradations
     }
+
+    /// The events that were lost since the start, if any were.
+    pub(super) fn lost_events(&self) -> Option<String> {
+        losses(lock(&self.lost).as_deref()?)
+    }
+}
+
+/// In words, which events were lost; nothing where none was.
+fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
+    let kinds = lost.iter().filter(|(_, count)| *count > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(kind, count)| format!("{count} {}", kind.name()))
+        .collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "kernel events lost because the ring buffer was full: {}",
+            kinds.join(", ")
+        )
+    })
 }
 
 /// The blockers that are described: first those that will not move by themselves.
@@ -156,4 +169,17 @@ fn foremost(found: &Found) -> Vec<Blocker> {
     let mut blockers: Vec<&Blocker> = found.blockers.iter().collect();
     blockers.sort_by_key(|blocker| blocker.reason);
     blockers.into_iter().take(BLOCKERS_SHOWN).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_lost_is_named() {
+        let kinds = [(EventKind::Panic, 0), (EventKind::PatchObject, 7)];
+        let text = losses(&kinds).unwrap();
+        assert!(text.ends_with(": 7 klp_patch_object"), "{text}");
+        assert_eq!(losses(&kinds[..1]), None);
+    }
 }

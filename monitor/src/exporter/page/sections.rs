@@ -11,7 +11,7 @@ use crate::{
     livepatch::{
         blockers::{BlockerReport, Reason},
         patch::{Object, Patch},
-        transition::{age, progress},
+        transition::age,
     },
 };
 
@@ -74,16 +74,10 @@ fn running_transition(running: &Transition) -> Markup {
         .as_deref()
         .map_or_else(|| "unknown".to_owned(), shown);
     let pending = running.pending.as_ref();
-    let progress = progress(
-        running.direction,
-        running.running_for,
-        running.attempts,
-        pending.map(|pending| pending.counts.total()),
-    );
     html! {
         dl {
             (fact("Patch", &html! { code { (patch) } }))
-            (fact("Progress", &text(&progress)))
+            (fact("Progress", &text(&running.progress())))
             @if let Some(rounds) = running.signals {
                 (fact("Signals", &html! { (number(u64::from(rounds), "round")) " sent by the kernel" }))
             }

@@ -4,7 +4,7 @@ use super::{Page, ago, number};
 use crate::{
     crash::{Implicated, words::shown},
     host::expected::State,
-    livepatch::{patch::Patch, transition::progress},
+    livepatch::patch::Patch,
 };
 
 /// A crash is news for this long; one of the kernel that runs, as long as it does.
@@ -74,13 +74,7 @@ fn transition(page: &Page) -> Statement {
     if let Some(running) = &page.transition {
         let name = running.patch.as_deref();
         let patch = name.map_or_else(|| "a patch of unknown name".to_owned(), shown);
-        let pending = running.pending.as_ref();
-        let progress = progress(
-            running.direction,
-            running.running_for,
-            running.attempts,
-            pending.map(|pending| pending.counts.total()),
-        );
+        let progress = running.progress();
         return if running.stuck {
             let text = format!("STUCK: the transition of {patch}, {progress}.");
             say(Level::Bad, "Stuck", text, "transition")

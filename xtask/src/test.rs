@@ -2,13 +2,16 @@
 
 use std::{
     num::NonZero,
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, Message};
+use livepatch_monitor_tests::protocol::{
+    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, Message, command_line,
+};
 
 use crate::{
     ansible, artifacts, chain, checks, fleet,
@@ -30,6 +33,12 @@ const SILENCE: Duration = Duration::from_secs(180);
 
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// The kernel that the endurance scenarios run on where none is named.
+const ENDURANCE_KERNEL: &str = "6.12";
+/// Transitions and scrapes of the long run, and of the short one.
+const LONG: (u32, u32) = (1_000, 10_000);
+const SHORT: (u32, u32) = (200, 1_000);
+
 /// The scenario of two machines, a Prometheus and an Alertmanager.
 const ROLLOUT: &str = "rollout";
 
@@ -50,7 +59,8 @@ pub(crate) struct Arguments {
     /// Only the VMs: without the workspace's own checks
     #[arg(long, conflicts_with = "no_vm")]
     only_vm: bool,
-    /// The long form: the power is cut at twenty random moments instead of five
+    /// The long form: the power is cut at twenty random moments instead of five, the
+    /// monitor watches 1,000 transitions instead of 200
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
     /// Take the golden files that the guests send as the new truth
@@ -117,11 +127,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         .map(String::as_str)
         .filter(|name| *name != ROLLOUT)
         .partition(|name| CRASH_SCENARIOS.contains(name));
+    let (enduring, others): (Vec<&str>, Vec<&str>) = others
+        .into_iter()
+        .partition(|name| ENDURANCE_SCENARIOS.contains(name));
     let all = arguments.scenario.is_empty();
     let mut runs = Vec::new();
     for (line, prepared) in &machines {
         if all || !others.is_empty() {
             runs.push(Run::Scenarios(line, prepared, list(&others)));
+        }
+        if !enduring.is_empty() || all && line.name == ENDURANCE_KERNEL {
+            let names = if all {
+                &ENDURANCE_SCENARIOS
+            } else {
+                &*enduring
+            };
+            runs.push(Run::Endurance(line, prepared, names.join(",")));
         }
         if all || !crashing.is_empty() {
             for memory in chain::MEMORIES {
@@ -205,6 +226,8 @@ fn list(names: &[&str]) -> String {
 enum Run<'a> {
     /// The scenarios of one boot.
     Scenarios(&'a Line, &'a Prepared, String),
+    /// Those of a monitor that runs for long.
+    Endurance(&'a Line, &'a Prepared, String),
     /// Those that take the machine down, with a memory for its last words.
     Chain(&'a Line, &'a Prepared, &'static str, String),
 }
@@ -213,26 +236,21 @@ impl Run<'_> {
     fn judged(&self, arguments: &Arguments) -> Tally {
         match self {
             Self::Scenarios(line, prepared, run) => {
-                let machine = Machine {
-                    kernel: &prepared.kernel.image,
-                    initramfs: &prepared.initramfs,
-                    mode: "test",
-                    run,
-                    command_line: &[],
-                    memory: MEMORY,
-                    forwards: &[],
-                    persistent: None,
-                    console: prepared.console(),
-                    silence: SILENCE,
-                    limit: LIMIT,
-                };
-                let mut judge = Judge::new(line.name.to_owned());
-                let outcome =
-                    process::step(&format!("scenarios on kernel {}", prepared.kernel), || {
-                        machine
-                            .run(|message| judge.take(message, &prepared.folder, arguments.bless))
-                    });
-                judge.close(outcome)
+                let what = format!("scenarios on kernel {}", prepared.kernel);
+                let machine = machine(prepared, run, prepared.console(), &[]);
+                Self::one_boot(&machine, prepared, line.name, &what, arguments)
+            }
+            Self::Endurance(line, prepared, run) => {
+                let what = format!("endurance on kernel {}", prepared.kernel);
+                let (transitions, scrapes) = if arguments.thorough { LONG } else { SHORT };
+                let transitions = format!("{}={transitions}", command_line::TRANSITIONS);
+                let scrapes = format!("{}={scrapes}", command_line::SCRAPES);
+                // One CPU is all that a transition's first attempt has to look at.
+                let words = ["maxcpus=1", &transitions, &scrapes];
+                let console = prepared.folder.join("endurance.log");
+                let machine = machine(prepared, run, console, &words);
+                let name = format!("{} endurance", line.name);
+                Self::one_boot(&machine, prepared, &name, &what, arguments)
             }
             Self::Chain(line, prepared, memory, run) => {
                 let mut judge = Judge::new(format!("{} {memory}", line.name));
@@ -245,6 +263,42 @@ impl Run<'_> {
                 judge.close(outcome)
             }
         }
+    }
+
+    fn one_boot(
+        machine: &Machine<'_>,
+        prepared: &Prepared,
+        name: &str,
+        what: &str,
+        arguments: &Arguments,
+    ) -> Tally {
+        let mut judge = Judge::new(name.to_owned());
+        let outcome = process::step(what, || {
+            machine.run(|message| judge.take(message, &prepared.folder, arguments.bless))
+        });
+        judge.close(outcome)
+    }
+}
+
+/// A machine of one boot.
+fn machine<'a>(
+    prepared: &'a Prepared,
+    run: &'a str,
+    console: PathBuf,
+    command_line: &'a [&'a str],
+) -> Machine<'a> {
+    Machine {
+        kernel: &prepared.kernel.image,
+        initramfs: &prepared.initramfs,
+        mode: "test",
+        run,
+        command_line,
+        memory: MEMORY,
+        forwards: &[],
+        persistent: None,
+        console,
+        silence: SILENCE,
+        limit: LIMIT,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod boot;
+mod counters;
 mod crashes;
 mod eventually;
 mod exposition;
@@ -15,6 +16,7 @@ mod livepatch;
 mod modules;
 mod monitor;
 mod network;
+mod process;
 mod rollout;
 mod runner;
 mod scenarios;

@@ -66,6 +66,7 @@ fn choose(names: &str) -> Vec<Result<&'static Scenario, String>> {
         .map(|name| {
             scenarios::ALL
                 .iter()
+                .chain(scenarios::ENDURANCE)
                 .find(|scenario| scenario.name == name)
                 .ok_or_else(|| name.to_owned())
         })

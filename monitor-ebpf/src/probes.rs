@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{fentry, kprobe, map, raw_tracepoint},
     maps::{Array, PerCpuArray, RingBuf},
@@ -16,8 +16,10 @@ use crate::kernel::{self, member, read_module_name, read_patch_name, read_string
 
 /// A transition makes about one event a second: 64 KiB hold six minutes of a
 /// user space that does not read.
+const ROOM: u32 = 64 * 1024;
+
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(ROOM, 0);
 
 /// Events that found the ring buffer full, by [`EventKind`].
 #[map]
@@ -137,7 +139,9 @@ fn attempt(kind: EventKind) -> u32 {
 /// start of a transition is a task on a CPU that has not switched: the kernel's
 /// first attempt would fail for it, and the next comes a second later. So nothing
 /// before the end of the first attempt wakes it. That attempt switches it asleep;
-/// from then on it is in nobody's way.
+/// from then on it is in nobody's way. Only a buffer that is half full does wake it:
+/// turned around faster than it can attempt anything, a transition makes early events
+/// alone, and they would be lost.
 #[inline(always)]
 fn wakeup(kind: EventKind, attempt: u32) -> u64 {
     let early = match kind {
@@ -151,7 +155,8 @@ fn wakeup(kind: EventKind, attempt: u32) -> u64 {
         _ => false,
     };
     // By itself the ring buffer wakes only a reader that has read all before.
-    u64::from(if early {
+    let filling = || EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(ROOM / 2);
+    u64::from(if early && !filling() {
         BPF_RB_NO_WAKEUP
     } else {
         BPF_RB_FORCE_WAKEUP

@@ -3,6 +3,7 @@
 
 mod bench;
 mod boot;
+mod counters;
 mod crashes;
 mod eventually;
 mod exposition;
@@ -16,6 +17,7 @@ mod modules;
 mod monitor;
 mod neighbours;
 mod network;
+mod process;
 mod rollout;
 mod runner;
 mod scenarios;

@@ -45,7 +45,8 @@ pub(crate) struct Arguments {
     /// Only the VMs: without the workspace's own checks
     #[arg(long, conflicts_with = "no_vm")]
     only_vm: bool,
-    /// The long form: the power is cut at twenty random moments instead of five
+    /// The long form: the power is cut at twenty random moments instead of five, the
+    /// monitor watches 1,000 transitions instead of 200
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
     /// Take the golden files that the guests send as the new truth

@@ -1,6 +1,8 @@
 //! Which machines a run has, and which scenarios each of them.
 
-use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, NEIGHBOUR_SCENARIOS};
+use livepatch_monitor_tests::protocol::{
+    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, NEIGHBOUR_SCENARIOS,
+};
 
 use crate::{chain, kernels::Line, rollout};
 
@@ -21,12 +23,15 @@ pub(super) enum Kind {
     Chain(&'static str),
     /// Those beside real programs of others.
     Neighbours,
+    /// Those of a monitor that runs for long or is stormed.
+    Endurance,
 }
 
 /// Those that have a kind of machine of their own; all others are of one boot.
-const OF_A_KIND: [(Kind, &[&str]); 2] = [
+const OF_A_KIND: [(Kind, &[&str]); 3] = [
     (Kind::Chain(chain::MAIN_MEMORY), &CRASH_SCENARIOS),
     (Kind::Neighbours, &NEIGHBOUR_SCENARIOS),
+    (Kind::Endurance, &ENDURANCE_SCENARIOS),
 ];
 
 impl Kind {
@@ -57,6 +62,8 @@ pub(super) fn plan(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec
     };
     if asked.is_empty() && once {
         runs.push((Kind::Neighbours, "all".to_owned()));
+        // In the mode of ordinary scenarios, where `all` are those of every kernel.
+        runs.push((Kind::Endurance, ENDURANCE_SCENARIOS.join(",")));
     }
     // A line with a list of its own is there for what it lists.
     if asked.contains(&chain::OF_EACH_MEMORY) {
@@ -109,6 +116,7 @@ mod tests {
             Kind::Scenarios => format!("-: {names}"),
             Kind::Chain(memory) => format!("{memory}: {names}"),
             Kind::Neighbours => format!("neighbours: {names}"),
+            Kind::Endurance => format!("endurance: {names}"),
         })
         .collect()
     }
@@ -133,6 +141,8 @@ mod tests {
     fn some_machines_are_run_once() {
         let once = planned(None, true, &[]);
         assert!(once.contains(&"neighbours: all".to_owned()), "{once:?}");
+        let enduring = once.iter().any(|run| run.starts_with("endurance: quiet,"));
+        assert!(enduring, "{once:?}");
         let lines = kernels::lines(&["6.1".to_owned(), ONE_KERNEL.to_owned()]).unwrap();
         assert!(is_the_one(lines[1], &lines) && !is_the_one(lines[0], &lines));
         assert!(is_the_one(lines[0], &lines[..1]));
@@ -146,6 +156,7 @@ mod tests {
                 assert_eq!(planned(&["forced"]), ["-: forced"]);
                 assert_eq!(planned(&["nmi", ROLLOUT, PACKAGES]), ["erst: nmi"]);
                 assert_eq!(planned(&["locked_down"]), ["neighbours: locked_down"]);
+                assert_eq!(planned(&["quiet"]), ["endurance: quiet"]);
                 assert_eq!(
                     planned(&["sysrq_in_transition", "nmi"]),
                     [

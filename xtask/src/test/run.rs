@@ -1,8 +1,8 @@
 //! One machine's work.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use livepatch_monitor_tests::protocol::Message;
+use livepatch_monitor_tests::protocol::{Message, command_line};
 
 use super::{
     judge::{Judge, Tally},
@@ -17,6 +17,10 @@ const MEMORY: u32 = 1024;
 const SILENCE: Duration = Duration::from_secs(180);
 
 const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Transitions and scrapes of the long run, and of the short one.
+const LONG: (u32, u32) = (1_000, 10_000);
+const SHORT: (u32, u32) = (200, 1_000);
 
 /// What a machine of a line runs.
 pub(super) struct Run<'a> {
@@ -34,7 +38,16 @@ impl Run<'_> {
         let what = format!("{what} on kernel {}", self.prepared.kernel);
         let on_message = |message: Message| judge.take(message, &self.prepared.folder, bless);
         let outcome = process::step(&what, || match self.kind {
-            Kind::Scenarios => self.machine().run(on_message),
+            Kind::Scenarios => self.machine(self.prepared.console(), &[]).run(on_message),
+            Kind::Endurance => {
+                let (transitions, scrapes) = if thorough { LONG } else { SHORT };
+                let transitions = format!("{}={transitions}", command_line::TRANSITIONS);
+                let scrapes = format!("{}={scrapes}", command_line::SCRAPES);
+                // One CPU is all that a transition's first attempt has to look at.
+                let words = ["maxcpus=1", &transitions, &scrapes];
+                let console = self.prepared.folder.join("endurance.log");
+                self.machine(console, &words).run(on_message)
+            }
             Kind::Chain(memory) => {
                 chain::run(self.prepared, memory, &self.scenarios, thorough, on_message)
             }
@@ -50,21 +63,22 @@ impl Run<'_> {
             Kind::Scenarios => (line.to_owned(), "scenarios".to_owned()),
             Kind::Chain(memory) => (format!("{line} {memory}"), format!("crashes with {memory}")),
             Kind::Neighbours => (format!("{line} neighbours"), "neighbours".to_owned()),
+            Kind::Endurance => (format!("{line} endurance"), "endurance".to_owned()),
         }
     }
 
     /// A machine of one boot.
-    fn machine(&self) -> Machine<'_> {
+    fn machine<'a>(&'a self, console: PathBuf, command_line: &'a [&'a str]) -> Machine<'a> {
         Machine {
             kernel: &self.prepared.kernel.image,
             initramfs: &self.prepared.initramfs,
             mode: "test",
             run: &self.scenarios,
-            command_line: &[],
+            command_line,
             memory: MEMORY,
             forwards: &[],
             persistent: None,
-            console: self.prepared.console(),
+            console,
             silence: SILENCE,
             limit: LIMIT,
         }

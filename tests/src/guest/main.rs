@@ -79,6 +79,7 @@ fn run(host: Host) -> Result<()> {
     let mut guest = Guest::new(host);
     match mode {
         "test" => runner::run(&mut guest, scenarios::ALL, run),
+        "endurance" => runner::run(&mut guest, scenarios::ENDURANCE, run),
         "neighbours" => neighbours::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),

@@ -62,7 +62,6 @@ fn choose(known: &'static [Scenario], names: &str) -> Vec<Result<&'static Scenar
         .map(|name| {
             known
                 .iter()
-                .chain(scenarios::ENDURANCE)
                 .find(|scenario| scenario.name == name)
                 .ok_or_else(|| name.to_owned())
         })

@@ -38,7 +38,9 @@ impl Run<'_> {
         let what = format!("{what} on kernel {}", self.prepared.kernel);
         let on_message = |message: Message| judge.take(message, &self.prepared.folder, bless);
         let outcome = process::step(&what, || match self.kind {
-            Kind::Scenarios => self.machine(self.prepared.console(), &[]).run(on_message),
+            Kind::Scenarios => self
+                .machine("test", self.prepared.console(), &[])
+                .run(on_message),
             Kind::Endurance => {
                 let (transitions, scrapes) = if thorough { LONG } else { SHORT };
                 let transitions = format!("{}={transitions}", command_line::TRANSITIONS);
@@ -46,7 +48,7 @@ impl Run<'_> {
                 // One CPU is all that a transition's first attempt has to look at.
                 let words = ["maxcpus=1", &transitions, &scrapes];
                 let console = self.prepared.folder.join("endurance.log");
-                self.machine(console, &words).run(on_message)
+                self.machine("endurance", console, &words).run(on_message)
             }
             Kind::Chain(memory) => {
                 chain::run(self.prepared, memory, &self.scenarios, thorough, on_message)
@@ -68,11 +70,16 @@ impl Run<'_> {
     }
 
     /// A machine of one boot.
-    fn machine<'a>(&'a self, console: PathBuf, command_line: &'a [&'a str]) -> Machine<'a> {
+    fn machine<'a>(
+        &'a self,
+        mode: &'a str,
+        console: PathBuf,
+        command_line: &'a [&'a str],
+    ) -> Machine<'a> {
         Machine {
             kernel: &self.prepared.kernel.image,
             initramfs: &self.prepared.initramfs,
-            mode: "test",
+            mode,
             run: &self.scenarios,
             command_line,
             memory: MEMORY,

@@ -50,8 +50,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };
 
-/// Those of [`livepatch_monitor_tests::protocol::ENDURANCE_SCENARIOS`]: `all` does
-/// not mean them.
+/// All of mode `endurance`, in the order of a full run.
 pub(crate) const ENDURANCE: &[Scenario] = scenarios! {
     endurance: quiet;
     storm: livepatch_storm, report_storm, stopped_monitor;

@@ -2,10 +2,10 @@
 //!
 //! It is read for what happened before this program ran: when the transition that
 //! is found running began. The texts are those of kernel/livepatch/{core,transition,
-//! patch}.c, the same from 6.1 to 7.2. The log is a ring: old records go.
+//! patch}.c, the same from 5.10 to 7.2. The log is a ring: old records go.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,6 +27,19 @@ const MAX_RECORD: usize = 16 << 10;
 /// Reads of one pass: more than the largest ring (32 MiB) holds records, so that a
 /// log that grows as fast as it is read still ends.
 const MAX_READS: usize = 1 << 20;
+
+/// Whether the console shows lines of level error (3) and graver ones: those below the
+/// first number of /proc/sys/kernel/printk (Documentation/admin-guide/sysctl/kernel.rst).
+/// False where that cannot be read.
+#[must_use]
+pub fn console_shows_errors(procfs: &Path) -> bool {
+    const ERROR: u32 = 3;
+    let text = fs::read_to_string(procfs.join("sys/kernel/printk")).unwrap_or_default();
+    let level = text.split_whitespace().next();
+    level
+        .and_then(|level| level.parse::<u32>().ok())
+        .is_some_and(|level| level > ERROR)
+}
 
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]

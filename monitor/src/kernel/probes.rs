@@ -17,10 +17,12 @@ use self::sites::{SPECS, Site, Spec};
 use super::{
     btf::{Btf, BtfError},
     kallsyms::KallsymsError,
+    kmsg,
     layout::{Layout, trampolines_share},
 };
 
 mod sites;
+mod stand_in;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -251,6 +253,7 @@ impl Probes {
             for spec in SPECS {
                 probes.attach_probe(spec, fentry_btf);
             }
+            stand_in::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout);
         Ok(probes)
@@ -285,14 +288,6 @@ impl Probes {
             Site::Tracepoint { program, name } => {
                 tried(Method::Tracepoint, self.attach_tracepoint(program, name));
             }
-        }
-        // A crash is told in the log as well.
-        if attached == Method::None
-            && spec.kind.is_crash()
-            && self.attached(EventKind::Printk.name())
-        {
-            attached = Method::Log;
-            problems.push("its line in the kernel's log stands in for it".to_owned());
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         self.status.push(ProbeStatus {

@@ -198,3 +198,21 @@ proptest! {
         prop_assert!(Record::parse(&valid).is_some());
     }
 }
+
+#[test]
+fn errors_reach_the_console_below_its_level() {
+    let procfs = tempfile::tempdir().unwrap();
+    assert!(!console_shows_errors(procfs.path()));
+    let folder = procfs.path().join("sys/kernel");
+    fs::create_dir_all(&folder).unwrap();
+    for (text, shown) in [
+        ("7\t4\t1\t7\n", true),
+        ("4\t4\t1\t7\n", true),
+        ("3\t4\t1\t3\n", false),
+        ("", false),
+        ("many", false),
+    ] {
+        fs::write(folder.join("printk"), text).unwrap();
+        assert_eq!(console_shows_errors(procfs.path()), shown, "{text}");
+    }
+}

@@ -148,7 +148,7 @@ mod tests {
     fn reads_a_crash() {
         let mut event: CrashEvent = bytemuck::Zeroable::zeroed();
         event.kind = EventKind::Printk as u32;
-        event.text[..10].copy_from_slice(b"BUG:\n[1.2]x");
+        event.text[..10].copy_from_slice(b"BUG:\n[1] x");
         let crash = CrashHook {
             time: BootTime::from_nanos(0),
             kind: EventKind::Printk,

@@ -19,6 +19,7 @@ use self::{
 };
 use super::{
     btf::Btf,
+    kmsg,
     layout::{Layout, trampolines_share},
     lockdown,
     namespace::{self, Sight},
@@ -27,6 +28,7 @@ use crate::file;
 
 mod missing;
 mod sites;
+mod stand_in;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -253,6 +255,7 @@ impl Probes {
                 probes.attach_probe(spec, fentry_btf);
             }
             probes.degradations.extend(probes.without_kprobes(procfs));
+            stand_in::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
         probes.name_lockdown(sysfs);
@@ -288,14 +291,6 @@ impl Probes {
             Site::Tracepoint { program, name } => {
                 tried(Method::Tracepoint, self.attach_tracepoint(program, name));
             }
-        }
-        // A crash is told in the log as well.
-        if attached == Method::None
-            && spec.kind.is_crash()
-            && self.attached(EventKind::Printk.name())
-        {
-            attached = Method::Log;
-            problems.push("its line in the kernel's log stands in for it".to_owned());
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         self.status.push(ProbeStatus {

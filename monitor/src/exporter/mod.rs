@@ -183,7 +183,7 @@ async fn stop() -> anyhow::Result<()> {
 }
 
 impl Exporter {
-    /// Logs, counts and saves.
+    /// Logs, counts and notes. What a restart must know is still to be saved.
     fn carry_out(&self, time: BootTime, effects: &[Effect]) {
         for effect in effects {
             report::log(effect);
@@ -212,9 +212,6 @@ impl Exporter {
             self.patches_due.store(true, Ordering::Relaxed);
         }
         self.date_start();
-        if !effects.is_empty() {
-            self.save();
-        }
     }
 
     /// Notes something, here and on disk.
@@ -271,6 +268,9 @@ impl Exporter {
                 self.complain("sysfs", &text.join("; "));
                 let effects = lock(&self.watch).snapshot(now, &patches);
                 self.carry_out(now, &effects);
+                if !effects.is_empty() {
+                    self.save();
+                }
                 self.note_patches(now, &patches);
                 (Some(patches), problems.is_empty())
             }

@@ -13,11 +13,15 @@ use livepatch_monitor_ebpf::{CRASH_TAINTS, CRASH_TEXT_LEN, CrashEvent, EventKind
 
 use crate::{
     kernel::{read, read_string},
-    probes::{EVENTS, count_lost},
+    probes::{EVENTS, count_lost, full_for_reports},
 };
 
 #[inline(always)]
 fn emit(kind: EventKind, flag: u32, text: u64) {
+    if full_for_reports() {
+        count_lost(kind);
+        return;
+    }
     let Some(mut entry) = EVENTS.reserve::<CrashEvent>(0) else {
         count_lost(kind);
         return;

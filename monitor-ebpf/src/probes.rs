@@ -43,6 +43,19 @@ struct Subject {
     patch_module: u64,
 }
 
+/// Bytes of the ring buffer that user space has not read.
+#[inline(always)]
+fn unread() -> u64 {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA))
+}
+
+/// Whether the last quarter of the ring buffer is reached, which is for the steps of a
+/// transition: a storm of the kernel's reports does not crowd them out.
+#[inline(always)]
+pub(crate) fn full_for_reports() -> bool {
+    unread() > u64::from(ROOM / 4 * 3)
+}
+
 /// Counts an event that found the ring buffer full.
 #[inline(always)]
 pub(crate) fn count_lost(kind: EventKind) {
@@ -155,8 +168,7 @@ fn wakeup(kind: EventKind, attempt: u32) -> u64 {
         _ => false,
     };
     // By itself the ring buffer wakes only a reader that has read all before.
-    let filling = || EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(ROOM / 2);
-    u64::from(if early && !filling() {
+    u64::from(if early && unread() <= u64::from(ROOM / 2) {
         BPF_RB_NO_WAKEUP
     } else {
         BPF_RB_FORCE_WAKEUP

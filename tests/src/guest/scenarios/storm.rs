@@ -152,6 +152,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
     ))?;
     let state = process::bytes_in(STATE)?;
     ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
+    loud_console()?;
     let_go(guest)?;
     guest.metrics(SETTLE, expect_nothing_loaded)?;
     Ok(())
@@ -193,6 +194,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     // A monitor that stands still holds nothing up.
     let_go(guest)?;
     let_go_on(pid)?;
+    loud_console()?;
 
     let metrics = guest.metrics(SETTLE, |metrics| {
         expect_exact(metrics, &counters)?;
@@ -278,6 +280,10 @@ fn expect_nothing_loaded(metrics: &Exposition) -> Result<()> {
 fn quiet_console() -> Result<()> {
     files::write("/proc/sys/kernel/printk", "1")?;
     files::write("/proc/sys/kernel/printk_devkmsg", "on\n")
+}
+
+fn loud_console() -> Result<()> {
+    files::write("/proc/sys/kernel/printk", "7")
 }
 
 /// The kernel's own count of WARNs (6.2 and later).

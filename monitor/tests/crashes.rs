@@ -189,7 +189,7 @@ fn with_state(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
         "--state-dir",
         directory.to_str().unwrap(),
         "--path.rootfs",
-        nowhere,
+        directory.to_str().unwrap(),
         "--path.pstore",
         nowhere,
         "--path.systemd-pstore",

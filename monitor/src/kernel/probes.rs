@@ -26,6 +26,7 @@ use super::{
 
 mod missing;
 mod sites;
+mod verifier;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -476,12 +477,7 @@ fn brief(error: &ProgramError) -> String {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            // The verifier ends with statistics; the reason stands before them.
-            let statistics = ["processed ", "verification time ", "stack depth "];
-            let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start))
-            });
-            match last {
+            match verifier::reason(&log) {
                 Some(line) => format!("the kernel refuses the program: {io_error} ({line})"),
                 None => format!("the kernel refuses the program: {io_error}"),
             }

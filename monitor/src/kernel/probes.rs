@@ -29,6 +29,7 @@ use crate::file;
 mod missing;
 mod sites;
 mod stand_in;
+mod verifier;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -516,12 +517,7 @@ fn brief(error: &ProgramError) -> String {
             verifier_log,
         } => {
             let log = verifier_log.to_string();
-            // The verifier ends with statistics; the reason stands before them.
-            let statistics = ["processed ", "verification time ", "stack depth "];
-            let last = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start))
-            });
-            match last {
+            match verifier::reason(&log) {
                 Some(line) => format!("the kernel refuses the program: {io_error} ({line})"),
                 None => format!("the kernel refuses the program: {io_error}"),
             }

@@ -114,6 +114,11 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
     stage.wait_for_value("sum(livepatch_stuck_tasks)", 0.0)?;
     gate(stage, &["--soak", "1s", "--wait", "--wait-limit", "1m"], 0)?;
 
+    // What the rules have not noted before the crash, they cannot know after it.
+    stage.wait_for_value(
+        "count(instance:livepatch_at_risk:since{phase=\"soak\"})",
+        1.0,
+    )?;
     println!("\n[a moment later the machine panics, and is gone]\n");
     host.crash()?;
     page(stage, "LivepatchHostSilentInSoak")?;

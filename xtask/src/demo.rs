@@ -110,8 +110,15 @@ fn story(host: &Host, stage: &Stage, release: &str) -> Result<()> {
     println!("\n[the service is restarted, its task leaves lpm_hold]\n");
     host.order(Order::Release)?;
     host.order(Order::Status)?;
+    // Until Prometheus has seen it, the gate holds for what was.
+    stage.wait_for_value("sum(livepatch_stuck_tasks)", 0.0)?;
     gate(stage, &["--soak", "1s", "--wait", "--wait-limit", "1m"], 0)?;
 
+    // What the rules have not noted before the crash, they cannot know after it.
+    stage.wait_for_value(
+        "count(instance:livepatch_at_risk:since{phase=\"soak\"})",
+        1.0,
+    )?;
     println!("\n[a moment later the machine panics, and is gone]\n");
     host.crash()?;
     page(stage, "LivepatchHostSilentInSoak")?;

@@ -239,10 +239,6 @@ fn hold_up(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-fn let_go_on(monitor: Pid) -> Result<()> {
-    kill_process(monitor, Signal::CONT).context("the monitor cannot go on")
-}
-
 /// The same, and another task that holds up the way back: born patched, it sleeps in
 /// the new function.
 fn hold_up_both_ways(guest: &mut Guest) -> Result<()> {
@@ -261,6 +257,10 @@ fn turn_around(times: u32) -> Result<()> {
         files::write("/sys/kernel/livepatch/lpm_patch_a/enabled", enabled)?;
     }
     Ok(())
+}
+
+fn let_go_on(monitor: Pid) -> Result<()> {
+    kill_process(monitor, Signal::CONT).context("the monitor cannot go on")
 }
 
 fn let_go(guest: &Guest) -> Result<()> {

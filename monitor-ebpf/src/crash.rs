@@ -13,11 +13,15 @@ use livepatch_monitor_ebpf::{CRASH_TAINTS, CRASH_TEXT_LEN, CrashEvent, EventKind
 
 use crate::{
     kernel::{read, read_string},
-    probes::{EVENTS, count_lost},
+    probes::{EVENTS, count_lost, full_for_reports},
 };
 
 #[inline(always)]
 fn emit(kind: EventKind, flag: u32, text: u64) {
+    if full_for_reports() {
+        count_lost(kind);
+        return;
+    }
     let Some(mut entry) = EVENTS.reserve::<CrashEvent>(0) else {
         count_lost(kind);
         return;
@@ -97,15 +101,48 @@ fn tracepoint_sched_process_hang(_ctx: RawTracePointContext) -> i32 {
 }
 
 /// Every line of the kernel's log comes by here, formatted (`printk_sprint`,
-/// kernel/printk/printk.c; 6.1 to 7.2); those that cannot begin a report go at the
-/// price of one read of eight bytes.
+/// kernel/printk/printk.c; 6.0 to 7.2); those that cannot begin a report go at the
+/// price of one read of eight bytes. Before 6.0 only those that the console's level
+/// lets through, as the console prints them (`call_console_drivers`, same file).
 #[raw_tracepoint(tracepoint = "console")]
 fn tracepoint_printk_console(ctx: RawTracePointContext) -> i32 {
-    let text: u64 = ctx.arg(0);
-    if read::<u64>(text).is_some_and(may_begin_report) {
-        emit(EventKind::Printk, 0, text);
+    let line: u64 = ctx.arg(0);
+    let Some(start) = read::<u64>(line) else {
+        return 0;
+    };
+    if may_begin_report(start) {
+        emit(EventKind::Printk, 0, line);
+    } else if may_begin_prefix(start) {
+        let text = behind_prefix(line);
+        if read::<u64>(text).is_some_and(may_begin_report) {
+            emit(EventKind::Printk, 0, text);
+        }
     }
     0
+}
+
+/// What the console prints before a line: `<level>[seconds.microseconds][caller] `
+/// (`info_print_prefix`, kernel/printk/printk.c, 5.10).
+fn may_begin_prefix(start: u64) -> bool {
+    let first = start as u8;
+    first == b'[' || first == b'<'
+}
+
+/// More than any prefix has.
+const PREFIX_LEN: u64 = 48;
+
+/// Where the text of a line with a prefix begins.
+#[inline(always)]
+fn behind_prefix(line: u64) -> u64 {
+    let mut closed = false;
+    for at in 0..PREFIX_LEN {
+        match read::<u8>(line.wrapping_add(at)) {
+            Some(b' ') if closed => return line.wrapping_add(at + 1),
+            Some(byte) => closed = byte == b']',
+            None => break,
+        }
+    }
+    line
 }
 
 const fn word(text: &[u8; 8]) -> u64 {

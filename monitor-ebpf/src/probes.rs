@@ -3,10 +3,10 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{fentry, kprobe, map, raw_tracepoint},
-    maps::{PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, RingBuf},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
 use aya_log_ebpf::debug;
@@ -16,12 +16,19 @@ use crate::kernel::{self, member, read_module_name, read_patch_name, read_string
 
 /// A transition makes about one event a second: 64 KiB hold six minutes of a
 /// user space that does not read.
+const ROOM: u32 = 64 * 1024;
+
 #[map]
-pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(ROOM, 0);
 
 /// Events that found the ring buffer full, by [`EventKind`].
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
+
+/// The number of the attempt that comes next, plus one; 0 not known. Only kept where the
+/// kernel's own count cannot be read: its writers hold `klp_mutex`.
+#[map]
+static NEXT_ATTEMPT: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What an event is about. Null where there is none.
 #[derive(Clone, Copy, Default)]
@@ -34,6 +41,19 @@ struct Subject {
     object_name: u64,
     /// `struct module *` named as the event's patch (no `klp_patch` is left)
     patch_module: u64,
+}
+
+/// Bytes of the ring buffer that user space has not read.
+#[inline(always)]
+fn unread() -> u64 {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA))
+}
+
+/// Whether the last quarter of the ring buffer is reached, which is for the steps of a
+/// transition: a storm of the kernel's reports does not crowd them out.
+#[inline(always)]
+pub(crate) fn full_for_reports() -> bool {
+    unread() > u64::from(ROOM / 4 * 3)
 }
 
 /// Counts an event that found the ring buffer full.
@@ -52,7 +72,7 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
         return;
     };
     let event: *mut Event = entry.as_mut_ptr();
-    let attempt = variable::<u32>(&kernel::KLP_SIGNALS_CNT).unwrap_or(u32::MAX);
+    let attempt = attempt(kind);
     // SAFETY: `event` points to `size_of::<Event>()` reserved bytes, aligned to 8
     // (ring buffer records are); every field is written before `submit`.
     unsafe {
@@ -91,11 +111,50 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
     entry.submit(wakeup(kind, attempt));
 }
 
+/// How many attempts have failed before this event: the kernel's own count, or that of the
+/// events since the transition's begin; `u32::MAX` not known.
+#[inline(always)]
+fn attempt(kind: EventKind) -> u32 {
+    if let Some(count) = variable(&kernel::KLP_SIGNALS_CNT) {
+        return count;
+    }
+    let Some(next) = NEXT_ATTEMPT.get_ptr_mut(0) else {
+        return u32::MAX;
+    };
+    // SAFETY: the array's one slot. Only events under `klp_mutex` write it; another may
+    // read an old number, which is right for the moment before.
+    unsafe {
+        let count = (*next).wrapping_sub(1);
+        match kind {
+            EventKind::InitTransition => {
+                *next = 1;
+                0
+            }
+            EventKind::ReverseTransition => {
+                *next = 1;
+                count
+            }
+            EventKind::TryCompleteTransition if count != u32::MAX => {
+                *next = next.read().wrapping_add(1);
+                count
+            }
+            // The last attempt has not failed, and the kernel does not count it.
+            EventKind::CompleteTransition if count != u32::MAX => {
+                *next = 0;
+                count.saturating_sub(1)
+            }
+            _ => count,
+        }
+    }
+}
+
 /// Whether user space is woken for this event. A monitor that wakes up at the
 /// start of a transition is a task on a CPU that has not switched: the kernel's
 /// first attempt would fail for it, and the next comes a second later. So nothing
 /// before the end of the first attempt wakes it. That attempt switches it asleep;
-/// from then on it is in nobody's way.
+/// from then on it is in nobody's way. Only a buffer that is half full does wake it:
+/// turned around faster than it can attempt anything, a transition makes early events
+/// alone, and they would be lost.
 #[inline(always)]
 fn wakeup(kind: EventKind, attempt: u32) -> u64 {
     let early = match kind {
@@ -109,7 +168,7 @@ fn wakeup(kind: EventKind, attempt: u32) -> u64 {
         _ => false,
     };
     // By itself the ring buffer wakes only a reader that has read all before.
-    u64::from(if early {
+    u64::from(if early && unread() <= u64::from(ROOM / 2) {
         BPF_RB_NO_WAKEUP
     } else {
         BPF_RB_FORCE_WAKEUP

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
-/* Its init does what a broken module does, for so many seconds where that lasts. */
+/* Its init does what a broken module does, for so many seconds or so many times. */
 #include <linux/delay.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
@@ -12,6 +12,8 @@ static char *how = "";
 module_param(how, charp, 0444);
 static int seconds = 3600;
 module_param(seconds, int, 0444);
+static int times = 1;
+module_param(times, int, 0444);
 
 static int __attribute__((__noipa__)) lpm_crash_null(void)
 {
@@ -43,12 +45,20 @@ static void __attribute__((__noipa__)) lpm_crash_hang(void)
 	schedule_timeout(seconds * HZ);
 }
 
+static void __attribute__((__noipa__)) lpm_crash_warn(void)
+{
+	while (times-- > 0) {
+		WARN(1, "lpm_crash warns");
+		cond_resched();
+	}
+}
+
 static int __init lpm_crash_init(void)
 {
 	if (!strcmp(how, "null"))
 		return lpm_crash_null();
 	if (!strcmp(how, "warn"))
-		WARN(1, "lpm_crash warns");
+		lpm_crash_warn();
 	if (!strcmp(how, "spin"))
 		lpm_crash_spin();
 	if (!strcmp(how, "hang"))

@@ -133,6 +133,26 @@ pub const CRASH_SCENARIOS: [&str; 17] = [
     "clean_reboot",
 ];
 
+/// The scenarios of mode `neighbours`, in the order of a full run. The last one cannot be
+/// undone before the boot ends.
+pub const NEIGHBOUR_SCENARIOS: [&str; 5] = [
+    "kpatch_drives",
+    "bpftrace_traces_too",
+    "addresses_are_hidden",
+    "inside_a_container",
+    "locked_down",
+];
+
+/// The scenarios of a monitor that runs for long or is stormed, in the order of a full
+/// run. They have a machine of one CPU, where a transition takes one attempt.
+pub const ENDURANCE_SCENARIOS: [&str; 5] = [
+    "quiet",
+    "livepatch_storm",
+    "report_storm",
+    "stopped_monitor",
+    "long_run",
+];
+
 /// Text as base64 of zlib: the serial port is the slowest part of the machine,
 /// and an exposition shrinks to a tenth.
 mod packed {
@@ -176,6 +196,10 @@ pub mod command_line {
     pub const CUTS: &str = "lpm.cuts";
     /// `lpm.memory=erst|ramoops|none`: what keeps the kernel's last words.
     pub const MEMORY: &str = "lpm.memory";
+    /// `lpm.transitions=N`: of the long run.
+    pub const TRANSITIONS: &str = "lpm.transitions";
+    /// `lpm.scrapes=N`: of the long run.
+    pub const SCRAPES: &str = "lpm.scrapes";
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use crate::{
 };
 
 /// What may keep the kernel's last words.
-pub(crate) const MEMORIES: [&str; 3] = ["erst", "ramoops", "none"];
+pub(crate) const MEMORIES: [&str; 3] = [MAIN_MEMORY, "ramoops", "none"];
+
+/// The one that every scenario is run with.
+pub(crate) const MAIN_MEMORY: &str = "erst";
 
 /// The scenario that is run with each of them.
 pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
@@ -121,7 +124,8 @@ fn crash_memory(folder: &Path, name: &str, memory: &str) -> Result<CrashMemory> 
     })
 }
 
-fn make(path: &Path, size: u64) -> Result<()> {
+/// An empty file of this size, all hole.
+pub(crate) fn make(path: &Path, size: u64) -> Result<()> {
     if path.exists() {
         fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
     }

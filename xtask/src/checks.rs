@@ -37,7 +37,7 @@ pub(crate) fn run() -> Result<()> {
         })?;
     }
     process::step("cargo deny", deny)?;
-    dist::check_units()?;
+    dist::check_definitions()?;
     page::check_samples()?;
     process::step(
         "alert rules, their tests and examples",

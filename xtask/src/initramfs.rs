@@ -6,34 +6,24 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{host_files::HostFile, kernels::Kernel, modules, static_programs::Programs};
+use crate::{
+    host_files::HostFile,
+    kernels::Kernel,
+    modules,
+    own_modules::{self, OwnModule},
+    static_programs::Programs,
+};
 
-/// The kernel's own modules that a virtio network card needs, in load order. What
-/// a kernel has built in is left out (virtio itself, from 6.12 on).
-pub(crate) const NETWORK_MODULES: &[&str] = &[
-    "virtio",
-    "virtio_ring",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "failover",
-    "net_failover",
-    "virtio_net",
-];
+/// The kernel's own modules that a virtio network card needs; what they need in turn
+/// comes with them.
+pub(crate) const NETWORK_MODULES: &[&str] = &["virtio_pci", "virtio_net"];
 
-/// Those that a virtio disk needs.
-pub(crate) const DISK_MODULES: &[&str] = &[
-    "virtio",
-    "virtio_ring",
-    "virtio_pci_legacy_dev",
-    "virtio_pci_modern_dev",
-    "virtio_pci",
-    "virtio_blk",
-];
+/// Those that a virtio disk and its file system need.
+pub(crate) const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 
 /// Those that keep the kernel's last words in memory; the guest loads them when it is
 /// to.
-pub(crate) const RAMOOPS_MODULES: &[&str] = &["reed_solomon", "ramoops"];
+pub(crate) const RAMOOPS_MODULES: &[&str] = &["ramoops"];
 
 /// The names of the modules in `/modules/kernel` that are loaded at the start, one a
 /// line, in load order.
@@ -51,7 +41,7 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 /// What a machine's file system holds beyond its kernel's and the scenarios' parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras<'a> {
-    /// Modules of the kernel's own, loaded at the start in this order.
+    /// Modules of the kernel's own, loaded at the start with those that they need.
     pub(crate) modules: &'a [&'a str],
     /// Those that are there to be loaded when they are wanted.
     pub(crate) modules_on_demand: &'a [&'a str],
@@ -90,17 +80,13 @@ pub(crate) fn write(
 
 fn add_kernel_modules(archive: &mut Archive, kernel: &Kernel, extras: Extras<'_>) -> Result<()> {
     let mut order = String::new();
-    for name in extras.modules {
-        if let Some(module) = kernel.own_module(name)? {
-            archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &module)?;
-            order.push_str(name);
-            order.push('\n');
-        }
+    for OwnModule { name, content } in own_modules::with_needed(kernel, extras.modules)? {
+        archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &content)?;
+        order.push_str(&name);
+        order.push('\n');
     }
-    for name in extras.modules_on_demand {
-        if let Some(module) = kernel.own_module(name)? {
-            archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &module)?;
-        }
+    for OwnModule { name, content } in own_modules::with_needed(kernel, extras.modules_on_demand)? {
+        archive.file(&format!("modules/kernel/{name}.ko"), PLAIN_FILE, &content)?;
     }
     archive.file(LOAD_ORDER, PLAIN_FILE, order.as_bytes())
 }

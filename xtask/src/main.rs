@@ -21,9 +21,12 @@ mod kernels;
 mod machine;
 mod modules;
 mod monitoring;
+mod neighbours;
+mod own_modules;
 mod page;
 mod paths;
 mod process;
+mod python;
 mod rollout;
 mod setup;
 mod static_programs;
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
         Command::Build => static_programs::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Test(arguments) => test::run(arguments),
-        Command::Dist(arguments) => dist::run(arguments).map(|()| true),
+        Command::Dist(arguments) => dist::command(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),

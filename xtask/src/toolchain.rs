@@ -137,7 +137,12 @@ pub(crate) fn cargo_with(folder: &Path) -> Result<Command> {
 
 fn released(name: &str, version: &str) -> Result<PathBuf> {
     installed(name, |command| {
-        command.args(["--locked", "--version", version]);
+        // Each is run once or twice, and never for long: what counts is that it is there soon.
+        command
+            .args(["--locked", "--version", version])
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         Ok(())
     })
 }

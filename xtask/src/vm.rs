@@ -74,7 +74,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     /// The file system.
     pub(crate) initramfs: &'a Path,
-    /// What PID 1 is to do: `test`, `crash`, `rollout`, `demo` or `bench`.
+    /// What PID 1 is to do: `test`, `crash`, `neighbours`, `rollout`, `demo` or `bench`.
     pub(crate) mode: &'a str,
     /// The scenarios to run, comma-separated.
     pub(crate) run: &'a str,

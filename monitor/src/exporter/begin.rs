@@ -160,6 +160,9 @@ impl Exporter {
             Ok((patches, _)) => {
                 let effects = lock(&self.watch).snapshot(now, &patches);
                 self.carry_out(now, &effects);
+                if !effects.is_empty() {
+                    self.save();
+                }
                 self.note_patches(now, &patches);
             }
             Err(error) => self.degradations.push(Degradation {

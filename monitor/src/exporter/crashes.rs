@@ -20,7 +20,6 @@ use crate::{
         clock, counts,
         events::CrashHook,
         kmsg::{KmsgError, KmsgReader},
-        probes::Method,
     },
     livepatch::transition::BootTime,
     metrics::{CrashView, LastCrash},
@@ -322,7 +321,7 @@ impl Exporter {
         let hooked = self
             .status
             .iter()
-            .any(|probe| probe.probe == EventKind::Printk.name() && probe.method != Method::None);
+            .any(|probe| probe.probe == EventKind::Printk.name() && probe.method.is_probe());
         if hooked {
             return None;
         }
@@ -393,7 +392,7 @@ impl Exporter {
         let attached = |kind: EventKind| {
             self.status
                 .iter()
-                .any(|probe| probe.probe == kind.name() && probe.method != Method::None)
+                .any(|probe| probe.probe == kind.name() && probe.method.is_probe())
         };
         let now = counts::read(&self.options.procfs, &self.options.sysfs);
         let missed = now

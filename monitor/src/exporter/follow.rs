@@ -42,9 +42,14 @@ const LOG_SHARE: u32 = 20;
 /// A report of which no more comes for this long is taken as it is.
 const LOG_QUIET: Duration = Duration::from_millis(300);
 
+/// Events that are taken out of the ring buffer at once: more than it holds.
+const BATCH: usize = 1024;
+
 /// What a pass over the ring buffer found.
 #[derive(Debug, Default)]
 struct Drained {
+    /// There may be more to take at once.
+    more: bool,
     /// The kernel tried to complete a transition.
     attempted: bool,
     /// A transition began or ended.
@@ -58,6 +63,8 @@ struct Drained {
 /// What is to be done when.
 #[derive(Debug, Default)]
 struct Due {
+    /// The ring buffer, which was not emptied.
+    events: bool,
     look: Option<Instant>,
     loading: Option<(Instant, Duration)>,
     log: Option<Instant>,
@@ -68,6 +75,7 @@ struct Due {
 impl Due {
     fn take(&mut self, drained: &Drained) {
         let now = Instant::now();
+        self.events = drained.more;
         if drained.attempted || drained.changed {
             self.look.get_or_insert(now + AFTER_ATTEMPT);
         }
@@ -117,6 +125,10 @@ impl Exporter {
                     ready?;
                     due.take(&self.drain(ring.as_mut()));
                 }
+                // In a storm that does not end the others have their turn too.
+                () = tokio::task::yield_now(), if due.events => {
+                    due.take(&self.drain(ring.as_mut()));
+                }
                 () = until(due.look) => {
                     due.look = None;
                     self.look_aside(&mut looking);
@@ -162,40 +174,57 @@ impl Exporter {
         }
     }
 
-    /// Takes what the ring buffer holds.
+    /// Takes what the ring buffer holds: all of it first, so that there is room for what
+    /// comes while it is worked on.
     fn drain(&self, ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> Drained {
         let mut drained = Drained::default();
         let Some(ring) = ring else {
             return drained;
         };
-        while let Some(record) = ring.get_mut().next() {
-            match events::decode(&record) {
-                Ok(KernelEvent::Crash(hook)) => {
-                    debug!(?hook, "crash hook");
-                    lock(&self.watch).count_event(hook.kind);
-                    drained.crashed |= self.crash_hook(&hook);
-                }
-                Ok(KernelEvent::Livepatch(event)) => {
-                    debug!(?event, "kernel event");
-                    drained.attempted |= event.kind == EventKind::TryCompleteTransition;
-                    drained.loading |= event.kind == EventKind::ModuleLoad;
-                    let loaded = event.kind == EventKind::TryCompleteTransition
-                        && event.attempt.is_some_and(|attempt| attempt > 0);
-                    if let Some(patch) = event.patch.clone() {
-                        if event.kind == EventKind::ModuleLoad {
-                            self.note(event.time, Note::Load { patch });
-                        } else if loaded || event.kind == EventKind::ModuleFree {
-                            self.loaded(event.time, patch);
-                        }
-                    }
-                    let effects = lock(&self.watch).event(&event);
-                    drained.changed |= !effects.is_empty();
-                    self.carry_out(event.time, &effects);
-                }
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(record) = ring.get_mut().next()
+        {
+            batch.push(events::decode(&record));
+        }
+        drained.more = batch.len() == BATCH;
+        for event in batch {
+            match event {
+                Ok(event) => self.take_event(&event, &mut drained),
                 Err(error) => warn!("{error}"),
             }
         }
+        if drained.changed {
+            self.save();
+        }
         drained
+    }
+
+    fn take_event(&self, event: &KernelEvent, drained: &mut Drained) {
+        match event {
+            KernelEvent::Crash(hook) => {
+                debug!(?hook, "crash hook");
+                lock(&self.watch).count_event(hook.kind);
+                drained.crashed |= self.crash_hook(hook);
+            }
+            KernelEvent::Livepatch(event) => {
+                debug!(?event, "kernel event");
+                drained.attempted |= event.kind == EventKind::TryCompleteTransition;
+                drained.loading |= event.kind == EventKind::ModuleLoad;
+                let loaded = event.kind == EventKind::TryCompleteTransition
+                    && event.attempt.is_some_and(|attempt| attempt > 0);
+                if let Some(patch) = event.patch.clone() {
+                    if event.kind == EventKind::ModuleLoad {
+                        self.note(event.time, Note::Load { patch });
+                    } else if loaded || event.kind == EventKind::ModuleFree {
+                        self.loaded(event.time, patch);
+                    }
+                }
+                let effects = lock(&self.watch).event(event);
+                drained.changed |= !effects.is_empty();
+                self.carry_out(event.time, &effects);
+            }
+        }
     }
 
     /// Whether a livepatch's module is still being loaded. One whose init has come

@@ -204,7 +204,7 @@ async fn stop() -> anyhow::Result<()> {
 }
 
 impl Exporter {
-    /// Logs, counts and saves.
+    /// Logs, counts and notes. What a restart must know is still to be saved.
     fn carry_out(&self, time: BootTime, effects: &[Effect]) {
         for effect in effects {
             report::log(effect);
@@ -235,7 +235,6 @@ impl Exporter {
         self.date_start();
         if !effects.is_empty() {
             self.changed.notify_one();
-            self.save();
         }
     }
 
@@ -293,6 +292,9 @@ impl Exporter {
                 self.complain("sysfs", &text.join("; "));
                 let effects = lock(&self.watch).snapshot(now, &patches);
                 self.carry_out(now, &effects);
+                if !effects.is_empty() {
+                    self.save();
+                }
                 self.note_patches(now, &patches);
                 (Some(patches), problems.is_empty())
             }

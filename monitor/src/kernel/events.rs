@@ -70,7 +70,7 @@ pub fn decode(record: &[u8]) -> Result<KernelEvent, EventError> {
             time: BootTime::from_nanos(event.time_ns),
             kind,
             flag: event.flag,
-            text: text(&event.text),
+            text: line(&event.text),
         }));
     }
     let event: Event = whole(record)?;
@@ -94,6 +94,16 @@ fn whole<T: bytemuck::AnyBitPattern>(record: &[u8]) -> Result<T, EventError> {
         found: record.len(),
         expected: size_of::<T>(),
     })
+}
+
+/// The first line: before 6.0 others may follow it, and its end is there.
+fn line(bytes: &[u8]) -> Option<String> {
+    text(
+        bytes
+            .split(|&byte| byte == b'\n')
+            .next()
+            .unwrap_or_default(),
+    )
 }
 
 /// The bytes before the first NUL; `None` where there are none.
@@ -138,7 +148,7 @@ mod tests {
     fn reads_a_crash() {
         let mut event: CrashEvent = bytemuck::Zeroable::zeroed();
         event.kind = EventKind::Printk as u32;
-        event.text[..4].copy_from_slice(b"BUG:");
+        event.text[..10].copy_from_slice(b"BUG:\n[1] x");
         let crash = CrashHook {
             time: BootTime::from_nanos(0),
             kind: EventKind::Printk,

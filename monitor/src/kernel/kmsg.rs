@@ -2,7 +2,7 @@
 //!
 //! It is read for what happened before this program ran: when the transition that
 //! is found running began. The texts are those of kernel/livepatch/{core,transition,
-//! patch}.c, the same from 6.1 to 7.2. The log is a ring: old records go.
+//! patch}.c, the same from 5.10 to 7.2. The log is a ring: old records go.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -31,6 +31,20 @@ const MAX_READS: usize = 1 << 20;
 
 /// Bytes of one pass: some times the largest ring, for what is no log at all.
 const MAX_BYTES: usize = 256 << 20;
+
+/// Whether the console shows lines of level error (3) and graver ones: those below the
+/// first number of /proc/sys/kernel/printk (Documentation/admin-guide/sysctl/kernel.rst).
+/// False where that cannot be read.
+#[must_use]
+pub fn console_shows_errors(procfs: &Path) -> bool {
+    const ERROR: u32 = 3;
+    let path = procfs.join("sys/kernel/printk");
+    let text = file::read_text(&path, file::VALUE).unwrap_or_default();
+    let level = text.split_whitespace().next();
+    level
+        .and_then(|level| level.parse::<u32>().ok())
+        .is_some_and(|level| level > ERROR)
+}
 
 /// Why the log could not be read.
 #[derive(Debug, thiserror::Error)]

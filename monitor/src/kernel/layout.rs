@@ -7,7 +7,7 @@ use livepatch_monitor_ebpf::UNKNOWN_OFFSET;
 
 use super::{
     btf::Btf,
-    kallsyms::{self, KallsymsError},
+    kallsyms::{self, Found, KallsymsError},
 };
 use crate::{file, preflight::module::KlpLayout};
 
@@ -118,15 +118,15 @@ pub struct Layout {
     pub missing_members: Vec<String>,
     /// What this kernel's symbol table lacks.
     pub missing_variables: Vec<&'static str>,
+    /// Why the symbol table tells no address at all, if so.
+    pub addresses_hidden: Option<String>,
 }
 
 impl Layout {
-    /// Looks everything up. Without BTF every member is missing; a symbol table
-    /// that hides its addresses is an error, for then nothing can be told.
-    ///
-    /// # Errors
-    /// /proc/kallsyms cannot be read or hides its addresses (needs CAP_SYSLOG).
-    pub fn find(btf: Option<&Btf>, procfs: &Path, sysfs: &Path) -> Result<Self, KallsymsError> {
+    /// Looks everything up. Without BTF every member is missing, without a symbol table
+    /// every variable.
+    #[must_use]
+    pub fn find(btf: Option<&Btf>, procfs: &Path, sysfs: &Path) -> Self {
         let mut layout = Self {
             possible_cpus: possible_cpus(sysfs),
             ..Self::default()
@@ -148,16 +148,19 @@ impl Layout {
             .map(|&(_, variable)| variable)
             .chain([BPF_FRAME_POINTER])
             .collect();
-        let found = kallsyms::find(procfs, &names)?;
+        let found = kallsyms::find(procfs, &names).unwrap_or_else(|error| {
+            layout.addresses_hidden = Some(why_hidden(&error, procfs));
+            Found::default()
+        });
         layout.bpf_frames_reliable = found.in_vmlinux(BPF_FRAME_POINTER).is_some();
         for &(global, variable) in VARIABLES {
             let address = found.in_vmlinux(variable);
-            if address.is_none() {
+            if address.is_none() && layout.addresses_hidden.is_none() {
                 layout.missing_variables.push(variable);
             }
             layout.addresses.push((global, address.unwrap_or(0)));
         }
-        Ok(layout)
+        layout
     }
 
     /// Whether pending tasks can be told from the others: without these a scan
@@ -177,6 +180,18 @@ impl Layout {
         known("TASK_PATCH_STATE")
             && variable("KLP_TRANSITION_PATCH")
             && variable("KLP_TARGET_STATE")
+    }
+}
+
+/// The error, with the setting that is behind it where there is one.
+fn why_hidden(error: &KallsymsError, procfs: &Path) -> String {
+    let path = procfs.join("sys/kernel/kptr_restrict");
+    let setting = std::fs::read_to_string(path).unwrap_or_default();
+    match (error, setting.trim()) {
+        (KallsymsError::Hidden { .. }, "2") => {
+            "kernel.kptr_restrict is 2, which hides the kernel's addresses from root too".into()
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -233,6 +248,34 @@ fn possible_cpus(sysfs: &Path) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_addresses_cost_the_addresses_only() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("sys/kernel");
+        std::fs::create_dir_all(&folder).unwrap();
+        let nothing = Path::new("/nowhere");
+        let symbols = "0000000000000000 D klp_transition_patch\n";
+        std::fs::write(root.path().join("kallsyms"), symbols).unwrap();
+        for (setting, says) in [("1\n", "CAP_SYSLOG"), ("2\n", "kernel.kptr_restrict is 2")] {
+            std::fs::write(folder.join("kptr_restrict"), setting).unwrap();
+            let layout = Layout::find(None, root.path(), nothing);
+            let why = layout.addresses_hidden.as_deref().unwrap_or_default();
+            assert!(why.contains(says), "{why}");
+            assert!(layout.missing_variables.is_empty() && !layout.can_scan());
+            assert!(layout.addresses.iter().all(|&(_, address)| address == 0));
+        }
+        let symbols = "ffffffff81000000 D klp_transition_patch\n";
+        std::fs::write(root.path().join("kallsyms"), symbols).unwrap();
+        let layout = Layout::find(None, root.path(), nothing);
+        assert_eq!(layout.addresses_hidden, None);
+        assert_eq!(layout.missing_variables.len(), VARIABLES.len() - 1);
+        assert!(
+            Layout::find(None, nothing, nothing)
+                .addresses_hidden
+                .is_some()
+        );
+    }
 
     #[test]
     fn counts_possible_cpus() {

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use super::kallsyms::{self, Kallsyms, KallsymsError};
+use super::{
+    kallsyms::{self, Kallsyms, KallsymsError},
+    lockdown,
+};
 use crate::{
     file,
     preflight::host::{Place, Policy, Symbols, Told},
@@ -60,15 +63,10 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<Strin
 #[must_use]
 pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
     let read = |path: &Path| file::read_text(path, file::VALUE).ok();
-    let lockdown = read(&sysfs.join("kernel/security/lockdown"));
     Policy {
         signatures_enforced: read(&sysfs.join("module/module/parameters/sig_enforce"))
             .map(|text| text.trim() == "Y"),
-        // `none [integrity] confidentiality`
-        lockdown: lockdown.and_then(|text| {
-            let (_, rest) = text.split_once('[')?;
-            Some(rest.split_once(']')?.0.to_owned())
-        }),
+        lockdown: lockdown::level(sysfs),
         modules_disabled: read(&procfs.join("sys/kernel/modules_disabled"))
             .map(|text| text.trim() == "1"),
     }

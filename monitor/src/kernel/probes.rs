@@ -13,15 +13,22 @@ use aya::{
 use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::debug;
 
-use self::sites::{SPECS, Site, Spec};
+use self::{
+    missing::{narrow_sight, no_addresses, no_btf},
+    sites::{SPECS, Site, Spec},
+};
 use super::{
-    btf::{Btf, BtfError},
-    kallsyms::KallsymsError,
+    btf::Btf,
+    kmsg,
     layout::{Layout, trampolines_share},
+    lockdown,
+    namespace::{self, Sight},
 };
 use crate::file;
 
+mod missing;
 mod sites;
+mod stand_in;
 
 #[cfg(bpf_programs)]
 static PROGRAMS: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(
@@ -53,6 +60,8 @@ pub enum Method {
     Iterator,
     /// No probe: sysfs is read instead.
     Sysfs,
+    /// No probe: its line in the kernel's log, which [`EventKind::Printk`] sees.
+    Log,
     /// Not at all.
     None,
 }
@@ -67,8 +76,15 @@ impl Method {
             Self::Tracepoint => "tracepoint",
             Self::Iterator => "iterator",
             Self::Sysfs => "sysfs",
+            Self::Log => "log",
             Self::None => "none",
         }
+    }
+
+    /// Whether it is a probe that delivers events of its own.
+    #[must_use]
+    pub const fn is_probe(self) -> bool {
+        !matches!(self, Self::Sysfs | Self::Log | Self::None)
     }
 }
 
@@ -102,9 +118,6 @@ pub enum ProbesError {
     /// The binary was built by plain cargo.
     #[error("this binary was built without the BPF programs")]
     NotBuilt,
-    /// The symbol table cannot be read.
-    #[error(transparent)]
-    Kallsyms(#[from] KallsymsError),
     /// The object could not be loaded.
     #[error("loading the BPF programs: {0}")]
     Load(String),
@@ -124,10 +137,6 @@ impl ProbesError {
                 "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
             ),
             Self::NotBuilt => (COST, "build it with `cargo xtask build`"),
-            Self::Kallsyms(_) => (
-                COST,
-                "run as root or with CAP_SYSLOG, and with kernel.kptr_restrict below 2",
-            ),
             Self::Load(_) | Self::Map(..) => (
                 COST,
                 "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y",
@@ -166,8 +175,7 @@ impl Probes {
     /// costs its own signal only.
     ///
     /// # Errors
-    /// Nothing at all can be loaded: no permission, no programs in the binary, or
-    /// a kernel whose symbols cannot be read.
+    /// Nothing at all can be loaded: no permission, or no programs in the binary.
     pub fn attach(
         wanted: Wanted,
         procfs: &Path,
@@ -187,7 +195,7 @@ impl Probes {
                 None
             }
         };
-        let layout = Layout::find(btf.as_ref(), procfs, sysfs)?;
+        let layout = Layout::find(btf.as_ref(), procfs, sysfs);
         if btf.is_some() && !layout.missing_members.is_empty() {
             degradations.push(Degradation {
                 what: format!(
@@ -206,6 +214,9 @@ impl Probes {
                 remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
             });
         }
+        degradations.extend(layout.addresses_hidden.as_deref().map(no_addresses));
+        let sight = namespace::sight(procfs);
+        degradations.extend(narrow_sight(sight));
         let shares_functions = btf.as_ref().is_some_and(trampolines_share);
         drop(btf);
         // aya's own reader, which resolves the functions to attach to.
@@ -244,8 +255,10 @@ impl Probes {
                 probes.attach_probe(spec, fentry_btf);
             }
             probes.degradations.extend(probes.without_kprobes(procfs));
+            stand_in::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
         }
-        probes.load_task_scan(aya_btf.as_ref(), &layout);
+        probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
+        probes.name_lockdown(sysfs);
         Ok(probes)
     }
 
@@ -325,15 +338,26 @@ impl Probes {
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
         let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
         program.load().map_err(|error| brief(&error))?;
-        program
-            .attach(tracepoint)
-            .map(drop)
-            .map_err(|error| brief(&error))
+        match program.attach(tracepoint) {
+            Ok(_) => Ok(()),
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound =>
+            {
+                Err(format!("this kernel has no tracepoint {tracepoint}"))
+            }
+            Err(error) => Err(brief(&error)),
+        }
     }
 
-    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout) {
+    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: Sight) {
         let result = match btf {
             None => Err("needs the kernel's BTF".to_owned()),
+            Some(_) if sight != Sight::Whole => {
+                Err("would show the tasks of this PID namespace only".to_owned())
+            }
+            Some(_) if layout.addresses_hidden.is_some() => {
+                Err("needs the addresses of the kernel's variables".to_owned())
+            }
             Some(_) if !layout.can_scan() => {
                 Err("the kernel's task and transition state cannot be located".to_owned())
             }
@@ -351,12 +375,29 @@ impl Probes {
         });
     }
 
+    /// Where lockdown is behind what is missing, says so in the place of its symptoms.
+    fn name_lockdown(&mut self, sysfs: &Path) {
+        let level = lockdown::level(sysfs);
+        let Some(degradation) = lockdown::degradation(level.as_deref()) else {
+            return;
+        };
+        let mut refused = false;
+        for one in &mut self.status {
+            if let Some(problem) = one.problem.take_if(|problem| lockdown::explains(problem)) {
+                debug!(probe = one.probe, "{problem}");
+                one.problem = Some(lockdown::REASON.to_owned());
+                refused = true;
+            }
+        }
+        self.degradations.extend(refused.then_some(degradation));
+    }
+
     /// Whether the probe delivers its events.
     #[must_use]
     pub fn attached(&self, probe: &str) -> bool {
         self.status
             .iter()
-            .any(|status| status.probe == probe && status.method != Method::None)
+            .any(|status| status.probe == probe && status.method.is_probe())
     }
 
     /// Whether transitions are seen as they begin and end. Without these two,
@@ -501,13 +542,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
-}
-
-fn no_btf(error: &BtfError) -> Degradation {
-    Degradation {
-        what: format!(
-            "no BTF ({error}): events come without the patch's name, which sysfs gives later; tasks are read from /proc"
-        ),
-        remedy: "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, and let the monitor read /sys/kernel/btf/vmlinux".into(),
-    }
 }

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::{
     clock,
+    namespace::{self, Sight},
     probes::{Probes, ProbesError, TASK_SCAN},
     procfs::{self, ProcError, ProcTask},
     scan::{self, ScanError, Symbols},
@@ -64,6 +65,14 @@ pub enum TasksError {
         procfs: PathBuf,
         /// Tasks whose stack could not be read.
         denied: usize,
+    },
+    /// The host's tasks are not to be seen from here.
+    #[error(
+        "{procfs} is that of a PID namespace of its own and shows its tasks only; run the monitor in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs"
+    )]
+    OtherNamespace {
+        /// The root of procfs.
+        procfs: PathBuf,
     },
     /// More tasks are pending than a walk describes.
     #[error(
@@ -291,6 +300,11 @@ fn walk(
 
 /// The walk, if it is of all tasks.
 fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
+    if namespace::sight(procfs) == Sight::Part {
+        return Err(TasksError::OtherNamespace {
+            procfs: procfs.to_owned(),
+        });
+    }
     if walk.denied > 0 {
         return Err(TasksError::Denied {
             procfs: procfs.to_owned(),
@@ -340,4 +354,32 @@ fn pending(task: ProcTask) -> PendingTask {
 fn start_ns(ticks: u64) -> Option<u64> {
     let per_second = rustix::param::clock_ticks_per_second();
     ticks.checked_mul(1_000_000_000)?.checked_div(per_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_of_one_namespace_are_not_all_tasks() {
+        let root = tempfile::tempdir().unwrap();
+        let procfs = root.path();
+        let ns = procfs.join("self/ns");
+        std::fs::create_dir_all(&ns).unwrap();
+        std::os::unix::fs::symlink("pid:[4026532201]", ns.join("pid")).unwrap();
+        let mut scanner = TaskScanner::new(None, procfs);
+        let answer = scanner.scan(Some("fix"), Direction::Patch, procfs);
+        assert!(
+            matches!(&answer, Err(TasksError::OtherNamespace { .. })),
+            "{answer:?}"
+        );
+        std::fs::create_dir_all(procfs.join("2")).unwrap();
+        let kthreadd = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0";
+        std::fs::write(procfs.join("2/stat"), kthreadd).unwrap();
+        let answer = scanner.scan(Some("fix"), Direction::Patch, procfs);
+        assert!(
+            !matches!(&answer, Err(TasksError::OtherNamespace { .. })),
+            "{answer:?}"
+        );
+    }
 }

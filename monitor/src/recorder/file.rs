@@ -12,7 +12,7 @@ use rustix::fs::FallocateFlags;
 
 use super::{
     frame::{self, FrameError},
-    note::{Note, Noted},
+    note::{LoadedPatch, Note, Noted},
 };
 
 /// A boot's file is never longer. Before it would be, it is written anew with what
@@ -25,6 +25,8 @@ pub const KEPT_BOOTS: usize = 8;
 const RESERVE: u64 = 64 << 10;
 /// Crash signals that a file written anew keeps.
 const KEPT_SIGNALS: usize = 64;
+/// Ended transitions that it keeps: one of each patch that is loaded.
+const KEPT_ENDS: usize = 128;
 
 /// Why something is not recorded or not read.
 #[derive(Debug, thiserror::Error)]
@@ -342,8 +344,8 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Recorder
     }
 }
 
-/// The notes that a file written anew keeps: the boot, what is loaded, what goes on,
-/// what ended last, the last signals.
+/// The notes that a file written anew keeps: the boot, what is loaded and since when it
+/// is in force, what goes on, what ended last, the last signals.
 #[derive(Debug, Default)]
 struct Essence {
     kept: VecDeque<Noted>,
@@ -352,13 +354,37 @@ struct Essence {
 impl Essence {
     fn take(&mut self, noted: &Noted) {
         self.kept.retain(|kept| !replaces(&noted.note, &kept.note));
-        if matches!(noted.note, Note::Loaded { .. }) {
-            return;
+        match &noted.note {
+            Note::Loaded { .. } => return,
+            Note::Patches { patches } => self.forget_ends(patches),
+            _ => {}
         }
         self.kept.push_back(noted.clone());
-        let is_signal = |kept: &Noted| matches!(kept.note, Note::Signal { .. });
-        if self.kept.iter().filter(|kept| is_signal(kept)).count() > KEPT_SIGNALS
-            && let Some(oldest) = self.kept.iter().position(is_signal)
+        self.limit(KEPT_SIGNALS, |note| matches!(note, Note::Signal { .. }));
+        self.limit(KEPT_ENDS, |note| matches!(note, Note::Ended { .. }));
+    }
+
+    /// Since when a patch is in force matters while it is loaded; the last end does
+    /// whatever it was of.
+    fn forget_ends(&mut self, loaded: &[LoadedPatch]) {
+        let is_end = |kept: &Noted| matches!(kept.note, Note::Ended { .. });
+        let last = self.kept.iter().rposition(is_end);
+        let mut at = 0;
+        self.kept.retain(|kept| {
+            at += 1;
+            let Note::Ended { patch, .. } = &kept.note else {
+                return true;
+            };
+            let lives = loaded.iter().any(|it| Some(&it.name) == patch.as_ref());
+            lives || Some(at - 1) == last
+        });
+    }
+
+    /// Drops the oldest of more than `most` notes of a kind.
+    fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Note) -> bool) {
+        let is_of_kind = |kept: &Noted| is_of_kind(&kept.note);
+        if self.kept.iter().filter(|kept| is_of_kind(kept)).count() > most
+            && let Some(oldest) = self.kept.iter().position(is_of_kind)
         {
             self.kept.remove(oldest);
         }
@@ -374,8 +400,10 @@ fn replaces(new: &Note, kept: &Note) -> bool {
     match (new, kept) {
         (Note::Watching | Note::Stopped, Note::Watching | Note::Stopped)
         | (Note::Patches { .. }, Note::Patches { .. })
-        | (Note::Transition { .. }, Note::Transition { .. })
-        | (Note::Ended { .. }, Note::Transition { .. } | Note::Ended { .. }) => true,
+        | (Note::Transition { .. } | Note::Ended { .. }, Note::Transition { .. }) => true,
+        (Note::Ended { patch, .. }, Note::Ended { patch: before, .. }) => {
+            before.is_none() || patch == before
+        }
         (Note::Load { patch } | Note::Loaded { patch }, Note::Load { patch: before }) => {
             patch == before
         }

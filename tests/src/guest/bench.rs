@@ -2,6 +2,7 @@
 //! say little; what is compared was measured in the same machine, in turns.
 
 mod cost;
+mod growth;
 mod latency;
 mod scan;
 mod start;
@@ -11,7 +12,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::{files, guest::Guest, monitor};
+use crate::{guest::Guest, monitor};
 
 type Measurement = fn(&mut Guest) -> Result<Table>;
 
@@ -19,8 +20,11 @@ type Measurement = fn(&mut Guest) -> Result<Table>;
 const ALL: &[(&str, Measurement)] = &[
     ("latency", latency::measure),
     ("scan", scan::measure),
+    ("functions", growth::functions),
+    ("patches", growth::patches),
     ("cost", cost::measure),
     ("start", start::measure),
+    ("size", start::size),
     ("transition", transition::measure),
 ];
 
@@ -87,22 +91,6 @@ impl Table {
         }
         text
     }
-}
-
-/// What a process has used of the CPUs, threads that have ended included, in
-/// steps of 10 ms.
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let text = files::read(&path)?;
-    // utime and stime, the 12th and 13th word behind the name.
-    let ticks = text.rsplit_once(')').and_then(|(_, rest)| {
-        let mut words = rest.split_whitespace().skip(11);
-        let user: u64 = words.next()?.parse().ok()?;
-        let system: u64 = words.next()?.parse().ok()?;
-        Some(user + system)
-    });
-    let ticks = ticks.with_context(|| format!("{path} holds `{text}`"))?;
-    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// `other / ours` as `12.3x`; a dash where ours is too small to divide by.

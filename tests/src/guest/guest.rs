@@ -135,23 +135,38 @@ impl Guest {
         confinement: Confinement,
         arguments: &[&str],
     ) -> Result<()> {
-        self.start_monitor_at(monitor::ADDRESS, confinement, arguments)
+        self.start_monitor_at(monitor::ADDRESS, confinement, &[], arguments)
+    }
+
+    /// Starts a monitor by a command that runs it.
+    pub(crate) fn start_monitor_through(
+        &mut self,
+        through: &[&str],
+        arguments: &[&str],
+    ) -> Result<()> {
+        self.start_monitor_at(monitor::ADDRESS, Confinement::None, through, arguments)
     }
 
     /// Starts a monitor that the host can reach as well.
     pub(crate) fn start_public_monitor(&mut self, port: u16, arguments: &[&str]) -> Result<()> {
-        self.start_monitor_at(&format!("0.0.0.0:{port}"), Confinement::None, arguments)
+        self.start_monitor_at(
+            &format!("0.0.0.0:{port}"),
+            Confinement::None,
+            &[],
+            arguments,
+        )
     }
 
     fn start_monitor_at(
         &mut self,
         address: &str,
         confinement: Confinement,
+        through: &[&str],
         arguments: &[&str],
     ) -> Result<()> {
         ensure!(self.monitor.is_none(), "a monitor is running already");
         let arguments = [&["--web.listen-address", address], arguments].concat();
-        self.monitor = Some(Monitor::start(confinement, &arguments)?);
+        self.monitor = Some(Monitor::start(confinement, through, &arguments)?);
         Ok(())
     }
 

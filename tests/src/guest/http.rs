@@ -1,7 +1,7 @@
 //! Just enough HTTP to scrape an exporter.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     time::Duration,
 };
@@ -25,6 +25,59 @@ pub(crate) fn get(address: &str, path: &str) -> Result<String> {
         .read_to_string(&mut answer)
         .with_context(|| format!("no whole answer from {address} for {path}"))?;
     body(&answer)
+}
+
+/// A connection that is kept for one request after another.
+pub(crate) struct Connection {
+    address: String,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Opens it; nothing is asked yet.
+    pub(crate) fn open(address: &str) -> Result<Self> {
+        let stream =
+            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_read_timeout(Some(TIMEOUT)).context("timeout")?;
+        stream.set_nodelay(true).context("no delay")?;
+        Ok(Self {
+            address: address.to_owned(),
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// As [`get`], over this connection.
+    pub(crate) fn get(&mut self, path: &str) -> Result<String> {
+        let address = &self.address;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        self.stream
+            .get_mut()
+            .write_all(request.as_bytes())
+            .with_context(|| format!("cannot ask {address} for {path}"))?;
+        let mut head = String::new();
+        let mut length = None;
+        loop {
+            let start = head.len();
+            let read = self.stream.read_line(&mut head);
+            let read = read.with_context(|| format!("no answer from {address} for {path}"))?;
+            ensure!(read > 0, "{address} closed the connection after {head:?}");
+            let line = head.get(start..).unwrap_or_default().trim_end();
+            if line.is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = Some(value.trim().parse::<usize>().context("Content-Length")?);
+            }
+        }
+        let length = length.with_context(|| format!("no Content-Length in {head:?}"))?;
+        let mut bytes = vec![0; length];
+        self.stream
+            .read_exact(&mut bytes)
+            .with_context(|| format!("no whole answer from {address} for {path}"))?;
+        body(&(head + &String::from_utf8(bytes).context("the answer is not UTF-8")?))
+    }
 }
 
 fn body(answer: &str) -> Result<String> {

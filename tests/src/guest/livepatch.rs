@@ -112,7 +112,8 @@ fn in_transition(name: &str) -> Result<bool> {
     }
 }
 
-fn wait_transition_done(name: &str, timeout: Duration) -> Result<()> {
+/// Waits until a livepatch of this name is in no transition.
+pub(crate) fn wait_transition_done(name: &str, timeout: Duration) -> Result<()> {
     eventually(timeout, || {
         ensure!(!in_transition(name)?, "{name} is still in transition");
         Ok(())

@@ -3,6 +3,7 @@
 
 mod bench;
 mod boot;
+mod counters;
 mod crashes;
 mod eventually;
 mod exposition;
@@ -14,7 +15,9 @@ mod http;
 mod livepatch;
 mod modules;
 mod monitor;
+mod neighbours;
 mod network;
+mod process;
 mod rollout;
 mod runner;
 mod scenarios;
@@ -72,9 +75,12 @@ fn run(host: Host) -> Result<()> {
     network::up().context("no network")?;
     let words = files::read("/proc/cmdline")?;
     let mode = word(&words, command_line::MODE).unwrap_or("test");
+    let run = word(&words, command_line::RUN).unwrap_or("all");
     let mut guest = Guest::new(host);
     match mode {
-        "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
+        "test" => runner::run(&mut guest, scenarios::ALL, run),
+        "endurance" => runner::run(&mut guest, scenarios::ENDURANCE, run),
+        "neighbours" => neighbours::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
         "bench" => bench::run(&mut guest),

@@ -1,8 +1,12 @@
 //! Loading and unloading the modules of the scenarios.
 
-use std::{ffi::CString, fs::File, time::Duration};
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::{
     io::Errno,
     system::{delete_module, finit_module},
@@ -52,6 +56,27 @@ pub(crate) fn load_file(path: &str) -> Result<()> {
     try_load(path)?.with_context(|| format!("cannot load {path}; the kernel's log says why"))
 }
 
+/// Loads /modules/NAME.ko under another name, of as many bytes.
+pub(crate) fn load_renamed(name: &str, as_name: &str) -> Result<()> {
+    const COPY: &str = "/tmp/renamed.ko";
+    ensure!(
+        name.len() == as_name.len(),
+        "{name} and {as_name} are not of one length"
+    );
+    let path = format!("/modules/{name}.ko");
+    let mut bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+    let (from, to) = (name.as_bytes(), as_name.as_bytes());
+    let mut at = 0;
+    while let Some(window) = bytes.get_mut(at..at + from.len()) {
+        if window == from {
+            window.copy_from_slice(to);
+        }
+        at += 1;
+    }
+    fs::write(COPY, bytes).with_context(|| format!("cannot write {COPY}"))?;
+    load_file(COPY)
+}
+
 /// Loads /modules/NAME.ko, which the kernel must refuse with `expected`.
 pub(crate) fn expect_refused(name: &str, expected: Errno) -> Result<()> {
     match try_load(&format!("/modules/{name}.ko"))? {
@@ -68,10 +93,13 @@ fn try_load(path: &str) -> Result<rustix::io::Result<()>> {
 
 /// Unloads a module, waiting for its last user to go.
 pub(crate) fn unload(name: &str) -> Result<()> {
+    eventually(UNLOAD, || try_unload(name))
+}
+
+/// Unloads a module that nobody uses.
+pub(crate) fn try_unload(name: &str) -> Result<()> {
     let c_name = CString::new(name).context("a module's name with a NUL")?;
-    eventually(UNLOAD, || {
-        delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))
-    })
+    delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))
 }
 
 /// The loaded modules that are of the scenarios, the newest first.

@@ -41,15 +41,19 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Starts it and waits for its first answer. The log goes on where an earlier
-    /// one's ended.
-    pub(crate) fn start(confinement: Confinement, arguments: &[&str]) -> Result<Self> {
+    /// one's ended. `through` is a command that runs it, or nothing.
+    pub(crate) fn start(
+        confinement: Confinement,
+        through: &[&str],
+        arguments: &[&str],
+    ) -> Result<Self> {
         fs::create_dir_all(STATE).with_context(|| format!("cannot make {STATE}"))?;
         let log = File::options()
             .create(true)
             .append(true)
             .open(LOG)
             .with_context(|| format!("cannot open {LOG}"))?;
-        let command = [PROGRAM, "serve"].iter().chain(arguments);
+        let command = through.iter().chain(&[PROGRAM, "serve"]).chain(arguments);
         let child = helpers::command(&Task::Confined {
             confinement,
             command: command.map(|word| (*word).to_owned()).collect(),
@@ -85,7 +89,8 @@ impl Monitor {
 
     /// Asks it to end, as a service manager does, and expects that it does well.
     pub(crate) fn stop(mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).context("an absurd pid")?;
+        let pid = only_child(self.child.id()).unwrap_or(self.child.id());
+        let pid = i32::try_from(pid).context("an absurd pid")?;
         let pid = Pid::from_raw(pid).context("pid 0")?;
         kill_process(pid, Signal::TERM).context("cannot signal the monitor")?;
         let status = eventually(STOP, || {
@@ -106,6 +111,12 @@ impl Monitor {
         self.child.wait().context("cannot wait for the monitor")?;
         Ok(())
     }
+}
+
+/// The child of what runs the monitor as its child.
+fn only_child(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.trim().parse().ok()
 }
 
 /// What the monitors of this scenario wrote to their standard streams.

@@ -10,13 +10,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::board;
-use crate::{paths, process, setup};
+use crate::{paths, python};
 
 /// Of Grafana 11.6; the number before the `!` is the day of the SDK's release.
 const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";
-
-/// The last thing made in the environment: it is whole.
-const WHOLE: &str = "whole";
 
 const SCRIPT: &str = include_str!("grafana_types.py");
 
@@ -48,7 +45,12 @@ fn faults() -> [(&'static str, Value, &'static str); 6] {
 
 /// Checks all dashboards; `false` when one does not fit.
 pub(super) fn check() -> Result<bool> {
-    let python = python()?;
+    let programs = python::programs(
+        "grafana-types",
+        SDK,
+        "to check dashboards with Grafana's types",
+    )?;
+    let python = programs.join("python");
     let files = board::files()?;
     let first = files.first().context("there is no dashboard")?;
     let text =
@@ -105,33 +107,6 @@ fn judge(python: &Path, files: &[PathBuf]) -> Result<(bool, String)> {
             String::from_utf8_lossy(&output.stderr)
         ),
     }
-}
-
-/// A Python that has the SDK, in an environment of its own.
-fn python() -> Result<PathBuf> {
-    let folder = paths::cache()?.join("grafana-types");
-    let python = folder.join("bin/python");
-    let whole = folder.join(WHOLE);
-    if fs::read_to_string(&whole).is_ok_and(|sdk| sdk == SDK) {
-        return Ok(python);
-    }
-    setup::install(
-        &["python3-venv"],
-        "to check dashboards with Grafana's types",
-    )?;
-    println!("==> installing with pip: {SDK}, into {}", folder.display());
-    process::run(
-        Command::new("/usr/bin/python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&folder),
-    )?;
-    process::run(
-        Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet"])
-            .args(["--disable-pip-version-check", "--only-binary=:all:", SDK]),
-    )?;
-    fs::write(&whole, SDK).with_context(|| format!("cannot write {}", whole.display()))?;
-    Ok(python)
 }
 
 #[cfg(test)]

@@ -42,22 +42,24 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     let kept = root.path(STATE).join("kept");
     fs::create_dir_all(root.path(STATE)).context("cannot make a state directory")?;
     fs::write(&kept, "").context("cannot write a state")?;
-    root.run(&["systemctl", "disable", UNITS[0]])?;
     root.dpkg("--install", next)?;
     let after = fs::read_to_string(&settings).context("the settings are gone")?;
     ensure!(
         after.contains("debug"),
         "the upgrade has changed the settings: {after}"
     );
-    ensure!(
-        !root.is_enabled(UNITS[0])?,
-        "the upgrade has enabled a unit that was disabled"
-    );
-    ensure!(
-        root.is_enabled(UNITS[1])?,
-        "the upgrade has disabled {}",
-        UNITS[1]
-    );
+    for unit in UNITS {
+        ensure!(root.is_enabled(unit)?, "the upgrade has disabled {unit}");
+    }
+    // Its socket goes with it (Also=).
+    root.run(&["systemctl", "disable", UNITS[0]])?;
+    root.dpkg("--install", next)?;
+    for unit in UNITS {
+        ensure!(
+            !root.is_enabled(unit)?,
+            "the installation has enabled {unit}, which was disabled"
+        );
+    }
 
     root.run(&["dpkg", "--remove", NAME])?;
     ensure!(
@@ -107,11 +109,7 @@ impl Root {
             fs::rename(&partial, &tree)
                 .with_context(|| format!("cannot make {}", tree.display()))?;
         }
-        if root.exists() {
-            fs::remove_dir_all(root)
-                .with_context(|| format!("cannot remove {}", root.display()))?;
-        }
-        fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+        paths::empty(root)?;
         // Devices are of no use in it, and a container may not make them.
         process::run(
             Command::new("tar")

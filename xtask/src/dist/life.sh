@@ -16,7 +16,7 @@ plain() { tr '\n\t\r' '   ' | tr -d '\000-\037' | sed 's/[\\"]/ /g'; }
 end() {
     say '{"type":"done"}'
     sleep 1
-    poweroff -ff
+    systemctl poweroff -ff
     sleep infinity
 }
 fail() {
@@ -49,7 +49,10 @@ expect systemctl --quiet is-active "$unit"
 expect systemctl --quiet is-active livepatch-monitor.socket
 metrics=$(scrape)
 metric 'livepatch_supported 1'
-grep -q 'method="none"' <<<"$metrics" && fail "not every probe is attached: $(grep 'method="none"' <<<"$metrics")"
+# Debian keeps kprobes to CAP_SYS_ADMIN, which the unit does not have, and panic() takes
+# no other probe: that is said, and nothing else is missing.
+missing=$(grep 'method="none"' <<<"$metrics" | grep -v 'probe="panic"')
+[ -z "$missing" ] || fail "not every probe is attached: $missing"
 metric 'livepatch_recorder_errors_total 0'
 passed
 

@@ -32,17 +32,13 @@ StandardOutput=journal+console
 
 /// Boots a Debian in which [`LIFE`] installs the package, upgrades it to `next`,
 /// removes and purges it.
-pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
+pub(super) fn run(deb: &Path, next: &Path, mut passed: impl FnMut(&str)) -> Result<()> {
     setup::install_vm_packages()?;
     setup::install(&["cpio"], "to make a machine's file system")?;
     let line = kernels::lines(&[KERNEL.to_owned()])?;
     let kernel = kernels::prepare(line.first().context("no kernel")?)?;
     let folder = paths::target()?.join("dist-machine");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    paths::empty(&folder)?;
     let initramfs = file_system(&folder, deb, next)?;
     let machine = Machine {
         kernel: &kernel.image,
@@ -57,26 +53,27 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
         silence: SILENCE,
         limit: LIMIT,
     };
-    let (mut passed, mut failures) = (0, Vec::new());
+    let (mut shown, mut failures) = (0, Vec::new());
     machine.run(|message| {
         match message {
             Message::Booted { release } => println!("    booted {release}"),
             Message::Note { text } => println!("    {text}"),
             Message::ScenarioPassed { scenario, .. } => {
-                println!("    passed {scenario}");
-                passed += 1;
+                passed(&scenario);
+                shown += 1;
             }
             Message::ScenarioFailed { scenario, reason } => {
-                failures.push(format!("{scenario}: {reason}"));
+                println!("    FAILED {scenario}: {reason}");
+                failures.push(scenario);
             }
             _ => {}
         }
         Ok(())
     })?;
     if !failures.is_empty() {
-        bail!("{}", failures.join("\n"));
+        bail!("failed: {}", failures.join(", "));
     }
-    ensure!(passed > 0, "the machine has shown nothing");
+    ensure!(shown > 0, "the machine has shown nothing");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod chroot;
 mod machine;
+mod manifest;
 
 use std::{
     fs,
@@ -28,19 +29,23 @@ pub(crate) struct Arguments {
     no_vm: bool,
 }
 
-/// Builds everything under `target/dist` and checks it.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// `cargo xtask dist`.
+pub(crate) fn command(arguments: &Arguments) -> Result<()> {
+    run(!arguments.no_vm, |name| println!("    passed {name}"))?;
+    let folder = folder()?;
+    println!("packages: {}", folder.display());
+    Ok(())
+}
+
+/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd
+/// too; tells what has been shown.
+pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     setup::install(PACKAGES, "to check the packages")?;
     let folder = folder()?;
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
+    paths::empty(&folder)?;
     let monitor = static_programs::build_monitor()?;
-    let binary = folder.join("livepatch-monitor");
     process::step("manual, completions, dashboards", || stage(&folder))?;
-    copy(&monitor, &binary)?;
-    check_units()?;
+    copy(&monitor, &folder.join("livepatch-monitor"))?;
     let (deb, next) = process::step("the Debian package", || {
         // A second one of the same content, to upgrade to.
         Ok((
@@ -48,24 +53,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             debian_package(&folder.join("next"), "2")?,
         ))
     })?;
-    let rpm = process::step("the RPM package", || rpm_package(&folder))?;
     process::step("lintian", || lintian(&deb))?;
+    passed("lintian");
+    process::step("the RPM package", || rpm_package(&folder))?;
+    passed("rpm");
     process::step("install, upgrade, remove, purge", || {
         chroot::run(&deb, &next)
     })?;
-    if !arguments.no_vm {
+    passed("chroot");
+    if vm {
         process::step("the package's life under systemd", || {
-            machine::run(&deb, &next)
+            machine::run(&deb, &next, passed)
         })?;
-    }
-    for path in [&binary, &deb, &rpm] {
-        println!("    {}", path.display());
     }
     Ok(())
 }
 
-/// The units, by systemd's own measure.
-pub(crate) fn check_units() -> Result<()> {
+/// The Kubernetes manifest, and the units by systemd's own measure.
+pub(crate) fn check_definitions() -> Result<()> {
+    process::step("the Kubernetes manifest", manifest::check)?;
     setup::install(&["systemd"], "to check the units")?;
     let units = paths::root()?.join("monitor/dist");
     process::step("systemd-analyze security: 2.0 at most", || {
@@ -112,16 +118,8 @@ fn stage(folder: &Path) -> Result<()> {
     let share = folder.join("share");
     let root = paths::root()?;
     copy(&root.join("monitor/METRICS.md"), &share.join("METRICS.md"))?;
-    let kubernetes = Path::new("kubernetes/daemonset.yaml");
-    copy(
-        &root.join("monitor/dist").join(kubernetes),
-        &share.join(kubernetes),
-    )?;
-    let dashboards = root.join("dashboards");
-    if dashboards.is_dir() {
-        copy_tree(&dashboards, &share)?;
-    }
-    Ok(())
+    copy(&manifest::path()?, &share.join("kubernetes/daemonset.yaml"))?;
+    copy_tree(&root.join("dashboards"), &share)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
@@ -165,7 +163,7 @@ fn debian_package(folder: &Path, revision: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn rpm_package(folder: &Path) -> Result<PathBuf> {
+fn rpm_package(folder: &Path) -> Result<()> {
     let path = folder.join("livepatch-monitor.rpm");
     process::run(
         toolchain::cargo_with(&toolchain::cargo_generate_rpm_folder()?)?
@@ -198,7 +196,7 @@ fn rpm_package(folder: &Path) -> Result<PathBuf> {
         scripts.contains("systemctl preset"),
         "it starts nothing:\n{scripts}"
     );
-    Ok(path)
+    Ok(())
 }
 
 fn lintian(deb: &Path) -> Result<()> {
@@ -208,7 +206,8 @@ fn lintian(deb: &Path) -> Result<()> {
                 "--fail-on",
                 "error,warning",
                 "--allow-root",
-                "--no-tag-display-limit",
+                "--tag-display-limit",
+                "0",
             ])
             .arg(deb),
     )

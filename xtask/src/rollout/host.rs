@@ -35,13 +35,7 @@ const MOST_BOOTS: u32 = 10;
 
 /// What the file system of such a machine holds.
 pub(crate) fn modules() -> Vec<&'static str> {
-    let mut modules = NETWORK_MODULES.to_vec();
-    modules.extend(
-        DISK_MODULES
-            .iter()
-            .filter(|name| !NETWORK_MODULES.contains(name)),
-    );
-    modules
+    [NETWORK_MODULES, DISK_MODULES].concat()
 }
 
 /// The same as [`Extras`].

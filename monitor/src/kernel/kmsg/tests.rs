@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::fs;
 
 /// A device that yields these, then EAGAIN, as /dev/kmsg opened with O_NONBLOCK.
 fn device(
@@ -201,5 +202,23 @@ proptest! {
         let mut valid = b"5,1,1,-;livepatch: ".to_vec();
         valid.extend(&record);
         prop_assert!(Record::parse(&valid).is_some());
+    }
+}
+
+#[test]
+fn errors_reach_the_console_below_its_level() {
+    let procfs = tempfile::tempdir().unwrap();
+    assert!(!console_shows_errors(procfs.path()));
+    let folder = procfs.path().join("sys/kernel");
+    fs::create_dir_all(&folder).unwrap();
+    for (text, shown) in [
+        ("7\t4\t1\t7\n", true),
+        ("4\t4\t1\t7\n", true),
+        ("3\t4\t1\t3\n", false),
+        ("", false),
+        ("many", false),
+    ] {
+        fs::write(folder.join("printk"), text).unwrap();
+        assert_eq!(console_shows_errors(procfs.path()), shown, "{text}");
     }
 }

@@ -1,10 +1,10 @@
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use super::*;
 use crate::{
     crash::Signal,
-    livepatch::{Direction, transition::BootTime},
-    recorder::frame::tests::noted,
+    livepatch::{Direction, Outcome, transition::BootTime},
+    recorder::{frame::tests::noted, history::History},
 };
 
 const BOOT: &str = "11111111-2222-3333-4444-555555555555";
@@ -213,6 +213,66 @@ fn a_file_stays_small_and_keeps_what_matters() {
         opened.notes.last().unwrap().time.as_duration().as_secs(),
         29_999
     );
+}
+
+/// A patch comes into force, then another one comes and goes until the file is written
+/// anew: since when the first is in force is still known.
+#[test]
+fn a_file_written_anew_knows_since_when_patches_are_in_force() {
+    let loaded = |names: &[&str]| Note::Patches {
+        patches: names
+            .iter()
+            .map(|name| LoadedPatch {
+                name: (*name).to_owned(),
+                enabled: Some(true),
+                srcversion: None,
+                functions: Vec::new(),
+            })
+            .collect(),
+    };
+    let ended = |patch: &str, direction| Note::Ended {
+        patch: Some(patch.to_owned()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Completed),
+        took_seconds: Some(2.0),
+    };
+    let in_force = |notes: &[Noted]| {
+        let mut history = History::default();
+        for noted in notes {
+            history.take(noted, Duration::from_secs(60));
+        }
+        (history.in_force, history.ended)
+    };
+    let disk = Disk::new("8m");
+    let mut opened = open(disk.path());
+    let mut all = Vec::new();
+    let mut second = 1;
+    let mut anew = 0;
+    let mut append = |all: &mut Vec<Noted>, note: Note| {
+        let noted = noted(second, note);
+        second += 1;
+        let before = opened.recorder.length;
+        opened.recorder.append(&noted).unwrap();
+        anew += u32::from(opened.recorder.length < before);
+        all.push(noted);
+        anew
+    };
+    append(&mut all, ended("first", Direction::Patch));
+    append(&mut all, loaded(&["first"]));
+    loop {
+        append(&mut all, ended("second", Direction::Patch));
+        append(&mut all, loaded(&["first", "second"]));
+        append(&mut all, ended("second", Direction::Unpatch));
+        if append(&mut all, loaded(&["first"])) == 2 {
+            break;
+        }
+    }
+    drop(opened);
+    let notes = open(disk.path()).notes;
+    assert!(notes.len() < all.len() / 2, "{} notes", notes.len());
+    let known = in_force(&notes);
+    assert_eq!(known, in_force(&all));
+    assert_eq!(known.0["first"].took, Some(Duration::from_secs(2)));
 }
 
 #[test]

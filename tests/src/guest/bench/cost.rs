@@ -2,7 +2,6 @@
 //! per scrape; beside it node_exporter, where the machine has one.
 
 use std::{
-    fs,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -11,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{Table, cpu_time, median_and_worst, milliseconds};
+use super::{Table, median_and_worst, milliseconds};
 use crate::{
     eventually::{eventually, seconds},
     exposition::Exposition,
@@ -19,12 +18,14 @@ use crate::{
     helpers::{Hold, Task},
     http,
     livepatch::PATCH_A,
-    monitor, target,
+    monitor,
+    process::{context_switches, cpu_time},
+    target,
 };
 
 pub(super) const PEER: &str = "/bin/node_exporter";
-const PEER_ADDRESS: &str = "127.0.0.1:9100";
-const SCRAPES: usize = 50;
+pub(super) const PEER_ADDRESS: &str = "127.0.0.1:9100";
+const SCRAPES: u32 = 50;
 /// Without a scrape: what a program does of itself.
 const QUIET: Duration = seconds(60);
 
@@ -74,58 +75,67 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
 }
 
 fn cost(what: &str, address: &str, pid: u32) -> Result<Vec<String>> {
-    let scrape = || Exposition::parse(&http::get(address, "/metrics")?);
-    scrape()?;
+    Exposition::parse(&http::get(address, "/metrics")?)?;
     // Threads that only answered end after 10 s.
     thread::sleep(seconds(12));
     let (before, switches) = (cpu_time(pid)?, context_switches(pid)?);
     thread::sleep(QUIET);
-    let between = cpu_time(pid)?;
+    let quiet = (cpu_time(pid)? - before).as_secs_f64() * 1e3;
     let switches = context_switches(pid)?.saturating_sub(switches);
-    let quiet = (between - before).as_secs_f64() * 1e3;
 
-    let mut times = Vec::new();
-    let begin = Instant::now();
-    for _ in 0..SCRAPES {
-        let begin = Instant::now();
-        scrape()?;
-        times.push(begin.elapsed());
-        thread::sleep(Duration::from_millis(100));
-    }
-    let used = (cpu_time(pid)? - between).as_secs_f64() * 1e3;
-    // What it would have used in this time anyway is not the scrapes'.
-    let anyway = quiet * begin.elapsed().as_secs_f64() / QUIET.as_secs_f64();
-    let scrapes = f64::from(u32::try_from(SCRAPES).unwrap_or(u32::MAX));
-    let each = (used - anyway).max(0.0) / scrapes;
-    let end = scrape()?;
-    let (median, worst) = median_and_worst(times)?;
-    let memory = end.get("process_resident_memory_bytes")? / 1024.0 / 1024.0;
+    let scrapes = Scrapes::measure(address, pid, SCRAPES, quiet / QUIET.as_secs_f64())?;
     Ok(vec![
         what.to_owned(),
-        milliseconds(median),
-        milliseconds(worst),
-        format!("{each:.1}"),
+        milliseconds(scrapes.median),
+        milliseconds(scrapes.worst),
+        format!("{:.1}", scrapes.cpu_milliseconds),
         format!("{quiet:.0}"),
         switches.to_string(),
-        format!("{memory:.1}"),
-        end.text().len().to_string(),
+        format!("{:.1}", scrapes.resident_mib),
+        scrapes.bytes.to_string(),
     ])
 }
 
-/// Of all threads there are.
-fn context_switches(pid: u32) -> Result<u64> {
-    let folder = format!("/proc/{pid}/task");
-    let mut sum = 0;
-    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
-        let path = task.context("a task")?.path().join("status");
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let counts = text.lines().filter(|line| line.contains("ctxt_switches:"));
-        sum += counts
-            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-            .sum::<u64>();
+/// What some scrapes came to.
+pub(super) struct Scrapes {
+    /// From the question to the end of the answer.
+    pub(super) median: Duration,
+    /// The slowest.
+    pub(super) worst: Duration,
+    /// CPU time of each.
+    pub(super) cpu_milliseconds: f64,
+    /// Resident memory at the end.
+    pub(super) resident_mib: f64,
+    /// Of the last answer.
+    pub(super) bytes: usize,
+}
+
+impl Scrapes {
+    /// Scrapes so many times. What the process would have used in this time anyway,
+    /// in CPU milliseconds a second, is not the scrapes'.
+    pub(super) fn measure(address: &str, pid: u32, count: u32, anyway: f64) -> Result<Self> {
+        let scrape = || Exposition::parse(&http::get(address, "/metrics")?);
+        let mut times = Vec::new();
+        let before = cpu_time(pid)?;
+        let begin = Instant::now();
+        for _ in 0..count {
+            let begin = Instant::now();
+            scrape()?;
+            times.push(begin.elapsed());
+            thread::sleep(Duration::from_millis(100));
+        }
+        let used = (cpu_time(pid)? - before).as_secs_f64() * 1e3;
+        let used = used - anyway * begin.elapsed().as_secs_f64();
+        let end = scrape()?;
+        let (median, worst) = median_and_worst(times)?;
+        Ok(Self {
+            median,
+            worst,
+            cpu_milliseconds: used.max(0.0) / f64::from(count),
+            resident_mib: end.get("process_resident_memory_bytes")? / 1024.0 / 1024.0,
+            bytes: end.text().len(),
+        })
     }
-    Ok(sum)
 }
 
 /// node_exporter, answering.

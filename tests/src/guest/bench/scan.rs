@@ -11,16 +11,18 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Table, cpu_time, median_and_worst, milliseconds, ratio};
+use super::{Table, cost::Scrapes, median_and_worst, milliseconds, ratio};
 use crate::{
-    eventually::seconds, files, guest::Guest, helpers::Hold, livepatch::PATCH_A, monitor, target,
+    eventually::seconds, files, guest::Guest, helpers::Hold, livepatch::PATCH_A, monitor,
+    process::cpu_time, target,
 };
 
-const THREADS: &[u32] = &[100, 1_000, 10_000];
+const THREADS: &[u32] = &[100, 1_000, 10_000, 30_000];
 /// How long the monitor's CPU time is watched: about as many scans.
 const WATCHED: Duration = seconds(30);
 const HELD: u32 = 10;
 const ROUNDS: usize = 5;
+const SCRAPES: u32 = 10;
 const SHELL: &str = "/bin/sh";
 
 /// What an operator types; kpatch does the same with a `cat` for each task.
@@ -39,6 +41,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         &[
             "threads",
             "monitor",
+            "scrape",
             "walk of /proc",
             "ratio",
             "shell loop",
@@ -46,7 +49,9 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
             "`blockers`",
         ],
     );
-    files::write("/proc/sys/kernel/threads-max", "30000")?;
+    files::write("/proc/sys/kernel/threads-max", "70000")?;
+    files::write("/proc/sys/kernel/pid_max", "100000")?;
+    files::write("/proc/sys/vm/max_map_count", "200000")?;
     for threads in THREADS {
         table.row(&row(guest, *threads)?);
         guest.clean_up()?;
@@ -67,18 +72,9 @@ fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
     guest.metrics(seconds(120), |metrics| {
         metrics.expect_sum("livepatch_pending_tasks", f64::from(HELD))
     })?;
-    let attempts = "livepatch_transition_attempts_total";
-    let monitor = guest.monitor()?.pid();
-    let (before, first) = (
-        cpu_time(monitor)?,
-        guest.monitor()?.scrape()?.get(attempts)?,
-    );
-    thread::sleep(WATCHED);
-    let (after, last) = (
-        cpu_time(monitor)?,
-        guest.monitor()?.scrape()?.get(attempts)?,
-    );
-    let scan = (after - before).as_secs_f64() * 1e3 / (last - first).max(1.0);
+    let scan = scan_cost(guest)?;
+    let pid = guest.monitor()?.pid();
+    let scrapes = Scrapes::measure(monitor::ADDRESS, pid, SCRAPES, 0.0)?;
     let (mut walk, mut shell, mut command) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         walk.push(timed(count_in_proc)?);
@@ -90,7 +86,11 @@ fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
     }
     target::release()?;
     PATCH_A.wait_transition_done(seconds(90))?;
-    let mut row = vec![threads.to_string(), format!("{scan:.1}")];
+    let mut row = vec![
+        threads.to_string(),
+        format!("{scan:.1}"),
+        milliseconds(scrapes.median),
+    ];
     for durations in [walk, shell] {
         let (median, _) = median_and_worst(durations)?;
         row.push(milliseconds(median));
@@ -98,6 +98,20 @@ fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
     }
     row.push(milliseconds(median_and_worst(command)?.0));
     Ok(row)
+}
+
+/// CPU milliseconds of the monitor for each of the kernel's attempts.
+pub(super) fn scan_cost(guest: &Guest) -> Result<f64> {
+    let attempts = || {
+        let metrics = guest.monitor()?.scrape()?;
+        metrics.get("livepatch_transition_attempts_total")
+    };
+    let pid = guest.monitor()?.pid();
+    let first = attempts()?;
+    let before = cpu_time(pid)?;
+    thread::sleep(WATCHED);
+    let after = cpu_time(pid)?;
+    Ok((after - before).as_secs_f64() * 1e3 / (attempts()? - first).max(1.0))
 }
 
 fn timed(count: impl FnOnce() -> Result<u32>) -> Result<Duration> {

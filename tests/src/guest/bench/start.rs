@@ -1,11 +1,11 @@
 //! From the start of the program to its first answer, in turns with node_exporter.
 
-use std::{path::Path, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Table, cost, median_and_worst, milliseconds, ratio};
-use crate::guest::Guest;
+use crate::{guest::Guest, monitor};
 
 const ROUNDS: usize = 5;
 
@@ -33,5 +33,19 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         milliseconds(peers),
         ratio(peers.as_secs_f64(), ours.as_secs_f64()),
     ]);
+    Ok(table)
+}
+
+/// What the programs take on disk.
+pub(super) fn size(_guest: &mut Guest) -> Result<Table> {
+    let bytes = |path: &str| {
+        let metadata = fs::metadata(path).with_context(|| format!("cannot look at {path}"))?;
+        Ok::<_, anyhow::Error>(metadata.len())
+    };
+    let mut table = Table::new(
+        "Programs on disk, in bytes; the monitor is static and has its BPF programs inside",
+        &["monitor", "node_exporter"],
+    );
+    table.row(&[bytes(monitor::PROGRAM)?, bytes(cost::PEER)?]);
     Ok(table)
 }

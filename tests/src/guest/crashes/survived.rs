@@ -116,7 +116,11 @@ pub(super) mod soft_lockup_is_survived {
 }
 
 pub(super) mod rcu_stall_is_survived {
+    use std::path::Path;
+
     use super::*;
+
+    const TRACEPOINT: &str = "/sys/kernel/tracing/events/rcu/rcu_stall_warning";
 
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
@@ -125,7 +129,18 @@ pub(super) mod rcu_stall_is_survived {
         files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
         broken_module(guest, "how=spin seconds=12")?;
         thread::sleep(seconds(13));
+        // Where the kernel has no tracepoint for it, its log tells.
+        let method = match Path::new(TRACEPOINT).exists() {
+            true => "tracepoint",
+            false => "log",
+        };
         expect_signal(guest, "rcu_stall", "unpatched", |metrics| {
+            metrics.expect(
+                &format!(
+                    "livepatch_monitor_probe_attached{{probe=rcu_stall_warning,method={method}}}"
+                ),
+                1.0,
+            )?;
             metrics.expect_sum("livepatch_crashes_total", 0.0)
         })
     }

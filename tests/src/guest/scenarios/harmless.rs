@@ -1,15 +1,15 @@
 //! The monitor does not get in the way of what it watches.
 
 use std::{
-    fmt, fs, thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    counters::Counters,
     eventually::seconds,
-    files,
     guest::Guest,
     helpers::{Hold, Task},
     livepatch::{Livepatch, PATCH_A, PROBED, VMLINUX},
@@ -25,9 +25,8 @@ const ROUNDS: usize = 10;
 const SHARE: f64 = 0.5;
 const LEAST: f64 = 0.5;
 
-const KPROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
-const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
-const ENABLE: &str = "/sys/kernel/tracing/events/lpm/attempt/enable";
+/// One attempt of the kernel to complete a transition.
+const ATTEMPT: &str = "klp_try_complete_transition";
 
 /// What one transition took.
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +38,8 @@ struct Cost {
 /// Transitions on a busy machine take no more attempts and no longer with the
 /// monitor than without. A kprobe of the machine's own counts the attempts of both.
 pub(super) fn transitions_take_no_longer(guest: &mut Guest) -> Result<()> {
-    let result = compare(guest);
-    remove_counter()?;
-    let pairs = result?;
+    let counters = Counters::of(&[ATTEMPT])?;
+    let pairs = compare(guest, &counters)?;
     let attempts = Comparison::of(&pairs, |cost| cost.attempts)?;
     let seconds = Comparison::of(&pairs, |cost| cost.seconds)?;
     guest.note(format!("attempts of a transition: {attempts}"))?;
@@ -101,19 +99,17 @@ struct Pair {
     without: Cost,
 }
 
-fn compare(guest: &mut Guest) -> Result<Vec<Pair>> {
-    files::write(KPROBE_EVENTS, "p:lpm/attempt klp_try_complete_transition")?;
-    files::write(ENABLE, "1")?;
+fn compare(guest: &mut Guest, counters: &Counters) -> Result<Vec<Pair>> {
     guest.helper(&Task::Busy { threads: 2 })?;
     let mut pairs = Vec::new();
     for round in 1..=ROUNDS {
         // Turns, so that neither always comes first.
         let (with, without) = if round % 2 == 0 {
-            let with = monitored(guest)?;
-            (with, patch_and_unpatch(guest)?)
+            let with = monitored(guest, counters)?;
+            (with, patch_and_unpatch(guest, counters)?)
         } else {
-            let without = patch_and_unpatch(guest)?;
-            (monitored(guest)?, without)
+            let without = patch_and_unpatch(guest, counters)?;
+            (monitored(guest, counters)?, without)
         };
         pairs.extend(
             with.into_iter()
@@ -125,22 +121,22 @@ fn compare(guest: &mut Guest) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-fn monitored(guest: &mut Guest) -> Result<[Cost; 2]> {
+fn monitored(guest: &mut Guest, counters: &Counters) -> Result<[Cost; 2]> {
     guest.start_monitor(&[])?;
-    let costs = patch_and_unpatch(guest)?;
+    let costs = patch_and_unpatch(guest, counters)?;
     guest.stop_monitor()?;
     Ok(costs)
 }
 
-fn patch_and_unpatch(guest: &Guest) -> Result<[Cost; 2]> {
-    let patching = measure(guest, || VMLINUX.load())?;
-    let unpatching = measure(guest, || VMLINUX.disable())?;
+fn patch_and_unpatch(guest: &Guest, counters: &Counters) -> Result<[Cost; 2]> {
+    let patching = measure(guest, counters, || VMLINUX.load())?;
+    let unpatching = measure(guest, counters, || VMLINUX.disable())?;
     modules::unload(VMLINUX.name)?;
     Ok([patching, unpatching])
 }
 
-fn measure(guest: &Guest, start: impl FnOnce() -> Result<()>) -> Result<Cost> {
-    let before = attempts()?;
+fn measure(guest: &Guest, counters: &Counters, start: impl FnOnce() -> Result<()>) -> Result<Cost> {
+    let before = counters.get(ATTEMPT)?;
     let begin = Instant::now();
     start()?;
     let mut scraped = Instant::now();
@@ -160,29 +156,14 @@ fn measure(guest: &Guest, start: impl FnOnce() -> Result<()>) -> Result<Cost> {
     }
     let seconds = begin.elapsed().as_secs_f64();
     Ok(Cost {
-        attempts: attempts()? - before,
+        attempts: whole(counters.get(ATTEMPT)? - before),
         seconds,
     })
 }
 
-/// How often the kernel has tried to complete a transition.
-fn attempts() -> Result<f64> {
-    let profile = files::read(PROFILE)?;
-    profile
-        .lines()
-        .find_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next()? == "attempt").then(|| words.next()?.parse().ok())?
-        })
-        .with_context(|| format!("no probe called attempt in {PROFILE}: {profile}"))
-}
-
-fn remove_counter() -> Result<()> {
-    if !fs::exists(ENABLE).unwrap_or(false) {
-        return Ok(());
-    }
-    files::write(ENABLE, "0")?;
-    files::write(KPROBE_EVENTS, "-:lpm/attempt")
+#[expect(clippy::cast_precision_loss, reason = "some attempts")]
+fn whole(count: u64) -> f64 {
+    count as f64
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Result<f64> {
@@ -207,11 +188,8 @@ const HINDERED: usize = 2;
 /// On a machine where nothing else runs, a monitor that wakes up at the start of a
 /// transition is what the kernel's first attempt fails for: it does not.
 pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
-    files::write(KPROBE_EVENTS, "p:lpm/attempt klp_try_complete_transition")?;
-    files::write(ENABLE, "1")?;
-    let result = hindered(guest);
-    remove_counter()?;
-    let (without, with) = result?;
+    let counters = Counters::of(&[ATTEMPT])?;
+    let (without, with) = hindered(guest, &counters)?;
     let all = 2 * QUIET_ROUNDS;
     guest.note(format!(
         "of {all} transitions, {with} needed a second attempt with the monitor, {without} without"
@@ -224,20 +202,20 @@ pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-fn hindered(guest: &mut Guest) -> Result<(usize, usize)> {
-    let without = count_hindered(guest)?;
+fn hindered(guest: &mut Guest, counters: &Counters) -> Result<(usize, usize)> {
+    let without = count_hindered(guest, counters)?;
     guest.start_monitor(&[])?;
-    let with = count_hindered(guest)?;
+    let with = count_hindered(guest, counters)?;
     guest.stop_monitor()?;
     Ok((without, with))
 }
 
-fn count_hindered(guest: &Guest) -> Result<usize> {
+fn count_hindered(guest: &Guest, counters: &Counters) -> Result<usize> {
     let mut hindered = 0;
     for _ in 0..QUIET_ROUNDS {
         // What the round before has stirred up comes to rest.
         thread::sleep(Duration::from_millis(500));
-        let costs = patch_and_unpatch(guest)?;
+        let costs = patch_and_unpatch(guest, counters)?;
         hindered += costs.iter().filter(|cost| cost.attempts > 1.0).count();
     }
     Ok(hindered)

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 mod degraded;
 mod endings;
+mod endurance;
 mod harmless;
 mod held;
 mod hostile;
@@ -11,6 +12,7 @@ mod preflight;
 mod privileges;
 mod restart;
 mod scale;
+mod storm;
 mod tools;
 
 use anyhow::Result;
@@ -47,3 +49,23 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
     harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };
+
+/// All of mode `endurance`, in the order of a full run.
+pub(crate) const ENDURANCE: &[Scenario] = scenarios! {
+    endurance: quiet;
+    storm: livepatch_storm, report_storm, stopped_monitor;
+    endurance: long_run;
+};
+
+#[cfg(test)]
+mod tests {
+    use livepatch_monitor_tests::protocol::ENDURANCE_SCENARIOS;
+
+    use super::*;
+
+    #[test]
+    fn the_host_knows_those_of_endurance() {
+        let names: Vec<_> = ENDURANCE.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names, ENDURANCE_SCENARIOS);
+    }
+}

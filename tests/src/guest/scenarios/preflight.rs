@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::{
     io::Errno,
     mount::{UnmountFlags, mount_bind, unmount},
@@ -348,14 +348,21 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
     modules::expect_refused("lpm_vmlinux", Errno::BUSY)?;
     modules::unload("lpm_kprobe")?;
 
-    // The exporter's own probe, which a livepatch may share a function with.
+    // The exporter's own probe, which a livepatch may share a function with: of the
+    // kind that lets it.
     guest.start_monitor(&[])?;
-    let report = preflight(&module(PROBED.name), 1)?;
-    report.expect(
-        "warning",
-        "tracers",
-        "BPF trampoline sits on klp_force_transition",
+    let scrape = guest.monitor()?.scrape()?;
+    let methods = scrape.label_values(
+        "livepatch_monitor_probe_attached{probe=klp_force_transition}",
+        "method",
     )?;
+    let tracer = match methods.as_slice() {
+        ["fentry"] => "BPF trampoline sits on klp_force_transition",
+        ["kprobe"] => "a kprobe sits on klp_force_transition+0x",
+        other => bail!("klp_force_transition is probed by {other:?}"),
+    };
+    let report = preflight(&module(PROBED.name), 1)?;
+    report.expect("warning", "tracers", tracer)?;
     PROBED.apply(seconds(30))?;
     PROBED.remove(seconds(30))?;
 

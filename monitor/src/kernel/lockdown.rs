@@ -1,0 +1,95 @@
+//! Kernel lockdown: what not even root may do (security/lockdown/lockdown.c, 5.4 to
+//! 7.2).
+
+use std::path::Path;
+
+use super::probes::Degradation;
+use crate::file;
+
+/// The level at which the kernel lets no BPF program read its memory
+/// (`LOCKDOWN_BPF_READ_KERNEL`) and nobody set a kprobe (`LOCKDOWN_KPROBES`).
+const CONFIDENTIALITY: &str = "confidentiality";
+
+/// What each probe says that this level costs.
+pub const REASON: &str = "kernel lockdown is at confidentiality";
+
+/// The level in force: `none`, `integrity` or `confidentiality`; `None` where the kernel
+/// has no lockdown, or securityfs is not mounted.
+#[must_use]
+pub fn level(sysfs: &Path) -> Option<String> {
+    let text = file::read_text(&sysfs.join("kernel/security/lockdown"), file::VALUE).ok()?;
+    chosen(&text).map(str::to_owned)
+}
+
+/// The bracketed one of `none [integrity] confidentiality`.
+fn chosen(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0)
+}
+
+/// What lockdown costs the monitor, if anything.
+#[must_use]
+pub fn degradation(level: Option<&str>) -> Option<Degradation> {
+    (level == Some(CONFIDENTIALITY)).then(|| Degradation {
+        what: format!(
+            "{REASON}: no BPF program may read the kernel's memory and no kprobe may be set; \
+             transitions are seen by reading sysfs every second, tasks by walking /proc, and \
+             attempts, signals and load failures are not seen"
+        ),
+        remedy: "boot with lockdown=integrity, which costs the monitor nothing; no lockdown can \
+                 be lowered before a reboot"
+            .into(),
+    })
+}
+
+/// Whether that is how the kernel says no to a probe at this level: it takes the helpers
+/// away from the programs (check_helper_call, kernel/bpf/verifier.c; "unknown func" before
+/// 6.10), and kprobes from everybody.
+#[must_use]
+pub fn explains(problem: &str) -> bool {
+    ["cannot use helper", "unknown func", "(os error 1)"]
+        .iter()
+        .any(|part| problem.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_level_is_the_bracketed_one() {
+        for (text, level) in [
+            ("[none] integrity confidentiality\n", Some("none")),
+            ("none [integrity] confidentiality\n", Some("integrity")),
+            ("none integrity [confidentiality]\n", Some(CONFIDENTIALITY)),
+            ("none integrity", None),
+            ("][", None),
+            ("", None),
+        ] {
+            assert_eq!(chosen(text), level, "{text:?}");
+        }
+        assert_eq!(level(Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn only_confidentiality_costs_something() {
+        assert!(degradation(Some(CONFIDENTIALITY)).is_some());
+        for level in [None, Some("none"), Some("integrity")] {
+            assert_eq!(degradation(level), None);
+        }
+    }
+
+    #[test]
+    fn only_its_own_refusals_are_explained() {
+        for problem in [
+            "the kernel refuses the program: Invalid argument (os error 22) (program of this type cannot use helper bpf_probe_read#4)",
+            "the kernel refuses the program: Invalid argument (os error 22) (unknown func bpf_probe_read#4)",
+            "kprobe: panic: `perf_event_open` failed: Operation not permitted (os error 1)",
+        ] {
+            assert!(explains(problem), "{problem}");
+        }
+        for problem in ["needs the kernel's BTF", "no symbol (os error 17)", ""] {
+            assert!(!explains(problem), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Whose tasks can be seen from this PID namespace.
+//!
+//! A task iterator shows the tasks of its reader's namespace (`init_seq_pidns`,
+//! kernel/bpf/task_iter.c, 5.8 to 7.2), a procfs those of the one that it was mounted
+//! in. A transition waits for all tasks there are.
+
+use std::{fs, path::Path};
+
+/// The number of the first PID namespace (`PROC_PID_INIT_INO`,
+/// include/linux/proc_ns.h; 3.8 to 7.2).
+const FIRST: &str = "pid:[4026531836]";
+
+/// `PF_KTHREAD` (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+/// What this process can see of the host's tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// All: this is the host's own namespace, or nothing says that it is not.
+    Whole,
+    /// All by the procfs, which is the host's; only some by a task iterator.
+    ByProcfs,
+    /// Only this namespace's.
+    Part,
+}
+
+/// Finds out whose tasks can be seen, with the procfs at this place.
+#[must_use]
+pub fn sight(procfs: &Path) -> Sight {
+    let own = fs::read_link(procfs.join("self/ns/pid"));
+    let own = own.as_deref().ok().and_then(Path::to_str);
+    let second = fs::read_to_string(procfs.join("2/stat")).ok();
+    judge(own, second.as_deref())
+}
+
+/// `own` is the name of this process's namespace, `second` the status line of the task
+/// with pid 2: in the first namespace that is kthreadd (`rest_init`, init/main.c), and no
+/// other has kernel threads.
+fn judge(own: Option<&str>, second: Option<&str>) -> Sight {
+    match own {
+        Some(own) if own != FIRST => match second.and_then(is_kthread) {
+            Some(true) => Sight::ByProcfs,
+            _ => Sight::Part,
+        },
+        _ => Sight::Whole,
+    }
+}
+
+/// The ninth field of a status line, the seventh behind the name, has the flags.
+fn is_kthread(stat: &str) -> Option<bool> {
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let flags: u32 = rest.split(' ').nth(6)?.parse().ok()?;
+    Some(flags & PF_KTHREAD != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KTHREADD: &str = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0";
+    const SHELL: &str = "2 (a) (b) S 1 2 2 0 -1 4194560 0 0 0";
+
+    #[test]
+    fn the_first_namespace_sees_all() {
+        assert_eq!(judge(Some(FIRST), Some(KTHREADD)), Sight::Whole);
+        // Not mounted, or no procfs at all: nothing says that tasks are missing.
+        assert_eq!(judge(None, None), Sight::Whole);
+        assert_eq!(sight(Path::new("/nowhere")), Sight::Whole);
+    }
+
+    #[test]
+    fn another_namespace_sees_what_its_procfs_shows() {
+        let own = Some("pid:[4026532201]");
+        assert_eq!(judge(own, Some(KTHREADD)), Sight::ByProcfs);
+        for second in [None, Some(SHELL), Some(""), Some("2 (kthreadd) S 0 0")] {
+            assert_eq!(judge(own, second), Sight::Part, "{second:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_taken_for_more(own in "\\PC*", second in "\\PC*") {
+            let _ = judge(Some(&own), Some(&second));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a signal is had by where its own probe cannot be attached.
+
+use livepatch_monitor_ebpf::EventKind;
+
+use super::{Method, ProbeStatus};
+
+/// Those of which the log has a line of level error or graver.
+const IN_THE_LOG: [EventKind; 4] = [
+    EventKind::OopsEnter,
+    EventKind::Panic,
+    EventKind::RcuStall,
+    EventKind::HungTask,
+];
+
+/// A line of the log tells as well, where its own hook sees it. Kernels before 6.0 show
+/// that hook only what their console prints, and some of them have no tracepoint
+/// `rcu_stall_warning`.
+pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool) {
+    let hooked = probes
+        .iter()
+        .any(|probe| probe.probe == EventKind::Printk.name() && probe.method.is_probe());
+    if !hooked {
+        return;
+    }
+    let names = IN_THE_LOG.map(EventKind::name);
+    let missing = probes
+        .iter_mut()
+        .filter(|probe| probe.method == Method::None && names.contains(&probe.probe));
+    for probe in missing {
+        let told = if console_shows_errors {
+            probe.method = Method::Log;
+            "its line in the kernel's log stands in for it"
+        } else {
+            "its line in the kernel's log would stand in for it with kernel.printk at 4 or more"
+        };
+        let problem = probe.problem.take();
+        probe.problem = Some(match problem {
+            Some(problem) => format!("{problem}; {told}"),
+            None => told.to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probes(printk: Method) -> Vec<ProbeStatus> {
+        let status = |kind: EventKind, method, problem: Option<&str>| ProbeStatus {
+            probe: kind.name(),
+            method,
+            problem: problem.map(str::to_owned),
+        };
+        vec![
+            status(EventKind::EnablePatch, Method::None, Some("no")),
+            status(EventKind::Printk, printk, None),
+            status(EventKind::RcuStall, Method::None, Some("no")),
+            status(EventKind::HungTask, Method::Tracepoint, None),
+        ]
+    }
+
+    fn methods(probes: &[ProbeStatus]) -> Vec<Method> {
+        probes.iter().map(|probe| probe.method).collect()
+    }
+
+    #[test]
+    fn the_log_tells_what_it_has_a_line_of() {
+        let mut probes = probes(Method::Tracepoint);
+        by_the_log(&mut probes, true);
+        assert_eq!(
+            methods(&probes),
+            [
+                Method::None,
+                Method::Tracepoint,
+                Method::Log,
+                Method::Tracepoint
+            ]
+        );
+        let problem = probes[2].problem.as_deref().unwrap();
+        assert!(problem.starts_with("no; its line"), "{problem}");
+        assert_eq!(probes[0].problem.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn lines_that_are_not_seen_tell_nothing() {
+        let mut unhooked = probes(Method::None);
+        by_the_log(&mut unhooked, true);
+        assert_eq!(methods(&unhooked), methods(&probes(Method::None)));
+
+        let mut silenced = probes(Method::Tracepoint);
+        by_the_log(&mut silenced, false);
+        assert_eq!(methods(&silenced), methods(&probes(Method::Tracepoint)));
+        let problem = silenced[2].problem.as_deref().unwrap();
+        assert!(problem.contains("kernel.printk"), "{problem}");
+    }
+}

@@ -1,0 +1,69 @@
+//! How often the kernel reached a function: kprobes of the machine's own, which count
+//! beside the monitor's probes and lose nothing.
+
+use std::{collections::BTreeMap, fs};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::files;
+
+const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
+const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
+const GROUP: &str = "/sys/kernel/tracing/events/lpm";
+
+/// Counts from its making until it is dropped.
+pub(crate) struct Counters(());
+
+impl Counters {
+    /// Counts each of the functions from now on.
+    pub(crate) fn of(functions: &[&str]) -> Result<Self> {
+        ensure!(
+            !fs::exists(GROUP).unwrap_or(false),
+            "somebody counts already"
+        );
+        let counters = Self(());
+        for function in functions {
+            fs::OpenOptions::new()
+                .append(true)
+                .open(EVENTS)
+                .and_then(|mut file| {
+                    let line = format!("p:lpm/{function} {function}\n");
+                    std::io::Write::write_all(&mut file, line.as_bytes())
+                })
+                .with_context(|| format!("cannot put a kprobe on {function}"))?;
+        }
+        files::write(&format!("{GROUP}/enable"), "1")?;
+        Ok(counters)
+    }
+
+    /// How often each function was reached.
+    pub(crate) fn read(&self) -> Result<BTreeMap<String, u64>> {
+        // The name, hits, and those that came while the CPU was in another kprobe.
+        files::read(PROFILE)?
+            .lines()
+            .map(|line| {
+                let mut words = line.split_whitespace();
+                let name = words.next()?;
+                let hits: u64 = words.next()?.parse().ok()?;
+                let missed: u64 = words.next()?.parse().ok()?;
+                Some((name.to_owned(), hits + missed))
+            })
+            .collect::<Option<_>>()
+            .with_context(|| format!("{PROFILE} has a line of another form"))
+    }
+
+    /// How often this one was.
+    pub(crate) fn get(&self, function: &str) -> Result<u64> {
+        let counts = self.read()?;
+        let count = counts.get(function).copied();
+        count.with_context(|| format!("no kprobe on {function} in {PROFILE}: {counts:?}"))
+    }
+}
+
+impl Drop for Counters {
+    fn drop(&mut self) {
+        // What cannot be removed is found by the next one that wants to count.
+        let _ = files::write(&format!("{GROUP}/enable"), "0");
+        let _ = fs::write(EVENTS, "");
+    }
+}

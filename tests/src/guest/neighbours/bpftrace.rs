@@ -1,0 +1,197 @@
+//! bpftrace on the functions that the monitor probes and on one that a livepatch
+//! replaces, and a second monitor beside the first.
+
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::program::Running;
+use crate::{
+    eventually::{eventually, seconds},
+    exposition::Exposition,
+    files,
+    guest::Guest,
+    helpers::{self, Confinement, Hold, Task},
+    http,
+    livepatch::{PATCH_A, VMLINUX},
+    monitor, target,
+};
+
+/// Both ways of hooking a function, on what the monitor hooks and on what lpm_vmlinux
+/// replaces. The last is there to tell that all are attached.
+const SCRIPT: &str = "\
+fentry:klp_init_transition { @begun = count(); }
+kprobe:klp_try_complete_transition { @attempts = count(); }
+kprobe:klp_complete_transition { @ended = count(); }
+fentry:klp_complete_transition { @ended_too = count(); }
+fentry:cmdline_proc_show { @shown = count(); }
+kprobe:cmdline_proc_show { @shown_too = count(); }
+interval:ms:500 { printf(\"attached\\n\"); }
+";
+
+const SECOND: &str = "127.0.0.1:9970";
+
+pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    let mut bpftrace = Running::start(&["bpftrace", "-e", SCRIPT], None)?;
+    bpftrace.wait_for("attached", seconds(120))?;
+    expect_named()?;
+    let second = second_monitor(guest)?;
+
+    target::load()?;
+    let holder = guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(40), expect_held)?;
+    eventually(seconds(40), || expect_held(&second_scrape()?))?;
+    monitor::blockers()?.task(holder.pid)?;
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    // Whoever sits on the function, the livepatch replaces it.
+    VMLINUX.apply(seconds(30))?;
+    let shown = files::read("/proc/cmdline")?;
+    ensure!(
+        shown == "patched by lpm_vmlinux\n",
+        "/proc/cmdline holds `{shown}`"
+    );
+    VMLINUX.remove(seconds(30))?;
+
+    let metrics = guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)
+    })?;
+    eventually(seconds(10), || {
+        let metrics = second_scrape()?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)
+    })?;
+    let theirs = second_scrape()?;
+    drop(second);
+    bpftrace.interrupt()?;
+    let counted = bpftrace.end(seconds(60))?;
+    for (map, event) in [
+        ("@begun", "klp_init_transition"),
+        ("@attempts", "klp_try_complete_transition"),
+        ("@ended", "klp_complete_transition"),
+        ("@ended_too", "klp_complete_transition"),
+    ] {
+        let count = count(&counted.output, map)
+            .with_context(|| format!("no {map} in what bpftrace says: {}", counted.output))?;
+        let series = format!("livepatch_monitor_events_total{{event={event}}}");
+        metrics.expect(&series, count)?;
+        theirs.expect(&series, count)?;
+    }
+    metrics.expect(
+        "livepatch_monitor_events_total{event=klp_init_transition}",
+        3.0,
+    )?;
+    let attempts = metrics.get("livepatch_transition_attempts_total")?;
+    guest.note(format!(
+        "3 transitions, {attempts} attempts: the same for bpftrace and both monitors"
+    ))?;
+    metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)
+}
+
+fn expect_held(metrics: &Exposition) -> Result<()> {
+    metrics.expect(
+        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+        1.0,
+    )?;
+    // The tracer's programs are in nobody's stack.
+    metrics.expect_sum("livepatch_pending_tasks", 1.0)
+}
+
+/// `preflight` names both hooks on the function.
+fn expect_named() -> Result<()> {
+    let answer = monitor::command(&[
+        "preflight",
+        "--json",
+        "--sample",
+        "0s",
+        "/modules/lpm_vmlinux.ko",
+    ])?;
+    let report: Value = serde_json::from_slice(&answer.output).context("preflight's answer")?;
+    ensure!(
+        answer.code == 1,
+        "preflight ended with {}: {report}",
+        answer.code
+    );
+    let text = report.to_string();
+    for part in [
+        "a kprobe sits on cmdline_proc_show",
+        "BPF trampoline sits on cmdline_proc_show",
+    ] {
+        ensure!(
+            text.contains(part),
+            "preflight does not say `{part}`: {text}"
+        );
+    }
+    Ok(())
+}
+
+/// A monitor with a state of its own; dropped, it is killed.
+struct Second(std::process::Child);
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn second_monitor(guest: &Guest) -> Result<Second> {
+    let command = [
+        monitor::PROGRAM,
+        "serve",
+        "--web.listen-address",
+        SECOND,
+        "--state-dir",
+        "/tmp/second",
+        "--stuck-after",
+        "3s",
+    ];
+    let child = helpers::command(&Task::Confined {
+        confinement: Confinement::None,
+        command: command.map(str::to_owned).to_vec(),
+    })?
+    .stdin(Stdio::null())
+    .stdout(Stdio::null())
+    .stderr(Stdio::null())
+    .spawn()
+    .context("cannot start a second monitor")?;
+    let second = Second(child);
+    eventually(seconds(60), second_scrape)?;
+    guest.note("two monitors and bpftrace are attached")?;
+    Ok(second)
+}
+
+fn second_scrape() -> Result<Exposition> {
+    Exposition::parse(&http::get(SECOND, "/metrics")?)
+}
+
+/// The value of `@map: 3`.
+fn count(output: &str, map: &str) -> Option<f64> {
+    output.lines().find_map(|line| {
+        line.strip_prefix(map)?
+            .strip_prefix(':')?
+            .trim()
+            .parse()
+            .ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_by_the_whole_name() {
+        let output = "attached\n\n\n@ended: 3\n@ended_too: 4\n";
+        assert_eq!(count(output, "@ended"), Some(3.0));
+        assert_eq!(count(output, "@ended_too"), Some(4.0));
+        assert_eq!(count(output, "@begun"), None);
+    }
+}

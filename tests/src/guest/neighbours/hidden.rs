@@ -1,0 +1,93 @@
+//! `kernel.kptr_restrict=2`: the kernel shows no address to anybody, root included.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    eventually::seconds,
+    files,
+    guest::Guest,
+    helpers::Hold,
+    livepatch::{PATCH_A, VMLINUX},
+    monitor, target,
+};
+
+const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
+
+pub(super) fn addresses_are_hidden(guest: &mut Guest) -> Result<()> {
+    let before = files::read(KPTR_RESTRICT)?;
+    files::write(KPTR_RESTRICT, "2")?;
+    let result = hidden(guest);
+    files::write(KPTR_RESTRICT, before.trim())?;
+    result
+}
+
+fn hidden(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    target::load()?;
+    let holder = guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(seconds(40), |metrics| {
+        // Functions are hooked by name.
+        for probe in ["klp_init_transition", "klp_try_complete_transition"] {
+            metrics.expect(
+                &format!("livepatch_monitor_probe_attached{{probe={probe},method=fentry}}"),
+                1.0,
+            )?;
+        }
+        metrics.expect(
+            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+            0.0,
+        )?;
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    let blockers = monitor::blockers()?;
+    let task = blockers.task(holder.pid)?;
+    ensure!(
+        task.object.as_deref() == Some("lpm_target")
+            && task.function.as_deref() == Some("lpm_hold")
+            && task.stack.iter().any(|line| line.starts_with("lpm_hold+")),
+        "{task:?}"
+    );
+    let log = monitor::log();
+    ensure!(
+        log.contains("kernel.kptr_restrict"),
+        "the log does not say why: {log}"
+    );
+    // Which functions there are cannot be told, and so neither that all is clear.
+    let answer = monitor::command(&["preflight", "--sample", "0s", "/modules/lpm_vmlinux.ko"])?;
+    let text = String::from_utf8_lossy(&answer.output);
+    ensure!(
+        answer.code == 2 && text.contains("kptr_restrict"),
+        "preflight ended with {} and said {text}",
+        answer.code
+    );
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    VMLINUX.apply(seconds(30))?;
+    VMLINUX.remove(seconds(30))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)?;
+        metrics.expect(
+            "livepatch_monitor_events_total{event=klp_init_transition}",
+            3.0,
+        )
+    })?;
+    let attempts = guest
+        .monitor()?
+        .scrape()?
+        .get("livepatch_transition_attempts_total")?;
+    ensure!(attempts >= 3.0, "{attempts} attempts of three transitions");
+    Ok(())
+}

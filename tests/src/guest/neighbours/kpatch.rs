@@ -1,0 +1,242 @@
+//! kpatch's script drives the livepatches, and the monitor watches both.
+
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::program::{self, Ended, Running};
+use crate::{
+    eventually::{eventually, seconds},
+    guest::Guest,
+    helpers::Hold,
+    livepatch::{PATCH_A, VMLINUX},
+    modules, monitor, target,
+};
+
+const ROUNDS: usize = 3;
+const FILE: &str = "/modules/lpm_vmlinux.ko";
+const HELD_FILE: &str = "/modules/lpm_patch_a.ko";
+
+/// kpatch waits by `sleep 1s`, 15 times and then 60 times: with this one first on its
+/// PATH it loses patience sooner.
+const IMPATIENT: &str = "/tmp/impatient";
+const SHORT_SLEEP: &str = "#!/bin/sh\nexec /usr/bin/sleep 0.1\n";
+
+pub(super) fn kpatch_drives(guest: &mut Guest) -> Result<()> {
+    let without = rounds()?;
+    guest.start_monitor(&["--stuck-after", "5s"])?;
+    let with = rounds()?;
+    compare(guest, &without, &with)?;
+    guest.metrics(seconds(10), |metrics| {
+        for direction in ["patch", "unpatch"] {
+            metrics.expect(
+                &format!(
+                    "livepatch_transition_duration_seconds_count{{direction={direction},outcome=completed}}"
+                ),
+                3.0,
+            )?;
+        }
+        metrics.expect_sum("livepatch_patch_load_failures_total", 0.0)
+    })?;
+    held(guest)?;
+    given_up(guest)
+}
+
+/// What a round of load, list and unload comes to.
+struct Round {
+    codes: Vec<Option<i32>>,
+    said: Vec<String>,
+    seconds: f64,
+}
+
+fn rounds() -> Result<Vec<Round>> {
+    (0..ROUNDS).map(|_| round()).collect()
+}
+
+fn round() -> Result<Round> {
+    let steps = [
+        &["kpatch", "load", FILE][..],
+        &["kpatch", "list"],
+        &["kpatch", "unload", VMLINUX.name],
+    ];
+    let mut round = Round {
+        codes: Vec::new(),
+        said: Vec::new(),
+        seconds: 0.0,
+    };
+    for step in steps {
+        let ended = program::run(step, seconds(60))?;
+        round.seconds += ended.seconds;
+        round.codes.push(ended.code);
+        round.said.extend(settled(&ended));
+    }
+    Ok(round)
+}
+
+/// What it said, without how long it waited: a first attempt may fail on any machine.
+fn settled(ended: &Ended) -> Vec<String> {
+    let waiting = ["waiting (up to", "transition complete ("];
+    let lines = ended.output.lines();
+    lines
+        .filter(|line| !waiting.iter().any(|start| line.starts_with(start)))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn compare(guest: &Guest, without: &[Round], with: &[Round]) -> Result<()> {
+    for round in without.iter().chain(with) {
+        ensure!(
+            round.codes == [Some(0); 3],
+            "kpatch ended with {:?} and said {:?}",
+            round.codes,
+            round.said
+        );
+    }
+    for (with, without) in with.iter().zip(without) {
+        ensure!(
+            with.said == without.said,
+            "with the monitor kpatch says {:?}, without {:?}",
+            with.said,
+            without.said
+        );
+    }
+    let quickest = |rounds: &[Round]| {
+        let times = rounds.iter().map(|round| round.seconds);
+        times.fold(f64::INFINITY, f64::min)
+    };
+    let (with, without) = (quickest(with), quickest(without));
+    guest.note(format!(
+        "kpatch load, list, unload: {with:.1} s with the monitor, {without:.1} s without"
+    ))?;
+    // The kernel repeats a failed attempt after a second; kpatch looks once a second.
+    ensure!(
+        with < without * 1.5 + 2.0,
+        "with the monitor kpatch takes {with:.1} s, without {without:.1} s"
+    );
+    Ok(())
+}
+
+/// kpatch waits for a task, and both name it.
+fn held(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    let holder = guest.hold(&Hold {
+        unit: Some("holder.service".to_owned()),
+        comm: Some(b"holder".to_vec()),
+        ..Hold::ONE
+    })?;
+    let mut load = Running::start(&["kpatch", "load", HELD_FILE], None)?;
+    guest.metrics(seconds(40), |metrics| {
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    load.wait_for("waiting (up to 15 seconds)", seconds(10))?;
+    let list = program::run(&["kpatch", "list"], seconds(60))?.success()?;
+    ensure!(
+        list.output.contains("lpm_patch_a [enabling...]"),
+        "{list:?}"
+    );
+    let blockers = monitor::blockers()?;
+    let ours: BTreeSet<u32> = blockers.tasks.iter().map(|task| task.tid).collect();
+    ensure!(
+        ours == stalled(&list.output) && ours == BTreeSet::from([holder.pid]),
+        "the monitor names {ours:?}, kpatch says {}",
+        list.output
+    );
+
+    // On this kernel it is the kernel that signals, and kpatch says so.
+    load.wait_for("patch transition has stalled!", seconds(60))?;
+    guest.metrics(seconds(40), |metrics| {
+        let signals = metrics.get("livepatch_transition_signals_total")?;
+        ensure!(signals >= 1.0, "the kernel's signals are not counted");
+        Ok(())
+    })?;
+    target::release()?;
+    let load = load.end(seconds(60))?.success()?;
+    ensure!(load.output.contains("transition complete ("), "{load:?}");
+    guest.note(format!("kpatch load, held: {:.1} s", load.seconds))?;
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)?;
+        metrics.expect(
+            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
+            4.0,
+        )
+    })?;
+    program::run(&["kpatch", "unload", PATCH_A.name], seconds(60))?.success()?;
+    modules::unload(target::NAME)
+}
+
+/// The thread ids under kpatch's "Stalled processes:", each before its name.
+fn stalled(output: &str) -> BTreeSet<u32> {
+    let mut lines = output
+        .lines()
+        .skip_while(|line| !line.starts_with("Stalled processes"));
+    let mut found = BTreeSet::new();
+    let mut before = lines.next().unwrap_or_default();
+    for line in lines {
+        if line == "stack:"
+            && let Some(tid) = before.split_whitespace().next()
+        {
+            found.extend(tid.parse::<u32>());
+        }
+        before = line;
+    }
+    found
+}
+
+/// kpatch loses patience, turns the transition around, and unloads.
+fn given_up(guest: &mut Guest) -> Result<()> {
+    let sleep = format!("{IMPATIENT}/sleep");
+    fs::create_dir_all(IMPATIENT).with_context(|| format!("cannot make {IMPATIENT}"))?;
+    fs::write(&sleep, SHORT_SLEEP).with_context(|| format!("cannot write {sleep}"))?;
+    fs::set_permissions(&sleep, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {sleep} a program"))?;
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    let reversals = guest
+        .monitor()?
+        .scrape()?
+        .get("livepatch_transition_reversals_total")?;
+    let mut load = Running::start(&["kpatch", "load", HELD_FILE], Some(IMPATIENT))?;
+    load.wait_for("did not complete its transition", seconds(120))?;
+    guest.metrics(seconds(20), |metrics| {
+        metrics.expect("livepatch_transition_reversals_total", reversals + 1.0)
+    })?;
+    // The task that had not switched is where the way back wants it: it ends at once.
+    let load = load.end(seconds(120))?;
+    ensure!(
+        load.code == Some(1) && load.output.contains("(transition stalled)"),
+        "{load:?}"
+    );
+    guest.metrics(seconds(10), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_absent("livepatch_patch_info{patch=lpm_patch_a}")
+    })?;
+    eventually(seconds(10), || {
+        ensure!(
+            !modules::loaded()?.contains(&PATCH_A.name.to_owned()),
+            "kpatch has left the module"
+        );
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalled_tasks_are_read() {
+        let output = "Loaded patch modules:\na [enabling...]\n\nStalled processes:\n\
+                      154 holder\nstack:\n[<0>] lpm_hold+0x94/0xd0\n[<0>] x+0x1/0x2\n\
+                      17 kworker/1:2\nstack:\n\n\nInstalled patch modules:\n";
+        assert_eq!(stalled(output), BTreeSet::from([17, 154]));
+        assert_eq!(stalled("Loaded patch modules:\n"), BTreeSet::new());
+    }
+}

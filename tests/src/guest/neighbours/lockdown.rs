@@ -1,0 +1,114 @@
+//! Kernel lockdown, which only a reboot takes back.
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    eventually::seconds,
+    files,
+    guest::{Guest, Holder},
+    helpers::Hold,
+    livepatch::PATCH_A,
+    monitor, target,
+};
+
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// What is wanted is loaded before: a locked-down kernel refuses unsigned modules.
+pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    let holder = guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+
+    raise("integrity")?;
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    guest.metrics(seconds(40), |metrics| {
+        // All that the monitor wants, it may have.
+        metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    expect_named(holder)?;
+    let log = monitor::log();
+    ensure!(
+        !log.contains("lockdown"),
+        "what does lockdown cost here? {log}"
+    );
+    guest.stop_monitor()?;
+
+    raise("confidentiality")?;
+    guest.start_monitor(&["--stuck-after", "3s"])?;
+    guest.metrics(seconds(40), |metrics| {
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+            0.0,
+        )?;
+        metrics.expect(
+            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+            1.0,
+        )?;
+        metrics.expect(
+            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+            1.0,
+        )
+    })?;
+    expect_named(holder)?;
+    let log = monitor::log();
+    for part in ["lockdown is at confidentiality", "lockdown=integrity"] {
+        ensure!(log.contains(part), "the log does not say `{part}`: {log}");
+    }
+    // The reason, and not twenty refusals of the verifier's.
+    ensure!(!log.contains("refuses the program"), "{log}");
+    expect_preflight_says_why()?;
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    PATCH_A.disable()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    guest.metrics(seconds(15), |metrics| {
+        metrics.expect_sum("livepatch_transition_active", 0.0)?;
+        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
+        metrics.expect_absent("livepatch_patch_info{patch=lpm_patch_a}")
+    })?;
+    Ok(())
+}
+
+fn expect_named(holder: Holder) -> Result<()> {
+    let blockers = monitor::blockers()?;
+    let task = blockers.task(holder.pid)?;
+    ensure!(
+        blockers.pending == 1
+            && task.function.as_deref() == Some("lpm_hold")
+            && task.stack.iter().any(|line| line.starts_with("lpm_hold+")),
+        "{blockers:?}"
+    );
+    Ok(())
+}
+
+/// A module that this kernel will refuse is not called clear.
+fn expect_preflight_says_why() -> Result<()> {
+    let file = "/modules/lpm_vmlinux.ko";
+    let answer = monitor::command(&["preflight", "--sample", "0s", file])?;
+    let text = String::from_utf8_lossy(&answer.output);
+    ensure!(
+        answer.code == 2 && text.contains("locked down (confidentiality)"),
+        "preflight ended with {} and said {text}",
+        answer.code
+    );
+    Ok(())
+}
+
+fn raise(level: &str) -> Result<()> {
+    files::write(LOCKDOWN, level)?;
+    let levels = files::read(LOCKDOWN)?;
+    ensure!(
+        levels.contains(&format!("[{level}]")),
+        "{LOCKDOWN} says {levels}"
+    );
+    Ok(())
+}

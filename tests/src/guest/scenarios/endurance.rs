@@ -1,0 +1,385 @@
+//! A monitor that runs for long: what it holds stays what it was, and its counts are
+//! the kernel's. The machine has one CPU, so that the kernel's first attempt finds
+//! every other task off it: a transition takes some milliseconds instead of a second.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use livepatch_monitor_tests::protocol::command_line;
+
+use crate::{
+    counters::Counters,
+    eventually::seconds,
+    exposition::Exposition,
+    files,
+    guest::Guest,
+    helpers::Hold,
+    http,
+    livepatch::{Livepatch, PATCH_A, VMLINUX},
+    modules, monitor,
+    process::{self, Holdings, context_switches_by_thread, cpu_time},
+    target, word,
+};
+
+/// The label of an event, and the kernel's function that makes it.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("klp_enable_patch", "klp_enable_patch"),
+    ("klp_init_transition", "klp_init_transition"),
+    ("klp_try_complete_transition", "klp_try_complete_transition"),
+    ("klp_complete_transition", "klp_complete_transition"),
+    ("klp_cancel_transition", "klp_cancel_transition"),
+    ("klp_reverse_transition", "klp_reverse_transition"),
+    ("klp_force_transition", "klp_force_transition"),
+    ("klp_patch_object", "klp_patch_object"),
+    ("klp_unpatch_object", "__klp_unpatch_object"),
+    ("klp_free_patch", "klp_free_patch_work_fn"),
+    ("__warn", "__warn"),
+];
+
+/// Where the monitor keeps what outlives it.
+pub(super) const STATE: &str = "/var/lib/livepatch-monitor";
+/// The recorder's file (1 MiB at most), the state and the crashes.
+pub(super) const MOST_STATE: u64 = 1_200_000;
+
+/// Until what is held is compared; a tenth where fewer transitions are asked for.
+const WARM_UP: u64 = 100;
+/// In so many parts the rest is watched, and at the end of each a task holds a
+/// transition up for a moment: the scan of the tasks is part of the monitor too.
+const PARTS: u64 = 4;
+/// Cycles between two signs of life.
+const NOTED: u64 = 25;
+/// How much more memory the monitor may hold at the end, in KiB.
+const GROWTH: u64 = 1024;
+/// Threads that did a piece of work end when they had none for 10 s.
+const REST: Duration = seconds(13);
+/// How long one transition may take on a starved machine.
+const PATIENCE: Duration = seconds(60);
+
+/// A thousand transitions and ten thousand scrapes leave the monitor as it was.
+pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
+    let cycles = asked_for(command_line::TRANSITIONS, 1_000)?.max(20) / 2;
+    let scrapes = asked_for(command_line::SCRAPES, 10_000)?;
+    let warm_up = WARM_UP.min(cycles / 5);
+    let counters = count()?;
+    target::load()?;
+    guest.start_monitor(&[])?;
+    let pid = guest.monitor()?.pid();
+    let mut scraper = Scraper::start(scrapes);
+    let begin = Instant::now();
+    let mut done = 0;
+    let mut made = 0;
+    let mut first = None;
+    for part in 0..=PARTS {
+        let end = match part {
+            0 => warm_up,
+            _ => warm_up + (cycles - warm_up) * part / PARTS,
+        };
+        while done < end {
+            there_and_back(VMLINUX)?;
+            done += 1;
+            scraper.permit(scrapes * done / cycles)?;
+            if done.is_multiple_of(NOTED) {
+                guest.note(format!(
+                    "{} transitions, {} scrapes, {:.0} s",
+                    2 * done + made,
+                    scraper.done(),
+                    begin.elapsed().as_secs_f64()
+                ))?;
+            }
+        }
+        held_there_and_back(guest)?;
+        made += 2;
+        scraper.catch_up()?;
+        thread::sleep(REST);
+        let holds = Holdings::of(pid)?;
+        guest.note(format!(
+            "{} transitions, {} scrapes, {:.0} s: {holds:?}, {} bytes of state",
+            2 * done + made,
+            scraper.done(),
+            begin.elapsed().as_secs_f64(),
+            process::bytes_in(STATE)?
+        ))?;
+        let first = *first.get_or_insert(holds);
+        ensure!(
+            holds.resident <= first.resident + GROWTH
+                && holds.descriptors <= first.descriptors
+                && holds.threads <= first.threads,
+            "the monitor held {first:?} after the warm-up and {holds:?} now"
+        );
+        let state = process::bytes_in(STATE)?;
+        ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
+    }
+    let slowest = scraper.end()?;
+    guest.note(format!("slowest scrape {slowest:?}"))?;
+
+    let legs = whole(done + made / 2);
+    let metrics = guest.metrics(seconds(20), |metrics| {
+        expect_exact(metrics, &counters)?;
+        for direction in ["patch", "unpatch"] {
+            metrics.expect(
+                &format!(
+                    "livepatch_transition_duration_seconds_count{{direction={direction},outcome=completed}}"
+                ),
+                legs,
+            )?;
+        }
+        metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0 * legs)
+    })?;
+    metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)?;
+    metrics.expect(
+        "livepatch_transition_attempts_total",
+        whole(counters.get("klp_try_complete_transition")?),
+    )?;
+    for none in [
+        "livepatch_transition_reversals_total",
+        "livepatch_transition_forces_total",
+        "livepatch_patch_load_failures_total",
+        "livepatch_recorder_errors_total",
+        "livepatch_crash_signals_total",
+    ] {
+        metrics.expect_sum(none, 0.0)?;
+    }
+    metrics.expect_absent("livepatch_patch_info")?;
+    metrics.expect_absent("livepatch_patching_complete_timestamp_seconds")?;
+    metrics.expect_sum("livepatch_monitor_collector_success", 3.0)
+}
+
+/// A number from the machine's command line.
+fn asked_for(key: &str, default: u64) -> Result<u64> {
+    let words = files::read("/proc/cmdline")?;
+    word(&words, key).map_or(Ok(default), |text| {
+        text.parse()
+            .with_context(|| format!("{key}={text} is no number"))
+    })
+}
+
+/// Counts what [`FUNCTIONS`] does, before a monitor starts.
+pub(super) fn count() -> Result<Counters> {
+    let functions: Vec<&str> = FUNCTIONS.iter().map(|(_, function)| *function).collect();
+    Counters::of(&functions)
+}
+
+/// What was seen and what was lost is what happened.
+pub(super) fn expect_exact(metrics: &Exposition, counters: &Counters) -> Result<()> {
+    let made = counters.read()?;
+    for (event, function) in FUNCTIONS {
+        let seen = metrics.get(&format!("livepatch_monitor_events_total{{event={event}}}"))?;
+        let lost = metrics.get(&format!(
+            "livepatch_monitor_events_lost_total{{event={event}}}"
+        ))?;
+        let made = made.get(*function).copied().map(whole);
+        ensure!(
+            made == Some(seen + lost),
+            "{event}: {seen} seen, {lost} lost, {made:?} made"
+        );
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of one run are below 2^52"
+)]
+fn whole(count: u64) -> f64 {
+    count as f64
+}
+
+/// Enables a livepatch and disables it again.
+pub(super) fn there_and_back(patch: Livepatch) -> Result<()> {
+    patch.load()?;
+    wait(patch)?;
+    patch.disable()?;
+    wait(patch)?;
+    let begin = Instant::now();
+    // What the livepatch held is given back by deferred work.
+    while let Err(error) = modules::try_unload(patch.name) {
+        ensure!(begin.elapsed() < PATIENCE, "{error:#}");
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn wait(patch: Livepatch) -> Result<()> {
+    let begin = Instant::now();
+    while patch.in_transition()? {
+        ensure!(
+            begin.elapsed() < PATIENCE,
+            "{} is still in transition",
+            patch.name
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The same with a task that holds the first of the two transitions up, until the
+/// monitor has named it.
+fn held_there_and_back(guest: &mut Guest) -> Result<()> {
+    target::hold()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(PATIENCE, |metrics| {
+        metrics.expect_sum("livepatch_blocking_tasks{function=lpm_hold}", 1.0)
+    })?;
+    target::release()?;
+    PATCH_A.wait_transition_done(PATIENCE)?;
+    PATCH_A.remove(PATIENCE)
+}
+
+/// Scrapes on a thread of its own, over one connection that it now and then leaves
+/// for a new one.
+pub(super) struct Scraper {
+    permits: Option<SyncSender<()>>,
+    permitted: u64,
+    done: Arc<AtomicU64>,
+    thread: JoinHandle<Result<Duration>>,
+}
+
+impl Scraper {
+    /// Permits that may wait: the scrapes stay beside the transitions.
+    const AHEAD: usize = 50;
+    /// Scrapes of one connection.
+    const OF_CONNECTION: u64 = 500;
+    /// Every so many scrapes are read and not only taken.
+    const READ: u64 = 100;
+
+    /// Scrapes as often as it is permitted to, `most` times.
+    pub(super) fn start(most: u64) -> Self {
+        let (permits, permitted) = sync_channel(Self::AHEAD);
+        let done = Arc::new(AtomicU64::new(0));
+        let count = done.clone();
+        let thread = thread::spawn(move || {
+            let mut slowest = Duration::ZERO;
+            let mut connection = http::Connection::open(monitor::ADDRESS)?;
+            while permitted.recv().is_ok() {
+                let number = count.load(Ordering::Relaxed) + 1;
+                ensure!(number <= most, "more scrapes than asked for");
+                if number.is_multiple_of(Self::OF_CONNECTION) {
+                    connection = http::Connection::open(monitor::ADDRESS)?;
+                }
+                let begin = Instant::now();
+                let text = connection.get("/metrics")?;
+                slowest = slowest.max(begin.elapsed());
+                if number.is_multiple_of(Self::READ) {
+                    Exposition::parse(&text)?.expect_sum("livepatch_supported", 1.0)?;
+                } else {
+                    ensure!(text.ends_with('\n'), "a scrape that is cut short");
+                }
+                count.store(number, Ordering::Relaxed);
+            }
+            Ok(slowest)
+        });
+        Self {
+            permits: Some(permits),
+            permitted: 0,
+            done,
+            thread,
+        }
+    }
+
+    /// How many there were.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Permits scrapes up to this number; waits while many are still to be done.
+    pub(super) fn permit(&mut self, up_to: u64) -> Result<()> {
+        let permits = self.permits.as_ref().context("it has ended")?;
+        while self.permitted < up_to {
+            if permits.send(()).is_err() {
+                bail!("the scraper has given up after {} scrapes", self.done());
+            }
+            self.permitted += 1;
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was permitted is done.
+    fn catch_up(&self) -> Result<()> {
+        let begin = Instant::now();
+        while self.done() < self.permitted {
+            ensure!(
+                begin.elapsed() < PATIENCE && !self.thread.is_finished(),
+                "{} scrapes of {} are done",
+                self.done(),
+                self.permitted
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Ends it; how long the slowest scrape took.
+    pub(super) fn end(mut self) -> Result<Duration> {
+        drop(self.permits.take());
+        let result = self.thread.join();
+        result.map_err(|_| anyhow!("the scraper panicked"))?
+    }
+}
+
+/// How long nothing may happen.
+const QUIET: Duration = seconds(20);
+/// The same with a connection that is kept open: longer than an answer's time limit.
+const QUIET_CONNECTED: Duration = seconds(40);
+/// What a kept connection may cost until it is closed: its two time limits, each by
+/// way of the three levels of tokio's timer wheel.
+const OF_CONNECTION: u64 = 6;
+
+/// While nothing happens the monitor does nothing: no thread of it is woken once. A
+/// connection that is kept open costs the thread of the web server its time limits.
+pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    guest.start_monitor(&[])?;
+    let pid = guest.monitor()?.pid();
+    // It has had something to do, and has done it.
+    held_there_and_back(guest)?;
+    thread::sleep(REST);
+    let cpu = cpu_time(pid)?;
+    let woken = woken_in(pid, QUIET)?;
+    let cpu = cpu_time(pid)?.saturating_sub(cpu);
+    guest.note(format!("woken in {QUIET:?}: {woken:?}"))?;
+    ensure!(
+        woken.is_empty() && cpu.is_zero(),
+        "in {QUIET:?} in which nothing happened threads were woken: {woken:?}, {cpu:?} of CPU time"
+    );
+
+    let mut connection = http::Connection::open(monitor::ADDRESS)?;
+    connection.get("/metrics")?;
+    // The thread that answered ends.
+    thread::sleep(REST);
+    let woken = woken_in(pid, QUIET_CONNECTED)?;
+    guest.note(format!(
+        "woken in {QUIET_CONNECTED:?} with a kept connection: {woken:?}"
+    ))?;
+    ensure!(
+        woken
+            .iter()
+            .all(|(thread, times)| thread.ends_with(" web") && *times <= OF_CONNECTION),
+        "in {QUIET_CONNECTED:?} with a kept connection threads were woken: {woken:?}"
+    );
+    // The connection is still good.
+    Exposition::parse(&connection.get("/metrics")?)?.expect("livepatch_supported", 1.0)
+}
+
+/// How often each thread was woken in a while, where it was.
+fn woken_in(pid: u32, span: Duration) -> Result<Vec<(String, u64)>> {
+    let before = context_switches_by_thread(pid)?;
+    thread::sleep(span);
+    let after = context_switches_by_thread(pid)?;
+    Ok(after
+        .into_iter()
+        .map(|(thread, count)| {
+            let earlier = before.get(&thread).copied().unwrap_or(0);
+            (thread, count - earlier)
+        })
+        .filter(|(_, count)| *count > 0)
+        .collect())
+}

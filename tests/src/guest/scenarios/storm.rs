@@ -1,0 +1,394 @@
+//! Events as fast as the machine can make them: what is lost is counted, memory is
+//! bounded, scrapes are answered, and what is said afterwards is what sysfs says.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
+
+use super::endurance::{MOST_STATE, STATE, count, expect_exact, there_and_back};
+use crate::{
+    eventually::seconds,
+    exposition::Exposition,
+    files,
+    guest::Guest,
+    helpers::Hold,
+    http,
+    livepatch::{PATCH_A, VMLINUX},
+    modules, monitor,
+    process::{self, Holdings},
+    target,
+};
+
+/// Times a transition is turned around: an even number leaves it where it was.
+const REVERSALS: u32 = 1_000;
+/// Livepatches refused because another one is in transition.
+const REFUSALS: u32 = 100;
+/// WARNs of one module.
+const WARNINGS: u32 = 2_000;
+/// Lines that look like the beginning of a kernel's report.
+const LINES: u32 = 20_000;
+/// More than the ring buffer takes of them.
+const LINES_UNREAD: u32 = 2_000;
+/// Reversals, of some events each, that fit into what reports leave of the buffer.
+const TURNS_THAT_FIT: u32 = 50;
+/// More than the whole of it takes.
+const TURNS_UNREAD: u32 = 500;
+
+/// What the monitor may hold in a storm, in KiB: it reads the kernel's log for each
+/// report, which on this machine is at most 1 MiB.
+const MOST_MEMORY: u64 = 40 * 1024;
+/// How long a scrape may take in a storm, on an emulated CPU that is shared with it.
+const SLOWEST: Duration = seconds(8);
+/// Until what was made has been read.
+const SETTLE: Duration = seconds(60);
+
+/// The events of livepatch: reversals and refusals in a tight loop lose none.
+pub(super) fn livepatch_storm(guest: &mut Guest) -> Result<()> {
+    let counters = count()?;
+    hold_up_both_ways(guest)?;
+    let scraping = Scraping::start(guest)?;
+    let begin = Instant::now();
+    turn_around(REVERSALS)?;
+    let turned = begin.elapsed();
+    for _ in 0..REFUSALS {
+        modules::expect_refused("lpm_refused", Errno::BUSY)?;
+    }
+    let seen = scraping.end()?;
+    guest.note(format!(
+        "{REVERSALS} reversals in {turned:?}, {REFUSALS} refusals in {:?}; {seen}",
+        begin.elapsed().saturating_sub(turned)
+    ))?;
+    let metrics = guest.metrics(SETTLE, |metrics| {
+        expect_exact(metrics, &counters)?;
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)
+    })?;
+    metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)?;
+    metrics.expect("livepatch_transition_reversals_total", f64::from(REVERSALS))?;
+    metrics.expect_sum(
+        "livepatch_transition_duration_seconds_count{outcome=reversed}",
+        f64::from(REVERSALS),
+    )?;
+    metrics.expect("livepatch_patch_load_failures_total", f64::from(REFUSALS))?;
+    metrics.expect("livepatch_recorder_errors_total", 0.0)?;
+    let state = process::bytes_in(STATE)?;
+    ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
+    let_go(guest)?;
+    guest.metrics(SETTLE, |metrics| {
+        expect_exact(metrics, &counters)?;
+        expect_nothing_loaded(metrics)
+    })?;
+    Ok(())
+}
+
+/// Reports of the kernel in a tight loop: WARNs, and lines in its log.
+pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
+    quiet_console()?;
+    let counters = count()?;
+    let warnings_before = kernel_warnings()?;
+    hold_up(guest)?;
+    let scraping = Scraping::start(guest)?;
+    let begin = Instant::now();
+    modules::load_with(
+        "/modules/lpm_crash.ko",
+        &format!("how=warn times={WARNINGS}"),
+    )?;
+    let seen = scraping.end()?;
+    guest.note(format!("{WARNINGS} WARNs in {:?}; {seen}", begin.elapsed()))?;
+    let metrics = guest.metrics(SETTLE, |metrics| expect_exact(metrics, &counters))?;
+    ensure!(
+        counters.get("__warn")? == u64::from(WARNINGS),
+        "the kernel counts other WARNs too: {:?}",
+        counters.read()?
+    );
+    let lost = metrics.get("livepatch_monitor_events_lost_total{event=__warn}")?;
+    guest.note(format!("{lost} of the WARNs were lost"))?;
+    if let Some(before) = warnings_before {
+        let now = kernel_warnings()?.context("the kernel's count is gone")?;
+        ensure!(now - before == u64::from(WARNINGS), "{before}, then {now}");
+        metrics.expect("livepatch_crash_signals_missed{signal=warning}", lost)?;
+    }
+    // The log is read when it has come to rest.
+    guest.metrics(SETTLE, |metrics| {
+        let warnings = metrics.sum("livepatch_crash_signals_total{signal=warning}")?;
+        ensure!(warnings >= 1.0, "no warning was noticed");
+        Ok(())
+    })?;
+    modules::unload("lpm_crash")?;
+
+    let scraping = Scraping::start(guest)?;
+    let begin = Instant::now();
+    let before = lines(&guest.monitor()?.scrape()?)?;
+    write_lines(LINES)?;
+    let took = begin.elapsed();
+    let seen = scraping.end()?;
+    let metrics = guest.metrics(SETTLE, |metrics| {
+        expect_lines(metrics, before, f64::from(LINES))?;
+        metrics.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)
+    })?;
+    guest.note(format!(
+        "{LINES} lines in {took:?}, {} lost; {seen}",
+        metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?
+    ))?;
+    let state = process::bytes_in(STATE)?;
+    ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
+    loud_console()?;
+    let_go(guest)?;
+    guest.metrics(SETTLE, expect_nothing_loaded)?;
+    Ok(())
+}
+
+/// A monitor that cannot read for a while: the kernel goes on, what did not fit is
+/// counted, and when it reads again sysfs tells it what it missed.
+pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
+    quiet_console()?;
+    let counters = count()?;
+    hold_up_both_ways(guest)?;
+    let before = lines(&guest.monitor()?.scrape()?)?;
+    let pid = i32::try_from(guest.monitor()?.pid()).context("an absurd pid")?;
+    let pid = Pid::from_raw(pid).context("pid 0")?;
+    kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
+    write_lines(LINES_UNREAD)?;
+    // Of the kernel's reports the buffer is full, and takes the steps of a transition
+    // all the same, until it is full of these as well.
+    turn_around(TURNS_THAT_FIT)?;
+    let_go_on(pid)?;
+    let metrics = guest.metrics(SETTLE, |metrics| {
+        expect_exact(metrics, &counters)?;
+        expect_lines(metrics, before, f64::from(LINES_UNREAD))
+    })?;
+    metrics.expect(
+        "livepatch_transition_reversals_total",
+        f64::from(TURNS_THAT_FIT),
+    )?;
+    metrics.expect(
+        "livepatch_monitor_events_lost_total{event=klp_reverse_transition}",
+        0.0,
+    )?;
+    let lost = metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?;
+    guest.note(format!("{lost} of {LINES_UNREAD} lines were lost"))?;
+    ensure!(lost >= 1.0, "no line was lost");
+
+    kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
+    turn_around(TURNS_UNREAD)?;
+    // A monitor that stands still holds nothing up.
+    let_go(guest)?;
+    let_go_on(pid)?;
+    loud_console()?;
+
+    let metrics = guest.metrics(SETTLE, |metrics| {
+        expect_exact(metrics, &counters)?;
+        expect_nothing_loaded(metrics)
+    })?;
+    for event in ["klp_reverse_transition", "klp_complete_transition"] {
+        let lost = metrics.get(&format!(
+            "livepatch_monitor_events_lost_total{{event={event}}}"
+        ))?;
+        guest.note(format!("{lost} of {event} were lost"))?;
+        ensure!(lost >= 1.0, "nothing was lost of {event}");
+    }
+    // How those ended is not known, and not made up.
+    metrics.expect_sum(
+        "livepatch_transition_duration_seconds_count{outcome=completed}",
+        0.0,
+    )?;
+
+    there_and_back(VMLINUX)?;
+    let after = guest.metrics(SETTLE, |metrics| {
+        expect_exact(metrics, &counters)?;
+        metrics.expect_sum(
+            "livepatch_transition_duration_seconds_count{outcome=completed}",
+            2.0,
+        )
+    })?;
+    after.expect(
+        "livepatch_monitor_events_lost_total{event=klp_complete_transition}",
+        metrics.get("livepatch_monitor_events_lost_total{event=klp_complete_transition}")?,
+    )
+}
+
+/// A monitor that sees a transition which a task holds up.
+fn hold_up(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    guest.start_monitor(&[])?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    guest.metrics(SETTLE, |metrics| {
+        metrics.expect_sum("livepatch_pending_tasks", 1.0)
+    })?;
+    Ok(())
+}
+
+fn let_go_on(monitor: Pid) -> Result<()> {
+    kill_process(monitor, Signal::CONT).context("the monitor cannot go on")
+}
+
+/// The same, and another task that holds up the way back: born patched, it sleeps in
+/// the new function.
+fn hold_up_both_ways(guest: &mut Guest) -> Result<()> {
+    hold_up(guest)?;
+    let other_way = guest.hold(&Hold::ONE)?;
+    ensure!(
+        other_way.patch_state()? == 1,
+        "the second task runs the old function"
+    );
+    Ok(())
+}
+
+fn turn_around(times: u32) -> Result<()> {
+    for number in 0..times {
+        let enabled = if number % 2 == 0 { "0" } else { "1" };
+        files::write("/sys/kernel/livepatch/lpm_patch_a/enabled", enabled)?;
+    }
+    Ok(())
+}
+
+fn let_go(guest: &Guest) -> Result<()> {
+    guest.note("the task is let go")?;
+    target::release()?;
+    PATCH_A.wait_transition_done(SETTLE)?;
+    PATCH_A.remove(SETTLE)
+}
+
+fn expect_nothing_loaded(metrics: &Exposition) -> Result<()> {
+    metrics.expect_absent("livepatch_patch_info")?;
+    metrics.expect_sum("livepatch_transition_active", 0.0)?;
+    metrics.expect_sum("livepatch_pending_tasks", 0.0)
+}
+
+/// The serial console is slower than any storm: it gets emergencies only.
+fn quiet_console() -> Result<()> {
+    files::write("/proc/sys/kernel/printk", "1")?;
+    files::write("/proc/sys/kernel/printk_devkmsg", "on\n")
+}
+
+fn loud_console() -> Result<()> {
+    files::write("/proc/sys/kernel/printk", "7")
+}
+
+/// The kernel's own count of WARNs (6.2 and later).
+fn kernel_warnings() -> Result<Option<u64>> {
+    const FILE: &str = "/sys/kernel/warn_count";
+    if !std::fs::exists(FILE).unwrap_or(false) {
+        return Ok(None);
+    }
+    let text = files::read(FILE)?;
+    let count = text.trim().parse();
+    count
+        .map(Some)
+        .with_context(|| format!("{FILE} holds `{text}`"))
+}
+
+/// Lines that look like the beginning of a report; they are user space's.
+fn write_lines(count: u32) -> Result<()> {
+    let mut log = File::options()
+        .write(true)
+        .open("/dev/kmsg")
+        .context("cannot open /dev/kmsg")?;
+    for number in 0..count {
+        let line = format!("BUG: no bug, line {number} of a storm\n");
+        log.write_all(line.as_bytes())
+            .context("cannot write to /dev/kmsg")?;
+    }
+    Ok(())
+}
+
+/// Of the lines those that were seen and those that were lost.
+fn lines(metrics: &Exposition) -> Result<f64> {
+    let seen = metrics.get("livepatch_monitor_events_total{event=printk_console}")?;
+    let lost = metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?;
+    Ok(seen + lost)
+}
+
+#[expect(clippy::float_cmp, reason = "counts are whole numbers")]
+fn expect_lines(metrics: &Exposition, before: f64, made: f64) -> Result<()> {
+    let now = lines(metrics)?;
+    ensure!(
+        now - before == made,
+        "of {made} lines {} were seen or lost",
+        now - before
+    );
+    Ok(())
+}
+
+/// What was seen of the monitor in a storm.
+struct Seen {
+    scrapes: u32,
+    slowest: Duration,
+    memory: u64,
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{} scrapes meanwhile, the slowest took {:?}, {} KiB resident at most",
+            self.scrapes, self.slowest, self.memory
+        )
+    }
+}
+
+/// Scrapes on a thread of its own, and looks at what the monitor holds.
+struct Scraping {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Result<Seen>>,
+}
+
+impl Scraping {
+    fn start(guest: &Guest) -> Result<Self> {
+        let pid = guest.monitor()?.pid();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            let mut connection = http::Connection::open(monitor::ADDRESS)?;
+            let mut seen = Seen {
+                scrapes: 0,
+                slowest: Duration::ZERO,
+                memory: 0,
+            };
+            loop {
+                let begin = Instant::now();
+                connection.get("/metrics")?;
+                seen.slowest = seen.slowest.max(begin.elapsed());
+                seen.memory = seen.memory.max(Holdings::of(pid)?.resident);
+                seen.scrapes += 1;
+                if stopped.load(Ordering::Relaxed) {
+                    return Ok(seen);
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Ok(Self { stop, thread })
+    }
+
+    fn end(self) -> Result<Seen> {
+        self.stop.store(true, Ordering::Relaxed);
+        let result = self.thread.join();
+        let seen = result.map_err(|_| anyhow!("the thread that scrapes panicked"))??;
+        ensure!(
+            seen.slowest < SLOWEST && seen.memory < MOST_MEMORY,
+            "more than {SLOWEST:?} or {MOST_MEMORY} KiB: {seen}"
+        );
+        Ok(seen)
+    }
+}

@@ -168,6 +168,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
+    // Whoever is told that it listens may stop it at once.
+    let told_to_stop = stop()?;
     let mut server = web::Server::start(listeners, source, exporter.clone())?;
     for address in &addresses {
         info!(%address, path = exporter.options.telemetry_path, "listening");
@@ -179,28 +181,29 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         result = exporter.clone().follow(ring, log_lines) => result,
         result = exporter.clone().keep_textfile() => result,
         () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
-        result = stop() => {
+        () = told_to_stop => {
             systemd::stopping();
             let ended = server.stop().await;
             exporter.note(clock::boot_time(), Note::Stopped);
             lock(&exporter.notebook).close();
             exporter.remove_textfile();
-            result.and(ended)
+            ended
         }
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn stop() -> anyhow::Result<()> {
+/// From now on waits for SIGTERM or SIGINT, also before it is polled.
+fn stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    info!("stopping");
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping");
+    })
 }
 
 impl Exporter {

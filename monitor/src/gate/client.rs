@@ -64,12 +64,12 @@ impl Url {
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("{error}; write http://prometheus:9090"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
             return Err(
                 "it begins neither with http:// nor https://; write http://prometheus:9090"
                     .to_owned(),
             );
-        }
+        };
         if uri.host().is_none_or(str::is_empty) {
             return Err("it names no host; write http://prometheus:9090".to_owned());
         }
@@ -93,7 +93,9 @@ impl Url {
         if uri.query().is_some() || text.contains('#') {
             return Err("it must end before any ? or #: /api/v1/query is added to it".to_owned());
         }
-        Ok(Self(text.trim_end_matches('/').to_owned()))
+        // In small letters: whether there is to be TLS is asked of it.
+        let rest = text.get(scheme.len()..).unwrap_or_default();
+        Ok(Self(format!("{scheme}{}", rest.trim_end_matches('/'))))
     }
 
     /// The URL, without a slash at its end.
@@ -463,6 +465,7 @@ mod tests {
                 "https://m.example/prometheus",
             ),
             ("http://[::1]:9090/", "http://[::1]:9090"),
+            ("HTTPs://Prometheus/", "https://Prometheus"),
         ] {
             assert_eq!(Url::parse(text).unwrap().as_str(), wanted);
         }
@@ -471,6 +474,8 @@ mod tests {
             ("prometheus:9090", "http://"),
             ("ftp://prometheus", "neither"),
             ("http:///graph", "http"),
+            ("http://prometheus:99999", "port"),
+            ("http://[::1]:", "port"),
             ("http://u:p@prometheus", "--password-file"),
             ("http://prometheus/graph?g0=1", "?"),
             ("http://prometheus/#graph", "#"),

@@ -61,6 +61,8 @@ fn table() -> Vec<Row> {
     [
         rows::common(),
         rows::serve(),
+        rows::state(),
+        rows::directories(),
         rows::commands(),
         rows::crashes(),
         rows::preflight(),

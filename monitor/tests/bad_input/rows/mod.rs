@@ -4,10 +4,17 @@ mod crashes;
 mod gate;
 mod preflight;
 mod serve;
+mod spoilt;
 
 use super::{Ends, Row, no, row};
 
-pub(crate) use self::{crashes::crashes, gate::gate, preflight::preflight, serve::serve};
+pub(crate) use self::{
+    crashes::crashes,
+    gate::gate,
+    preflight::preflight,
+    serve::serve,
+    spoilt::{directories, state},
+};
 
 /// What all commands understand.
 pub(crate) fn common() -> Vec<Row> {

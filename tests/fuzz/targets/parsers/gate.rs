@@ -60,7 +60,9 @@ fn words(bytes: &[u8]) {
     }
     if let Ok(url) = Url::parse(&text) {
         assert!(url.as_str().starts_with("http"), "{}", url.as_str());
-        assert!(!url.as_str().contains(['@', '#', '?']), "{}", url.as_str());
+        assert!(!url.as_str().contains(['#', '?']), "{}", url.as_str());
+        let host = url.as_str().split('/').nth(2).unwrap();
+        assert!(!host.is_empty() && !host.contains('@'), "{host}");
     }
     let _ = values::listen_address(&text);
     if let Ok(name) = values::patch_name(&text) {

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::{
     mount::{MountPropagationFlags, mount_bind, mount_change},
-    process::{Gid, Uid},
+    process::{Gid, Resource, Rlimit, Uid, setrlimit},
     thread::{
         CapabilitySet, CapabilitySets, UnshareFlags, capabilities,
         configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
@@ -266,6 +266,12 @@ fn drop_capabilities() -> Result<()> {
 fn become_unit(capabilities: &[CapabilitySet]) -> Result<()> {
     chown(monitor::STATE, Some(UNIT_USER), Some(UNIT_USER))
         .with_context(|| format!("cannot give {} away", monitor::STATE))?;
+    // LimitMEMLOCK=: before 5.11 BPF maps count as locked memory.
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    setrlimit(Resource::Memlock, unlimited).context("cannot lift the limit of locked memory")?;
     let (user, group) = (Uid::from_raw(UNIT_USER), Gid::from_raw(UNIT_USER));
     set_keep_capabilities(true).context("cannot keep capabilities")?;
     set_thread_groups(&[]).context("cannot leave the groups")?;

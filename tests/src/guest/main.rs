@@ -13,6 +13,7 @@ mod helpers;
 mod host;
 mod http;
 mod livepatch;
+mod losses;
 mod modules;
 mod monitor;
 mod neighbours;

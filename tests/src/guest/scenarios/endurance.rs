@@ -24,6 +24,7 @@ use crate::{
     helpers::Hold,
     http,
     livepatch::{Livepatch, PATCH_A, VMLINUX},
+    losses::Losses,
     modules, monitor,
     process::{self, Holdings, context_switches_by_thread, cpu_time},
     target, word,
@@ -133,7 +134,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
         }
         metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0 * legs)
     })?;
-    metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)?;
+    metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
     metrics.expect(
         "livepatch_transition_attempts_total",
         whole(counters.get("klp_try_complete_transition")?),
@@ -169,12 +170,11 @@ pub(super) fn count() -> Result<Counters> {
 
 /// What was seen and what was lost is what happened.
 pub(super) fn expect_exact(metrics: &Exposition, counters: &Counters) -> Result<()> {
+    let losses = Losses::read(metrics)?;
     let made = counters.read()?;
     for (event, function) in FUNCTIONS {
         let seen = metrics.get(&format!("livepatch_monitor_events_total{{event={event}}}"))?;
-        let lost = metrics.get(&format!(
-            "livepatch_monitor_events_lost_total{{event={event}}}"
-        ))?;
+        let lost = losses.of(event)?;
         let made = made.get(*function).copied().map(whole);
         ensure!(
             made == Some(seen + lost),

@@ -27,6 +27,7 @@ use crate::{
     helpers::Hold,
     http,
     livepatch::{PATCH_A, VMLINUX},
+    losses::Losses,
     modules, monitor,
     process::{self, Holdings},
     target,
@@ -79,7 +80,7 @@ pub(super) fn livepatch_storm(guest: &mut Guest) -> Result<()> {
         )?;
         metrics.expect_sum("livepatch_pending_tasks", 1.0)
     })?;
-    metrics.expect_sum("livepatch_monitor_events_lost_total", 0.0)?;
+    metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
     metrics.expect("livepatch_transition_reversals_total", f64::from(REVERSALS))?;
     metrics.expect_sum(
         "livepatch_transition_duration_seconds_count{outcome=reversed}",
@@ -117,7 +118,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
         "the kernel counts other WARNs too: {:?}",
         counters.read()?
     );
-    let lost = metrics.get("livepatch_monitor_events_lost_total{event=__warn}")?;
+    let lost = Losses::read(&metrics)?.of("__warn")?;
     guest.note(format!("{lost} of the WARNs were lost"))?;
     if let Some(before) = warnings_before {
         let now = kernel_warnings()?.context("the kernel's count is gone")?;
@@ -148,7 +149,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
     })?;
     guest.note(format!(
         "{LINES} lines in {took:?}, {} lost; {seen}",
-        metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?
+        Losses::read(&metrics)?.of("printk_console")?
     ))?;
     let state = process::bytes_in(STATE)?;
     ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
@@ -181,11 +182,10 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
         "livepatch_transition_reversals_total",
         f64::from(TURNS_THAT_FIT),
     )?;
-    metrics.expect(
-        "livepatch_monitor_events_lost_total{event=klp_reverse_transition}",
-        0.0,
-    )?;
-    let lost = metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?;
+    let losses = Losses::read(&metrics)?;
+    let turns = losses.of("klp_reverse_transition")?;
+    ensure!(turns == 0.0, "{turns} reversals were lost");
+    let lost = losses.of("printk_console")?;
     guest.note(format!("{lost} of {LINES_UNREAD} lines were lost"))?;
     ensure!(lost >= 1.0, "no line was lost");
 
@@ -200,10 +200,9 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
         expect_exact(metrics, &counters)?;
         expect_nothing_loaded(metrics)
     })?;
+    let losses = Losses::read(&metrics)?;
     for event in ["klp_reverse_transition", "klp_complete_transition"] {
-        let lost = metrics.get(&format!(
-            "livepatch_monitor_events_lost_total{{event={event}}}"
-        ))?;
+        let lost = losses.of(event)?;
         guest.note(format!("{lost} of {event} were lost"))?;
         ensure!(lost >= 1.0, "nothing was lost of {event}");
     }
@@ -221,10 +220,12 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
             2.0,
         )
     })?;
-    after.expect(
-        "livepatch_monitor_events_lost_total{event=klp_complete_transition}",
-        metrics.get("livepatch_monitor_events_lost_total{event=klp_complete_transition}")?,
-    )
+    let (before, after) = (
+        losses.of("klp_complete_transition")?,
+        Losses::read(&after)?.of("klp_complete_transition")?,
+    );
+    ensure!(before == after, "{before} ends were lost, then {after}");
+    Ok(())
 }
 
 /// A monitor that sees a transition which a task holds up.
@@ -316,7 +317,7 @@ fn write_lines(count: u32) -> Result<()> {
 /// Of the lines those that were seen and those that were lost.
 fn lines(metrics: &Exposition) -> Result<f64> {
     let seen = metrics.get("livepatch_monitor_events_total{event=printk_console}")?;
-    let lost = metrics.get("livepatch_monitor_events_lost_total{event=printk_console}")?;
+    let lost = Losses::read(metrics)?.of("printk_console")?;
     Ok(seen + lost)
 }
 

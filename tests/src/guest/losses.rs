@@ -1,0 +1,67 @@
+//! Which events the monitor says were lost. The metric is their number; the status page
+//! has the kinds.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{exposition::Exposition, http, monitor};
+
+const METRIC: &str = "livepatch_monitor_events_lost_total";
+/// What comes before the kinds on the status page.
+const BEFORE: &str = "kernel events lost because the ring buffer was full: ";
+
+/// Losses by the event's name.
+pub(crate) struct Losses(BTreeMap<String, u64>);
+
+impl Losses {
+    /// Asks the status page, which must come to the same as the metric.
+    pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
+        let page = http::get(monitor::ADDRESS, "/")?;
+        let losses = Self::parse(&page)?;
+        let all: u64 = losses.0.values().sum();
+        metrics.expect(METRIC, number(all)?)?;
+        Ok(losses)
+    }
+
+    /// How many of an event were lost.
+    pub(crate) fn of(&self, event: &str) -> Result<f64> {
+        number(self.0.get(event).copied().unwrap_or(0))
+    }
+
+    fn parse(page: &str) -> Result<Self> {
+        let Some((_, rest)) = page.split_once(BEFORE) else {
+            return Ok(Self(BTreeMap::new()));
+        };
+        let text = rest.split('<').next().unwrap_or_default();
+        let losses = text.trim().split(", ").map(|part| {
+            let (count, event) = part.split_once(' ').context("no count and event")?;
+            Ok((event.to_owned(), count.parse().context("no count")?))
+        });
+        let losses: Result<BTreeMap<_, _>> = losses.collect();
+        let losses = losses.with_context(|| format!("the page has `{text}`"))?;
+        ensure!(!losses.is_empty(), "the page has `{text}`");
+        Ok(Self(losses))
+    }
+}
+
+fn number(count: u64) -> Result<f64> {
+    let count = u32::try_from(count).context("an absurd number of events")?;
+    Ok(f64::from(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_from_the_page() {
+        let page = format!("<p>{BEFORE}258 printk_console, 3 __warn</p><p>4 others</p>");
+        let losses = Losses::parse(&page).unwrap();
+        assert_eq!(losses.of("printk_console").unwrap(), 258.0);
+        assert_eq!(losses.of("__warn").unwrap(), 3.0);
+        assert_eq!(losses.of("panic").unwrap(), 0.0);
+        assert!(Losses::parse("<p>all is well</p>").unwrap().0.is_empty());
+        assert!(Losses::parse(&format!("{BEFORE}many")).is_err());
+    }
+}

@@ -33,7 +33,7 @@ impl Losses {
         let Some((_, rest)) = page.split_once(BEFORE) else {
             return Ok(Self(BTreeMap::new()));
         };
-        let text = rest.split('<').next().unwrap_or_default();
+        let text = rest.split(['.', '<']).next().unwrap_or_default();
         let losses = text.trim().split(", ").map(|part| {
             let (count, event) = part.split_once(' ').context("no count and event")?;
             Ok((event.to_owned(), count.parse().context("no count")?))
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn kinds_are_read_from_the_page() {
-        let page = format!("<p>{BEFORE}258 printk_console, 3 __warn</p><p>4 others</p>");
+        let page = format!("<li>{BEFORE}258 printk_console, 3 __warn. <em>To mend it</em></li>");
         let losses = Losses::parse(&page).unwrap();
         assert_eq!(losses.of("printk_console").unwrap(), 258.0);
         assert_eq!(losses.of("__warn").unwrap(), 3.0);

@@ -52,6 +52,8 @@ pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
             Confinement::Unit
         } else {
             guest.stop_monitor()?;
+            // What its log says of kprobes is right.
+            monitor::forget()?;
             let unit = Confinement::UnitForKprobes;
             guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
             watches(guest, &[])?;

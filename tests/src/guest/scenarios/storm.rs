@@ -326,8 +326,10 @@ fn expect_lines(metrics: &Exposition, before: f64, made: f64) -> Result<()> {
     let now = lines(metrics)?;
     ensure!(
         now - before == made,
-        "of {made} lines {} were seen or lost",
-        now - before
+        "of {made} lines {} were seen or lost: {before} before, {now} now; {} seen, {} lost",
+        now - before,
+        metrics.get("livepatch_monitor_events_total{event=printk_console}")?,
+        metrics.get("livepatch_monitor_events_lost_total")?,
     );
     Ok(())
 }

@@ -41,10 +41,7 @@ fn types(bytes: &[u8]) {
 
 /// A root with the files of one task and one patch, in memory.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
-    let root = PathBuf::from(format!(
-        "/dev/shm/livepatch-monitor-fuzz-{}",
-        std::process::id()
-    ));
+    let root = crate::ROOT.join("kernel");
     for folder in [
         "proc/7/task/7",
         "sys/kernel/livepatch/fix/vmlinux/f,1",

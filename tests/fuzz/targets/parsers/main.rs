@@ -10,7 +10,7 @@ mod module;
 mod state;
 mod web;
 
-use std::sync::LazyLock;
+use std::{path::PathBuf, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 
@@ -33,6 +33,13 @@ static GROUP: LazyLock<Parser> = LazyLock::new(|| {
     group
         .unwrap_or_else(|| panic!("PARSERS={wanted:?} names no group: {GROUPS:?}"))
         .1
+});
+
+/// A folder in memory for parsers that read files: whoever starts the run removes it.
+static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+    let root = std::env::var_os("PARSERS_ROOT");
+    root.expect("PARSERS_ROOT names no folder to work in")
+        .into()
 });
 
 fuzz_target!(|bytes: &[u8]| GROUP(bytes));

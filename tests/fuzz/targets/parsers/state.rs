@@ -30,11 +30,7 @@ fn notes(bytes: &[u8]) {
 }
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = format!(
-        "/dev/shm/livepatch-monitor-fuzz-state-{}",
-        std::process::id()
-    );
-    let folder = PathBuf::from(folder);
+    let folder = crate::ROOT.join("state");
     fs::create_dir_all(folder.join("crashes")).unwrap();
     folder
 });

@@ -10,9 +10,9 @@ pub fn parse(bytes: &[u8]) {
 }
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = format!("/dev/shm/livepatch-monitor-fuzz-web-{}", std::process::id());
+    let folder = crate::ROOT.join("web");
     fs::create_dir_all(&folder).unwrap();
-    folder.into()
+    folder
 });
 
 /// A fault names the file.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     eventually::{eventually, seconds},
+    exposition::Exposition,
     files, modules,
 };
 
@@ -19,6 +20,18 @@ pub(crate) const HOLD: &str = "/proc/lpm_target/hold";
 pub(crate) const SLEEPER: &str = "lpm_sleeper";
 /// Comm of the kthread that spins in `lpm_spin`.
 pub(crate) const SPINNER: &str = "lpm_spinner";
+
+/// What is told of one task, asleep in `lpm_hold`, that holds lpm_patch_a up.
+pub(crate) fn expect_told(metrics: &Exposition) -> Result<()> {
+    metrics.expect(
+        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+        1.0,
+    )
+}
 
 /// Loads the module.
 pub(crate) fn load() -> Result<()> {

@@ -91,14 +91,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
 }
 
 fn expect_held(metrics: &Exposition) -> Result<()> {
-    metrics.expect(
-        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-        1.0,
-    )?;
-    metrics.expect(
-        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-        1.0,
-    )?;
+    target::expect_told(metrics)?;
     // The tracer's programs are in nobody's stack.
     metrics.expect_sum("livepatch_pending_tasks", 1.0)
 }

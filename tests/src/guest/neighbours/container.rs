@@ -65,7 +65,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     PATCH_A.expect_held()?;
     guest.metrics(seconds(40), |metrics| {
         metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
-        expect_stuck(metrics)
+        target::expect_told(metrics)
     })?;
     expect_named(WITH_HOST_PIDS, holder)?;
     let network = [WITH_HOST_PIDS, &["--net"]].concat();
@@ -83,7 +83,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=klp_init_transition}",
             1.0,
         )?;
-        expect_stuck(metrics)
+        target::expect_told(metrics)
     })?;
     expect_told("PID namespace")?;
     expect_named(WITH_OWN_PIDS, holder)?;
@@ -145,17 +145,6 @@ fn furnish() -> Result<()> {
     mount_bind("/dev/kmsg", &kmsg).context("cannot mount the host's kernel log")?;
     ensure!(!Path::new("/container/usr").exists(), "not so empty a root");
     Ok(())
-}
-
-fn expect_stuck(metrics: &crate::exposition::Exposition) -> Result<()> {
-    metrics.expect(
-        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-        1.0,
-    )?;
-    metrics.expect(
-        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-        1.0,
-    )
 }
 
 /// `blockers` in the container names the task as the host knows it.

@@ -42,14 +42,7 @@ fn hidden(guest: &mut Guest) -> Result<()> {
             "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
             1.0,
         )?;
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
+        target::expect_told(metrics)
     })?;
     let blockers = monitor::blockers()?;
     let task = blockers.task(holder.pid)?;

@@ -125,16 +125,7 @@ fn held(guest: &mut Guest) -> Result<()> {
         ..Hold::ONE
     })?;
     let mut load = Running::start(&["kpatch", "load", HELD_FILE], None)?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
-    })?;
+    guest.metrics(seconds(40), target::expect_told)?;
     load.wait_for("waiting (up to 15 seconds)", seconds(10))?;
     let list = program::run(&["kpatch", "list"], seconds(60))?.success()?;
     ensure!(

@@ -49,14 +49,7 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
             0.0,
         )?;
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
+        target::expect_told(metrics)
     })?;
     expect_named(holder)?;
     let log = monitor::log();

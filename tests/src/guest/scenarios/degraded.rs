@@ -31,14 +31,7 @@ pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
             1.0,
         )?;
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
+        target::expect_told(metrics)
     })?;
     expect_told("BTF")?;
     expect_end(guest)

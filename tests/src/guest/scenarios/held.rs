@@ -50,14 +50,7 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     expect_between("the transition's start", start, asked, loaded)?;
 
     let metrics = guest.metrics(seconds(30), |metrics| {
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )?;
+        target::expect_told(metrics)?;
         metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
         metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
     })?;

@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     eventually::seconds,
-    exposition::Exposition,
     files,
     guest::Guest,
     helpers::{Confinement, Hold},
@@ -99,7 +98,7 @@ fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(30), told)?;
+    guest.metrics(seconds(30), target::expect_told)?;
     release(guest)?;
     guest.metrics(seconds(10), |metrics| {
         metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
@@ -132,24 +131,13 @@ fn sandbox_line(log: &str) -> Result<String> {
     Ok(line.to_owned())
 }
 
-fn told(metrics: &Exposition) -> Result<()> {
-    metrics.expect(
-        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-        1.0,
-    )?;
-    metrics.expect(
-        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-        1.0,
-    )
-}
-
 /// Started in mid-transition, as the unit does: the kernel's log has the start.
 fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
     guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
-    let metrics = guest.metrics(seconds(30), told)?;
+    let metrics = guest.metrics(seconds(30), target::expect_told)?;
     metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
     release(guest)
 }

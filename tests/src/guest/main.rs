@@ -74,12 +74,13 @@ fn run(host: Host) -> Result<()> {
     network::up().context("no network")?;
     let words = files::read("/proc/cmdline")?;
     let mode = word(&words, command_line::MODE).unwrap_or("test");
+    let run = word(&words, command_line::RUN).unwrap_or("all");
     let mut guest = Guest::new(host);
     match mode {
-        "test" => runner::run(&mut guest, word(&words, command_line::RUN).unwrap_or("all")),
+        "test" => runner::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
-        "bench" => bench::run(&mut guest),
+        "bench" => bench::run(&mut guest, run),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
     }
 }

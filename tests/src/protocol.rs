@@ -188,7 +188,7 @@ mod packed {
 
 /// What PID 1 is asked to do, from the kernel command line.
 pub mod command_line {
-    /// `lpm.run=name,name,…`: scenarios to run, in this order; `all` for every one.
+    /// `lpm.run=name,name,…`: scenarios or tables to run, in this order; `all` for every one.
     pub const RUN: &str = "lpm.run";
     /// `lpm.mode=test|demo|bench|crash|rollout`.
     pub const MODE: &str = "lpm.mode";

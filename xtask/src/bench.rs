@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
     /// The kernel to measure on
     #[arg(long, default_value = "6.12")]
     kernel: String,
+    /// Tables to make, instead of all: latency, scan, functions, patches, cost, start, size,
+    /// transition
+    #[arg(long, value_delimiter = ',')]
+    table: Vec<String>,
 }
 
 /// Runs the measurements, prints their tables and keeps their numbers.
@@ -44,11 +48,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ..Extras::default()
     };
     let prepared = machine::prepare(line, &programs, "bench", extras)?;
+    let run = match arguments.table.as_slice() {
+        [] => "all".to_owned(),
+        tables => tables.join(","),
+    };
     let machine = Machine {
         kernel: &prepared.kernel.image,
         initramfs: &prepared.initramfs,
         mode: "bench",
-        run: "all",
+        run: &run,
         command_line: &["quiet"],
         memory: MEMORY,
         forwards: &[],

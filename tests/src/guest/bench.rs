@@ -10,7 +10,7 @@ mod transition;
 
 use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{guest::Guest, monitor};
 
@@ -28,9 +28,16 @@ const ALL: &[(&str, Measurement)] = &[
     ("transition", transition::measure),
 ];
 
-/// Makes all tables.
-pub(crate) fn run(guest: &mut Guest) -> Result<()> {
-    for (name, measure) in ALL {
+/// Makes the tables of a comma-separated list, or `all`.
+pub(crate) fn run(guest: &mut Guest, names: &str) -> Result<()> {
+    let wanted = |name: &str| names == "all" || names.split(',').any(|wanted| wanted == name);
+    if let Some(unknown) = names
+        .split(',')
+        .find(|wanted| *wanted != "all" && ALL.iter().all(|(name, _)| name != wanted))
+    {
+        bail!("there is no table called {unknown}");
+    }
+    for (name, measure) in ALL.iter().filter(|(name, _)| wanted(name)) {
         guest.begin(name);
         let result = measure(guest);
         let log = monitor::log_tail();

@@ -84,7 +84,7 @@ fn run(host: Host) -> Result<()> {
         "neighbours" => neighbours::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
-        "bench" => bench::run(&mut guest),
+        "bench" => bench::run(&mut guest, run),
         other => bail!("{}={other} is not a mode of this guest", command_line::MODE),
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) const PEER: &str = "/bin/node_exporter";
-pub(super) const PEER_ADDRESS: &str = "127.0.0.1:9100";
+const PEER_ADDRESS: &str = "127.0.0.1:9100";
 const SCRAPES: u32 = 50;
 /// Without a scrape: what a program does of itself.
 const QUIET: Duration = seconds(60);
@@ -32,8 +32,8 @@ const QUIET: Duration = seconds(60);
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     let mut table = Table::new(
         &format!(
-            "On a machine that forks and computes; scrapes: median of {SCRAPES}, \
-             quiet: {} s without one",
+            "On a machine that forks and computes; scrapes: median of {SCRAPES}, the first two \
+             in turns; quiet: {} s without one",
             QUIET.as_secs()
         ),
         &[
@@ -50,50 +50,82 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     target::load()?;
     guest.helper(&Task::Busy { threads: 1 })?;
     guest.start_monitor(&[])?;
-    let pid = guest.monitor()?.pid();
-    let ours = |what: &str| cost(what, monitor::ADDRESS, pid);
-    table.row(&ours("monitor, nothing runs")?);
+    let ours = (monitor::ADDRESS, guest.monitor()?.pid());
+    if Path::new(PEER).exists() {
+        let mut peer = start_peer()?;
+        let rows = costs(&[
+            ("monitor, nothing runs", ours),
+            ("node_exporter", (PEER_ADDRESS, peer.id())),
+        ]);
+        peer.kill().context("cannot kill node_exporter")?;
+        peer.wait().context("cannot wait for node_exporter")?;
+        for row in rows? {
+            table.row(&row);
+        }
+    } else {
+        table.row(&only(costs(&[("monitor, nothing runs", ours)])?)?);
+    }
     guest.note("cost with nothing running is measured")?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
-    table.row(&ours("monitor, transition stuck")?);
+    table.row(&only(costs(&[("monitor, transition stuck", ours)])?)?);
     guest.note("cost of a stuck transition is measured")?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(90))?;
-    table.row(&ours("monitor, one patch loaded")?);
+    table.row(&only(costs(&[("monitor, one patch loaded", ours)])?)?);
     guest.note("cost with a patch loaded is measured")?;
     guest.stop_monitor()?;
-    if Path::new(PEER).exists() {
-        let mut peer = start_peer()?;
-        let row = cost("node_exporter", PEER_ADDRESS, peer.id());
-        peer.kill().context("cannot kill node_exporter")?;
-        peer.wait().context("cannot wait for node_exporter")?;
-        table.row(&row?);
-    }
     Ok(table)
 }
 
-fn cost(what: &str, address: &str, pid: u32) -> Result<Vec<String>> {
-    Exposition::parse(&http::get(address, "/metrics")?)?;
+/// An exporter: its address and its process.
+type Exporter = (&'static str, u32);
+
+fn only<T>(values: Vec<T>) -> Result<T> {
+    values.into_iter().next().context("nothing was measured")
+}
+
+/// The rows of exporters that are measured side by side: quiet together, scraped in
+/// turns.
+fn costs(exporters: &[(&str, Exporter)]) -> Result<Vec<Vec<String>>> {
+    let of_each: Vec<Exporter> = exporters.iter().map(|(_, exporter)| *exporter).collect();
+    for (address, _) in &of_each {
+        Exposition::parse(&http::get(address, "/metrics")?)?;
+    }
     // Threads that only answered end after 10 s.
     thread::sleep(seconds(12));
-    let (before, switches) = (cpu_time(pid)?, context_switches(pid)?);
+    let used = |(_, pid): &Exporter| Ok((cpu_time(*pid)?, context_switches(*pid)?));
+    let before = of_each.iter().map(used).collect::<Result<Vec<_>>>()?;
     thread::sleep(QUIET);
-    let quiet = (cpu_time(pid)? - before).as_secs_f64() * 1e3;
-    let switches = context_switches(pid)?.saturating_sub(switches);
-
-    let scrapes = Scrapes::measure(address, pid, SCRAPES, quiet / QUIET.as_secs_f64())?;
-    Ok(vec![
-        what.to_owned(),
-        milliseconds(scrapes.median),
-        milliseconds(scrapes.worst),
-        format!("{:.1}", scrapes.cpu_milliseconds),
-        format!("{quiet:.0}"),
-        switches.to_string(),
-        format!("{:.1}", scrapes.resident_mib),
-        scrapes.bytes.to_string(),
-    ])
+    let mut quiet = Vec::new();
+    for (exporter, (cpu, switches)) in of_each.iter().zip(before) {
+        let (cpu_now, switches_now) = used(exporter)?;
+        let cpu = (cpu_now - cpu).as_secs_f64() * 1e3;
+        quiet.push((cpu, switches_now.saturating_sub(switches)));
+    }
+    let anyway: Vec<f64> = quiet
+        .iter()
+        .map(|(cpu, _)| cpu / QUIET.as_secs_f64())
+        .collect();
+    let scrapes = Scrapes::in_turns(&of_each, SCRAPES, &anyway)?;
+    Ok(exporters
+        .iter()
+        .zip(quiet)
+        .zip(scrapes)
+        .map(|(((what, _), (cpu, switches)), scrapes)| {
+            vec![
+                (*what).to_owned(),
+                milliseconds(scrapes.median),
+                milliseconds(scrapes.worst),
+                format!("{:.1}", scrapes.cpu_milliseconds),
+                format!("{cpu:.0}"),
+                switches.to_string(),
+                format!("{:.1}", scrapes.resident_mib),
+                scrapes.bytes.to_string(),
+            ]
+        })
+        .collect())
 }
 
 /// What some scrapes came to.
@@ -111,30 +143,49 @@ pub(super) struct Scrapes {
 }
 
 impl Scrapes {
-    /// Scrapes so many times. What the process would have used in this time anyway,
+    /// Scrapes the monitor so many times. What it would have used in this time anyway,
     /// in CPU milliseconds a second, is not the scrapes'.
-    pub(super) fn measure(address: &str, pid: u32, count: u32, anyway: f64) -> Result<Self> {
-        let scrape = || Exposition::parse(&http::get(address, "/metrics")?);
-        let mut times = Vec::new();
-        let before = cpu_time(pid)?;
+    pub(super) fn of_monitor(pid: u32, count: u32, anyway: f64) -> Result<Self> {
+        only(Self::in_turns(
+            &[(monitor::ADDRESS, pid)],
+            count,
+            &[anyway],
+        )?)
+    }
+
+    /// The same of several exporters, one scrape of each in turn: the machine is as busy
+    /// for one as for the other.
+    fn in_turns(exporters: &[Exporter], count: u32, anyway: &[f64]) -> Result<Vec<Self>> {
+        let scrape = |address| Exposition::parse(&http::get(address, "/metrics")?);
+        let used = |(_, pid): &Exporter| cpu_time(*pid);
+        let mut times = vec![Vec::new(); exporters.len()];
+        let before = exporters.iter().map(used).collect::<Result<Vec<_>>>()?;
         let begin = Instant::now();
         for _ in 0..count {
-            let begin = Instant::now();
-            scrape()?;
-            times.push(begin.elapsed());
-            thread::sleep(Duration::from_millis(100));
+            for ((address, _), times) in exporters.iter().zip(&mut times) {
+                let begin = Instant::now();
+                scrape(address)?;
+                times.push(begin.elapsed());
+                thread::sleep(Duration::from_millis(100));
+            }
         }
-        let used = (cpu_time(pid)? - before).as_secs_f64() * 1e3;
-        let used = used - anyway * begin.elapsed().as_secs_f64();
-        let end = scrape()?;
-        let (median, worst) = median_and_worst(times)?;
-        Ok(Self {
-            median,
-            worst,
-            cpu_milliseconds: used.max(0.0) / f64::from(count),
-            resident_mib: end.get("process_resident_memory_bytes")? / 1024.0 / 1024.0,
-            bytes: end.text().len(),
-        })
+        let elapsed = begin.elapsed().as_secs_f64();
+        let mut results = Vec::new();
+        for (((exporter, before), times), anyway) in
+            exporters.iter().zip(before).zip(times).zip(anyway)
+        {
+            let used = (used(exporter)? - before).as_secs_f64() * 1e3 - anyway * elapsed;
+            let end = scrape(exporter.0)?;
+            let (median, worst) = median_and_worst(times)?;
+            results.push(Self {
+                median,
+                worst,
+                cpu_milliseconds: used.max(0.0) / f64::from(count),
+                resident_mib: end.get("process_resident_memory_bytes")? / 1024.0 / 1024.0,
+                bytes: end.text().len(),
+            });
+        }
+        Ok(results)
     }
 }
 

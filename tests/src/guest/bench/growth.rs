@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{Table, cost::Scrapes, milliseconds, scan::scan_cost};
-use crate::{
-    eventually::seconds, guest::Guest, helpers::Hold, livepatch, modules, monitor, target,
-};
+use crate::{eventually::seconds, guest::Guest, helpers::Hold, livepatch, modules, target};
 
 const FUNCTIONS: &[u32] = &[1, 100, 1_000];
 const PATCHES: &[u32] = &[1, 10, 50];
@@ -50,7 +48,7 @@ pub(super) fn functions(guest: &mut Guest) -> Result<Table> {
         })?;
         let pid = guest.monitor()?.pid();
         let scan = scan_cost(guest)?;
-        let scrapes = Scrapes::measure(monitor::ADDRESS, pid, SCRAPES, scan)?;
+        let scrapes = Scrapes::of_monitor(pid, SCRAPES, scan)?;
         table.row(&[
             count.to_string(),
             milliseconds(scrapes.median),
@@ -94,7 +92,7 @@ pub(super) fn patches(guest: &mut Guest) -> Result<Table> {
         guest.metrics(PATIENCE, |metrics| {
             metrics.expect_sum("livepatch_patch_enabled", f64::from(*count))
         })?;
-        let scrapes = Scrapes::measure(monitor::ADDRESS, pid, SCRAPES, 0.0)?;
+        let scrapes = Scrapes::of_monitor(pid, SCRAPES, 0.0)?;
         table.row(&[
             count.to_string(),
             milliseconds(scrapes.median),

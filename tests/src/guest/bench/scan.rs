@@ -74,7 +74,7 @@ fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
     })?;
     let scan = scan_cost(guest)?;
     let pid = guest.monitor()?.pid();
-    let scrapes = Scrapes::measure(monitor::ADDRESS, pid, SCRAPES, 0.0)?;
+    let scrapes = Scrapes::of_monitor(pid, SCRAPES, 0.0)?;
     let (mut walk, mut shell, mut command) = (vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         walk.push(timed(count_in_proc)?);

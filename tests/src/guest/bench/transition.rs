@@ -11,6 +11,8 @@ use super::{Table, median_and_worst, milliseconds, ratio};
 use crate::{eventually::seconds, guest::Guest, livepatch::VMLINUX};
 
 const ROUNDS: usize = 10;
+/// What the start of a monitor, or its end, has stirred up comes to rest.
+const REST: Duration = seconds(3);
 const POLL: Duration = Duration::from_millis(5);
 
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
@@ -50,6 +52,7 @@ struct Times {
 
 impl Times {
     fn add(&mut self) -> Result<()> {
+        thread::sleep(REST);
         let begin = Instant::now();
         VMLINUX.load()?;
         self.load.push(begin.elapsed());

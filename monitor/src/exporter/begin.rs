@@ -159,8 +159,7 @@ impl Exporter {
         match sysfs::read_patches(&self.options.sysfs) {
             Ok((patches, _)) => {
                 let effects = lock(&self.watch).snapshot(now, &patches);
-                self.carry_out(now, &effects);
-                if !effects.is_empty() {
+                if self.carry_out(now, &effects) {
                     self.save();
                 }
                 self.note_patches(now, &patches);

@@ -52,7 +52,7 @@ struct Drained {
     more: bool,
     /// The kernel tried to complete a transition.
     attempted: bool,
-    /// A transition began or ended.
+    /// A transition began or ended, or its start is known better.
     changed: bool,
     /// A crash hook was hit.
     crashed: bool,
@@ -221,8 +221,7 @@ impl Exporter {
                     }
                 }
                 let effects = lock(&self.watch).event(event);
-                drained.changed |= !effects.is_empty();
-                self.carry_out(event.time, &effects);
+                drained.changed |= self.carry_out(event.time, &effects);
             }
         }
     }

@@ -207,8 +207,9 @@ fn stop() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 impl Exporter {
-    /// Logs, counts and notes. What a restart must know is still to be saved.
-    fn carry_out(&self, time: BootTime, effects: &[Effect]) {
+    /// Logs, counts and notes. True if what a restart must know has changed, and is still
+    /// to be saved.
+    fn carry_out(&self, time: BootTime, effects: &[Effect]) -> bool {
         for effect in effects {
             report::log(effect);
             match effect {
@@ -235,10 +236,12 @@ impl Exporter {
             // What a crash must be judged by: the functions that are replaced now.
             self.patches_due.store(true, Ordering::Relaxed);
         }
-        self.date_start();
+        // An event dates a start better than the log did, and is no effect.
+        let dated = self.date_start();
         if !effects.is_empty() {
             self.changed.notify_one();
         }
+        dated || !effects.is_empty()
     }
 
     /// Notes something, here and on disk.
@@ -270,14 +273,16 @@ impl Exporter {
         }
     }
 
-    /// Dates the running transition's start if it is another than before.
-    fn date_start(&self) {
+    /// Dates the running transition's start if it is another than before; true if so.
+    fn date_start(&self) -> bool {
         let watch = lock(&self.watch);
         let start = watch.transitions.active().and_then(|active| active.start);
         let mut dated = lock(&self.start);
-        if dated.map(|(start, _)| start) != start {
+        let is_new = dated.map(|(start, _)| start) != start;
+        if is_new {
             *dated = start.map(|start| (start, clock::unix_seconds(start)));
         }
+        is_new
     }
 
     /// When the running transition began, in seconds since 1970.
@@ -294,8 +299,7 @@ impl Exporter {
                 let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 self.complain("sysfs", &text.join("; "));
                 let effects = lock(&self.watch).snapshot(now, &patches);
-                self.carry_out(now, &effects);
-                if !effects.is_empty() {
+                if self.carry_out(now, &effects) {
                     self.save();
                 }
                 self.note_patches(now, &patches);

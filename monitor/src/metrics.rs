@@ -11,16 +11,12 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use crate::{
-    kernel::probes::ProbeStatus,
-    livepatch::{
-        Direction, Outcome,
-        blockers::{Counts, Reason},
-        patch::{Patch, PatchSet},
-        transition::Totals,
-    },
-    recorder::history::InForce,
-    sandbox,
+use crate::{kernel::probes::ProbeStatus, sandbox};
+use livepatch_core::{
+    blockers::{Counts, Reason},
+    lifecycle::InForce,
+    patch::{Patch, PatchSet},
+    transition::{Direction, Outcome, Totals},
 };
 
 mod crash;

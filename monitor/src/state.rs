@@ -9,7 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{file, livepatch::transition::SavedState};
+use crate::bounded_read;
+use livepatch_core::transition::SavedState;
 
 const FILE: &str = "transition.json";
 const VERSION: u32 = 1;
@@ -72,7 +73,7 @@ pub enum StateError {
 /// The file is there but cannot be read or understood.
 pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError> {
     let path = directory.join(FILE);
-    let text = match file::read_text(&path, MAX_FILE) {
+    let text = match bounded_read::read_text(&path, MAX_FILE) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error)

@@ -7,12 +7,13 @@ use std::{
     process::Command,
 };
 
-use livepatch_monitor::crash::{CrashRecord, Kind, Phase, Precision, When, store::Store};
+use livepatch_core::crash::{CrashRecord, Kind, Phase, Precision, When};
+use livepatch_monitor::crash::store::Store;
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/crash")
+        .join("../tests/fixtures/crash")
         .join(name)
 }
 

@@ -5,10 +5,8 @@
 use std::{fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use livepatch_monitor::{
-    exporter::page::{CONTENT_SECURITY_POLICY, Page, STAY, render},
-    livepatch::blockers::printable,
-};
+use livepatch_core::blockers::printable;
+use livepatch_monitor::exporter::status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 const MODULE: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/tests/fixtures/preflight/lpm_replace.ko"
+    "/../tests/fixtures/preflight/lpm_replace.ko"
 );
 
 struct Host {

@@ -83,7 +83,7 @@ fn one(tools: &Path, target: &str, fixtures: Option<&str>, seconds: u32) -> Resu
         command.arg(seeds);
     }
     if let Some(fixtures) = fixtures {
-        for folder in folders(&root.join("monitor/tests/fixtures").join(fixtures))? {
+        for folder in folders(&root.join("tests/fixtures").join(fixtures))? {
             command.arg(folder);
         }
     }

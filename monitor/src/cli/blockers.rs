@@ -10,7 +10,8 @@ use super::{
     transition::{self, Running},
     values,
 };
-use crate::{kernel::tasks, livepatch::blockers::BlockerReport};
+use crate::kernel::tasks;
+use livepatch_core::blockers::BlockerReport;
 
 /// Exit code 0: no task is pending; 1: some are; 2: it could not be told.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use super::{
     Cli,
     transition::{self, Now, Running},
 };
-use crate::livepatch::{
+use livepatch_core::{
     blockers::{Counts, Reason},
     patch::{Patch, PatchSet},
 };

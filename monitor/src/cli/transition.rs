@@ -11,17 +11,17 @@ use super::Cli;
 use crate::{
     kernel::{
         clock, kmsg,
-        probes::{Degradation, Probes, Wanted},
+        probes::{Probes, Wanted},
         procfs, sysfs,
         tasks::TaskScanner,
     },
-    livepatch::{
-        Direction,
-        blockers::{self, Blocker, History, Reason},
-        patch::PatchSet,
-        transition::{BootTime, Transitions, Watching, progress},
-    },
     state,
+};
+use livepatch_core::{
+    blockers::{self, Blocker, History, Reason},
+    degradation::Degradation,
+    patch::PatchSet,
+    transition::{BootTime, Direction, Transitions, Watching, progress},
 };
 
 /// The kernel tries again about every second (`round_jiffies_relative(HZ)`): by

@@ -7,13 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{
+use livepatch_core::crash::{
     CrashRecord, Kind,
-    boots::{Boot, is_of_signal},
+    boots::{self, Boot, is_of_signal},
+    parser::{self, Anchor, Reading},
     pstore::{self, Part},
-    store::{Store, StoreError},
-    text::{self, Anchor, Reading},
 };
+
+use super::store::{Store, StoreError};
 use crate::kernel::dumps::{self, Found};
 
 /// Directories of kdump that are looked at, /var/crash/DATE.
@@ -167,7 +168,7 @@ fn attributed(
         anchor: found.anchor,
         ..Reading::new(soak.as_secs_f64())
     };
-    let read = |reading: &Reading| text::read(&found.bytes, reading).records;
+    let read = |reading: &Reading| parser::read(&found.bytes, reading).records;
     let place = |mut record: CrashRecord| {
         let known = store.find(&record).and_then(|known| known.boot_id.clone());
         let of_this = record.when.unix_seconds.zip(this.began);
@@ -209,9 +210,9 @@ fn close(store: &mut Store, boot: &Boot, soak: Duration) -> Result<(), StoreErro
     if boot.unclean() != Some(true) {
         return Ok(());
     }
-    let of_boot = |crash: &&super::boots::HostCrash| crash.boot_id.as_deref() == Some(boot_id);
+    let of_boot = |crash: &&boots::HostCrash| crash.boot_id.as_deref() == Some(boot_id);
     let mut crashes = store.crashes().iter().filter(of_boot);
-    let is_reset = |crash: &&super::boots::HostCrash| crash.record.kind == Kind::Reset;
+    let is_reset = |crash: &&boots::HostCrash| crash.record.kind == Kind::Reset;
     let reset = crashes.clone().find(is_reset).map(|crash| crash.id.clone());
     if crashes.any(|crash| crash.ended_boot == Some(true) && !is_reset(&crash)) {
         // Its dump came to light later than the reset was noticed.
@@ -233,7 +234,7 @@ fn close(store: &mut Store, boot: &Boot, soak: Duration) -> Result<(), StoreErro
 #[must_use]
 pub fn last_boot_unclean(store: &Store, boots: &[Boot]) -> Option<bool> {
     let last = boots.last()?;
-    let ended = |crash: &super::boots::HostCrash| {
+    let ended = |crash: &boots::HostCrash| {
         crash.boot_id == last.history.boot_id && crash.ended_boot == Some(true)
     };
     if last.history.boot_id.is_some() && store.crashes().iter().any(ended) {

@@ -10,8 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{CrashRecord, Kind, Phase, boots::HostCrash};
-use crate::file;
+use crate::bounded_read;
+use livepatch_core::crash::{CrashRecord, Kind, Phase, boots::HostCrash};
 
 const VERSION: u32 = 1;
 /// Crashes kept whole; of older ones only what they count for.
@@ -347,7 +347,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
         path: path.to_owned(),
         reason,
     };
-    let text = file::read(path, MAX_FILE).map_err(|error| match error.kind() {
+    let text = bounded_read::read(path, MAX_FILE).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => content(error.to_string()),
         _ => failed("read", path)(error),
     })?;

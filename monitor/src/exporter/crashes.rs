@@ -6,24 +6,27 @@ use livepatch_monitor_ebpf::EventKind;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
-use super::{Exporter, lock, readable, report};
+use super::{Exporter, lock, log_lines, readable};
 use crate::{
-    crash::{
-        CrashRecord, Implicated, Lesser, Phase, Precision, Signal, When,
-        boots::{self, HostCrash},
-        counts::{Counts, Grouping, Sighting},
-        store::Store,
-        text::{self, Reading},
-    },
-    host::evidence::Source,
+    crash::store::Store,
     kernel::{
         clock, counts,
         events::CrashHook,
         kmsg::{KmsgError, KmsgReader},
     },
-    livepatch::transition::BootTime,
     metrics::{CrashView, LastCrash},
-    recorder::{history::SignalSeen, note::Note},
+};
+use livepatch_core::{
+    crash::{
+        CrashRecord, Implicated, NonFatalSignal, Phase, Precision, Signal, When,
+        boots::{self, HostCrash},
+        capture::Source,
+        counts::{Counts, Grouping, Sighting},
+        parser::{self, Reading},
+    },
+    journal::entry::Entry,
+    lifecycle::SignalSeen,
+    transition::BootTime,
 };
 
 /// Bytes of the log that are read, from its end.
@@ -99,7 +102,7 @@ impl Crashes {
 /// The signal that a hook stands for.
 fn signal_of(hook: &CrashHook) -> Option<Signal> {
     match hook.kind {
-        EventKind::Printk => text::signal(hook.text.as_deref()?),
+        EventKind::Printk => parser::signal(hook.text.as_deref()?),
         EventKind::OopsEnter => Some(Signal::Oops),
         EventKind::Panic => Some(Signal::Panic),
         EventKind::Warn => Some(Signal::Warning),
@@ -152,12 +155,12 @@ impl Exporter {
     /// Notes a signal, in the kernel's own words where they are known; a storm of the
     /// same one is noted once a second.
     fn note_signal(&self, time: BootTime, signal: Signal, line: Option<&str>, hook: &str) {
-        let mut notebook = lock(&self.notebook);
+        let mut journal = lock(&self.journal);
         let near = |seen: &&SignalSeen| {
             let since = time.since(seen.time);
             seen.signal == signal && since.is_some_and(|since| since < SAME_MOMENT)
         };
-        let mut noted = notebook.history.signals.iter().filter(near);
+        let mut noted = journal.history.signals.iter().filter(near);
         let known = match line {
             Some(_) => noted.any(|seen| !seen.headline.ends_with(WORDLESS)),
             None => noted.next().is_some(),
@@ -165,7 +168,7 @@ impl Exporter {
         if !known {
             let headline =
                 line.map_or_else(|| format!("{hook}() was reached{WORDLESS}"), str::to_owned);
-            notebook.note(time, Note::Signal { signal, headline });
+            journal.note(time, Entry::Signal { signal, headline });
         }
     }
 
@@ -185,22 +188,22 @@ impl Exporter {
 
     fn sighted(&self, sighting: &Sighting) {
         if lock(&self.crashes).counts.count(sighting) {
-            report::log_signal(sighting);
+            log_lines::log_signal(sighting);
             self.changed.notify_one();
         }
     }
 
     /// In which phase a signal came: as it was when its hook was hit, if it was.
     fn phase_at(&self, time: BootTime) -> Phase {
-        let notebook = lock(&self.notebook);
+        let journal = lock(&self.journal);
         let near = |seen: BootTime| {
             let apart = time.since(seen).or_else(|| seen.since(time));
             apart.is_some_and(|apart| apart <= SAME_MOMENT)
         };
-        let signals = &notebook.history.signals;
+        let signals = &journal.history.signals;
         let seen = signals.iter().rev().find(|seen| near(seen.time));
         seen.map_or_else(
-            || notebook.history.phase(time, self.options.soak),
+            || journal.history.phase(time, self.options.soak),
             |seen| seen.phase,
         )
     }
@@ -239,7 +242,7 @@ impl Exporter {
         {
             let mut crashes = lock(&self.crashes);
             crashes.log_readable = true;
-            let last = text::last_uptime(&text).map(boot_time);
+            let last = parser::last_uptime(&text).map(boot_time);
             let restless = last
                 .and_then(|last| now.since(last))
                 .is_none_or(|quiet| quiet < QUIET);
@@ -250,10 +253,10 @@ impl Exporter {
             crashes.waited = 0;
         }
         let reading = Reading {
-            replaced: lock(&self.notebook).history.replaced(),
+            replaced: lock(&self.journal).history.replaced(),
             ..Reading::new(self.options.soak.as_secs_f64())
         };
-        let told = text::read(&text, &reading);
+        let told = parser::read(&text, &reading);
         for record in told.records {
             self.crashed(record);
         }
@@ -270,11 +273,7 @@ impl Exporter {
         };
         let of_this_monitor = time >= lock(&self.crashes).since;
         if of_this_monitor {
-            boots::supplement(
-                &lock(&self.notebook).history,
-                &mut record,
-                self.options.soak,
-            );
+            boots::supplement(&lock(&self.journal).history, &mut record, self.options.soak);
             self.sighted(&Sighting::from(&record));
         }
         let mut crashes = lock(&self.crashes);
@@ -289,7 +288,7 @@ impl Exporter {
     }
 
     /// A signal that is no crash.
-    fn unwell(&self, mut lesser: Lesser) {
+    fn unwell(&self, mut lesser: NonFatalSignal) {
         let Some(time) = self.place(&mut lesser.when, &mut lesser.phase) else {
             return;
         };
@@ -350,7 +349,7 @@ impl Exporter {
     pub(super) fn log_lines(&self, log: &mut KmsgReader) -> bool {
         let mut signals = Vec::new();
         let result = log.read_new(|record| {
-            let signal = (record.facility == 0).then(|| text::signal(&record.text));
+            let signal = (record.facility == 0).then(|| parser::signal(&record.text));
             if let Some(signal) = signal.flatten() {
                 signals.push((record.time, signal, record.text.clone()));
             }
@@ -385,8 +384,8 @@ impl Exporter {
     /// What a scrape shows.
     pub(super) fn crash_view(&self) -> CrashView {
         let notes = {
-            let notebook = lock(&self.notebook);
-            (notebook.errors(), notebook.records())
+            let journal = lock(&self.journal);
+            (journal.errors(), journal.records())
         };
         let crashes = lock(&self.crashes);
         let attached = |kind: EventKind| {

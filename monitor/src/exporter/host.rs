@@ -8,13 +8,13 @@ use tracing::{info, warn};
 use super::{Exporter, Options, lock};
 use crate::{
     host::{
-        evidence::{self, Source},
+        crash_capture,
         expected::{Expectations, Expected, State},
         packages::{Interrupted, Packages},
     },
-    livepatch::patch::PatchSet,
     metrics::CrashView,
 };
+use livepatch_core::{crash::capture::Source, patch::PatchSet};
 
 /// Packages that a log line names.
 const SHOWN: usize = 10;
@@ -80,7 +80,7 @@ impl Exporter {
             host.expected = expected;
         }
         drop(host);
-        for (source, ready) in evidence::read(&self.options.procfs, &self.options.sysfs) {
+        for (source, ready) in crash_capture::read(&self.options.procfs, &self.options.sysfs) {
             view.evidence_ready.insert(source, ready);
         }
         let read = problems.is_empty();
@@ -90,7 +90,7 @@ impl Exporter {
 
     /// Says at the start what would not be kept of a crash.
     pub(super) fn log_evidence(&self) {
-        let ready = evidence::read(&self.options.procfs, &self.options.sysfs);
+        let ready = crash_capture::read(&self.options.procfs, &self.options.sysfs);
         let dump = [Source::Pstore, Source::Kdump];
         let kept = ready
             .iter()

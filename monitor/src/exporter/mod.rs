@@ -1,17 +1,16 @@
 //! The exporter: waits for kernel events, answers scrapes.
 
-mod begin;
 mod crashes;
-mod follow;
+mod event_loop;
 mod host;
-mod notebook;
-pub mod page;
-mod report;
+pub mod journal;
+mod log_lines;
 mod sandbox;
+mod startup;
 mod status;
+pub mod status_page;
 mod systemd;
 mod textfile;
-pub mod watch;
 pub mod web;
 
 use std::{
@@ -35,23 +34,19 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{crashes::Crashes, host::Host, notebook::Notebook, watch::Watch};
+use self::{crashes::Crashes, host::Host, journal::writer::Journal};
 use crate::{
     crash::gather::Sources,
-    kernel::{
-        clock,
-        kmsg::KmsgReader,
-        probes::{Degradation, ProbeStatus},
-        sysfs,
-        tasks::TaskScanner,
-    },
-    livepatch::{
-        patch::PatchSet,
-        transition::{BootTime, Effect},
-    },
+    kernel::{clock, kmsg::KmsgReader, probes::ProbeStatus, sysfs, tasks::TaskScanner},
     metrics::{self, CollectorRun, CrashView, Durations, TransitionView, View},
-    recorder::note::Note,
     sandbox::Sandbox,
+};
+use livepatch_core::transition_state::TransitionState;
+use livepatch_core::{
+    degradation::Degradation,
+    journal::entry::Entry,
+    patch::PatchSet,
+    transition::{BootTime, Effect},
 };
 
 /// Where the exporter looks and how it answers.
@@ -99,11 +94,11 @@ pub struct Exporter {
     /// The running kernel's.
     release: String,
     scanner: Mutex<TaskScanner>,
-    watch: Mutex<Watch>,
+    transition_state: Mutex<TransitionState>,
     /// The running transition's start on both clocks: dated once, so that a wall
     /// clock that is set later does not move it.
     start: Mutex<Option<(BootTime, Option<f64>)>>,
-    notebook: Mutex<Notebook>,
+    journal: Mutex<Journal>,
     crashes: Mutex<Crashes>,
     host: Mutex<Host>,
     /// The kernel's log, opened when that was still allowed; none where it is not.
@@ -184,8 +179,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = told_to_stop => {
             systemd::stopping();
             let ended = server.stop().await;
-            exporter.note(clock::boot_time(), Note::Stopped);
-            lock(&exporter.notebook).close();
+            exporter.note(clock::boot_time(), Entry::Stopped);
+            lock(&exporter.journal).close();
             exporter.remove_textfile();
             ended
         }
@@ -211,7 +206,7 @@ impl Exporter {
     /// to be saved.
     fn carry_out(&self, time: BootTime, effects: &[Effect]) -> bool {
         for effect in effects {
-            report::log(effect);
+            log_lines::log(effect);
             match effect {
                 Effect::Started { start: None, .. } => self.start_from_kernel_log(),
                 Effect::Ended {
@@ -225,7 +220,7 @@ impl Exporter {
                 _ => {}
             }
         }
-        let notes: Vec<Note> = effects
+        let notes: Vec<Entry> = effects
             .iter()
             .filter_map(|effect| effect.try_into().ok())
             .collect();
@@ -245,37 +240,32 @@ impl Exporter {
     }
 
     /// Notes something, here and on disk.
-    fn note(&self, time: BootTime, note: Note) {
-        lock(&self.notebook).note(time, note);
+    fn note(&self, time: BootTime, note: Entry) {
+        lock(&self.journal).note(time, note);
     }
 
     /// The patch's module is loaded, or gone.
     fn loaded(&self, time: BootTime, patch: String) {
-        let mut notebook = lock(&self.notebook);
-        if notebook
-            .history
-            .loads
-            .iter()
-            .any(|(name, _)| *name == patch)
-        {
-            notebook.note(time, Note::Loaded { patch });
+        let mut journal = lock(&self.journal);
+        if journal.history.loads.iter().any(|(name, _)| *name == patch) {
+            journal.note(time, Entry::Loaded { patch });
         }
     }
 
     /// Notes what is loaded, if that is news.
     fn note_patches(&self, now: BootTime, patches: &PatchSet) {
-        let note = Note::from(patches);
-        let mut notebook = lock(&self.notebook);
-        if let Note::Patches { patches } = &note
-            && notebook.history.patches.as_ref() != Some(patches)
+        let note = Entry::from(patches);
+        let mut journal = lock(&self.journal);
+        if let Entry::Patches { patches } = &note
+            && journal.history.patches.as_ref() != Some(patches)
         {
-            notebook.note(now, note);
+            journal.note(now, note);
         }
     }
 
     /// Dates the running transition's start if it is another than before; true if so.
     fn date_start(&self) -> bool {
-        let watch = lock(&self.watch);
+        let watch = lock(&self.transition_state);
         let start = watch.transitions.active().and_then(|active| active.start);
         let mut dated = lock(&self.start);
         let is_new = dated.map(|(start, _)| start) != start;
@@ -298,7 +288,7 @@ impl Exporter {
             Ok((patches, problems)) => {
                 let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 self.complain("sysfs", &text.join("; "));
-                let effects = lock(&self.watch).snapshot(now, &patches);
+                let effects = lock(&self.transition_state).snapshot(now, &patches);
                 if self.carry_out(now, &effects) {
                     self.save();
                 }
@@ -323,7 +313,7 @@ impl Exporter {
     /// Scans the tasks if a transition runs and the last scan has aged. True if
     /// all that is to be known is known.
     fn look(&self) -> bool {
-        let nameless = lock(&self.watch)
+        let nameless = lock(&self.transition_state)
             .transitions
             .active()
             .is_some_and(|active| active.patch.is_none());
@@ -334,9 +324,11 @@ impl Exporter {
         let now = clock::boot_time();
         let Some(mut scanner) = try_lock(&self.scanner) else {
             // A look goes on; what the one before it saw is not yet old.
-            return lock(&self.watch).counts(clock::boot_time()).is_some();
+            return lock(&self.transition_state)
+                .counts(clock::boot_time())
+                .is_some();
         };
-        let Some((patch, direction)) = lock(&self.watch)
+        let Some((patch, direction)) = lock(&self.transition_state)
             .transitions
             .active()
             .map(|active| (active.patch.clone(), active.direction))
@@ -344,13 +336,15 @@ impl Exporter {
             scanner.forget();
             return true;
         };
-        if !lock(&self.watch).scan_due(now) {
-            return lock(&self.watch).counts(clock::boot_time()).is_some();
+        if !lock(&self.transition_state).scan_due(now) {
+            return lock(&self.transition_state)
+                .counts(clock::boot_time())
+                .is_some();
         }
         let before = clock::thread_cpu_time();
         let result = scanner.scan(patch.as_deref(), direction, &self.options.sysfs);
         let cost = clock::thread_cpu_time().saturating_sub(before);
-        let mut watch = lock(&self.watch);
+        let mut watch = lock(&self.transition_state);
         match result {
             Ok(Some(scan)) => watch.scanned(&scan, cost),
             Ok(None) => return true,
@@ -367,7 +361,7 @@ impl Exporter {
             .active()
             .and_then(|active| active.patch.clone());
         if let Some((age, blockers)) = watch.stuck_report(now, self.options.stuck_after) {
-            report::log_stuck(name.as_ref(), age.as_secs(), blockers);
+            log_lines::log_stuck(name.as_ref(), age.as_secs(), blockers);
         }
         true
     }
@@ -425,8 +419,8 @@ impl Exporter {
             collectors,
         } = self.read_anew();
         let lost = lock(&self.lost).clone();
-        let in_force = lock(&self.notebook).history.in_force.clone();
-        let watch = lock(&self.watch);
+        let in_force = lock(&self.journal).history.in_force.clone();
+        let watch = lock(&self.transition_state);
         let events: Vec<_> = watch.events().collect();
         let stuck = watch.stuck(clock::boot_time(), self.options.stuck_after);
         let transition = watch.transitions.active().map(|active| TransitionView {

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use super::{Exporter, Options, lock, report};
+use super::{Exporter, Options, lock, log_lines};
 use crate::{
     host::packages::Packages,
-    livepatch::blockers::ScanSource,
     sandbox::{self, Allowed, Cap, CapSet},
 };
+use livepatch_core::blockers::ScanSource;
 
 /// What reads through open descriptors of BPF may take: on kernels before 5.19 every
 /// bpf() call does where unprivileged ones are off (kernel/bpf/syscall.c).
@@ -53,9 +53,9 @@ impl Exporter {
             .collect();
         let from: Vec<_> = self.sandbox.holds.iter().map(|part| part.name()).collect();
         info!(from = from.join(","), kept = kept.join(","), "sandboxed");
-        report::log_degradations(&self.sandbox.degradations);
+        log_lines::log_degradations(&self.sandbox.degradations);
         self.degradations.extend(self.sandbox.degradations.clone());
-        lock(&self.notebook).start();
+        lock(&self.journal).start();
     }
 }
 

@@ -4,17 +4,11 @@ use livepatch_monitor_ebpf::EventKind;
 
 use super::{
     Anew, Exporter, lock,
-    page::{BLOCKERS_SHOWN, Page, Pending, Transition},
-    watch::Found,
+    status_page::{BLOCKERS_SHOWN, Page, Pending, Transition},
 };
-use crate::{
-    kernel::{
-        clock,
-        probes::{Degradation, Method},
-        tasks,
-    },
-    livepatch::blockers::Blocker,
-};
+use crate::kernel::{clock, probes::Method, tasks};
+use livepatch_core::transition_state::Found;
+use livepatch_core::{blockers::Blocker, degradation::Degradation};
 
 impl Exporter {
     /// What the status page shows now. It reads what a scrape reads, and scans the
@@ -27,7 +21,7 @@ impl Exporter {
             patches, crashes, ..
         } = anew;
         let host = rustix::system::uname();
-        let in_force = lock(&self.notebook).history.in_force.clone();
+        let in_force = lock(&self.journal).history.in_force.clone();
         let (last_crash, crashed_in_this_boot) = self.last_crash();
         let (interrupted, expected) = self.host_found();
         let (transition, blockers) = self.running();
@@ -53,7 +47,7 @@ impl Exporter {
                 .collect(),
             ..Page::default()
         };
-        let watch = lock(&self.watch);
+        let watch = lock(&self.transition_state);
         page.totals = watch.transitions.totals();
         let names = patches.iter().flat_map(|set| &set.patches);
         let names = names.map(|patch| patch.name.clone());
@@ -76,7 +70,7 @@ impl Exporter {
     /// The running transition, and its blockers to describe.
     fn running(&self) -> (Option<Transition>, Vec<Blocker>) {
         let now = clock::boot_time();
-        let watch = lock(&self.watch);
+        let watch = lock(&self.transition_state);
         let Some(active) = watch.transitions.active() else {
             return (None, Vec::new());
         };

@@ -46,7 +46,7 @@ impl Exporter {
             let directory = directory.clone();
             // Reads of the kernel must not hold up its events.
             tokio::task::spawn_blocking(move || exporter.write_textfile(&directory)).await?;
-            let runs = lock(&self.watch).transitions.active().is_some();
+            let runs = lock(&self.transition_state).transitions.active().is_some();
             let most = if runs { IN_TRANSITION } else { EVERY };
             if timeout(most, self.changed.notified()).await.is_ok() {
                 tokio::time::sleep(SETTLE).await;

@@ -9,7 +9,8 @@ use std::{
 use object::{Object as _, ObjectSection as _};
 
 use super::stamp::Cached;
-use crate::{file, livepatch::patch::PatchSet};
+use crate::bounded_read;
+use livepatch_core::patch::PatchSet;
 
 #[cfg(test)]
 mod tests;
@@ -213,7 +214,7 @@ fn stem(name: &str) -> Option<(&str, bool)> {
 
 /// The `key=value` strings of section `.modinfo` (include/linux/moduleparam.h).
 fn information(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    let bytes = file::read(path, MAX_MODULE).map_err(|error| error.to_string())?;
+    let bytes = bounded_read::read(path, MAX_MODULE).map_err(|error| error.to_string())?;
     let module = object::File::parse(bytes.as_slice()).map_err(|error| error.to_string())?;
     let section = module
         .section_by_name(".modinfo")

@@ -18,7 +18,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 use serde::Serialize;
 
 use super::stamp::Cached;
-use crate::file;
+use crate::bounded_read;
 
 #[cfg(test)]
 mod tests;
@@ -111,7 +111,7 @@ impl Packages {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            lock: file::open(&root.join(DPKG).join("lock")).ok(),
+            lock: bounded_read::open(&root.join(DPKG).join("lock")).ok(),
             dpkg: Cached::default(),
             yum: Cached::default(),
             dpkg_before: None,
@@ -178,7 +178,7 @@ impl Packages {
     /// never taken.
     fn is_locked(&mut self, path: &Path) -> Result<bool, PackagesError> {
         if !self.lock.as_ref().is_some_and(|lock| is_at(lock, path)) {
-            self.lock = match file::open(path) {
+            self.lock = match bounded_read::open(path) {
                 Ok(lock) => Some(lock),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(failed(path)(error)),
@@ -247,7 +247,7 @@ fn journal_files(journal: &Path) -> Result<Vec<PathBuf>, PackagesError> {
 /// Adds the states of a file's packages; later stanzas replace earlier ones.
 fn stanzas(path: &Path, states: &mut BTreeMap<String, String>) -> Result<(), PackagesError> {
     let mut read = || {
-        let file = file::open(path)?;
+        let file = bounded_read::open(path)?;
         if file.metadata()?.len() > MAX_FILE {
             let large = format!("it has more than {} MiB", MAX_FILE >> 20);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, large));
@@ -331,7 +331,7 @@ fn yum(directory: &Path) -> Result<Vec<Package>, PackagesError> {
         if !all && !is("transaction-done.") {
             continue;
         }
-        let text = file::read_text(&path, MAX_YUM).map_err(failed(&path))?;
+        let text = bounded_read::read_text(&path, MAX_YUM).map_err(failed(&path))?;
         if all { &mut planned } else { &mut done }.push_str(&text);
     }
     Ok(not_done(&planned, &done))

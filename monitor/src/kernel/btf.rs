@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use crate::file;
+use crate::bounded_read;
 
 pub use error::BtfError;
 
@@ -141,7 +141,7 @@ impl Btf {
     pub fn from_sysfs(sysfs: &Path) -> Result<Self, BtfError> {
         let path = sysfs.join("kernel/btf/vmlinux");
         Self::parse(
-            file::read(&path, MAX_BLOB).map_err(|source| BtfError::Read {
+            bounded_read::read(&path, MAX_BLOB).map_err(|source| BtfError::Read {
                 path: path.clone(),
                 source,
             })?,

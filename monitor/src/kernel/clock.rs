@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::livepatch::transition::BootTime;
+use livepatch_core::transition::BootTime;
 
 /// How often two clocks are compared. Between its two reads a thread may be kept waiting
 /// for a processor, which makes the second one late and the difference smaller: the

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{crash::Signal, file};
+use crate::bounded_read;
+use livepatch_core::crash::Signal;
 
 /// Files below sysfs (`oops_count`, kernel/exit.c and `warn_count`, kernel/panic.c,
 /// since 6.2 and stable releases before it; `softlockup_count`, `hardlockup_count`,
@@ -25,7 +26,7 @@ pub fn read(procfs: &Path, sysfs: &Path) -> BTreeMap<Signal, u64> {
         .into_iter()
         .chain([(Signal::HungTask, procfs.join(HUNG_TASKS))])
         .filter_map(|(signal, file)| {
-            let count = file::read_text(&file, file::VALUE)
+            let count = bounded_read::read_text(&file, bounded_read::VALUE)
                 .ok()?
                 .trim()
                 .parse()

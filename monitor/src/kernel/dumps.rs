@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    crash::pstore::{self, Name, Part},
-    file,
-};
+use crate::bounded_read;
+use livepatch_core::crash::pstore::{self, Name, Part};
 
 #[cfg(test)]
 mod tests;
@@ -225,7 +223,7 @@ impl Reader<'_> {
 
 /// The last [`MAX_FILE`] bytes, and whether that is all.
 fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    let mut file = file::open(path)?;
+    let mut file = bounded_read::open(path)?;
     let length = file.metadata()?.len();
     let long = length > MAX_FILE;
     if long {
@@ -243,7 +241,7 @@ fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
 
 /// The first [`MAX_FILE`] bytes of what has no end to begin at, and whether that is all.
 fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
-    let mut text = file::read_stream(path, MAX_FILE + 1, PATIENCE)?;
+    let mut text = bounded_read::read_stream(path, MAX_FILE + 1, PATIENCE)?;
     let whole = text.len() as u64 <= MAX_FILE;
     text.truncate(usize::try_from(MAX_FILE).unwrap_or(usize::MAX));
     Ok((text, whole))

@@ -2,10 +2,7 @@
 
 use livepatch_monitor_ebpf::{CrashEvent, Event, EventKind};
 
-use crate::livepatch::{
-    Direction,
-    transition::{BootTime, KlpEvent},
-};
+use livepatch_core::transition::{BootTime, Direction, KlpEvent};
 
 /// Why a record is not an event.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
-use crate::file;
+use crate::bounded_read;
 
 #[cfg(test)]
 mod tests;
@@ -187,7 +187,7 @@ impl Kallsyms {
     /// [`KallsymsError::Read`]
     pub fn open(procfs: &Path) -> Result<Self, KallsymsError> {
         let path = procfs.join("kallsyms");
-        match file::open(&path) {
+        match bounded_read::open(&path) {
             Ok(file) => Ok(Self { path, file }),
             Err(source) => Err(KallsymsError::Read { path, source }),
         }

@@ -13,10 +13,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::{
-    file,
-    livepatch::{Direction, message::LivepatchMessage},
-};
+use crate::bounded_read;
+use livepatch_core::{message::LivepatchMessage, transition::Direction};
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +37,7 @@ const MAX_BYTES: usize = 256 << 20;
 pub fn console_shows_errors(procfs: &Path) -> bool {
     const ERROR: u32 = 3;
     let path = procfs.join("sys/kernel/printk");
-    let text = file::read_text(&path, file::VALUE).unwrap_or_default();
+    let text = bounded_read::read_text(&path, bounded_read::VALUE).unwrap_or_default();
     let level = text.split_whitespace().next();
     level
         .and_then(|level| level.parse::<u32>().ok())
@@ -242,7 +240,7 @@ impl KmsgReader {
         };
         Ok(Self {
             device: device.to_owned(),
-            log: file::open_unwaiting(device).map_err(open)?,
+            log: bounded_read::open_unwaiting(device).map_err(open)?,
         })
     }
 

@@ -9,7 +9,8 @@ use super::{
     btf::Btf,
     kallsyms::{self, Found, KallsymsError},
 };
-use crate::{file, preflight::module::KlpLayout};
+use crate::bounded_read;
+use livepatch_core::preflight::module::KlpLayout;
 
 /// A member that the programs read, and the sizes with which they can: one of
 /// another size is treated as missing rather than read as nonsense.
@@ -234,7 +235,10 @@ pub fn trampolines_share(btf: &Btf) -> bool {
 
 /// Reads `0-3,8` style lists; 0 where the file is missing or absurd.
 fn possible_cpus(sysfs: &Path) -> u32 {
-    let Ok(text) = file::read_text(&sysfs.join("devices/system/cpu/possible"), file::VALUE) else {
+    let Ok(text) = bounded_read::read_text(
+        &sysfs.join("devices/system/cpu/possible"),
+        bounded_read::VALUE,
+    ) else {
         return 0;
     };
     text.trim()

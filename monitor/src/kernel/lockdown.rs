@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::probes::Degradation;
-use crate::file;
+use crate::bounded_read;
+use livepatch_core::degradation::Degradation;
 
 /// The level at which the kernel lets no BPF program read its memory
 /// (`LOCKDOWN_BPF_READ_KERNEL`) and nobody set a kprobe (`LOCKDOWN_KPROBES`).
@@ -17,7 +17,9 @@ pub const REASON: &str = "kernel lockdown is at confidentiality";
 /// has no lockdown, or securityfs is not mounted.
 #[must_use]
 pub fn level(sysfs: &Path) -> Option<String> {
-    let text = file::read_text(&sysfs.join("kernel/security/lockdown"), file::VALUE).ok()?;
+    let text =
+        bounded_read::read_text(&sysfs.join("kernel/security/lockdown"), bounded_read::VALUE)
+            .ok()?;
     chosen(&text).map(str::to_owned)
 }
 

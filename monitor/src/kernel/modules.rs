@@ -10,10 +10,8 @@ use super::{
     kallsyms::{self, Kallsyms, KallsymsError},
     lockdown,
 };
-use crate::{
-    file,
-    preflight::host::{Place, Policy, Symbols, Told},
-};
+use crate::bounded_read;
+use livepatch_core::preflight::host::{Known, Place, Policy, Symbols};
 
 /// Bytes read of the list of modules.
 const MAX_LIST: u64 = 16 << 20;
@@ -22,9 +20,9 @@ const MAX_LIST: u64 = 16 << 20;
 ///
 /// # Errors
 /// Why it is not known.
-pub fn release(procfs: &Path) -> Told<String> {
+pub fn release(procfs: &Path) -> Known<String> {
     let path = procfs.join("sys/kernel/osrelease");
-    match file::read_text(&path, file::VALUE) {
+    match bounded_read::read_text(&path, bounded_read::VALUE) {
         Ok(release) => Ok(release.trim().to_owned()),
         Err(error) => Err(format!(
             "which kernel runs cannot be told: cannot read {}: {error}",
@@ -37,9 +35,9 @@ pub fn release(procfs: &Path) -> Told<String> {
 ///
 /// # Errors
 /// Why they are not known.
-pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<String>>> {
+pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<String>>> {
     let path = procfs.join("modules");
-    let text = file::read_text(&path, MAX_LIST).map_err(|error| {
+    let text = bounded_read::read_text(&path, MAX_LIST).map_err(|error| {
         format!(
             "which modules are loaded cannot be told: cannot read {}: {error}",
             path.display()
@@ -49,7 +47,7 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<Strin
     Ok(names
         .map(|name| {
             let srcversion = sysfs.join("module").join(name).join("srcversion");
-            let srcversion = file::read_text(&srcversion, file::VALUE).ok();
+            let srcversion = bounded_read::read_text(&srcversion, bounded_read::VALUE).ok();
             (
                 name.to_owned(),
                 srcversion.map(|text| text.trim().to_owned()),
@@ -62,7 +60,7 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Told<BTreeMap<String, Option<Strin
 /// security/lockdown/lockdown.c; 5.10 to 7.2).
 #[must_use]
 pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
-    let read = |path: &Path| file::read_text(path, file::VALUE).ok();
+    let read = |path: &Path| bounded_read::read_text(path, bounded_read::VALUE).ok();
     Policy {
         signatures_enforced: read(&sysfs.join("module/module/parameters/sig_enforce"))
             .map(|text| text.trim() == "Y"),
@@ -97,9 +95,9 @@ pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, Kallsym
 ///
 /// # Errors
 /// Why it is not known.
-pub fn threads(procfs: &Path) -> Told<usize> {
+pub fn threads(procfs: &Path) -> Known<usize> {
     let path = procfs.join("loadavg");
-    let text = file::read_text(&path, file::VALUE)
+    let text = bounded_read::read_text(&path, bounded_read::VALUE)
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let threads = text.split(' ').nth(3).and_then(|field| {
         let (_, threads) = field.split_once('/')?;
@@ -111,7 +109,11 @@ pub fn threads(procfs: &Path) -> Told<usize> {
 /// CPUs that are up; `None` where it is not told.
 #[must_use]
 pub fn cpus(sysfs: &Path) -> Option<usize> {
-    let list = file::read_text(&sysfs.join("devices/system/cpu/online"), file::VALUE).ok()?;
+    let list = bounded_read::read_text(
+        &sysfs.join("devices/system/cpu/online"),
+        bounded_read::VALUE,
+    )
+    .ok()?;
     // `0-3,8`
     list.trim().split(',').try_fold(0_usize, |sum, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -15,7 +15,7 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// What this process can see of the host's tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sight {
+pub enum PidNsVisibility {
     /// All: this is the host's own namespace, or nothing says that it is not.
     Whole,
     /// All by the procfs, which is the host's; only some by a task iterator.
@@ -26,7 +26,7 @@ pub enum Sight {
 
 /// Finds out whose tasks can be seen, with the procfs at this place.
 #[must_use]
-pub fn sight(procfs: &Path) -> Sight {
+pub fn sight(procfs: &Path) -> PidNsVisibility {
     let own = fs::read_link(procfs.join("self/ns/pid"));
     let own = own.as_deref().ok().and_then(Path::to_str);
     let second = fs::read_to_string(procfs.join("2/stat")).ok();
@@ -36,13 +36,13 @@ pub fn sight(procfs: &Path) -> Sight {
 /// `own` is the name of this process's namespace, `second` the status line of the task
 /// with pid 2: in the first namespace that is kthreadd (`rest_init`, init/main.c), and no
 /// other has kernel threads.
-fn judge(own: Option<&str>, second: Option<&str>) -> Sight {
+fn judge(own: Option<&str>, second: Option<&str>) -> PidNsVisibility {
     match own {
         Some(own) if own != FIRST => match second.and_then(is_kthread) {
-            Some(true) => Sight::ByProcfs,
-            _ => Sight::Part,
+            Some(true) => PidNsVisibility::ByProcfs,
+            _ => PidNsVisibility::Part,
         },
-        _ => Sight::Whole,
+        _ => PidNsVisibility::Whole,
     }
 }
 
@@ -64,18 +64,18 @@ mod tests {
 
     #[test]
     fn the_first_namespace_sees_all() {
-        assert_eq!(judge(Some(FIRST), Some(KTHREADD)), Sight::Whole);
+        assert_eq!(judge(Some(FIRST), Some(KTHREADD)), PidNsVisibility::Whole);
         // Not mounted, or no procfs at all: nothing says that tasks are missing.
-        assert_eq!(judge(None, None), Sight::Whole);
-        assert_eq!(sight(Path::new("/nowhere")), Sight::Whole);
+        assert_eq!(judge(None, None), PidNsVisibility::Whole);
+        assert_eq!(sight(Path::new("/nowhere")), PidNsVisibility::Whole);
     }
 
     #[test]
     fn another_namespace_sees_what_its_procfs_shows() {
         let own = Some("pid:[4026532201]");
-        assert_eq!(judge(own, Some(KTHREADD)), Sight::ByProcfs);
+        assert_eq!(judge(own, Some(KTHREADD)), PidNsVisibility::ByProcfs);
         for second in [None, Some(SHELL), Some(""), Some("2 (kthreadd) S 0 0")] {
-            assert_eq!(judge(own, second), Sight::Part, "{second:?}");
+            assert_eq!(judge(own, second), PidNsVisibility::Part, "{second:?}");
         }
     }
 

@@ -10,25 +10,26 @@ use aya::{
     maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{FEntry, Iter, KProbe, Program, ProgramError, RawTracePoint},
 };
+use livepatch_core::degradation::Degradation;
 use livepatch_monitor_ebpf::{EventKind, ScanMode};
 use tracing::debug;
 
 use self::{
+    attach_points::{SPECS, Site, Spec},
     missing::{narrow_sight, no_addresses, no_btf},
-    sites::{SPECS, Site, Spec},
 };
 use super::{
     btf::Btf,
     kmsg,
     layout::{Layout, trampolines_share},
     lockdown,
-    namespace::{self, Sight},
+    namespace::{self, PidNsVisibility},
 };
-use crate::file;
+use crate::bounded_read;
 
+mod attach_points;
+mod fallback;
 mod missing;
-mod sites;
-mod stand_in;
 mod verifier;
 
 #[cfg(bpf_programs)]
@@ -98,15 +99,6 @@ pub struct ProbeStatus {
     pub method: Method,
     /// Why not better, where it is not.
     pub problem: Option<String>,
-}
-
-/// Something this host does not let the monitor do, and how to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Degradation {
-    /// What is missing and what that costs.
-    pub what: String,
-    /// What an operator can do about it.
-    pub remedy: String,
 }
 
 /// Why no BPF program could be loaded.
@@ -256,7 +248,7 @@ impl Probes {
                 probes.attach_probe(spec, fentry_btf);
             }
             probes.degradations.extend(probes.without_kprobes(procfs));
-            stand_in::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
+            fallback::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
         }
         probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
         probes.name_lockdown(sysfs);
@@ -304,8 +296,11 @@ impl Probes {
     /// Debian's kernels can keep kprobes to CAP_SYS_ADMIN (3 and above, and its default;
     /// `perf_paranoid_any` in its kernel/events/core.c).
     fn without_kprobes(&self, procfs: &Path) -> Option<Degradation> {
-        let setting =
-            file::read_text(&procfs.join("sys/kernel/perf_event_paranoid"), file::VALUE).ok()?;
+        let setting = bounded_read::read_text(
+            &procfs.join("sys/kernel/perf_event_paranoid"),
+            bounded_read::VALUE,
+        )
+        .ok()?;
         let setting: i32 = setting.trim().parse().ok()?;
         let missing: Vec<_> = SPECS
             .iter()
@@ -350,10 +345,10 @@ impl Probes {
         }
     }
 
-    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: Sight) {
+    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: PidNsVisibility) {
         let result = match btf {
             None => Err("needs the kernel's BTF".to_owned()),
-            Some(_) if sight != Sight::Whole => {
+            Some(_) if sight != PidNsVisibility::Whole => {
                 Err("would show the tasks of this PID namespace only".to_owned())
             }
             Some(_) if layout.addresses_hidden.is_some() => {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::file;
+use crate::bounded_read;
 
 #[cfg(test)]
 mod tests;
@@ -457,7 +457,7 @@ fn read_ids(directory: &Path) -> io::Result<Vec<u32>> {
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file::open_unwaiting(path)?
+    bounded_read::open_unwaiting(path)?
         .take(MAX_FILE)
         .read_to_end(&mut bytes)?;
     Ok(bytes)

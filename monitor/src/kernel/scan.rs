@@ -11,11 +11,10 @@ use super::{
     events::text,
     kallsyms::{self, Kallsyms, KallsymsError, Resolved},
 };
-use crate::livepatch::{
-    Direction,
+use livepatch_core::{
     blockers::{CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol, TaskState},
     patch::VMLINUX,
-    transition::BootTime,
+    transition::{BootTime, Direction},
 };
 
 /// `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.2).

@@ -12,10 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::{
-    file,
-    livepatch::patch::{Function, Object, Patch, PatchSet},
-};
+use crate::bounded_read;
+use livepatch_core::patch::{Function, Object, Patch, PatchSet};
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +34,7 @@ const MAX_VALUE: usize = 256;
 #[must_use]
 pub fn is_loading(sysfs: &Path, module: &str) -> bool {
     let state = sysfs.join("module").join(module).join("initstate");
-    file::read_text(&state, file::VALUE).is_ok_and(|state| state.trim() == "coming")
+    bounded_read::read_text(&state, bounded_read::VALUE).is_ok_and(|state| state.trim() == "coming")
 }
 
 /// What could not be read of the loaded patches, or makes no sense.
@@ -290,7 +288,7 @@ enum Missing {
 
 fn read_value(path: &Path) -> io::Result<String> {
     let mut value = Vec::new();
-    file::open_unwaiting(path)?
+    bounded_read::open_unwaiting(path)?
         .take(MAX_VALUE as u64)
         .read_to_end(&mut value)?;
     let value = value.strip_suffix(b"\n").unwrap_or(&value);

@@ -11,18 +11,18 @@ use tracing::{debug, warn};
 
 use super::{
     clock,
-    namespace::{self, Sight},
+    namespace::{self, PidNsVisibility},
     probes::{Probes, ProbesError, TASK_SCAN},
     procfs::{self, ProcError, ProcTask},
     scan::{self, ScanError, Symbols},
     sysfs::{self, SysfsError},
 };
-use crate::livepatch::{
-    Direction,
+use livepatch_core::{
     blockers::{
         Blocker, BlockerReport, CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol,
         TaskState,
     },
+    transition::Direction,
 };
 
 /// Why pending tasks cannot be told.
@@ -300,7 +300,7 @@ fn walk(
 
 /// The walk, if it is of all tasks.
 fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
-    if namespace::sight(procfs) == Sight::Part {
+    if namespace::sight(procfs) == PidNsVisibility::Part {
         return Err(TasksError::OtherNamespace {
             procfs: procfs.to_owned(),
         });

@@ -6,10 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    file,
-    preflight::host::{Kprobe, KprobeEvent, Traced, Tracers},
-};
+use crate::bounded_read;
+use livepatch_core::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
 
 /// Bytes read of a list. With the function tracer on, all 60,000 functions are in it.
 const MAX_LIST: u64 = 64 << 20;
@@ -66,7 +64,7 @@ fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListErr
         path: path.to_owned(),
         source,
     };
-    let file = file::open(path).map_err(failed)?;
+    let file = bounded_read::open(path).map_err(failed)?;
     let mut reader = BufReader::new(file.take(MAX_LIST));
     let mut line = Vec::new();
     let mut read = 0_u64;

@@ -9,10 +9,7 @@ use super::{
     PATCH_CRASHES, PATCH_LAST_CRASH, PATCH_MISSING, RECORDER_ERRORS, SIGNAL_LAST,
     SIGNALS_IMPLICATING, SIGNALS_MISSED, UPDATE_INTERRUPTED, bit, count, counter, gauge,
 };
-use crate::{
-    crash::{EvidenceKind, Implicated, Kind, Phase, Signal},
-    host::evidence::Source,
-};
+use livepatch_core::crash::{EvidenceKind, Implicated, Kind, Phase, Signal, capture::Source};
 
 /// What a scrape shows of crashes.
 #[derive(Clone, Debug, Default)]

@@ -12,7 +12,7 @@ use std::{fs, io, path::PathBuf};
 pub use capctl::caps::{Cap, CapSet};
 
 pub use self::capabilities::needed;
-use crate::kernel::probes::Degradation;
+use livepatch_core::degradation::Degradation;
 
 /// What is to stay possible. Everything else is given up for good.
 #[derive(Clone, Debug, Default)]

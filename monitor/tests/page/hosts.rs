@@ -2,29 +2,26 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use livepatch_monitor::{
+use livepatch_core::{
+    blockers::{
+        Blocker, BlockerReport, Counts, Frame, PendingTask, Reason, Symbol, TaskState, printable,
+    },
     crash::{
         CrashRecord, Evidence, EvidenceKind, Function, Implicated, Kind, Last, Phase, Precision,
-        Signal, When, boots::HostCrash,
+        Signal, When, boots::HostCrash, capture::Source,
     },
-    exporter::page::{BLOCKERS_SHOWN, Page, Pending, Transition},
+    degradation::Degradation,
+    lifecycle::InForce,
+    patch::{self, Object, Patch, PatchSet},
+    transition::{BootTime, Direction, Totals},
+};
+use livepatch_monitor::{
+    exporter::status_page::{BLOCKERS_SHOWN, Page, Pending, Transition},
     host::{
-        evidence::Source,
         expected::{Expected, State},
         packages::{Interrupted, Manager, Package},
     },
-    kernel::probes::Degradation,
-    livepatch::{
-        Direction,
-        blockers::{
-            Blocker, BlockerReport, Counts, Frame, PendingTask, Reason, Symbol, TaskState,
-            printable,
-        },
-        patch::{self, Object, Patch, PatchSet},
-        transition::{BootTime, Totals},
-    },
     metrics::CrashView,
-    recorder::history::InForce,
 };
 
 /// 2026-11-23T16:52:47Z

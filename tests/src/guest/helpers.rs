@@ -45,7 +45,7 @@ const BPF_CAPABILITIES: [CapabilitySet; 3] = [
     CapabilitySet::SYS_ADMIN,
 ];
 
-/// What the systemd unit gives the monitor (monitor/dist/livepatch-monitor.service).
+/// What the systemd unit gives the monitor (monitor/packaging/livepatch-monitor.service).
 const UNIT_CAPABILITIES: [CapabilitySet; 4] = [
     CapabilitySet::BPF,
     CapabilitySet::PERFMON,

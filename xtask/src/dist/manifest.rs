@@ -21,7 +21,7 @@ const FAULTS: [(&str, &str, &str); 2] = [
 ];
 
 pub(super) fn path() -> Result<PathBuf> {
-    Ok(paths::root()?.join("monitor/dist/kubernetes/daemonset.yaml"))
+    Ok(paths::root()?.join("monitor/packaging/kubernetes/daemonset.yaml"))
 }
 
 pub(super) fn check() -> Result<()> {

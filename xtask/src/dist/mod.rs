@@ -73,7 +73,7 @@ pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
 pub(crate) fn check_definitions() -> Result<()> {
     process::step("the Kubernetes manifest", manifest::check)?;
     setup::install(&["systemd"], "to check the units")?;
-    let units = paths::root()?.join("monitor/dist");
+    let units = paths::root()?.join("monitor/packaging");
     process::step("systemd-analyze security: 2.0 at most", || {
         process::output(
             Command::new("systemd-analyze")

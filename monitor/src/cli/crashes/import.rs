@@ -5,14 +5,15 @@ use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 use clap::Args;
 use serde::Serialize;
 
-use super::text::show;
-use crate::{
+use super::render::show;
+use crate::crash::gather;
+use livepatch_core::{
+    blockers::printable,
     crash::{
-        self, CrashRecord, Lesser, gather,
-        text::{self, Reading},
-        words::{shown, when},
+        self, CrashRecord, NonFatalSignal,
+        display::{shown, when},
+        parser::{self, Reading},
     },
-    livepatch::blockers::printable,
 };
 
 /// Crashes shown at once; what many dumps repeat counts here as often.
@@ -39,7 +40,7 @@ pub(super) struct Import {
 #[derive(Debug, Default, Serialize)]
 struct Report {
     crashes: Vec<CrashRecord>,
-    signals: Vec<Lesser>,
+    signals: Vec<NonFatalSignal>,
     problems: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Import {
                 anchor: found.anchor,
                 ..Reading::new(self.soak.as_secs_f64())
             };
-            let mut told = text::read(&found.bytes, &reading);
+            let mut told = parser::read(&found.bytes, &reading);
             let room = MAX_CRASHES - crashes.len();
             left_out += told.records.len().saturating_sub(room);
             told.records.truncate(room);
@@ -82,7 +83,7 @@ impl Import {
             crashes.append(&mut told.records);
             for lesser in told.lesser {
                 // Dumps of one boot repeat what came before.
-                let known = |known: &Lesser| {
+                let known = |known: &NonFatalSignal| {
                     known.headline == lesser.headline
                         && known.when.uptime_seconds == lesser.when.uptime_seconds
                 };

@@ -6,18 +6,23 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::text::show;
+use super::render::show;
 use crate::{
     cli::{Cli, print},
     crash::{
-        boots::HostCrash,
         gather::{ThisBoot, after_boot},
         store::Store,
-        words::{self, date, shown},
     },
     host::packages::{Interrupted, Packages},
     kernel::{clock, procfs},
-    livepatch::{blockers::printable, transition::BootTime},
+};
+use livepatch_core::{
+    blockers::printable,
+    crash::{
+        boots::HostCrash,
+        display::{self, date, shown},
+    },
+    transition::BootTime,
 };
 
 /// The headline's width in the table.
@@ -60,7 +65,7 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
             began: clock::unix_seconds(BootTime::from_nanos(0)),
         };
         store.forget_disk();
-        let soak = crate::crash::SOAK;
+        let soak = livepatch_core::crash::SOAK;
         let sources = cli.paths.sources();
         problems.extend(after_boot(&mut store, &[], &this, &sources, soak));
         problems.push(format!(
@@ -199,7 +204,7 @@ impl Show {
 
 fn whole(crash: &HostCrash) -> String {
     let mut text = format!("{}\n", crash.id);
-    let ended = words::end(crash);
+    let ended = display::end(crash);
     let boot = crash.boot_id.as_deref().unwrap_or("not known");
     let _ = writeln!(text, "  {:<11} {boot}\n  {:<11} {ended}", "boot", "end");
     show(&mut text, &crash.record);

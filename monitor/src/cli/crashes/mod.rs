@@ -2,7 +2,7 @@
 
 mod import;
 mod list;
-mod text;
+mod render;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! `livepatch-monitor gate`
 
-mod text;
+mod render;
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +18,9 @@ use super::{
     Cli, complain, print,
     values::{count, duration, moment, not_empty},
 };
-use crate::gate::{
+use crate::prometheus_client::{Access, Client, Failure, Login, Url};
+use livepatch_core::gate::{
     answer::Sample,
-    client::{Access, Client, Failure, Login, Url},
     hosts::{self, Host, Terms},
     promql::{Question, Scope},
     selector::Selector,
@@ -176,7 +176,7 @@ impl Gate {
                 ));
                 break look;
             }
-            let line = text::progress(&look.decision);
+            let line = render::progress(&look.decision);
             let news = told.as_ref().is_none_or(|(last, when)| {
                 *last != line && when.elapsed() >= self.wait_every.min(TELL_EVERY)
                     || when.elapsed() >= TELL_EVERY
@@ -199,7 +199,7 @@ impl Gate {
         print(&if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
-            text::report(&report)
+            render::report(&report)
         })?;
         Ok(ExitCode::from(report.exit_code))
     }

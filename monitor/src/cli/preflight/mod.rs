@@ -1,6 +1,6 @@
 //! `livepatch-monitor preflight`
 
-mod text;
+mod render;
 
 use std::{
     collections::BTreeSet,
@@ -16,16 +16,19 @@ use serde::Serialize;
 
 use super::{Cli, values};
 use crate::{
-    file,
-    host::evidence,
+    bounded_read,
+    host::crash_capture,
     kernel::{
         btf::Btf,
         layout, modules,
-        probes::{Degradation, Probes, Wanted},
+        probes::{Probes, Wanted},
         procfs, sysfs,
         tasks::TaskScanner,
         tracers,
     },
+};
+use livepatch_core::{
+    degradation::Degradation,
     preflight::{
         Finding, Severity, Verdict, findings,
         forecast::{self, Forecast, Forecaster},
@@ -149,7 +152,7 @@ impl Preflight {
         let text = if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
-            text::write(&report, self.limit)
+            render::write(&report, self.limit)
         };
         super::print(&text)?;
         Ok(ExitCode::from(report.verdict.exit_code()))
@@ -224,7 +227,7 @@ impl Preflight {
 
 fn read(file: &Path, layout: &KlpLayout) -> Result<Module, String> {
     let most = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
-    let bytes = file::read(file, most).map_err(|error| match error.kind() {
+    let bytes = bounded_read::read(file, most).map_err(|error| match error.kind() {
         ErrorKind::FileTooLarge => format!("{error}: no module has"),
         _ => format!("cannot read it: {error}"),
     })?;
@@ -257,7 +260,7 @@ fn look<'a>(cli: &Cli, share: Option<bool>, of: impl Iterator<Item = &'a Module>
         tracers: tracers::read(sysfs, &functions),
         trampolines_share: share,
         policy: modules::policy(procfs, sysfs),
-        evidence: evidence::read(procfs, sysfs),
+        evidence: crash_capture::read(procfs, sysfs),
         threads: modules::threads(procfs),
         cpus: modules::cpus(sysfs),
     }

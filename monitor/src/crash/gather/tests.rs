@@ -3,41 +3,41 @@ use std::fs;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{
+use livepatch_core::{
     crash::{Implicated, Phase, Signal, boots::HostCrash},
-    livepatch::{Direction, Outcome, transition::BootTime},
-    recorder::{
-        frame::tests::any_note,
-        history::History,
-        note::{LoadedPatch, Note, Noted, ReplacedFunction},
+    journal::{
+        entry::{Entry, LoadedPatch, ReplacedFunction, TimedEntry},
+        testing::any_note,
     },
+    lifecycle::History,
+    transition::{BootTime, Direction, Outcome},
 };
 
 const SOAK: Duration = Duration::from_secs(1800);
 /// When the boots of these tests began.
 const BEGAN: f64 = 1_795_438_000.0;
 
-fn at(second: f64, note: Note) -> Noted {
-    Noted {
+fn at(second: f64, note: Entry) -> TimedEntry {
+    TimedEntry {
         time: BootTime::from_duration(Duration::from_secs_f64(second)),
         unix_seconds: Some(BEGAN + second),
         note,
     }
 }
 
-fn boot_note() -> Note {
-    Note::Boot {
+fn boot_note() -> Entry {
+    Entry::Boot {
         boot_id: "b1".into(),
         release: "6.1.0-50-cloud-amd64".into(),
     }
 }
 
-fn patches(enabled: bool) -> Note {
+fn patches(enabled: bool) -> Entry {
     let function = ReplacedFunction {
         object: "vmlinux".into(),
         function: "sysrq_handle_crash".into(),
     };
-    Note::Patches {
+    Entry::Patches {
         patches: vec![LoadedPatch {
             name: "fix".into(),
             enabled: Some(enabled),
@@ -47,15 +47,15 @@ fn patches(enabled: bool) -> Note {
     }
 }
 
-fn running() -> Note {
-    Note::Transition {
+fn running() -> Entry {
+    Entry::Transition {
         patch: Some("fix".into()),
         direction: Direction::Patch,
         start: Some(BootTime::from_nanos(20_000_000_000)),
     }
 }
 
-fn boot(notes: &[Noted]) -> Boot {
+fn boot(notes: &[TimedEntry]) -> Boot {
     let mut history = History::default();
     for noted in notes {
         history.take(noted, SOAK);
@@ -103,7 +103,7 @@ impl Host {
 
     /// A dump as kdump leaves it, from the recorded consoles.
     fn kdump(&self, case: &str) {
-        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/crash/6.1/");
+        let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/crash/6.1/");
         let text = fs::read(format!("{fixtures}{case}.log")).unwrap();
         let folder = self.root.path().join("crash/202611231248");
         fs::create_dir_all(&folder).unwrap();
@@ -114,14 +114,14 @@ impl Host {
 
 #[test]
 fn a_boot_that_was_stopped_in_order_is_no_crash() {
-    let boot = boot(&[at(1.0, boot_note()), at(30.0, Note::Stopped)]);
+    let boot = boot(&[at(1.0, boot_note()), at(30.0, Entry::Stopped)]);
     let (crashes, unclean) = Host::new().gather_twice(&[boot]);
     assert_eq!((crashes.len(), unclean), (0, Some(false)));
 }
 
 #[test]
 fn a_monitor_stopped_long_before_the_next_boot_knows_nothing() {
-    let mut boot = boot(&[at(1.0, boot_note()), at(30.0, Note::Stopped)]);
+    let mut boot = boot(&[at(1.0, boot_note()), at(30.0, Entry::Stopped)]);
     boot.next_began = Some(BEGAN + 7200.0);
     let (crashes, unclean) = Host::new().gather_twice(&[boot]);
     assert_eq!((crashes.len(), unclean), (0, None));
@@ -151,7 +151,7 @@ fn a_boot_without_a_last_word_is_a_reset_with_what_was_known() {
 
 #[test]
 fn a_reset_while_a_module_loads_names_it() {
-    let load = Note::Load {
+    let load = Entry::Load {
         patch: "fix".into(),
     };
     let notes = [at(1.0, boot_note()), at(20.0, load)];
@@ -163,7 +163,7 @@ fn a_reset_while_a_module_loads_names_it() {
 
 #[test]
 fn a_lockup_that_was_the_last_word_is_the_crash() {
-    let signal = |signal, headline: &str| Note::Signal {
+    let signal = |signal, headline: &str| Entry::Signal {
         signal,
         headline: headline.into(),
     };
@@ -182,7 +182,7 @@ fn a_lockup_that_was_the_last_word_is_the_crash() {
     );
     assert_eq!(record.headline, stuck);
     // The machine went on: what ended it later is another matter.
-    notes.push(at(60.0, Note::Watching));
+    notes.push(at(60.0, Entry::Watching));
     let (crashes, _) = Host::new().gather_twice(&[boot(&notes)]);
     assert_eq!(crashes[0].record.kind, Kind::Reset);
 }
@@ -213,11 +213,11 @@ proptest! {
     fn each_boot_ends_once(notes in vec((0_u32..500, any_note()), 0..12), stopped in any::<bool>()) {
         let mut all = vec![at(1.0, boot_note())];
         for (second, note) in notes {
-            if !matches!(note, Note::Boot { .. }) {
+            if !matches!(note, Entry::Boot { .. }) {
                 all.push(at(f64::from(second), note));
             }
         }
-        all.push(at(500.0, if stopped { Note::Stopped } else { Note::Watching }));
+        all.push(at(500.0, if stopped { Entry::Stopped } else { Entry::Watching }));
         let (crashes, unclean) = Host::new().gather_twice(&[boot(&all)]);
         prop_assert_eq!(crashes.len(), usize::from(!stopped));
         prop_assert_eq!(unclean, Some(!stopped));
@@ -225,7 +225,7 @@ proptest! {
 
     #[test]
     fn an_end_is_an_end(outcome in prop::sample::select(Outcome::ALL.to_vec())) {
-        let ended = Note::Ended {
+        let ended = Entry::Ended {
             patch: Some("fix".into()),
             direction: Some(Direction::Patch),
             outcome: Some(outcome),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::crash::{Precision, Signal, When};
+use livepatch_core::crash::{Precision, Signal, When};
 
 fn oops(uptime: f64) -> CrashRecord {
     CrashRecord {

@@ -1,9 +1,9 @@
 //! The HTTP side: the exposition, the status page, a health answer.
 
-mod answer;
-mod clients;
+mod client_certs;
 pub mod config;
 mod connections;
+mod handlers;
 mod listen;
 mod rate;
 mod reload;
@@ -22,10 +22,10 @@ use axum::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::answer::{Shared, Web};
+use self::handlers::{Shared, Web};
 pub(super) use self::listen::bind;
 pub use self::{reload::Source, users::Credentials};
-use super::{Exporter, page};
+use super::{Exporter, status_page};
 use crate::metrics;
 
 /// What is answered, and where.
@@ -36,14 +36,14 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
     });
     let page = |stay: bool| {
         let exporter = exporter.clone();
-        Shared::new(move || Ok(page::render(&exporter.status(stay))))
+        Shared::new(move || Ok(status_page::render(&exporter.status(stay))))
     };
     let (fresh, still) = (page(false), page(true));
     Router::new()
         .route(
             "/",
             get(async move |RawQuery(query): RawQuery| {
-                let stay = query.as_deref() == Some(page::STAY);
+                let stay = query.as_deref() == Some(status_page::STAY);
                 let page = if stay { &still } else { &fresh };
                 page.answer(PAGE).await
             }),
@@ -64,7 +64,7 @@ const PAGE: &[(HeaderName, &str)] = &[
     (header::CACHE_CONTROL, "no-store"),
     (
         header::CONTENT_SECURITY_POLICY,
-        page::CONTENT_SECURITY_POLICY,
+        status_page::CONTENT_SECURITY_POLICY,
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),

@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{
-    clients::Clients,
+    client_certs::Clients,
     config::{Problem, file::Tls},
 };
 

@@ -2,7 +2,7 @@ use object::write::{Object, StandardSegment};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind};
 
 use super::*;
-use crate::livepatch::patch::Patch;
+use livepatch_core::patch::Patch;
 
 const RELEASE: &str = "6.1.0-50-amd64";
 

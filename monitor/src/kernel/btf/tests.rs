@@ -368,7 +368,7 @@ fn reads_from_sysfs_and_names_the_file_it_lacks() {
 }
 
 /// A blob that pahole wrote, as it writes the kernel's; see shapes.c beside it.
-const SHAPES: &[u8] = include_bytes!("../../../tests/fixtures/btf/shapes.btf");
+const SHAPES: &[u8] = include_bytes!("../../../../tests/fixtures/btf/shapes.btf");
 
 #[test]
 fn what_pahole_wrote_is_read() {

@@ -1,7 +1,7 @@
 //! What a kernel or its settings keep from the probes, and how to mend that.
 
 use super::Degradation;
-use crate::kernel::{btf::BtfError, namespace::Sight};
+use crate::kernel::{btf::BtfError, namespace::PidNsVisibility};
 
 pub(super) fn no_btf(error: &BtfError) -> Degradation {
     Degradation {
@@ -21,14 +21,14 @@ pub(super) fn no_addresses(why: &str) -> Degradation {
     }
 }
 
-pub(super) fn narrow_sight(sight: Sight) -> Option<Degradation> {
+pub(super) fn narrow_sight(sight: PidNsVisibility) -> Option<Degradation> {
     match sight {
-        Sight::Whole => None,
-        Sight::ByProcfs => Some(Degradation {
+        PidNsVisibility::Whole => None,
+        PidNsVisibility::ByProcfs => Some(Degradation {
             what: "this is a PID namespace of its own, and the task iterator would show its tasks only: tasks are read from the host's /proc, idle tasks not at all".into(),
             remedy: "run it in the host's PID namespace (hostPID: true)".into(),
         }),
-        Sight::Part => Some(Degradation {
+        PidNsVisibility::Part => Some(Degradation {
             what: "this is a PID namespace of its own, and so is its /proc: who holds a transition up cannot be told".into(),
             remedy: "run it in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs".into(),
         }),

@@ -1,13 +1,7 @@
 //! What a kernel that is unwell says: its log, live and in dumps.
 
-use livepatch_monitor::{
-    crash::{
-        pstore::{Name, join, split},
-        text::{Reading, last_uptime, read, signal},
-    },
-    kernel::kmsg::Record,
-    livepatch::message::LivepatchMessage,
-};
+use livepatch_core::{crash::{pstore::{Name, join, split}, text::{Reading, last_uptime, read, signal}}, message::LivepatchMessage};
+use livepatch_monitor::kernel::kmsg::Record;
 
 pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [log, log, kmsg, parts]);

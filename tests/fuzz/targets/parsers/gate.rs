@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use livepatch_monitor::{
-    cli::values,
-    gate::{answer, client::Url, promql::quote, selector::Selector},
-};
+use livepatch_core::gate::{answer, promql::quote, selector::Selector};
+use livepatch_monitor::{cli::values, prometheus_client::Url};
 
 pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [answers, answers, selectors, words]);

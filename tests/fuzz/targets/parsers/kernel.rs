@@ -8,9 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use livepatch_monitor::kernel::{
-    btf::Btf, counts, events, kallsyms, modules, procfs, scan, sysfs, tracers,
-};
+use livepatch_monitor::kernel::{btf::Btf, counts, events, kallsyms, modules, procfs, scan, sysfs, tracers};
 
 pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [records, types, task, patch, symbols, hooks, values]);

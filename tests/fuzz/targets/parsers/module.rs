@@ -1,9 +1,6 @@
 //! A livepatch module's file, compressed or not.
 
-use livepatch_monitor::preflight::{
-    module::{KlpLayout, Module},
-    unpack::{MAX_MODULE, unpack},
-};
+use livepatch_core::preflight::{module::{KlpLayout, Module}, unpack::{MAX_MODULE, unpack}};
 
 pub fn parse(bytes: &[u8]) {
     let Ok(bytes) = unpack(bytes.to_vec()) else {

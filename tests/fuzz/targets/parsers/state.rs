@@ -2,11 +2,8 @@
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use livepatch_monitor::{
-    crash::store::Store,
-    recorder::frame::{HEADER, decode, encode},
-    state,
-};
+use livepatch_core::journal::frame::{HEADER, decode, encode};
+use livepatch_monitor::{crash::store::Store, state};
 
 const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
 

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{
+    display,
     error::{Error, Place, Problem},
-    words,
 };
 use crate::exporter::web::{
     rate::Rate,
@@ -164,11 +164,11 @@ impl Reader<'_> {
         let suites = self.list(
             raw.cipher_suites.as_deref(),
             &key("cipher_suites"),
-            words::suite,
+            display::suite,
         )?;
         if versions == (true, false)
             && !suites.is_empty()
-            && !suites.iter().any(|suite| words::is_tls12(*suite))
+            && !suites.iter().any(|suite| display::is_tls12(*suite))
         {
             let first = raw.cipher_suites.as_ref().and_then(|suites| suites.first());
             return Err(self.at(first, &key("cipher_suites"), Problem::NoSuite));
@@ -176,7 +176,7 @@ impl Reader<'_> {
         let curves = self.list(
             raw.curve_preferences.as_deref(),
             &key("curve_preferences"),
-            words::curve,
+            display::curve,
         )?;
         let prefer_server = self.boolean(
             raw.prefer_server_cipher_suites,
@@ -210,7 +210,7 @@ impl Reader<'_> {
         let client_auth = match &auth {
             None => ClientAuth::None,
             Some(text) => {
-                words::client_auth(&text.value).map_err(|p| self.at(Some(text), &auth_key, p))?
+                display::client_auth(&text.value).map_err(|p| self.at(Some(text), &auth_key, p))?
             }
         };
         if let Some(ca) = &client_ca
@@ -243,7 +243,7 @@ impl Reader<'_> {
     }
 
     fn version(&self, text: Option<&Spanned<String>>, key: &str) -> Result<Option<u8>, Error> {
-        text.map(|text| words::version(&text.value).map_err(|p| self.at(Some(text), key, p)))
+        text.map(|text| display::version(&text.value).map_err(|p| self.at(Some(text), key, p)))
             .transpose()
     }
 
@@ -319,7 +319,7 @@ impl Reader<'_> {
             .map(|(name, value)| {
                 let key = format!("http_server_config.headers.{name}");
                 let text = value.value.as_deref().unwrap_or_default();
-                words::header(&name, text).map_err(|problem| self.at(Some(&value), &key, problem))
+                display::header(&name, text).map_err(|problem| self.at(Some(&value), &key, problem))
             })
             .collect()
     }

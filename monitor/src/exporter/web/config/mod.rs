@@ -1,8 +1,8 @@
 //! The web configuration: what is in force, and reading it.
 
+mod display;
 mod error;
 pub(super) mod file;
-mod words;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,101 @@
+//! What earlier scans of a transition saw.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{BootTime, Direction, PendingTask, Scan};
+
+/// Attempts that must have been made since a task was first seen with a clean
+/// stack: the first of them may have begun, and passed the task, before.
+const ATTEMPTS: u32 = 2;
+
+/// The same where attempts are not counted. They come about every second
+/// (`round_jiffies_relative(HZ)`, kernel/livepatch/transition.c).
+const SPAN: Duration = Duration::from_secs(5);
+
+/// Since when each pending task has been seen without anything in its way. Holds
+/// no more than the tasks of the last scan.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    leg: Option<(String, Direction)>,
+    attempts: Option<u32>,
+    seen: BTreeMap<(u32, Option<u64>), PidNsVisibility>,
+    round: u64,
+}
+
+/// The first time a task was seen so.
+#[derive(Clone, Copy, Debug)]
+struct PidNsVisibility {
+    attempts: Option<u32>,
+    time: BootTime,
+    round: u64,
+}
+
+impl History {
+    /// Nothing seen.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tasks remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Nothing is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// A scan begins; one of another transition or leg begins anew. The number of
+    /// attempts only falls when a leg begins.
+    pub(super) fn begin(&mut self, scan: &Scan) {
+        let same_leg = self
+            .leg
+            .as_ref()
+            .is_some_and(|(patch, direction)| *patch == scan.patch && *direction == scan.direction);
+        let fell_back =
+            matches!((self.attempts, scan.attempts), (Some(before), Some(now)) if now < before);
+        if !same_leg || fell_back {
+            self.seen.clear();
+            self.attempts = None;
+        }
+        self.leg = Some((scan.patch.clone(), scan.direction));
+        self.attempts = scan.attempts.or(self.attempts);
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// The task was seen with nothing in its way. If the kernel must have looked
+    /// at it since it was first seen so: what has passed, in words.
+    pub(super) fn clean(&mut self, scan: &Scan, task: &PendingTask) -> Option<String> {
+        let round = self.round;
+        let sight = self
+            .seen
+            .entry((task.tid, task.start_ns))
+            .or_insert(PidNsVisibility {
+                attempts: scan.attempts,
+                time: scan.time,
+                round,
+            });
+        sight.round = round;
+        match (sight.attempts, scan.attempts) {
+            (Some(before), Some(now)) => {
+                let passed = now.saturating_sub(before);
+                (passed >= ATTEMPTS).then(|| format!("in {passed} attempts"))
+            }
+            _ => {
+                let passed = scan.time.since(sight.time).unwrap_or_default();
+                (passed >= SPAN).then(|| format!("in {} seconds", passed.as_secs()))
+            }
+        }
+    }
+
+    /// The scan is over: forgets the tasks that it did not see so.
+    pub(super) fn finish(&mut self) {
+        let round = self.round;
+        self.seen.retain(|_, sight| sight.round == round);
+    }
+}

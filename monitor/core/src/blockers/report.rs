@@ -1,0 +1,134 @@
+//! A pending task as people and programs are told of it.
+
+use std::{fmt::Write as _, time::Duration};
+
+use serde::Serialize;
+
+use super::{Blocker, Reason, printable};
+use crate::transition::{BootTime, age};
+
+/// A pending task, why it is pending, and whose it is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BlockerReport {
+    /// Thread id; 0 for an idle task.
+    pub tid: u32,
+    /// Process id.
+    pub pid: u32,
+    /// The thread's name, made fit to show.
+    pub comm: String,
+    /// It is a kernel thread.
+    pub kthread: bool,
+    /// The systemd unit it belongs to.
+    pub unit: Option<String>,
+    /// Its cgroup.
+    pub cgroup: Option<String>,
+    /// Its state by the letter that ps(1) shows.
+    pub state: String,
+    /// Why it is pending.
+    pub reason: Reason,
+    /// The object of the function it must leave.
+    pub object: Option<String>,
+    /// That function.
+    pub function: Option<String>,
+    /// One plain sentence on the reason.
+    pub detail: String,
+    /// For how long it has lived.
+    pub age_seconds: Option<f64>,
+    /// Its stack, the innermost frame first.
+    pub stack: Vec<String>,
+}
+
+impl BlockerReport {
+    /// Of a blocker whose cgroup and unit are these, at this moment.
+    #[must_use]
+    pub fn new(
+        blocker: &Blocker,
+        cgroup: Option<String>,
+        unit: Option<String>,
+        now: BootTime,
+    ) -> Self {
+        let task = &blocker.task;
+        let start = task.start_ns.map(BootTime::from_nanos);
+        Self {
+            tid: task.tid,
+            pid: task.tgid,
+            comm: printable(&task.comm),
+            kthread: task.kthread,
+            unit,
+            cgroup,
+            state: task.state.to_string(),
+            reason: blocker.reason,
+            object: blocker.object.clone(),
+            function: blocker.function.clone(),
+            detail: blocker.detail.clone(),
+            age_seconds: start
+                .and_then(|start| now.since(start))
+                .map(|age| age.as_secs_f64()),
+            stack: task.stack.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Who it is, as `process 154 "holder", unit holder.service, started 10s ago, state D`.
+    #[must_use]
+    pub fn who(&self) -> String {
+        let kind = match self.kthread {
+            true => "kernel thread",
+            false => "process",
+        };
+        let mut text = format!("{kind} {} {:?}", self.pid, self.comm);
+        if self.tid != self.pid {
+            let _ = write!(text, " thread {}", self.tid);
+        }
+        if let Some(unit) = &self.unit {
+            let _ = write!(text, ", unit {}", printable(unit.as_bytes()));
+        }
+        if let Some(seconds) = self.age_seconds {
+            let lived = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            let _ = write!(text, ", started {} ago", age(lived));
+        }
+        let _ = write!(text, ", state {}", self.state);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blockers::{PendingTask, TaskState};
+
+    #[test]
+    fn who_names_what_is_known() {
+        let task = PendingTask {
+            tid: 155,
+            tgid: 154,
+            comm: b"hol\x1bder".to_vec(),
+            kthread: false,
+            idle_cpu: None,
+            on_cpu: Some(false),
+            state: TaskState::Uninterruptible,
+            patch_state: 0,
+            cgroup_id: None,
+            start_ns: Some(5_000_000_000),
+            stack: Vec::new(),
+        };
+        let blocker = Blocker {
+            task,
+            reason: Reason::Sleeping,
+            object: None,
+            function: None,
+            detail: String::new(),
+        };
+        let unit = Some("a\nb.service".to_owned());
+        let now = BootTime::from_nanos(15_900_000_000);
+        assert_eq!(
+            BlockerReport::new(&blocker, None, unit, now).who(),
+            "process 154 \"hol\\\\x1bder\" thread 155, unit a\\nb.service, started 10s ago, state D"
+        );
+        // A clock that has gone back tells no age.
+        let early = BootTime::from_nanos(1);
+        assert_eq!(
+            BlockerReport::new(&blocker, None, None, early).who(),
+            "process 154 \"hol\\\\x1bder\" thread 155, state D"
+        );
+    }
+}

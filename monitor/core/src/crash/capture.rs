@@ -1,0 +1,46 @@
+//! What keeps evidence of a crash, or gets the machine out of it.
+
+/// Something that would tell of a crash, or get the machine out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A place for the kernel's last words that outlives a reboot.
+    Pstore,
+    /// A second kernel that writes the first one's memory to disk.
+    Kdump,
+    /// The monitor's own notes.
+    Recorder,
+    /// A timer that resets a machine which hangs.
+    Watchdog,
+    /// The machine reboots by itself after a panic.
+    RebootOnPanic,
+}
+
+impl Source {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pstore => "pstore",
+            Self::Kdump => "kdump",
+            Self::Recorder => "recorder",
+            Self::Watchdog => "watchdog",
+            Self::RebootOnPanic => "reboot_on_panic",
+        }
+    }
+
+    /// What to do where it is not there.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Pstore => {
+                "load ramoops or efi_pstore, or switch on the firmware's error record table (ERST)"
+            }
+            Self::Kdump => {
+                "install kdump-tools or kexec-tools, and reserve memory with crashkernel="
+            }
+            Self::Recorder => "see --state-dir",
+            Self::Watchdog => "set RuntimeWatchdogSec= in /etc/systemd/system.conf",
+            Self::RebootOnPanic => "set kernel.panic=10 by sysctl",
+        }
+    }
+}

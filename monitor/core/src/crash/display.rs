@@ -1,0 +1,150 @@
+//! What is known of a crash in sentences, fit to show.
+
+use std::time::{Duration, SystemTime};
+
+use super::{
+    CrashRecord, Evidence, EvidenceKind, Marker, Patch, Phase, Precision, When, boots::HostCrash,
+};
+use crate::{blockers::printable, transition::doing};
+
+/// Foreign text made fit to show.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    printable(text.as_bytes())
+}
+
+/// What became of the machine.
+#[must_use]
+pub const fn end(crash: &HostCrash) -> &'static str {
+    match crash.ended_boot {
+        Some(true) => "the machine went down with it",
+        Some(false) => "the machine lived on",
+        None => "not known",
+    }
+}
+
+/// When it was, and how exactly that is known.
+#[must_use]
+pub fn when(when: &When) -> String {
+    let uptime = when
+        .uptime_seconds
+        .map(|seconds| format!("{seconds:.6} s after boot"));
+    let date = date(when.unix_seconds);
+    let source = match when.precision {
+        Precision::Unknown => "",
+        Precision::After => " or later (the last that is known of that boot)",
+        Precision::LogClock => " (by an earlier line's clock)",
+        Precision::Dump => " (by pstore's record number, to about a second)",
+        Precision::Line => " (by the line's own date)",
+    };
+    match (date, uptime) {
+        (Some(date), Some(uptime)) => format!("{date}{source}, {uptime}"),
+        (Some(date), None) => format!("{date}{source}"),
+        (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
+        (None, None) => "not told".to_owned(),
+    }
+}
+
+/// In UTC; none where there is no form for it.
+#[must_use]
+pub fn date(unix_seconds: Option<f64>) -> Option<String> {
+    let seconds = unix_seconds?;
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    let date = SystemTime::UNIX_EPOCH.checked_add(since)?;
+    // Dates behind the year 9999 have no form.
+    (seconds < 253_402_300_800.0).then(|| humantime::format_rfc3339_seconds(date).to_string())
+}
+
+fn seconds(seconds: Option<f64>) -> Option<String> {
+    seconds.map(|seconds| format!("{seconds:.1} s"))
+}
+
+/// Where in a patch's life it fell.
+#[must_use]
+pub fn phase(record: &CrashRecord) -> String {
+    let name = record.phase.name();
+    let transition = || {
+        let running = record.transition.as_ref()?;
+        let (patch, to) = (shown(&running.patch), doing(running.direction));
+        Some(match seconds(running.running_for_seconds) {
+            Some(age) => format!("{name}: {to} of {patch} had run for {age}"),
+            None => format!("{name}: {to} of {patch} ran"),
+        })
+    };
+    let last = || {
+        let last = record.last_transition.as_ref()?;
+        let (patch, to) = (shown(&last.patch), doing(last.direction));
+        let ago = seconds(last.ended_before_seconds)?;
+        Some(format!("{name}: {to} of {patch} had ended {ago} before"))
+    };
+    let loading = || {
+        let loading = |patch: &&Patch| patch.state == Some(Marker::Loading);
+        let patch = record
+            .patches
+            .iter()
+            .find(loading)
+            .or(record.patches.last())?;
+        Some(format!(
+            "{name}: {} had not finished loading",
+            shown(&patch.name)
+        ))
+    };
+    let told = match record.phase {
+        Phase::Load => loading(),
+        Phase::Transition => transition(),
+        Phase::Soak | Phase::Patched | Phase::Unpatched => last(),
+        Phase::Unknown => None,
+    };
+    told.unwrap_or_else(|| name.to_owned())
+}
+
+/// Whether a livepatch is implicated, and by what.
+#[must_use]
+pub fn implicated(record: &CrashRecord) -> String {
+    let name = record.implicated.name();
+    let reasons: Vec<String> = record.evidence.iter().map(reason).collect();
+    match reasons.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name}: {}", reasons.join("; ")),
+    }
+}
+
+fn reason(evidence: &Evidence) -> String {
+    let patch = evidence.patch.as_deref().map_or_else(String::new, shown);
+    let function = evidence.function.as_ref();
+    let function = function.map_or_else(String::new, |function| shown(&function.to_string()));
+    let of = if patch.is_empty() { "" } else { ", handling " };
+    match evidence.kind {
+        EvidenceKind::FaultInPatch => format!("the fault is in livepatch {patch}, {function}"),
+        EvidenceKind::FaultInReplaced => {
+            format!("the fault is in {function}, which livepatch {patch} replaces")
+        }
+        EvidenceKind::FaultInCore => {
+            format!("the fault is in the livepatch core, {function}{of}{patch}")
+        }
+        EvidenceKind::StackInPatch => format!("livepatch {patch} is on the stack, {function}"),
+        EvidenceKind::StackInReplaced => {
+            format!("{function}, which livepatch {patch} replaces, is on the stack")
+        }
+        EvidenceKind::StackInCore => {
+            format!("the livepatch core is on the stack, {function}{of}{patch}")
+        }
+        EvidenceKind::PatchLoading => format!("livepatch {patch} had not finished loading"),
+    }
+}
+
+/// The task that met it, and where, as far as told.
+#[must_use]
+pub fn task(record: &CrashRecord) -> Option<String> {
+    let mut words = Vec::new();
+    if let Some(comm) = &record.comm {
+        words.push(format!("\"{}\"", shown(comm)));
+    }
+    if let Some(pid) = record.pid {
+        words.push(format!("pid {pid}"));
+    }
+    if let Some(cpu) = record.cpu {
+        words.push(format!("on CPU {cpu}"));
+    }
+    (!words.is_empty()).then(|| words.join(" "))
+}

@@ -1,0 +1,405 @@
+//! What is known of one crash. Strings are as the log has them, invalid UTF-8
+//! replaced and cut to a limit; they are for JSON, or for a terminal after
+//! [`crate::blockers::printable`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, Phase, Signal};
+use crate::transition::Direction;
+
+/// How exactly [`When::unix_seconds`] is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Not at all.
+    Unknown,
+    /// It was then or later: the last thing that is known of a boot that ended
+    /// without a word.
+    After,
+    /// From a line earlier in the log that has both clocks: as good as the
+    /// machine's clock was at that line.
+    LogClock,
+    /// From the number of a pstore record, to about a second.
+    Dump,
+    /// The line itself bears the time of the program that logged it.
+    Line,
+}
+
+/// When a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct When {
+    /// Seconds on the log's own clock, which starts with the boot.
+    pub uptime_seconds: Option<f64>,
+    /// Seconds since 1970, UTC.
+    pub unix_seconds: Option<f64>,
+    /// How exactly the latter is known.
+    pub precision: Precision,
+}
+
+/// A place in the kernel's code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its name.
+    pub name: String,
+    /// Bytes from its start, where told.
+    pub offset: Option<u64>,
+    /// Its size in bytes, where told.
+    pub size: Option<u64>,
+    /// The module it is in; none is the kernel itself.
+    pub module: Option<String>,
+}
+
+impl fmt::Display for Function {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let (Some(offset), Some(size)) = (self.offset, self.size) {
+            write!(f, "+{offset:#x}/{size:#x}")?;
+        }
+        match &self.module {
+            Some(module) => write!(f, " [{module}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One line of a call trace, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Where.
+    #[serde(flatten)]
+    pub function: Function,
+    /// False for those marked `?`: found on the stack, not known to be a caller.
+    pub reliable: bool,
+}
+
+/// What the module list says of a module's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Marker {
+    /// It is in use.
+    Live,
+    /// `+`: its init has not returned.
+    Loading,
+    /// `-`: it is being unloaded.
+    Unloading,
+}
+
+/// An entry of `Modules linked in:`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its name.
+    pub name: String,
+    /// Its taint letters, such as `OEK`.
+    pub taints: String,
+    /// Whether it is being loaded or unloaded.
+    pub state: Marker,
+}
+
+/// A livepatch that the log knows of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patch {
+    /// Its name, which is its module's.
+    pub name: String,
+    /// From the module list at the time of the crash; none where the log has no
+    /// list, or the list does not have it.
+    pub state: Option<Marker>,
+    /// Of the out-of-tree kpatch core of kernels before 4.0 and around it, which
+    /// knows no transitions.
+    pub kpatch: bool,
+}
+
+/// A transition that had not ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// The patch.
+    pub patch: String,
+    /// Where to.
+    pub direction: Direction,
+    /// For how long, where the log has times.
+    pub running_for_seconds: Option<f64>,
+}
+
+/// The last transition that had ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Last {
+    /// The patch.
+    pub patch: String,
+    /// Where to.
+    pub direction: Direction,
+    /// How long before the crash it ended, where the log has times.
+    pub ended_before_seconds: Option<f64>,
+}
+
+/// Whether a livepatch had a hand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Implicated {
+    /// There is evidence: see it.
+    Yes,
+    /// The fault or its stack is known, what is loaded is known, and neither lies
+    /// in a livepatch or the livepatch core.
+    No,
+    /// The text does not tell.
+    Unknown,
+}
+
+impl Implicated {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Evidence against a livepatch, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceKind {
+    /// The faulting instruction lies in a livepatch module.
+    FaultInPatch,
+    /// The faulting instruction lies in a function that a patch replaces.
+    FaultInReplaced,
+    /// The faulting instruction lies in the livepatch core.
+    FaultInCore,
+    /// A caller on the stack lies in a livepatch module.
+    StackInPatch,
+    /// A caller on the stack is a function that a patch replaces.
+    StackInReplaced,
+    /// A caller on the stack lies in the livepatch core.
+    StackInCore,
+    /// A livepatch module had not finished loading.
+    PatchLoading,
+}
+
+impl EvidenceKind {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FaultInPatch => "fault_in_patch",
+            Self::FaultInReplaced => "fault_in_replaced",
+            Self::FaultInCore => "fault_in_core",
+            Self::StackInPatch => "stack_in_patch",
+            Self::StackInReplaced => "stack_in_replaced",
+            Self::StackInCore => "stack_in_core",
+            Self::PatchLoading => "patch_loading",
+        }
+    }
+}
+
+/// One reason to suspect a livepatch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Of what kind.
+    pub kind: EvidenceKind,
+    /// Which patch, where it can be told.
+    pub patch: Option<String>,
+    /// The place in the code, for all but [`EvidenceKind::PatchLoading`].
+    pub function: Option<Function>,
+}
+
+/// A signal that was no crash by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NonFatalSignal {
+    /// What.
+    pub signal: Signal,
+    /// When.
+    pub when: When,
+    /// The kernel's line.
+    pub headline: String,
+    /// Where it happened.
+    pub function: Option<Function>,
+    /// Where in a patch's life it falls.
+    pub phase: Phase,
+    /// Whether a livepatch is implicated.
+    pub implicated: Implicated,
+    /// On what evidence.
+    pub evidence: Vec<Evidence>,
+}
+
+/// One crash, out of however many lines and dumps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrashRecord {
+    /// What it is called.
+    pub kind: Kind,
+    /// Its signals, each once, in the order they were seen.
+    pub signals: Vec<Signal>,
+    /// How often it was reported; a lockup is reported again and again.
+    pub reports: u32,
+    /// When its first line was written.
+    pub when: When,
+    /// The kernel's release.
+    pub release: Option<String>,
+    /// The kernel's own line for it.
+    pub headline: String,
+    /// The text of the panic, where there was one. Without it the machine may have
+    /// lived on, or the log ends too early.
+    pub panic: Option<String>,
+    /// Where it happened: the instruction pointer in the kernel, or the function
+    /// that panicked or is blocked.
+    pub function: Option<Function>,
+    /// The CPU.
+    pub cpu: Option<u32>,
+    /// The name of the task.
+    pub comm: Option<String>,
+    /// Its id.
+    pub pid: Option<u32>,
+    /// Taint letters without `G`; empty is not tainted, none not told.
+    pub taint: Option<String>,
+    /// The module list; none is not told.
+    pub modules: Option<Vec<Module>>,
+    /// The call trace, innermost first.
+    pub trace: Vec<Frame>,
+    /// Some of the trace or the modules was left out for its length.
+    pub cut: bool,
+    /// Livepatches that the log knows of.
+    pub patches: Vec<Patch>,
+    /// Where in a patch's life it falls.
+    pub phase: Phase,
+    /// The transition that ran.
+    pub transition: Option<Running>,
+    /// The one that ended last.
+    pub last_transition: Option<Last>,
+    /// Whether a livepatch is implicated.
+    pub implicated: Implicated,
+    /// On what evidence.
+    pub evidence: Vec<Evidence>,
+    /// The files it was read from, named by the reader.
+    pub files: Vec<String>,
+}
+
+impl CrashRecord {
+    /// Of which nothing is known but the kind.
+    #[must_use]
+    pub const fn empty(kind: Kind) -> Self {
+        Self {
+            kind,
+            signals: Vec::new(),
+            reports: 0,
+            when: When {
+                uptime_seconds: None,
+                unix_seconds: None,
+                precision: Precision::Unknown,
+            },
+            release: None,
+            headline: String::new(),
+            panic: None,
+            function: None,
+            cpu: None,
+            comm: None,
+            pid: None,
+            taint: None,
+            modules: None,
+            trace: Vec::new(),
+            cut: false,
+            patches: Vec::new(),
+            phase: Phase::Unknown,
+            transition: None,
+            last_transition: None,
+            implicated: Implicated::Unknown,
+            evidence: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// The patches that it befell or implicates, the most suspect first: those that
+    /// the evidence names, the one in transition, the one in whose soak it came.
+    pub fn of_patches(&self) -> Vec<&str> {
+        let named = self
+            .evidence
+            .iter()
+            .filter_map(|found| found.patch.as_deref());
+        let running = self.transition.iter().map(|running| running.patch.as_str());
+        let soaking = self
+            .last_transition
+            .iter()
+            .filter(|_| self.phase == Phase::Soak);
+        let soaking = soaking.map(|last| last.patch.as_str());
+        let mut patches = Vec::new();
+        for patch in named.chain(running).chain(soaking) {
+            if !patches.contains(&patch) {
+                patches.push(patch);
+            }
+        }
+        patches
+    }
+
+    /// How much it tells, to choose between two records of one crash.
+    fn weight(&self) -> (bool, bool, usize, bool, bool) {
+        (
+            self.panic.is_some(),
+            self.phase != Phase::Unknown,
+            self.trace.len(),
+            self.modules.is_some(),
+            self.when.precision == Precision::Dump,
+        )
+    }
+
+    /// Takes in another record of the same crash: the one that tells more stays, with
+    /// the files of both.
+    pub fn absorb(&mut self, mut other: Self) {
+        if other.weight() > self.weight() {
+            std::mem::swap(self, &mut other);
+        }
+        if other.when.precision > self.when.precision {
+            self.when = other.when;
+        }
+        // The other may have been read with more knowledge of what is replaced.
+        for found in other.evidence {
+            if !self.evidence.contains(&found) {
+                self.evidence.push(found);
+            }
+        }
+        self.evidence.sort_by_key(|found| found.kind);
+        self.implicated = self.implicated.min(other.implicated);
+        for file in other.files {
+            if !self.files.contains(&file) {
+                self.files.push(file);
+            }
+        }
+    }
+
+    /// The same line at the same microsecond on the same kernel is the same crash.
+    pub fn same(&self, other: &Self) -> bool {
+        let release = |record: &Self| record.release.clone();
+        let times = self
+            .when
+            .uptime_seconds
+            .zip(other.when.uptime_seconds)
+            .is_some_and(|(one, two)| (one - two).abs() < 1e-6);
+        let releases = release(self)
+            .zip(release(other))
+            .is_none_or(|(one, two)| one == two);
+        let boots = self
+            .when
+            .unix_seconds
+            .zip(other.when.unix_seconds)
+            .is_none_or(|(one, two)| (one - two).abs() < SAME_BOOT_SECONDS);
+        times && releases && boots && self.headline == other.headline
+    }
+}
+
+/// Two estimates of one moment differ by no more than a clock that was set in
+/// between; two boots that crash at the same microsecond are further apart.
+const SAME_BOOT_SECONDS: f64 = 15.0;
+
+/// Makes one of each two records of the same crash: a dump at the oops and another
+/// at the panic, a console log and pstore. The one that tells more stays, with the
+/// files of both.
+#[must_use]
+pub fn merge(records: Vec<CrashRecord>) -> Vec<CrashRecord> {
+    let mut merged: Vec<CrashRecord> = Vec::new();
+    for record in records {
+        match merged.iter_mut().find(|known| known.same(&record)) {
+            Some(known) => known.absorb(record),
+            None => merged.push(record),
+        }
+    }
+    merged
+}

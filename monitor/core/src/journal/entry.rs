@@ -1,0 +1,191 @@
+//! What the recorder notes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    crash::Signal,
+    patch::{Patch, PatchSet},
+    transition::{BootTime, Direction, Effect, Outcome},
+};
+
+/// A note and its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimedEntry {
+    /// When it happened, on the boot's own clock.
+    pub time: BootTime,
+    /// The same in seconds since 1970, as the wall clock stood when it was written.
+    pub unix_seconds: Option<f64>,
+    /// What.
+    #[serde(flatten)]
+    pub note: Entry,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "note", rename_all = "snake_case")]
+pub enum Entry {
+    /// The first of a boot.
+    Boot {
+        /// /proc/sys/kernel/random/boot_id.
+        boot_id: String,
+        /// The kernel's release.
+        release: String,
+    },
+    /// A monitor begins to watch: the first, or another after it was ended.
+    Watching,
+    /// What is loaded now, after a change.
+    Patches {
+        /// All of them.
+        patches: Vec<LoadedPatch>,
+    },
+    /// A livepatch module is being loaded; its init has not run.
+    Load {
+        /// The module.
+        patch: String,
+    },
+    /// Its loading is over, for better or worse.
+    Loaded {
+        /// The module.
+        patch: String,
+    },
+    /// A transition runs.
+    Transition {
+        /// The patch, where known.
+        patch: Option<String>,
+        /// Where to.
+        direction: Direction,
+        /// Since when, where known.
+        start: Option<BootTime>,
+    },
+    /// It has ended.
+    Ended {
+        /// The patch, where known.
+        patch: Option<String>,
+        /// Where it led to, where known.
+        direction: Option<Direction>,
+        /// How; none where that was not seen.
+        outcome: Option<Outcome>,
+        /// How long it took, in seconds, where start and end were seen.
+        #[serde(default)]
+        took_seconds: Option<f64>,
+    },
+    /// The kernel is unwell.
+    Signal {
+        /// What it said.
+        signal: Signal,
+        /// In its own words.
+        headline: String,
+    },
+    /// The monitor was told to stop: the machine goes down in order, or an operator
+    /// wants no monitor.
+    Stopped,
+}
+
+/// A livepatch that is loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedPatch {
+    /// Its name.
+    pub name: String,
+    /// Whether it is enabled, where known.
+    pub enabled: Option<bool>,
+    /// Its build's fingerprint, where known.
+    pub srcversion: Option<String>,
+    /// The functions it replaces.
+    pub functions: Vec<ReplacedFunction>,
+}
+
+/// A function that a patch replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacedFunction {
+    /// `vmlinux` or the module.
+    pub object: String,
+    /// The function.
+    pub function: String,
+}
+
+/// Patches and bytes of functions' names that a note has room for: it must fit a frame.
+const MAX_PATCHES: usize = 128;
+const MAX_NAMES: usize = 24 << 10;
+
+impl From<&PatchSet> for Entry {
+    fn from(set: &PatchSet) -> Self {
+        let mut room = MAX_NAMES;
+        let patches = set.patches.iter().take(MAX_PATCHES);
+        Self::Patches {
+            patches: patches.map(|patch| loaded(patch, &mut room)).collect(),
+        }
+    }
+}
+
+fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
+    let mut functions = Vec::new();
+    for object in &patch.objects {
+        for function in &object.functions {
+            // As JSON, with the keys.
+            let size = object.name.len() + function.name.len() + 32;
+            let Some(left) = room.checked_sub(size) else {
+                break;
+            };
+            *room = left;
+            functions.push(ReplacedFunction {
+                object: object.name.clone(),
+                function: function.name.clone(),
+            });
+        }
+    }
+    LoadedPatch {
+        name: patch.name.clone(),
+        enabled: patch.enabled,
+        srcversion: patch.srcversion.clone(),
+        functions,
+    }
+}
+
+/// What of a transition's course is noted.
+impl TryFrom<&Effect> for Entry {
+    type Error = ();
+
+    fn try_from(effect: &Effect) -> Result<Self, ()> {
+        Ok(match effect {
+            Effect::Started {
+                patch,
+                direction,
+                start,
+            }
+            | Effect::Reversed {
+                patch,
+                direction,
+                start,
+            } => Self::Transition {
+                patch: patch.clone(),
+                direction: *direction,
+                start: *start,
+            },
+            Effect::Ended {
+                patch,
+                direction,
+                outcome,
+                duration,
+            } => Self::Ended {
+                patch: patch.clone(),
+                direction: Some(*direction),
+                outcome: Some(*outcome),
+                took_seconds: duration.map(|duration| duration.as_secs_f64()),
+            },
+            Effect::EndUnseen { patch, direction } => Self::Ended {
+                patch: patch.clone(),
+                direction: *direction,
+                outcome: None,
+                took_seconds: None,
+            },
+            Effect::LoadFailed {
+                patch: Some(patch), ..
+            } => Self::Loaded {
+                patch: patch.clone(),
+            },
+            Effect::LoadFailed { patch: None, .. }
+            | Effect::Forced { .. }
+            | Effect::Signalled { .. } => return Err(()),
+        })
+    }
+}

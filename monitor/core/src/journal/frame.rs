@@ -1,0 +1,144 @@
+//! How a note lies in a file: pure.
+//!
+//! A file begins with [`HEADER`]. A frame is the word `LPMN`, the length of its
+//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, a
+//! note as JSON. What does not fit that is skipped up to the next frame that does.
+
+use super::entry::TimedEntry;
+
+/// The version that this program writes.
+pub const VERSION: u32 = 1;
+/// The first bytes of a file.
+pub const HEADER: [u8; 12] = header();
+/// The longest content of a frame.
+pub const MAX_CONTENT: usize = 64 << 10;
+
+const FILE_MAGIC: &[u8; 8] = b"LPM-RECO";
+const MAGIC: &[u8; 4] = b"LPMN";
+/// Magic, length and checksum.
+const HEAD: usize = 12;
+
+const fn header() -> [u8; 12] {
+    let [a, b, c, d, e, f, g, h] = *FILE_MAGIC;
+    let [v, w, x, y] = VERSION.to_le_bytes();
+    [a, b, c, d, e, f, g, h, v, w, x, y]
+}
+
+/// Why bytes are not a recorder's, or a note is not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Something else.
+    #[error("it is not a flight recorder's file")]
+    Foreign,
+    /// Of a later program.
+    #[error(
+        "it is of version {0}, this program knows {VERSION}: it is left alone, run the newer program"
+    )]
+    Newer(u32),
+    /// A note does not fit a frame.
+    #[error("a note of {0} bytes is too long")]
+    Long(usize),
+    /// A note has no form in JSON.
+    #[error("a note cannot be written: {0}")]
+    Json(String),
+}
+
+/// What bytes hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decoded {
+    /// The whole notes, in order.
+    pub notes: Vec<TimedEntry>,
+    /// Bytes up to the end of the last of them.
+    pub good: usize,
+    /// Places before it where something else lies than a frame.
+    pub damaged: usize,
+    /// Bytes behind it, which a torn write left.
+    pub torn: usize,
+}
+
+/// A note as a frame.
+///
+/// # Errors
+/// The note is too long.
+pub fn encode(noted: &TimedEntry) -> Result<Vec<u8>, FrameError> {
+    let content = serde_json::to_vec(noted).map_err(|error| FrameError::Json(error.to_string()))?;
+    let length = u32::try_from(content.len()).ok();
+    let Some(length) = length.filter(|_| content.len() <= MAX_CONTENT) else {
+        return Err(FrameError::Long(content.len()));
+    };
+    let mut frame = Vec::with_capacity(HEAD + content.len());
+    frame.extend(MAGIC);
+    frame.extend(length.to_le_bytes());
+    frame.extend(crc32fast::hash(&content).to_le_bytes());
+    frame.extend(content);
+    Ok(frame)
+}
+
+/// Reads a file's bytes. None at all are an empty file.
+///
+/// # Errors
+/// The file is not a recorder's, or of a newer version.
+pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
+    if bytes.len() < HEADER.len() && HEADER.starts_with(bytes) {
+        // The very first write was torn.
+        return Ok(Decoded {
+            torn: bytes.len(),
+            ..Decoded::default()
+        });
+    }
+    let version = bytes
+        .strip_prefix(FILE_MAGIC)
+        .and_then(|rest| word(rest, 0))
+        .ok_or(FrameError::Foreign)?;
+    if version > VERSION {
+        return Err(FrameError::Newer(version));
+    }
+    let mut decoded = Decoded {
+        good: HEADER.len(),
+        ..Decoded::default()
+    };
+    let mut at = HEADER.len();
+    let mut skipping = false;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        if let Some((noted, length)) = frame(rest) {
+            decoded.notes.push(noted);
+            decoded.damaged += usize::from(skipping);
+            skipping = false;
+            at += length;
+            decoded.good = at;
+        } else {
+            skipping = true;
+            let next = rest
+                .iter()
+                .skip(1)
+                .position(|byte| Some(byte) == MAGIC.first());
+            at = next.map_or(bytes.len(), |next| at + 1 + next);
+        }
+    }
+    decoded.torn = bytes.len() - decoded.good;
+    Ok(decoded)
+}
+
+/// The frame that bytes begin with, and its length.
+fn frame(bytes: &[u8]) -> Option<(TimedEntry, usize)> {
+    if !bytes.starts_with(MAGIC) {
+        return None;
+    }
+    let length = usize::try_from(word(bytes, 4)?).ok()?;
+    if length > MAX_CONTENT {
+        return None;
+    }
+    let content = bytes.get(HEAD..HEAD + length)?;
+    if crc32fast::hash(content) != word(bytes, 8)? {
+        return None;
+    }
+    Some((serde_json::from_slice(content).ok()?, HEAD + length))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests;

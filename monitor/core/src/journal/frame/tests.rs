@@ -1,0 +1,97 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::journal::{
+    entry::Entry,
+    testing::{any_note, noted},
+};
+
+/// A file with these notes, and where each frame ends.
+fn file(notes: &[TimedEntry]) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = HEADER.to_vec();
+    let mut ends = vec![bytes.len()];
+    for noted in notes {
+        bytes.extend(encode(noted).unwrap());
+        ends.push(bytes.len());
+    }
+    (bytes, ends)
+}
+
+fn three() -> Vec<TimedEntry> {
+    let load = |second| {
+        let patch = format!("fix_{second}");
+        noted(second, Entry::Load { patch })
+    };
+    (1..=3).map(load).collect()
+}
+
+#[test]
+fn a_write_torn_anywhere_costs_itself_only() {
+    let notes = three();
+    let (bytes, ends) = file(&notes);
+    for cut in 0..=bytes.len() {
+        let decoded = decode(&bytes[..cut]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= cut).count();
+        assert_eq!(
+            decoded.notes,
+            notes[..whole.saturating_sub(1)],
+            "cut at {cut}"
+        );
+        assert_eq!(decoded.good + decoded.torn, cut);
+        assert_eq!(decoded.damaged, 0);
+    }
+}
+
+#[test]
+fn a_flipped_bit_costs_its_note_only() {
+    let notes = three();
+    let (bytes, ends) = file(&notes);
+    for at in ends[1]..ends[2] {
+        for bit in 0..8 {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << bit;
+            let decoded = decode(&bytes).unwrap();
+            let others = [notes[0].clone(), notes[2].clone()];
+            assert_eq!(decoded.notes, others, "bit {bit} of byte {at}");
+            assert_eq!((decoded.damaged, decoded.torn), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn strangers_and_newer_versions_are_refused() {
+    assert_eq!(decode(b"#!/bin/sh\nexit 0\n"), Err(FrameError::Foreign));
+    let mut newer = HEADER;
+    newer[8] = 9;
+    assert_eq!(decode(&newer), Err(FrameError::Newer(9)));
+    assert_eq!(decode(b"").unwrap(), Decoded::default());
+}
+
+#[test]
+fn a_note_that_is_too_long_is_refused() {
+    let patch = "x".repeat(MAX_CONTENT);
+    let long = encode(&noted(1, Entry::Load { patch }));
+    assert!(matches!(long, Err(FrameError::Long(_))), "{long:?}");
+}
+
+proptest! {
+    #[test]
+    fn notes_come_back_as_they_were(notes in vec((any::<u32>(), any_note()), 0..12)) {
+        let notes: Vec<TimedEntry> = notes
+            .into_iter()
+            .map(|(second, note)| noted(u64::from(second), note))
+            .collect();
+        let (bytes, _) = file(&notes);
+        let decoded = decode(&bytes).unwrap();
+        prop_assert_eq!(decoded.notes, notes);
+        prop_assert_eq!((decoded.damaged, decoded.torn, decoded.good), (0, 0, bytes.len()));
+    }
+
+    #[test]
+    fn any_bytes_are_read(bytes in vec(any::<u8>(), 0..600), behind in any::<bool>()) {
+        let bytes = if behind { [HEADER.to_vec(), bytes].concat() } else { bytes };
+        if let Ok(decoded) = decode(&bytes) {
+            prop_assert_eq!(decoded.good + decoded.torn, bytes.len());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Journal entries for the tests of this package and of the monitor.
+
+use proptest::{collection::vec, prelude::*};
+
+use super::entry::{Entry, LoadedPatch, ReplacedFunction, TimedEntry};
+use crate::{
+    crash::Signal,
+    transition::{BootTime, Direction, Outcome},
+};
+
+/// The note at this second of the boot.
+#[must_use]
+pub fn noted(second: u64, note: Entry) -> TimedEntry {
+    TimedEntry {
+        time: BootTime::from_nanos(second * 1_000_000_000),
+        unix_seconds: Some(1.8e9),
+        note,
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[ -~\u{e9}\u{0}\n]{0,60}"
+}
+
+/// Any note at all.
+pub fn any_note() -> impl Strategy<Value = Entry> {
+    let direction = prop_oneof![Just(Direction::Patch), Just(Direction::Unpatch)];
+    let outcome = prop::option::of(prop::sample::select(Outcome::ALL.to_vec()));
+    let start = prop::option::of(any::<u64>().prop_map(BootTime::from_nanos));
+    let functions = vec(
+        (name(), name()).prop_map(|(object, function)| ReplacedFunction { object, function }),
+        0..4,
+    );
+    let patch = (name(), prop::option::of(any::<bool>()), functions).prop_map(
+        |(name, enabled, functions)| LoadedPatch {
+            name,
+            enabled,
+            srcversion: None,
+            functions,
+        },
+    );
+    prop_oneof![
+        (name(), name()).prop_map(|(boot_id, release)| Entry::Boot { boot_id, release }),
+        Just(Entry::Watching),
+        Just(Entry::Stopped),
+        vec(patch, 0..3).prop_map(|patches| Entry::Patches { patches }),
+        name().prop_map(|patch| Entry::Load { patch }),
+        name().prop_map(|patch| Entry::Loaded { patch }),
+        (prop::option::of(name()), direction.clone(), start).prop_map(
+            |(patch, direction, start)| Entry::Transition {
+                patch,
+                direction,
+                start
+            }
+        ),
+        (
+            prop::option::of(name()),
+            prop::option::of(direction),
+            outcome,
+            prop::option::of(0_u32..100_000)
+        )
+            .prop_map(|(patch, direction, outcome, eighths)| Entry::Ended {
+                patch,
+                direction,
+                outcome,
+                took_seconds: eighths.map(|eighths| f64::from(eighths) / 8.0),
+            }),
+        (prop::sample::select(Signal::ALL.to_vec()), name())
+            .prop_map(|(signal, headline)| Entry::Signal { signal, headline }),
+    ]
+}

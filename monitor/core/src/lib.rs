@@ -1,0 +1,17 @@
+//! The pure core of livepatch-monitor: values in, values out.
+//!
+//! Nothing here opens a file or a socket, reads a clock or the environment: this package's
+//! `clippy.toml` refuses it. The package `livepatch-monitor` reads the kernel and the disk,
+//! hands what it read to this one, and acts on the result.
+
+pub mod blockers;
+pub mod crash;
+pub mod degradation;
+pub mod gate;
+pub mod journal;
+pub mod lifecycle;
+pub mod message;
+pub mod patch;
+pub mod preflight;
+pub mod transition;
+pub mod transition_state;

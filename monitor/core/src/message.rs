@@ -1,0 +1,209 @@
+//! What livepatch says in the kernel's log. The texts are those of
+//! kernel/livepatch/{core,transition,patch}.c, the same from 6.1 to 7.2.
+
+use crate::transition::Direction;
+
+#[cfg(test)]
+mod tests;
+
+/// Something that livepatch says. Names are the kernel's, of modules, objects and
+/// functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LivepatchMessage {
+    /// A patch is about to be enabled.
+    Enabling {
+        /// The patch.
+        patch: String,
+    },
+    /// A transition starts; also after a reversal, in the new direction.
+    Starting {
+        /// The patch.
+        patch: String,
+        /// Where to.
+        direction: Direction,
+    },
+    /// Remaining tasks are sent a fake signal; printed at the 15th attempt only.
+    Signaling,
+    /// An operator forces the rest; printed in both directions.
+    Forcing,
+    /// A transition is complete; `Unpatch` also ends a cancelled start.
+    Complete {
+        /// The patch.
+        patch: String,
+        /// Where to.
+        direction: Direction,
+    },
+    /// Debug: a transition turns round. `direction` is the old one.
+    Reversing {
+        /// The patch.
+        patch: String,
+        /// The direction given up.
+        direction: Direction,
+    },
+    /// Debug: enabling failed before any task was asked.
+    Canceling {
+        /// The patch.
+        patch: String,
+    },
+    /// A patch could not be enabled.
+    FailedToEnable {
+        /// The patch.
+        patch: String,
+    },
+    /// A target module is being loaded and gets patched.
+    ApplyingToModule {
+        /// The patch.
+        patch: String,
+        /// The target.
+        module: String,
+    },
+    /// A target module is being unloaded.
+    RevertingOnModule {
+        /// The patch.
+        patch: String,
+        /// The target.
+        module: String,
+    },
+    /// A target module could not be patched, so it is not loaded.
+    RefusingModule {
+        /// The patch.
+        patch: String,
+        /// The target.
+        module: String,
+    },
+    /// A patch's own callback refused.
+    PreCallbackFailed {
+        /// The object it was called for.
+        object: String,
+    },
+    /// An object could not be patched.
+    FailedToPatchObject {
+        /// The object.
+        object: String,
+    },
+    /// Not cumulative over what is loaded.
+    NotCompatible {
+        /// The patch.
+        patch: String,
+    },
+    /// ftrace refused a function, for instance because another tracer has it.
+    FtraceRefused {
+        /// The function.
+        function: String,
+        /// The negative error number.
+        error: i32,
+    },
+    /// The module loader meets a livepatch.
+    Tainting {
+        /// The module.
+        module: String,
+    },
+}
+
+impl LivepatchMessage {
+    /// Recognises the text of a record. Names are taken as they stand between the
+    /// fixed parts, with quotes if they have any.
+    #[must_use]
+    pub fn recognise(text: &str) -> Option<Self> {
+        if let Some(module) = text.strip_suffix(": tainting kernel with TAINT_LIVEPATCH") {
+            return Some(Self::Tainting {
+                module: module.to_owned(),
+            });
+        }
+        let text = text.strip_prefix("livepatch: ")?;
+        match text {
+            "signaling remaining tasks" => return Some(Self::Signaling),
+            "forcing remaining tasks to the patched state" => return Some(Self::Forcing),
+            _ => {}
+        }
+        about_transition(text)
+            .or_else(|| about_module(text))
+            .or_else(|| about_failure(text))
+    }
+}
+
+fn between(text: &str, start: &str, end: &str) -> Option<String> {
+    Some(text.strip_prefix(start)?.strip_suffix(end)?.to_owned())
+}
+
+/// `'PATCH': …`, and the announcement before it.
+fn about_transition(text: &str) -> Option<LivepatchMessage> {
+    use Direction::{Patch, Unpatch};
+    use LivepatchMessage as Message;
+    let patch = |end: &str| between(text, "'", end);
+    for (direction, name) in [(Unpatch, "unpatching"), (Patch, "patching")] {
+        if let Some(patch) = patch(&format!("': starting {name} transition")) {
+            return Some(Message::Starting { patch, direction });
+        }
+        if let Some(patch) = patch(&format!("': {name} complete")) {
+            return Some(Message::Complete { patch, direction });
+        }
+    }
+    if let Some(patch) = patch("': reversing transition from patching to unpatching") {
+        return Some(Message::Reversing {
+            patch,
+            direction: Patch,
+        });
+    }
+    if let Some(patch) = patch("': reversing transition from unpatching to patching") {
+        return Some(Message::Reversing {
+            patch,
+            direction: Unpatch,
+        });
+    }
+    if let Some(patch) = patch("': canceling patching transition, going to unpatch") {
+        return Some(Message::Canceling { patch });
+    }
+    between(text, "enabling patch '", "'").map(|patch| Message::Enabling { patch })
+}
+
+/// Messages that name a patch and a target module.
+fn about_module(text: &str) -> Option<LivepatchMessage> {
+    use LivepatchMessage as Message;
+    let names = |start, middle: &str, end| {
+        let names = between(text, start, end)?;
+        names
+            .split_once(middle)
+            .map(|(patch, module)| (patch.to_owned(), module.to_owned()))
+    };
+    if let Some((patch, module)) = names("applying patch '", "' to loading module '", "'") {
+        return Some(Message::ApplyingToModule { patch, module });
+    }
+    if let Some((patch, module)) = names("reverting patch '", "' on unloading module '", "'") {
+        return Some(Message::RevertingOnModule { patch, module });
+    }
+    let refusing = between(text, "patch '", "'")?;
+    let (patch, rest) = refusing.split_once("' failed for module '")?;
+    let (module, again) = rest.split_once("', refusing to load module '")?;
+    (module == again).then(|| Message::RefusingModule {
+        patch: patch.to_owned(),
+        module: module.to_owned(),
+    })
+}
+
+fn about_failure(text: &str) -> Option<LivepatchMessage> {
+    use LivepatchMessage as Message;
+    const NOT_COMPATIBLE: &str = ") is not compatible with the already installed livepatches.";
+    if let Some(patch) = between(text, "failed to enable patch '", "'") {
+        return Some(Message::FailedToEnable { patch });
+    }
+    if let Some(object) = between(text, "pre-patch callback failed for object '", "'") {
+        return Some(Message::PreCallbackFailed { object });
+    }
+    if let Some(object) = between(text, "failed to patch object '", "'") {
+        return Some(Message::FailedToPatchObject { object });
+    }
+    if let Some(patch) = between(text, "Livepatch patch (", NOT_COMPATIBLE) {
+        return Some(Message::NotCompatible { patch });
+    }
+    let refused = between(
+        text,
+        "failed to register ftrace handler for function '",
+        ")",
+    )?;
+    let (function, error) = refused.rsplit_once("' (")?;
+    Some(Message::FtraceRefused {
+        function: function.to_owned(),
+        error: error.parse().ok()?,
+    })
+}

@@ -1,0 +1,185 @@
+//! The host as a whole.
+
+use super::{Finding, Host, Module, Severity, add, shown, told};
+use crate::crash::capture::Source as Evidence;
+
+/// An attempt looks at every task with a lock held: operators who have been bitten do
+/// not patch above these (vpsadminos issue 90).
+const MANY_THREADS: usize = 100_000;
+const MANY_CPUS: usize = 128;
+
+pub(super) fn policy(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
+    const CHECK: &str = "module_policy";
+    let policy = &host.policy;
+    if policy.modules_disabled == Some(true) {
+        add(
+            findings,
+            Severity::Failure,
+            CHECK,
+            "this kernel loads no more modules (kernel.modules_disabled is 1)",
+            "reboot: it cannot be set back",
+        );
+    }
+    if module.signed {
+        return;
+    }
+    let lockdown = policy
+        .lockdown
+        .as_deref()
+        .filter(|lockdown| *lockdown != "none");
+    if policy.signatures_enforced == Some(true) {
+        add(
+            findings,
+            Severity::Failure,
+            CHECK,
+            "it is not signed, and this kernel loads signed modules only (module.sig_enforce)",
+            "sign it with a key that this kernel trusts",
+        );
+    } else if let Some(lockdown) = lockdown {
+        add(
+            findings,
+            Severity::Failure,
+            CHECK,
+            format!(
+                "it is not signed, and this kernel is locked down ({})",
+                shown(lockdown)
+            ),
+            "sign it with a key that this kernel trusts",
+        );
+    }
+}
+
+pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
+    const CHECK: &str = "transition";
+    let Some(set) = told(
+        &host.patches,
+        Severity::Unknown,
+        CHECK,
+        "run as root, and check --path.sysfs",
+        findings,
+    ) else {
+        return;
+    };
+    if !set.supported {
+        add(
+            findings,
+            Severity::Failure,
+            "livepatch",
+            "this kernel has no livepatch support (no /sys/kernel/livepatch)",
+            "boot a kernel with CONFIG_LIVEPATCH=y",
+        );
+        return;
+    }
+    if let Some(running) = set.in_transition() {
+        add(
+            findings,
+            Severity::Failure,
+            CHECK,
+            format!(
+                "livepatch {} is in transition: the kernel refuses another one meanwhile (EBUSY)",
+                shown(&running.name)
+            ),
+            "wait until it is done: livepatch-monitor blockers names who holds it up",
+        );
+    }
+    for patch in set
+        .patches
+        .iter()
+        .filter(|patch| patch.transition.is_none())
+    {
+        let name = shown(&patch.name);
+        add(
+            findings,
+            Severity::Unknown,
+            CHECK,
+            format!("whether livepatch {name} is in transition cannot be told"),
+            format!("read /sys/kernel/livepatch/{name}/transition, as root"),
+        );
+    }
+    let others: Vec<String> = set
+        .patches
+        .iter()
+        .filter(|patch| patch.name != module.name && patch.enabled != Some(false))
+        .map(|patch| shown(&patch.name))
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    let others = others.join(", ");
+    match module.replace {
+        Some(true) => add(
+            findings,
+            Severity::Info,
+            "replace",
+            format!("it replaces all other livepatches: {others}"),
+            "",
+        ),
+        Some(false) => {}
+        None => add(
+            findings,
+            Severity::Info,
+            "replace",
+            format!(
+                "whether it replaces the other livepatches ({others}) is in its code; kpatch-build \
+                 and klp-build do so unless told not to"
+            ),
+            "",
+        ),
+    }
+}
+
+pub(super) fn size(host: &Host, findings: &mut Vec<Finding>) {
+    const CHECK: &str = "size";
+    const REMEDY: &str = "choose a quiet hour, and watch the first attempts";
+    match &host.threads {
+        Ok(threads) if *threads >= MANY_THREADS => add(
+            findings,
+            Severity::Warning,
+            CHECK,
+            format!("{threads} threads: each attempt looks at all of them with a lock held"),
+            REMEDY,
+        ),
+        _ => {}
+    }
+    if let Some(cpus) = host.cpus.filter(|cpus| *cpus > MANY_CPUS) {
+        add(
+            findings,
+            Severity::Warning,
+            CHECK,
+            format!("{cpus} CPUs: idle ones alone have been seen to need seconds"),
+            REMEDY,
+        );
+    }
+}
+
+/// Without pstore and kdump a crash leaves no word; the others are good to have.
+pub(super) fn evidence(host: &Host, findings: &mut Vec<Finding>) {
+    const CHECK: &str = "crash_evidence";
+    let ready = |source| host.evidence.contains(&(source, true));
+    let mute = !ready(Evidence::Pstore) && !ready(Evidence::Kdump);
+    if mute {
+        add(
+            findings,
+            Severity::Warning,
+            CHECK,
+            "neither pstore nor kdump is ready: if this takes the machine down, nothing tells why",
+            format!(
+                "{}; or {}",
+                Evidence::Pstore.remedy(),
+                Evidence::Kdump.remedy()
+            ),
+        );
+    }
+    for (source, ready) in &host.evidence {
+        let told_above = mute && matches!(source, Evidence::Pstore | Evidence::Kdump);
+        if !ready && !told_above {
+            add(
+                findings,
+                Severity::Info,
+                CHECK,
+                format!("{} is not ready", source.name()),
+                source.remedy(),
+            );
+        }
+    }
+}

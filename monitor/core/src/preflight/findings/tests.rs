@@ -1,0 +1,452 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    crash::capture::Source as Evidence,
+    patch::{self, Patch, PatchSet},
+    preflight::{
+        Verdict,
+        host::{Kprobe, KprobeEvent, Place, Policy, Symbols, Traced, Tracers},
+        module::{Function, NeededSymbol, Object},
+    },
+};
+
+fn function(name: &str, sympos: u64) -> Function {
+    Function {
+        name: name.to_owned(),
+        sympos,
+    }
+}
+
+fn module() -> Module {
+    let object = |name: &str, function: Function| Object {
+        name: name.to_owned(),
+        functions: vec![function],
+    };
+    Module {
+        name: "fix".to_owned(),
+        livepatch: true,
+        vermagic: Some("6.12 SMP mod_unload".to_owned()),
+        srcversion: Some("AAA".to_owned()),
+        depends: Vec::new(),
+        signed: false,
+        replace: Some(false),
+        source: Source::KlpPatch,
+        objects: vec![
+            object("nf_tables", function("nft_do", 0)),
+            object("vmlinux", function("show", 0)),
+        ],
+        needed: Vec::new(),
+    }
+}
+
+fn host() -> Host {
+    let place = |address| Place {
+        address,
+        size: Some(0x40),
+    };
+    let mut symbols = Symbols::default();
+    symbols.add(None, "show", place(0x1000));
+    symbols.add(Some("nf_tables"), "nft_do", place(0x9000));
+    Host {
+        release: Ok("6.12".to_owned()),
+        patches: Ok(PatchSet {
+            supported: true,
+            patches: Vec::new(),
+        }),
+        modules: Ok(BTreeMap::from([("nf_tables".to_owned(), None)])),
+        symbols: Ok(symbols),
+        tracers: Tracers {
+            ftrace: Ok(Vec::new()),
+            kprobes: Ok(Vec::new()),
+            events: Vec::new(),
+        },
+        trampolines_share: Some(true),
+        policy: Policy::default(),
+        evidence: vec![(Evidence::Pstore, true)],
+        threads: Ok(100),
+        cpus: Some(2),
+    }
+}
+
+fn loaded(name: &str, transition: bool, functions: &[&str]) -> Patch {
+    Patch {
+        name: name.to_owned(),
+        enabled: Some(true),
+        transition: Some(transition),
+        objects: vec![patch::Object {
+            name: "vmlinux".to_owned(),
+            patched: Some(true),
+            functions: functions
+                .iter()
+                .map(|name| patch::Function {
+                    name: (*name).to_owned(),
+                    sympos: 1,
+                })
+                .collect(),
+        }],
+        ..Patch::default()
+    }
+}
+
+/// The findings of a module or host that is changed in one way: the worst of them must be
+/// of this severity and check, and say this.
+#[track_caller]
+fn expect(change: impl Fn(&mut Module, &mut Host), severity: Severity, check: &str, says: &str) {
+    let (mut module, mut host) = (module(), host());
+    change(&mut module, &mut host);
+    let findings = judge(&module, &host);
+    let worst = findings
+        .iter()
+        .max_by_key(|finding| finding.severity)
+        .unwrap();
+    assert_eq!(worst.severity, severity, "{findings:?}");
+    assert!(
+        findings.iter().any(|finding| {
+            finding.severity == severity && finding.check == check && finding.what.contains(says)
+        }),
+        "no {check} that says {says:?}: {findings:?}"
+    );
+}
+
+fn patches(host: &mut Host, patches: Vec<Patch>) {
+    host.patches = Ok(PatchSet {
+        supported: true,
+        patches,
+    });
+}
+
+use Severity::{Failure, Info, Unknown, Warning};
+
+#[test]
+fn a_fit_module_on_a_ready_host_is_clear() {
+    assert_eq!(judge(&module(), &host()), []);
+    assert_eq!(Verdict::of(&[]).exit_code(), 0);
+}
+
+#[test]
+fn the_module_itself() {
+    expect(
+        |module, _| module.livepatch = false,
+        Failure,
+        "livepatch",
+        "not a livepatch",
+    );
+    expect(
+        |module, _| {
+            module.source = Source::Nowhere;
+            module.objects.clear();
+        },
+        Unknown,
+        "livepatch",
+        "cannot be told",
+    );
+    expect(
+        |module, _| module.objects.clear(),
+        Warning,
+        "livepatch",
+        "no function",
+    );
+    expect(
+        |module, _| module.vermagic = Some("6.1 SMP".to_owned()),
+        Failure,
+        "kernel",
+        "built for kernel 6.1, and this is 6.12",
+    );
+    expect(
+        |module, _| module.vermagic = None,
+        Failure,
+        "kernel",
+        "vermagic",
+    );
+    expect(
+        |_, host| host.release = Err("?".to_owned()),
+        Unknown,
+        "kernel",
+        "?",
+    );
+    expect(
+        |module, _| module.depends.push("zstd".to_owned()),
+        Warning,
+        "depends",
+        "zstd",
+    );
+}
+
+#[test]
+fn what_is_loaded() {
+    let with = |srcversion: Option<&str>| {
+        let srcversion = srcversion.map(str::to_owned);
+        move |_: &mut Module, host: &mut Host| {
+            host.modules = Ok(BTreeMap::from([("fix".to_owned(), srcversion.clone())]));
+        }
+    };
+    expect(with(Some("AAA")), Failure, "loaded", "this very build");
+    expect(with(Some("BBB")), Failure, "loaded", "srcversion BBB");
+    expect(with(None), Failure, "loaded", "no srcversion");
+    expect(
+        |_, host| patches(host, vec![loaded("other", true, &[])]),
+        Failure,
+        "transition",
+        "other is in transition",
+    );
+    expect(
+        |_, host| {
+            let transition = None;
+            let other = loaded("other", false, &[]);
+            patches(
+                host,
+                vec![Patch {
+                    transition,
+                    ..other
+                }],
+            );
+        },
+        Unknown,
+        "transition",
+        "other is in transition cannot be told",
+    );
+    expect(
+        |_, host| patches(host, vec![loaded("other", false, &["show"])]),
+        Info,
+        "stacked",
+        "show is patched already by other",
+    );
+    expect(
+        |module, host| {
+            module.replace = Some(true);
+            patches(host, vec![loaded("other", false, &[])]);
+        },
+        Info,
+        "replace",
+        "other",
+    );
+    expect(
+        |_, host| host.patches = Ok(PatchSet::default()),
+        Failure,
+        "livepatch",
+        "no livepatch support",
+    );
+    expect(
+        |_, host| host.patches = Err("gone".to_owned()),
+        Unknown,
+        "transition",
+        "gone",
+    );
+}
+
+#[test]
+fn what_the_kernel_asks_of_modules() {
+    expect(
+        |_, host| host.policy.signatures_enforced = Some(true),
+        Failure,
+        "module_policy",
+        "not signed",
+    );
+    expect(
+        |_, host| host.policy.lockdown = Some("integrity".to_owned()),
+        Failure,
+        "module_policy",
+        "locked down (integrity)",
+    );
+    expect(
+        |_, host| host.policy.modules_disabled = Some(true),
+        Failure,
+        "module_policy",
+        "no more modules",
+    );
+    let (mut module, mut host) = (module(), host());
+    module.signed = true;
+    host.policy.signatures_enforced = Some(true);
+    host.policy.lockdown = Some("none".to_owned());
+    assert_eq!(judge(&module, &host), []);
+}
+
+#[test]
+fn symbols_that_the_kernel_will_look_up() {
+    let none = |_: &mut Module, host: &mut Host| host.symbols = Ok(Symbols::default());
+    expect(
+        none,
+        Failure,
+        "symbols",
+        "module nf_tables has no symbol nft_do",
+    );
+    expect(none, Failure, "symbols", "the kernel has no symbol show");
+    let twice = |host: &mut Host| {
+        let place = Place {
+            address: 0x2000,
+            size: None,
+        };
+        host.symbols.as_mut().unwrap().add(None, "show", place);
+    };
+    expect(|_, host| twice(host), Failure, "symbols", "2 symbols show");
+    expect(
+        |module, host| {
+            twice(host);
+            module.objects[1].functions[0].sympos = 3;
+        },
+        Failure,
+        "symbols",
+        "wants number 3",
+    );
+    let (mut chosen, mut two) = (module(), host());
+    twice(&mut two);
+    chosen.objects[1].functions[0].sympos = 2;
+    assert_eq!(judge(&chosen, &two), []);
+    expect(
+        |_, host| host.modules = Ok(BTreeMap::new()),
+        Info,
+        "objects",
+        "module nf_tables is not loaded",
+    );
+    expect(
+        |_, host| host.symbols = Err("hidden".to_owned()),
+        Unknown,
+        "symbols",
+        "hidden",
+    );
+    expect(
+        |module, _| {
+            module.needed.push(NeededSymbol {
+                object: "vmlinux".to_owned(),
+                name: "lost".to_owned(),
+                sympos: 0,
+            });
+        },
+        Failure,
+        "symbols",
+        "no symbol lost",
+    );
+}
+
+fn traced(ipmodify: bool, direct: bool) -> Traced {
+    Traced {
+        name: "show".to_owned(),
+        ipmodify,
+        direct,
+        ..Traced::default()
+    }
+}
+
+#[test]
+fn who_else_sits_there() {
+    let with = |traced: Traced| {
+        move |_: &mut Module, host: &mut Host| host.tracers.ftrace = Ok(vec![traced.clone()])
+    };
+    expect(
+        with(traced(true, false)),
+        Failure,
+        "tracers",
+        "somebody may redirect show",
+    );
+    expect(
+        with(traced(false, true)),
+        Warning,
+        "tracers",
+        "BPF trampoline",
+    );
+    expect(with(traced(false, false)), Info, "tracers", "works beside");
+    expect(
+        |_, host| {
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+            host.trampolines_share = Some(false);
+        },
+        Failure,
+        "tracers",
+        "before 6.0",
+    );
+    // A livepatch's own redirection is no hindrance to the next one.
+    expect(
+        |_, host| {
+            host.tracers.ftrace = Ok(vec![traced(true, false)]);
+            patches(host, vec![loaded("other", false, &["show"])]);
+        },
+        Info,
+        "stacked",
+        "other",
+    );
+    // Nor is its own, where it is loaded already.
+    let (module, mut own) = (module(), host());
+    own.tracers.ftrace = Ok(vec![traced(true, false)]);
+    patches(&mut own, vec![loaded("fix", false, &["show"])]);
+    assert_eq!(judge(&module, &own), []);
+    let kprobe = |offset| Kprobe {
+        name: "show".to_owned(),
+        offset,
+        ..Kprobe::default()
+    };
+    expect(
+        |_, host| host.tracers.kprobes = Ok(vec![kprobe(0)]),
+        Warning,
+        "tracers",
+        "a kprobe sits on show+0x0",
+    );
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![kprobe(4)]);
+            host.tracers.events = vec![KprobeEvent {
+                event: "lpm/seen".to_owned(),
+                name: "show".to_owned(),
+                module: None,
+            }];
+        },
+        Warning,
+        "tracers",
+        "(lpm/seen) sits on show+0x4: inside",
+    );
+    // With IBT, ftrace's call comes after endbr64.
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![Kprobe {
+                by_ftrace: true,
+                ..kprobe(4)
+            }]);
+        },
+        Warning,
+        "tracers",
+        "show+0x4: it goes on firing",
+    );
+    // Of the same name, but another function.
+    let elsewhere = |host: &mut Host| {
+        host.tracers.kprobes = Ok(vec![Kprobe {
+            module: Some("m".to_owned()),
+            ..kprobe(0)
+        }]);
+    };
+    let mut host = host();
+    elsewhere(&mut host);
+    assert_eq!(judge(&module, &host), []);
+    host.tracers.kprobes = Err("no debugfs".to_owned());
+    assert_eq!(judge(&module, &host)[0].severity, Warning);
+}
+
+#[test]
+fn the_host() {
+    expect(
+        |_, host| host.evidence.clear(),
+        Warning,
+        "crash_evidence",
+        "neither",
+    );
+    expect(
+        |_, host| host.evidence.push((Evidence::Watchdog, false)),
+        Info,
+        "crash_evidence",
+        "watchdog",
+    );
+    expect(
+        |_, host| host.threads = Ok(100_000),
+        Warning,
+        "size",
+        "100000 threads",
+    );
+    expect(|_, host| host.cpus = Some(256), Warning, "size", "256 CPUs");
+}
+
+#[test]
+fn names_are_made_fit_for_a_terminal() {
+    let mut module = module();
+    module.vermagic = Some("\x1b[2J 1".to_owned());
+    let findings = judge(&module, &host());
+    assert!(findings[0].what.contains("\\x1b"), "{findings:?}");
+}

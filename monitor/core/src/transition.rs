@@ -1,0 +1,429 @@
+//! The life of a transition, told from the kernel's events and from snapshots of
+//! sysfs.
+//!
+//! Events may be lost and names may be unknown; a snapshot may be older or newer
+//! than the events around it. The rule is to say what is certain, to call the
+//! rest unknown, and to count each thing once.
+//!
+//! The klp_* functions of the transition run under `klp_mutex`
+//! (kernel/livepatch/core.c), so their events come in the order in which things
+//! happened; only `module_free` comes from outside of it.
+
+mod direction;
+mod display;
+mod observe;
+#[cfg(test)]
+mod properties;
+mod segments;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use livepatch_monitor_ebpf::EventKind;
+
+pub use direction::{Direction, Outcome};
+pub use display::{age, doing, progress};
+pub use types::{
+    Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, SavedTransition,
+    Totals, Watching,
+};
+
+use observe::Snapshot;
+use types::rounds;
+
+/// How long events and snapshots may disagree before the snapshot is believed:
+/// an event may still be on its way, or the snapshot may be the older of the two.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// The state machine. Pure: all times come in with the calls.
+#[derive(Clone, Debug, Default)]
+pub struct Transitions {
+    active: Option<Active>,
+    /// The last end told by an event: the patch and when.
+    ended: Option<(Option<String>, BootTime)>,
+    /// Patches asked for (`klp_enable_patch`) of which nothing more is known yet.
+    requests: BTreeMap<String, BootTime>,
+    /// Patches whose transition was forced.
+    forced: BTreeMap<String, BootTime>,
+    /// Patches whose whole life was watched.
+    watched: BTreeMap<String, BootTime>,
+    /// The last event that is no mere attempt.
+    last_change: Option<BootTime>,
+    previous: Option<Snapshot>,
+    totals: Totals,
+}
+
+/// Since `first`, for [`SETTLE`] at least.
+fn lasting(first: BootTime, now: BootTime) -> bool {
+    now.since(first).is_some_and(|span| span >= SETTLE)
+}
+
+/// Both names are known and differ.
+fn differ(one: Option<&str>, other: Option<&str>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if one != other)
+}
+
+impl Transitions {
+    /// Nothing known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Goes on from what an earlier process of this boot knew. Until an event or
+    /// a snapshot confirms it, the saved transition may have ended meanwhile.
+    #[must_use]
+    pub fn restore(saved: SavedState) -> Self {
+        let active = saved.active.map(|saved| {
+            let mut active = Active::new(
+                saved.patch,
+                saved.direction,
+                Origin::Restored,
+                BootTime::default(),
+            );
+            active.start = saved.start;
+            active.attempts = saved.attempts;
+            active.forced = saved.forced;
+            active.cancelling = saved.cancelling;
+            active.settled = false;
+            active
+        });
+        Self {
+            active,
+            forced: saved.forced,
+            watched: saved.watched,
+            ..Self::default()
+        }
+    }
+
+    /// What a later process needs to go on.
+    #[must_use]
+    pub fn save(&self) -> SavedState {
+        SavedState {
+            active: self.active.as_ref().map(|active| SavedTransition {
+                patch: active.patch.clone(),
+                direction: active.direction,
+                start: active.start,
+                attempts: active.attempts,
+                forced: active.forced,
+                cancelling: active.cancelling,
+            }),
+            forced: self.forced.clone(),
+            watched: self.watched.clone(),
+        }
+    }
+
+    /// The transition that runs.
+    #[must_use]
+    pub fn active(&self) -> Option<&Active> {
+        self.active.as_ref()
+    }
+
+    /// Counters since this process began.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Whether a transition of this patch was forced: `Some(false)` only if the
+    /// patch was watched from its first transition on, `None` if it was loaded
+    /// before (the kernel's own `forced` flag is nowhere to be read).
+    #[must_use]
+    pub fn forced(&self, patch: &str) -> Option<bool> {
+        if self.forced.contains_key(patch) {
+            Some(true)
+        } else {
+            self.watched.contains_key(patch).then_some(false)
+        }
+    }
+
+    /// The kernel's log told when the running transition of `patch` began. Taken
+    /// only if that is not known better; returns whether it was taken.
+    ///
+    /// The line to look for is the last `'X': starting … transition`: the kernel
+    /// prints it at a reversal too (`klp_start_transition`).
+    pub fn started_at(&mut self, patch: &str, time: BootTime) -> bool {
+        match &mut self.active {
+            Some(active)
+                if active.start.is_none()
+                    && active.patch.as_deref().is_none_or(|name| name == patch) =>
+            {
+                active.start = match active.origin {
+                    // The log's clock is not quite this one.
+                    Origin::Adopted if time <= active.since.plus(SETTLE) => {
+                        Some(time.min(active.since))
+                    }
+                    Origin::Restored => Some(time),
+                    _ => None,
+                };
+                active.start.is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes an event in.
+    pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event.kind {
+            EventKind::EnablePatch => self.requested(event, &mut effects),
+            EventKind::InitTransition => self.begin(event, &mut effects),
+            EventKind::TryCompleteTransition => self.attempt(event, &mut effects),
+            EventKind::ReverseTransition => self.reverse(event, &mut effects),
+            EventKind::ForceTransition => self.force(event, &mut effects),
+            EventKind::CancelTransition => self.cancel(event, &mut effects),
+            EventKind::CompleteTransition => self.complete(event, &mut effects),
+            EventKind::FreePatch => {
+                if let Some(name) = event.patch.as_deref() {
+                    self.gone(name, &mut effects);
+                }
+            }
+            EventKind::ModuleFree => {
+                if let Some(name) = event.object.as_deref().or(event.patch.as_deref()) {
+                    self.refuse(name, &mut effects);
+                    self.gone(name, &mut effects);
+                }
+            }
+            // Not a step of a transition.
+            _ => {}
+        }
+        if !matches!(
+            event.kind,
+            EventKind::TryCompleteTransition | EventKind::ModuleFree | EventKind::ModuleLoad
+        ) {
+            self.last_change = self.last_change.max(Some(event.time));
+        }
+        effects
+    }
+
+    /// A module asks for its patch. A module is loaded once at a time, so a
+    /// second request means that the first came to nothing.
+    fn requested(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        if let Some(name) = &event.patch {
+            self.refuse(name, effects);
+            self.requests.insert(name.clone(), event.time);
+        }
+    }
+
+    /// Counts an outstanding request of this patch as failed.
+    fn refuse(&mut self, name: &str, effects: &mut Vec<Effect>) {
+        if self.requests.remove(name).is_some() {
+            self.totals.load_failures += 1;
+            effects.push(Effect::LoadFailed {
+                patch: Some(name.to_owned()),
+                cancelled: false,
+            });
+        }
+    }
+
+    /// The request of this patch was heard. Without a name that can only be told
+    /// if there is but one.
+    fn answered(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => {
+                self.requests.remove(name);
+            }
+            None if self.requests.len() == 1 => self.requests.clear(),
+            None => {}
+        }
+    }
+
+    /// A patch or its module is no more. Both happen only after the patch's
+    /// transition, so one still held active has lost its end.
+    fn gone(&mut self, name: &str, effects: &mut Vec<Effect>) {
+        self.forced.remove(name);
+        self.watched.remove(name);
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.patch.as_deref() == Some(name))
+        {
+            self.close(effects);
+        }
+    }
+
+    fn begin(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        self.answered(event.patch.as_deref());
+        if self.adopted_early(event) {
+            if let (Some(active), Some(direction)) = (&mut self.active, event.target) {
+                active.direction = direction;
+                active.origin = Origin::Seen;
+                active.start = Some(event.time);
+                active.attempts = Some(0);
+                active.signalled = Some(0);
+                active.settled = true;
+                active.opposed_since = None;
+                active.vanished_since = None;
+                // The snapshot that adopted it was stamped about now or later;
+                // the event is the better clock.
+                active.last = event.time;
+            }
+        } else {
+            self.close(effects);
+            // Without a direction nothing can be said; the first attempt or a
+            // snapshot tells it.
+            let Some(direction) = event.target else {
+                return;
+            };
+            let mut active = Active::new(event.patch.clone(), direction, Origin::Seen, event.time);
+            active.start = Some(event.time);
+            active.attempts = Some(0);
+            active.signalled = Some(0);
+            effects.push(Effect::Started {
+                patch: active.patch.clone(),
+                direction,
+                start: active.start,
+            });
+            self.active = Some(active);
+        }
+        self.name_active(event.patch.as_deref(), event.time);
+        self.watch_active(event.time);
+    }
+
+    /// A snapshot overtook this start event: it showed the transition, which was
+    /// adopted, before the event was read.
+    fn adopted_early(&self, event: &KlpEvent) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            matches!(active.origin, Origin::Adopted | Origin::Seen)
+                && active.attempts.is_none()
+                && event.target.is_some()
+                && !differ(active.patch.as_deref(), event.patch.as_deref())
+                && event.time <= active.since.plus(SETTLE)
+        })
+    }
+
+    fn attempt(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        self.totals.attempts += 1;
+        if !self.reconcile(event, effects) {
+            return;
+        }
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let known = active.attempts;
+        if let (Some(number), Some(known), true) =
+            (event.attempt, known, active.signalled.is_some())
+        {
+            let lost = u64::from(number.saturating_sub(known));
+            if lost <= active.plausible_gap(event.time) {
+                self.totals.attempts += lost;
+            }
+        }
+        self.failed(event, effects);
+        if let Some(active) = &mut self.active {
+            active.touch(event.time);
+            active.attempts = event
+                .attempt
+                .or(known)
+                .map(|number| number.saturating_add(1));
+        }
+    }
+
+    /// All attempts before this event have failed, or it would not have come:
+    /// those whose number calls for signals have signalled.
+    fn failed(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        let Some(failed) = event.attempt.or(active.attempts) else {
+            return;
+        };
+        let now = rounds(failed);
+        let before = active.signalled.replace(now);
+        let jump = u64::from(failed.saturating_sub(active.attempts.unwrap_or(failed)));
+        match before {
+            Some(before) if now > before && jump <= active.plausible_gap(event.time) => {
+                self.totals.signals += u64::from(now - before);
+                effects.push(Effect::Signalled {
+                    patch: active.patch.clone(),
+                    rounds: now,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn reverse(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        if self.reconcile(event, effects) {
+            self.failed(event, effects);
+            if let Some(active) = &mut self.active {
+                active.touch(event.time);
+            }
+            self.turn(Some(event.time), event.time, Watching::Probes, effects);
+        } else {
+            self.totals.reversals += 1;
+        }
+    }
+
+    fn force(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        self.totals.forces += 1;
+        let mut patch = event.patch.clone();
+        if self.reconcile(event, effects) {
+            self.failed(event, effects);
+            if let Some(active) = &mut self.active {
+                active.touch(event.time);
+                active.forced = true;
+                patch.clone_from(&active.patch);
+            }
+        }
+        if let Some(name) = &patch {
+            self.forced.insert(name.clone(), event.time);
+        }
+        effects.push(Effect::Forced { patch });
+    }
+
+    fn cancel(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        // klp_cancel_transition does nothing unless the target is the patched
+        // state, so that needs no reading.
+        let event = KlpEvent {
+            target: Some(Direction::Patch),
+            ..event.clone()
+        };
+        self.reconcile(&event, effects);
+        self.fail_active(event.time, effects);
+    }
+
+    /// Enabling the patch in transition has failed.
+    fn fail_active(&mut self, time: BootTime, effects: &mut Vec<Effect>) {
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active.touch(time);
+        active.cancelling = true;
+        let patch = active.patch.clone();
+        self.answered(patch.as_deref());
+        self.totals.load_failures += 1;
+        effects.push(Effect::LoadFailed {
+            patch,
+            cancelled: true,
+        });
+    }
+
+    fn complete(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
+        let other = self
+            .active
+            .as_ref()
+            .is_some_and(|active| differ(active.patch.as_deref(), event.patch.as_deref()));
+        if other {
+            self.close(effects);
+        }
+        self.name_active(event.patch.as_deref(), event.time);
+        self.correct_end(event, effects);
+
+        let mut name = event.patch.clone();
+        if let Some(active) = &mut self.active {
+            active.touch(event.time);
+            name.clone_from(&active.patch);
+            self.end(event.time, effects);
+        } else {
+            effects.push(Effect::EndUnseen {
+                patch: event.patch.clone(),
+                direction: event.target,
+            });
+        }
+        self.ended = Some((name, event.time));
+    }
+}

@@ -1,0 +1,316 @@
+//! What goes into the state machine and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use livepatch_monitor_ebpf::EventKind;
+use serde::{Deserialize, Serialize};
+
+use crate::transition::{Direction, Outcome};
+
+/// The kernel signals the remaining tasks at the end of every attempt whose
+/// number is a multiple of this and not zero (`SIGNALS_TIMEOUT`,
+/// kernel/livepatch/transition.c, 5.1 to 7.2). It counts attempts, not seconds.
+pub const SIGNALS_TIMEOUT: u32 = 15;
+
+/// A moment of `CLOCK_BOOTTIME`, in nanoseconds since boot.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct BootTime(u64);
+
+impl BootTime {
+    /// From nanoseconds since boot.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// From the time since boot; one past the range (584 years) becomes the last.
+    #[must_use]
+    pub fn from_duration(since_boot: Duration) -> Self {
+        Self(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// Nanoseconds since boot.
+    #[must_use]
+    pub const fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time since boot.
+    #[must_use]
+    pub const fn as_duration(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// How long after `earlier` this is; `None` if it is before it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Option<Duration> {
+        self.0.checked_sub(earlier.0).map(Duration::from_nanos)
+    }
+
+    /// This moment and `span` more; stops at the end of the range.
+    #[must_use]
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(Self::from_duration(span).0))
+    }
+}
+
+/// Something the probes saw. A field that the probe could not read is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KlpEvent {
+    /// When.
+    pub time: BootTime,
+    /// What.
+    pub kind: EventKind,
+    /// The patch concerned.
+    pub patch: Option<String>,
+    /// `klp_target_state` at entry, or the argument of `klp_init_transition`.
+    pub target: Option<Direction>,
+    /// `klp_signals_cnt` at entry: the attempts made since the start or the
+    /// last reversal, and so the number of the attempt that begins.
+    pub attempt: Option<u32>,
+    /// The patch replaces all others.
+    pub replace: Option<bool>,
+    /// The object or module concerned. For [`EventKind::ModuleFree`] this is the
+    /// module that is gone; `patch` is taken only if this is `None`.
+    pub object: Option<String>,
+}
+
+/// Where the knowledge of a snapshot's reader comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watching {
+    /// Probes deliver events; a snapshot only completes and corrects them.
+    Probes,
+    /// Snapshots are the only source, so everything is derived from them.
+    Snapshots,
+}
+
+/// How a leg of a transition came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its start was seen: by an event, or between two snapshots.
+    Seen,
+    /// It was found under way.
+    Adopted,
+    /// The leg before it was reversed.
+    Reversed,
+    /// An earlier process of this boot knew it.
+    Restored,
+}
+
+/// The transition that runs, or its present leg: a reversal ends one leg and
+/// begins the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// The patch; `None` until an event or a snapshot tells its name.
+    pub patch: Option<String>,
+    /// Where this leg leads.
+    pub direction: Direction,
+    /// When this leg began (the reversal, for a leg that came of one); `None` if
+    /// that was not seen or the clock went backwards since.
+    pub start: Option<BootTime>,
+    /// Attempts made on this leg, the one under way included; `None` where not
+    /// known, as without probes.
+    pub attempts: Option<u32>,
+    /// `force` was written during this leg.
+    pub forced: bool,
+    /// Enabling failed and its end is due.
+    pub cancelling: bool,
+    /// How this leg came to be known.
+    pub origin: Origin,
+    /// When this process first knew of the leg.
+    pub(super) since: BootTime,
+    /// Time of the last event of the leg.
+    pub(super) last: BootTime,
+    /// Signal rounds of this leg accounted for; `None` until the attempt number
+    /// is first seen on a leg that was not followed from its start.
+    pub(super) signalled: Option<u32>,
+    /// The direction was told by an event, or by `enabled` past doubt.
+    pub(super) settled: bool,
+    /// Since when snapshots show the opposite direction.
+    pub(super) opposed_since: Option<BootTime>,
+    /// Since when snapshots do not show this transition.
+    pub(super) vanished_since: Option<BootTime>,
+}
+
+impl Active {
+    pub(super) fn new(
+        patch: Option<String>,
+        direction: Direction,
+        origin: Origin,
+        now: BootTime,
+    ) -> Self {
+        Self {
+            patch,
+            direction,
+            start: None,
+            attempts: None,
+            forced: false,
+            cancelling: false,
+            origin,
+            since: now,
+            last: now,
+            signalled: None,
+            settled: true,
+            opposed_since: None,
+            vanished_since: None,
+        }
+    }
+
+    /// How long this leg has run; `None` if its start is not known.
+    #[must_use]
+    pub fn age(&self, now: BootTime) -> Option<Duration> {
+        self.start.and_then(|start| now.since(start))
+    }
+
+    /// How long this process has known of the leg: it has run at least as long.
+    #[must_use]
+    pub fn known_for(&self, now: BootTime) -> Duration {
+        now.since(self.since).unwrap_or_default()
+    }
+
+    /// How often the kernel has signalled the remaining tasks on this leg.
+    #[must_use]
+    pub fn signals(&self) -> Option<u32> {
+        self.attempts.map(|made| rounds(made.saturating_sub(1)))
+    }
+
+    /// Notes that an event of this leg came. Time that runs backwards makes the
+    /// leg's length unknowable; but one that was read after the snapshot by which the
+    /// leg was adopted, and came before it, is no such thing, however late it is read.
+    pub(super) fn touch(&mut self, time: BootTime) {
+        let older_than_known = self.origin == Origin::Adopted && time < self.since;
+        if self.last > time && !older_than_known {
+            self.start = None;
+        }
+        self.last = self.last.max(time);
+        self.vanished_since = None;
+    }
+
+    /// The lost events that a jump in the attempt number stands for cannot be
+    /// more than this: attempts are a good half second apart at the least
+    /// (`round_jiffies_relative(HZ)`).
+    pub(super) fn plausible_gap(&self, time: BootTime) -> u64 {
+        time.since(self.last)
+            .map_or(0, |span| span.as_secs().saturating_mul(2).saturating_add(2))
+    }
+}
+
+/// Signal rounds of a leg of which `failed` attempts have failed.
+pub(super) const fn rounds(failed: u32) -> u32 {
+    failed.saturating_sub(1) / SIGNALS_TIMEOUT
+}
+
+/// Counters since this process began; they only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Attempts to complete a transition, with those told only by a gap in the
+    /// kernel's attempt number.
+    pub attempts: u64,
+    /// Rounds in which the kernel signalled the remaining tasks.
+    pub signals: u64,
+    /// Reversals.
+    pub reversals: u64,
+    /// Forced transitions.
+    pub forces: u64,
+    /// Patches that could not be enabled: refused, or cancelled on the way.
+    pub load_failures: u64,
+}
+
+/// What an event or a snapshot brought about; each is worth one line of log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A transition is known to run.
+    Started {
+        /// The patch, if known by now.
+        patch: Option<String>,
+        /// Where to.
+        direction: Direction,
+        /// When it began; `None` if it was found under way.
+        start: Option<BootTime>,
+    },
+    /// A transition, or the leg of it that a reversal cuts off, came to an end.
+    Ended {
+        /// The patch.
+        patch: Option<String>,
+        /// Where to.
+        direction: Direction,
+        /// How.
+        outcome: Outcome,
+        /// From start to end; `None` if either was not seen.
+        duration: Option<Duration>,
+    },
+    /// A transition has ended, but how and when was not seen: not to be put
+    /// among the durations. Also comes alone, for an end without a known start.
+    EndUnseen {
+        /// The patch.
+        patch: Option<String>,
+        /// Where to, if known.
+        direction: Option<Direction>,
+    },
+    /// Follows the `Ended` of the first leg and opens the second as `Started`
+    /// opens the first.
+    Reversed {
+        /// The patch.
+        patch: Option<String>,
+        /// The new direction.
+        direction: Direction,
+        /// When; `None` if the reversal itself was not seen.
+        start: Option<BootTime>,
+    },
+    /// The transition was forced: tasks were switched without a check.
+    Forced {
+        /// The patch in transition.
+        patch: Option<String>,
+    },
+    /// The kernel signalled the remaining tasks.
+    Signalled {
+        /// The patch in transition.
+        patch: Option<String>,
+        /// Rounds so far on this leg.
+        rounds: u32,
+    },
+    /// A patch could not be enabled.
+    LoadFailed {
+        /// The patch.
+        patch: Option<String>,
+        /// The kernel had begun and went back (`klp_cancel_transition`);
+        /// otherwise it refused at once.
+        cancelled: bool,
+    },
+}
+
+/// What outlives a restart of the process within one boot. The caller stores the
+/// boot id beside it and does not restore across a reboot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// The transition that ran.
+    #[serde(default)]
+    pub active: Option<SavedTransition>,
+    /// Patches whose transition was forced, and when.
+    #[serde(default)]
+    pub forced: BTreeMap<String, BootTime>,
+    /// Patches watched since they were first enabled, and when that was.
+    #[serde(default)]
+    pub watched: BTreeMap<String, BootTime>,
+}
+
+/// A running transition in [`SavedState`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedTransition {
+    /// The patch.
+    pub patch: Option<String>,
+    /// Where to.
+    pub direction: Direction,
+    /// When it began.
+    pub start: Option<BootTime>,
+    /// Attempts seen.
+    pub attempts: Option<u32>,
+    /// It was forced.
+    pub forced: bool,
+    /// It was being cancelled.
+    pub cancelling: bool,
+}

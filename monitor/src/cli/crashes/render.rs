@@ -1,0 +1,103 @@
+//! A crash as a person reads it.
+
+use std::fmt::Write as _;
+
+use livepatch_core::crash::{
+    CrashRecord, Marker, Module, Patch, Phase,
+    display::{implicated, phase, shown, task, when},
+};
+
+/// One crash as a ticket wants it.
+pub(super) fn show(text: &mut String, record: &CrashRecord) {
+    let _ = writeln!(text, "{}: {}", record.kind.name(), shown(&record.headline));
+    let mut line = |key: &str, value: &str| {
+        let _ = writeln!(text, "  {key:<11} {value}");
+    };
+    line("when", &when(&record.when));
+    line(
+        "kernel",
+        &record.release.as_deref().map_or("not told".into(), shown),
+    );
+    line("phase", &phase(record));
+    line("implicated", &implicated(record));
+    if let Some(function) = &record.function {
+        line("function", &shown(&function.to_string()));
+    }
+    if let Some(task) = task(record) {
+        line("task", &task);
+    }
+    if let Some(panic) = record
+        .panic
+        .as_ref()
+        .filter(|panic| !record.headline.ends_with(*panic))
+    {
+        line("then", &format!("Kernel panic: {}", shown(panic)));
+    }
+    if record.reports > 1 {
+        line("reported", &format!("{} times", record.reports));
+    }
+    let taint = match record.taint.as_deref() {
+        None => "not told".to_owned(),
+        Some("") => "none".to_owned(),
+        Some(taint) => shown(taint),
+    };
+    line("taint", &taint);
+    line("patches", &patches(record));
+    if let Some(modules) = &record.modules {
+        line("modules", &modules_line(modules));
+    }
+    for (index, file) in record.files.iter().enumerate() {
+        line(if index == 0 { "evidence" } else { "" }, &shown(file));
+    }
+    if !record.trace.is_empty() {
+        text.push_str("  call trace\n");
+    }
+    for frame in &record.trace {
+        let mark = if frame.reliable { "" } else { "? " };
+        let _ = writeln!(text, "    {mark}{}", shown(&frame.function.to_string()));
+    }
+    if record.cut {
+        text.push_str("    (some of the trace or the modules was left out)\n");
+    }
+}
+
+fn patches(record: &CrashRecord) -> String {
+    if record.patches.is_empty() {
+        return if record.modules.is_some() || record.phase == Phase::Unpatched {
+            "none".to_owned()
+        } else {
+            "not told".to_owned()
+        };
+    }
+    let one = |patch: &Patch| {
+        let state = match (patch.state, patch.kpatch) {
+            (Some(Marker::Loading), _) => " (loading)",
+            (Some(Marker::Unloading), _) => " (unloading)",
+            (_, true) => " (kpatch)",
+            (Some(Marker::Live) | None, false) => "",
+        };
+        shown(&patch.name) + state
+    };
+    let names: Vec<String> = record.patches.iter().map(one).collect();
+    names.join(", ")
+}
+
+fn modules_line(modules: &[Module]) -> String {
+    let one = |module: &Module| {
+        let state = match module.state {
+            Marker::Live => "",
+            Marker::Loading => "+",
+            Marker::Unloading => "-",
+        };
+        match module.taints.is_empty() && state.is_empty() {
+            true => shown(&module.name),
+            false => format!("{}({}{state})", shown(&module.name), shown(&module.taints)),
+        }
+    };
+    let names: Vec<String> = modules.iter().map(one).collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(" ")
+    }
+}

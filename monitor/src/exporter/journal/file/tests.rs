@@ -1,0 +1,299 @@
+use std::{path::Path, process::Command, time::Duration};
+
+use super::*;
+use livepatch_core::{
+    crash::Signal,
+    journal::testing::noted,
+    lifecycle::History,
+    transition::{BootTime, Direction, Outcome},
+};
+
+const BOOT: &str = "11111111-2222-3333-4444-555555555555";
+
+fn load(second: u64) -> TimedEntry {
+    let patch = format!("fix_{second}");
+    noted(second, Entry::Load { patch })
+}
+
+fn open(directory: &Path) -> Opened {
+    Recorder::open(directory, BOOT).unwrap()
+}
+
+/// A small file system of its own, gone when dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new(size: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        let options = format!("size={size}");
+        run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", path]);
+        Self(directory)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+fn run(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{words:?} failed; this test mounts a file system and needs root: {error}"
+    );
+}
+
+#[test]
+fn what_is_noted_is_there_after_a_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(directory.path());
+    assert_eq!((opened.notes.len(), &opened.problem), (0, &None));
+    for second in 1..=3 {
+        opened.recorder.append(&load(second)).unwrap();
+    }
+    drop(opened);
+    let opened = open(directory.path());
+    assert_eq!(opened.notes, [load(1), load(2), load(3)]);
+    assert_eq!(opened.problem, None);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_the_file_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(directory.path());
+    opened.recorder.append(&load(1)).unwrap();
+    let whole = opened.recorder.length;
+    opened.recorder.append(&load(2)).unwrap();
+    let path = opened.recorder.path.clone();
+    let end = opened.recorder.length;
+    drop(opened);
+    let bytes = fs::read(&path).unwrap();
+    for cut in whole..end {
+        fs::write(&path, &bytes[..usize::try_from(cut).unwrap()]).unwrap();
+        let mut opened = open(directory.path());
+        assert_eq!(opened.notes, [load(1)], "cut at {cut}");
+        assert_eq!(opened.problem.is_some(), cut != whole);
+        opened.recorder.append(&load(3)).unwrap();
+        drop(opened);
+        let opened = open(directory.path());
+        assert_eq!(opened.notes, [load(1), load(3)], "cut at {cut}");
+        assert_eq!(opened.problem, None, "cut at {cut}");
+    }
+}
+
+#[test]
+fn two_monitors_do_not_write_into_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path());
+    let second = Recorder::open(directory.path(), BOOT);
+    assert!(matches!(second, Err(RecorderError::Locked { .. })));
+    drop(first);
+    open(directory.path());
+}
+
+#[test]
+fn a_newer_version_is_left_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = open(directory.path()).recorder.path;
+    let mut newer = frame::HEADER.to_vec();
+    newer[8] = 7;
+    newer.extend(b"what only the future knows");
+    fs::write(&path, &newer).unwrap();
+    let refused = Recorder::open(directory.path(), BOOT).unwrap_err();
+    assert!(refused.to_string().contains("version 7"), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), newer);
+}
+
+#[test]
+fn a_full_disk_costs_notes_and_nothing_else() {
+    let disk = Disk::new("256k");
+    let mut opened = open(disk.path());
+    opened.recorder.append(&load(1)).unwrap();
+    // Everything that the recorder has not reserved is taken.
+    let full = (0..4096).map(|_| [7_u8; 512]).collect::<Vec<_>>().concat();
+    fs::write(disk.path().join("ballast"), full).unwrap_err();
+    let mut taken = 1;
+    let error = loop {
+        match opened.recorder.append(&load(2)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 10_000, "the disk is not full");
+    };
+    assert!(
+        taken > 100,
+        "the reserve took {taken} notes only; then: {error}"
+    );
+    assert!(error.to_string().contains("cannot write"), "{error}");
+    fs::remove_file(disk.path().join("ballast")).unwrap();
+    opened.recorder.append(&load(3)).unwrap();
+    drop(opened);
+    let opened = open(disk.path());
+    assert_eq!(opened.problem, None);
+    assert_eq!(opened.notes.len(), taken + 1);
+    assert_eq!(opened.notes.last(), Some(&load(3)));
+}
+
+#[test]
+fn a_read_only_directory_is_named() {
+    let disk = Disk::new("256k");
+    let mut opened = open(disk.path());
+    opened.recorder.append(&load(1)).unwrap();
+    drop(opened);
+    let path = disk.path().to_str().unwrap();
+    run(&["mount", "-o", "remount,ro", path]);
+    let error = Recorder::open(disk.path(), BOOT).unwrap_err();
+    assert!(matches!(error, RecorderError::Io { .. }), "{error}");
+    assert!(error.to_string().contains("--state-dir"), "{error}");
+    run(&["mount", "-o", "remount,rw", path]);
+    assert_eq!(open(disk.path()).notes, [load(1)]);
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    fs::write(&path, "").unwrap();
+    let error = Recorder::open(&path, BOOT).unwrap_err();
+    assert!(error.to_string().contains("state/recorder"), "{error}");
+}
+
+/// A clock that jumps changes neither what is kept nor its order.
+#[test]
+fn the_order_is_that_of_the_notes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut notes = Vec::new();
+    let mut opened = open(directory.path());
+    for (second, unix) in [(5, 1.8e9), (3, 9.0), (9, -4.0), (4, 4e9)] {
+        let mut note = load(second);
+        note.unix_seconds = Some(unix);
+        opened.recorder.append(&note).unwrap();
+        notes.push(note);
+    }
+    drop(opened);
+    assert_eq!(open(directory.path()).notes, notes);
+}
+
+#[test]
+fn a_file_stays_small_and_keeps_what_matters() {
+    // A disk of memory: 30,000 syncs of a real one take minutes.
+    let disk = Disk::new("8m");
+    let mut opened = open(disk.path());
+    let release = "6.1.0".to_owned();
+    let boot_id = BOOT.to_owned();
+    let boot = noted(1, Entry::Boot { boot_id, release });
+    let running = noted(
+        2,
+        Entry::Transition {
+            patch: Some("fix".into()),
+            direction: Direction::Patch,
+            start: Some(BootTime::from_nanos(2)),
+        },
+    );
+    opened.recorder.append(&boot).unwrap();
+    opened.recorder.append(&running).unwrap();
+    for second in 3..30_000 {
+        let headline = "WARNING: ".repeat(10);
+        let signal = Signal::Warning;
+        let note = Entry::Signal { signal, headline };
+        opened.recorder.append(&noted(second, note)).unwrap();
+        assert!(opened.recorder.length <= MAX_FILE);
+    }
+    drop(opened);
+    let opened = open(disk.path());
+    assert_eq!(opened.notes[..2], [boot, running]);
+    assert_eq!(
+        opened.notes.last().unwrap().time.as_duration().as_secs(),
+        29_999
+    );
+}
+
+/// A patch comes into force, then another one comes and goes until the file is written
+/// anew: since when the first is in force is still known.
+#[test]
+fn a_file_written_anew_knows_since_when_patches_are_in_force() {
+    let loaded = |names: &[&str]| Entry::Patches {
+        patches: names
+            .iter()
+            .map(|name| LoadedPatch {
+                name: (*name).to_owned(),
+                enabled: Some(true),
+                srcversion: None,
+                functions: Vec::new(),
+            })
+            .collect(),
+    };
+    let ended = |patch: &str, direction| Entry::Ended {
+        patch: Some(patch.to_owned()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Completed),
+        took_seconds: Some(2.0),
+    };
+    let in_force = |notes: &[TimedEntry]| {
+        let mut history = History::default();
+        for noted in notes {
+            history.take(noted, Duration::from_secs(60));
+        }
+        (history.in_force, history.ended)
+    };
+    let disk = Disk::new("8m");
+    let mut opened = open(disk.path());
+    let mut all = Vec::new();
+    let mut second = 1;
+    let mut anew = 0;
+    let mut append = |all: &mut Vec<TimedEntry>, note: Entry| {
+        let noted = noted(second, note);
+        second += 1;
+        let before = opened.recorder.length;
+        opened.recorder.append(&noted).unwrap();
+        anew += u32::from(opened.recorder.length < before);
+        all.push(noted);
+        anew
+    };
+    append(&mut all, ended("first", Direction::Patch));
+    append(&mut all, loaded(&["first"]));
+    loop {
+        append(&mut all, ended("second", Direction::Patch));
+        append(&mut all, loaded(&["first", "second"]));
+        append(&mut all, ended("second", Direction::Unpatch));
+        if append(&mut all, loaded(&["first"])) == 2 {
+            break;
+        }
+    }
+    drop(opened);
+    let notes = open(disk.path()).notes;
+    assert!(notes.len() < all.len() / 2, "{} notes", notes.len());
+    let known = in_force(&notes);
+    assert_eq!(known, in_force(&all));
+    assert_eq!(known.0["first"].took, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn earlier_boots_come_in_order_and_the_oldest_go() {
+    let directory = tempfile::tempdir().unwrap();
+    for boot in 0..KEPT_BOOTS + 3 {
+        let mut opened = Recorder::open(directory.path(), &format!("boot-{boot:02}")).unwrap();
+        opened.recorder.append(&load(boot as u64)).unwrap();
+        // Files of one moment would have no order.
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000 + boot as u64);
+        opened.recorder.file.set_modified(time).unwrap();
+    }
+    let opened = open(directory.path());
+    opened.recorder.prune().unwrap();
+    let (boots, problems) = opened.recorder.earlier_boots().unwrap();
+    assert!(problems.is_empty());
+    let ids: Vec<_> = boots.iter().map(|boot| boot.boot_id.as_str()).collect();
+    let expected: Vec<_> = (3..KEPT_BOOTS + 3)
+        .map(|boot| format!("boot-{boot:02}"))
+        .collect();
+    assert_eq!(ids, expected);
+    assert_eq!(boots[0].notes, [load(3)]);
+}

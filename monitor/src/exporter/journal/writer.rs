@@ -1,0 +1,155 @@
+//! The boot's history, and the thread that brings each note of it to the disk: a disk
+//! that hangs must not hold up the kernel's events.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+
+use crate::{exporter::journal::file::Recorder, kernel::clock};
+use livepatch_core::{
+    journal::entry::{Entry, TimedEntry},
+    lifecycle::History,
+    transition::BootTime,
+};
+
+/// Notes that may wait for the disk.
+const WAITING: usize = 4096;
+/// How long the end of the process waits for the disk.
+const CLOSE: Duration = Duration::from_secs(3);
+
+/// What was noted, in memory and on disk.
+#[derive(Debug)]
+pub(in crate::exporter) struct Journal {
+    /// What the notes come to.
+    pub(in crate::exporter) history: History,
+    soak: Duration,
+    /// What the thread will take over: none once it runs.
+    idle: Option<(Recorder, Receiver<TimedEntry>)>,
+    writer: Option<Writer>,
+    errors: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    notes: SyncSender<TimedEntry>,
+    /// None until [`Journal::start`].
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Without a recorder every note counts as one that did not reach the disk.
+    pub(in crate::exporter) fn new(
+        recorder: Option<Recorder>,
+        before: &[TimedEntry],
+        soak: Duration,
+    ) -> Self {
+        let mut history = History::default();
+        for noted in before {
+            history.take(noted, soak);
+        }
+        let (idle, writer) = recorder
+            .map(|recorder| {
+                let (notes, waiting) = sync_channel(WAITING);
+                let thread = None;
+                ((recorder, waiting), Writer { notes, thread })
+            })
+            .unzip();
+        Self {
+            history,
+            soak,
+            idle,
+            writer,
+            errors: Arc::default(),
+        }
+    }
+
+    /// Begins to write; what was noted so far has waited.
+    pub(in crate::exporter) fn start(&mut self) {
+        let Some((recorder, waiting)) = self.idle.take() else {
+            return;
+        };
+        let errors = self.errors.clone();
+        let spawned = thread::Builder::new()
+            .name("recorder".into())
+            .spawn(move || write(recorder, &waiting, &errors));
+        match (spawned, &mut self.writer) {
+            (Ok(thread), Some(writer)) => writer.thread = Some(thread),
+            (Ok(_), None) => {}
+            (Err(error), writer) => {
+                warn!("the flight recorder has no thread: {error}");
+                *writer = None;
+            }
+        }
+    }
+
+    /// Takes a note and sends it to the disk.
+    pub(in crate::exporter) fn note(&mut self, time: BootTime, note: Entry) {
+        let noted = TimedEntry {
+            time,
+            unix_seconds: clock::unix_seconds(time),
+            note,
+        };
+        self.history.take(&noted, self.soak);
+        let sent = self
+            .writer
+            .as_ref()
+            .is_some_and(|writer| writer.notes.try_send(noted).is_ok());
+        if !sent {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that did not reach the disk.
+    pub(in crate::exporter) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether notes go to a disk at all.
+    pub(in crate::exporter) fn records(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Waits until all is on the disk, for a moment at most.
+    pub(in crate::exporter) fn close(&mut self) {
+        let Some(Writer {
+            notes,
+            thread: Some(thread),
+        }) = self.writer.take()
+        else {
+            return;
+        };
+        drop(notes);
+        let begin = Instant::now();
+        while !thread.is_finished() && begin.elapsed() < CLOSE {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn write(mut recorder: Recorder, waiting: &Receiver<TimedEntry>, errors: &AtomicU64) {
+    let mut failing = false;
+    for noted in waiting {
+        match recorder.append(&noted) {
+            Ok(()) if failing => {
+                failing = false;
+                info!("the flight recorder writes again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                errors.fetch_add(1, Ordering::Relaxed);
+                if !failing {
+                    warn!("{error}");
+                }
+                failing = true;
+            }
+        }
+    }
+}

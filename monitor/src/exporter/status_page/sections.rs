@@ -1,0 +1,390 @@
+//! The page's sections, from top to bottom. One that has nothing to show says so.
+
+use maud::{Markup, html};
+
+use super::{Page, Pending, Transition, ago, moment, number};
+use livepatch_core::{
+    blockers::{BlockerReport, Reason},
+    crash::{
+        boots::HostCrash,
+        display::{self, shown},
+    },
+    patch::{Object, Patch},
+    transition::age,
+};
+
+/// Functions of an object that are named.
+const FUNCTIONS_SHOWN: usize = 200;
+/// Packages of a package manager that are named.
+const PACKAGES_SHOWN: usize = 20;
+
+fn section(id: &str, title: &str, content: &Markup) -> Markup {
+    let heading = format!("{id}-heading");
+    html! {
+        section id=(id) aria-labelledby=(heading) {
+            h2 id=(heading) { (title) }
+            (content)
+        }
+    }
+}
+
+/// One fact of a list of them.
+fn fact(name: &str, value: &Markup) -> Markup {
+    html! {
+        div { dt { (name) } dd { (value) } }
+    }
+}
+
+fn text(text: &str) -> Markup {
+    html! { (text) }
+}
+
+const fn told(value: Option<bool>) -> &'static str {
+    match value {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    }
+}
+
+pub(super) fn transition(page: &Page) -> Markup {
+    let totals = page.totals;
+    let content = html! {
+        @match &page.transition {
+            Some(running) => (running_transition(running)),
+            None if page.patches.is_none() => p { "Whether a transition runs is unknown." },
+            None => p { "No transition runs." },
+        }
+        p class="note" {
+            "Since the monitor began: attempts " (totals.attempts)
+            ", rounds of signals " (totals.signals)
+            ", reversals " (totals.reversals)
+            ", forced " (totals.forces)
+            ", failures to enable a livepatch " (totals.load_failures) "."
+        }
+    };
+    section("transition", "Transition", &content)
+}
+
+fn running_transition(running: &Transition) -> Markup {
+    let patch = running
+        .patch
+        .as_deref()
+        .map_or_else(|| "unknown".to_owned(), shown);
+    let pending = running.pending.as_ref();
+    html! {
+        dl {
+            (fact("Patch", &html! { code { (patch) } }))
+            (fact("Progress", &text(&running.progress())))
+            @if let Some(rounds) = running.signals {
+                (fact("Signals", &html! { (number(u64::from(rounds), "round")) " sent by the kernel" }))
+            }
+        }
+        @match pending {
+            None => p { "Which tasks are pending is unknown." },
+            Some(pending) => (blockers(pending)),
+        }
+    }
+}
+
+fn blockers(pending: &Pending) -> Markup {
+    let counts = &pending.counts;
+    let reasons = Reason::ALL
+        .into_iter()
+        .filter(|reason| counts.reason(*reason) > 0);
+    let total = usize::try_from(counts.total()).unwrap_or(usize::MAX);
+    let hidden = total.saturating_sub(pending.shown.len());
+    // Few stacks are read at once; many are a long page.
+    let open = pending.shown.len() <= 3;
+    html! {
+        @if total > 0 {
+            ul class="counts" {
+                @for reason in reasons {
+                    li { (counts.reason(reason)) " " (reason.name()) }
+                }
+                @for ((object, function), tasks) in counts.functions() {
+                    li { (tasks) " asleep in " code { (shown(function)) } " (" (shown(object)) ")" }
+                }
+            }
+            h3 { "Tasks that hold it up" }
+            ol class="blockers" {
+                @for task in &pending.shown { (blocker(task, open)) }
+            }
+        } @else {
+            p { "No task is pending." }
+        }
+        @if hidden > 0 {
+            p { "And " (hidden) " more: " code { "livepatch-monitor blockers --limit " (total) } }
+        }
+        @if pending.idle_unknown {
+            p { "Idle tasks (swapper) could not be looked at: they may be pending as well." }
+        }
+    }
+}
+
+fn blocker(task: &BlockerReport, open: bool) -> Markup {
+    html! {
+        li {
+            p { strong { (task.who()) } }
+            p { span class="tag" { (task.reason.name()) } " " (task.detail) }
+            @if task.stack.is_empty() {
+                p class="note" { "No stack is known." }
+            } @else {
+                details open[open] {
+                    summary { "Stack, " (number(u64::try_from(task.stack.len()).unwrap_or(u64::MAX), "frame")) }
+                    pre tabindex="0" {
+                        @for frame in &task.stack { (shown(frame)) "\n" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn patches(page: &Page) -> Markup {
+    let content = match &page.patches {
+        None => html! { p { "Unknown: sysfs cannot be read." } },
+        Some(set) if !set.supported => html! { p { "This kernel has no livepatch support." } },
+        Some(set) if set.patches.is_empty() => html! { p { "No livepatch is loaded." } },
+        Some(set) => html! { @for one in &set.patches { (patch(page, one)) } },
+    };
+    section("patches", "Livepatches loaded", &content)
+}
+
+fn patch(page: &Page, patch: &Patch) -> Markup {
+    let in_force = page.in_force.get(&patch.name).filter(|_| {
+        let running = page.transition.as_ref().map(|running| &running.patch);
+        patch.enabled == Some(true) && running != Some(&Some(patch.name.clone()))
+    });
+    let resting = patch.enabled == Some(true) && patch.transition != Some(true);
+    let crashes = page.crashes.of_patch.get(&patch.name);
+    html! {
+        article {
+            h3 { code { (shown(&patch.name)) } " " span class="tag" { (patch.state()) } }
+            dl {
+                @if resting {
+                    (fact("In force since", &html! {
+                        (moment(in_force.and_then(|known| known.since_unix_seconds), page.now_unix_seconds))
+                        @if let Some(took) = in_force.and_then(|known| known.took) {
+                            ", after a transition of " (seconds(took))
+                        }
+                    }))
+                }
+                (fact("Replaces all", &text(told(patch.replace))))
+                (fact("Forced", &text(told(page.forced.get(&patch.name).copied()))))
+                (fact("Build", &html! {
+                    @match &patch.srcversion { Some(build) => code { (shown(build)) }, None => "unknown" }
+                }))
+                (fact("Crashes", &html! {
+                    @match crashes {
+                        None => "unknown",
+                        Some((0, _)) => "none",
+                        Some((count, last)) => {
+                            (count) ", the last " (moment(*last, page.now_unix_seconds))
+                        }
+                    }
+                }))
+            }
+            @if patch.objects.is_empty() {
+                p class="note" { "It replaces no function." }
+            }
+            @for one in &patch.objects { (object(one)) }
+        }
+    }
+}
+
+/// To a tenth where it was short.
+fn seconds(span: std::time::Duration) -> String {
+    match span.as_secs() {
+        0..60 => format!("{:.1}s", span.as_secs_f64()),
+        _ => age(span),
+    }
+}
+
+fn object(object: &Object) -> Markup {
+    let count = object.functions.len();
+    let patched = match object.patched {
+        Some(false) => ", not patched at present",
+        _ => "",
+    };
+    html! {
+        details {
+            summary {
+                (number(u64::try_from(count).unwrap_or(u64::MAX), "function"))
+                " in " code { (shown(&object.name)) } (patched)
+            }
+            ul class="names" {
+                @for function in object.functions.iter().take(FUNCTIONS_SHOWN) {
+                    li { code { (shown(&function.name)) } }
+                }
+            }
+            @if count > FUNCTIONS_SHOWN { p { "and " (count - FUNCTIONS_SHOWN) " more" } }
+        }
+    }
+}
+
+pub(super) fn crash(page: &Page) -> Markup {
+    let known = page
+        .crashes
+        .crashes
+        .as_ref()
+        .map(|totals| totals.values().sum::<u64>());
+    let signals = page.crashes.signals.iter().filter(|(_, count)| **count > 0);
+    let signals: Vec<String> = signals
+        .map(|((signal, phase), count)| {
+            format!("{count} {} in phase {}", signal.name(), phase.name())
+        })
+        .collect();
+    let content = html! {
+        @match (&page.last_crash, known) {
+            (Some(crash), _) => (last_crash(page, crash)),
+            (None, None) => p { "Unknown: the crash records cannot be read." },
+            (None, Some(_)) => p { "No crash of this host is known." },
+        }
+        dl {
+            @if let Some(known) = known.filter(|known| *known > 0) {
+                (fact("In all", &html! { (known) ": " code { "livepatch-monitor crashes" } " lists them" }))
+            }
+            (fact("Boot before", &text(match page.crashes.boot_unclean {
+                Some(true) => "ended badly",
+                Some(false) => "ended in order",
+                None => "how it ended is unknown",
+            })))
+            (fact("Signals", &text(&match signals.is_empty() {
+                true => "none since the monitor began".to_owned(),
+                false => format!("{} since the monitor began", signals.join(", ")),
+            })))
+            @for ((signal, patch), count) in &page.crashes.implicating {
+                @if *count > 0 {
+                    (fact("Implicating", &html! { code { (shown(patch)) } ": " (count) " " (signal.name()) }))
+                }
+            }
+        }
+    };
+    section("crash", "Last crash", &content)
+}
+
+fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
+    let record = &crash.record;
+    let show = format!("livepatch-monitor crashes show {}", shown(&crash.id));
+    html! {
+        p class="kernel-line" { code { (shown(&record.headline)) } }
+        dl {
+            (fact("When", &html! {
+                (display::when(&record.when))
+                @if let Some(ago) = ago(record.when.unix_seconds, page.now_unix_seconds) { "; " (ago) }
+            }))
+            (fact("Kind", &text(record.kind.name())))
+            (fact("Phase", &text(&display::phase(record))))
+            (fact("Implicated", &text(&display::implicated(record))))
+            @if let Some(function) = &record.function {
+                (fact("Function", &html! { code { (shown(&function.to_string())) } }))
+            }
+            @if let Some(task) = display::task(record) { (fact("Task", &text(&task))) }
+            (fact("End", &text(display::end(crash))))
+            (fact("Id", &html! { code { (shown(&crash.id)) } }))
+            (fact("All of it", &html! { code { (show) } }))
+        }
+    }
+}
+
+pub(super) fn host(page: &Page) -> Markup {
+    let half_done: Vec<_> = page
+        .interrupted
+        .iter()
+        .filter(|found| !found.packages.is_empty())
+        .collect();
+    let content = html! {
+        h3 { "Updates" }
+        @if page.interrupted.is_empty() {
+            p { "Whether an update was left half done is unknown." }
+        } @else if half_done.is_empty() {
+            p { "No update is half done." }
+        }
+        @for found in half_done {
+            p {
+                (found.manager.name()) " has left "
+                (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
+                " half done; mend it with " code { (found.manager.remedy()) } ":"
+            }
+            ul class="names" {
+                @for package in found.packages.iter().take(PACKAGES_SHOWN) {
+                    li { code { (shown(&package.name)) } " " (shown(&package.state)) }
+                }
+            }
+            @if found.packages.len() > PACKAGES_SHOWN {
+                p { "and " (found.packages.len() - PACKAGES_SHOWN) " more: " code { "livepatch-monitor crashes" } }
+            }
+        }
+        h3 { "Livepatches that should be in force" }
+        @if page.patches.is_none() {
+            p { "Whether any is missing is unknown." }
+        } @else if page.expected.is_empty() {
+            p { "None is installed for this kernel or expected by name." }
+        }
+        ul {
+            @for one in &page.expected {
+                li {
+                    code { (shown(&one.patch)) } " "
+                    @match one.state.problem() {
+                        Some(problem) => { span class="tag" { "missing" } " " (shown(&problem)) },
+                        None => "is in force",
+                    }
+                }
+            }
+        }
+    };
+    section("host", "Updates and missing livepatches", &content)
+}
+
+pub(super) fn evidence(page: &Page) -> Markup {
+    let content = html! {
+        @if page.crashes.evidence_ready.is_empty() {
+            p { "What of the next crash would be kept is unknown." }
+        }
+        ul {
+            @for (source, ready) in &page.crashes.evidence_ready {
+                li {
+                    code { (source.name()) } " "
+                    @if *ready { "ready" } @else {
+                        span class="tag" { "not ready" } " " (source.remedy())
+                    }
+                }
+            }
+        }
+    };
+    section("evidence", "Ready for the next crash", &content)
+}
+
+pub(super) fn degraded(page: &Page) -> Markup {
+    let probes = &page.probes_missing;
+    let content = html! {
+        @if page.degradations.is_empty() && probes.is_empty() {
+            p { "Nothing: every probe is attached and every file could be read." }
+        }
+        ul {
+            @for missing in &page.degradations {
+                li {
+                    (shown(&missing.what)) "."
+                    @if !missing.remedy.is_empty() {
+                        " " em { "To mend it: " (shown(&missing.remedy)) "." }
+                    }
+                }
+            }
+        }
+        @if !probes.is_empty() {
+            details {
+                summary { (number(u64::try_from(probes.len()).unwrap_or(u64::MAX), "probe")) " not attached" }
+                ul class="names" {
+                    @for (probe, problem) in probes {
+                        li {
+                            code { (probe) }
+                            @if let Some(problem) = problem { " " (shown(problem)) }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    section("degraded", "What the monitor does not see", &content)
+}

@@ -1,0 +1,219 @@
+//! What is worth a line at the top of the page, the most urgent first.
+
+use super::{Page, ago, number};
+use crate::host::expected::State;
+use livepatch_core::{
+    crash::{Implicated, display::shown},
+    patch::Patch,
+};
+
+/// A crash is news for this long; one of the kernel that runs, as long as it does.
+const NEWS_SECONDS: f64 = 24.0 * 3600.0;
+
+/// How urgent something is, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// Somebody has to act.
+    Bad,
+    /// Something runs, which is news even where standing warnings are not.
+    Busy,
+    /// Somebody should know.
+    Warning,
+    /// All is as it should be.
+    Good,
+}
+
+impl Level {
+    pub(super) const fn class(self) -> &'static str {
+        match self {
+            Self::Bad => "bad",
+            Self::Warning => "warning",
+            Self::Busy => "busy",
+            Self::Good => "good",
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub(super) level: Level,
+    /// In a word, for the title.
+    pub(super) short: &'static str,
+    /// In a sentence.
+    pub(super) text: String,
+    /// The section that has more.
+    pub(super) section: &'static str,
+}
+
+/// All that is to be said, the most urgent first; never empty.
+pub(super) fn statements(page: &Page) -> Vec<Statement> {
+    let mut statements: Vec<Statement> = [
+        Some(transition(page)),
+        crash(page),
+        forced(page),
+        load_failures(page),
+        missing(page),
+        interrupted(page),
+        degraded(page),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    statements.sort_by_key(|statement| statement.level);
+    statements
+}
+
+fn transition(page: &Page) -> Statement {
+    let say = |level, short, text, section| Statement {
+        level,
+        short,
+        text,
+        section,
+    };
+    if let Some(running) = &page.transition {
+        let name = running.patch.as_deref();
+        let patch = name.map_or_else(|| "a patch of unknown name".to_owned(), shown);
+        let progress = running.progress();
+        return if running.stuck {
+            let text = format!("STUCK: the transition of {patch}, {progress}.");
+            say(Level::Bad, "Stuck", text, "transition")
+        } else {
+            let text = format!("A transition of {patch} runs: {progress}.");
+            say(Level::Busy, "In transition", text, "transition")
+        };
+    }
+    match &page.patches {
+        None => say(
+            Level::Warning,
+            "Unknown",
+            "Which livepatches are loaded is unknown.".to_owned(),
+            "patches",
+        ),
+        Some(set) if !set.supported => say(
+            Level::Warning,
+            "No livepatches",
+            "This kernel has no livepatch support.".to_owned(),
+            "patches",
+        ),
+        Some(set) => {
+            let enabled = |patch: &&Patch| patch.enabled == Some(true);
+            let in_force = set.patches.iter().filter(enabled).count();
+            let text = match in_force {
+                0 => "No transition runs, no livepatch is in force.".to_owned(),
+                1 => "No transition runs, 1 livepatch is in force.".to_owned(),
+                count => format!("No transition runs, {count} livepatches are in force."),
+            };
+            say(Level::Good, "Quiet", text, "patches")
+        }
+    }
+}
+
+fn crash(page: &Page) -> Option<Statement> {
+    let crash = page.last_crash.as_ref()?;
+    let record = &crash.record;
+    let when = record.when.unix_seconds;
+    let is_news = match when.zip(page.now_unix_seconds) {
+        Some((when, now)) => now - when < NEWS_SECONDS,
+        None => page.crashes.boot_unclean == Some(true),
+    };
+    if !is_news && !page.crashed_in_this_boot {
+        return None;
+    }
+    let ago = ago(when, page.now_unix_seconds).map_or_else(String::new, |ago| format!(" {ago}"));
+    let who = match page.crashed_in_this_boot {
+        true => format!("This kernel crashed{ago} and runs on"),
+        false => format!("This host crashed{ago}"),
+    };
+    let patch = record
+        .evidence
+        .iter()
+        .find_map(|found| found.patch.as_deref());
+    let hand = match record.implicated {
+        Implicated::Yes => format!(
+            "{} is implicated",
+            patch.map_or_else(|| "a livepatch".to_owned(), shown)
+        ),
+        Implicated::No => "no livepatch is implicated".to_owned(),
+        Implicated::Unknown => "whether a livepatch is implicated is unknown".to_owned(),
+    };
+    let (kind, phase) = (record.kind.name(), record.phase.name());
+    Some(Statement {
+        level: Level::Bad,
+        short: "Crashed",
+        text: format!("{who}: {kind}, phase {phase}; {hand}."),
+        section: "crash",
+    })
+}
+
+fn forced(page: &Page) -> Option<Statement> {
+    let forced = page.forced.iter().filter(|(_, forced)| **forced);
+    let names: Vec<String> = forced.map(|(patch, _)| shown(patch)).collect();
+    (!names.is_empty()).then(|| Statement {
+        level: Level::Warning,
+        short: "Forced",
+        text: format!(
+            "Forced: {}. Tasks may run old and new code at once; plan a reboot.",
+            names.join(", ")
+        ),
+        section: "patches",
+    })
+}
+
+fn load_failures(page: &Page) -> Option<Statement> {
+    let failures = page.totals.load_failures;
+    (failures > 0).then(|| Statement {
+        level: Level::Warning,
+        short: "Load failed",
+        text: format!(
+            "Enabling a livepatch has failed since the monitor began ({}).",
+            number(failures, "time")
+        ),
+        section: "transition",
+    })
+}
+
+fn missing(page: &Page) -> Option<Statement> {
+    let missing = |state: &State| *state != State::InForce;
+    let count = page
+        .expected
+        .iter()
+        .filter(|one| missing(&one.state))
+        .count();
+    (count > 0).then(|| Statement {
+        level: Level::Warning,
+        short: "Patch missing",
+        text: match count {
+            1 => "1 livepatch that should be in force is not.".to_owned(),
+            count => format!("{count} livepatches that should be in force are not."),
+        },
+        section: "host",
+    })
+}
+
+fn interrupted(page: &Page) -> Option<Statement> {
+    let packages: usize = page
+        .interrupted
+        .iter()
+        .map(|found| found.packages.len())
+        .sum();
+    (packages > 0).then(|| Statement {
+        level: Level::Warning,
+        short: "Update interrupted",
+        text: match packages {
+            1 => "An update has left 1 package half done.".to_owned(),
+            count => format!("An update has left {count} packages half done."),
+        },
+        section: "host",
+    })
+}
+
+fn degraded(page: &Page) -> Option<Statement> {
+    let degraded = !page.degradations.is_empty() || !page.probes_missing.is_empty();
+    degraded.then(|| Statement {
+        level: Level::Warning,
+        short: "Degraded",
+        text: "The monitor does not see everything here.".to_owned(),
+        section: "degraded",
+    })
+}

@@ -1,0 +1,487 @@
+//! The way to Prometheus: plain `POST /api/v1/query`, as Thanos and Mimir have it too.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use base64::Engine as _;
+use thiserror::Error;
+use ureq::{
+    Agent, Body,
+    http::{Response, StatusCode, Uri, header},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+};
+
+use crate::bounded_read;
+use livepatch_core::gate::answer::{self, Vector};
+
+/// Where Prometheus is, and how to get in.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Its URL, a path prefix included.
+    pub url: Url,
+    /// How to get in.
+    pub login: Login,
+    /// Certificates of CAs to trust instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Mimir's tenant: header `X-Scope-OrgID`.
+    pub tenant: Option<String>,
+    /// Longest time for one query, until the end of its answer.
+    pub timeout: Duration,
+}
+
+/// How to get in. Secrets are in files, which are read anew by each [`Client`].
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// Without.
+    Open,
+    /// A bearer token.
+    Token(PathBuf),
+    /// Basic authentication.
+    Password {
+        /// The name.
+        user: String,
+        /// The file with the password.
+        file: PathBuf,
+    },
+}
+
+/// The URL of a Prometheus: http or https, a host, perhaps a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// Checks a URL.
+    ///
+    /// # Errors
+    ///
+    /// In words, with the remedy.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|error| format!("{error}; write http://prometheus:9090"))?;
+        let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
+            return Err(
+                "it begins neither with http:// nor https://; write http://prometheus:9090"
+                    .to_owned(),
+            );
+        };
+        if uri.host().is_none_or(str::is_empty) {
+            return Err("it names no host; write http://prometheus:9090".to_owned());
+        }
+        if uri
+            .authority()
+            .is_some_and(|host| host.as_str().contains('@'))
+        {
+            return Err(
+                "a user or password in it would be seen in the list of processes; give them \
+                 with --user and --password-file"
+                    .to_owned(),
+            );
+        }
+        let port = uri.authority().and_then(|authority| {
+            let behind = authority.as_str().strip_prefix(authority.host())?;
+            behind.strip_prefix(':')
+        });
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return Err("its port is none; write http://prometheus:9090".to_owned());
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return Err("it must end before any ? or #: /api/v1/query is added to it".to_owned());
+        }
+        // In small letters: whether there is to be TLS is asked of it.
+        let rest = text.get(scheme.len()..).unwrap_or_default();
+        Ok(Self(format!("{scheme}{}", rest.trim_end_matches('/'))))
+    }
+
+    /// The URL, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What keeps queries from being sent.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A file cannot be read.
+    #[error("{what} {path:?} cannot be read: {source}")]
+    Unreadable {
+        /// What it is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{what} {path:?} {problem}")]
+    Unusable {
+        /// What it is for.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The system's CA certificates were not found.
+    #[error("the system has no CA certificates ({0}): name some with --ca-file")]
+    NoSystemRoots(String),
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{text}")]
+pub struct Failure {
+    /// In words, with the remedy.
+    pub text: String,
+    /// Whether the next try may fare better without anybody's doing.
+    pub transient: bool,
+}
+
+impl Failure {
+    fn lasting(text: String) -> Self {
+        Self {
+            text,
+            transient: false,
+        }
+    }
+
+    fn transient(text: String) -> Self {
+        Self {
+            text,
+            transient: true,
+        }
+    }
+}
+
+/// Sends queries.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    url: String,
+    authorization: Option<String>,
+    tenant: Option<String>,
+    timeout: Duration,
+}
+
+/// Largest answer that is read, in bytes. That of 14,000 hosts has some 3 MB.
+const LARGEST: u64 = 256 << 20;
+/// Most that is read of a file with a secret, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+/// Most that is read of a file with certificates, in bytes; the system's has 200 KiB.
+const MAX_PEM: u64 = 16 << 20;
+/// How long a secret may take to come through a pipe.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most of an error's body that is read.
+const LARGEST_ERROR: u64 = 64 << 10;
+
+impl Client {
+    /// Reads the secrets and certificates.
+    ///
+    /// # Errors
+    ///
+    /// Where one of the files cannot be used.
+    pub fn new(access: &Access) -> Result<Self, SetupError> {
+        let authorization = match &access.login {
+            Login::Open => None,
+            Login::Token(file) => Some(format!("Bearer {}", secret("--bearer-token-file", file)?)),
+            Login::Password { user, file } => {
+                let password = secret("--password-file", file)?;
+                let both = format!("{user}:{password}");
+                let encoded = base64::engine::general_purpose::STANDARD.encode(both);
+                Some(format!("Basic {encoded}"))
+            }
+        };
+        let mut config = Agent::config_builder()
+            .user_agent(concat!("livepatch-monitor/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            // A redirect would carry the credentials to a place nobody named.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_global(Some(access.timeout));
+        if access.url.as_str().starts_with("https:") {
+            let roots = match &access.ca_file {
+                Some(file) => roots_of(file)?,
+                None => system_roots()?,
+            };
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        } else if let Some(file) = &access.ca_file {
+            roots_of(file)?;
+        }
+        Ok(Self {
+            agent: config.build().new_agent(),
+            url: access.url.as_str().to_owned(),
+            authorization,
+            tenant: access.tenant.clone(),
+            timeout: access.timeout,
+        })
+    }
+
+    /// What time it is for Prometheus, in seconds since 1970. All queries are evaluated
+    /// at this time, so that they speak of the same moment and of no clock but its own.
+    ///
+    /// # Errors
+    ///
+    /// Where the answer is none.
+    pub fn time(&self) -> Result<f64, Failure> {
+        let body = self.send("time()", None)?;
+        answer::time(&body).map_err(|error| self.undecoded(&error))
+    }
+
+    /// Sends the queries at once, and gives their answers in the same order.
+    ///
+    /// # Errors
+    ///
+    /// That of the first query that has no answer.
+    pub fn vectors(&self, queries: &[String], time: f64) -> Result<Vec<Vector>, Failure> {
+        let time = format!("{time:.3}");
+        thread::scope(|scope| {
+            let running: Vec<_> = queries
+                .iter()
+                .map(|query| scope.spawn(|| self.vector(query, &time)))
+                .collect();
+            let answers = running.into_iter().map(|one| {
+                one.join()
+                    .unwrap_or_else(|_| Err(Failure::lasting("a query's thread died".to_owned())))
+            });
+            answers.collect()
+        })
+    }
+
+    fn vector(&self, query: &str, time: &str) -> Result<Vector, Failure> {
+        let body = self.send(query, Some(time))?;
+        answer::vector(&body).map_err(|error| self.undecoded(&error))
+    }
+
+    fn send(&self, query: &str, time: Option<&str>) -> Result<Vec<u8>, Failure> {
+        // Prometheus gives up no later than we do.
+        let timeout = format!("{}ms", self.timeout.as_millis());
+        let mut form = vec![("query", query), ("timeout", timeout.as_str())];
+        form.extend(time.map(|time| ("time", time)));
+        let mut request = self
+            .agent
+            .post(format!("{}/api/v1/query", self.url))
+            .header(header::ACCEPT, "application/json");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let mut response = request
+            .send_form(form)
+            .map_err(|error| self.unanswered(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return read(&mut response, LARGEST).map_err(|error| self.unanswered(&error));
+        }
+        Err(self.refused(status, &mut response))
+    }
+
+    /// An answer of another status than 2xx.
+    fn refused(&self, status: StatusCode, response: &mut Response<Body>) -> Failure {
+        let url = &self.url;
+        if status.is_redirection() {
+            let target = response.headers().get(header::LOCATION).map_or_else(
+                || "nowhere".into(),
+                |to| String::from_utf8_lossy(to.as_bytes()),
+            );
+            return Failure::lasting(format!(
+                "{url} answers with a redirect to {target:?}, which is not followed: if that is \
+                 your Prometheus, give its URL with --prometheus"
+            ));
+        }
+        let body = read(response, LARGEST_ERROR).unwrap_or_default();
+        let said = answer::refusal(&body).map_or_else(
+            || match answer::excerpt(&body) {
+                empty if empty.is_empty() => String::new(),
+                excerpt => format!(": {excerpt:?}"),
+            },
+            |error| format!(": {error}"),
+        );
+        let text = |remedy: &str| format!("{url} answers with status {status}{said}; {remedy}");
+        match status.as_u16() {
+            401 | 403 => Failure::lasting(text(
+                "give --bearer-token-file, or --user and --password-file, that may query",
+            )),
+            404 | 405 => Failure::lasting(text(
+                "is it Prometheus, and is its path prefix in the URL (Mimir: \
+                 http://mimir/prometheus)?",
+            )),
+            400 | 422 => Failure::lasting(text(
+                "a regular expression in --selector may be wrong, or the query exceed a limit \
+                 of the server",
+            )),
+            408 | 425 | 429 | 500.. => Failure::transient(text("try again, or see its log")),
+            _ => Failure::lasting(text("is it Prometheus?")),
+        }
+    }
+
+    /// No answer, or only part of one.
+    fn unanswered(&self, error: &ureq::Error) -> Failure {
+        let url = &self.url;
+        match error {
+            ureq::Error::Timeout(_) => Failure::transient(format!(
+                "{url} did not answer within {} (--timeout)",
+                humantime::format_duration(self.timeout)
+            )),
+            ureq::Error::BodyExceedsLimit(limit) => Failure::lasting(format!(
+                "the answer of {url} is larger than {limit} bytes: narrow --selector"
+            )),
+            ureq::Error::HostNotFound => Failure::transient(format!(
+                "the host of {url} is not known here: is --prometheus right?"
+            )),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.untrusted(error)
+            }
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Failure::transient(format!("the answer of {url} breaks off"))
+            }
+            ureq::Error::Io(error) => Failure::transient(format!(
+                "{url} cannot be reached: {error}; is Prometheus running, is --prometheus right?"
+            )),
+            ureq::Error::Rustls(error) => self.untrusted(error),
+            ureq::Error::Tls(error) => self.untrusted(error),
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => Failure::lasting(format!(
+                "no query can be sent to {url}: {error}; is a header's value (--tenant, the \
+                 token) well formed?"
+            )),
+            error => Failure::lasting(format!("{url} does not speak HTTP as it should: {error}")),
+        }
+    }
+
+    fn untrusted(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::lasting(format!(
+            "no trusted connection to {} can be had: {error}; name the CA that signed its \
+             certificate with --ca-file",
+            self.url
+        ))
+    }
+
+    fn undecoded(&self, error: &answer::Error) -> Failure {
+        let remedy = match error {
+            answer::Error::Html(_) => {
+                "; is it a login page or the wrong path? Give the URL of the API"
+            }
+            answer::Error::Refused { .. } | answer::Error::Shape { .. } => "",
+        };
+        Failure::lasting(format!("{}: {error}{remedy}", self.url))
+    }
+}
+
+fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, ureq::Error> {
+    let body = response.body_mut();
+    body.with_config().limit(limit).read_to_vec()
+}
+
+/// The first line of a file, without blanks around it.
+fn secret(what: &'static str, path: &Path) -> Result<String, SetupError> {
+    let unusable = |problem: &str| SetupError::Unusable {
+        what,
+        path: path.to_owned(),
+        problem: problem.to_owned(),
+    };
+    let bytes = bounded_read::read_stream(path, MAX_SECRET + 1, PATIENCE).map_err(|source| {
+        SetupError::Unreadable {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    })?;
+    if bytes.len() as u64 > MAX_SECRET {
+        return Err(unusable("is larger than 64 KiB: is it the right file?"));
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8: is it the right file?"))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(unusable("is empty"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(unusable(
+            "has several lines or control characters: it must hold the secret alone",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn roots_of(path: &Path) -> Result<RootCerts, SetupError> {
+    let what = "--ca-file";
+    let pem = bounded_read::read(path, MAX_PEM).map_err(|source| SetupError::Unreadable {
+        what,
+        path: path.to_owned(),
+        source,
+    })?;
+    let unusable = |problem: String| SetupError::Unusable {
+        what,
+        path: path.to_owned(),
+        problem,
+    };
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
+            Ok(_) => {}
+            Err(error) => return Err(unusable(format!("is broken: {error}"))),
+        }
+    }
+    if certificates.is_empty() {
+        return Err(unusable(
+            "holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)".to_owned(),
+        ));
+    }
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+fn system_roots() -> Result<RootCerts, SetupError> {
+    let found = rustls_native_certs::load_native_certs();
+    let certificates: Vec<_> = found
+        .certs
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    if certificates.is_empty() {
+        let errors: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(SetupError::NoSystemRoots(errors.join(", ")));
+    }
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (text, wanted) in [
+            ("http://prometheus:9090", "http://prometheus:9090"),
+            (
+                "https://m.example/prometheus/",
+                "https://m.example/prometheus",
+            ),
+            ("http://[::1]:9090/", "http://[::1]:9090"),
+            ("HTTPs://Prometheus/", "https://Prometheus"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().as_str(), wanted);
+        }
+        for (text, word) in [
+            ("", "http://prometheus:9090"),
+            ("prometheus:9090", "http://"),
+            ("ftp://prometheus", "neither"),
+            ("http:///graph", "http"),
+            ("http://prometheus:99999", "port"),
+            ("http://[::1]:", "port"),
+            ("http://u:p@prometheus", "--password-file"),
+            ("http://prometheus/graph?g0=1", "?"),
+            ("http://prometheus/#graph", "#"),
+        ] {
+            let error = Url::parse(text).unwrap_err();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -3,41 +3,25 @@
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.
 
-mod ansible;
-mod artifacts;
 mod bench;
-mod bpf;
-mod chain;
+mod build;
 mod checks;
 mod dashboards;
 mod demo;
 mod dist;
 mod fleet;
-mod fuzz;
-mod host_files;
-mod http;
-mod initramfs;
-mod kernels;
-mod machine;
-mod modules;
+mod host;
+mod lab;
 mod monitoring;
-mod neighbours;
-mod own_modules;
-mod page;
-mod paths;
-mod process;
-mod python;
 mod rollout;
-mod setup;
-mod static_programs;
+mod status_page;
 mod test;
-mod toolchain;
-mod tools;
-mod vm;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::{build::guest_binaries, checks::fuzz};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about, max_term_width = 100)]
@@ -69,7 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
-        Command::Build => static_programs::build_all().map(|_| true),
+        Command::Build => guest_binaries::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Test(arguments) => test::run(arguments),
         Command::Dist(arguments) => dist::command(arguments).map(|()| true),

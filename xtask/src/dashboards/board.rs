@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::paths;
+use crate::host::paths;
 
 /// A dashboard.
 #[derive(Clone, Debug, Deserialize)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{monitoring::prometheus::rule_files, paths};
+use crate::{host::paths, monitoring::prometheus::rule_files};
 
 /// What a metric's samples are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,10 @@ use std::{path::PathBuf, process::Command as Program};
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::{monitoring::prometheus::rule_files, paths, process, tools};
+use crate::{
+    host::{paths, process, prometheus_tools},
+    monitoring::prometheus::rule_files,
+};
 use known::Known;
 
 #[derive(clap::Args)]
@@ -84,12 +87,12 @@ const ROUTES: &[(&str, &[&str])] = &[
 
 /// What Prometheus's own tools say of the rules, their tests and the examples.
 pub(crate) fn check_rules() -> Result<()> {
-    tools::prepare()?;
+    prometheus_tools::prepare()?;
     rules::run()?;
     let folder = paths::root()?.join("dashboards");
     let run = |tool: &str, arguments: &[&str], files: &[PathBuf]| {
         process::output(
-            Program::new(tools::path(tool)?)
+            Program::new(prometheus_tools::path(tool)?)
                 .current_dir(&folder)
                 .args(arguments)
                 .args(files),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{monitoring::prometheus::rule_files, paths};
+use crate::{host::paths, monitoring::prometheus::rule_files};
 
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 const PREFIX: &str = "Livepatch";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::board;
-use crate::{paths, python};
+use crate::host::{paths, python};
 
 /// Of Grafana 11.6; the number before the `!` is the day of the SDK's release.
 const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{paths, process, setup};
+use crate::host::{packages, paths, process};
 
 const SUITE: &str = "bookworm";
 const NAME: &str = "livepatch-monitor";
@@ -103,7 +103,7 @@ impl Root {
                     .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                     .args(["--dpkgopt=path-exclude=/usr/share/locale/*", SUITE])
                     .arg(&partial)
-                    .arg(format!("deb {} {SUITE} main", setup::mirror()?)),
+                    .arg(format!("deb {} {SUITE} main", packages::mirror()?)),
                 &tree.with_extension("log"),
             )?;
             fs::rename(&partial, &tree)

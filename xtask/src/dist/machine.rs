@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::Message;
 
 use super::chroot::Root;
-use crate::{kernels, paths, process, setup, vm::Machine};
+use crate::{
+    host::{packages, paths, process},
+    lab::{kernels, vm::Machine},
+};
 
 const KERNEL: &str = "6.12";
 /// In MiB: the file system is in memory, twice while it is unpacked.
@@ -20,21 +23,21 @@ const MEMORY: u32 = 2048;
 const SILENCE: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-const LIFE: &str = include_str!("life.sh");
+const LIFECYCLE: &str = include_str!("lifecycle.sh");
 const UNIT: &str = "\
 [Unit]
 After=multi-user.target
 [Service]
 Type=idle
-ExecStart=/lpm/life.sh
+ExecStart=/lpm/lifecycle.sh
 StandardOutput=journal+console
 ";
 
-/// Boots a Debian in which [`LIFE`] installs the package, upgrades it to `next`,
+/// Boots a Debian in which [`LIFECYCLE`] installs the package, upgrades it to `next`,
 /// removes and purges it.
 pub(super) fn run(deb: &Path, next: &Path, mut passed: impl FnMut(&str)) -> Result<()> {
-    setup::install_vm_packages()?;
-    setup::install(&["cpio"], "to make a machine's file system")?;
+    packages::install_vm_packages()?;
+    packages::install(&["cpio"], "to make a machine's file system")?;
     let line = kernels::lines(&[KERNEL.to_owned()])?;
     let kernel = kernels::prepare(line.first().context("no kernel")?)?;
     let folder = paths::target()?.join("dist-machine");
@@ -88,9 +91,12 @@ fn file_system(folder: &Path, deb: &Path, next: &Path) -> Result<PathBuf> {
     let write = |path: &str, text: &str| {
         fs::write(inside(path), text).with_context(|| format!("cannot write /{path}"))
     };
-    write("lpm/life.sh", LIFE)?;
-    fs::set_permissions(inside("lpm/life.sh"), fs::Permissions::from_mode(0o755))
-        .context("/lpm/life.sh")?;
+    write("lpm/lifecycle.sh", LIFECYCLE)?;
+    fs::set_permissions(
+        inside("lpm/lifecycle.sh"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .context("/lpm/lifecycle.sh")?;
     write("etc/systemd/system/lpm-life.service", UNIT)?;
     write(
         "etc/systemd/system/lpm-life.target",

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{paths, python};
+use crate::host::{paths, python};
 
 /// Its version is that of Kubernetes.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";

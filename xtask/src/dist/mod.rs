@@ -12,7 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{paths, process, setup, static_programs, static_programs::TARGET, toolchain};
+use crate::{
+    build::{
+        guest_binaries::{self, TARGET},
+        toolchain,
+    },
+    host::{packages, paths, process},
+};
 
 /// What the packages are checked with.
 const PACKAGES: &[&str] = &["lintian", "systemd", "mmdebstrap", "rpm"];
@@ -40,10 +46,10 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
 /// Builds everything under `target/dist` and checks it, with `vm` under a running systemd
 /// too; tells what has been shown.
 pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
-    setup::install(PACKAGES, "to check the packages")?;
+    packages::install(PACKAGES, "to check the packages")?;
     let folder = folder()?;
     paths::empty(&folder)?;
-    let monitor = static_programs::build_monitor()?;
+    let monitor = guest_binaries::build_monitor()?;
     process::step("manual, completions, dashboards", || stage(&folder))?;
     copy(&monitor, &folder.join("livepatch-monitor"))?;
     let (deb, next) = process::step("the Debian package", || {
@@ -72,7 +78,7 @@ pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
 /// The Kubernetes manifest, and the units by systemd's own measure.
 pub(crate) fn check_definitions() -> Result<()> {
     process::step("the Kubernetes manifest", manifest::check)?;
-    setup::install(&["systemd"], "to check the units")?;
+    packages::install(&["systemd"], "to check the units")?;
     let units = paths::root()?.join("monitor/packaging");
     process::step("systemd-analyze security: 2.0 at most", || {
         process::output(

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, time::Instant};
 use anyhow::{Context as _, Result};
 
 use super::{sample::Sample, server};
-use crate::{http, monitoring::prometheus::Prometheus};
+use crate::{host::http, monitoring::prometheus::Prometheus};
+
+/// What is left to the rest of the machine, in bytes.
+pub(super) const RESERVE: f64 = 1.5 * 1024.0 * 1024.0 * 1024.0;
 
 /// What the kernel counts CPU time in, for every program.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -174,6 +177,10 @@ fn thread_ticks(stat: &str, name: &str) -> Option<f64> {
     let mut fields = tail.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<f64>().ok();
     Some(next()? + next()?)
+}
+
+pub(super) fn gibibytes(bytes: f64) -> f64 {
+    bytes / (1024.0 * 1024.0 * 1024.0)
 }
 
 #[cfg(test)]

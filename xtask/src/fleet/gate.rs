@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::{paths, process};
+use crate::host::{paths, process};
 
 /// The program that is asked.
 #[derive(Clone, Debug)]

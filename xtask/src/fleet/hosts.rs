@@ -1,4 +1,4 @@
-//! The simulated hosts: their lives, and what each serves at a moment.
+//! The simulated hosts: their timelines, and what each serves at a moment.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     recorded::{Facts, Recordings, State},
-    story::{Condition, Event, Life, Refusal},
+    scenario::{Condition, Event, Refusal, Timeline},
 };
 
 /// Two releases, as a fleet has them that is being upgraded.
@@ -23,15 +23,15 @@ const DIGITS: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Hosts {
     recordings: Recordings,
-    lives: RwLock<Vec<Life>>,
+    timelines: RwLock<Vec<Timeline>>,
     clock: RwLock<Clock>,
 }
 
-/// The story's clock. Until the story begins it stands at 0: a Prometheus takes its
+/// The scenario's clock. Until the scenario begins it stands at 0: a Prometheus takes its
 /// time over the first scrape of thousands of hosts.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    /// What the story calls 0, in seconds since 1970.
+    /// What the scenario calls 0, in seconds since 1970.
     epoch: f64,
     runs: bool,
 }
@@ -54,11 +54,11 @@ pub(super) struct Account {
 }
 
 impl Hosts {
-    /// Hosts with these lives, as they are when the story begins.
-    pub(super) fn new(recordings: Recordings, lives: Vec<Life>) -> Result<Self> {
+    /// Hosts with these timelines, as they are when the scenario begins.
+    pub(super) fn new(recordings: Recordings, timelines: Vec<Timeline>) -> Result<Self> {
         Ok(Self {
             recordings,
-            lives: RwLock::new(lives),
+            timelines: RwLock::new(timelines),
             clock: RwLock::new(Clock {
                 epoch: unix_now()?,
                 runs: false,
@@ -66,7 +66,7 @@ impl Hosts {
         })
     }
 
-    /// Begins the story.
+    /// Begins the scenario.
     pub(super) fn begin(&self) -> Result<()> {
         *self.clock.write().unwrap_or_else(PoisonError::into_inner) = Clock {
             epoch: unix_now()?,
@@ -81,13 +81,13 @@ impl Hosts {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.lives
+        self.timelines
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
     }
 
-    /// The time on the story's clock.
+    /// The time on the scenario's clock.
     pub(super) fn now(&self) -> Result<f64> {
         self.clock().now()
     }
@@ -95,23 +95,26 @@ impl Hosts {
     /// What a host answers to a scrape; `None` while it is down.
     pub(super) fn scrape(&self, host: usize) -> Result<Option<String>> {
         let clock = self.clock();
-        let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
-        let life = lives.get(host).context("no such host")?;
-        Ok(self.exposition(host, life, clock.epoch, clock.now()?))
+        let timelines = self
+            .timelines
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let timeline = timelines.get(host).context("no such host")?;
+        Ok(self.exposition(host, timeline, clock.epoch, clock.now()?))
     }
 
-    fn exposition(&self, host: usize, life: &Life, epoch: f64, now: f64) -> Option<String> {
+    fn exposition(&self, host: usize, timeline: &Timeline, epoch: f64, now: f64) -> Option<String> {
         let mut facts = Facts {
             host,
             now: epoch + now,
             release: RELEASES[usize::from(host.is_multiple_of(5))],
-            monitor_start: epoch + life.monitor_start(now),
+            monitor_start: epoch + timeline.monitor_start(now),
             transition_start: None,
             complete: None,
             duration: None,
             crash: None,
         };
-        let condition = life.at(now);
+        let condition = timeline.at(now);
         let state = match condition {
             Condition::Down { .. } => return None,
             Condition::Unpatched => State::Unpatched,
@@ -141,9 +144,12 @@ impl Hosts {
         let now = self
             .now()
             .map_err(|error| Refusal::new(format!("{error:#}")))?;
-        let mut lives = self.lives.write().unwrap_or_else(PoisonError::into_inner);
-        match lives.get_mut(host) {
-            Some(life) => life.add(now, event),
+        let mut timelines = self
+            .timelines
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match timelines.get_mut(host) {
+            Some(timeline) => timeline.add(now, event),
             None => Err(Refusal::new("there is no such host".to_owned())),
         }
     }
@@ -151,13 +157,16 @@ impl Hosts {
     /// What each host is at present.
     pub(super) fn accounts(&self) -> Result<Vec<Account>> {
         let now = self.now()?;
-        let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(lives
+        let timelines = self
+            .timelines
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(timelines
             .iter()
             .enumerate()
-            .map(|(host, life)| Account {
+            .map(|(host, timeline)| Account {
                 instance: instance(host),
-                state: life.at(now).word(),
+                state: timeline.at(now).word(),
             })
             .collect())
     }

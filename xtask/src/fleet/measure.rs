@@ -5,16 +5,15 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Arguments, Fleet, cost,
+    cost::{self, RESERVE, gibibytes},
     gate::Gate,
-    monitor,
     report::{Figures, Report},
     run::Run,
-    start_prometheus,
-    story::Plan,
+    scenario::Plan,
+    simulation::{Fleet, start_prometheus},
     trim,
 };
-use crate::{paths, process};
+use crate::host::process;
 
 /// What a series takes in Prometheus's memory at most, in bytes: the guess that a
 /// size is refused by before it is tried.
@@ -22,9 +21,6 @@ const BYTES_PER_SERIES: f64 = 3_300.0;
 
 /// The part of a host's memory that is left with `--trim`.
 const TRIMMED: f64 = 0.5;
-
-/// What is left to the rest of the machine, in bytes.
-pub(super) const RESERVE: f64 = 1.5 * 1024.0 * 1024.0 * 1024.0;
 
 /// What every size has in common.
 #[derive(Clone, Debug)]
@@ -43,26 +39,16 @@ pub(super) struct Setup {
     pub(super) folder: PathBuf,
 }
 
-/// Measures every size that was asked for; `false` when an aim is not met or a size
-/// could not be measured.
-pub(super) fn all(arguments: &Arguments) -> Result<bool> {
-    let folder = paths::target()?.join("fleet");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let setup = Setup {
-        patch: arguments.patch.clone(),
-        seed: arguments.seed,
-        stuck_ratio: arguments.stuck_ratio,
-        trim: arguments.trim,
-        gate: monitor(arguments)?,
-        folder: folder.clone(),
-    };
+/// Measures every size in `sizes`; `false` when an aim is not met or a size could not
+/// be measured. Without `scrape_interval`, in seconds, each size has its own.
+pub(super) fn all(setup: &Setup, sizes: &[usize], scrape_interval: Option<u32>) -> Result<bool> {
+    let folder = &setup.folder;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut report = Report::default();
-    for hosts in &arguments.hosts {
-        let interval = arguments
-            .scrape_interval
-            .unwrap_or_else(|| interval(*hosts));
+    for hosts in sizes {
+        let interval = scrape_interval.unwrap_or_else(|| interval(*hosts));
         let what = format!("{hosts} hosts, each scraped every {interval} s");
-        match process::step(&what, || one(&setup, *hosts, interval)) {
+        match process::step(&what, || one(setup, *hosts, interval)) {
             Ok(figures) => report.sizes.push(figures),
             Err(error) => {
                 println!("    {error:#}");
@@ -91,14 +77,19 @@ fn interval(hosts: usize) -> u32 {
 
 /// Measures one size.
 fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures> {
-    let story = Plan {
+    let scenario = Plan {
         hosts,
         seed: setup.seed,
         interval: f64::from(interval),
         stuck_ratio: setup.stuck_ratio,
     }
-    .story();
-    let fleet = Fleet::with_lives(0, story.lives.clone(), story.waves.clone(), &setup.patch)?;
+    .scenario();
+    let fleet = Fleet::with_timelines(
+        0,
+        scenario.timelines.clone(),
+        scenario.waves.clone(),
+        &setup.patch,
+    )?;
     refuse_what_does_not_fit(hosts, fleet.hosts.series_of_a_host(), setup.trim)?;
     let mut scrape = fleet.scrape_config(&setup.folder, interval)?;
     if setup.trim {
@@ -106,7 +97,7 @@ fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures> {
     }
     let prometheus = start_prometheus(&setup.folder, interval, scrape)?;
     let gate = Gate::new(&setup.gate, prometheus.url(), &setup.patch);
-    let figures = Run::whole(&fleet, &story, &prometheus, gate, interval, &setup.patch);
+    let figures = Run::whole(&fleet, &scenario, &prometheus, gate, interval, &setup.patch);
     drop(prometheus);
     // The data are of no more use, whatever became of it, and large.
     let data = setup.folder.join("prometheus/data");
@@ -127,8 +118,4 @@ fn refuse_what_does_not_fit(hosts: usize, series: usize, trim: bool) -> Result<(
         gibibytes(available),
     );
     Ok(())
-}
-
-pub(super) fn gibibytes(bytes: f64) -> f64 {
-    bytes / (1024.0 * 1024.0 * 1024.0)
 }

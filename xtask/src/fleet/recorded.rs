@@ -8,7 +8,7 @@ use std::{fmt, fs, path::Path};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    chance,
+    prng,
     sample::{Sample, escaped},
 };
 
@@ -70,7 +70,7 @@ impl fmt::Display for State {
     }
 }
 
-/// When, in the life of a patch, a host crashed.
+/// When, in the timeline of a patch, a host crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// While it patched.
@@ -241,7 +241,7 @@ impl Varying {
                 .or(facts.duration.map(|duration| duration.floor() + 1.0)),
             Self::About(recorded) => {
                 let seed = facts.now.to_bits() ^ recorded.to_bits();
-                Some(recorded * (0.9 + 0.2 * chance::uniform(seed, facts.host)))
+                Some(recorded * (0.9 + 0.2 * prng::uniform(seed, facts.host)))
             }
         };
         // A recording has only what its state has (`Shape::add` sees to it).

@@ -1,4 +1,4 @@
-//! One measurement: the story is played to a Prometheus, and what comes of it is noted.
+//! One measurement: the scenario is played to a Prometheus, and what comes of it is noted.
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{
-    EVALUATION, Fleet, JOB, cost,
-    cost::Reading,
+    cost::{self, RESERVE, Reading, gibibytes},
     gate::{self, Gate},
-    instance,
-    measure::{RESERVE, gibibytes},
+    hosts::instance,
     report::{AlertTime, Figures, GroupTime, RuleTime},
-    story::Story,
+    scenario::Scenario,
+    simulation::{EVALUATION, Fleet, JOB},
 };
 use crate::{
-    http,
+    host::http,
     monitoring::{prometheus::Prometheus, wait_for},
 };
 
@@ -36,12 +35,12 @@ const SET_UP: f64 = 60.0;
 /// How long Prometheus may give no answer at all.
 const LATE: Duration = Duration::from_secs(180);
 
-/// Moments of the measurement, in scrape intervals from the begin of the story; the
-/// first crash is after them (`story::moments`).
+/// Moments of the measurement, in scrape intervals from the begin of the scenario; the
+/// first crash is after them (`scenario::moments`).
 const ASK_FIRST: f64 = 1.75;
 const WINDOW: f64 = 2.0;
 
-/// How long an alert is waited for, in scrape intervals after the story's end.
+/// How long an alert is waited for, in scrape intervals after the scenario's end.
 const PATIENCE: f64 = 3.0;
 
 /// An alert that must come, and when it did.
@@ -50,12 +49,12 @@ struct Expected {
     name: &'static str,
     of: String,
     query: String,
-    /// When what it is about happens, on the story's clock.
+    /// When what it is about happens, on the scenario's clock.
     since: f64,
     fired: Option<f64>,
 }
 
-fn expected(story: &Story, patch: &str) -> Vec<Expected> {
+fn expected(scenario: &Scenario, patch: &str) -> Vec<Expected> {
     let alert = |name, label: &str, value: &str, since| Expected {
         name,
         of: value.to_owned(),
@@ -63,8 +62,8 @@ fn expected(story: &Story, patch: &str) -> Vec<Expected> {
         since,
         fired: None,
     };
-    let (first, at_first) = story.first_crash;
-    let (second, at_second) = story.second_crash;
+    let (first, at_first) = scenario.first_crash;
+    let (second, at_second) = scenario.second_crash;
     const SILENT: &str = "LivepatchHostSilentInTransition";
     vec![
         alert(SILENT, "instance", &instance(first), at_first),
@@ -74,7 +73,7 @@ fn expected(story: &Story, patch: &str) -> Vec<Expected> {
             "LivepatchHostCrashed",
             "instance",
             &instance(first),
-            story.first_reboot,
+            scenario.first_reboot,
         ),
     ]
 }
@@ -85,11 +84,11 @@ pub(super) struct Run<'a> {
     interval: f64,
     fleet: &'a Fleet,
     prometheus: &'a Prometheus,
-    story: &'a Story,
+    scenario: &'a Scenario,
     alerts: Vec<Expected>,
     /// Until all hosts were scraped.
     first_scrapes: Duration,
-    /// The first is of the story's begin.
+    /// The first is of the scenario's begin.
     readings: Vec<Reading>,
     /// How long evaluations of each rule group took, in seconds.
     groups: BTreeMap<String, Vec<f64>>,
@@ -98,10 +97,10 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Plays the whole story, and says what was measured.
+    /// Plays the whole scenario, and says what was measured.
     pub(super) fn whole(
         fleet: &'a Fleet,
-        story: &'a Story,
+        scenario: &'a Scenario,
         prometheus: &'a Prometheus,
         gate: Gate,
         interval: u32,
@@ -111,8 +110,8 @@ impl<'a> Run<'a> {
             interval: f64::from(interval),
             fleet,
             prometheus,
-            alerts: expected(story, patch),
-            story,
+            alerts: expected(scenario, patch),
+            scenario,
             first_scrapes: Duration::ZERO,
             readings: vec![answered(|| Reading::take(prometheus))?],
             groups: BTreeMap::new(),
@@ -175,7 +174,7 @@ impl<'a> Run<'a> {
             }
             self.read_when_due()?;
             let all = self.alerts.iter().all(|alert| alert.fired.is_some());
-            if all || now > self.story.end + PATIENCE * self.interval {
+            if all || now > self.scenario.end + PATIENCE * self.interval {
                 return Ok(());
             }
             thread::sleep(POLL);
@@ -281,7 +280,7 @@ impl<'a> Run<'a> {
         let to = self
             .readings
             .iter()
-            .rfind(|reading| seconds(reading) <= self.story.first_crash.1)?;
+            .rfind(|reading| seconds(reading) <= self.scenario.first_crash.1)?;
         (to.at > from.at).then_some((from, to))
     }
 

@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, runtime, sync::oneshot};
 
 use super::{
     hosts::{Hosts, host_of},
-    story::Event,
+    scenario::Event,
 };
 
 /// How long a transition takes that nobody gave a time, in seconds.

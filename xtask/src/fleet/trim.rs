@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use crate::paths;
+use crate::host::paths;
 
 const EXAMPLE: &str = "dashboards/prometheus/prometheus.yml";
 

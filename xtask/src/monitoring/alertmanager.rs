@@ -5,7 +5,7 @@ use std::{fs, ops::Deref, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::{Server, free_port};
-use crate::{paths, tools};
+use crate::host::{paths, prometheus_tools};
 
 /// A running Alertmanager.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Alertmanager {
             "--log.level=warn".to_owned(),
         ];
         Server::start(
-            &tools::path("prometheus-alertmanager")?,
+            &prometheus_tools::path("prometheus-alertmanager")?,
             &arguments,
             port,
             folder.join("log"),

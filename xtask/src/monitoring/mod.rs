@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{http, process};
+use crate::host::{http, process};
 
 /// Servers start slowly on a machine that runs VMs beside them.
 const START: Duration = Duration::from_secs(60);

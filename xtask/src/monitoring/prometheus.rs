@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::{Server, free_port};
-use crate::{http, paths, tools};
+use crate::host::{http, paths, prometheus_tools};
 
 /// What it scrapes and how often.
 #[derive(Clone, Debug)]
@@ -66,12 +66,12 @@ impl Prometheus {
             format!("--web.listen-address=127.0.0.1:{port}"),
             "--log.level=warn".to_owned(),
         ];
-        if let Some(pages) = tools::prometheus_pages()? {
+        if let Some(pages) = prometheus_tools::prometheus_pages()? {
             arguments.push(format!("--web.local-assets={}", pages.display()));
         }
         arguments.extend(config.arguments.iter().cloned());
         Server::start(
-            &tools::path("prometheus")?,
+            &prometheus_tools::path("prometheus")?,
             &arguments,
             port,
             folder.join("log"),

@@ -16,11 +16,14 @@ use anyhow::{Context as _, Result, bail};
 use livepatch_monitor_tests::protocol::{EXPORTER_PORT, Message, ORDERS_PORT, Order};
 
 use crate::{
-    artifacts, chain,
-    initramfs::{DISK_MODULES, Extras, NETWORK_MODULES},
-    machine::Prepared,
+    lab::{
+        artifacts,
+        initramfs::{DISK_MODULES, Extras, NETWORK_MODULES},
+        machine::Prepared,
+        reboot_vm,
+        vm::{End, Forward, Machine, Persistent},
+    },
     monitoring::{free_port, wait_for},
-    vm::{End, Forward, Machine, Persistent},
 };
 
 /// A host that waits for orders says nothing.
@@ -73,7 +76,7 @@ impl Host {
         firmware: Duration,
     ) -> Result<Self> {
         let (exporter, orders) = (free_port(EXPORTER_PORT)?, free_port(ORDERS_PORT)?);
-        let persistent = chain::persistent(&prepared.folder, name, "erst")?;
+        let persistent = reboot_vm::persistent(&prepared.folder, name, "erst")?;
         let state = Arc::new(State::default());
         let forwards = [
             Forward {
@@ -206,7 +209,7 @@ fn boots(
             mode: "rollout",
             run: "all",
             command_line: &["quiet"],
-            memory: chain::MEMORY,
+            memory: reboot_vm::MEMORY,
             forwards,
             persistent: Some(persistent.clone()),
             console: prepared.folder.join(format!("{name}-{boot}.log")),

@@ -2,7 +2,7 @@
 //! Alertmanager with what `dashboards/` ships, a pager, and the gate.
 
 pub(crate) mod host;
-pub(crate) mod stage;
+pub(crate) mod stack;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +16,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::{HELD_PATCH, LANDING_PATCH, Order};
 
-use crate::{dashboards::panels, machine::Prepared, page, paths};
+use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page};
 use host::Host;
-use stage::Stage;
+use stack::Stack;
 
 /// Between two scrapes of a host, and two evaluations of the rules. An emulated
 /// machine beside another answers slowly: a shorter one would take it for dead.
@@ -49,7 +49,7 @@ pub(crate) fn run(
     mut passed: impl FnMut(&str),
 ) -> Result<()> {
     let folder = prepared.folder.clone();
-    story(&Arc::new(prepared), monitor, &mut passed)?;
+    play(&Arc::new(prepared), monitor, &mut passed)?;
     if bless {
         let recordings = paths::root()?.join("tests/fleet");
         for state in RECORDED {
@@ -61,20 +61,20 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
+fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
     let a = Host::start(prepared, "host-a", FIRMWARE)?;
     // Its ports are taken by now.
     a.wait_for_boot(1)?;
     let b = Host::start(prepared, "host-b", FIRMWARE)?;
     b.wait_for_boot(1)?;
-    let stage = Stage::set(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
+    let stack = Stack::start(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
     let start = unix_seconds();
-    stage.wait_for_hosts(2)?;
-    stage.keep(&a, "/metrics", "fleet/unpatched.prom")?;
+    stack.wait_for_hosts(2)?;
+    stack.keep(&a, "/metrics", "fleet/unpatched.prom")?;
 
-    let words = stage.gate(HELD_PATCH, &[], 2)?;
+    let words = stack.gate(HELD_PATCH, &[], 2)?;
     expect(&words, &["cannot tell", HELD_PATCH])?;
-    let words = stage.gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
+    let words = stack.gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
     expect(&words, &["nowhere"])?;
     passed("the gate cannot tell of a patch that nobody has");
 
@@ -88,57 +88,57 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
         "--selector",
         "env=\"test\"",
     ];
-    expect(&stage.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
-    stage.keep(&b, "/metrics", "fleet/patched.prom")?;
+    expect(&stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
+    stack.keep(&b, "/metrics", "fleet/patched.prom")?;
     // Not long enough, and not enough of them.
-    stage.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
-    stage.gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
+    stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
+    stack.gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
     passed("the gate lets a patch go on that has landed and soaked");
 
     a.order(Order::Hold)?;
     a.order(Order::Patch)?;
-    stage.keep(&a, "/metrics", "fleet/transition.prom")?;
-    let page = stage.wait_for_page("LivepatchTransitionStuck", a.name(), HELD_PATCH)?;
+    stack.keep(&a, "/metrics", "fleet/transition.prom")?;
+    let page = stack.wait_for_page("LivepatchTransitionStuck", a.name(), HELD_PATCH)?;
     expect(page.annotation("description"), &["lpm_hold"])?;
-    stage.keep(&a, "/metrics", "fleet/stuck.prom")?;
-    let stuck = stage.keep(&a, "/", "page/stuck.html")?;
-    let words = stage.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
+    stack.keep(&a, "/metrics", "fleet/stuck.prom")?;
+    let stuck = stack.keep(&a, "/", "page/stuck.html")?;
+    let words = stack.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
     expect(&words, &["hold", a.name(), "stuck"])?;
     passed("a stuck transition reaches the pager, and the gate holds");
 
     a.crash()?;
-    stage.wait_for_page("LivepatchHostSilentInTransition", a.name(), HELD_PATCH)?;
+    stack.wait_for_page("LivepatchHostSilentInTransition", a.name(), HELD_PATCH)?;
     expect(
-        &stage.gate(HELD_PATCH, &[], 1)?,
+        &stack.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), "silent"],
     )?;
     passed("a crash in transition reaches the pager before the reboot");
 
     a.wait_for_boot(2)?;
-    stage.wait_for_hosts(2)?;
-    stage.wait_for_page("LivepatchHostCrashed", a.name(), HELD_PATCH)?;
-    stage.keep(&a, "/metrics", "fleet/crashed.prom")?;
-    let crashed = stage.keep(&a, "/", "page/crashed.html")?;
+    stack.wait_for_hosts(2)?;
+    stack.wait_for_page("LivepatchHostCrashed", a.name(), HELD_PATCH)?;
+    stack.keep(&a, "/metrics", "fleet/crashed.prom")?;
+    let crashed = stack.keep(&a, "/", "page/crashed.html")?;
     expect(
-        &stage.gate(HELD_PATCH, &[], 1)?,
+        &stack.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), "crashed"],
     )?;
-    stage.gate(HELD_PATCH, &["--max-crashed", "1"], 2)?;
+    stack.gate(HELD_PATCH, &["--max-crashed", "1"], 2)?;
     passed("and as a crash after it");
 
     b.order(Order::Hold)?;
     b.order(Order::Patch)?;
     let both = "count(last_over_time(livepatch_transition_active{patch=\"lpm_patch_a\",direction=\"patch\"}[10m]) == 1)";
-    stage.wait_for_value(both, 2.0)?;
+    stack.wait_for_value(both, 2.0)?;
     b.crash()?;
-    let page = stage.wait_for_page("LivepatchStopRollout", "", HELD_PATCH)?;
+    let page = stack.wait_for_page("LivepatchStopRollout", "", HELD_PATCH)?;
     expect(page.annotation("description"), &[a.name(), b.name()])?;
     expect(
-        &stage.gate(HELD_PATCH, &[], 1)?,
+        &stack.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), b.name()],
     )?;
     // One bad patch is one page, whatever it does to however many hosts.
-    let pages = stage.pager.received();
+    let pages = stack.pager.received();
     let groups: BTreeSet<_> = pages
         .iter()
         .filter(|page| page.receiver == "pager")
@@ -149,15 +149,15 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     passed("two hosts hurt by one patch stop the rollout, as one page");
 
     b.wait_for_boot(2)?;
-    stage.wait_for_hosts(2)?;
-    stage.wait_for_page("LivepatchHostCrashed", b.name(), HELD_PATCH)?;
-    let errors = stage.prometheus.rule_errors()?;
+    stack.wait_for_hosts(2)?;
+    stack.wait_for_page("LivepatchHostCrashed", b.name(), HELD_PATCH)?;
+    let errors = stack.prometheus.rule_errors()?;
     ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
     passed("no rule fails");
 
     // What the last page told must lie in the past of every step that is asked for.
     thread::sleep(INTERVAL);
-    let prometheus = &stage.prometheus;
+    let prometheus = &stack.prometheus;
     let complaints = panels::check_panels(
         |query, start, end, step| prometheus.query_range(query, start, end, step),
         start,
@@ -170,7 +170,7 @@ fn story(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str))
     );
     passed("every panel of the dashboards shows what it means");
 
-    page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
+    status_page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
     passed("the status pages of a stuck and of a crashed host are fit to be read");
 
     a.finish()?;

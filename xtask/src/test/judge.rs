@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use livepatch_monitor_tests::protocol::Message;
 
-use crate::artifacts;
+use crate::lab::artifacts;
 
 /// What the scenarios came to, over all kernels.
 #[derive(Debug, Default)]

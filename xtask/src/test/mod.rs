@@ -13,13 +13,14 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    ansible, chain, checks, dist, fleet,
-    kernels::{self, Line},
-    machine, process,
+    build::guest_binaries::{self, Programs},
+    checks, dist, fleet,
+    host::{packages, process, prometheus_tools},
+    lab::{
+        kernels::{self, Line},
+        machine, reboot_vm,
+    },
     rollout::{self, host},
-    setup, static_programs,
-    static_programs::Programs,
-    tools,
 };
 
 use self::{
@@ -63,25 +64,25 @@ enum Work<'a> {
 /// Runs everything asked for; `false` when a scenario failed or none ran.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let lines = kernels::lines(&arguments.kernel)?;
-    tools::prepare()?;
+    prometheus_tools::prepare()?;
     if !arguments.only_vm {
         checks::run()?;
     }
     if arguments.no_vm {
         return Ok(true);
     }
-    setup::install_vm_packages()?;
-    let programs = static_programs::build_all()?;
+    packages::install_vm_packages()?;
+    let programs = guest_binaries::build_all()?;
     if !arguments.only_vm {
-        fleet::brief(&programs.monitor)?;
-        ansible::check(&programs.monitor)?;
+        fleet::smoke::run(&programs.monitor)?;
+        fleet::ansible::check(&programs.monitor)?;
     }
     let machines = lines
         .iter()
         .map(|line| {
             Ok((
                 *line,
-                machine::prepare(line, &programs, "vm", chain::extras())?,
+                machine::prepare(line, &programs, "vm", reboot_vm::extras())?,
             ))
         })
         .collect::<Result<Vec<_>>>()?;

@@ -4,7 +4,10 @@ use livepatch_monitor_tests::protocol::{
     CRASH_SCENARIOS, ENDURANCE_SCENARIOS, NEIGHBOUR_SCENARIOS,
 };
 
-use crate::{chain, kernels::Line, rollout};
+use crate::{
+    lab::{kernels::Line, reboot_vm},
+    rollout,
+};
 
 /// The scenario of two machines, a Prometheus and an Alertmanager.
 pub(super) const ROLLOUT: &str = "rollout";
@@ -20,17 +23,17 @@ pub(super) enum Kind {
     /// The scenarios of one boot.
     Scenarios,
     /// Those that take the machine down, with a memory for its last words.
-    Chain(&'static str),
+    Reboots(&'static str),
     /// Those beside real programs of others.
-    Neighbours,
+    Interop,
     /// Those of a monitor that runs for long or is stormed.
     Endurance,
 }
 
 /// Those that have a kind of machine of their own; all others are of one boot.
 const OF_A_KIND: [(Kind, &[&str]); 3] = [
-    (Kind::Chain(chain::MAIN_MEMORY), &CRASH_SCENARIOS),
-    (Kind::Neighbours, &NEIGHBOUR_SCENARIOS),
+    (Kind::Reboots(reboot_vm::MAIN_MEMORY), &CRASH_SCENARIOS),
+    (Kind::Interop, &NEIGHBOUR_SCENARIOS),
     (Kind::Endurance, &ENDURANCE_SCENARIOS),
 ];
 
@@ -49,26 +52,26 @@ impl Kind {
 pub(super) fn plan(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<(Kind, String)> {
     let mut runs = match (asked, full_run) {
         ([], None) => {
-            let chains = chain::MEMORIES.map(|memory| match memory {
-                chain::MAIN_MEMORY => (Kind::Chain(memory), "all".to_owned()),
+            let reboots = reboot_vm::MEMORIES.map(|memory| match memory {
+                reboot_vm::MAIN_MEMORY => (Kind::Reboots(memory), "all".to_owned()),
                 _ => of_each_memory(memory),
             });
             let mut runs = vec![(Kind::Scenarios, "all".to_owned())];
-            runs.extend(chains);
+            runs.extend(reboots);
             runs
         }
         ([], Some(names)) => sorted(names),
         (names, _) => sorted(names),
     };
     if asked.is_empty() && once {
-        runs.push((Kind::Neighbours, "all".to_owned()));
+        runs.push((Kind::Interop, "all".to_owned()));
         runs.push((Kind::Endurance, "all".to_owned()));
     }
     // A line with a list of its own is there for what it lists.
-    if asked.contains(&chain::OF_EACH_MEMORY) {
-        let others = chain::MEMORIES
+    if asked.contains(&reboot_vm::OF_EACH_MEMORY) {
+        let others = reboot_vm::MEMORIES
             .into_iter()
-            .filter(|memory| *memory != chain::MAIN_MEMORY);
+            .filter(|memory| *memory != reboot_vm::MAIN_MEMORY);
         runs.extend(others.map(of_each_memory));
     }
     runs
@@ -76,7 +79,7 @@ pub(super) fn plan(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec
 
 /// The crash of one scenario shows what each memory keeps.
 fn of_each_memory(memory: &'static str) -> (Kind, String) {
-    (Kind::Chain(memory), chain::OF_EACH_MEMORY.to_owned())
+    (Kind::Reboots(memory), reboot_vm::OF_EACH_MEMORY.to_owned())
 }
 
 /// Each to the machine of its kind.
@@ -107,14 +110,14 @@ pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels;
+    use crate::lab::kernels;
 
     fn planned(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<String> {
         let runs = plan(full_run, once, asked).into_iter();
         runs.map(|(kind, names)| match kind {
             Kind::Scenarios => format!("-: {names}"),
-            Kind::Chain(memory) => format!("{memory}: {names}"),
-            Kind::Neighbours => format!("neighbours: {names}"),
+            Kind::Reboots(memory) => format!("{memory}: {names}"),
+            Kind::Interop => format!("interop: {names}"),
             Kind::Endurance => format!("endurance: {names}"),
         })
         .collect()
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn some_machines_are_run_once() {
         let once = planned(None, true, &[]);
-        assert!(once.contains(&"neighbours: all".to_owned()), "{once:?}");
+        assert!(once.contains(&"interop: all".to_owned()), "{once:?}");
         assert!(once.contains(&"endurance: all".to_owned()), "{once:?}");
         let lines = kernels::lines(&["6.1".to_owned(), ONE_KERNEL.to_owned()]).unwrap();
         assert!(is_the_one(lines[1], &lines) && !is_the_one(lines[0], &lines));
@@ -153,7 +156,7 @@ mod tests {
                 let planned = |asked| planned(full_run, once, asked);
                 assert_eq!(planned(&["forced"]), ["-: forced"]);
                 assert_eq!(planned(&["nmi", ROLLOUT, PACKAGES]), ["erst: nmi"]);
-                assert_eq!(planned(&["locked_down"]), ["neighbours: locked_down"]);
+                assert_eq!(planned(&["locked_down"]), ["interop: locked_down"]);
                 assert_eq!(planned(&["quiet"]), ["endurance: quiet"]);
                 assert_eq!(
                     planned(&["sysrq_in_transition", "nmi"]),

@@ -8,7 +8,10 @@ use super::{
     judge::{Judge, Tally},
     plan::Kind,
 };
-use crate::{chain, kernels::Line, machine::Prepared, neighbours, process, vm::Machine};
+use crate::{
+    host::process,
+    lab::{interop, kernels::Line, machine::Prepared, reboot_vm, vm::Machine},
+};
 
 /// In MiB; several times what the guest uses.
 const MEMORY: u32 = 1024;
@@ -50,10 +53,10 @@ impl Run<'_> {
                 let console = self.prepared.folder.join("endurance.log");
                 self.machine("endurance", console, &words).run(on_message)
             }
-            Kind::Chain(memory) => {
-                chain::run(self.prepared, memory, &self.scenarios, thorough, on_message)
+            Kind::Reboots(memory) => {
+                reboot_vm::run(self.prepared, memory, &self.scenarios, thorough, on_message)
             }
-            Kind::Neighbours => neighbours::run(self.prepared, &self.scenarios, on_message),
+            Kind::Interop => interop::run(self.prepared, &self.scenarios, on_message),
         });
         judge.close(outcome)
     }
@@ -63,8 +66,11 @@ impl Run<'_> {
         let line = self.line.name;
         match self.kind {
             Kind::Scenarios => (line.to_owned(), "scenarios".to_owned()),
-            Kind::Chain(memory) => (format!("{line} {memory}"), format!("crashes with {memory}")),
-            Kind::Neighbours => (format!("{line} neighbours"), "neighbours".to_owned()),
+            Kind::Reboots(memory) => (format!("{line} {memory}"), format!("crashes with {memory}")),
+            Kind::Interop => (
+                format!("{line} interop"),
+                "scenarios beside other programs".to_owned(),
+            ),
             Kind::Endurance => (format!("{line} endurance"), "endurance".to_owned()),
         }
     }

@@ -1,7 +1,7 @@
 //! What every panel has to show of the rollout that the end-to-end test plays through:
 //! its queries are asked of the Prometheus that watched it.
 
-mod story;
+mod expectations;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,7 @@ use anyhow::Result;
 use super::board::{self, Board};
 use crate::monitoring::prometheus::Series;
 
-use story::EXPECTATIONS;
+use expectations::EXPECTATIONS;
 
 /// Longer than two scrapes of the end-to-end test, as Grafana would choose it.
 const RATE_INTERVAL: &str = "20s";

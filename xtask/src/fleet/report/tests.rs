@@ -60,9 +60,9 @@ fn aims_that_are_met_hold_and_none_may_be_missed() {
         |size| size.gate[0].seconds = 2.5,
         |size| size.gate.clear(),
     ];
-    for spoil in missed {
+    for corrupt in missed {
         let mut size = figures(1_000, 0.1, 500.0);
-        spoil(&mut size);
+        corrupt(&mut size);
         let report = report(vec![size]);
         assert!(!report.holds(), "{report:?}");
         assert!(report.table().contains("MISSED"), "{}", report.table());

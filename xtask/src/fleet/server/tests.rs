@@ -3,7 +3,7 @@ use std::{
     net::TcpStream,
 };
 
-use super::super::Fleet;
+use super::super::simulation::Fleet;
 
 /// Status and body of an answer.
 fn ask(fleet: &Fleet, method: &str, path: &str) -> (u16, String) {

@@ -1,0 +1,82 @@
+//! Building the programs that run in the VM: static, so that they need no file
+//! system around them.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    build::{bpf, toolchain},
+    host::{paths, process},
+};
+
+/// What the programs are built for.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What the build of the monitor embeds.
+const BPF_VARIABLE: &str = "LIVEPATCH_MONITOR_BPF";
+
+/// What a build gives.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// The monitor with its BPF programs inside.
+    pub(crate) monitor: PathBuf,
+    /// PID 1 of the VM.
+    pub(crate) guest: PathBuf,
+}
+
+/// Builds the BPF programs, then the monitor that embeds them, then the guest.
+pub(crate) fn build_all() -> Result<Programs> {
+    let monitor = build_monitor()?;
+    let guest = process::step("build the guest of the scenarios", || {
+        build("livepatch-monitor-tests", "guest", None)
+    })?;
+    for path in [&monitor, &guest] {
+        println!("    {}", path.display());
+    }
+    Ok(Programs { monitor, guest })
+}
+
+/// Builds the BPF programs, then the monitor that embeds them.
+pub(crate) fn build_monitor() -> Result<PathBuf> {
+    let bpf = process::step("build the BPF programs", bpf::build)?;
+    process::step("build the static monitor", || {
+        build(
+            "livepatch-monitor",
+            "livepatch-monitor",
+            Some((BPF_VARIABLE, bpf.as_os_str())),
+        )
+    })
+}
+
+fn build(package: &str, binary: &str, variable: Option<(&str, &OsStr)>) -> Result<PathBuf> {
+    let mut command = Command::new(toolchain::env_cargo());
+    toolchain::forget_build_flags(&mut command);
+    command
+        .current_dir(paths::root()?)
+        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .args(["--package", package, "--bin", binary])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .envs(variable);
+    process::run(&mut command)?;
+    let path = paths::target()?.join(TARGET).join("release").join(binary);
+    check_static(&path)?;
+    Ok(path)
+}
+
+/// A program that asks for an interpreter would die in the VM without a word.
+fn check_static(path: &Path) -> Result<()> {
+    let listing = process::output(Command::new("ldd").arg(path)).unwrap_or_default();
+    if listing.contains("=>") {
+        bail!(
+            "{} is linked dynamically:\n{}\nremove what overrides `+crt-static`",
+            path.display(),
+            listing.trim_end()
+        );
+    }
+    Ok(())
+}

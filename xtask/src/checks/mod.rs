@@ -1,0 +1,76 @@
+//! The workspace's own checks: format, lints, unit tests, a moment of fuzzing.
+
+pub(crate) mod fuzz;
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    build::toolchain,
+    dashboards, dist,
+    host::{paths, process, prometheus_tools},
+    status_page,
+};
+
+const STEPS: &[(&str, &[&str])] = &[
+    ("cargo fmt --check", &["fmt", "--all", "--check"]),
+    (
+        "cargo clippy",
+        &[
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ],
+    ),
+    ("cargo test", &["test", "--quiet", "--workspace"]),
+];
+
+/// Runs all; the first that fails ends it.
+pub(crate) fn run() -> Result<()> {
+    for (name, arguments) in STEPS {
+        process::step(name, || {
+            process::run(
+                Command::new(toolchain::env_cargo())
+                    .current_dir(paths::root()?)
+                    .args(*arguments)
+                    // Tests of rules and dashboards run the real programs.
+                    .env("PATH", prometheus_tools::search_path()?),
+            )
+        })?;
+    }
+    process::step("cargo deny", deny)?;
+    dist::check_definitions()?;
+    status_page::check_samples()?;
+    process::step(
+        "alert rules, their tests and examples",
+        dashboards::check_rules,
+    )?;
+    process::step("dashboards against Grafana's types", || {
+        ensure!(dashboards::fit_types()?, "a dashboard does not fit");
+        Ok(())
+    })?;
+    fuzz::run_briefly()
+}
+
+/// Licences, sources and doubles of the dependencies, and what is known against them.
+fn deny() -> Result<()> {
+    let deny = |words: &[&str]| -> Result<Command> {
+        let mut command = toolchain::cargo_with(&toolchain::cargo_deny_folder()?)?;
+        command
+            .args(["deny", "--log-level=error", "--all-features"])
+            .args(["--config", "xtask/deny.toml"])
+            .args(words);
+        Ok(command)
+    };
+    process::run(&mut deny(&["check", "licenses", "bans", "sources"])?)?;
+    if process::output(&mut deny(&["fetch", "db"])?).is_ok() {
+        return process::run(&mut deny(&["check", "advisories"])?);
+    }
+    println!("    the advisory database cannot be fetched: advisories are not checked");
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! `cargo xtask demo`: a livepatch gets stuck in a VM, then the machine crashes; what
+//! the monitor says of it, and what Prometheus makes of that.
+
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use livepatch_monitor_tests::protocol::{HELD_PATCH, Order};
+
+use crate::{
+    build::guest_binaries,
+    host::{http, packages, process, prometheus_tools},
+    lab::{
+        kernels::{self, Line},
+        machine,
+    },
+    rollout::{
+        host::{self, Host},
+        stack::Stack,
+    },
+};
+
+const DEFAULT_KERNEL: &str = "6.12";
+
+/// One machine alone answers within a second.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Nobody wants to wait a minute for the pager.
+const STUCK_SECONDS: u32 = 5;
+
+/// Long enough to be missed.
+const FIRMWARE: Duration = Duration::from_secs(3);
+
+/// What the reader of an open page needs at least.
+const SHOW: Duration = Duration::from_secs(5);
+
+const HOST: &str = "demo-host";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The kernel to boot [default: 6.12, or another one that is in the cache]
+    #[arg(long)]
+    kernel: Option<String>,
+    /// How long everything stays up at the end, to be looked at
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    stay: u64,
+}
+
+/// Runs the demonstration from set-up to power-off.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let line = choose(arguments.kernel.as_ref())?;
+    prometheus_tools::prepare()?;
+    packages::install_vm_packages()?;
+    let programs = guest_binaries::build_all()?;
+    let modules = host::modules();
+    let prepared = machine::prepare(line, &programs, "demo", host::extras(&modules))?;
+    let release = prepared.kernel.to_string();
+    process::step(&format!("demo on kernel {release}"), || {
+        let prepared = Arc::new(prepared);
+        let host = Host::start(&prepared, HOST, FIRMWARE)?;
+        let stack = Stack::start(
+            &prepared.folder,
+            &programs.monitor,
+            &[&host],
+            INTERVAL,
+            &[("livepatch:threshold_stuck_seconds", STUCK_SECONDS)],
+        )?;
+        play(&host, &stack, &release)?;
+        if arguments.stay > 0 {
+            println!("\n[all stays up for {} s]", arguments.stay);
+            thread::sleep(Duration::from_secs(arguments.stay));
+        }
+        host.finish()
+    })
+}
+
+fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
+    host.wait_for_boot(1)?;
+    println!("\n[a machine with Linux {release} is up and runs livepatch-monitor serve]\n");
+    println!("    its page        http://127.0.0.1:{}/", host.exporter());
+    println!(
+        "    its metrics     http://127.0.0.1:{}/metrics",
+        host.exporter()
+    );
+    println!("    Prometheus      {}/", stack.prometheus.url());
+    println!(
+        "    Alertmanager    {}/api/v2/alerts",
+        stack.alertmanager.url()
+    );
+    stack.wait_for_hosts(1)?;
+    println!("    (the alert of a stuck transition is set to {STUCK_SECONDS} s here, not 60)");
+
+    println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");
+    println!(" that replaces lpm_hold, and does not land: the kernel waits for the task]\n");
+    host.order(Order::Hold)?;
+    println!("$ insmod {HELD_PATCH}.ko");
+    host.order(Order::Patch)?;
+    let begin = Instant::now();
+    stack.wait_for_value("sum(livepatch_stuck_tasks)", 1.0)?;
+    println!("$ cat /sys/kernel/livepatch/{HELD_PATCH}/transition\n1");
+    println!("\n[without a monitor this is all there is to see; with it:]\n");
+    host.order(Order::Status)?;
+    host.order(Order::Blockers)?;
+    show_metrics(host)?;
+    page(stack, "LivepatchTransitionStuck")?;
+    gate(stack, &["--soak", "1s"], 1)?;
+    thread::sleep(SHOW.saturating_sub(begin.elapsed()));
+
+    println!("\n[the service is restarted, its task leaves lpm_hold]\n");
+    host.order(Order::Release)?;
+    host.order(Order::Status)?;
+    // Until Prometheus has seen it, the gate holds for what was.
+    stack.wait_for_value("sum(livepatch_stuck_tasks)", 0.0)?;
+    gate(stack, &["--soak", "1s", "--wait", "--wait-limit", "1m"], 0)?;
+
+    // What the rules have not noted before the crash, they cannot know after it.
+    stack.wait_for_value(
+        "count(instance:livepatch_at_risk:since{phase=\"soak\"})",
+        1.0,
+    )?;
+    println!("\n[a moment later the machine panics, and is gone]\n");
+    host.crash()?;
+    page(stack, "LivepatchHostSilentInSoak")?;
+    gate(stack, &["--soak", "1s"], 1)?;
+    host.wait_for_boot(2)?;
+    println!("\n[it has booted again; the flight recorder and pstore know what it was]\n");
+    host.order(Order::Crashes)?;
+    page(stack, "LivepatchHostCrashed")
+}
+
+/// What the pager shows.
+fn page(stack: &Stack, alert: &str) -> Result<()> {
+    let page = stack.wait_for_page(alert, HOST, HELD_PATCH)?;
+    println!("\n[the pager rings]\n");
+    println!(
+        "    {} ({})",
+        page.annotation("summary"),
+        page.label("severity")
+    );
+    for line in page.annotation("description").lines() {
+        println!("    {line}");
+    }
+    println!("    {}", page.annotation("runbook_url"));
+    Ok(())
+}
+
+fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
+    let words = stack.gate(HELD_PATCH, arguments, code)?;
+    println!(
+        "\n$ livepatch-monitor gate --prometheus {} --patch {HELD_PATCH} {}",
+        stack.prometheus.url(),
+        arguments.join(" ")
+    );
+    print!("{words}");
+    println!("$ echo $?\n{code}");
+    Ok(())
+}
+
+/// The asked-for kernel, else one that needs no download.
+fn choose(asked: Option<&String>) -> Result<&'static Line> {
+    let name = match asked {
+        Some(name) => name.clone(),
+        None => default_kernel()?.to_owned(),
+    };
+    kernels::lines(&[name])?
+        .into_iter()
+        .next()
+        .context("no kernel to boot")
+}
+
+fn default_kernel() -> Result<&'static str> {
+    let mut cached = Vec::new();
+    for line in kernels::LINES {
+        if kernels::is_cached(line)? {
+            cached.push(line.name);
+        }
+    }
+    Ok(if cached.contains(&DEFAULT_KERNEL) {
+        DEFAULT_KERNEL
+    } else {
+        cached.first().copied().unwrap_or(DEFAULT_KERNEL)
+    })
+}
+
+/// Of some 350 series those that tell of the patch: without the zeros, the
+/// histogram and the monitor's own.
+fn tells_of_the_patch(line: &str) -> bool {
+    line.starts_with("livepatch_")
+        && !line.starts_with("livepatch_monitor_")
+        && !line.starts_with("livepatch_transition_duration_seconds")
+        && !line.ends_with(" 0")
+}
+
+fn show_metrics(host: &Host) -> Result<()> {
+    let exposition = http::get(host.exporter(), "/metrics")?;
+    println!("\n[of what Prometheus scrapes now]\n");
+    for line in exposition.lines().filter(|line| tells_of_the_patch(line)) {
+        println!("    {line}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_of_the_patch;
+
+    #[test]
+    fn the_patch_is_told_apart_from_the_rest() {
+        assert!(tells_of_the_patch(
+            "livepatch_stuck_tasks{patch=\"a\",reason=\"sleeping\"} 1"
+        ));
+        for line in [
+            "livepatch_stuck_tasks{patch=\"a\",reason=\"running\"} 0",
+            "livepatch_monitor_build_info{version=\"1\"} 1",
+            "livepatch_transition_duration_seconds_count{} 1",
+            "process_open_fds 7",
+            "# HELP livepatch_supported x",
+        ] {
+            assert!(!tells_of_the_patch(line), "{line}");
+        }
+    }
+}

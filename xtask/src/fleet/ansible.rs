@@ -1,0 +1,175 @@
+//! The play of README that patches in waves, run by Ansible: on simulated hosts, with
+//! the real gate in front of a real Prometheus.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
+
+use super::{hosts::instance, simulation::Fleet};
+use crate::{
+    host::{http, packages, paths, process, prometheus_tools},
+    monitoring::wait_for,
+};
+
+const PATCH: &str = "livepatch_2026_11_fix";
+/// Of scrapes and rules, in seconds.
+const INTERVAL: u32 = 2;
+const HOSTS: usize = 12;
+const PATIENCE: Duration = Duration::from_secs(60);
+const PATCHES: &str = "curl -fsS -X POST $url/patch";
+/// A wave waits for the soak and some scrapes.
+const TERMS: &str = "--soak 2s --wait --wait-limit 2m";
+
+/// The host of the third wave, which is this one alone.
+const THIRD: usize = 2;
+
+/// Runs the play: with a patch that is good, it must reach all hosts; with one that kills
+/// its host, it must end with the first wave; where a host cannot be reached, with its.
+pub(crate) fn check(monitor: &Path) -> Result<()> {
+    prometheus_tools::prepare()?;
+    packages::install(
+        &["ansible-core", "openssh-client"],
+        "to run the play that README shows",
+    )?;
+    let folder = paths::target()?.join("ansible");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let play = folder.join("rollout.yml");
+    fs::write(&play, play_of_readme()?)
+        .with_context(|| format!("cannot write {}", play.display()))?;
+    process::step("README's play, with a patch that is good", || {
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, None)?;
+        ensure!(
+            ended_well && patched == HOSTS,
+            "the play must patch {HOSTS} hosts, and patched {patched}:\n{said}"
+        );
+        Ok(())
+    })?;
+    process::step("README's play, with a patch that kills its host", || {
+        // The host is seen in transition before it dies.
+        let kills = "curl -fsS -X POST \"$url/patch?seconds=inf\"; sleep 6; \
+                     curl -fsS -X POST $url/crash";
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, kills, None)?;
+        ensure!(
+            !ended_well && patched == 1,
+            "the play must end with its first host, and reached {patched}:\n{said}"
+        );
+        ensure!(
+            said.contains("hold") && said.contains(&instance(0)),
+            "the play does not say why it ended:\n{said}"
+        );
+        Ok(())
+    })?;
+    // As the patch may have left it. Ansible goes on to the next wave if it is let.
+    process::step("README's play, with a host that cannot be reached", || {
+        let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;
+        ensure!(
+            !ended_well && patched == THIRD && said.contains("UNREACHABLE"),
+            "the play must end with the third wave, and reached {patched} hosts:\n{said}"
+        );
+        Ok(())
+    })
+}
+
+/// Whether the play ended well, how many hosts it touched, and what it said.
+fn rollout(
+    folder: &Path,
+    play: &Path,
+    monitor: &Path,
+    install: &str,
+    unreachable: Option<usize>,
+) -> Result<(bool, usize, String)> {
+    let fleet = Fleet::start(HOSTS, PATCH)?;
+    let prometheus = fleet.prometheus(folder, INTERVAL)?;
+    let all = format!("count(up == 1) == {HOSTS}");
+    wait_for("the first scrape of all hosts", PATIENCE, || {
+        prometheus.value(&all)
+    })?;
+    let url = fleet.url();
+    let inventory = folder.join("hosts");
+    let mut hosts = String::from("[livepatch]\n");
+    for host in 0..HOSTS {
+        let way = match unreachable == Some(host) {
+            // Nobody listens there.
+            true => "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1",
+            false => "ansible_connection=local ansible_python_interpreter=/usr/bin/python3",
+        };
+        let _ = writeln!(hosts, "{} {way}", instance(host));
+    }
+    fs::write(&inventory, hosts)
+        .with_context(|| format!("cannot write {}", inventory.display()))?;
+    let install = format!("url={url}/host/{{{{ inventory_hostname }}}}; {install}");
+    let variables = json!({
+        "patch": PATCH,
+        "install": install,
+        "prometheus": prometheus.url(),
+        "gate": monitor,
+        "terms": TERMS,
+    });
+    let output = Command::new("ansible-playbook")
+        .arg("--inventory")
+        .arg(&inventory)
+        .arg("--extra-vars")
+        .arg(variables.to_string())
+        .arg(play)
+        .env("ANSIBLE_NOCOLOR", "1")
+        .env("ANSIBLE_LOCALHOST_WARNING", "False")
+        // Python wants one, and Ansible that it is UTF-8.
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot start ansible-playbook")?;
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    Ok((output.status.success(), touched(&url)?, said))
+}
+
+/// Hosts that are not as they were at the start.
+fn touched(url: &str) -> Result<usize> {
+    let port = url.rsplit_once(':').context("a URL without a port")?.1;
+    let port = port.parse().context("a port that is no number")?;
+    let hosts: serde_json::Value =
+        serde_json::from_str(&http::get(port, "/hosts")?).context("/hosts")?;
+    let hosts = hosts.as_array().context("/hosts is no list")?;
+    let touched = hosts.iter().filter(|host| host["state"] != "unpatched");
+    Ok(touched.count())
+}
+
+/// The block of README that is a play.
+fn play_of_readme() -> Result<String> {
+    let path: PathBuf = paths::root()?.join("README.md");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    match play(&text) {
+        Some(play) => Ok(play.to_owned()),
+        None => bail!("{} shows no play", path.display()),
+    }
+}
+
+fn play(text: &str) -> Option<&str> {
+    let mut blocks = text.split("```yaml\n").skip(1);
+    let ended = |block: &'_ str| block.split_once("```").map(|(block, _)| block.len());
+    blocks.find_map(|block| {
+        let block = &block[..ended(block)?];
+        block.contains("serial:").then_some(block)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_play_is_found_among_other_blocks() {
+        let text = "```yaml\na: 1\n```\nx\n```yaml\n- serial: [1]\n```\n```\nserial:\n```\n";
+        assert_eq!(play(text), Some("- serial: [1]\n"));
+        assert_eq!(play("no play"), None);
+        play_of_readme().unwrap();
+    }
+}

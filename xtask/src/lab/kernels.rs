@@ -1,0 +1,333 @@
+//! The kernels that the scenarios run on: Debian's images, each with a small tree of
+//! its own suite in which modules for it can be built.
+
+use std::{
+    fmt, fs,
+    fs::File,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::host::{packages, paths, process};
+
+/// A kernel line, and the Debian suite that has it. The point release is whatever
+/// the suite's meta-package means today: older ones vanish from the archive.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    suite: &'static str,
+    /// The suite of the kernel packages, where another one completes `suite`.
+    kernel_suite: Option<&'static str>,
+    /// What the names of the image's and the headers' meta-packages end with.
+    flavour: &'static str,
+    /// The package that has pahole.
+    pahole: &'static str,
+    /// The scenarios of a full run; none is all. One that is asked for by name runs on
+    /// every line.
+    pub(crate) full_run: Option<&'static [&'static str]>,
+}
+
+/// Made for virtual machines: less of it, and more built in.
+const CLOUD: &str = "cloud-amd64";
+const GENERIC: &str = "amd64";
+
+/// Oldest first.
+pub(crate) const LINES: &[Line] = &[
+    Line {
+        name: "5.10",
+        suite: "bullseye",
+        kernel_suite: None,
+        flavour: CLOUD,
+        pahole: "dwarves",
+        full_run: None,
+    },
+    Line {
+        name: "6.1",
+        suite: "bookworm",
+        kernel_suite: None,
+        flavour: CLOUD,
+        pahole: "pahole",
+        full_run: None,
+    },
+    Line {
+        name: "6.12",
+        suite: "bookworm",
+        kernel_suite: Some("bookworm-backports"),
+        flavour: CLOUD,
+        pahole: "pahole",
+        full_run: None,
+    },
+    Line {
+        name: "7.2",
+        suite: "sid",
+        kernel_suite: None,
+        flavour: CLOUD,
+        pahole: "pahole",
+        full_run: None,
+    },
+    Line {
+        name: "7.2-generic",
+        suite: "sid",
+        kernel_suite: None,
+        flavour: GENERIC,
+        pahole: "pahole",
+        // The source is that of the line above: what the configuration could change.
+        full_run: Some(&[
+            "clean_patch_and_unpatch",
+            "held_by_user_task",
+            "held_by_running_kthread",
+            "reversed",
+            "probed_function_can_be_patched",
+            "forecast_comes_true",
+            "sysrq_in_transition",
+        ]),
+    },
+];
+
+/// What `--kernel` takes when it is not given.
+pub(crate) const ALL: &str = "5.10,6.1,6.12,7.2,7.2-generic";
+
+/// What builds a module, beside the kernel's headers and pahole. Packages are only
+/// unpacked, so nothing of theirs runs: no initramfs, no boot loader.
+const PACKAGES: &[&str] = &[
+    "bash",
+    "coreutils",
+    "dash",
+    "findutils",
+    "gcc",
+    "grep",
+    "make",
+    "mawk",
+    "sed",
+];
+
+const LEFT_OUT: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+];
+
+/// The cached layout's version: a stamp with another one is made anew.
+const LAYOUT: u32 = 1;
+
+/// A kernel ready to boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    /// The line's name.
+    pub(crate) name: String,
+    /// `uname -r`.
+    pub(crate) release: String,
+    /// The image.
+    pub(crate) image: PathBuf,
+    /// Its cache folder.
+    pub(crate) folder: PathBuf,
+    /// The root of the tree of its suite.
+    pub(crate) tree: PathBuf,
+}
+
+/// Written last: its presence says that the folder is whole.
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    layout: u32,
+    release: String,
+    /// The image's path inside the tree.
+    image: PathBuf,
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.name, self.release)
+    }
+}
+
+/// The lines that a comma-separated list names.
+pub(crate) fn lines(names: &[String]) -> Result<Vec<&'static Line>> {
+    names
+        .iter()
+        .map(|name| {
+            LINES
+                .iter()
+                .find(|line| line.name == name)
+                .with_context(|| format!("no kernel is called `{name}`; there are {ALL}"))
+        })
+        .collect()
+}
+
+/// The kernel of a line, fetched if the cache lacks it.
+pub(crate) fn prepare(line: &Line) -> Result<Kernel> {
+    let folder = folder(line)?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let _lock = lock(&folder)?;
+    if let Some(kernel) = cached_in(line, &folder)? {
+        return Ok(kernel);
+    }
+    process::step(
+        &format!(
+            "kernel {}: fetch Debian {}'s linux-image-{}, headers and compiler into {}",
+            line.name,
+            line.kernel_suite.unwrap_or(line.suite),
+            line.flavour,
+            folder.display()
+        ),
+        || fetch(line, &folder),
+    )?;
+    cached_in(line, &folder)?.with_context(|| {
+        format!(
+            "{} is not whole after it was made; remove it and try again",
+            folder.display()
+        )
+    })
+}
+
+/// Whether a line's kernel can be had without the network.
+pub(crate) fn is_cached(line: &Line) -> Result<bool> {
+    Ok(cached_in(line, &folder(line)?)?.is_some())
+}
+
+/// Keeps other runs out of a cache folder while it changes.
+pub(crate) fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+fn folder(line: &Line) -> Result<PathBuf> {
+    Ok(paths::cache()?.join("kernels").join(line.name))
+}
+
+fn cached_in(line: &Line, folder: &Path) -> Result<Option<Kernel>> {
+    let path = folder.join("stamp.json");
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(None);
+    };
+    let stamp: Stamp = serde_json::from_str(&text)
+        .with_context(|| format!("{} is damaged; remove it and try again", path.display()))?;
+    let tree = folder.join("tree");
+    let image = tree.join(&stamp.image);
+    if stamp.layout != LAYOUT || !image.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Kernel {
+        name: line.name.to_owned(),
+        release: stamp.release,
+        image,
+        folder: folder.to_path_buf(),
+        tree,
+    }))
+}
+
+fn fetch(line: &Line, folder: &Path) -> Result<()> {
+    let tree = folder.join("tree");
+    for path in [
+        &tree,
+        &folder.join("modules"),
+        &folder.join("make-modules.log"),
+    ] {
+        remove(path)?;
+    }
+    remove(&folder.join("stamp.json"))?;
+    let mut command = Command::new("mmdebstrap");
+    command
+        .args(["--mode=root", "--variant=extract"])
+        .args(["--architectures=amd64", "--components=main"])
+        .arg(format!("--include={}", PACKAGES.join(",")))
+        .arg(format!(
+            "--include=linux-image-{0},linux-headers-{0},{1}",
+            line.flavour, line.pahole
+        ))
+        .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
+        // A mirror that lags behind is no reason to test nothing; signatures are
+        // checked all the same.
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    for pattern in LEFT_OUT {
+        command.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    if let Some(suite) = line.kernel_suite {
+        command.arg(format!("--aptopt=APT::Default-Release \"{suite}\""));
+    }
+    let mirror = packages::mirror()?;
+    command.arg(line.suite).arg(&tree);
+    command.arg(format!("deb {mirror} {} main", line.suite));
+    if let Some(suite) = line.kernel_suite {
+        command.arg(format!("deb {mirror} {suite} main"));
+    }
+    process::run_logged(&mut command, &folder.join("fetch.log"))?;
+
+    // A maintainer script would make it; none ran.
+    let awk = tree.join("usr/bin/awk");
+    if !awk.exists() {
+        symlink("mawk", &awk).with_context(|| format!("cannot make {}", awk.display()))?;
+    }
+    let release = only_release(&tree)?;
+    let image = [
+        PathBuf::from(format!("boot/vmlinuz-{release}")),
+        // Where the package keeps it since the copy to /boot became a script's job.
+        PathBuf::from(format!("usr/lib/modules/{release}/vmlinuz")),
+    ]
+    .into_iter()
+    .find(|path| tree.join(path).is_file())
+    .with_context(|| format!("no image of {release} under {}", tree.display()))?;
+    let stamp = Stamp {
+        layout: LAYOUT,
+        release,
+        image,
+    };
+    let path = folder.join("stamp.json");
+    fs::write(&path, serde_json::to_string_pretty(&stamp)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn only_release(tree: &Path) -> Result<String> {
+    let folder = tree.join("usr/lib/modules");
+    let mut releases = Vec::new();
+    for entry in
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
+        let entry = entry.with_context(|| format!("cannot read {}", folder.display()))?;
+        if entry.path().join("kernel").is_dir() {
+            releases.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    match <[String; 1]>::try_from(releases) {
+        Ok([release]) => Ok(release),
+        Err(releases) => bail!(
+            "{} should hold one kernel's modules, it holds {releases:?}",
+            folder.display()
+        ),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let result = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => return Ok(()),
+    };
+    result.with_context(|| format!("cannot remove {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_list_names_every_line() {
+        let names: Vec<String> = ALL.split(',').map(str::to_owned).collect();
+        let found = lines(&names).unwrap();
+        assert_eq!(found.len(), LINES.len());
+    }
+
+    #[test]
+    fn an_unknown_line_is_refused_with_the_choice() {
+        let error = lines(&["4.4".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("6.12"), "{error}");
+    }
+}

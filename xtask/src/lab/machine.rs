@@ -1,0 +1,52 @@
+//! From a kernel's name to a machine that can boot: packages, kernel, modules,
+//! programs and file system.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{
+    build::guest_binaries::Programs,
+    host::paths,
+    lab::{
+        initramfs::{self, Extras},
+        kernels::{self, Kernel, Line},
+    },
+};
+
+/// A kernel with the file system it boots into, and the folder of its results.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The kernel.
+    pub(crate) kernel: Kernel,
+    /// The file system.
+    pub(crate) initramfs: PathBuf,
+    /// Where this run's logs and artifacts go; empty at the start.
+    pub(crate) folder: PathBuf,
+}
+
+impl Prepared {
+    /// Where the kernel's log goes.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.folder.join("console.log")
+    }
+}
+
+/// Makes all that a run needs, under `target/PURPOSE/KERNEL`.
+pub(crate) fn prepare(
+    line: &Line,
+    programs: &Programs,
+    purpose: &str,
+    extras: Extras<'_>,
+) -> Result<Prepared> {
+    let kernel = kernels::prepare(line)?;
+    let folder = paths::target()?.join(purpose).join(line.name);
+    paths::empty(&folder)?;
+    let initramfs = folder.join("initramfs.cpio");
+    initramfs::write(&initramfs, &kernel, programs, extras)?;
+    Ok(Prepared {
+        kernel,
+        initramfs,
+        folder,
+    })
+}

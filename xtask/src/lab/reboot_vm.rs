@@ -1,0 +1,137 @@
+//! A machine that crashes, boots again, and goes on where it was: one QEMU a boot, one
+//! disk and one memory for the kernel's last words over all of them.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use livepatch_monitor_tests::protocol::{Message, command_line};
+
+use crate::{
+    host::process,
+    lab::{
+        initramfs::{DISK_MODULES, Extras, RAMOOPS_MODULES},
+        machine::Prepared,
+        vm::{CrashMemory, End, Machine, Persistent},
+    },
+};
+
+/// What may keep the kernel's last words.
+pub(crate) const MEMORIES: [&str; 3] = [MAIN_MEMORY, "ramoops", "none"];
+
+/// The one that every scenario is run with.
+pub(crate) const MAIN_MEMORY: &str = "erst";
+
+/// The scenario that is run with each of them.
+pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
+
+/// In MiB.
+pub(crate) const MEMORY: u32 = 768;
+const DISK: u64 = 48 << 20;
+const ERST: u64 = 1 << 20;
+
+/// The part of the memory that ramoops keeps: the guest finds it by these words too.
+/// The kernel takes `$` as it is; no shell comes in between.
+const RAMOOPS_RESERVED: &str = "memmap=2M$0x20000000";
+
+/// A guest that waits for a lockup to be noticed says nothing for a while.
+const SILENCE: Duration = Duration::from_secs(150);
+const BOOT_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// A chain that does not come to an end repeats itself.
+const MOST_BOOTS: u32 = 120;
+
+const CUTS: &str = "5";
+const CUTS_WHEN_THOROUGH: &str = "20";
+
+/// What the file system holds for it.
+pub(crate) fn extras() -> Extras<'static> {
+    Extras {
+        modules: DISK_MODULES,
+        modules_on_demand: RAMOOPS_MODULES,
+        ..Extras::default()
+    }
+}
+
+/// Boots the machine until its guest is done.
+pub(crate) fn run(
+    prepared: &Prepared,
+    memory: &str,
+    run: &str,
+    thorough: bool,
+    mut on_message: impl FnMut(Message) -> Result<()>,
+) -> Result<()> {
+    let persistent = persistent(&prepared.folder, memory, memory)?;
+    let cuts = if thorough { CUTS_WHEN_THOROUGH } else { CUTS };
+    let cuts = format!("{}={cuts}", command_line::CUTS);
+    let kept = format!("{}={memory}", command_line::MEMORY);
+    let mut words = vec![cuts.as_str(), kept.as_str()];
+    if memory != "erst" {
+        words.push("erst_disable");
+    }
+    if memory == "ramoops" {
+        words.push(RAMOOPS_RESERVED);
+    }
+    for boot in 1..=MOST_BOOTS {
+        let machine = Machine {
+            kernel: &prepared.kernel.image,
+            initramfs: &prepared.initramfs,
+            mode: "crash",
+            run,
+            command_line: &words,
+            memory: MEMORY,
+            forwards: &[],
+            persistent: Some(persistent.clone()),
+            console: prepared.folder.join(format!("{memory}-{boot}.log")),
+            silence: SILENCE,
+            limit: BOOT_LIMIT,
+        };
+        if machine.boot(&mut on_message)? == End::Done {
+            return Ok(());
+        }
+    }
+    bail!("the guest was not done after {MOST_BOOTS} boots")
+}
+
+/// An empty disk and an empty memory of this kind, as the files `NAME.…` of a folder.
+pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Persistent> {
+    Ok(Persistent {
+        disk: disk(folder, name)?,
+        memory: crash_memory(folder, name, memory)?,
+    })
+}
+
+fn disk(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("{name}.disk"));
+    make(&path, DISK)?;
+    process::run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&path))?;
+    Ok(path)
+}
+
+fn crash_memory(folder: &Path, name: &str, memory: &str) -> Result<CrashMemory> {
+    let path = folder.join(format!("{name}.memory"));
+    Ok(match memory {
+        "erst" => {
+            make(&path, ERST)?;
+            CrashMemory::Erst(path)
+        }
+        "ramoops" => {
+            make(&path, u64::from(MEMORY) << 20)?;
+            CrashMemory::Ramoops(path)
+        }
+        _ => CrashMemory::None,
+    })
+}
+
+/// An empty file of this size, all hole.
+pub(crate) fn make(path: &Path, size: u64) -> Result<()> {
+    if path.exists() {
+        fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+    }
+    File::create(path)
+        .and_then(|file| file.set_len(size))
+        .with_context(|| format!("cannot make {}", path.display()))
+}

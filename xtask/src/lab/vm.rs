@@ -1,0 +1,436 @@
+//! One run of a virtual machine: QEMU, what its guest says, and when to give up.
+
+use std::{
+    ffi::OsString,
+    fs,
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use livepatch_monitor_tests::protocol::{Injection, Message, command_line};
+
+use crate::host::process;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// How often the console and the limits are looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// From `Done` to the end of QEMU: powering off takes the guest a moment.
+const POWER_OFF: Duration = Duration::from_secs(20);
+
+/// Lines of the kernel's log that a failure shows.
+const CONSOLE_LINES: usize = 60;
+
+/// A port of this machine that leads to one of the guest's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forward {
+    /// On 127.0.0.1 here.
+    pub(crate) host: u16,
+    /// In the guest.
+    pub(crate) guest: u16,
+}
+
+/// What outlives a boot of a machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Persistent {
+    /// The image of its disk.
+    pub(crate) disk: PathBuf,
+    /// What keeps the kernel's last words.
+    pub(crate) memory: CrashMemory,
+}
+
+/// What keeps the kernel's last words, and the file that is its content.
+#[derive(Clone, Debug)]
+pub(crate) enum CrashMemory {
+    /// The firmware's error record serialization table.
+    Erst(PathBuf),
+    /// A part of the memory that a reboot leaves alone.
+    Ramoops(PathBuf),
+    /// Nothing.
+    None,
+}
+
+/// How a boot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All was done.
+    Done,
+    /// As announced, and the next boot goes on.
+    Down,
+}
+
+/// A machine to run.
+#[derive(Debug)]
+pub(crate) struct Machine<'a> {
+    /// The kernel's image.
+    pub(crate) kernel: &'a Path,
+    /// The file system.
+    pub(crate) initramfs: &'a Path,
+    /// What PID 1 is to do: `test`, `crash`, `neighbours`, `rollout`, `demo` or `bench`.
+    pub(crate) mode: &'a str,
+    /// The scenarios to run, comma-separated.
+    pub(crate) run: &'a str,
+    /// More words for the kernel's command line.
+    pub(crate) command_line: &'a [&'a str],
+    /// Memory in MiB.
+    pub(crate) memory: u32,
+    /// A network with these ways in, and no way out; none is no network.
+    pub(crate) forwards: &'a [Forward],
+    /// What outlives the boot.
+    pub(crate) persistent: Option<Persistent>,
+    /// Where the kernel's log goes.
+    pub(crate) console: PathBuf,
+    /// Nothing said on either port for so long: the guest hangs.
+    pub(crate) silence: Duration,
+    /// The whole run.
+    pub(crate) limit: Duration,
+}
+
+impl Machine<'_> {
+    /// Boots the machine and hands on what the guest says until it powers off
+    /// after `Done`. Any other end is an error that shows the end of the kernel's
+    /// log, and so is one that `on_message` returns.
+    pub(crate) fn run(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<()> {
+        match self.boot(on_message)? {
+            End::Done => Ok(()),
+            End::Down => bail!("the guest went down before it was done"),
+        }
+    }
+
+    /// As [`Self::run`], but the guest may announce that it goes down.
+    pub(crate) fn boot(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
+        self.follow(on_message).map_err(|error| {
+            let tail = process::last_lines(&self.console, CONSOLE_LINES).unwrap_or_default();
+            anyhow!("{error:#}\nthe end of {}:\n{tail}", self.console.display())
+        })
+    }
+
+    fn follow(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
+        let mut qemu = Qemu::start(self)?;
+        let begin = Instant::now();
+        let mut heard = Instant::now();
+        let mut console_size = 0;
+        let mut done = false;
+        let mut going_down = false;
+        let mut injection: Option<(Instant, Injection)> = None;
+        loop {
+            let due = injection.map(|(when, _)| when.saturating_duration_since(Instant::now()));
+            match qemu.lines.recv_timeout(due.unwrap_or(POLL).min(POLL)) {
+                Ok(line) => {
+                    heard = Instant::now();
+                    // A boot that ends in the middle of a line has said nothing.
+                    let message = match parse(&line) {
+                        Ok(Some(message)) => message,
+                        Ok(None) => continue,
+                        Err(_) if going_down => continue,
+                        Err(error) => return Err(error),
+                    };
+                    match message {
+                        Message::Done => done = true,
+                        Message::GoingDown => going_down = true,
+                        Message::Inject {
+                            what,
+                            after_milliseconds,
+                        } => {
+                            let after = Duration::from_millis(after_milliseconds);
+                            injection = Some((Instant::now() + after, what));
+                        }
+                        _ => {}
+                    }
+                    on_message(message)?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                // The port closes when QEMU ends.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Some((_, what)) = injection.take_if(|(when, _)| Instant::now() >= *when) {
+                match what {
+                    Injection::PowerCut => {
+                        drop(qemu);
+                        return Ok(End::Down);
+                    }
+                    Injection::Nmi => self.nmi()?,
+                }
+            }
+            let size = fs::metadata(&self.console).map_or(0, |metadata| metadata.len());
+            if size != console_size {
+                console_size = size;
+                heard = Instant::now();
+            }
+            if done && heard.elapsed() > POWER_OFF {
+                bail!("the guest did not power off after it was done");
+            }
+            if heard.elapsed() > self.silence {
+                bail!("the guest said nothing for {} s", heard.elapsed().as_secs());
+            }
+            if begin.elapsed() > self.limit {
+                bail!(
+                    "the guest was not done after {} s",
+                    begin.elapsed().as_secs()
+                );
+            }
+        }
+        let status = qemu.process.wait().context("cannot wait for QEMU")?;
+        let errors = fs::read_to_string(self.errors()).unwrap_or_default();
+        if !status.success() {
+            bail!("QEMU failed: {status}\n{}", errors.trim_end());
+        }
+        if going_down {
+            return Ok(End::Down);
+        }
+        if !done {
+            let console = fs::read(&self.console).unwrap_or_default();
+            if String::from_utf8_lossy(&console).contains("Kernel panic - not syncing") {
+                bail!("the guest's kernel panicked");
+            }
+            bail!("the guest ended before it was done\n{}", errors.trim_end());
+        }
+        Ok(End::Done)
+    }
+
+    /// QEMU's own console, for what is done to the machine.
+    fn control(&self) -> PathBuf {
+        self.console.with_extension("control")
+    }
+
+    fn nmi(&self) -> Result<()> {
+        let path = self.control();
+        let mut control =
+            UnixStream::connect(&path).with_context(|| format!("no {}", path.display()))?;
+        control.write_all(b"nmi\n").context("cannot ask for an NMI")
+    }
+
+    fn errors(&self) -> PathBuf {
+        self.console.with_extension("qemu.log")
+    }
+
+    fn command(&self) -> Result<Command> {
+        // util-linux's setpriv lets no QEMU outlive this program, however it ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", QEMU]);
+        command.args(if kvm_works() {
+            ["-accel", "kvm", "-cpu", "host"]
+        } else {
+            ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
+        });
+        command
+            .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-smp", "2", "-m", &format!("{}M", self.memory)])
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .arg("-append")
+            .arg(self.append());
+        // The first port is the kernel's log, the second the guest's messages.
+        let mut console = OsString::from("file,id=console,append=on,path=");
+        console.push(&self.console);
+        command
+            .arg("-chardev")
+            .arg(console)
+            .args(["-serial", "chardev:console"])
+            .args(["-chardev", "stdio,id=messages,signal=off"])
+            .args(["-serial", "chardev:messages"]);
+        if let Some(persistent) = &self.persistent {
+            self.add_persistent(&mut command, persistent);
+        }
+        if !self.forwards.is_empty() {
+            let ways = self
+                .forwards
+                .iter()
+                .map(|Forward { host, guest }| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+            command
+                .arg("-netdev")
+                .arg(format!(
+                    "user,id=net,restrict=on{}",
+                    ways.collect::<String>()
+                ))
+                .args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        }
+        let errors = File::create(self.errors())
+            .with_context(|| format!("cannot write {}", self.errors().display()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors);
+        Ok(command)
+    }
+
+    fn add_persistent(&self, command: &mut Command, persistent: &Persistent) {
+        let with_path = |before: &str, path: &Path, behind: &str| {
+            let mut word = OsString::from(before);
+            word.push(path);
+            word.push(behind);
+            word
+        };
+        command
+            .arg("-monitor")
+            .arg(with_path("unix:", &self.control(), ",server=on,wait=off"))
+            .arg("-drive")
+            .arg(with_path(
+                "format=raw,if=virtio,file=",
+                &persistent.disk,
+                "",
+            ));
+        match &persistent.memory {
+            CrashMemory::Erst(file) => {
+                command
+                    .arg("-object")
+                    .arg(with_path(
+                        "memory-backend-file,id=erst,size=1M,share=on,mem-path=",
+                        file,
+                        "",
+                    ))
+                    .args(["-device", "acpi-erst,memdev=erst"]);
+            }
+            CrashMemory::Ramoops(file) => {
+                let size = format!(",size={}M", self.memory);
+                command
+                    .arg("-object")
+                    .arg(with_path(
+                        "memory-backend-file,id=ram,share=on,mem-path=",
+                        file,
+                        &size,
+                    ))
+                    .args(["-machine", "memory-backend=ram"]);
+            }
+            CrashMemory::None => {}
+        }
+    }
+
+    fn append(&self) -> String {
+        let mut words = vec![
+            "console=ttyS0".to_owned(),
+            // A busy host delays the guest's clock watchdog, which would then
+            // take the slow HPET for the better clock.
+            "tsc=reliable".to_owned(),
+            "panic=1".to_owned(),
+            format!("{}={}", command_line::MODE, self.mode),
+            format!("{}={}", command_line::RUN, self.run),
+        ];
+        words.extend(self.command_line.iter().map(|word| (*word).to_owned()));
+        words.join(" ")
+    }
+}
+
+/// A running QEMU, ended when dropped.
+struct Qemu {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Qemu {
+    fn start(machine: &Machine<'_>) -> Result<Self> {
+        // A log of an earlier run must not pass for this one's; one of an earlier boot
+        // goes on.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .truncate(false)
+            .open(&machine.console)
+            .with_context(|| format!("cannot write {}", machine.console.display()))?;
+        let mut process = machine
+            .command()?
+            .spawn()
+            .with_context(|| format!("cannot start {QEMU}"))?;
+        let output = process.stdout.take().context("QEMU has no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || forward_lines(output, &sender));
+        Ok(Self { process, lines })
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Both fail only when QEMU has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn forward_lines(output: ChildStdout, sender: &mpsc::Sender<String>) {
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line).trim().to_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Reads a line of the guest; blank ones mean nothing.
+fn parse(line: &str) -> Result<Option<Message>> {
+    if line.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(line)
+        .map(Some)
+        .with_context(|| format!("not a message of the guest: `{line}`"))
+}
+
+/// KVM opens in some virtual machines whose processor lacks what it needs; its
+/// guests then hang.
+fn kvm_works() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let able = flags
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    able && OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blank_lines_are_skipped_and_noise_is_an_error() {
+        assert_eq!(parse("").unwrap(), None);
+        assert_eq!(parse("{\"type\":\"done\"}").unwrap(), Some(Message::Done));
+        let error = parse("Segmentation fault").unwrap_err().to_string();
+        assert!(error.contains("Segmentation fault"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_says_mode_and_scenarios() {
+        let machine = Machine {
+            kernel: Path::new("k"),
+            initramfs: Path::new("i"),
+            mode: "test",
+            run: "all",
+            command_line: &["quiet"],
+            memory: 512,
+            forwards: &[],
+            persistent: None,
+            console: PathBuf::from("c"),
+            silence: Duration::from_secs(1),
+            limit: Duration::from_secs(1),
+        };
+        assert_eq!(
+            machine.append(),
+            "console=ttyS0 tsc=reliable panic=1 lpm.mode=test lpm.run=all quiet"
+        );
+    }
+}

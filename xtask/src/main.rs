@@ -36,6 +36,8 @@ enum Command {
     Build,
     /// Show a livepatch that gets stuck, and what the monitor says of it, in a VM
     Demo(demo::Arguments),
+    /// Boot a guest with a shell, or run one command in one
+    Lab(lab::command::Arguments),
     /// Check the workspace, then run the scenarios on real kernels in VMs
     Test(test::Arguments),
     /// Build the packages and check them
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Build => guest_binaries::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
+        Command::Lab(arguments) => return lab::command::run(arguments),
         Command::Test(arguments) => test::run(arguments),
         Command::Dist(arguments) => dist::command(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),

@@ -36,7 +36,7 @@ pub(crate) fn build_all() -> Result<Programs> {
         build("livepatch-monitor-tests", "guest", None)
     })?;
     for path in [&monitor, &guest] {
-        println!("    {}", path.display());
+        eprintln!("    {}", path.display());
     }
     Ok(Programs { monitor, guest })
 }

@@ -38,14 +38,14 @@ impl Toolchain {
     /// which it installs if need be.
     pub(crate) fn choose() -> Result<Self> {
         let chosen = if nightly_has_source() {
-            println!("    BPF compiler: rustup's nightly with rust-src");
+            eprintln!("    BPF compiler: rustup's nightly with rust-src");
             Self::Nightly
         } else {
             packages::install(
                 DEBIAN_PACKAGES,
                 "to compile the BPF programs, as rustup's nightly has no rust-src",
             )?;
-            println!("    BPF compiler: Debian's rustc-web with rust-web-src");
+            eprintln!("    BPF compiler: Debian's rustc-web with rust-web-src");
             Self::Debian
         };
         Ok(chosen)
@@ -159,7 +159,7 @@ fn installed(name: &str, prepare: impl FnOnce(&mut Command) -> Result<()>) -> Re
     }
     let folder = cargo_bin()?;
     if !folder.join(name).is_file() {
-        println!(
+        eprintln!(
             "==> installing with cargo: {name}, into {}",
             folder.display()
         );

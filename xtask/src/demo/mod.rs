@@ -7,23 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use livepatch_monitor_tests::protocol::{HELD_PATCH, Order};
 
 use crate::{
     build::guest_binaries,
     host::{http, packages, process, prometheus_tools},
-    lab::{
-        kernels::{self, Line},
-        machine,
-    },
+    lab::{kernels, machine},
     rollout::{
         host::{self, Host},
         stack::Stack,
     },
 };
-
-const DEFAULT_KERNEL: &str = "6.12";
 
 /// One machine alone answers within a second.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -51,7 +46,7 @@ pub(crate) struct Arguments {
 
 /// Runs the demonstration from set-up to power-off.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let line = choose(arguments.kernel.as_ref())?;
+    let line = kernels::one(arguments.kernel.as_deref())?;
     prometheus_tools::prepare()?;
     packages::install_vm_packages()?;
     let programs = guest_binaries::build_all()?;
@@ -157,32 +152,6 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     print!("{words}");
     println!("$ echo $?\n{code}");
     Ok(())
-}
-
-/// The asked-for kernel, else one that needs no download.
-fn choose(asked: Option<&String>) -> Result<&'static Line> {
-    let name = match asked {
-        Some(name) => name.clone(),
-        None => default_kernel()?.to_owned(),
-    };
-    kernels::lines(&[name])?
-        .into_iter()
-        .next()
-        .context("no kernel to boot")
-}
-
-fn default_kernel() -> Result<&'static str> {
-    let mut cached = Vec::new();
-    for line in kernels::LINES {
-        if kernels::is_cached(line)? {
-            cached.push(line.name);
-        }
-    }
-    Ok(if cached.contains(&DEFAULT_KERNEL) {
-        DEFAULT_KERNEL
-    } else {
-        cached.first().copied().unwrap_or(DEFAULT_KERNEL)
-    })
 }
 
 /// Of some 350 series those that tell of the patch: without the zeros, the

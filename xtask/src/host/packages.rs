@@ -40,7 +40,7 @@ pub(crate) fn install_vm_packages() -> Result<()> {
     if codename.as_deref() == Some("bookworm") {
         if !backports_known()? {
             require_root(QEMU_PACKAGE)?;
-            println!("==> adding the apt source bookworm-backports as {BACKPORTS_LIST}");
+            eprintln!("==> adding the apt source bookworm-backports as {BACKPORTS_LIST}");
             let line = format!("deb {} bookworm-backports main\n", mirror()?);
             fs::write(BACKPORTS_LIST, line)
                 .with_context(|| format!("cannot write {BACKPORTS_LIST}"))?;
@@ -115,7 +115,7 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
 ///
 /// For programs whose package would start a service that nobody asked for.
 pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()> {
-    println!(
+    eprintln!(
         "==> fetching Debian's {} into {} ({why})",
         packages.join(", "),
         folder.display()
@@ -157,7 +157,7 @@ pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()>
 fn apt_install(packages: &[&str], suite: Option<&str>, why: &str) -> Result<()> {
     let list = packages.join(" ");
     require_root(&list)?;
-    println!("==> installing with apt: {list} ({why})");
+    eprintln!("==> installing with apt: {list} ({why})");
     apt_update()?;
     let mut command = Command::new("apt-get");
     command

@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, bail};
 
 /// Says what begins, runs it, says how long it took.
 pub(crate) fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("==> {what}");
+    eprintln!("==> {what}");
     let begin = Instant::now();
     let result = run();
     let verdict = if result.is_ok() { "done" } else { "FAILED" };
-    println!(
+    eprintln!(
         "    {verdict}: {what} ({:.1} s)",
         begin.elapsed().as_secs_f64()
     );

@@ -105,7 +105,7 @@ fn place_templates(folder: &Path) -> Result<()> {
     if to.exists() || !from.exists() {
         return Ok(());
     }
-    println!("==> putting Alertmanager's templates into {}", to.display());
+    eprintln!("==> putting Alertmanager's templates into {}", to.display());
     fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
     for entry in fs::read_dir(&from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry.with_context(|| format!("cannot read {}", from.display()))?;

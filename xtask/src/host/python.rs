@@ -23,7 +23,7 @@ pub(crate) fn programs(name: &str, package: &str, why: &str) -> Result<PathBuf> 
         return Ok(programs);
     }
     packages::install(&["python3-venv"], why)?;
-    println!(
+    eprintln!(
         "==> installing with pip: {package}, into {} ({why})",
         folder.display()
     );

@@ -49,6 +49,10 @@ pub(crate) struct Extras<'a> {
     pub(crate) modules_on_demand: &'a [&'a str],
     /// Programs of this machine.
     pub(crate) files: &'a [HostFile],
+    /// A script that is PID 1 in place of the guest of the scenarios.
+    pub(crate) init: Option<&'a str>,
+    /// Files with this content, all of them executable.
+    pub(crate) contents: &'a [(&'a str, &'a [u8])],
 }
 
 /// Writes the file system for a run on `kernel` to `path`.
@@ -64,7 +68,10 @@ pub(crate) fn write(
     }
     // Without it, PID 1 starts without standard streams.
     archive.device("dev/console", 5, 1)?;
-    archive.file("init", PROGRAM, &read(&programs.guest)?)?;
+    match extras.init {
+        Some(script) => archive.file("init", PROGRAM, script.as_bytes())?,
+        None => archive.file("init", PROGRAM, &read(&programs.guest)?)?,
+    }
     archive.file("bin/livepatch-monitor", PROGRAM, &read(&programs.monitor)?)?;
     for module in modules::build(kernel)? {
         let name = module
@@ -76,6 +83,9 @@ pub(crate) fn write(
     add_kernel_modules(&mut archive, kernel, extras)?;
     for file in extras.files {
         archive.file(&file.guest, PROGRAM, &read(&file.host)?)?;
+    }
+    for (path, content) in extras.contents {
+        archive.file(path, PROGRAM, content)?;
     }
     fs::write(path, archive.finish()?).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -92,6 +92,9 @@ pub(crate) const LINES: &[Line] = &[
 /// What `--kernel` takes when it is not given.
 pub(crate) const ALL: &str = "5.10,6.1,6.12,7.2,7.2-generic";
 
+/// What is booted where one kernel is enough and none is named.
+const DEFAULT: &str = "6.12";
+
 /// What builds a module, beside the kernel's headers and pahole. Packages are only
 /// unpacked, so nothing of theirs runs: no initramfs, no boot loader.
 const PACKAGES: &[&str] = &[
@@ -154,9 +157,34 @@ pub(crate) fn lines(names: &[String]) -> Result<Vec<&'static Line>> {
             LINES
                 .iter()
                 .find(|line| line.name == name)
-                .with_context(|| format!("no kernel is called `{name}`; there are {ALL}"))
+                .with_context(|| format!("there is no kernel `{name}`; the kernels are {ALL}"))
         })
         .collect()
+}
+
+/// The line of this name; without one, 6.12, or else a line that needs no download.
+pub(crate) fn one(name: Option<&str>) -> Result<&'static Line> {
+    let name = match name {
+        Some(name) => name,
+        None => {
+            let mut cached = Vec::new();
+            for line in LINES {
+                if is_cached(line)? {
+                    cached.push(line.name);
+                }
+            }
+            let first = cached.first().copied().unwrap_or(DEFAULT);
+            if cached.contains(&DEFAULT) {
+                DEFAULT
+            } else {
+                first
+            }
+        }
+    };
+    lines(&[name.to_owned()])?
+        .into_iter()
+        .next()
+        .context("no kernel to boot")
 }
 
 /// The kernel of a line, fetched if the cache lacks it.
@@ -186,7 +214,7 @@ pub(crate) fn prepare(line: &Line) -> Result<Kernel> {
 }
 
 /// Whether a line's kernel can be had without the network.
-pub(crate) fn is_cached(line: &Line) -> Result<bool> {
+fn is_cached(line: &Line) -> Result<bool> {
     Ok(cached_in(line, &folder(line)?)?.is_some())
 }
 

@@ -1,6 +1,7 @@
 //! The lab: virtual machines with the kernels of the matrix, and what is in them.
 
 pub(crate) mod artifacts;
+pub(crate) mod command;
 pub(crate) mod host_files;
 mod in_tree_modules;
 pub(crate) mod initramfs;

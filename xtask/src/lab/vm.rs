@@ -213,32 +213,8 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Result<Command> {
-        // util-linux's setpriv lets no QEMU outlive this program, however it ends.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", QEMU]);
-        command.args(if kvm_works() {
-            ["-accel", "kvm", "-cpu", "host"]
-        } else {
-            ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
-        });
-        command
-            .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-smp", "2", "-m", &format!("{}M", self.memory)])
-            .arg("-kernel")
-            .arg(self.kernel)
-            .arg("-initrd")
-            .arg(self.initramfs)
-            .arg("-append")
-            .arg(self.append());
-        // The first port is the kernel's log, the second the guest's messages.
-        let mut console = OsString::from("file,id=console,append=on,path=");
-        console.push(&self.console);
-        command
-            .arg("-chardev")
-            .arg(console)
-            .args(["-serial", "chardev:console"])
-            .args(["-chardev", "stdio,id=messages,signal=off"])
-            .args(["-serial", "chardev:messages"]);
+        let mut command = qemu(self.kernel, self.initramfs, self.memory, &self.append());
+        add_ports(&mut command, &self.console);
         if let Some(persistent) = &self.persistent {
             self.add_persistent(&mut command, persistent);
         }
@@ -319,6 +295,40 @@ impl Machine<'_> {
         words.extend(self.command_line.iter().map(|word| (*word).to_owned()));
         words.join(" ")
     }
+}
+
+/// A QEMU with this kernel, `memory` in MiB, two CPUs, and nothing else: no port, no disk.
+pub(super) fn qemu(kernel: &Path, initramfs: &Path, memory: u32, append: &str) -> Command {
+    // util-linux's setpriv lets no QEMU outlive this program, however it ends.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", QEMU]);
+    command.args(if kvm_works() {
+        ["-accel", "kvm", "-cpu", "host"]
+    } else {
+        ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
+    });
+    command
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-smp", "2", "-m", &format!("{memory}M")])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", append]);
+    command
+}
+
+/// Two serial ports: the first is the kernel's log and goes to `console`, the second is
+/// standard input and output.
+pub(super) fn add_ports(command: &mut Command, console: &Path) {
+    let mut log = OsString::from("file,id=console,append=on,path=");
+    log.push(console);
+    command
+        .arg("-chardev")
+        .arg(log)
+        .args(["-serial", "chardev:console"])
+        .args(["-chardev", "stdio,id=messages,signal=off"])
+        .args(["-serial", "chardev:messages"]);
 }
 
 /// A running QEMU, ended when dropped.

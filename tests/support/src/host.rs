@@ -24,9 +24,9 @@ const PLACES: [(&str, &str); 8] = [
     ("--path.procfs", "proc"),
     ("--path.kmsg", "kmsg"),
     ("--path.rootfs", "rootfs"),
-    ("--path.pstore", "empty"),
-    ("--path.systemd-pstore", "empty"),
-    ("--path.kdump", "empty"),
+    ("--path.pstore", "no-files"),
+    ("--path.systemd-pstore", "no-files"),
+    ("--path.kdump", "no-files"),
     ("--state-dir", "state"),
 ];
 
@@ -42,7 +42,7 @@ impl Default for FakeHost {
         let host = Self {
             root: tempfile::tempdir().unwrap(),
         };
-        for folder in ["sys/kernel", "rootfs", "empty"] {
+        for folder in ["sys/kernel", "rootfs", "no-files"] {
             host.create_dir(folder);
         }
         host.write("proc/sys/kernel/osrelease", "6.12\n");
@@ -161,6 +161,11 @@ impl FakeHost {
                 command.arg(flag).arg(self.path(name));
             }
         }
+        Self::shield(command);
+    }
+
+    /// Keeps the test's own environment (proxies, systemd) from a command.
+    pub fn shield(command: &mut Command) {
         for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }

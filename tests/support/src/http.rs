@@ -78,11 +78,10 @@ impl Client {
         headers: &[(&str, &str)],
     ) -> Result<Response, Error> {
         let url = format!("http://{address}{path}");
-        self.fetch(&url, headers)
-            .map_err(|error| Error::Transport {
-                url,
-                source: Box::new(error),
-            })
+        self.fetch(&url, headers).map_err(|error| Error::Transport {
+            url,
+            source: Box::new(error),
+        })
     }
 
     /// The body that `http://ADDRESS/PATH` answers with.

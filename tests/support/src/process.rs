@@ -8,6 +8,8 @@
 use std::{
     fs,
     io::Read,
+    net::TcpStream,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
@@ -83,6 +85,20 @@ fn expect_words(text: &str, words: &[&str]) {
         assert!(text.contains(word), "no {word:?} in: {text}");
     }
     assert!(!text.contains("panicked"), "{text}");
+}
+
+/// Prometheus's `promtool`, where it is on PATH. Where it is not, says which part of the
+/// test is left out.
+#[must_use]
+pub fn promtool(left_out: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("promtool"))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("left out: {left_out} (no promtool on PATH; `cargo xtask test` brings it)");
+    }
+    found
 }
 
 /// A running process whose outputs are gathered; dropped, it is killed.
@@ -205,9 +221,17 @@ impl Process {
         }
     }
 
-    /// The first address that it listens on, by its log in either format.
+    /// The first address that it listens on.
     #[must_use]
-    pub fn address(&self) -> Option<String> {
+    #[track_caller]
+    pub fn address(&self) -> String {
+        let address = self.find_address();
+        address.unwrap_or_else(|| panic!("it listens nowhere:\n{}", self.text()))
+    }
+
+    /// That address, by its log in either format; none if it does not listen.
+    #[must_use]
+    pub fn find_address(&self) -> Option<String> {
         let text = self.text();
         let rest = match text.split_once("\"address\":\"") {
             Some((_, rest)) => rest,
@@ -220,13 +244,21 @@ impl Process {
     /// One request, over a connection of its own.
     #[track_caller]
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
-        http::get(&self.address().unwrap(), path, headers).unwrap()
+        http::get(&self.address(), path, headers).unwrap()
     }
 
     /// What `/metrics` answers.
     #[track_caller]
     pub fn metrics(&self) -> String {
-        http::body(&self.address().unwrap(), "/metrics").unwrap()
+        http::body(&self.address(), "/metrics").unwrap()
+    }
+
+    /// A connection for bytes that no HTTP client would write.
+    #[track_caller]
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(HANGS)).unwrap();
+        stream
     }
 
     /// The process id.

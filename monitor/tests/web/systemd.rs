@@ -147,7 +147,7 @@ fn a_scrape_in_progress_is_finished_before_the_end() {
     let mut idle = exporter.connect();
     let kept = http::Client::default();
     assert_eq!(kept.get(&address, "/-/healthy", &[]).unwrap().status, 200);
-    // Requests are sent and not yet read when the order to stop comes.
+    // Nobody reads these answers before the order to stop.
     let mut scrapes: Vec<_> = (0..20)
         .map(|_| {
             let mut stream = exporter.connect();
@@ -156,6 +156,9 @@ fn a_scrape_in_progress_is_finished_before_the_end() {
             stream
         })
         .collect();
+    // Connections are accepted in order: once a later request is answered, those before
+    // it have been read.
+    exporter.metrics();
     exporter.signal(Signal::TERM);
     for scrape in &mut scrapes {
         let mut answer = String::new();

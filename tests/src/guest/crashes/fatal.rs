@@ -9,7 +9,7 @@ use crate::{
     livepatch::{OOPSES, PATCH_A, VMLINUX},
     target,
 };
-use verdict::{Expected, expect_one};
+use expected::{Expected, expect_one};
 
 /// Seconds after which a CPU is stuck: twice `watchdog_thresh`.
 const WATCHDOG: &str = "4";
@@ -227,7 +227,7 @@ pub(super) mod sysrq_in_transition {
         // The hook on panic() may have reached the disk through the other CPU before
         // that was stopped; the kernel's words have not.
         guest.start_monitor(&[])?;
-        let crashes = verdict::list(1)?;
+        let crashes = expected::list(1)?;
         guest.stop_monitor()?;
         let noted = crashes.iter().any(|crash| crash.kind == "panic");
         let expected = Expected {

@@ -6,7 +6,7 @@ use crate::{
     helpers::{Confinement, Task},
     livepatch::{OOPSES, VMLINUX},
 };
-use verdict::{Expected, expect_none, expect_one, expect_signal};
+use expected::{Expected, expect_none, expect_one, expect_signal};
 
 fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
     guest.helper(&Task::Load {

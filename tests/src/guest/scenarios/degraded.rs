@@ -19,7 +19,7 @@ pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
         metrics.expect_sum("livepatch_stuck_tasks", 1.0)
     })?;
     expect_no_bpf(&metrics)?;
-    expect_told("CAP_BPF")?;
+    expect_in_log("CAP_BPF")?;
     expect_end(guest)
 }
 
@@ -31,9 +31,9 @@ pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
             1.0,
         )?;
-        target::expect_told(metrics)
+        target::expect_blocker_named(metrics)
     })?;
-    expect_told("BTF")?;
+    expect_in_log("BTF")?;
     expect_end(guest)
 }
 
@@ -70,7 +70,7 @@ fn expect_no_bpf(metrics: &Exposition) -> Result<()> {
     Ok(())
 }
 
-fn expect_told(what: &str) -> Result<()> {
+fn expect_in_log(what: &str) -> Result<()> {
     let log = monitor::log();
     ensure!(
         log.contains(what),

@@ -24,7 +24,7 @@ use crate::{
     helpers::Hold,
     http,
     livepatch::{Livepatch, PATCH_A, VMLINUX},
-    losses::Losses,
+    lost_events::LostEvents,
     modules, monitor,
     process::{self, Holdings, context_switches_by_thread, cpu_time},
     target, word,
@@ -170,7 +170,7 @@ pub(super) fn count() -> Result<Counters> {
 
 /// What was seen and what was lost is what happened.
 pub(super) fn expect_exact(metrics: &Exposition, counters: &Counters) -> Result<()> {
-    let losses = Losses::read(metrics)?;
+    let losses = LostEvents::read(metrics)?;
     let made = counters.read()?;
     for (event, function) in FUNCTIONS {
         let seen = metrics.get(&format!("livepatch_monitor_events_total{{event={event}}}"))?;

@@ -50,7 +50,7 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     expect_between("the transition's start", start, asked, loaded)?;
 
     let metrics = guest.metrics(seconds(30), |metrics| {
-        target::expect_told(metrics)?;
+        target::expect_blocker_named(metrics)?;
         metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
         metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
     })?;

@@ -98,7 +98,7 @@ fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(30), target::expect_told)?;
+    guest.metrics(seconds(30), target::expect_blocker_named)?;
     release(guest)?;
     guest.metrics(seconds(10), |metrics| {
         metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
@@ -137,7 +137,7 @@ fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
     guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
-    let metrics = guest.metrics(seconds(30), target::expect_told)?;
+    let metrics = guest.metrics(seconds(30), target::expect_blocker_named)?;
     metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
     release(guest)
 }

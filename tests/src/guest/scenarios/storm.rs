@@ -27,7 +27,7 @@ use crate::{
     helpers::Hold,
     http,
     livepatch::{PATCH_A, VMLINUX},
-    losses::Losses,
+    lost_events::LostEvents,
     modules, monitor,
     process::{self, Holdings},
     target,
@@ -118,7 +118,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
         "the kernel counts other WARNs too: {:?}",
         counters.read()?
     );
-    let lost = Losses::read(&metrics)?.of("__warn")?;
+    let lost = LostEvents::read(&metrics)?.of("__warn")?;
     guest.note(format!("{lost} of the WARNs were lost"))?;
     if let Some(before) = warnings_before {
         let now = kernel_warnings()?.context("the kernel's count is gone")?;
@@ -149,7 +149,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
     })?;
     guest.note(format!(
         "{LINES} lines in {took:?}, {} lost; {seen}",
-        Losses::read(&metrics)?.of("printk_console")?
+        LostEvents::read(&metrics)?.of("printk_console")?
     ))?;
     let state = process::bytes_in(STATE)?;
     ensure!(state <= MOST_STATE, "{state} bytes in {STATE}");
@@ -182,7 +182,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
         "livepatch_transition_reversals_total",
         f64::from(TURNS_THAT_FIT),
     )?;
-    let losses = Losses::read(&metrics)?;
+    let losses = LostEvents::read(&metrics)?;
     let turns = losses.of("klp_reverse_transition")?;
     ensure!(turns == 0.0, "{turns} reversals were lost");
     let lost = losses.of("printk_console")?;
@@ -200,7 +200,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
         expect_exact(metrics, &counters)?;
         expect_nothing_loaded(metrics)
     })?;
-    let losses = Losses::read(&metrics)?;
+    let losses = LostEvents::read(&metrics)?;
     for event in ["klp_reverse_transition", "klp_complete_transition"] {
         let lost = losses.of(event)?;
         guest.note(format!("{lost} of {event} were lost"))?;
@@ -222,7 +222,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     })?;
     let (before, after) = (
         losses.of("klp_complete_transition")?,
-        Losses::read(&after)?.of("klp_complete_transition")?,
+        LostEvents::read(&after)?.of("klp_complete_transition")?,
     );
     ensure!(before == after, "{before} ends were lost, then {after}");
     Ok(())
@@ -317,7 +317,7 @@ fn write_lines(count: u32) -> Result<()> {
 /// Of the lines those that were seen and those that were lost.
 fn lines(metrics: &Exposition) -> Result<f64> {
     let seen = metrics.get("livepatch_monitor_events_total{event=printk_console}")?;
-    let lost = Losses::read(metrics)?.of("printk_console")?;
+    let lost = LostEvents::read(metrics)?.of("printk_console")?;
     Ok(seen + lost)
 }
 

@@ -49,7 +49,7 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
             0.0,
         )?;
-        target::expect_told(metrics)
+        target::expect_blocker_named(metrics)
     })?;
     expect_named(holder)?;
     let log = monitor::log();

@@ -42,7 +42,7 @@ fn hidden(guest: &mut Guest) -> Result<()> {
             "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
             1.0,
         )?;
-        target::expect_told(metrics)
+        target::expect_blocker_named(metrics)
     })?;
     let blockers = monitor::blockers()?;
     let task = blockers.task(holder.pid)?;

@@ -91,7 +91,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
 }
 
 fn expect_held(metrics: &Exposition) -> Result<()> {
-    target::expect_told(metrics)?;
+    target::expect_blocker_named(metrics)?;
     // The tracer's programs are in nobody's stack.
     metrics.expect_sum("livepatch_pending_tasks", 1.0)
 }

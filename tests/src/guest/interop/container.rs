@@ -65,7 +65,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     PATCH_A.expect_held()?;
     guest.metrics(seconds(40), |metrics| {
         metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
-        target::expect_told(metrics)
+        target::expect_blocker_named(metrics)
     })?;
     expect_named(WITH_HOST_PIDS, holder)?;
     let network = [WITH_HOST_PIDS, &["--net"]].concat();
@@ -83,9 +83,9 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
             "livepatch_monitor_probe_attached{probe=klp_init_transition}",
             1.0,
         )?;
-        target::expect_told(metrics)
+        target::expect_blocker_named(metrics)
     })?;
-    expect_told("PID namespace")?;
+    expect_in_log("PID namespace")?;
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
 
@@ -101,7 +101,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
         metrics.expect_absent("livepatch_pending_tasks")?;
         metrics.expect_absent("livepatch_stuck_tasks")
     })?;
-    expect_told("hostPID")?;
+    expect_in_log("hostPID")?;
     let words = [WITH_OWN_PIDS, &[monitor::PROGRAM, "blockers"], &blind[2..]].concat();
     let answer = program::run(&words, seconds(60))?;
     ensure!(
@@ -179,7 +179,7 @@ fn expect_named(through: &[&str], holder: Holder) -> Result<()> {
     Ok(())
 }
 
-fn expect_told(what: &str) -> Result<()> {
+fn expect_in_log(what: &str) -> Result<()> {
     let log = monitor::log();
     ensure!(log.contains(what), "the log does not say `{what}`: {log}");
     Ok(())

@@ -7,7 +7,7 @@ use livepatch_monitor_tests::protocol::{Injection, Message};
 
 use super::*;
 use crate::{helpers::Hold, livepatch::PATCH_A, target};
-use verdict::{Expected, expect_one};
+use expected::{Expected, expect_one};
 
 fn cut(guest: &Guest, after_milliseconds: u64) -> Result<()> {
     guest.send(&Message::Inject {
@@ -61,7 +61,7 @@ pub(super) mod power_cuts {
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
         guest.start_monitor(&[])?;
-        let crashes = verdict::list(memo.boot_ids.len())?;
+        let crashes = expected::list(memo.boot_ids.len())?;
         let ids: BTreeSet<_> = crashes.iter().map(|crash| &crash.id).collect();
         let boots: BTreeSet<_> = crashes
             .iter()
@@ -85,7 +85,7 @@ pub(super) mod power_cuts {
         guest.note(format!("phases: {}", phases.join(", ")))?;
         guest.kill_monitor()?;
         guest.start_monitor(&[])?;
-        let again = verdict::list(memo.boot_ids.len())?;
+        let again = expected::list(memo.boot_ids.len())?;
         ensure!(
             again == crashes,
             "another start changes {crashes:?} to {again:?}"

@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::{Memo, memory};
+use super::{Memo, persistent};
 use crate::{
     eventually::seconds,
     exposition::Exposition,
@@ -293,6 +293,6 @@ pub(super) fn expect_none(guest: &mut Guest) -> Result<()> {
         metrics.expect_absent("livepatch_last_crash_info")?;
         metrics.expect("livepatch_boot_unclean", 0.0)
     })?;
-    ensure!(!memory::boot_id()?.is_empty(), "no boot id");
+    ensure!(!persistent::boot_id()?.is_empty(), "no boot id");
     Ok(())
 }

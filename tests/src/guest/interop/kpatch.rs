@@ -125,7 +125,7 @@ fn held(guest: &mut Guest) -> Result<()> {
         ..Hold::ONE
     })?;
     let mut load = Running::start(&["kpatch", "load", HELD_FILE], None)?;
-    guest.metrics(seconds(40), target::expect_told)?;
+    guest.metrics(seconds(40), target::expect_blocker_named)?;
     load.wait_for("waiting (up to 15 seconds)", seconds(10))?;
     let list = program::run(&["kpatch", "list"], seconds(60))?.success()?;
     ensure!(

@@ -11,10 +11,10 @@ const METRIC: &str = "livepatch_monitor_events_lost_total";
 /// What comes before the kinds on the status page.
 const BEFORE: &str = "kernel events lost because the ring buffer was full: ";
 
-/// Losses by the event's name.
-pub(crate) struct Losses(BTreeMap<String, u64>);
+/// LostEvents by the event's name.
+pub(crate) struct LostEvents(BTreeMap<String, u64>);
 
-impl Losses {
+impl LostEvents {
     /// Asks the status page, which must come to the same as the metric.
     pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
         let page = http::get(monitor::ADDRESS, "/")?;
@@ -57,11 +57,11 @@ mod tests {
     #[test]
     fn kinds_are_read_from_the_page() {
         let page = format!("<li>{BEFORE}258 printk_console, 3 __warn. <em>To mend it</em></li>");
-        let losses = Losses::parse(&page).unwrap();
+        let losses = LostEvents::parse(&page).unwrap();
         assert_eq!(losses.of("printk_console").unwrap(), 258.0);
         assert_eq!(losses.of("__warn").unwrap(), 3.0);
         assert_eq!(losses.of("panic").unwrap(), 0.0);
-        assert!(Losses::parse("<p>all is well</p>").unwrap().0.is_empty());
-        assert!(Losses::parse(&format!("{BEFORE}many")).is_err());
+        assert!(LostEvents::parse("<p>all is well</p>").unwrap().0.is_empty());
+        assert!(LostEvents::parse(&format!("{BEFORE}many")).is_err());
     }
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 
-use crate::{exposition::Exposition, http, monitor};
+use crate::{exposition::Exposition, monitor};
 
 const METRIC: &str = "livepatch_monitor_events_lost_total";
 /// What comes before the kinds on the status page.
@@ -17,7 +18,7 @@ pub(crate) struct LostEvents(BTreeMap<String, u64>);
 impl LostEvents {
     /// Asks the status page, which must come to the same as the metric.
     pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
-        let page = http::get(monitor::ADDRESS, "/")?;
+        let page = http::body(monitor::ADDRESS, "/")?;
         let losses = Self::parse(&page)?;
         let all: u64 = losses.0.values().sum();
         metrics.expect(METRIC, number(all)?)?;
@@ -61,7 +62,12 @@ mod tests {
         assert_eq!(losses.of("printk_console").unwrap(), 258.0);
         assert_eq!(losses.of("__warn").unwrap(), 3.0);
         assert_eq!(losses.of("panic").unwrap(), 0.0);
-        assert!(LostEvents::parse("<p>all is well</p>").unwrap().0.is_empty());
+        assert!(
+            LostEvents::parse("<p>all is well</p>")
+                .unwrap()
+                .0
+                .is_empty()
+        );
         assert!(LostEvents::parse(&format!("{BEFORE}many")).is_err());
     }
 }

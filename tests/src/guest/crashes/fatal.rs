@@ -4,6 +4,7 @@ use livepatch_monitor_tests::protocol::{Injection, Message};
 
 use super::*;
 use crate::{
+    exposition::ended,
     files,
     helpers::{Hold, Task},
     livepatch::{OOPSES, PATCH_A, VMLINUX},
@@ -64,11 +65,9 @@ pub(super) mod oops_in_patch {
 
 /// The end of a transition has been noted.
 pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(20), &ended("patch", "completed"), 1.0)?;
+    metrics.expect_at_rest(patch)?;
+    metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)
 }
 
 /// The same in a module that has nothing to do with the livepatch that is loaded.
@@ -244,14 +243,11 @@ pub(super) fn held(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_pending_tasks", 1.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )
 }
 
 /// In the wake of a transition.

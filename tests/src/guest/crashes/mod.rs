@@ -1,11 +1,11 @@
 //! Scenarios that take the machine down: each provokes a crash and, in the next boot,
 //! looks at what the monitor says of it. What is to be known then stands on a disk.
 
+mod expected;
 mod fatal;
 pub(crate) mod persistent;
 mod power_cut;
 mod survived;
-mod expected;
 
 use std::{fs, thread, time::Instant};
 

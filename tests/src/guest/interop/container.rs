@@ -63,10 +63,9 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     guest.start_monitor_through(WITH_HOST_PIDS, &arguments)?;
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
-        target::expect_blocker_named(metrics)
-    })?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+    target::expect_blocker_named(&metrics)?;
     expect_named(WITH_HOST_PIDS, holder)?;
     let network = [WITH_HOST_PIDS, &["--net"]].concat();
     expect_named(&network, holder)?;
@@ -74,17 +73,16 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
 
     // The iterator would show the container's own tasks, and no blocker among them.
     guest.start_monitor_through(WITH_OWN_PIDS, &arguments)?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
-            0.0,
-        )?;
-        metrics.expect_sum(
-            "livepatch_monitor_probe_attached{probe=klp_init_transition}",
-            1.0,
-        )?;
-        target::expect_blocker_named(metrics)
-    })?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+        0.0,
+    )?;
+    metrics.expect_sum(
+        "livepatch_monitor_probe_attached{probe=klp_init_transition}",
+        1.0,
+    )?;
+    target::expect_blocker_named(&metrics)?;
     expect_in_log("PID namespace")?;
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
@@ -92,15 +90,11 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     // And with nothing but its own /proc, it cannot tell, and says so.
     let blind = ["--stuck-after", "3s", "--path.sysfs", "/host/sys"];
     guest.start_monitor_through(WITH_OWN_PIDS, &blind)?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect("livepatch_monitor_collector_success{collector=tasks}", 0.0)?;
-        metrics.expect_absent("livepatch_pending_tasks")?;
-        metrics.expect_absent("livepatch_stuck_tasks")
-    })?;
+    let active = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
+    let metrics = guest.wait_for(seconds(40), active, 1.0)?;
+    metrics.expect("livepatch_monitor_collector_success{collector=tasks}", 0.0)?;
+    metrics.expect_absent("livepatch_pending_tasks")?;
+    metrics.expect_absent("livepatch_stuck_tasks")?;
     expect_in_log("hostPID")?;
     let words = [WITH_OWN_PIDS, &[monitor::PROGRAM, "blockers"], &blind[2..]].concat();
     let answer = program::run(&words, seconds(60))?;

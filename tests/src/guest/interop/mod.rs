@@ -1,5 +1,5 @@
-//! Scenarios beside real programs of others, which the host brings on a disk: they run
-//! on the same kernel, on the same functions, or stand between the monitor and both.
+//! Interoperation with real programs of others, which the host brings on a disk: they run
+//! on the same kernel, on the same functions, or between the monitor and both.
 
 mod bpftrace;
 mod container;

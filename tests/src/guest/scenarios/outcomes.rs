@@ -1,35 +1,28 @@
-//! Transitions that end otherwise than by landing.
+//! Transitions that end otherwise than by completing.
 
 use anyhow::Result;
 use rustix::io::Errno;
 
 use crate::{
     eventually::seconds,
+    exposition::ended,
     guest::Guest,
     helpers::Hold,
     livepatch::{FORCED, Livepatch, PATCH_A},
     modules, target,
 };
 
-/// Turned around in mid-transition: two legs, two entries.
+/// Reversed before its end: two directions, two entries.
 pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
     hold_up(guest, PATCH_A)?;
     PATCH_A.disable()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_transition_reversals_total", 1.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=reversed}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=completed}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0)?;
-        metrics.expect_absent("livepatch_patch_info")
-    })?;
-    Ok(())
+    PATCH_A.wait_gone(seconds(15))?;
+    let metrics = guest.wait_for(seconds(10), &ended("unpatch", "completed"), 1.0)?;
+    metrics.expect("livepatch_transition_reversals_total", 1.0)?;
+    metrics.expect(&ended("patch", "reversed"), 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0)?;
+    metrics.expect_none_loaded()
 }
 
 /// Forced while patching: the metric says so for as long as the patch is there,
@@ -40,21 +33,16 @@ pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     hold_up(guest, FORCED)?;
     FORCED.force()?;
     FORCED.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)?;
-        metrics.expect("livepatch_patch_enabled{patch=lpm_forced}", 1.0)?;
-        metrics.expect("livepatch_transition_forces_total", 1.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=forced}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)
-    })?;
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "forced"), 1.0)?;
+    metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)?;
+    metrics.expect("livepatch_patch_enabled{patch=lpm_forced}", 1.0)?;
+    metrics.expect("livepatch_transition_forces_total", 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_at_rest("lpm_forced")?;
     guest.kill_monitor()?;
     guest.start_monitor(&[])?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)
-    })?;
+    let metrics = guest.scrape()?;
+    metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)?;
 
     target::release()?;
     target::wait_holders(0)?;
@@ -64,59 +52,38 @@ pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     FORCED.expect_held()?;
     FORCED.force()?;
     FORCED.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_transition_forces_total", 1.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=forced}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
-        metrics.expect_absent("livepatch_patch_info")?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)
-    })?;
-    Ok(())
+    FORCED.wait_gone(seconds(15))?;
+    let metrics = guest.wait_for(seconds(10), &ended("unpatch", "forced"), 1.0)?;
+    metrics.expect("livepatch_transition_forces_total", 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_none_loaded()
 }
 
-/// A pre-patch callback refuses: the kernel begins, and takes it back.
+/// A pre-patch callback refuses: the kernel starts the transition, and cancels it.
 pub(super) fn cancelled(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     modules::expect_refused("lpm_fails", Errno::NODEV)?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=cancelled}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_absent("livepatch_patch_info")
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "cancelled"), 1.0)?;
+    metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_none_loaded()
 }
 
 /// Another transition runs: the kernel refuses without a word in its log.
 pub(super) fn refused(guest: &mut Guest) -> Result<()> {
     hold_up(guest, PATCH_A)?;
     modules::expect_refused("lpm_refused", Errno::BUSY)?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_active", 1.0)?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
-    })?;
+    let metrics = guest.wait_for(seconds(10), "livepatch_patch_load_failures_total", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )?;
+    metrics.expect_sum("livepatch_transition_active", 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
-            1.0,
-        )?;
-        metrics.expect("livepatch_patch_load_failures_total", 1.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;
+    metrics.expect("livepatch_patch_load_failures_total", 1.0)
 }
 
 /// A monitor that sees a transition which a task holds up.
@@ -125,15 +92,12 @@ fn hold_up(guest: &mut Guest, patch: Livepatch) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     patch.load()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(
-            &format!(
-                "livepatch_transition_active{{patch={},direction=patch}}",
-                patch.name
-            ),
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_pending_tasks", 1.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    metrics.expect(
+        &format!(
+            "livepatch_transition_active{{patch={},direction=patch}}",
+            patch.name
+        ),
+        1.0,
+    )
 }

@@ -11,7 +11,7 @@ use std::{
 
 use livepatch_monitor_test_support::{
     host::FakeHost,
-    http,
+    http, left_out,
     process::{Answer, Process},
 };
 
@@ -143,9 +143,9 @@ fn node_exporter_serves_the_file() {
         .map(|folder| folder.join("prometheus-node-exporter"))
         .find(|path| path.is_file());
     let Some(program) = program else {
-        eprintln!(
-            "left out: node_exporter reads the file (no prometheus-node-exporter on PATH; \
-             `cargo xtask test` brings it)"
+        left_out(
+            "node_exporter reads the file",
+            "no prometheus-node-exporter on PATH; `cargo xtask test` brings it",
         );
         return;
     };

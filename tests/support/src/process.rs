@@ -96,7 +96,10 @@ pub fn promtool(left_out: &str) -> Option<PathBuf> {
         .map(|folder| folder.join("promtool"))
         .find(|path| path.is_file());
     if found.is_none() {
-        eprintln!("left out: {left_out} (no promtool on PATH; `cargo xtask test` brings it)");
+        crate::left_out(
+            left_out,
+            "no promtool on PATH; `cargo xtask test` brings it",
+        );
     }
     found
 }

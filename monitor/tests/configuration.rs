@@ -1,69 +1,51 @@
-//! What is checked without starting, what is said of the build, and the metrics as a
-//! file.
+//! `--config.check`, `--version` and `--textfile`.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tempfile::TempDir;
+use livepatch_monitor_test_support::{
+    host::FakeHost,
+    http, left_out,
+    process::{Answer, Process},
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
 
-/// A host of our own making: no livepatch, nothing in its log.
-fn host() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for folder in ["sys/kernel", "proc/sys/kernel/random", "state", "textfile"] {
-        fs::create_dir_all(root.path().join(folder)).unwrap();
+fn check(host: &FakeHost, arguments: &[&str]) -> Answer {
+    let arguments = [&["serve", "--config.check"], arguments].concat();
+    Process::run(host.command(BINARY, &arguments))
+}
+
+/// `serve`, which writes its metrics to a file in this folder.
+fn write_to(host: &FakeHost, folder: &Path, arguments: &[&str]) -> Process {
+    let textfile = ["serve", "--textfile", folder.to_str().unwrap()];
+    Process::serve(host.command(BINARY, &[&textfile[..], arguments].concat()))
+}
+
+/// A file's text, as soon as there is one: it appears whole.
+fn read_when_there(path: &Path) -> String {
+    // A test that hangs is ended by who runs it.
+    while !path.exists() {
+        thread::sleep(Duration::from_millis(10));
     }
-    fs::write(root.path().join("proc/sys/kernel/osrelease"), "6.12\n").unwrap();
-    let id = "3f1c4a52-0000-4000-8000-000000000001\n";
-    fs::write(root.path().join("proc/sys/kernel/random/boot_id"), id).unwrap();
-    fs::write(root.path().join("kmsg"), "").unwrap();
-    root
-}
-
-fn serve(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
-    command.arg("serve");
-    for (flag, path) in [
-        ("--path.sysfs", "sys"),
-        ("--path.procfs", "proc"),
-        ("--path.kmsg", "kmsg"),
-        ("--state-dir", "state"),
-    ] {
-        if !arguments.contains(&flag) {
-            command.arg(flag).arg(root.join(path));
-        }
-    }
-    command.args(arguments);
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn check(root: &Path, arguments: &[&str]) -> Output {
-    serve(root, arguments)
-        .arg("--config.check")
-        .output()
-        .unwrap()
+    fs::read_to_string(path).unwrap()
 }
 
 #[test]
-fn a_right_configuration_is_said_to_be_right() {
-    let host = host();
+fn a_valid_configuration_is_accepted() {
+    let host = FakeHost::default();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // A monitor that runs has the port: that is no fault of the configuration.
     let address = port.local_addr().unwrap().to_string();
-    let state = host.path().join("state/made/later");
-    let output = check(
-        host.path(),
+    let state = host.path("state/made/later");
+    let answer = check(
+        &host,
         &[
             "--web.listen-address",
             &address,
@@ -71,15 +53,14 @@ fn a_right_configuration_is_said_to_be_right() {
             state.to_str().unwrap(),
         ],
     );
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("right"));
+    answer.says(0, &["right"]);
     assert!(!state.exists(), "checking has made something");
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_flag() {
-    let host = host();
-    let file = host.path().join("kmsg");
+fn an_invalid_value_is_named_with_its_flag() {
+    let host = FakeHost::default();
+    let file = host.path("kmsg");
     let file = file.to_str().unwrap();
     for (flag, value, reason) in [
         ("--web.listen-address", "192.0.2.1:9969", "Cannot assign"),
@@ -92,19 +73,17 @@ fn what_is_wrong_is_named_with_its_flag() {
         ("--textfile", "/no/such", "No such file"),
         ("--textfile", file, "no directory"),
     ] {
-        let output = check(host.path(), &[flag, value]);
-        let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{flag} {value}: {error}");
-        assert!(
-            error.contains(flag) && error.contains(reason),
-            "{flag} {value}: {error}"
-        );
+        check(&host, &[flag, value]).refuses(&[flag, reason]);
     }
 }
 
 #[test]
-fn the_version_tells_the_build() {
-    let version = |flag| text(&Command::new(BINARY).arg(flag).output().unwrap().stdout);
+fn the_version_names_the_build() {
+    let version = |flag| {
+        let mut command = Command::new(BINARY);
+        command.arg(flag);
+        Process::run(command).out
+    };
     assert!(version("-V").contains("revision"));
     let long = version("--version");
     assert!(
@@ -113,68 +92,30 @@ fn the_version_tells_the_build() {
     );
 }
 
-/// A monitor, stopped when dropped.
-struct Monitor(Child);
-
-impl Monitor {
-    fn start(root: &Path, arguments: &[&str]) -> Self {
-        let mut command = serve(root, arguments);
-        Self(command.stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    fn terminate(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn wait_for(path: &Path, word: &str) -> String {
-    let begin = Instant::now();
-    loop {
-        let content = fs::read_to_string(path).unwrap_or_default();
-        if content.contains(word) {
-            return content;
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "no {word} in {content}"
-        );
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn the_metrics_are_kept_as_a_file() {
-    let host = host();
-    let folder = host.path().join("textfile");
+    let host = FakeHost::default();
+    host.create_dir("textfile");
+    let folder = host.path("textfile");
     let file = folder.join("livepatch_monitor.prom");
-    let mut monitor = Monitor::start(host.path(), &["--textfile", folder.to_str().unwrap()]);
-    let content = wait_for(&file, "livepatch_supported 0");
+    let mut monitor = write_to(&host, &folder, &[]);
+    let content = read_when_there(&file);
+    assert!(content.contains("\nlivepatch_supported 0\n"), "{content}");
     assert!(!content.contains("\nprocess_"), "{content}");
     // No port: what it has open are no sockets that listen.
-    assert_eq!(listening(monitor.0.id()), 0);
+    assert_eq!(listening(monitor.pid()), 0);
     // What is not kept current any more is not there.
-    monitor.terminate();
+    assert_eq!(monitor.stop().code, Some(0));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 
     // Both, where both are asked for.
-    let arguments = [
-        "--textfile",
-        folder.to_str().unwrap(),
-        "--web.listen-address",
-        "127.0.0.1:0",
-    ];
-    let monitor = Monitor::start(host.path(), &arguments);
-    wait_for(&file, "livepatch_supported 0");
-    assert_eq!(listening(monitor.0.id()), 1);
+    let monitor = write_to(&host, &folder, &["--web.listen-address", "127.0.0.1:0"]);
+    assert_eq!(
+        read_when_there(&file).lines().next(),
+        content.lines().next()
+    );
+    assert!(monitor.metrics().contains("\nlivepatch_supported 0\n"));
+    assert_eq!(listening(monitor.pid()), 1);
 }
 
 /// Listening TCP sockets of a process (state 0A of /proc/net/tcp).
@@ -202,20 +143,17 @@ fn node_exporter_serves_the_file() {
         .map(|folder| folder.join("prometheus-node-exporter"))
         .find(|path| path.is_file());
     let Some(program) = program else {
-        eprintln!("not tried: no prometheus-node-exporter on PATH (`cargo xtask test` brings it)");
+        left_out(
+            "node_exporter reads the file",
+            "no prometheus-node-exporter on PATH; `cargo xtask test` brings it",
+        );
         return;
     };
-    let host = host();
-    let folder = host.path().join("textfile");
-    let _monitor = Monitor::start(host.path(), &["--textfile", folder.to_str().unwrap()]);
-    wait_for(
-        &folder.join("livepatch_monitor.prom"),
-        "livepatch_supported 0",
-    );
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let host = FakeHost::default();
+    host.create_dir("textfile");
+    let folder = host.path("textfile");
+    let _monitor = write_to(&host, &folder, &[]);
+    read_when_there(&folder.join("livepatch_monitor.prom"));
     let mut command = Command::new(program);
     command
         .arg(format!(
@@ -223,20 +161,10 @@ fn node_exporter_serves_the_file() {
             folder.display()
         ))
         .args(["--collector.disable-defaults", "--collector.textfile"])
-        .arg(format!("--web.listen-address={free}"))
-        .stderr(Stdio::null());
-    let _exporter = Monitor(command.spawn().unwrap());
-    let begin = Instant::now();
-    let answer = loop {
-        if let Ok(answer) = get(&free.to_string()) {
-            break answer;
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "node_exporter does not answer"
-        );
-        thread::sleep(Duration::from_millis(100));
-    };
+        .arg("--web.listen-address=127.0.0.1:0");
+    let mut exporter = Process::start(command);
+    exporter.wait_for_line("Listening on");
+    let answer = http::body(&exporter.address(), "/metrics").unwrap();
     assert!(answer.contains("\nlivepatch_supported 0"), "{answer}");
     assert!(
         answer.contains("\nnode_textfile_scrape_error 0"),
@@ -246,13 +174,4 @@ fn node_exporter_serves_the_file() {
         answer.contains("\nprocess_resident_memory_bytes"),
         "{answer}"
     );
-}
-
-fn get(address: &str) -> std::io::Result<String> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(address)?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

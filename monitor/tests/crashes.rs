@@ -9,7 +9,12 @@ use std::{
 
 use livepatch_core::crash::{CrashRecord, Kind, Phase, Precision, When};
 use livepatch_monitor::crash::store::Store;
-use tempfile::TempDir;
+use livepatch_monitor_test_support::{
+    host::FakeHost,
+    process::{Answer, Process},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -17,24 +22,10 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-struct Answer {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
 fn import(files: &[&Path], flags: &[&str]) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_livepatch-monitor"))
-        .args(["crashes", "import"])
-        .args(flags)
-        .args(files)
-        .output()
-        .unwrap();
-    Answer {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
+    let mut command = Command::new(BINARY);
+    command.args(["crashes", "import"]).args(flags).args(files);
+    Process::run(command)
 }
 
 #[test]
@@ -155,10 +146,10 @@ fn hostile_bytes_do_not_reach_the_terminal() {
     );
 }
 
-/// A state directory with two oopses and a reset in it.
-fn stored() -> (TempDir, Vec<String>) {
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = Store::open(directory.path()).unwrap().store;
+/// A host whose state has two oopses and a reset, and their ids.
+fn stored() -> (FakeHost, Vec<String>) {
+    let host = FakeHost::default();
+    let mut store = Store::open(&host.path("state")).unwrap().store;
     let when = |uptime: f64| When {
         uptime_seconds: Some(uptime),
         unix_seconds: Some(1_795_438_089.0 + uptime),
@@ -180,54 +171,28 @@ fn stored() -> (TempDir, Vec<String>) {
     };
     assert!(store.put(reset, Some("b1"), Some(true)).unwrap());
     let ids = store.crashes().iter().map(|crash| crash.id.clone());
-    (directory, ids.collect())
+    (host, ids.collect())
 }
 
-fn with_state(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let nowhere = directory.join("nowhere");
-    let nowhere = nowhere.to_str().unwrap();
-    let paths = [
-        "--state-dir",
-        directory.to_str().unwrap(),
-        "--path.rootfs",
-        directory.to_str().unwrap(),
-        "--path.pstore",
-        nowhere,
-        "--path.systemd-pstore",
-        nowhere,
-        "--path.kdump",
-        nowhere,
-    ];
-    let output = Command::new(env!("CARGO_BIN_EXE_livepatch-monitor"))
-        .arg("crashes")
-        .args(arguments)
-        .args(paths)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code().unwrap(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+fn run(host: &FakeHost, arguments: &[&str]) -> Answer {
+    Process::run(host.command(BINARY, &[&["crashes"], arguments].concat()))
 }
 
 #[test]
 fn the_newest_crash_is_the_first_of_the_table() {
-    let (directory, ids) = stored();
-    let (code, output, errors) = with_state(directory.path(), &[]);
-    assert_eq!((code, errors.as_str()), (0, ""));
-    let lines: Vec<&str> = output.lines().collect();
+    let (host, ids) = stored();
+    let Answer { code, out, err } = run(&host, &[]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 4);
     assert!(lines[0].starts_with("WHEN") && lines[0].ends_with("HEADLINE"));
     for (line, id) in lines[1..].iter().zip(ids.iter().rev()) {
         assert!(line.contains(id.as_str()), "{line}");
     }
-    assert!(!output.contains('\u{1b}'), "{output}");
+    assert!(!out.contains('\u{1b}'), "{out}");
 
-    let (code, output, _) = with_state(directory.path(), &["--json"]);
-    let list: serde_json::Value = serde_json::from_str(&output).unwrap();
-    assert_eq!(code, 0);
+    let answer = run(&host, &["--json"]);
+    let list = answer.says(0, &[]).json();
     assert_eq!(list["crashes"][0]["kind"], "reset");
     assert_eq!(list["crashes"][0]["ended_boot"], true);
     assert_eq!(list["crashes"][2]["id"], ids[0].as_str());
@@ -236,45 +201,32 @@ fn the_newest_crash_is_the_first_of_the_table() {
 
 #[test]
 fn a_crash_is_shown_by_a_beginning_of_its_id_that_no_other_has() {
-    let (directory, ids) = stored();
-    let show = |id: &str| with_state(directory.path(), &["show", id]);
-    let (code, output, _) = show(&ids[0]);
-    assert_eq!(code, 0);
-    for part in [&ids[0], "oops", "transition", "the machine lived on", "b1"] {
-        assert!(output.contains(part), "no {part} in {output}");
-    }
+    let (host, ids) = stored();
+    let show = |id: &str| run(&host, &["show", id]);
+    let parts = [&ids[0], "oops", "transition", "the machine lived on", "b1"];
+    show(&ids[0]).says(0, &parts);
     let unique = &ids[2][..ids[2].len() - 4];
-    assert!(show(unique).1.contains("the machine went down with it"));
-    let (code, _, errors) = show("2026");
-    assert_eq!(code, 2);
-    assert!(errors.contains("begins several ids"), "{errors}");
-    let (code, _, errors) = show("nothing-like-it");
-    assert_eq!(code, 2);
-    assert!(errors.contains("nothing-like-it"), "{errors}");
+    show(unique).says(0, &["the machine went down with it"]);
+    show("2026").refuses(&["begins several ids"]);
+    show("nothing-like-it").refuses(&["nothing-like-it"]);
 }
 
 #[test]
 fn no_crash_is_said_to_be_none() {
-    let directory = tempfile::tempdir().unwrap();
-    let (code, output, errors) = with_state(directory.path(), &[]);
-    assert_eq!(code, 1);
-    assert!(output.contains("no crash"), "{output}");
-    assert!(errors.contains("no exporter has run"), "{errors}");
+    let answer = run(&FakeHost::default(), &[]);
+    answer.says(1, &["no crash", "no exporter has run"]);
 }
 
 #[test]
 fn a_store_of_a_newer_version_is_refused() {
-    let (directory, ids) = stored();
-    let path = directory
-        .path()
-        .join("crashes")
-        .join(format!("{}.json", ids[0]));
+    let (host, ids) = stored();
+    let path = host.path(&format!("state/crashes/{}.json", ids[0]));
     let text = fs::read_to_string(&path).unwrap();
     let newer = text.replace("\"version\": 1", "\"version\": 2");
     assert_ne!(text, newer);
     fs::write(&path, &newer).unwrap();
-    let (code, output, errors) = with_state(directory.path(), &[]);
-    assert_eq!((code, output.as_str()), (2, ""));
-    assert!(errors.contains("version 2"), "{errors}");
+    let Answer { code, out, err } = run(&host, &[]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("version 2"), "{err}");
     assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }

@@ -1,9 +1,5 @@
 //! A real dpkg, killed in a maintainer script, in a root of its own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test's helpers fail by panicking too"
-)]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
 
 use std::{
     collections::BTreeSet,
@@ -12,10 +8,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use livepatch_monitor::host::packages::{Manager, Packages};
+use livepatch_monitor_test_support::left_out;
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 
 /// dpkg refuses to work without those that it calls.
@@ -46,19 +43,26 @@ fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn find(program: &str) -> PathBuf {
-    let found = PATH
-        .split(':')
+fn find(program: &str) -> Option<PathBuf> {
+    PATH.split(':')
         .map(|folder| Path::new(folder).join(program))
-        .find(|path| path.exists());
-    found.unwrap_or_else(|| panic!("this test needs {program}: install it"))
+        .find(|path| path.exists())
+}
+
+/// Why the test cannot run here.
+fn obstacle() -> Option<String> {
+    if !geteuid().is_root() {
+        return Some("it makes a chroot, which takes root".to_owned());
+    }
+    let missing = PROGRAMS.iter().find(|program| find(program).is_none())?;
+    Some(format!("there is no {missing}"))
 }
 
 /// This machine's dpkg and what it needs, copied.
 fn make_root(root: &Path) {
     let mut files = BTreeSet::new();
     for program in PROGRAMS {
-        let path = find(program);
+        let path = find(program).unwrap();
         // A script, as ldconfig is in some distributions, has no libraries.
         let libraries = Command::new("ldd").arg(&path).output().unwrap();
         for word in String::from_utf8_lossy(&libraries.stdout).split_whitespace() {
@@ -88,7 +92,7 @@ fn make_package(root: &Path) {
     let text = "Package: held-up\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: takes its time\n";
     fs::write(control.join("control"), text).unwrap();
     let script = control.join("postinst");
-    let shell = find("sh");
+    let shell = find("sh").unwrap();
     fs::write(&script, format!("#!{}\n{POSTINST}", shell.display())).unwrap();
     for path in [&script, &control, &folder.path().to_owned()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -106,7 +110,7 @@ fn in_root(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What is known of dpkg: none while that cannot be said.
+/// The half-done packages of dpkg; none while it is at work.
 fn half_done(packages: &mut Packages) -> Option<Vec<(String, String)>> {
     let (found, problems) = packages.read();
     assert!(problems.is_empty(), "{problems:?}");
@@ -119,10 +123,10 @@ fn half_done(packages: &mut Packages) -> Option<Vec<(String, String)>> {
 
 #[test]
 fn dpkg_killed_in_a_maintainer_script() {
-    assert!(
-        geteuid().is_root(),
-        "this test makes a chroot: run it as root"
-    );
+    if let Some(obstacle) = obstacle() {
+        left_out("dpkg killed in a maintainer script", &obstacle);
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
     make_root(root);
@@ -133,16 +137,11 @@ fn dpkg_killed_in_a_maintainer_script() {
         .process_group(0)
         .spawn()
         .unwrap();
-    let begin = Instant::now();
     while !root.join("started").exists() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(60),
-            "no maintainer script"
-        );
         assert_eq!(dpkg.try_wait().unwrap(), None, "dpkg has ended");
         thread::sleep(Duration::from_millis(20));
     }
-    // At work, and nobody's fault yet.
+    // At work: nothing is interrupted yet.
     let mut packages = Packages::new(root);
     assert_eq!(half_done(&mut packages), None);
 

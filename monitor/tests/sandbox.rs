@@ -11,6 +11,7 @@ use std::{
 };
 
 use livepatch_monitor::sandbox::{self, Allowed, Cap, CapSet, Part, Sandbox};
+use livepatch_monitor_test_support::left_out;
 
 /// Runs in a thread of its own: a sandbox binds the thread for good.
 fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -204,7 +205,7 @@ fn what_must_not_work_does_not() {
         .iter()
         .partition(|(_, _, attempt)| attempt().is_ok());
     for (_, what, _) in do_not {
-        eprintln!("not tried, as it does not work here at all: {what}");
+        left_out(what, "it fails without the sandbox too");
     }
     assert!(work.len() >= 11, "{} attempts work", work.len());
     let (sandbox, done) = aside(|| {
@@ -219,13 +220,13 @@ fn what_must_not_work_does_not() {
     assert_eq!(done, Vec::<&str>::new());
     assert!(sandbox.holds.contains(&Part::NoNewPrivs), "{sandbox:?}");
     assert!(sandbox.holds.contains(&Part::Capabilities), "{sandbox:?}");
-    // What does not hold is said.
+    // What does not hold is reported.
     let all = sandbox.holds.len() == Part::ALL.len();
-    let told = sandbox.degradations.iter().map(|one| one.what.as_str());
-    let told: Vec<_> = told
+    let reported = sandbox.degradations.iter().map(|one| one.what.as_str());
+    let reported: Vec<_> = reported
         .filter(|what| !what.contains("threads began before"))
         .collect();
-    assert_eq!(told.is_empty(), all, "{sandbox:?}");
+    assert_eq!(reported.is_empty(), all, "{sandbox:?}");
 }
 
 #[test]
@@ -267,19 +268,19 @@ fn what_is_allowed_works() {
 }
 
 #[test]
-fn other_threads_are_told_of() {
+fn other_threads_are_reported() {
     let sandbox = aside(|| Places::new().enter());
-    let told = sandbox
+    let reported = sandbox
         .degradations
         .iter()
         .any(|one| one.what.contains("threads began before"));
-    assert!(told, "{sandbox:?}");
+    assert!(reported, "{sandbox:?}");
 }
 
 #[test]
 fn what_is_needed_is_kept() {
     if !is_root() {
-        eprintln!("not tried: it takes capabilities");
+        left_out("capabilities that are needed are kept", "it takes root");
         return;
     }
     let places = Places::new();

@@ -133,9 +133,9 @@ pub const CRASH_SCENARIOS: [&str; 17] = [
     "clean_reboot",
 ];
 
-/// The scenarios of mode `neighbours`, in the order of a full run. The last one cannot be
+/// The scenarios of mode `interop`, in the order of a full run. The last one cannot be
 /// undone before the boot ends.
-pub const NEIGHBOUR_SCENARIOS: [&str; 5] = [
+pub const INTEROP_SCENARIOS: [&str; 5] = [
     "kpatch_drives",
     "bpftrace_traces_too",
     "addresses_are_hidden",

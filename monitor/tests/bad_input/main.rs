@@ -1,17 +1,17 @@
-//! Whatever a stranger gets wrong: each flag, each file, each socket, in one table. A row
-//! says what is given, what comes of it, and the words that tell the thing, the place and
+//! Whatever a user can get wrong: each flag, each file, each socket, in one table. A row
+//! says what is given, what comes of it, and the words that name the thing, the place and
 //! the remedy. A flag without a row fails the test.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod flags;
-mod ground;
+mod inputs;
 mod rows;
 mod run;
 mod sockets;
 
 use std::{sync::Mutex, thread};
 
-use ground::Ground;
+use inputs::Inputs;
 
 /// What comes of bad input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +86,8 @@ fn every_row_comes_to_what_it_says() {
                     let Some(row) = left.lock().unwrap().next() else {
                         return;
                     };
-                    let ground = Ground::new();
-                    if let Err(fault) = run::check(&ground, row) {
+                    let inputs = Inputs::new();
+                    if let Err(fault) = run::check(&inputs, row) {
                         faults.lock().unwrap().push(fault);
                     }
                 }

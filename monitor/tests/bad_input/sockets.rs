@@ -1,5 +1,4 @@
-//! What systemd hands over and what it wants to be told, wrongly; addresses and outputs
-//! that are taken.
+//! Invalid sockets and addresses from systemd; addresses in use, outputs that are full.
 
 use std::{
     fs,
@@ -11,19 +10,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{
-    ground::Ground,
-    run::{self, Process},
-};
+use livepatch_monitor_test_support::process::Process;
+
+use crate::{inputs::Inputs, run};
 
 /// `serve --web.systemd-socket` with this environment; `$$` is its own pid, and what is
 /// handed over is descriptor 3.
 fn handed(
-    ground: &Ground,
+    inputs: &Inputs,
     environment: &str,
     descriptor: Option<OwnedFd>,
 ) -> (Option<i32>, String) {
-    let serve = run::command(ground, &["serve", "--web.systemd-socket"]);
+    let serve = run::command(inputs, &["serve", "--web.systemd-socket"]);
     let mut shell = Command::new("sh");
     let descriptors = match descriptor {
         Some(_) => "3<&0",
@@ -39,16 +37,16 @@ fn handed(
     shell.stdin(descriptor.map_or_else(Stdio::null, Stdio::from));
     let mut process = Process::start_with_input(shell);
     if process.listens() {
-        return (None, process.stop().text);
+        return (None, process.stop().text());
     }
     let answer = process.stop();
-    (answer.code, answer.text)
+    (answer.code, answer.text())
 }
 
 #[test]
 fn sockets_that_systemd_does_not_hand_over() {
-    let ground = Ground::new();
-    let file = |name: &str| OwnedFd::from(fs::File::create(ground.path(name)).unwrap());
+    let inputs = Inputs::new();
+    let file = |name: &str| OwnedFd::from(fs::File::create(inputs.path(name)).unwrap());
     let none: &[&str] = &["--web.systemd-socket", "no socket", "socket unit"];
     let other: &[&str] = &["--web.systemd-socket", "TCP socket", "ListenStream="];
     for (environment, descriptor, says) in [
@@ -67,12 +65,12 @@ fn sockets_that_systemd_does_not_hand_over() {
         ),
         (
             "LISTEN_PID=$$ LISTEN_FDS=1",
-            Some(UnixListener::bind(ground.path("stream")).unwrap().into()),
+            Some(UnixListener::bind(inputs.path("stream")).unwrap().into()),
             other,
         ),
         (
             "LISTEN_PID=$$ LISTEN_FDS=1",
-            Some(UnixDatagram::bind(ground.path("datagram")).unwrap().into()),
+            Some(UnixDatagram::bind(inputs.path("datagram")).unwrap().into()),
             other,
         ),
         (
@@ -81,7 +79,7 @@ fn sockets_that_systemd_does_not_hand_over() {
             other,
         ),
     ] {
-        let (code, text) = handed(&ground, environment, descriptor);
+        let (code, text) = handed(&inputs, environment, descriptor);
         assert_eq!(code, Some(2), "{environment}: {text}");
         for word in says {
             assert!(text.contains(word), "{environment}: no {word:?} in: {text}");
@@ -90,13 +88,13 @@ fn sockets_that_systemd_does_not_hand_over() {
     }
 }
 
-/// That systemd cannot be told costs nothing but the telling.
+/// Without systemd to notify, everything but the notification works.
 #[test]
 fn nobody_listens_where_systemd_should() {
-    let ground = Ground::new();
-    fs::write(ground.path("a-file"), "").unwrap();
-    let _stream = UnixListener::bind(ground.path("stream")).unwrap();
-    let path = |name: &str| ground.path(name).into_os_string().into_string().unwrap();
+    let inputs = Inputs::new();
+    fs::write(inputs.path("a-file"), "").unwrap();
+    let _stream = UnixListener::bind(inputs.path("stream")).unwrap();
+    let path = |name: &str| inputs.path(name).into_os_string().into_string().unwrap();
     for socket in [
         path("nowhere"),
         path("a-file"),
@@ -106,21 +104,21 @@ fn nobody_listens_where_systemd_should() {
         String::new(),
         format!("/{}", "x".repeat(200)),
     ] {
-        let mut command = run::command(&ground, &["serve"]);
+        let mut command = run::command(&inputs, &["serve"]);
         command.env("NOTIFY_SOCKET", &socket);
         let mut process = Process::start(command);
         assert!(process.listens(), "{socket}: {}", process.text());
         let answer = process.stop();
-        assert_eq!(answer.code, Some(0), "{socket}: {}", answer.text);
-        assert!(!answer.text.contains("panicked"), "{}", answer.text);
+        assert_eq!(answer.code, Some(0), "{socket}: {}", answer.text());
+        assert!(!answer.text().contains("panicked"), "{}", answer.text());
         if !socket.is_empty() {
             for word in ["systemd cannot be told", "NOTIFY_SOCKET"] {
-                assert!(answer.text.contains(word), "{socket}: {}", answer.text);
+                assert!(answer.text().contains(word), "{socket}: {}", answer.text());
             }
         }
     }
     for (name, value) in [("WATCHDOG_USEC", "soon"), ("WATCHDOG_USEC", "0")] {
-        let mut command = run::command(&ground, &["serve"]);
+        let mut command = run::command(&inputs, &["serve"]);
         command.env(name, value);
         let mut process = Process::start(command);
         assert!(process.listens(), "{value}: {}", process.text());
@@ -130,7 +128,7 @@ fn nobody_listens_where_systemd_should() {
 
 #[test]
 fn an_address_in_use() {
-    let ground = Ground::new();
+    let inputs = Inputs::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let lines = [
@@ -144,10 +142,10 @@ fn an_address_in_use() {
         ],
     ];
     for line in lines {
-        let answer = Process::start(run::command(&ground, &line)).finish();
-        assert_eq!(answer.code, Some(2), "{}", answer.text);
+        let answer = Process::start(run::command(&inputs, &line)).finish();
+        assert_eq!(answer.code, Some(2), "{}", answer.text());
         for word in [&address, "in use", "--web.listen-address"] {
-            assert!(answer.text.contains(word), "{}", answer.text);
+            assert!(answer.text().contains(word), "{}", answer.text());
         }
     }
 }
@@ -155,16 +153,16 @@ fn an_address_in_use() {
 /// A full disk behind standard output is said, and a reader that has left is no error.
 #[test]
 fn outputs_that_take_nothing() {
-    let ground = Ground::new();
+    let inputs = Inputs::new();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for line in [&["status"][..], &["crashes"], &["preflight", "@file"]] {
-        let mut command = run::command(&ground, line);
+        let mut command = run::command(&inputs, line);
         let output = command.stdout(full()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{line:?}: {text}");
         assert!(text.contains("standard output takes no more"), "{text}");
         // Nobody can be told.
-        let mut command = run::command(&ground, line);
+        let mut command = run::command(&inputs, line);
         let status = command.stdout(full()).stderr(full()).status().unwrap();
         assert_eq!(status.code(), Some(2), "{line:?}");
     }

@@ -2,10 +2,9 @@
 
 use std::{fs, net::TcpListener};
 
-use super::{
-    fake::{Fleet, Reply, Server},
-    gate, run,
-};
+use livepatch_monitor_test_support::prometheus::{Fleet, Reply, Server, Then, broken};
+
+use super::{gate, run};
 
 #[test]
 fn arguments_that_make_no_sense() {
@@ -96,36 +95,33 @@ fn nobody_listens() {
 fn slow_answers_and_slow_bodies() {
     let beginning = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":";
     for bytes in [&b""[..], &b"HTTP/1.1 200"[..], &beginning[..]] {
-        let server = Server::start(move |_| Reply::Stall(bytes.to_vec()));
-        gate(&server.url, &["--timeout", "300ms"]).says(2, &["cannot tell", "300ms", "--timeout"]);
+        let url = broken(bytes, Then::Hang);
+        gate(&url, &["--timeout", "300ms"]).says(2, &["cannot tell", "300ms", "--timeout"]);
     }
 }
 
 #[test]
 fn answers_that_break_off() {
     let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"succ";
-    let server = Server::start(move |_| Reply::Raw(bytes.to_vec()));
-    gate(&server.url, &[]).says(2, &["cannot tell", "breaks off"]);
-    let server = Server::start(move |_| Reply::Raw(Vec::new()));
-    gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
-    let server = Server::start(move |_| Reply::Raw(b"SSH-2.0-OpenSSH\r\n".to_vec()));
-    gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
+    gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot tell", "breaks off"]);
+    for bytes in [&b""[..], b"SSH-2.0-OpenSSH\r\n"] {
+        let url = broken(bytes, Then::Close);
+        gate(&url, &[]).says(2, &["cannot tell", &url]);
+    }
 }
 
 #[test]
 fn a_web_page() {
-    let server = Server::always(
-        "200 OK",
-        "Content-Type: text/html\r\n",
-        "<!doctype html><title>Log in</title>",
-    );
+    let page = Reply::new(200, "<!doctype html><title>Log in</title>");
+    let server = Server::always(page.with("content-type", "text/html"));
     gate(&server.url, &[]).says(2, &["cannot tell", "HTML", "login page"]);
 }
 
 #[test]
 fn a_redirect_is_named_and_not_followed() {
-    for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
-        let server = Server::always(status, "Location: https://login.example/?to=prom\r\n", "");
+    for status in [301, 302, 307, 308] {
+        let reply = Reply::new(status, "");
+        let server = Server::always(reply.with("location", "https://login.example/?to=prom"));
         gate(&server.url, &[]).says(
             2,
             &["cannot tell", "redirect", "https://login.example/?to=prom"],
@@ -138,15 +134,15 @@ fn a_redirect_is_named_and_not_followed() {
 fn statuses() {
     let error = r#"{"status":"error","errorType":"bad_data","error":"parse error at 1:3"}"#;
     for (status, body, words) in [
-        ("401 Unauthorized", "", &["401", "--bearer-token-file"][..]),
-        ("403 Forbidden", "no", &["403", "\"no\"", "--password-file"]),
-        ("404 Not Found", "<html>", &["404", "path prefix"]),
-        ("400 Bad Request", error, &["400", "parse error at 1:3"]),
-        ("422 Unprocessable", error, &["422", "bad_data", "limit"]),
-        ("503 Unavailable", "starting", &["503", "starting"]),
-        ("418 Teapot", "", &["418", "is it Prometheus"]),
+        (401, "", &["401", "--bearer-token-file"][..]),
+        (403, "no", &["403", "\"no\"", "--password-file"]),
+        (404, "<html>", &["404", "path prefix"]),
+        (400, error, &["400", "parse error at 1:3"]),
+        (422, error, &["422", "bad_data", "limit"]),
+        (503, "starting", &["503", "starting"]),
+        (418, "", &["418", "is it Prometheus"]),
     ] {
-        let server = Server::always(status, "", body);
+        let server = Server::always(Reply::new(status, body));
         gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
         gate(&server.url, &[]).says(2, words);
     }
@@ -161,7 +157,7 @@ fn answers_of_another_shape() {
         r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#,
         r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#,
     ] {
-        let server = Server::always("200 OK", "", body);
+        let server = Server::always(Reply::new(200, body));
         gate(&server.url, &[]).says(2, &["cannot tell", "/api/v1/query"]);
     }
 }
@@ -170,7 +166,7 @@ fn answers_of_another_shape() {
 fn the_query_after_a_good_one_fails() {
     let server = Server::start(|request| {
         if request.form["query"].contains("livepatch_patch_crashes_total") {
-            Reply::Full("500 Oops", String::new(), "storage".to_owned())
+            Reply::new(500, "storage")
         } else {
             Fleet::default().up("a").answer(request)
         }

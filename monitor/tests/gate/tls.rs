@@ -1,17 +1,15 @@
 //! HTTPS: the server's certificate is held against --ca-file.
 
-use std::{fs, net::TcpListener, sync::Arc, thread};
+use std::{fs, sync::Arc};
 
+use livepatch_monitor_test_support::prometheus::{Fleet, Server};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
+    ServerConfig,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-use super::{
-    fake::{self, Fleet},
-    gate,
-};
+use super::gate;
 
 /// A CA, in PEM.
 struct Ca {
@@ -32,7 +30,7 @@ impl Ca {
     }
 
     /// Serves the fleet at 127.0.0.1 under a certificate of this CA.
-    fn serve(&self, fleet: Fleet) -> String {
+    fn serve(&self, fleet: Fleet) -> Server {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -44,24 +42,7 @@ impl Ca {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("https://{}", listener.local_addr().unwrap());
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (config, fleet) = (Arc::clone(&config), fleet.clone());
-                thread::spawn(move || {
-                    let connection = ServerConnection::new(config).unwrap();
-                    let mut stream = StreamOwned::new(connection, stream);
-                    if let Some(request) = fake::read(&mut stream) {
-                        fake::write(&mut stream, fleet.answer(&request));
-                        stream.conn.send_close_notify();
-                        let _ = stream.conn.complete_io(&mut stream.sock);
-                    }
-                });
-            }
-        });
-        url
+        Server::start_tls(Arc::new(config), move |request| fleet.answer(request))
     }
 }
 
@@ -74,8 +55,8 @@ fn only_a_ca_that_is_named_is_trusted() {
         path.to_str().unwrap().to_owned()
     };
     let (ours, other) = (Ca::new(), Ca::new());
-    let url = ours.serve(Fleet::default().landed("a", 4000.0));
-    gate(&url, &["--ca-file", &file("ours", &ours)]).says(0, &["go on"]);
-    let refused = gate(&url, &["--ca-file", &file("other", &other)]);
+    let server = ours.serve(Fleet::default().landed("a", 4000.0));
+    gate(&server.url, &["--ca-file", &file("ours", &ours)]).says(0, &["go on"]);
+    let refused = gate(&server.url, &["--ca-file", &file("other", &other)]);
     refused.says(2, &["cannot tell", "trusted", "--ca-file"]);
 }

@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use super::{
-    fake::{Fleet, NOW},
-    gate,
-};
+use livepatch_monitor_test_support::prometheus::{Fleet, NOW};
+
+use super::gate;
 
 const PATCHING: &str = r#","direction":"patch""#;
 
@@ -39,8 +38,8 @@ fn every_query_is_a_post_with_job_and_selector() {
     // The time, 12 questions, and 5 about the host that is down.
     assert_eq!(seen.len(), 18);
     for request in seen {
-        let line = "POST /prometheus/api/v1/query HTTP/1.1\r\n";
-        assert_eq!(request.line, line);
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.path, "/prometheus/api/v1/query");
         let query = &request.form["query"];
         let whose = r#"{job="livepatch-monitor",env="prod""#;
         assert!(query == "time()" || query.contains(whose), "{query}");
@@ -117,7 +116,7 @@ fn stuck_hosts_hold() {
 }
 
 #[test]
-fn what_cannot_be_told() {
+fn what_cannot_be_determined() {
     let soaking = Fleet::default().landed("a", 1700.0).serve();
     gate(&soaking.url, &[]).says(2, &["cannot tell", "1 soaking", "1m 40s"]);
     gate(&soaking.url, &["--soak", "20m"]).says(0, &[]);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    exporter::Host,
+    exporter::{Host, command},
     pki::{self, TLS},
 };
 
@@ -26,7 +26,7 @@ fn refusal(mut command: Command) -> String {
 
 #[track_caller]
 fn refuses(host: &Host, file: &str, words: &[&str]) {
-    let mut command = host.command();
+    let mut command = command(host);
     command.arg("--web.config.file").arg(host.path(file));
     let text = refusal(command);
     for word in words {
@@ -36,7 +36,7 @@ fn refuses(host: &Host, file: &str, words: &[&str]) {
 
 #[test]
 fn what_is_no_configuration_file_is_named() {
-    let host = Host::new();
+    let host = Host::default();
     refuses(&host, "none.yml", &["none.yml", "No such file"]);
     host.write("folder/file", "");
     refuses(&host, "folder", &["folder", "not a regular file"]);
@@ -57,7 +57,7 @@ fn what_is_no_configuration_file_is_named() {
 
 #[test]
 fn a_pipe_is_not_waited_for() {
-    let host = Host::new();
+    let host = Host::default();
     rustix::fs::mknodat(
         rustix::fs::CWD,
         host.path("pipe"),
@@ -74,8 +74,8 @@ fn what_may_not_be_read_is_named() {
     let (host, _) = pki::host();
     host.write("web.yml", TLS);
     fs::set_permissions(host.path("server.key"), fs::Permissions::from_mode(0o0)).unwrap();
-    fs::set_permissions(host.root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = host.command();
+    fs::set_permissions(host.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = command(&host);
     command.arg("--web.config.file").arg(host.path("web.yml"));
     if rustix::process::geteuid().is_root() {
         // Root may read everything: be nobody.

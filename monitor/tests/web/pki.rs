@@ -64,7 +64,7 @@ impl Pair {
 
 /// A host with `server.pem`, `server.key` and `ca.pem`, all of one authority.
 pub(crate) fn host() -> (Host, Authority) {
-    let host = Host::new();
+    let host = Host::default();
     let authority = Authority::new();
     authority.server().write(&host, "server.pem", "server.key");
     host.write_settled("ca.pem", authority.pem());

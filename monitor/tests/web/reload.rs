@@ -3,7 +3,7 @@
 use std::{fs, thread, time::Duration};
 
 use crate::{
-    exporter::{Host, settle},
+    exporter::{Host, start},
     pki::{self, Authority, TLS},
     tls::Client,
 };
@@ -14,38 +14,35 @@ const HASH_OF_SECRET: &str = "$2b$04$SVD9pY3o2cUAFL/gtIY7KuYTyHa.7o/WohDkGABBMb4
 fn a_new_certificate_is_shown_to_the_next_client() {
     let (host, authority) = pki::host();
     host.write_settled("web.yml", TLS);
-    let mut exporter = host.start();
+    let mut exporter = start(&host);
     let before = Client::trusting(&authority.pem());
-    assert_eq!(
-        before.get(&exporter.address, "/metrics", "").unwrap().0,
-        200
-    );
+    assert_eq!(before.get(&exporter.address(), "/metrics").unwrap().0, 200);
 
     let other = Authority::new();
     other.server().write(&host, "server.pem", "server.key");
     let after = Client::trusting(&other.pem());
-    assert_eq!(after.get(&exporter.address, "/metrics", "").unwrap().0, 200);
-    assert!(before.get(&exporter.address, "/metrics", "").is_err());
+    assert_eq!(after.get(&exporter.address(), "/metrics").unwrap().0, 200);
+    assert!(before.get(&exporter.address(), "/metrics").is_err());
     exporter.wait_for_line("web configuration read again");
 }
 
 #[test]
 fn a_broken_file_changes_nothing_and_is_said_once() {
-    let host = Host::new();
+    let host = Host::default();
     host.write_settled(
         "web.yml",
         format!("basic_auth_users:\n  a: {HASH_OF_SECRET}\n"),
     );
-    let mut exporter = host.start();
-    assert_eq!(exporter.get("/metrics", "").0, 401);
+    let mut exporter = start(&host);
+    assert_eq!(exporter.get("/metrics", &[]).status, 401);
     host.write_settled("web.yml", "basic_auth_users: [\n");
     for _ in 0..5 {
-        assert_eq!(exporter.get("/metrics", "").0, 401);
+        assert_eq!(exporter.get("/metrics", &[]).status, 401);
     }
     exporter.wait_for_line("the configuration before it goes on");
     assert_eq!(
         exporter
-            .log()
+            .text()
             .matches("the configuration before it goes on")
             .count(),
         1
@@ -55,7 +52,7 @@ fn a_broken_file_changes_nothing_and_is_said_once() {
         "web.yml",
         format!("basic_auth_users:\n  b: {HASH_OF_SECRET}\n"),
     );
-    assert_eq!(exporter.get("/metrics", "").0, 401);
+    assert_eq!(exporter.get("/metrics", &[]).status, 401);
     exporter.wait_for_line("web configuration read again");
 }
 
@@ -63,49 +60,46 @@ fn a_broken_file_changes_nothing_and_is_said_once() {
 fn a_file_that_was_missing_is_found_when_it_comes() {
     let (host, authority) = pki::host();
     host.write_settled("web.yml", TLS);
-    let mut exporter = host.start();
+    let mut exporter = start(&host);
     let text = TLS
         .replace("server.pem", "new.pem")
         .replace("server.key", "new.key");
     host.write_settled("web.yml", text);
     let client = Client::trusting(&authority.pem());
-    assert_eq!(
-        client.get(&exporter.address, "/metrics", "").unwrap().0,
-        200
-    );
+    assert_eq!(client.get(&exporter.address(), "/metrics").unwrap().0, 200);
     exporter.wait_for_line("new.pem");
     let other = Authority::new();
     other.server().write(&host, "new.pem", "new.key");
     let after = Client::trusting(&other.pem());
-    assert_eq!(after.get(&exporter.address, "/metrics", "").unwrap().0, 200);
+    assert_eq!(after.get(&exporter.address(), "/metrics").unwrap().0, 200);
 }
 
 #[test]
 fn a_file_emptied_opens_no_door() {
-    let host = Host::new();
+    let host = Host::default();
     host.write_settled(
         "web.yml",
         format!("basic_auth_users:\n  a: {HASH_OF_SECRET}\n"),
     );
-    let mut exporter = host.start();
+    let mut exporter = start(&host);
     // As an editor does before it writes.
     fs::write(host.path("web.yml"), "").unwrap();
-    assert_eq!(exporter.get("/metrics", "").0, 401);
-    settle(&host.path("web.yml"));
-    assert_eq!(exporter.get("/metrics", "").0, 401);
+    assert_eq!(exporter.get("/metrics", &[]).status, 401);
+    host.settle("web.yml");
+    assert_eq!(exporter.get("/metrics", &[]).status, 401);
     exporter.wait_for_line("basic_auth_users");
 }
 
 #[test]
 fn a_change_is_in_force_a_second_later() {
-    let host = Host::new();
+    let host = Host::default();
     host.write("web.yml", "");
-    let exporter = host.start();
-    assert_eq!(exporter.get("/metrics", "").0, 200);
+    let exporter = start(&host);
+    assert_eq!(exporter.get("/metrics", &[]).status, 200);
     host.write(
         "web.yml",
         format!("basic_auth_users:\n  a: {HASH_OF_SECRET}\n"),
     );
     thread::sleep(Duration::from_millis(1200));
-    assert_eq!(exporter.get("/metrics", "").0, 401);
+    assert_eq!(exporter.get("/metrics", &[]).status, 401);
 }

@@ -1,6 +1,7 @@
-//! What systemd is told and what it hands over, with this test in systemd's place.
+//! What is sent to systemd and what it passes on, with this test in its place.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpListener,
     os::{fd::OwnedFd, unix::net::UnixDatagram},
@@ -9,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use livepatch_monitor_test_support::http;
 use rustix::process::Signal;
 
-use crate::exporter::{Exporter, Host, ask};
+use crate::exporter::{Host, Process, command, start};
 
 fn manager(host: &Host) -> UnixDatagram {
     let socket = UnixDatagram::bind(host.path("notify")).unwrap();
@@ -29,28 +31,28 @@ fn message(socket: &UnixDatagram) -> String {
 
 #[test]
 fn ready_alive_stopping() {
-    let host = Host::new();
+    let host = Host::default();
     let socket = manager(&host);
-    let mut command = host.command();
+    let mut command = command(&host);
     command
         .args(["--web.listen-address", "127.0.0.1:0"])
         .env("NOTIFY_SOCKET", host.path("notify"))
         .env("WATCHDOG_USEC", "400000");
-    let start = Instant::now();
-    let mut exporter = Exporter::of(command);
+    let begin = Instant::now();
+    let exporter = Process::serve(command);
     let ready = message(&socket);
     assert!(
         ready.contains("READY=1\n") && ready.contains("STATUS=listening on"),
         "{ready}"
     );
     // Ready means that it answers.
-    assert_eq!(exporter.get("/metrics", "").0, 200);
+    assert_eq!(exporter.get("/metrics", &[]).status, 200);
     for _ in 0..5 {
         assert_eq!(message(&socket), "WATCHDOG=1\n");
     }
-    // Twice in each interval, and not faster: the first comes at once.
-    let time = start.elapsed();
-    assert!(time > Duration::from_millis(4 * 200), "{time:?}");
+    // Twice in each interval, and no more: the first comes at once.
+    let least = 4 * Duration::from_millis(200);
+    assert!(begin.elapsed() > least, "five in less than {least:?}");
     exporter.signal(Signal::TERM);
     let last = loop {
         let message = message(&socket);
@@ -59,34 +61,39 @@ fn ready_alive_stopping() {
         }
     };
     assert_eq!(last, "STOPPING=1\n");
-    assert!(exporter.process.wait().unwrap().success());
+    assert_eq!(exporter.finish().code, Some(0));
 }
 
 #[test]
-fn a_process_that_stands_still_is_not_alive() {
-    let host = Host::new();
+fn a_stopped_process_sends_no_keep_alive() {
+    const WATCHDOG: Duration = Duration::from_millis(200);
+    let host = Host::default();
     let socket = manager(&host);
-    let mut command = host.command();
+    let mut command = command(&host);
     command
         .args(["--web.listen-address", "127.0.0.1:0"])
         .env("NOTIFY_SOCKET", host.path("notify"))
-        .env("WATCHDOG_USEC", "200000");
-    let exporter = Exporter::of(command);
+        .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+    let exporter = Process::serve(command);
     message(&socket);
     exporter.signal(Signal::STOP);
-    socket
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    let mut buffer = [0; 64];
-    let start = Instant::now();
-    // What was under way may still come.
-    while socket.recv(&mut buffer).is_ok() {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "told while stopped"
-        );
+    while !stands_still(exporter.pid()) {
+        thread::sleep(Duration::from_millis(10));
     }
+    // What was sent before.
+    socket.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 64];
+    while socket.recv(&mut buffer).is_ok() {}
+    thread::sleep(5 * WATCHDOG);
+    assert!(socket.recv(&mut buffer).is_err(), "alive while stopped");
     exporter.signal(Signal::CONT);
+}
+
+/// Whether every thread of the process is stopped.
+fn stands_still(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+    stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
 /// Runs the command with `listener` as the socket that systemd hands over.
@@ -109,20 +116,21 @@ fn hand_over(mut command: Command, listener: TcpListener) -> Command {
 
 #[test]
 fn a_socket_of_systemds_is_served() {
-    let host = Host::new();
+    let host = Host::default();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let mut command = host.command();
+    let mut command = command(&host);
     command.arg("--web.systemd-socket");
-    let exporter = Exporter::of(hand_over(command, listener));
-    assert_eq!(exporter.address, address);
-    assert_eq!(exporter.get("/metrics", "").0, 200);
+    let mut exporter = Process::start_with_input(hand_over(command, listener));
+    assert!(exporter.listens(), "{}", exporter.text());
+    assert_eq!(exporter.address(), address);
+    assert_eq!(exporter.get("/metrics", &[]).status, 200);
 }
 
 #[test]
 fn a_socket_that_is_not_there_is_named() {
-    let host = Host::new();
-    let output = host.command().arg("--web.systemd-socket").output().unwrap();
+    let host = Host::default();
+    let output = command(&host).arg("--web.systemd-socket").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(
@@ -132,35 +140,36 @@ fn a_socket_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_scrape_under_way_is_finished_before_the_end() {
-    let host = Host::new();
-    let mut exporter = host.start();
+fn a_scrape_in_progress_is_finished_before_the_end() {
+    let host = Host::default();
+    let exporter = start(&host);
+    let address = exporter.address();
     let mut idle = exporter.connect();
-    let mut kept = exporter.connect();
-    write!(kept, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    let mut buffer = [0; 1024];
-    assert!(kept.read(&mut buffer).unwrap() > 0);
-    let address = exporter.address.clone();
-    let scrapes: Vec<_> = (0..20)
+    let kept = http::Client::default();
+    assert_eq!(kept.get(&address, "/-/healthy", &[]).unwrap().status, 200);
+    // Nobody reads these answers before the order to stop.
+    let mut scrapes: Vec<_> = (0..20)
         .map(|_| {
-            let stream = std::net::TcpStream::connect(&address).unwrap();
-            thread::spawn(move || ask(stream, "/metrics", ""))
+            let mut stream = exporter.connect();
+            let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
         })
         .collect();
-    thread::sleep(Duration::from_millis(50));
-    let start = Instant::now();
+    // Connections are accepted in order: once a later request is answered, those before
+    // it have been read.
+    exporter.metrics();
     exporter.signal(Signal::TERM);
-    for scrape in scrapes {
-        assert_eq!(scrape.join().unwrap().0, 200);
+    for scrape in &mut scrapes {
+        let mut answer = String::new();
+        scrape.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    assert!(exporter.process.wait().unwrap().success());
-    // Those who ask nothing are not waited for.
-    assert!(
-        start.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        start.elapsed()
-    );
-    assert_eq!(idle.read(&mut buffer).unwrap_or(0), 0);
-    assert_eq!(kept.read(&mut buffer).unwrap_or(0), 0);
-    assert!(exporter.log().contains("stopping"), "{}", exporter.log());
+    let answer = exporter.finish();
+    assert_eq!(answer.code, Some(0), "{}", answer.err);
+    assert!(answer.err.contains("stopping"), "{}", answer.err);
+    // Connections without a request are not waited for until time runs out.
+    let late = "stopped before every answer was taken";
+    assert!(!answer.err.contains(late), "{}", answer.err);
+    assert_eq!(idle.read(&mut [0]).unwrap_or(0), 0);
 }

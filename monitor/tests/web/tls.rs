@@ -1,22 +1,24 @@
 //! TLS as clients meet it.
 
-use std::{io, net::TcpStream, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 use crate::{
-    exporter::{Exporter, Host, try_ask},
+    exporter::{Host, Process, start},
     pki::{self, Authority, Pair, TLS},
 };
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 
 /// What sends requests by HTTP/2.
-type Http2 = hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>>;
+type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
 /// A client of TLS.
 pub(crate) struct Client(Arc<ClientConfig>);
@@ -60,32 +62,69 @@ impl Client {
         self
     }
 
-    pub(crate) fn connect(&self, address: &str) -> StreamOwned<ClientConnection, TcpStream> {
-        let name = "localhost".try_into().unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        StreamOwned::new(ClientConnection::new(self.0.clone(), name).unwrap(), stream)
+    /// A connection whose handshake is still to be made.
+    pub(crate) fn connection(&self) -> ClientConnection {
+        ClientConnection::new(self.0.clone(), "localhost".try_into().unwrap()).unwrap()
     }
 
-    pub(crate) fn get(
+    /// The status and the body of an answer, over a connection of its own.
+    pub(crate) fn get(&self, address: &str, path: &str) -> io::Result<(u16, String)> {
+        let (_, status, body) = self.ask(address, path)?;
+        Ok((status, body))
+    }
+
+    /// What a connection agreed on that has been answered.
+    fn agreed(&self, address: &str) -> Agreed {
+        let (agreed, status, _) = self.ask(address, "/-/healthy").unwrap();
+        assert_eq!(status, 200);
+        agreed
+    }
+
+    fn ask(&self, address: &str, path: &str) -> io::Result<(Agreed, u16, String)> {
+        runtime().block_on(async {
+            let stream = self.handshake(address, self.0.clone()).await?;
+            let session = stream.get_ref().1;
+            let suite = session.negotiated_cipher_suite().unwrap().suite();
+            let group = session.negotiated_key_exchange_group().unwrap().name();
+            let protocol = session.alpn_protocol().map(<[u8]>::to_vec);
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
+                .await
+                .map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            let request = hyper::Request::get(path).header("host", "localhost");
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await;
+            let answer = answer.map_err(io::Error::other)?;
+            let status = answer.status().as_u16();
+            let body = answer.into_body().collect().await;
+            let body = body.map_err(io::Error::other)?.to_bytes().to_vec();
+            let agreed = Agreed {
+                suite,
+                group,
+                protocol,
+            };
+            Ok((agreed, status, String::from_utf8(body).unwrap()))
+        })
+    }
+
+    async fn handshake(
         &self,
         address: &str,
-        path: &str,
-        headers: &str,
-    ) -> io::Result<(u16, String)> {
-        try_ask(&mut self.connect(address), path, headers)
+        config: Arc<ClientConfig>,
+    ) -> io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        connector
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
     }
 
     /// A connection of HTTP/2, over which the server may send so much of each answer.
     pub(crate) async fn http2(&self, address: &str, window: u32) -> Http2 {
         let mut config = (*self.0).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let name = "localhost".try_into().unwrap();
-        let stream = connector.connect(name, stream).await.unwrap();
+        let stream = self.handshake(address, Arc::new(config)).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let executor = hyper_util::rt::TokioExecutor::new();
         let (sender, connection) = hyper::client::conn::http2::Builder::new(executor)
@@ -96,33 +135,42 @@ impl Client {
         tokio::spawn(connection);
         sender
     }
+}
 
-    /// The connection after an answer, for what was agreed on.
-    fn agreed(&self, address: &str) -> StreamOwned<ClientConnection, TcpStream> {
-        let mut stream = self.connect(address);
-        assert_eq!(try_ask(&mut stream, "/-/healthy", "").unwrap().0, 200);
-        stream
-    }
+/// What client and server have agreed on.
+struct Agreed {
+    suite: rustls::CipherSuite,
+    group: rustls::NamedGroup,
+    /// By ALPN.
+    protocol: Option<Vec<u8>>,
+}
+
+/// A runtime for a client of one thread.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 #[test]
 fn a_scrape_by_tls() {
     let (host, authority) = pki::host();
     host.write("web.yml", TLS);
-    let exporter = host.start();
+    let exporter = start(&host);
     for version in BOTH {
         let client = Client::with(&authority.pem(), None, &[version]);
-        let (code, answer) = client.get(&exporter.address, "/metrics", "").unwrap();
+        let (code, answer) = client.get(&exporter.address(), "/metrics").unwrap();
         assert_eq!(code, 200);
         assert!(answer.contains("livepatch_supported 0"), "{answer}");
     }
     let stranger = Client::trusting(&Authority::new().pem());
-    assert!(stranger.get(&exporter.address, "/metrics", "").is_err());
-    // Plain HTTP is told what it is, and no more.
-    let (code, answer) = exporter.get("/metrics", "");
-    assert_eq!(code, 400);
-    assert!(answer.contains("https://"), "{answer}");
-    assert!(!answer.contains("livepatch"), "{answer}");
+    assert!(stranger.get(&exporter.address(), "/metrics").is_err());
+    // Plain HTTP is answered with the remedy, and nothing more.
+    let plain = exporter.get("/metrics", &[]);
+    assert_eq!(plain.status, 400);
+    assert!(plain.body.contains("https://"), "{plain:?}");
+    assert!(!plain.body.contains("livepatch"), "{plain:?}");
 }
 
 #[test]
@@ -132,14 +180,13 @@ fn versions_and_suites_are_those_of_the_file() {
         "web.yml",
         format!("{TLS}  min_version: TLS13\n  cipher_suites: [TLS_CHACHA20_POLY1305_SHA256]\n  curve_preferences: [CurveP384]\n"),
     );
-    let exporter = host.start();
+    let exporter = start(&host);
     let old = Client::with(&authority.pem(), None, &[&rustls::version::TLS12]);
-    assert!(old.get(&exporter.address, "/metrics", "").is_err());
-    let stream = Client::trusting(&authority.pem()).agreed(&exporter.address);
-    let suite = stream.conn.negotiated_cipher_suite().unwrap().suite();
-    assert_eq!(suite, rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
-    let group = stream.conn.negotiated_key_exchange_group().unwrap().name();
-    assert_eq!(group, rustls::NamedGroup::secp384r1);
+    assert!(old.get(&exporter.address(), "/metrics").is_err());
+    let agreed = Client::trusting(&authority.pem()).agreed(&exporter.address());
+    let suite = rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    assert_eq!(agreed.suite, suite);
+    assert_eq!(agreed.group, rustls::NamedGroup::secp384r1);
 }
 
 #[test]
@@ -147,18 +194,17 @@ fn the_list_of_suites_is_about_tls_1_2_as_in_go() {
     let (host, authority) = pki::host();
     let suite = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
     host.write("web.yml", format!("{TLS}  cipher_suites: [{suite}]\n"));
-    let exporter = host.start();
+    let exporter = start(&host);
     let old = Client::with(&authority.pem(), None, &[&rustls::version::TLS12]);
-    let stream = old.agreed(&exporter.address);
-    let agreed = stream.conn.negotiated_cipher_suite().unwrap().suite();
-    assert_eq!(format!("{agreed:?}"), suite);
-    Client::with(&authority.pem(), None, &[&rustls::version::TLS13]).agreed(&exporter.address);
+    let agreed = old.agreed(&exporter.address());
+    assert_eq!(format!("{:?}", agreed.suite), suite);
+    Client::with(&authority.pem(), None, &[&rustls::version::TLS13]).agreed(&exporter.address());
 }
 
 /// A server whose clients are asked for certificates, in one way after the other.
 struct Door {
     host: Host,
-    exporter: Exporter,
+    exporter: Process,
     authority: Authority,
     own: Pair,
     strange: Pair,
@@ -169,7 +215,7 @@ impl Door {
         let (host, authority) = pki::host();
         host.write_settled("web.yml", TLS);
         Self {
-            exporter: host.start(),
+            exporter: start(&host),
             own: authority.client(),
             strange: Authority::new().client(),
             host,
@@ -186,7 +232,7 @@ impl Door {
         for version in BOTH {
             let found = [None, Some(&self.own), Some(&self.strange)].map(|pair| {
                 Client::with(&self.authority.pem(), pair, &[version])
-                    .get(&self.exporter.address, "/metrics", "")
+                    .get(&self.exporter.address(), "/metrics")
                     .is_ok_and(|(code, _)| code == 200)
             });
             assert_eq!(found, expected, "{keys} {version:?}");
@@ -257,38 +303,32 @@ fn inline_pem() {
             inline("server.key")
         ),
     );
-    let exporter = host.start();
-    Client::trusting(&authority.pem()).agreed(&exporter.address);
+    let exporter = start(&host);
+    Client::trusting(&authority.pem()).agreed(&exporter.address());
 }
 
 #[test]
 fn http2_by_alpn() {
     let (host, authority) = pki::host();
     host.write("web.yml", TLS);
-    let exporter = host.start();
+    let exporter = start(&host);
     let client = Client::trusting(&authority.pem());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let mut sender = client.http2(&exporter.address, 65_535).await;
+    runtime().block_on(async {
+        let mut sender = client.http2(&exporter.address(), 65_535).await;
         // The first brings the server's limits; then many at once.
         let request = hyper::Request::get("https://localhost/-/healthy");
-        let request = request.body(http_body_util::Empty::new()).unwrap();
+        let request = request.body(Empty::new()).unwrap();
         assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
         let mut answers = Vec::new();
         for _ in 0..20 {
             let request = hyper::Request::get("https://localhost/metrics");
-            answers.push(sender.send_request(request.body(http_body_util::Empty::new()).unwrap()));
+            answers.push(sender.send_request(request.body(Empty::new()).unwrap()));
         }
         for answer in answers {
             let answer = answer.await.unwrap();
             assert_eq!(answer.status(), 200);
             assert_eq!(answer.version(), hyper::Version::HTTP_2);
-            let body = http_body_util::BodyExt::collect(answer.into_body())
-                .await
-                .unwrap();
+            let body = answer.into_body().collect().await.unwrap();
             assert!(body.to_bytes().ends_with(b"\n"));
         }
     });
@@ -301,8 +341,8 @@ fn http2_can_be_off() {
         "web.yml",
         format!("{TLS}http_server_config:\n  http2: false\n"),
     );
-    let exporter = host.start();
+    let exporter = start(&host);
     let client = Client::trusting(&authority.pem()).speaking(&["h2", "http/1.1"]);
-    let stream = client.agreed(&exporter.address);
-    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let agreed = client.agreed(&exporter.address());
+    assert_eq!(agreed.protocol.as_deref(), Some(&b"http/1.1"[..]));
 }

@@ -118,19 +118,24 @@ impl Exposition {
         Ok(())
     }
 
-    /// The sum of all series with this name and at least these labels; 0 when
-    /// there is none.
-    pub(crate) fn sum(&self, selector: &str) -> Result<f64> {
+    /// The sum of all series with this name and at least these labels, if there is one.
+    pub(crate) fn sum_of_any(&self, selector: &str) -> Result<Option<f64>> {
         let selector = Series::from_selector(selector)?;
-        Ok(self
+        let mut matching = self
             .samples
             .iter()
             .filter(|(series, _)| series.matches(&selector))
-            .map(|(_, value)| value)
-            .sum())
+            .map(|(_, value)| *value);
+        Ok(matching.next().map(|first| first + matching.sum::<f64>()))
     }
 
-    /// Fails unless the series that match add up to this.
+    /// The same; an error where there is none.
+    pub(crate) fn sum(&self, selector: &str) -> Result<f64> {
+        self.sum_of_any(selector)?
+            .with_context(|| format!("no {selector}; there is: {}", self.alike(selector)))
+    }
+
+    /// Fails unless there are series that match, and they add up to this.
     #[expect(clippy::float_cmp, reason = "counts are whole numbers")]
     pub(crate) fn expect_sum(&self, selector: &str, expected: f64) -> Result<()> {
         let sum = self.sum(selector)?;
@@ -139,6 +144,81 @@ impl Exposition {
             "{selector} add up to {sum}, not {expected}; there is: {}",
             self.alike(selector)
         );
+        Ok(())
+    }
+
+    /// Fails unless the patch is loaded and in no transition, and nothing else is said
+    /// of it.
+    pub(crate) fn expect_at_rest(&self, patch: &str) -> Result<()> {
+        self.expect_sum(&format!("livepatch_patch_info{{patch={patch}}}"), 1.0)?;
+        for zero in [
+            "livepatch_transition_active",
+            "livepatch_pending_tasks",
+            "livepatch_stuck_tasks",
+        ] {
+            self.expect_sum(&format!("{zero}{{patch={patch}}}"), 0.0)?;
+        }
+        for absent in [
+            "livepatch_blocking_tasks",
+            "livepatch_transition_start_timestamp_seconds",
+        ] {
+            self.expect_absent(&format!("{absent}{{patch={patch}}}"))?;
+        }
+        Ok(())
+    }
+
+    /// Fails if anything is said of a livepatch.
+    pub(crate) fn expect_none_loaded(&self) -> Result<()> {
+        for absent in [
+            "livepatch_patch_info",
+            "livepatch_patch_enabled",
+            "livepatch_transition_active",
+            "livepatch_transition_start_timestamp_seconds",
+            "livepatch_pending_tasks",
+            "livepatch_stuck_tasks",
+            "livepatch_blocking_tasks",
+            "livepatch_patching_complete_timestamp_seconds",
+        ] {
+            self.expect_absent(absent)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the scrape contradicts itself. It must not at any moment, whatever a
+    /// scenario waits for.
+    pub(crate) fn expect_consistent(&self) -> Result<()> {
+        let sum =
+            |selector: &str| Ok::<_, anyhow::Error>(self.sum_of_any(selector)?.unwrap_or(0.0));
+        let running = sum("livepatch_transition_active")?;
+        ensure!(running <= 1.0, "{running} transitions run at once");
+        for patch in self.label_values("livepatch_pending_tasks", "patch")? {
+            let of = |name: &str| sum(&format!("{name}{{patch={patch}}}"));
+            let pending = of("livepatch_pending_tasks")?;
+            let stuck = of("livepatch_stuck_tasks")?;
+            let blocking = of("livepatch_blocking_tasks")?;
+            let active = of("livepatch_transition_active")?;
+            ensure!(
+                stuck <= pending && blocking <= pending && (pending < 1.0 || active >= 1.0),
+                "{patch}: {pending} tasks pending, {stuck} stuck, {blocking} in a replaced \
+                 function, {active} transitions"
+            );
+        }
+        Ok(())
+    }
+
+    /// Fails if a counter is lower than in an earlier scrape of the same process.
+    pub(crate) fn expect_later_than(&self, earlier: &Self) -> Result<()> {
+        for (series, before) in &earlier.samples {
+            let counts = ["_total", "_count", "_bucket"];
+            if counts.iter().any(|suffix| series.name.ends_with(suffix)) {
+                let now = self.samples.get(series);
+                // What has counted nothing may go with the patch that it is about.
+                ensure!(
+                    now.map_or(*before <= 0.0, |now| now >= before),
+                    "the counter {series} was {before} and is {now:?}"
+                );
+            }
+        }
         Ok(())
     }
 
@@ -199,6 +279,13 @@ impl Exposition {
             false => alike.join("; "),
         }
     }
+}
+
+/// The series that counts transitions that ended so.
+pub(crate) fn ended(direction: &str, outcome: &str) -> String {
+    format!(
+        "livepatch_transition_duration_seconds_count{{direction={direction},outcome={outcome}}}"
+    )
 }
 
 /// Metrics whose series depend on the kernel's version.
@@ -269,7 +356,7 @@ fn parse_sample(line: &str) -> Result<(Series, f64)> {
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':'),
-        "`{name}` is no metric name"
+        "`{name}` is not a metric name"
     );
     let (labels, rest) = match rest.strip_prefix('{') {
         Some(rest) => parse_labels(rest)?,
@@ -289,7 +376,7 @@ fn parse_value(value: &str) -> Result<f64> {
         "-Inf" => Ok(f64::NEG_INFINITY),
         _ => value
             .parse()
-            .with_context(|| format!("`{value}` is no value")),
+            .with_context(|| format!("`{value}` is not a value")),
     }
 }
 
@@ -347,7 +434,7 @@ c_bucket{le=\"+Inf\"} +Inf
         exposition.expect("a_total{x=1,y=p}", 2.0).unwrap();
         exposition.expect("b", 0.5).unwrap();
         exposition.expect_sum("a_total{x=1}", 5.0).unwrap();
-        exposition.expect_sum("d", 0.0).unwrap();
+        assert_eq!(exposition.sum_of_any("d").unwrap(), None);
         exposition.expect_absent("a_total{x=2}").unwrap();
         assert_eq!(exposition.value("a_total{x=1}").unwrap(), None);
         assert_eq!(exposition.label_values("a_total", "y").unwrap(), ["p", "q"]);
@@ -363,6 +450,31 @@ c_bucket{le=\"+Inf\"} +Inf
         );
         assert!(exposition.expect_absent("a_total{y=q}").is_err());
         assert!(exposition.expect("e", 0.0).is_err());
+        // What is not there is not zero.
+        assert!(exposition.expect_sum("e", 0.0).is_err());
+    }
+
+    #[test]
+    fn contradictions_are_found() {
+        let read = |text: &str| Exposition::parse(text).unwrap();
+        let active = "livepatch_transition_active{patch=\"a\"} 1\n";
+        let pending = "livepatch_pending_tasks{patch=\"a\"} 1\n";
+        let blocking = "livepatch_blocking_tasks{patch=\"a\"} 2\n";
+        let good = read(&format!("{active}{pending}"));
+        good.expect_consistent().unwrap();
+        assert!(read(pending).expect_consistent().is_err());
+        let bad = read(&format!("{active}{pending}{blocking}"));
+        assert!(bad.expect_consistent().is_err());
+    }
+
+    #[test]
+    fn a_counter_that_falls_is_found() {
+        let read = |text: &str| Exposition::parse(text).unwrap();
+        let (one, two) = (read("a_total 1\nb 5\n"), read("a_total 2\nb 4\n"));
+        two.expect_later_than(&one).unwrap();
+        assert!(one.expect_later_than(&two).is_err());
+        assert!(read("b 5\n").expect_later_than(&one).is_err());
+        read("b 5\n").expect_later_than(&read("a_total 0\n")).unwrap();
     }
 
     #[test]

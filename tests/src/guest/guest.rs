@@ -2,7 +2,8 @@
 
 use std::{
     process::{Child, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +24,9 @@ use crate::{
 /// Tasks let go switch at the kernel's next attempts, about one a second.
 const CLEAN_UP: Duration = seconds(60);
 
+/// Between two scrapes that wait for something.
+const POLL: Duration = Duration::from_millis(100);
+
 /// The machine, as a scenario sees it.
 pub(crate) struct Guest {
     host: Host,
@@ -30,7 +34,10 @@ pub(crate) struct Guest {
     children: Vec<Child>,
     monitor: Option<Monitor>,
     scrapes_sent: u32,
-    last_scrape: String,
+    /// Of the monitor that runs.
+    last_scrape: Option<Exposition>,
+    /// The last text that the host was sent, masked.
+    last_sent: String,
     stays: Vec<&'static str>,
 }
 
@@ -65,7 +72,8 @@ impl Guest {
             children: Vec::new(),
             monitor: None,
             scrapes_sent: 0,
-            last_scrape: String::new(),
+            last_scrape: None,
+            last_sent: String::new(),
             stays: Vec::new(),
         }
     }
@@ -97,10 +105,10 @@ impl Guest {
     pub(crate) fn begin(&mut self, scenario: &str) {
         self.scenario = scenario.to_owned();
         self.scrapes_sent = 0;
-        self.last_scrape.clear();
+        self.last_sent.clear();
     }
 
-    /// A module that the kernel will not let go of again.
+    /// A module that the kernel will not unload again.
     pub(crate) fn will_stay(&mut self, module: &'static str) {
         self.stays.push(module);
     }
@@ -166,6 +174,7 @@ impl Guest {
     ) -> Result<()> {
         ensure!(self.monitor.is_none(), "a monitor is running already");
         let arguments = [&["--web.listen-address", address], arguments].concat();
+        self.last_scrape = None;
         self.monitor = Some(Monitor::start(confinement, through, &arguments)?);
         Ok(())
     }
@@ -185,27 +194,57 @@ impl Guest {
         self.monitor.take().context("no monitor is running")?.kill()
     }
 
-    /// Scrapes until `check` is content, and hands the scrape that it was content
-    /// with to the host if it says something new.
-    pub(crate) fn metrics(
-        &mut self,
-        timeout: Duration,
-        mut check: impl FnMut(&Exposition) -> Result<()>,
-    ) -> Result<Exposition> {
-        let monitor = self.monitor()?;
-        let exposition = eventually(timeout, || {
-            let exposition = monitor.scrape()?;
-            check(&exposition)?;
-            Ok(exposition)
-        })?;
+    /// One scrape, for what must be right by now. It must not contradict itself nor the
+    /// scrapes before it, and is handed to the host if it says something new.
+    pub(crate) fn scrape(&mut self) -> Result<Exposition> {
+        let exposition = self.monitor()?.scrape()?;
+        if let Some(earlier) = &self.last_scrape {
+            exposition.expect_later_than(earlier)?;
+        }
+        self.last_scrape = Some(exposition.clone());
         let masked = exposition.masked();
-        if masked != self.last_scrape {
-            self.last_scrape = masked;
+        if masked != self.last_sent {
+            self.last_sent = masked;
             self.scrapes_sent += 1;
             let name = format!("scrapes/{}-{}.prom", self.scenario, self.scrapes_sent);
             self.file(&name, exposition.text())?;
         }
         Ok(exposition)
+    }
+
+    /// Waits until the series that match add up to `value`. Returns the first scrape that
+    /// says so, in which everything else must be right too. (A scenario checks it once:
+    /// to check again and again until it is right would hide what was wrong before.)
+    pub(crate) fn wait_for(
+        &mut self,
+        timeout: Duration,
+        selector: &str,
+        value: f64,
+    ) -> Result<Exposition> {
+        self.wait_until(timeout, |metrics| {
+            let sum = metrics.sum_of_any(selector)?;
+            ensure!(sum == Some(value), "{selector} is {sum:?}, not {value}");
+            Ok(())
+        })
+    }
+
+    /// The same for an event that a sum does not show.
+    pub(crate) fn wait_until(
+        &mut self,
+        timeout: Duration,
+        event: impl Fn(&Exposition) -> Result<()>,
+    ) -> Result<Exposition> {
+        let begin = Instant::now();
+        loop {
+            let metrics = self.scrape()?;
+            match event(&metrics) {
+                Ok(()) => return Ok(metrics),
+                Err(error) if begin.elapsed() >= timeout => {
+                    return Err(error).with_context(|| format!("not within {timeout:?}"));
+                }
+                Err(_) => thread::sleep(POLL),
+            }
+        }
     }
 
     /// Lets everything go, removes everything: the next scenario finds the

@@ -50,7 +50,7 @@ impl Livepatch {
         Ok(())
     }
 
-    /// Begins the unpatching, or turns a running patching around.
+    /// Starts to unpatch, or reverses a running transition to the patch.
     pub(crate) fn disable(self) -> Result<()> {
         files::write(&self.file("enabled"), "0")
     }
@@ -92,6 +92,19 @@ impl Livepatch {
             self.name
         );
         Ok(())
+    }
+
+    /// Waits until sysfs no longer shows it: the kernel frees it some time after the end
+    /// of the transition.
+    pub(crate) fn wait_gone(self, timeout: Duration) -> Result<()> {
+        eventually(timeout, || {
+            ensure!(
+                !known()?.iter().any(|name| name == self.name),
+                "{} is still loaded",
+                self.name
+            );
+            Ok(())
+        })
     }
 
     fn file(self, file: &str) -> String {

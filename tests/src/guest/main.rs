@@ -11,12 +11,11 @@ mod files;
 mod guest;
 mod helpers;
 mod host;
-mod http;
+mod interop;
 mod livepatch;
-mod losses;
+mod lost_events;
 mod modules;
 mod monitor;
-mod neighbours;
 mod network;
 mod process;
 mod rollout;
@@ -81,7 +80,7 @@ fn run(host: Host) -> Result<()> {
     match mode {
         "test" => runner::run(&mut guest, scenarios::ALL, run),
         "endurance" => runner::run(&mut guest, scenarios::ENDURANCE, run),
-        "neighbours" => neighbours::run(&mut guest, run),
+        "interop" => interop::run(&mut guest, run),
         "crash" => crashes::run(&mut guest, &words),
         "rollout" => rollout::run(&mut guest),
         "bench" => bench::run(&mut guest, run),

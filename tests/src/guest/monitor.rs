@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use livepatch_monitor_test_support::http;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
@@ -15,7 +16,6 @@ use crate::{
     eventually::{eventually, seconds},
     exposition::Exposition,
     helpers::{self, Confinement, Task},
-    http,
 };
 
 /// The monitor's program.
@@ -40,8 +40,7 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Starts it and waits for its first answer. The log goes on where an earlier
-    /// one's ended. `through` is a command that runs it, or nothing.
+    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is a command that runs it, or nothing.
     pub(crate) fn start(
         confinement: Confinement,
         through: &[&str],
@@ -53,6 +52,7 @@ impl Monitor {
             .append(true)
             .open(LOG)
             .with_context(|| format!("cannot open {LOG}"))?;
+        let before = listening();
         let command = through.iter().chain(&[PROGRAM, "serve"]).chain(arguments);
         let child = helpers::command(&Task::Confined {
             confinement,
@@ -64,16 +64,20 @@ impl Monitor {
         .spawn()
         .context("cannot start the monitor")?;
         let mut monitor = Self { child };
-        // One that has ended will not answer later.
+        // One that has ended will not listen later.
         let ended = eventually(START, || match monitor.child.try_wait() {
-            Ok(None) => monitor.scrape().map(|_| None),
+            Ok(None) => {
+                ensure!(listening() > before, "the monitor does not listen");
+                Ok(None)
+            }
             Ok(Some(status)) => Ok(Some(status)),
             Err(error) => Err(error).context("cannot wait for the monitor"),
-        })
-        .context("the monitor does not answer")?;
+        })?;
         if let Some(status) = ended {
             bail!("the monitor has ended: {status}");
         }
+        // From here on every scrape must succeed.
+        monitor.scrape().context("the first scrape")?;
         Ok(monitor)
     }
 
@@ -82,9 +86,11 @@ impl Monitor {
         self.child.id()
     }
 
-    /// One scrape.
+    /// One scrape, which must not contradict itself.
     pub(crate) fn scrape(&self) -> Result<Exposition> {
-        Exposition::parse(&http::get(ADDRESS, "/metrics")?)
+        let exposition = Exposition::parse(&http::body(ADDRESS, "/metrics")?)?;
+        exposition.expect_consistent()?;
+        Ok(exposition)
     }
 
     /// Asks it to end, as a service manager does, and expects that it does well.
@@ -122,6 +128,11 @@ fn only_child(pid: u32) -> Option<u32> {
 /// What the monitors of this scenario wrote to their standard streams.
 pub(crate) fn log() -> String {
     String::from_utf8_lossy(&fs::read(LOG).unwrap_or_default()).into_owned()
+}
+
+/// How many monitors of this scenario have said that they listen.
+fn listening() -> usize {
+    log().matches("listening").count()
 }
 
 /// The end of [`log`].

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use livepatch_monitor_tests::protocol::{EXPORTER_PORT, Message, ORDERS_PORT, Order};
 
 use crate::{
-    crashes::{announce, memory},
+    crashes::{announce, persistent},
     eventually::seconds,
     files,
     guest::Guest,
@@ -24,8 +24,8 @@ const STUCK_AFTER: &str = "4s";
 
 /// Takes orders until the last, or until one ends the boot.
 pub(crate) fn run(guest: &mut Guest) -> Result<()> {
-    memory::mount_disk()?;
-    memory::open("erst")?;
+    persistent::mount_disk()?;
+    persistent::open("erst")?;
     guest.begin("rollout");
     guest.start_public_monitor(EXPORTER_PORT, &["--stuck-after", STUCK_AFTER])?;
     let listener = TcpListener::bind(("0.0.0.0", ORDERS_PORT)).context("cannot take orders")?;

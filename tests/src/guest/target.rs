@@ -22,7 +22,7 @@ pub(crate) const SLEEPER: &str = "lpm_sleeper";
 pub(crate) const SPINNER: &str = "lpm_spinner";
 
 /// What is told of one task, asleep in `lpm_hold`, that holds lpm_patch_a up.
-pub(crate) fn expect_told(metrics: &Exposition) -> Result<()> {
+pub(crate) fn expect_blocker_named(metrics: &Exposition) -> Result<()> {
     metrics.expect(
         "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
         1.0,

@@ -64,7 +64,7 @@ pub(crate) fn run(
     let machine = Machine {
         kernel: &prepared.kernel.image,
         initramfs: &prepared.initramfs,
-        mode: "neighbours",
+        mode: "interop",
         run,
         command_line: &[],
         memory: MEMORY,

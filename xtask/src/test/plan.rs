@@ -1,7 +1,7 @@
 //! Which machines a run has, and which scenarios each of them.
 
 use livepatch_monitor_tests::protocol::{
-    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, NEIGHBOUR_SCENARIOS,
+    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ pub(super) enum Kind {
 /// Those that have a kind of machine of their own; all others are of one boot.
 const OF_A_KIND: [(Kind, &[&str]); 3] = [
     (Kind::Reboots(reboot_vm::MAIN_MEMORY), &CRASH_SCENARIOS),
-    (Kind::Interop, &NEIGHBOUR_SCENARIOS),
+    (Kind::Interop, &INTEROP_SCENARIOS),
     (Kind::Endurance, &ENDURANCE_SCENARIOS),
 ];
 

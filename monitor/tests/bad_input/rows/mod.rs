@@ -2,18 +2,18 @@
 
 mod crashes;
 mod gate;
+mod invalid;
 mod preflight;
 mod serve;
-mod spoilt;
 
 use super::{Ends, Row, no, row};
 
 pub(crate) use self::{
     crashes::crashes,
     gate::gate,
+    invalid::{directories, state},
     preflight::preflight,
     serve::serve,
-    spoilt::{directories, state},
 };
 
 /// What all commands understand.

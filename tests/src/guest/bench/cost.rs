@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use livepatch_monitor_test_support::http;
 
 use super::{Table, median_and_worst, milliseconds};
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
     exposition::Exposition,
     guest::Guest,
     helpers::{Hold, Task},
-    http,
     livepatch::PATCH_A,
     monitor,
     process::{context_switches, cpu_time},
@@ -91,7 +91,7 @@ fn only<T>(values: Vec<T>) -> Result<T> {
 fn costs(exporters: &[(&str, Exporter)]) -> Result<Vec<Vec<String>>> {
     let of_each: Vec<Exporter> = exporters.iter().map(|(_, exporter)| *exporter).collect();
     for (address, _) in &of_each {
-        Exposition::parse(&http::get(address, "/metrics")?)?;
+        Exposition::parse(&http::body(address, "/metrics")?)?;
     }
     // Threads that only answered end after 10 s.
     thread::sleep(seconds(12));
@@ -156,7 +156,7 @@ impl Scrapes {
     /// The same of several exporters, one scrape of each in turn: the machine is as busy
     /// for one as for the other.
     fn in_turns(exporters: &[Exporter], count: u32, anyway: &[f64]) -> Result<Vec<Self>> {
-        let scrape = |address| Exposition::parse(&http::get(address, "/metrics")?);
+        let scrape = |address| Exposition::parse(&http::body(address, "/metrics")?);
         let used = |(_, pid): &Exporter| cpu_time(*pid);
         let mut times = vec![Vec::new(); exporters.len()];
         let before = exporters.iter().map(used).collect::<Result<Vec<_>>>()?;
@@ -198,6 +198,6 @@ pub(super) fn start_peer() -> Result<Child> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("cannot run {PEER}"))?;
-    eventually(seconds(60), || http::get(PEER_ADDRESS, "/metrics"))?;
+    eventually(seconds(60), || Ok(http::body(PEER_ADDRESS, "/metrics")?))?;
     Ok(child)
 }

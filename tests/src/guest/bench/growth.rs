@@ -39,13 +39,12 @@ pub(super) fn functions(guest: &mut Guest) -> Result<Table> {
         let begin = Instant::now();
         modules::load_with("/modules/lpm_functions.ko", &format!("count={count}"))?;
         let insmod = begin.elapsed();
-        guest.metrics(PATIENCE, |metrics| {
-            metrics.expect_sum("livepatch_blocking_tasks{function=lpm_hold}", 1.0)?;
-            metrics.expect(
-                "livepatch_patch_functions{patch=lpm_functions,object=lpm_many}",
-                f64::from(*count),
-            )
-        })?;
+        let held = "livepatch_blocking_tasks{function=lpm_hold}";
+        let metrics = guest.wait_for(PATIENCE, held, 1.0)?;
+        metrics.expect(
+            "livepatch_patch_functions{patch=lpm_functions,object=lpm_many}",
+            f64::from(*count),
+        )?;
         let pid = guest.monitor()?.pid();
         let scan = scan_cost(guest)?;
         let scrapes = Scrapes::of_monitor(pid, SCRAPES, scan)?;
@@ -89,9 +88,8 @@ pub(super) fn patches(guest: &mut Guest) -> Result<Table> {
             livepatch::wait_transition_done(&name, PATIENCE)?;
             loaded += 1;
         }
-        guest.metrics(PATIENCE, |metrics| {
-            metrics.expect_sum("livepatch_patch_enabled", f64::from(*count))
-        })?;
+        let metrics = guest.scrape()?;
+        metrics.expect_sum("livepatch_patch_enabled", f64::from(*count))?;
         let scrapes = Scrapes::of_monitor(pid, SCRAPES, 0.0)?;
         table.row(&[
             count.to_string(),

@@ -31,11 +31,13 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         let insmod = thread::spawn(|| PATCH_A.load());
         let begin = wait_for(true)?;
         active.push(until(guest, begin, |metrics| {
-            metrics.sum("livepatch_transition_active").map(is_one)
+            metrics
+                .sum_of_any("livepatch_transition_active")
+                .map(is_one)
         })?);
         named.push(until(guest, begin, |metrics| {
             metrics
-                .sum("livepatch_blocking_tasks{function=lpm_hold}")
+                .sum_of_any("livepatch_blocking_tasks{function=lpm_hold}")
                 .map(is_one)
         })?);
         insmod
@@ -45,7 +47,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         let begin = wait_for(false)?;
         ended.push(until(guest, begin, |metrics| {
             metrics
-                .sum("livepatch_transition_active")
+                .sum_of_any("livepatch_transition_active")
                 .map(|sum| !is_one(sum))
         })?);
         PATCH_A.remove(seconds(30))?;
@@ -89,6 +91,6 @@ fn until(
     Ok(begin.elapsed())
 }
 
-fn is_one(sum: f64) -> bool {
-    (sum - 1.0).abs() < f64::EPSILON
+fn is_one(sum: Option<f64>) -> bool {
+    sum.is_some_and(|sum| (sum - 1.0).abs() < f64::EPSILON)
 }

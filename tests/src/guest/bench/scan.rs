@@ -69,9 +69,7 @@ fn row(guest: &mut Guest, threads: u32) -> Result<Vec<String>> {
         ..Hold::ONE
     })?;
     PATCH_A.load()?;
-    guest.metrics(seconds(120), |metrics| {
-        metrics.expect_sum("livepatch_pending_tasks", f64::from(HELD))
-    })?;
+    guest.wait_for(seconds(120), "livepatch_pending_tasks", f64::from(HELD))?;
     let scan = scan_cost(guest)?;
     let pid = guest.monitor()?.pid();
     let scrapes = Scrapes::of_monitor(pid, SCRAPES, 0.0)?;

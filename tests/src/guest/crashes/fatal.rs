@@ -4,12 +4,13 @@ use livepatch_monitor_tests::protocol::{Injection, Message};
 
 use super::*;
 use crate::{
+    exposition::ended,
     files,
     helpers::{Hold, Task},
     livepatch::{OOPSES, PATCH_A, VMLINUX},
     target,
 };
-use verdict::{Expected, expect_one};
+use expected::{Expected, expect_one};
 
 /// Seconds after which a CPU is stuck: twice `watchdog_thresh`.
 const WATCHDOG: &str = "4";
@@ -64,11 +65,9 @@ pub(super) mod oops_in_patch {
 
 /// The end of a transition has been noted.
 pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(20), &ended("patch", "completed"), 1.0)?;
+    metrics.expect_at_rest(patch)?;
+    metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)
 }
 
 /// The same in a module that has nothing to do with the livepatch that is loaded.
@@ -227,7 +226,7 @@ pub(super) mod sysrq_in_transition {
         // The hook on panic() may have reached the disk through the other CPU before
         // that was stopped; the kernel's words have not.
         guest.start_monitor(&[])?;
-        let crashes = verdict::list(1)?;
+        let crashes = expected::list(1)?;
         guest.stop_monitor()?;
         let noted = crashes.iter().any(|crash| crash.kind == "panic");
         let expected = Expected {
@@ -244,14 +243,11 @@ pub(super) fn held(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_pending_tasks", 1.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )
 }
 
 /// In the wake of a transition.

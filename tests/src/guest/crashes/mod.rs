@@ -1,11 +1,11 @@
 //! Scenarios that take the machine down: each provokes a crash and, in the next boot,
 //! looks at what the monitor says of it. What is to be known then stands on a disk.
 
+mod expected;
 mod fatal;
-pub(crate) mod memory;
-mod power;
+pub(crate) mod persistent;
+mod power_cut;
 mod survived;
-mod verdict;
 
 use std::{fs, thread, time::Instant};
 
@@ -44,7 +44,7 @@ const ALL: &[CrashScenario] = scenarios! {
     fatal: soft_lockup, hung_task;
     survived: rcu_stall_is_survived;
     fatal: nmi, sysrq_without_patch, lockup_while_loading, sysrq_in_transition, sysrq_after_transition;
-    power: power_cut_in_transition, power_cuts;
+    power_cut: power_cut_in_transition, power_cuts;
     survived: clean_reboot;
 };
 
@@ -73,9 +73,9 @@ const ALIVE: std::time::Duration = seconds(120);
 
 /// Goes on where the last boot ended.
 pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
-    memory::mount_disk()?;
+    persistent::mount_disk()?;
     let kept = word(words, command_line::MEMORY).unwrap_or("none");
-    memory::open(kept)?;
+    persistent::open(kept)?;
     let chosen = choose(word(words, command_line::RUN).unwrap_or("all"))?;
     let cuts = word(words, command_line::CUTS).unwrap_or("5");
     let cuts: usize = cuts.parse().context("lpm.cuts is not a number")?;
@@ -90,7 +90,7 @@ pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
         };
         let result = match progress.memo.take() {
             Some(memo) if memo.boot_ids.len() >= repeats => {
-                memory::send(guest, scenario.name)?;
+                persistent::send(guest, scenario.name)?;
                 let result = caught(|| (scenario.verify)(guest, &memo));
                 finish(guest, scenario, result, begin)?;
                 progress.over += 1;
@@ -98,7 +98,7 @@ pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
                 // The next one finds a machine that has never crashed.
                 end_monitor(guest)?;
                 monitor::forget()?;
-                memory::clear()?;
+                persistent::clear()?;
                 continue;
             }
             memo => {
@@ -111,7 +111,7 @@ pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
                     boot_ids: Vec::new(),
                     began: unix_seconds()?,
                 });
-                memo.boot_ids.push(memory::boot_id()?);
+                memo.boot_ids.push(persistent::boot_id()?);
                 progress.memo = Some(memo);
                 store(&progress)?;
                 caught(|| (scenario.provoke)(guest))
@@ -123,7 +123,7 @@ pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
             progress.memo = None;
             store(&progress)?;
             monitor::forget()?;
-            memory::clear()?;
+            persistent::clear()?;
         }
         // What a scenario has done to the kernel ends with the boot.
         end_monitor(guest)?;

@@ -6,7 +6,7 @@ use crate::{
     helpers::{Confinement, Task},
     livepatch::{OOPSES, VMLINUX},
 };
-use verdict::{Expected, expect_none, expect_one, expect_signal};
+use expected::{Expected, expect_none, expect_one, expect_signal};
 
 fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
     guest.helper(&Task::Load {
@@ -160,11 +160,9 @@ pub(super) mod clean_reboot {
         fatal::settle(guest, "lpm_vmlinux")?;
         guest.kill_monitor()?;
         guest.start_monitor(&[])?;
-        guest.metrics(seconds(10), |metrics| {
-            metrics.expect_sum("livepatch_crashes_total", 0.0)?;
-            metrics.expect_absent("livepatch_boot_unclean")
-        })?;
-        Ok(())
+        let metrics = guest.scrape()?;
+        metrics.expect_sum("livepatch_crashes_total", 0.0)?;
+        metrics.expect_absent("livepatch_boot_unclean")
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     eventually::seconds,
-    exposition::Exposition,
+    exposition::{Exposition, ended},
     guest::Guest,
     helpers::{Confinement, Hold},
     livepatch::PATCH_A,
@@ -12,53 +12,46 @@ use crate::{
 };
 
 /// Without the capabilities for BPF (and for others' stacks): sysfs and /proc
-/// still tell that a transition is stuck and on how many tasks.
+/// still show that a transition is stuck and on how many tasks.
 pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
-    let metrics = hold_up(guest, Confinement::NoBpf, |metrics| {
-        metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)
-    })?;
+    let metrics = stuck(guest, Confinement::NoBpf)?;
+    metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
     expect_no_bpf(&metrics)?;
-    expect_told("CAP_BPF")?;
+    expect_in_log("CAP_BPF")?;
     expect_end(guest)
 }
 
-/// Without the kernel's types: who holds is still told, and where.
+/// Without the kernel's types: who holds it up is still known, and where.
 pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
-    hold_up(guest, Confinement::NoBtf, |metrics| {
-        // No types, no fentry: the same bodies run as kprobes.
-        metrics.expect(
-            "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
-            1.0,
-        )?;
-        target::expect_told(metrics)
-    })?;
-    expect_told("BTF")?;
+    let metrics = stuck(guest, Confinement::NoBtf)?;
+    // No types, no fentry: the same bodies run as kprobes.
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
+        1.0,
+    )?;
+    target::expect_blocker_named(&metrics)?;
+    expect_in_log("BTF")?;
     expect_end(guest)
 }
 
-fn hold_up(
-    guest: &mut Guest,
-    confinement: Confinement,
-    check: impl Fn(&Exposition) -> Result<()>,
-) -> Result<Exposition> {
+/// The first scrape in which a transition is stuck on one task.
+fn stuck(guest: &mut Guest, confinement: Confinement) -> Result<Exposition> {
     guest.start_monitor_confined(confinement, &["--stuck-after", "3s"])?;
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(30), |metrics| {
-        metrics.expect_sum("livepatch_patch_info{patch=lpm_patch_a}", 1.0)?;
-        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)?;
-        metrics.expect(
-            "livepatch_patch_functions{patch=lpm_patch_a,object=lpm_target}",
-            4.0,
-        )?;
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        check(metrics)
-    })
+    let metrics = guest.wait_for(seconds(30), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect_sum("livepatch_patch_info{patch=lpm_patch_a}", 1.0)?;
+    metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)?;
+    metrics.expect(
+        "livepatch_patch_functions{patch=lpm_patch_a,object=lpm_target}",
+        4.0,
+    )?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )?;
+    Ok(metrics)
 }
 
 fn expect_no_bpf(metrics: &Exposition) -> Result<()> {
@@ -70,7 +63,7 @@ fn expect_no_bpf(metrics: &Exposition) -> Result<()> {
     Ok(())
 }
 
-fn expect_told(what: &str) -> Result<()> {
+fn expect_in_log(what: &str) -> Result<()> {
     let log = monitor::log();
     ensure!(
         log.contains(what),
@@ -83,13 +76,6 @@ fn expect_told(what: &str) -> Result<()> {
 fn expect_end(guest: &mut Guest) -> Result<()> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(15), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
-            1.0,
-        )
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(15), &ended("patch", "completed"), 1.0)?;
+    metrics.expect_at_rest("lpm_patch_a")
 }

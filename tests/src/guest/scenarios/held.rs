@@ -7,18 +7,19 @@ use anyhow::{Context as _, Result, ensure};
 use super::clock::{expect_between, unix_seconds};
 use crate::{
     eventually::{eventually, seconds},
+    exposition::ended,
     guest::Guest,
     helpers::Hold,
-    livepatch::{self, PATCH_A, PATCH_B},
+    livepatch::{self, Livepatch, PATCH_A, PATCH_B},
     monitor::{self, Blockers, PendingTask},
     target,
 };
 
-/// What the monitor is told in [`held_by_user_task`], seconds.
+/// `--stuck-after` of [`held_by_user_task`], in seconds.
 const STUCK_AFTER: f64 = 12.0;
 
-/// The whole story of a livepatch that a service's task holds up, and the whole
-/// exposition at its worst moment.
+/// A livepatch that a task of a service holds up, from load to completion, and the whole
+/// exposition while it is stuck.
 pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&["--stuck-after", &format!("{STUCK_AFTER}s")])?;
     target::load()?;
@@ -30,30 +31,26 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     let asked = unix_seconds()?;
     PATCH_A.load()?;
     let loaded = unix_seconds()?;
-    let metrics = guest.metrics(seconds(10), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
-        metrics.expect(
-            "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        // On a slow machine it may have become stuck by now.
-        if unix_seconds()? - asked < STUCK_AFTER {
-            metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
-        }
-        Ok(())
-    })?;
+    let metrics = guest.wait_for(seconds(10), "livepatch_pending_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_pending_tasks{patch=lpm_patch_a,reason=sleeping}",
+        1.0,
+    )?;
+    // On a slow machine it may have become stuck by now.
+    if unix_seconds()? - asked < STUCK_AFTER {
+        metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
+    }
     let start = metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
     expect_between("the transition's start", start, asked, loaded)?;
 
-    let metrics = guest.metrics(seconds(30), |metrics| {
-        target::expect_told(metrics)?;
-        metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)
-    })?;
+    let metrics = guest.wait_for(seconds(30), "livepatch_stuck_tasks", 1.0)?;
+    target::expect_blocker_named(&metrics)?;
+    metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
     let stuck_for = unix_seconds()? - asked;
     ensure!(
         stuck_for >= STUCK_AFTER,
@@ -105,17 +102,8 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
     let done = unix_seconds()?;
-    let metrics = guest.metrics(seconds(10), |metrics| {
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
-        metrics.expect_sum("livepatch_blocking_tasks", 0.0)?;
-        metrics.expect_absent("livepatch_transition_start_timestamp_seconds")
-    })?;
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;
+    metrics.expect_at_rest("lpm_patch_a")?;
     expect_between(
         "the transition's duration",
         metrics
@@ -137,23 +125,21 @@ pub(super) fn held_by_sleeping_kthread(guest: &mut Guest) -> Result<()> {
     target::load()?;
     target::kthread_sleep(true)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_kthread_sleep}",
-            1.0,
-        )
-    })?;
+    let metrics = guest.wait_for(seconds(20), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_kthread_sleep}",
+        1.0,
+    )?;
     let blockers = monitor::blockers()?;
     let task = with_comm(&blockers, target::SLEEPER)?;
     expect_asleep(task, "lpm_kthread_sleep", "lpm_kthread_sleep+")?;
     ensure!(task.kthread, "`blockers` says {task:?}");
     target::kthread_sleep(false)?;
-    expect_landed(guest, "lpm_patch_a")
+    expect_completed(guest, PATCH_A, 1.0)
 }
 
 /// A kthread that never leaves its function and never sleeps.
@@ -162,12 +148,8 @@ pub(super) fn held_by_running_kthread(guest: &mut Guest) -> Result<()> {
     target::load()?;
     target::spin(true)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(60), |metrics| {
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=running}",
-            1.0,
-        )
-    })?;
+    let running = "livepatch_stuck_tasks{patch=lpm_patch_a,reason=running}";
+    guest.wait_for(seconds(60), running, 1.0)?;
     eventually(seconds(60), || {
         let blockers = monitor::blockers()?;
         let task = with_comm(&blockers, target::SPINNER)?;
@@ -178,7 +160,7 @@ pub(super) fn held_by_running_kthread(guest: &mut Guest) -> Result<()> {
         Ok(())
     })?;
     target::spin(false)?;
-    expect_landed(guest, "lpm_patch_a")
+    expect_completed(guest, PATCH_A, 1.0)
 }
 
 /// A task asleep in the code of the patch below.
@@ -188,17 +170,15 @@ pub(super) fn held_by_stacked_patch(guest: &mut Guest) -> Result<()> {
     PATCH_A.apply(seconds(30))?;
     let holder = guest.hold(&Hold::ONE)?;
     PATCH_B.load()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_b,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
-    })?;
+    let metrics = guest.wait_for(seconds(20), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_b,object=lpm_target,function=lpm_hold}",
+        1.0,
+    )?;
     let blockers = monitor::blockers()?;
     expect_asleep(blockers.task(holder.pid)?, "lpm_hold", "livepatch_hold+")?;
     target::release()?;
-    expect_landed(guest, "lpm_patch_b")
+    expect_completed(guest, PATCH_B, 2.0)
 }
 
 /// A task asleep in the code of the patch that is being removed.
@@ -208,17 +188,15 @@ pub(super) fn held_during_unpatch(guest: &mut Guest) -> Result<()> {
     PATCH_A.apply(seconds(30))?;
     let holder = guest.hold(&Hold::ONE)?;
     PATCH_A.disable()?;
-    guest.metrics(seconds(20), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}",
-            1.0,
-        )?;
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
-    })?;
+    let metrics = guest.wait_for(seconds(20), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
+        1.0,
+    )?;
     let blockers = monitor::blockers()?;
     ensure!(
         blockers.direction.as_deref() == Some("unpatch"),
@@ -227,25 +205,21 @@ pub(super) fn held_during_unpatch(guest: &mut Guest) -> Result<()> {
     expect_asleep(blockers.task(holder.pid)?, "lpm_hold", "livepatch_hold+")?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_absent("livepatch_patch_info")?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=unpatch,outcome=completed}",
-            1.0,
-        )
-    })?;
-    Ok(())
+    PATCH_A.wait_gone(seconds(15))?;
+    guest
+        .wait_for(seconds(10), &ended("unpatch", "completed"), 1.0)?
+        .expect_none_loaded()
 }
 
-fn expect_landed(guest: &mut Guest, patch: &str) -> Result<()> {
-    guest.metrics(seconds(30), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect_sum("livepatch_stuck_tasks", 0.0)?;
-        metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)
-    })?;
-    Ok(())
+/// The transition to this patch completes, as the `number`th.
+fn expect_completed(guest: &mut Guest, patch: Livepatch, number: f64) -> Result<()> {
+    patch.wait_transition_done(seconds(30))?;
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), number)?;
+    metrics.expect_at_rest(patch.name)?;
+    metrics.expect(
+        &format!("livepatch_patch_enabled{{patch={}}}", patch.name),
+        1.0,
+    )
 }
 
 fn expect_asleep(task: &PendingTask, function: &str, frame: &str) -> Result<()> {

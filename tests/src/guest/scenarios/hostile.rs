@@ -30,12 +30,8 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
     }
     PATCH_A.load()?;
     // A forged line would be one that the parser refuses, or a metric called `up`.
-    let metrics = guest.metrics(seconds(30), |metrics| {
-        metrics.expect(
-            "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
-            6.0,
-        )
-    })?;
+    let sleeping = "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}";
+    let metrics = guest.wait_for(seconds(30), sleeping, 6.0)?;
     metrics.expect_absent("up")?;
     expect_tame("the exposition", metrics.text().as_bytes())?;
 

@@ -1,19 +1,19 @@
 //! The scenarios, by theme.
 
 pub(crate) mod clock;
+mod completed;
 mod degraded;
-mod endings;
 mod endurance;
-mod harmless;
 mod held;
 mod hostile;
-mod landing;
+mod no_interference;
+mod outcomes;
 mod preflight;
 mod privileges;
 mod restart;
 mod scale;
 mod storm;
-mod tools;
+mod test_modules;
 
 use anyhow::Result;
 
@@ -37,17 +37,17 @@ macro_rules! scenarios {
 /// All, in the order of a full run. The first theme needs no monitor: if one of
 /// its scenarios fails, the machine or the test modules are at fault.
 pub(crate) const ALL: &[Scenario] = scenarios! {
-    tools: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
-    landing: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
+    test_modules: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
+    completed: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
     held: held_by_user_task, held_by_sleeping_kthread, held_by_running_kthread, held_by_stacked_patch, held_during_unpatch;
-    endings: reversed, forced, cancelled, refused;
+    outcomes: reversed, forced, cancelled, refused;
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
     privileges: privileges_are_given_up, a_dynamic_user_is_enough;
     scale: ten_thousand_threads;
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
-    harmless: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
+    no_interference: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };
 
 /// All of mode `endurance`, in the order of a full run.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     eventually::seconds,
+    exposition::{Exposition, ended},
     files,
     guest::Guest,
     helpers::{Confinement, Hold},
@@ -28,7 +29,7 @@ const NOTHING: &str = "0000000000000000";
 const BPF: &str = "0000008000000000";
 
 /// Started by root: no thread of it has a capability left, none can be got back, and
-/// it tells all the same who holds a transition up.
+/// still it names the task that holds a transition up.
 pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
     restricted(|| {
         guest.start_monitor(&["--stuck-after", "1s"])?;
@@ -42,7 +43,7 @@ pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
 pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
     restricted(|| {
         guest.start_monitor_confined(Confinement::Unit, &["--stuck-after", "1s"])?;
-        let metrics = guest.metrics(seconds(10), |_| Ok(()))?;
+        let metrics = guest.scrape()?;
         let fentry = "livepatch_monitor_probe_attached{probe=klp_init_transition,method=fentry}";
         let unit = if metrics.value(fentry)?.is_some() {
             // The one function that fentry does not take, on a kernel that keeps kprobes
@@ -79,40 +80,34 @@ fn restricted(run: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-/// A transition that is held up is told of as ever; these probes may be missing.
+/// The blocker of a transition is named as ever; these probes may be missing.
 fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
-    let metrics = guest.metrics(seconds(10), |metrics| {
-        metrics.expect_absent("livepatch_monitor_probe_attached{method=sysfs}")?;
-        let without = "livepatch_monitor_probe_attached{method=none}";
-        for probe in metrics.label_values(without, "probe")? {
-            ensure!(missing.contains(&probe), "{probe} is not attached");
-        }
-        metrics.expect("livepatch_monitor_sandboxed{from=no_new_privs}", 1.0)?;
-        let files = files::read(LSM)?.contains("landlock");
-        metrics.expect(
-            "livepatch_monitor_sandboxed{from=files}",
-            f64::from(u8::from(files)),
-        )
-    })?;
+    let metrics = guest.scrape()?;
+    metrics.expect_absent("livepatch_monitor_probe_attached{method=sysfs}")?;
+    let without = "livepatch_monitor_probe_attached{method=none}";
+    for probe in metrics.label_values(without, "probe")? {
+        ensure!(missing.contains(&probe), "{probe} is not attached");
+    }
+    metrics.expect("livepatch_monitor_sandboxed{from=no_new_privs}", 1.0)?;
+    let files = files::read(LSM)?.contains("landlock");
+    metrics.expect(
+        "livepatch_monitor_sandboxed{from=files}",
+        f64::from(u8::from(files)),
+    )?;
     metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(30), target::expect_told)?;
-    release(guest)?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
-        metrics.expect_sum("livepatch_monitor_collector_success", COLLECTORS)?;
-        metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
-        metrics.expect(
-            "livepatch_transition_duration_seconds_count{direction=patch,outcome=completed}",
-            1.0,
-        )
-    })?;
+    let metrics = guest.wait_for(seconds(30), "livepatch_stuck_tasks", 1.0)?;
+    target::expect_blocker_named(&metrics)?;
+    let metrics = release(guest)?;
+    metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
+    metrics.expect_sum("livepatch_monitor_collector_success", COLLECTORS)?;
+    metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
     PATCH_A.remove(seconds(30))?;
     let log = monitor::log();
-    let told = |line: &&str| !missing.iter().any(|probe| line.contains(probe));
-    let log = log.lines().filter(told).collect::<Vec<_>>().join("\n");
+    let expected = |line: &&str| !missing.iter().any(|probe| line.contains(probe));
+    let log = log.lines().filter(expected).collect::<Vec<_>>().join("\n");
     for trouble in [
         "stacks stay without names",
         "cannot",
@@ -137,18 +132,21 @@ fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
     guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
-    let metrics = guest.metrics(seconds(30), target::expect_told)?;
+    let metrics = guest.wait_for(seconds(30), "livepatch_stuck_tasks", 1.0)?;
+    target::expect_blocker_named(&metrics)?;
     metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")?;
-    release(guest)
+    release(guest)?;
+    Ok(())
 }
 
-fn release(guest: &mut Guest) -> Result<()> {
+/// Lets the task go; the first scrape in which the transition has completed.
+fn release(guest: &mut Guest) -> Result<Exposition> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)
-    })?;
-    target::hold()
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;
+    metrics.expect_at_rest("lpm_patch_a")?;
+    target::hold()?;
+    Ok(metrics)
 }
 
 /// Every thread has nothing, and can gain nothing.

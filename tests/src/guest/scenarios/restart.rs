@@ -1,4 +1,4 @@
-//! The monitor was not there from the beginning.
+//! The monitor starts, or starts again, during a transition.
 
 use std::thread;
 
@@ -18,8 +18,8 @@ const TOOK: &str = "livepatch_patching_duration_seconds{patch=lpm_patch_a}";
 /// Two readings of one start differ by the rounding of two clocks only.
 const SAME_START: f64 = 0.1;
 
-/// Started in mid-transition, it knows what there is to know: who holds, and
-/// from the kernel's log since when.
+/// Started during a transition, it finds out which task holds it up and, from the
+/// kernel's log, since when.
 pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
@@ -28,27 +28,22 @@ pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     let loaded = unix_seconds()?;
     PATCH_A.expect_held()?;
     guest.start_monitor(&["--stuck-after", "1s"])?;
-    let metrics = guest.metrics(seconds(20), |metrics| {
-        metrics.expect(ACTIVE, 1.0)?;
-        metrics.expect(SLEEPING, 1.0)?;
-        metrics.expect_sum("livepatch_stuck_tasks", 1.0)?;
-        metrics.expect_absent(COMPLETE)?;
-        metrics.expect_sum("livepatch_kernel_info", 1.0)
-    })?;
+    let metrics = guest.wait_for(seconds(20), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(ACTIVE, 1.0)?;
+    metrics.expect(SLEEPING, 1.0)?;
+    metrics.expect_absent(COMPLETE)?;
+    metrics.expect_sum("livepatch_kernel_info", 1.0)?;
     let start = metrics.get(START)?;
     expect_between("the transition's start", start, asked, loaded)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)
-    })?;
-    Ok(())
+    let metrics = guest.wait_for(seconds(10), COMPLETED, 1.0)?;
+    metrics.expect_at_rest("lpm_patch_a")?;
+    metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)
 }
 
-/// `kill -9` and a new start in mid-transition: the same start, one entry with
-/// the whole duration.
+/// `kill -9` and a new start during a transition: the same start time, and one entry
+/// with the whole duration.
 pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     target::load()?;
@@ -56,21 +51,11 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     let asked = unix_seconds()?;
     PATCH_A.load()?;
     let loaded = unix_seconds()?;
-    let before = guest
-        .metrics(seconds(20), |metrics| {
-            metrics.expect(ACTIVE, 1.0)?;
-            metrics.expect(SLEEPING, 1.0)
-        })?
-        .get(START)?;
+    let before = start_while_held(guest)?;
     guest.kill_monitor()?;
     thread::sleep(seconds(2));
     guest.start_monitor(&[])?;
-    let after = guest
-        .metrics(seconds(20), |metrics| {
-            metrics.expect(ACTIVE, 1.0)?;
-            metrics.expect(SLEEPING, 1.0)
-        })?
-        .get(START)?;
+    let after = start_while_held(guest)?;
     ensure!(
         (before - after).abs() < SAME_START,
         "the start was {before} before the restart and is {after} after it"
@@ -79,11 +64,9 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
     let done = unix_seconds()?;
-    let metrics = guest.metrics(seconds(10), |metrics| {
-        metrics.expect(COMPLETED, 1.0)?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)
-    })?;
+    let metrics = guest.wait_for(seconds(10), COMPLETED, 1.0)?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_at_rest("lpm_patch_a")?;
     expect_between(
         "the transition's duration",
         metrics
@@ -105,20 +88,23 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     )?;
     guest.kill_monitor()?;
     guest.start_monitor(&[])?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect(COMPLETE, complete)?;
-        metrics.expect(TOOK, took)
-    })?;
+    let metrics = guest.scrape()?;
+    metrics.expect(COMPLETE, complete)?;
+    metrics.expect(TOOK, took)?;
 
-    // One that ended while no monitor ran is nobody's to count.
+    // A transition that ended while no monitor ran is not counted.
     guest.kill_monitor()?;
     PATCH_A.remove(seconds(30))?;
     guest.start_monitor(&[])?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_absent("livepatch_patch_info")?;
-        metrics.expect_absent("livepatch_patching_complete_timestamp_seconds")
-    })?;
-    Ok(())
+    let metrics = guest.scrape()?;
+    metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
+    metrics.expect_none_loaded()
+}
+
+/// The start of the transition that one sleeping task holds up.
+fn start_while_held(guest: &mut Guest) -> Result<f64> {
+    let metrics = guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    metrics.expect(ACTIVE, 1.0)?;
+    metrics.expect(SLEEPING, 1.0)?;
+    metrics.get(START)
 }

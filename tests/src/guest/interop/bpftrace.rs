@@ -4,6 +4,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 use serde_json::Value;
 
 use super::program::Running;
@@ -13,7 +14,6 @@ use crate::{
     files,
     guest::Guest,
     helpers::{self, Confinement, Hold, Task},
-    http,
     livepatch::{PATCH_A, VMLINUX},
     monitor, target,
 };
@@ -42,8 +42,9 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     target::load()?;
     let holder = guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(40), expect_held)?;
-    eventually(seconds(40), || expect_held(&second_scrape()?))?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    expect_held(&metrics)?;
+    expect_held(&second_wait_for("livepatch_stuck_tasks", 1.0)?)?;
     monitor::blockers()?.task(holder.pid)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
@@ -56,14 +57,9 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     );
     VMLINUX.remove(seconds(30))?;
 
-    let metrics = guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)
-    })?;
-    eventually(seconds(10), || {
-        let metrics = second_scrape()?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)
-    })?;
-    let theirs = second_scrape()?;
+    let all = "livepatch_transition_duration_seconds_count";
+    let metrics = guest.wait_for(seconds(10), all, 3.0)?;
+    let theirs = second_wait_for(all, 3.0)?;
     drop(second);
     bpftrace.interrupt()?;
     let counted = bpftrace.end(seconds(60))?;
@@ -91,7 +87,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
 }
 
 fn expect_held(metrics: &Exposition) -> Result<()> {
-    target::expect_told(metrics)?;
+    target::expect_blocker_named(metrics)?;
     // The tracer's programs are in nobody's stack.
     metrics.expect_sum("livepatch_pending_tasks", 1.0)
 }
@@ -161,8 +157,18 @@ fn second_monitor(guest: &Guest) -> Result<Second> {
     Ok(second)
 }
 
+/// As [`Guest::wait_for`], of the second monitor.
+fn second_wait_for(selector: &str, value: f64) -> Result<Exposition> {
+    eventually(seconds(40), || {
+        let metrics = second_scrape()?;
+        let sum = metrics.sum_of_any(selector)?;
+        ensure!(sum == Some(value), "{selector} is {sum:?}, not {value}");
+        Ok(metrics)
+    })
+}
+
 fn second_scrape() -> Result<Exposition> {
-    Exposition::parse(&http::get(SECOND, "/metrics")?)
+    Exposition::parse(&http::body(SECOND, "/metrics")?)
 }
 
 /// The value of `@map: 3`.

@@ -1,4 +1,4 @@
-//! What rows refer to: a host of our own making, and files that are none.
+//! What rows refer to: a fake host, and files that are invalid.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -8,41 +8,28 @@ use std::{
     sync::Mutex,
 };
 
+use livepatch_monitor_test_support::host::FakeHost;
 use rustix::fs::{CWD, Mode, chmod, mkfifoat};
-use tempfile::TempDir;
 
 /// Longer than any file that is read whole.
 const HUGE: u64 = 10 << 30;
-const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
 /// No text, no module, no archive, and no UTF-8.
 const JUNK: &[u8] = b"\xff\xfe\x00\x80junk\x01\x02\x03\x04\x05\x06\x07\n\xc3\x28";
 
-/// A directory with what a row asks for.
-pub(crate) struct Ground {
-    root: TempDir,
+/// A fake host with livepatch support, and what a row asks for beside it.
+pub(crate) struct Inputs {
+    pub(crate) host: FakeHost,
     sockets: Mutex<Vec<UnixListener>>,
 }
 
-impl Ground {
+impl Inputs {
     pub(crate) fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        for folder in [
-            "sys/kernel/livepatch",
-            "proc/sys/kernel/random",
-            "state",
-            "dir",
-            "rootfs",
-            "textfile",
-        ] {
-            fs::create_dir_all(at(folder)).unwrap();
+        let host = FakeHost::default();
+        for folder in ["sys/kernel/livepatch", "state", "dir", "textfile"] {
+            host.create_dir(folder);
         }
-        fs::write(at("proc/sys/kernel/osrelease"), "6.12\n").unwrap();
-        let boot = format!("{BOOT}\n");
-        fs::write(at("proc/sys/kernel/random/boot_id"), boot).unwrap();
-        fs::write(at("kmsg"), "").unwrap();
         Self {
-            root,
+            host,
             sockets: Mutex::default(),
         }
     }
@@ -59,13 +46,13 @@ impl Ground {
             "empty" => fs::write(path, "").unwrap(),
             "two-lines" => fs::write(path, "one\ntwo\n").unwrap(),
             "password" => fs::write(path, "secret\n").unwrap(),
-            "binary" => spoil("junk", &path),
+            "binary" => make_invalid("junk", &path),
             "socket" => {
                 let socket = UnixListener::bind(path).unwrap();
                 self.sockets.lock().unwrap().push(socket);
             }
             name => match name.rsplit_once('-') {
-                None => spoil(name, &path),
+                None => make_invalid(name, &path),
                 Some((place, kind)) => {
                     let (_, file) = PLACES.iter().find(|(of, _)| *of == place).unwrap();
                     let file = path.join(file);
@@ -75,21 +62,21 @@ impl Ground {
                         fs::create_dir_all(status.parent().unwrap()).unwrap();
                         fs::write(status, "").unwrap();
                     }
-                    spoil(kind, &file);
+                    make_invalid(kind, &file);
                 }
             },
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.host.path(name)
     }
 
     /// An argument with the paths in it.
     pub(crate) fn argument(&self, word: &str) -> OsString {
         // A path need not be UTF-8.
         if word == "@bytes" {
-            return self.root.path().join(OsStr::from_bytes(b"\xff\xfe")).into();
+            return self.host.root().join(OsStr::from_bytes(b"\xff\xfe")).into();
         }
         if word == "BYTES" {
             return OsStr::from_bytes(b"x\xff\xfe").into();
@@ -106,7 +93,7 @@ impl Ground {
     }
 }
 
-/// Directories in which one file is spoilt.
+/// Directories in which one file is invalid.
 const PLACES: [(&str, &str); 14] = [
     ("state-transition", "transition.json"),
     (
@@ -130,8 +117,8 @@ const PLACES: [(&str, &str); 14] = [
     ("dumps", "console.log"),
 ];
 
-/// Puts something else where a file belongs.
-fn spoil(kind: &str, path: &Path) {
+/// Puts something invalid where a file belongs.
+fn make_invalid(kind: &str, path: &Path) {
     match kind {
         "fifo" => mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap(),
         "junk" => fs::write(path, JUNK).unwrap(),
@@ -142,6 +129,6 @@ fn spoil(kind: &str, path: &Path) {
             fs::write(path, "text\n").unwrap();
             chmod(path, Mode::empty()).unwrap();
         }
-        kind => panic!("nobody knows how to make {kind}"),
+        kind => panic!("no row can ask for {kind}"),
     }
 }

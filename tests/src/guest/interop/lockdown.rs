@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     eventually::seconds,
+    exposition::ended,
     files,
     guest::{Guest, Holder},
     helpers::Hold,
@@ -22,14 +23,10 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
 
     raise("integrity")?;
     guest.start_monitor(&["--stuck-after", "3s"])?;
-    guest.metrics(seconds(40), |metrics| {
-        // All that the monitor wants, it may have.
-        metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
-        metrics.expect(
-            "livepatch_blocking_tasks{patch=lpm_patch_a,object=lpm_target,function=lpm_hold}",
-            1.0,
-        )
-    })?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    // All that the monitor wants, it may have.
+    metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+    target::expect_blocker_named(&metrics)?;
     expect_named(holder)?;
     let log = monitor::log();
     ensure!(
@@ -40,17 +37,16 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
 
     raise("confidentiality")?;
     guest.start_monitor(&["--stuck-after", "3s"])?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect(
-            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
-            0.0,
-        )?;
-        target::expect_told(metrics)
-    })?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )?;
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+        0.0,
+    )?;
+    target::expect_blocker_named(&metrics)?;
     expect_named(holder)?;
     let log = monitor::log();
     for part in ["lockdown is at confidentiality", "lockdown=integrity"] {
@@ -63,12 +59,9 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
     PATCH_A.wait_transition_done(seconds(30))?;
     PATCH_A.disable()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    guest.metrics(seconds(15), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_pending_tasks", 0.0)?;
-        metrics.expect_absent("livepatch_patch_info{patch=lpm_patch_a}")
-    })?;
-    Ok(())
+    PATCH_A.wait_gone(seconds(15))?;
+    let metrics = guest.wait_for(seconds(15), &ended("unpatch", "completed"), 1.0)?;
+    metrics.expect_none_loaded()
 }
 
 fn expect_named(holder: Holder) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,8 +21,6 @@ pub(super) struct Ended {
     pub(super) code: Option<i32>,
     /// All it said, on either stream.
     pub(super) output: String,
-    /// How long it ran.
-    pub(super) seconds: f64,
 }
 
 impl Ended {
@@ -37,7 +35,6 @@ impl Ended {
 pub(super) struct Running {
     child: Child,
     log: String,
-    began: Instant,
 }
 
 impl Running {
@@ -61,11 +58,7 @@ impl Running {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        Ok(Self {
-            child,
-            log,
-            began: Instant::now(),
-        })
+        Ok(Self { child, log })
     }
 
     /// What it has said so far.
@@ -98,7 +91,6 @@ impl Running {
         Ok(Ended {
             code: status.code(),
             output: self.output(),
-            seconds: self.began.elapsed().as_secs_f64(),
         })
     }
 }

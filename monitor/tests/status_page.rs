@@ -10,8 +10,8 @@ use livepatch_monitor::exporter::status_page::{CONTENT_SECURITY_POLICY, Page, ST
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-#[path = "page/hosts.rs"]
-mod hosts;
+#[path = "status_page/states.rs"]
+mod states;
 
 /// A state: its name, how to make it, its title's first words, what must be on it.
 type State = (
@@ -24,7 +24,7 @@ type State = (
 const STATES: &[State] = &[
     (
         "quiet",
-        hosts::quiet,
+        states::quiet,
         "Quiet",
         &[
             "No transition runs, no livepatch is in force.",
@@ -36,7 +36,7 @@ const STATES: &[State] = &[
     ),
     (
         "in_force",
-        hosts::in_force,
+        states::in_force,
         "Quiet",
         &[
             "1 livepatch is in force",
@@ -47,7 +47,7 @@ const STATES: &[State] = &[
     ),
     (
         "running",
-        hosts::running,
+        states::running,
         "In transition",
         &[
             "runs: patching for 4s, 4 attempts, 1 task pending",
@@ -58,7 +58,7 @@ const STATES: &[State] = &[
     ),
     (
         "stuck",
-        hosts::stuck,
+        states::stuck,
         "Stuck",
         &[
             "STUCK: the transition of livepatch_2026_11_net_fix, patching for 8m 3s, 483 attempts, 3 tasks pending.",
@@ -72,7 +72,7 @@ const STATES: &[State] = &[
     ),
     (
         "crowded",
-        hosts::crowded,
+        states::crowded,
         "Stuck",
         &[
             "And 30 more: <code>livepatch-monitor blockers --limit 80</code>",
@@ -81,7 +81,7 @@ const STATES: &[State] = &[
     ),
     (
         "crashed",
-        hosts::crashed,
+        states::crashed,
         "Crashed",
         &[
             "This host crashed 4h 3m ago: oops, phase soak; livepatch_2026_11_net_fix is implicated.",
@@ -94,7 +94,7 @@ const STATES: &[State] = &[
     ),
     (
         "survived",
-        hosts::survived,
+        states::survived,
         "Crashed",
         &[
             "This kernel crashed 4h 3m ago and runs on: oops",
@@ -105,7 +105,7 @@ const STATES: &[State] = &[
     ),
     (
         "degraded",
-        hosts::degraded,
+        states::degraded,
         "Degraded",
         &[
             "The monitor does not see everything here.",
@@ -116,7 +116,7 @@ const STATES: &[State] = &[
     ),
     (
         "unknown",
-        hosts::unknown,
+        states::unknown,
         "Unknown",
         &[
             "Which livepatches are loaded is unknown.",
@@ -129,7 +129,7 @@ const STATES: &[State] = &[
     ),
     (
         "nameless",
-        hosts::nameless,
+        states::nameless,
         "In transition",
         &[
             "A transition of a patch of unknown name runs: unpatching for an unknown time, an unknown number of tasks pending.",
@@ -138,7 +138,7 @@ const STATES: &[State] = &[
     ),
     (
         "unsupported",
-        hosts::unsupported,
+        states::unsupported,
         "No livepatches",
         &["This kernel has no livepatch support."],
     ),
@@ -205,15 +205,15 @@ fn every_state_says_what_it_must() {
 fn a_reader_who_stays_is_not_renewed() {
     let page = Page {
         stay: true,
-        ..hosts::stuck()
+        ..states::stuck()
     };
     assert!(!render(&page).contains("http-equiv=\"refresh\""));
-    assert!(render(&hosts::stuck()).contains(&format!("href=\"/?{STAY}\"")));
+    assert!(render(&states::stuck()).contains(&format!("href=\"/?{STAY}\"")));
 }
 
 #[test]
 fn an_old_crash_is_history() {
-    let mut page = hosts::crashed();
+    let mut page = states::crashed();
     page.last_crash.as_mut().unwrap().record.when.unix_seconds = Some(1_700_000_000.0);
     let html = render(&page);
     assert!(!html.contains("This host crashed") && html.contains("the machine went down with it"));
@@ -226,7 +226,7 @@ fn an_old_crash_is_history() {
 
 #[test]
 fn the_policy_has_the_hash_of_the_style() {
-    let html = render(&hosts::quiet());
+    let html = render(&states::quiet());
     let (_, after) = html.split_once("<style>").unwrap();
     let (style, _) = after.split_once("</style>").unwrap();
     let hash = BASE64_STANDARD.encode(Sha256::digest(style));
@@ -245,8 +245,8 @@ proptest! {
 
     #[test]
     fn foreign_text_stays_text(text in "\\PC{1,24}|[<>\"'&/= a!\\-\\x00\\x1b\n\u{202e}]{1,24}|</?(script|title|style|pre|code)>") {
-        let html = render(&hosts::foreign(&text));
-        let plain = render(&hosts::foreign("x"));
+        let html = render(&states::foreign(&text));
+        let plain = render(&states::foreign("x"));
         prop_assert_eq!(tags(&html), tags(&plain));
         prop_assert!(html.contains(&escaped(&printable(text.as_bytes()))));
         let unfit = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';

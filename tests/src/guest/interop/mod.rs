@@ -1,5 +1,5 @@
-//! Scenarios beside real programs of others, which the host brings on a disk: they run
-//! on the same kernel, on the same functions, or stand between the monitor and both.
+//! Interoperation with real programs of others, which the host brings on a disk: they run
+//! on the same kernel, on the same functions, or between the monitor and both.
 
 mod bpftrace;
 mod container;
@@ -66,13 +66,13 @@ pub(crate) fn run(guest: &mut Guest, names: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use livepatch_monitor_tests::protocol::NEIGHBOUR_SCENARIOS;
+    use livepatch_monitor_tests::protocol::INTEROP_SCENARIOS;
 
     use super::*;
 
     #[test]
     fn the_host_knows_them_all() {
         let names: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
-        assert_eq!(names, NEIGHBOUR_SCENARIOS);
+        assert_eq!(names, INTEROP_SCENARIOS);
     }
 }

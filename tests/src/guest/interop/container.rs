@@ -63,10 +63,9 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     guest.start_monitor_through(WITH_HOST_PIDS, &arguments)?;
     PATCH_A.load()?;
     PATCH_A.expect_held()?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
-        target::expect_told(metrics)
-    })?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+    target::expect_blocker_named(&metrics)?;
     expect_named(WITH_HOST_PIDS, holder)?;
     let network = [WITH_HOST_PIDS, &["--net"]].concat();
     expect_named(&network, holder)?;
@@ -74,34 +73,29 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
 
     // The iterator would show the container's own tasks, and no blocker among them.
     guest.start_monitor_through(WITH_OWN_PIDS, &arguments)?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
-            0.0,
-        )?;
-        metrics.expect_sum(
-            "livepatch_monitor_probe_attached{probe=klp_init_transition}",
-            1.0,
-        )?;
-        target::expect_told(metrics)
-    })?;
-    expect_told("PID namespace")?;
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+        0.0,
+    )?;
+    metrics.expect_sum(
+        "livepatch_monitor_probe_attached{probe=klp_init_transition}",
+        1.0,
+    )?;
+    target::expect_blocker_named(&metrics)?;
+    expect_in_log("PID namespace")?;
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
 
     // And with nothing but its own /proc, it cannot tell, and says so.
     let blind = ["--stuck-after", "3s", "--path.sysfs", "/host/sys"];
     guest.start_monitor_through(WITH_OWN_PIDS, &blind)?;
-    guest.metrics(seconds(40), |metrics| {
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
-            1.0,
-        )?;
-        metrics.expect("livepatch_monitor_collector_success{collector=tasks}", 0.0)?;
-        metrics.expect_absent("livepatch_pending_tasks")?;
-        metrics.expect_absent("livepatch_stuck_tasks")
-    })?;
-    expect_told("hostPID")?;
+    let active = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
+    let metrics = guest.wait_for(seconds(40), active, 1.0)?;
+    metrics.expect("livepatch_monitor_collector_success{collector=tasks}", 0.0)?;
+    metrics.expect_absent("livepatch_pending_tasks")?;
+    metrics.expect_absent("livepatch_stuck_tasks")?;
+    expect_in_log("hostPID")?;
     let words = [WITH_OWN_PIDS, &[monitor::PROGRAM, "blockers"], &blind[2..]].concat();
     let answer = program::run(&words, seconds(60))?;
     ensure!(
@@ -179,7 +173,7 @@ fn expect_named(through: &[&str], holder: Holder) -> Result<()> {
     Ok(())
 }
 
-fn expect_told(what: &str) -> Result<()> {
+fn expect_in_log(what: &str) -> Result<()> {
     let log = monitor::log();
     ensure!(log.contains(what), "the log does not say `{what}`: {log}");
     Ok(())

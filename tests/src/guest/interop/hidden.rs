@@ -26,24 +26,23 @@ fn hidden(guest: &mut Guest) -> Result<()> {
     target::load()?;
     let holder = guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    guest.metrics(seconds(40), |metrics| {
-        // Functions are hooked by name.
-        for probe in ["klp_init_transition", "klp_try_complete_transition"] {
-            metrics.expect(
-                &format!("livepatch_monitor_probe_attached{{probe={probe},method=fentry}}"),
-                1.0,
-            )?;
-        }
+    let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
+    // Functions are hooked by name.
+    for probe in ["klp_init_transition", "klp_try_complete_transition"] {
         metrics.expect(
-            "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
-            0.0,
-        )?;
-        metrics.expect(
-            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            &format!("livepatch_monitor_probe_attached{{probe={probe},method=fentry}}"),
             1.0,
         )?;
-        target::expect_told(metrics)
-    })?;
+    }
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
+        0.0,
+    )?;
+    metrics.expect(
+        "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+        1.0,
+    )?;
+    target::expect_blocker_named(&metrics)?;
     let blockers = monitor::blockers()?;
     let task = blockers.task(holder.pid)?;
     ensure!(
@@ -57,7 +56,7 @@ fn hidden(guest: &mut Guest) -> Result<()> {
         log.contains("kernel.kptr_restrict"),
         "the log does not say why: {log}"
     );
-    // Which functions there are cannot be told, and so neither that all is clear.
+    // Without addresses the functions cannot be checked, so nothing is called clear.
     let answer = monitor::command(&["preflight", "--sample", "0s", "/modules/lpm_vmlinux.ko"])?;
     let text = String::from_utf8_lossy(&answer.output);
     ensure!(
@@ -69,18 +68,14 @@ fn hidden(guest: &mut Guest) -> Result<()> {
     PATCH_A.wait_transition_done(seconds(30))?;
     VMLINUX.apply(seconds(30))?;
     VMLINUX.remove(seconds(30))?;
-    guest.metrics(seconds(10), |metrics| {
-        metrics.expect_sum("livepatch_transition_active", 0.0)?;
-        metrics.expect_sum("livepatch_transition_duration_seconds_count", 3.0)?;
-        metrics.expect(
-            "livepatch_monitor_events_total{event=klp_init_transition}",
-            3.0,
-        )
-    })?;
-    let attempts = guest
-        .monitor()?
-        .scrape()?
-        .get("livepatch_transition_attempts_total")?;
+    let all = "livepatch_transition_duration_seconds_count";
+    let metrics = guest.wait_for(seconds(10), all, 3.0)?;
+    metrics.expect_at_rest("lpm_patch_a")?;
+    metrics.expect(
+        "livepatch_monitor_events_total{event=klp_init_transition}",
+        3.0,
+    )?;
+    let attempts = metrics.get("livepatch_transition_attempts_total")?;
     ensure!(attempts >= 3.0, "{attempts} attempts of three transitions");
     Ok(())
 }

@@ -4,20 +4,21 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 
-use crate::{exposition::Exposition, http, monitor};
+use crate::{exposition::Exposition, monitor};
 
 const METRIC: &str = "livepatch_monitor_events_lost_total";
 /// What comes before the kinds on the status page.
 const BEFORE: &str = "kernel events lost because the ring buffer was full: ";
 
-/// Losses by the event's name.
-pub(crate) struct Losses(BTreeMap<String, u64>);
+/// LostEvents by the event's name.
+pub(crate) struct LostEvents(BTreeMap<String, u64>);
 
-impl Losses {
+impl LostEvents {
     /// Asks the status page, which must come to the same as the metric.
     pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
-        let page = http::get(monitor::ADDRESS, "/")?;
+        let page = http::body(monitor::ADDRESS, "/")?;
         let losses = Self::parse(&page)?;
         let all: u64 = losses.0.values().sum();
         metrics.expect(METRIC, number(all)?)?;
@@ -57,11 +58,16 @@ mod tests {
     #[test]
     fn kinds_are_read_from_the_page() {
         let page = format!("<li>{BEFORE}258 printk_console, 3 __warn. <em>To mend it</em></li>");
-        let losses = Losses::parse(&page).unwrap();
+        let losses = LostEvents::parse(&page).unwrap();
         assert_eq!(losses.of("printk_console").unwrap(), 258.0);
         assert_eq!(losses.of("__warn").unwrap(), 3.0);
         assert_eq!(losses.of("panic").unwrap(), 0.0);
-        assert!(Losses::parse("<p>all is well</p>").unwrap().0.is_empty());
-        assert!(Losses::parse(&format!("{BEFORE}many")).is_err());
+        assert!(
+            LostEvents::parse("<p>all is well</p>")
+                .unwrap()
+                .0
+                .is_empty()
+        );
+        assert!(LostEvents::parse(&format!("{BEFORE}many")).is_err());
     }
 }

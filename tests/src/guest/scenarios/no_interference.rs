@@ -1,0 +1,255 @@
+//! The monitor does not interfere with what it watches.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    counters::Counters,
+    eventually::seconds,
+    exposition::{Exposition, ended},
+    guest::Guest,
+    helpers::{Hold, Task},
+    livepatch::{Livepatch, PATCH_A, PROBED, VMLINUX},
+    modules, target,
+};
+
+/// In each round a patch and an unpatch with the monitor, and the same without.
+const ROUNDS: usize = 10;
+
+/// One attempt of the kernel to complete a transition. Attempts are a second apart: how
+/// many a transition takes is how long it takes.
+const ATTEMPT: &str = "klp_try_complete_transition";
+
+/// By chance alone, the attempts with the monitor rank this far above those without
+/// once in a thousand runs (standard deviations of the normal distribution).
+const ONE_IN_A_THOUSAND: f64 = 3.09;
+
+/// Transitions on a busy machine take no more attempts with the monitor than without. A
+/// kprobe of the machine's own counts the attempts of both.
+pub(super) fn transitions_take_no_longer(guest: &mut Guest) -> Result<()> {
+    let counters = Counters::of(&[ATTEMPT])?;
+    let (with, without) = compare(guest, &counters)?;
+    let higher = higher(&with, &without);
+    guest.note(format!(
+        "attempts with the monitor {with:?}, without {without:?}: {higher:.2} standard \
+         deviations higher"
+    ))?;
+    ensure!(
+        higher < ONE_IN_A_THOUSAND,
+        "transitions take more attempts with the monitor, {with:?}, than without, {without:?}: \
+         by {higher:.2} standard deviations"
+    );
+    Ok(())
+}
+
+/// By how many standard deviations the ranks of `some` lie above what they would be if
+/// both were of one distribution: Mann and Whitney's test, with the correction for ties.
+fn higher(some: &[u64], others: &[u64]) -> f64 {
+    let pairs = some
+        .iter()
+        .flat_map(|one| others.iter().map(move |other| one.cmp(other)));
+    let wins: f64 = pairs
+        .map(|order| match order {
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Less => 0.0,
+        })
+        .sum();
+    let (first, second) = (size(some.len()), size(others.len()));
+    let all = first + second;
+    let mut values: Vec<u64> = some.iter().chain(others).copied().collect();
+    values.sort_unstable();
+    let ties = values.chunk_by(|one, next| one == next);
+    let ties: f64 = ties
+        .map(|tied| size(tied.len()).powi(3) - size(tied.len()))
+        .sum();
+    let variance = first * second / 12.0 * (all + 1.0 - ties / (all * (all - 1.0)));
+    let difference = wins - first * second / 2.0;
+    if variance > 0.0 {
+        difference / variance.sqrt()
+    } else {
+        0.0
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some tens of transitions")]
+fn size(count: usize) -> f64 {
+    count as f64
+}
+
+/// The attempts of each transition, with the monitor and without.
+fn compare(guest: &mut Guest, counters: &Counters) -> Result<(Vec<u64>, Vec<u64>)> {
+    guest.helper(&Task::Busy { threads: 2 })?;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        // Turns, so that neither always comes first.
+        if round % 2 == 0 {
+            with.extend(monitored(guest, counters)?);
+            without.extend(patch_and_unpatch(guest, counters)?);
+        } else {
+            without.extend(patch_and_unpatch(guest, counters)?);
+            with.extend(monitored(guest, counters)?);
+        }
+        guest.note(format!("round {round} of {ROUNDS}"))?;
+    }
+    Ok((with, without))
+}
+
+fn monitored(guest: &mut Guest, counters: &Counters) -> Result<[u64; 2]> {
+    guest.start_monitor(&[])?;
+    let attempts = patch_and_unpatch(guest, counters)?;
+    guest.stop_monitor()?;
+    Ok(attempts)
+}
+
+/// The attempts that a patching and an unpatching take.
+fn patch_and_unpatch(guest: &Guest, counters: &Counters) -> Result<[u64; 2]> {
+    let patching = attempts(guest, counters, || VMLINUX.load())?;
+    let unpatching = attempts(guest, counters, || VMLINUX.disable())?;
+    modules::unload(VMLINUX.name)?;
+    Ok([patching, unpatching])
+}
+
+fn attempts(guest: &Guest, counters: &Counters, start: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let before = counters.get(ATTEMPT)?;
+    let begin = Instant::now();
+    start()?;
+    let mut scraped = Instant::now();
+    while VMLINUX.in_transition()? {
+        ensure!(
+            begin.elapsed() < seconds(120),
+            "a transition does not end in two minutes"
+        );
+        // A Prometheus is part of what may do harm.
+        if let Ok(monitor) = guest.monitor()
+            && scraped.elapsed() > seconds(1)
+        {
+            monitor.scrape()?;
+            scraped = Instant::now();
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(counters.get(ATTEMPT)? - before)
+}
+
+/// Patchings and unpatchings with the monitor, and as many without.
+const QUIET_ROUNDS: usize = 8;
+/// How many of the transitions may need another attempt that would not without the
+/// monitor. One that woke up at the start of each would hinder every fourth.
+const HINDERED: usize = 2;
+
+/// On a machine where nothing else runs, a monitor that wakes up at the start of a
+/// transition is what the kernel's first attempt fails for: it does not.
+pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
+    let counters = Counters::of(&[ATTEMPT])?;
+    let (without, with) = hindered(guest, &counters)?;
+    let all = 2 * QUIET_ROUNDS;
+    guest.note(format!(
+        "of {all} transitions, {with} needed a second attempt with the monitor, {without} without"
+    ))?;
+    ensure!(
+        with <= without + HINDERED,
+        "of {all} transitions on a quiet machine, {with} needed a second attempt with the \
+         monitor and {without} without"
+    );
+    Ok(())
+}
+
+fn hindered(guest: &mut Guest, counters: &Counters) -> Result<(usize, usize)> {
+    let without = count_hindered(guest, counters)?;
+    guest.start_monitor(&[])?;
+    let with = count_hindered(guest, counters)?;
+    guest.stop_monitor()?;
+    Ok((without, with))
+}
+
+fn count_hindered(guest: &Guest, counters: &Counters) -> Result<usize> {
+    let mut hindered = 0;
+    for _ in 0..QUIET_ROUNDS {
+        // What the round before has stirred up comes to rest.
+        thread::sleep(Duration::from_millis(500));
+        let attempts = patch_and_unpatch(guest, counters)?;
+        hindered += attempts.iter().filter(|attempts| **attempts > 1).count();
+    }
+    Ok(hindered)
+}
+
+/// A livepatch of a function that the monitor probes: both work, whichever came
+/// first.
+pub(super) fn probed_function_can_be_patched(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&[])?;
+    PROBED.apply(seconds(30))?;
+    let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;
+    expect_enabled(&metrics, PROBED)?;
+    expect_forcing_is_off(guest)?;
+    guest.stop_monitor()?;
+
+    guest.start_monitor(&[])?;
+    let metrics = guest.scrape()?;
+    expect_enabled(&metrics, PROBED)?;
+    metrics.expect_sum(
+        "livepatch_monitor_probe_attached{probe=klp_force_transition}",
+        1.0,
+    )?;
+    metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
+    expect_forcing_is_off(guest)?;
+    PROBED.remove(seconds(30))?;
+    guest
+        .scrape()?
+        .expect_absent("livepatch_patch_info{patch=lpm_probed}")
+}
+
+fn expect_enabled(metrics: &Exposition, patch: Livepatch) -> Result<()> {
+    metrics.expect(
+        &format!("livepatch_patch_enabled{{patch={}}}", patch.name),
+        1.0,
+    )
+}
+
+/// The livepatch's function runs instead of the kernel's: nothing is forced.
+fn expect_forcing_is_off(guest: &mut Guest) -> Result<()> {
+    target::load()?;
+    target::hold()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+    PATCH_A.force()?;
+    PATCH_A.expect_held()?;
+    target::release()?;
+    PATCH_A.wait_transition_done(seconds(30))?;
+    PATCH_A.remove(seconds(30))?;
+    modules::unload(target::NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_more_attempt_each_is_noticed() {
+        let without = [1, 2, 2, 1, 3, 2, 1, 2, 2, 4, 2, 1, 2, 3, 2, 2, 1, 2, 2, 3];
+        let with = without.map(|attempts| attempts + 1);
+        assert!(higher(&with, &without) > ONE_IN_A_THOUSAND);
+        assert!(higher(&without, &with) < -ONE_IN_A_THOUSAND);
+    }
+
+    #[test]
+    fn the_same_distribution_is_not() {
+        let some = [1, 2, 2, 1, 3, 2, 1, 2];
+        assert!(higher(&some, &some).abs() < f64::EPSILON);
+        assert!(higher(&[1; 20], &[1; 20]).abs() < f64::EPSILON);
+        assert!(higher(&[1, 1, 1, 2], &[1, 1, 1, 1]) < ONE_IN_A_THOUSAND);
+    }
+
+    #[test]
+    fn ranks_with_ties_are_as_in_the_textbook() {
+        // U = 2: 4 and 5 win or tie thrice; variance 25/12 * (11 - 12/90).
+        let value = higher(&[1, 2, 3, 4, 5], &[4, 5, 6, 7, 8]);
+        let expected = (2.0 - 12.5) / (25.0_f64 / 12.0 * (11.0 - 12.0 / 90.0)).sqrt();
+        assert!((value - expected).abs() < 1e-9, "{value}");
+    }
+}

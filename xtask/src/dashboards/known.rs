@@ -68,6 +68,14 @@ fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
         ("patch", "patch:livepatch_patching_duration_seconds:quantile") => &["patch", "quantile"],
         ("patch", _) => &["patch"],
         ("function", _) => &["patch", "object", "function"],
+        (
+            "instance",
+            "instance:livepatch_unanswered:since"
+            | "instance:livepatch_down:info"
+            | "instance:livepatch_lost:since"
+            | "instance:livepatch_outages:count"
+            | "instance:livepatch_scrapes_failed:ratio",
+        ) => &["job", "instance"],
         ("instance", "instance:livepatch_trouble:count") => &["job", "instance", "counter"],
         ("instance", "instance:livepatch_hurt:info") => &["job", "instance", "patch", "cause"],
         ("instance", "instance:livepatch_silent:info") => &["job", "instance", "patch", "phase"],

@@ -106,7 +106,7 @@ pub(crate) fn check_rules() -> Result<()> {
     run(
         "promtool",
         &["check", "rules", "--lint-fatal"],
-        &rule_files()?,
+        &[rule_files()?, rules::global()?].concat(),
     )?;
     run("promtool", &["test", "rules"], &rules::tests()?)?;
     run(

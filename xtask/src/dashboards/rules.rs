@@ -15,6 +15,9 @@ use crate::{host::paths, monitoring::prometheus::rule_files};
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 const PREFIX: &str = "Livepatch";
 const THRESHOLD: &str = "livepatch:threshold_";
+/// Rules of the global view, which are loaded instead of the other rule files, under
+/// `dashboards/`.
+const GLOBAL: &str = "prometheus/global";
 /// The address of the runbooks, on a domain that is nobody's: dashboards/README.md says
 /// how to put one's own in its place.
 const RUNBOOKS: &str = "https://livepatch-monitor.example/runbooks/";
@@ -82,7 +85,7 @@ struct Shipped {
 impl Shipped {
     fn read(dashboards: &Path, rule_files: &[PathBuf]) -> Result<Self> {
         let mut shipped = Self::default();
-        for path in rule_files {
+        for path in rule_files.iter().chain(&paths::listed(&dashboards.join(GLOBAL))?) {
             let file: RuleFile = parse(path)?;
             let rules = file.groups.into_iter().flat_map(|group| group.rules);
             shipped.rules.extend(rules);
@@ -226,6 +229,11 @@ fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// The unit tests of the rules.
 pub(super) fn tests() -> Result<Vec<PathBuf>> {
     paths::listed(&paths::root()?.join("dashboards/prometheus/tests"))
+}
+
+/// The rule files of the global view.
+pub(super) fn global() -> Result<Vec<PathBuf>> {
+    paths::listed(&paths::root()?.join("dashboards").join(GLOBAL))
 }
 
 /// Reads the shipped rules, their tests and the runbooks; an error lists every complaint.

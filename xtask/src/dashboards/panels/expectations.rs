@@ -130,7 +130,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     ),
     of(
         FLEET,
-        "Functions that hold hosts up",
+        "Blocking functions",
         "A",
         &[Max(HELD, 1.0)],
     ),
@@ -188,7 +188,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     of(FLEET, "Hosts", "B", &[Max(ALL, 2.0), Below(ALL, 2.0)]),
     of(
         FLEET,
-        "Alerts that fire",
+        "Firing alerts",
         "A",
         &[
             Max(
@@ -217,13 +217,13 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     ),
     of(
         FLEET,
-        "Refused, reversed, forced",
+        "Failed loads, reversals, forced transitions",
         "A",
         &[Nothing("every load succeeds, and nobody reverses")],
     ),
     of(
         FLEET,
-        "Refused, reversed, forced",
+        "Failed loads, reversals, forced transitions",
         "B",
         &[Zero(NOBODY_FORCES)],
     ),
@@ -258,7 +258,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         &[Max(ALL, 1.0), Below(ALL, 1.0)],
     ),
     of(HOST, "Since the last crash", "A", &[Above(ALL, 0.0)]),
-    of(HOST, "Boot before this one", "A", &[Max(ALL, 1.0)]),
+    of(HOST, "Previous boot", "A", &[Max(ALL, 1.0)]),
     of(HOST, "Crash dump", "A", &[Max(ALL, 1.0)]),
     // The running transition.
     of(
@@ -309,38 +309,38 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     // Patches.
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "A",
         &[Max(A_OF_A, 1.0), Max(VMLINUX_OF_B, 1.0)],
     ),
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "B",
         &[Max(A_OF_A, 1.0), Max(VMLINUX_OF_B, 1.0)],
     ),
-    of(HOST, "Patches of the host", "C", &[Zero(NOBODY_FORCES)]),
+    of(HOST, "Livepatches of the host", "C", &[Zero(NOBODY_FORCES)]),
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "D",
         &[Above(VMLINUX_OF_B, 1.0e12)],
     ),
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "E",
         &[Above(VMLINUX_OF_B, 0.0)],
     ),
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "F",
         &[Above(A_OF_A, 0.0), Above(VMLINUX_OF_B, 0.0)],
     ),
     of(
         HOST,
-        "Patches of the host",
+        "Livepatches of the host",
         "G",
         &[Above(A_OF_A, 1.0e12), Above(A_OF_B, 1.0e12)],
     ),
@@ -359,7 +359,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     ),
     of(
         HOST,
-        "Evidence of the next crash",
+        "Crash capture",
         "A",
         &[
             Max(&[("instance", "host-a"), ("source", "pstore")], 1.0),
@@ -375,18 +375,18 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     ),
     of(
         HOST,
-        "Signals not seen, notes not kept",
+        "Missed signals and recorder errors",
         "A",
         &[Quiet(NO_SIGNAL)],
     ),
     of(
         HOST,
-        "Signals not seen, notes not kept",
+        "Missed signals and recorder errors",
         "B",
         &[Zero(DISK_WORKS)],
     ),
-    of(HOST, "Left undone", "A", &[Nothing(NO_PACKAGES)]),
-    of(HOST, "Left undone", "B", &[Nothing(NONE_EXPECTED)]),
+    of(HOST, "Half-installed packages and missing patches", "A", &[Nothing(NO_PACKAGES)]),
+    of(HOST, "Half-installed packages and missing patches", "B", &[Nothing(NONE_EXPECTED)]),
     // The monitor itself.
     of(
         HOST,

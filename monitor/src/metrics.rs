@@ -1,5 +1,5 @@
 //! The metric contract as one table, and the exposition made from a [`View`].
-//! `monitor/METRICS.md` is the same table for people; a test holds the two together.
+//! `docs/metrics.md` documents the same table; a test compares the two.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// As METRICS.md writes it.
+    /// As docs/metrics.md writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -62,7 +62,7 @@ pub struct Metric {
 macro_rules! metrics {
     ($($id:ident = $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
         $(const $id: Metric = Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
-        /// Every metric but the `process_*` ones, in the order of METRICS.md.
+        /// Every metric but the `process_*` ones, in the order of docs/metrics.md.
         pub const CONTRACT: &[Metric] = &[$($id),*];
     };
 }
@@ -462,10 +462,10 @@ fn count(value: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The table of METRICS.md and the contract are the same.
+    /// The table of docs/metrics.md and the contract are the same.
     #[test]
     fn reference_is_true() {
-        let text = include_str!("../METRICS.md");
+        let text = include_str!("../../docs/metrics.md");
         let rows: Vec<String> = text
             .lines()
             .filter(|line| line.starts_with("| `livepatch_"))

@@ -92,9 +92,9 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// From METRICS.md and the rules of the repository.
+    /// From docs/metrics.md and the rules of the repository.
     pub(crate) fn of_repository() -> Result<Self> {
-        let path = paths::root()?.join("monitor/METRICS.md");
+        let path = paths::root()?.join("docs/metrics.md");
         let contract =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut rules = String::new();
@@ -105,7 +105,7 @@ impl Known {
         Self::parse(&contract, &rules)
     }
 
-    /// `contract` is the table of METRICS.md, `rules` the text of rule files.
+    /// `contract` is the table of docs/metrics.md, `rules` the text of rule files.
     pub(crate) fn parse(contract: &str, rules: &str) -> Result<Self> {
         let mut known = Self::default();
         let mut add = |name: &str, metric: Metric| known.metrics.insert(name.to_owned(), metric);
@@ -131,7 +131,7 @@ impl Known {
         for row in contract.lines().filter_map(|line| line.strip_prefix("| `")) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
             let [name, kind, labels, ..] = cells.as_slice() else {
-                bail!("METRICS.md: the row `{row}` has no four cells");
+                bail!("docs/metrics.md: the row `{row}` has no four cells");
             };
             let name = name.trim_end_matches('`');
             let labels: Vec<&str> = labels
@@ -150,7 +150,7 @@ impl Known {
                     add(&format!("{name}_sum"), counter.clone());
                     add(&format!("{name}_count"), counter);
                 }
-                other => bail!("METRICS.md: {name} has the unknown type `{other}`"),
+                other => bail!("docs/metrics.md: {name} has the unknown type `{other}`"),
             }
         }
         for line in rules.lines() {

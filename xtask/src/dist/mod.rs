@@ -123,7 +123,7 @@ fn stage(folder: &Path) -> Result<()> {
     )?;
     let share = folder.join("share");
     let root = paths::root()?;
-    copy(&root.join("monitor/METRICS.md"), &share.join("METRICS.md"))?;
+    copy(&root.join("docs/metrics.md"), &share.join("METRICS.md"))?;
     copy(&manifest::path()?, &share.join("kubernetes/daemonset.yaml"))?;
     copy_tree(&root.join("dashboards"), &share)
 }

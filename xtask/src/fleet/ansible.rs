@@ -1,4 +1,4 @@
-//! The play of README that patches in waves, run by Ansible: on simulated hosts, with
+//! The play of docs/gate.md that patches in waves, run by Ansible: on simulated hosts, with
 //! the real gate in front of a real Prometheus.
 
 use std::{
@@ -36,14 +36,14 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
     prometheus_tools::prepare()?;
     packages::install(
         &["ansible-core", "openssh-client"],
-        "to run the play that README shows",
+        "to run the play that docs/gate.md shows",
     )?;
     let folder = paths::target()?.join("ansible");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let play = folder.join("rollout.yml");
-    fs::write(&play, play_of_readme()?)
+    fs::write(&play, documented_play()?)
         .with_context(|| format!("cannot write {}", play.display()))?;
-    process::step("README's play, with a patch that is good", || {
+    process::step("rollout play, with a patch that is good", || {
         let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, None)?;
         ensure!(
             ended_well && patched == HOSTS,
@@ -51,7 +51,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         );
         Ok(())
     })?;
-    process::step("README's play, with a patch that kills its host", || {
+    process::step("rollout play, with a patch that kills its host", || {
         // The host is seen in transition before it dies.
         let kills = "curl -fsS -X POST \"$url/patch?seconds=inf\"; sleep 6; \
                      curl -fsS -X POST $url/crash";
@@ -67,7 +67,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         Ok(())
     })?;
     // As the patch may have left it. Ansible goes on to the next wave if it is let.
-    process::step("README's play, with a host that cannot be reached", || {
+    process::step("rollout play, with a host that cannot be reached", || {
         let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;
         ensure!(
             !ended_well && patched == THIRD && said.contains("UNREACHABLE"),
@@ -141,9 +141,9 @@ fn touched(url: &str) -> Result<usize> {
     Ok(touched.count())
 }
 
-/// The block of README that is a play.
-fn play_of_readme() -> Result<String> {
-    let path: PathBuf = paths::root()?.join("README.md");
+/// The block of docs/gate.md that is a play.
+fn documented_play() -> Result<String> {
+    let path: PathBuf = paths::root()?.join("docs/gate.md");
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     match play(&text) {
@@ -170,6 +170,6 @@ mod tests {
         let text = "```yaml\na: 1\n```\nx\n```yaml\n- serial: [1]\n```\n```\nserial:\n```\n";
         assert_eq!(play(text), Some("- serial: [1]\n"));
         assert_eq!(play("no play"), None);
-        play_of_readme().unwrap();
+        documented_play().unwrap();
     }
 }

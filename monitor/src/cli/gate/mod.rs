@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_reference_has_every_flag() {
-        let text = include_str!("../../../GATE.md");
+        let text = include_str!("../../../../docs/gate.md");
         let cli = Cli::command();
         let gate = cli.find_subcommand("gate").unwrap();
         let flags: Vec<_> = gate
@@ -382,7 +382,7 @@ mod tests {
         for flag in flags.into_iter().filter(|flag| *flag != "help") {
             assert!(
                 text.contains(&format!("`--{flag}`")) || text.contains(&format!("`--{flag} ")),
-                "GATE.md lacks --{flag}"
+                "docs/gate.md lacks --{flag}"
             );
         }
     }

@@ -159,7 +159,7 @@ impl Check<'_> {
         };
         let Some(metric) = self.context.known.metrics.get(name) else {
             return self.complain(format!(
-                "uses {name}, which is neither in METRICS.md nor recorded by the rules"
+                "uses {name}, which is neither in docs/metrics.md nor recorded by the rules"
             ));
         };
         self.labels.extend(metric.labels.iter().cloned());

@@ -111,6 +111,41 @@ pub const LANDING_PATCH: &str = "lpm_vmlinux";
 /// The livepatch of [`Order::Patch`].
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
+/// The scenarios of mode `test`, in the order of a full run.
+pub const SCENARIOS: [&str; 31] = [
+    "held_transition_is_real",
+    "kthreads_hold_too",
+    "stack_and_replace",
+    "late_modules_are_patched",
+    "refusals",
+    "clean_patch_and_unpatch",
+    "atomic_replace_of_two",
+    "target_module_loaded_later",
+    "held_by_user_task",
+    "held_by_sleeping_kthread",
+    "held_by_running_kthread",
+    "held_by_stacked_patch",
+    "held_during_unpatch",
+    "reversed",
+    "forced",
+    "cancelled",
+    "refused",
+    "joined_in_mid_transition",
+    "killed_in_mid_transition",
+    "names_break_nothing",
+    "without_bpf",
+    "without_btf",
+    "privileges_are_given_up",
+    "a_dynamic_user_is_enough",
+    "ten_thousand_threads",
+    "forecast_comes_true",
+    "unfit_modules_are_refused",
+    "tracers_are_named",
+    "probed_function_can_be_patched",
+    "first_attempts_succeed",
+    "transitions_take_no_longer",
+];
+
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
 pub const CRASH_SCENARIOS: [&str; 17] = [

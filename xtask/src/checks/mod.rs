@@ -30,8 +30,19 @@ const STEPS: &[(&str, &[&str])] = &[
     ("cargo test", &["test", "--quiet", "--workspace"]),
 ];
 
+/// The checks in groups that do not depend on each other, and what each is called.
+pub(crate) const GROUPS: [(&str, fn() -> Result<()>); 3] = [
+    ("checks of the code", code),
+    ("checks of rules, boards and definitions", definitions),
+    ("fuzzing", fuzz::run_briefly),
+];
+
 /// Runs all; the first that fails ends it.
 pub(crate) fn run() -> Result<()> {
+    GROUPS.iter().try_for_each(|(_, check)| check())
+}
+
+fn code() -> Result<()> {
     for (name, arguments) in STEPS {
         process::step(name, || {
             process::run(
@@ -43,7 +54,10 @@ pub(crate) fn run() -> Result<()> {
             )
         })?;
     }
-    process::step("cargo deny", deny)?;
+    process::step("cargo deny", deny)
+}
+
+fn definitions() -> Result<()> {
     dist::check_definitions()?;
     status_page::check_samples()?;
     process::step(
@@ -53,8 +67,7 @@ pub(crate) fn run() -> Result<()> {
     process::step("dashboards against Grafana's types", || {
         ensure!(dashboards::fit_types()?, "a dashboard does not fit");
         Ok(())
-    })?;
-    fuzz::run_briefly()
+    })
 }
 
 /// Licences, sources and doubles of the dependencies, and what is known against them.

@@ -1,21 +1,56 @@
 //! Running programs, and saying what is being done and how long it took.
 
 use std::{
+    cell::Cell,
     env,
     fs::File,
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Instant,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-/// Says what begins, runs it, says how long it took.
+/// A step that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// What was done.
+    pub(crate) what: String,
+    /// How many steps it was part of.
+    pub(crate) depth: usize,
+    /// From its start to its end.
+    pub(crate) elapsed: Duration,
+}
+
+/// All steps that have ended, a step's parts before it.
+static STEPS: Mutex<Vec<Step>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Every step of this program that has ended, a step's parts before it.
+pub(crate) fn steps() -> Vec<Step> {
+    STEPS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Prints what is done now, does it, and prints how long it took.
 pub(crate) fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("==> {what}");
     let begin = Instant::now();
+    let depth = DEPTH.replace(DEPTH.get() + 1);
     let result = run();
+    DEPTH.set(depth);
+    STEPS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(Step {
+            what: what.to_owned(),
+            depth,
+            elapsed: begin.elapsed(),
+        });
     let verdict = if result.is_ok() { "done" } else { "FAILED" };
     eprintln!(
         "    {verdict}: {what} ({:.1} s)",

@@ -1,4 +1,4 @@
-//! The machine with neighbours: a disk with real programs of Debian's that work on the
+//! The machine for interoperation: a disk with real programs of Debian's that work on the
 //! same kernel as the monitor, and scenarios that run both.
 
 use std::{
@@ -73,7 +73,7 @@ pub(crate) fn run(
             disk: disk(&prepared.folder)?,
             memory: CrashMemory::None,
         }),
-        console: prepared.folder.join("neighbours.log"),
+        console: prepared.folder.join("interop.log"),
         silence: SILENCE,
         limit: LIMIT,
     };
@@ -83,7 +83,7 @@ pub(crate) fn run(
 /// A disk of this run's own, for the guest writes to it.
 fn disk(folder: &Path) -> Result<PathBuf> {
     let tree = tree()?;
-    let path = folder.join("neighbours.disk");
+    let path = folder.join("interop.disk");
     reboot_vm::make(&path, DISK)?;
     process::run(
         Command::new("mkfs.ext4")
@@ -96,7 +96,7 @@ fn disk(folder: &Path) -> Result<PathBuf> {
 
 /// The programs, unpacked and never installed: none of their scripts runs here.
 fn tree() -> Result<PathBuf> {
-    let folder = paths::cache()?.join("neighbours");
+    let folder = paths::cache()?.join("interop");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let _lock = kernels::lock(&folder)?;
     let tree = folder.join("tree");

@@ -5,7 +5,7 @@ use std::{
     fs,
     fs::{File, OpenOptions},
     io::{BufRead as _, BufReader, Write as _},
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -58,6 +58,26 @@ pub(crate) enum CrashMemory {
     None,
 }
 
+/// QEMU ended by a fault of its own: nothing is known of what ran in the guest.
+#[derive(Debug, thiserror::Error)]
+#[error("the emulator died: {0}")]
+pub(crate) struct EmulatorDied(pub(crate) String);
+
+/// What the kernel's log has of a panic (kernel/panic.c, panic).
+const KERNEL_PANIC: &str = "Kernel panic - not syncing";
+
+/// Whether a QEMU that failed died of itself: by a signal that a program gets for its own
+/// fault, or of an assertion that its standard error names. A guest, whatever its kernel
+/// does, ends QEMU without either; SIGKILL comes from outside.
+fn emulator_died(signal: Option<i32>, errors: &str) -> bool {
+    // SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV (signal(7), x86).
+    const OWN_FAULTS: [i32; 6] = [4, 5, 6, 7, 8, 11];
+    signal.is_some_and(|signal| OWN_FAULTS.contains(&signal))
+        || errors
+            .lines()
+            .any(|line| line.contains("assertion failed") || line.contains("Assertion `"))
+}
+
 /// How a boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -74,7 +94,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     /// The file system.
     pub(crate) initramfs: &'a Path,
-    /// What PID 1 is to do: `test`, `crash`, `neighbours`, `rollout`, `demo` or `bench`.
+    /// What PID 1 is to do: `test`, `crash`, `interop`, `rollout`, `demo` or `bench`.
     pub(crate) mode: &'a str,
     /// The scenarios to run, comma-separated.
     pub(crate) run: &'a str,
@@ -106,14 +126,30 @@ impl Machine<'_> {
     }
 
     /// As [`Self::run`], but the guest may announce that it goes down.
-    pub(crate) fn boot(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
-        self.follow(on_message).map_err(|error| {
-            let tail = process::last_lines(&self.console, CONSOLE_LINES).unwrap_or_default();
-            anyhow!("{error:#}\nthe end of {}:\n{tail}", self.console.display())
+    /// A scenario that failed is handed on with the end of the kernel's log.
+    ///
+    /// # Errors
+    ///
+    /// An [`EmulatorDied`] where QEMU died of itself.
+    pub(crate) fn boot(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
+        let result = self.watch(|mut message| {
+            if let Message::ScenarioFailed { reason, .. } = &mut message {
+                reason.push_str(&self.console_end());
+            }
+            on_message(message)
+        });
+        result.map_err(|error| match error.downcast::<EmulatorDied>() {
+            Ok(EmulatorDied(why)) => EmulatorDied(why + &self.console_end()).into(),
+            Err(error) => anyhow!("{error:#}{}", self.console_end()),
         })
     }
 
-    fn follow(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
+    fn console_end(&self) -> String {
+        let tail = process::last_lines(&self.console, CONSOLE_LINES).unwrap_or_default();
+        format!("\nthe end of {}:\n{tail}", self.console.display())
+    }
+
+    fn watch(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
         let mut qemu = Qemu::start(self)?;
         let begin = Instant::now();
         let mut heard = Instant::now();
@@ -181,14 +217,18 @@ impl Machine<'_> {
         let status = qemu.process.wait().context("cannot wait for QEMU")?;
         let errors = fs::read_to_string(self.errors()).unwrap_or_default();
         if !status.success() {
-            bail!("QEMU failed: {status}\n{}", errors.trim_end());
+            let why = format!("QEMU failed: {status}\n{}", errors.trim_end());
+            if emulator_died(status.signal(), &errors) {
+                return Err(EmulatorDied(why).into());
+            }
+            bail!(why);
         }
         if going_down {
             return Ok(End::Down);
         }
         if !done {
             let console = fs::read(&self.console).unwrap_or_default();
-            if String::from_utf8_lossy(&console).contains("Kernel panic - not syncing") {
+            if String::from_utf8_lossy(&console).contains(KERNEL_PANIC) {
                 bail!("the guest's kernel panicked");
             }
             bail!("the guest ended before it was done\n{}", errors.trim_end());
@@ -421,6 +461,19 @@ mod tests {
         assert_eq!(parse("{\"type\":\"done\"}").unwrap(), Some(Message::Done));
         let error = parse("Segmentation fault").unwrap_err().to_string();
         assert!(error.contains("Segmentation fault"), "{error}");
+    }
+
+    #[test]
+    fn an_emulator_that_dies_of_itself_is_distinguished() {
+        let assertion = "**\nERROR:../system/physmem.c:2419:iotlb_to_section: assertion failed: \
+                         (section_index < d->map.sections_nb)";
+        assert!(emulator_died(Some(6), assertion));
+        assert!(emulator_died(Some(11), ""));
+        assert!(emulator_died(None, "qemu: x.c:1: f: Assertion `a' failed."));
+        assert!(!emulator_died(Some(9), ""), "killed from outside");
+        assert!(!emulator_died(Some(15), ""), "ended from outside");
+        let refused = "qemu-system-x86_64: -device x: 'x' is not a valid device";
+        assert!(!emulator_died(None, refused));
     }
 
     #[test]

@@ -8,19 +8,25 @@ use std::{
 use anyhow::Result;
 use livepatch_monitor_tests::protocol::Message;
 
-use crate::lab::artifacts;
+use super::{plan::Kind, resume::Cause, table::Timed};
+use crate::lab::{artifacts, reboot_vm, vm::EmulatorDied};
 
 /// What the scenarios came to, over all kernels.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) passed: usize,
     pub(super) failures: Vec<String>,
+    /// What an emulator that died of itself had to do with it.
+    pub(super) emulator: Vec<String>,
+    pub(super) timed: Vec<Timed>,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failures.extend(other.failures);
+        self.emulator.extend(other.emulator);
+        self.timed.extend(other.timed);
     }
 
     /// The line that ends the run.
@@ -36,21 +42,40 @@ impl Tally {
 
 /// Counts what one kernel's guest reports.
 pub(super) struct Judge {
+    /// The line.
     kernel: String,
+    /// What its lines begin with.
+    name: String,
+    /// What is said of a scenario behind its name in the table.
+    variant: Option<&'static str>,
+    start: Instant,
     booted: bool,
     tally: Tally,
     running: Option<(String, Instant)>,
-    finished: usize,
+    finished: Vec<String>,
 }
 
 impl Judge {
-    pub(super) fn new(kernel: String) -> Self {
+    /// For a machine of this kind, on a line.
+    pub(super) fn new(kernel: &str, kind: Kind) -> Self {
+        let (name, variant) = match kind {
+            Kind::Scenarios => (kernel.to_owned(), None),
+            Kind::Reboots(memory) => {
+                let other = memory != reboot_vm::MAIN_MEMORY;
+                (format!("{kernel} {memory}"), other.then_some(memory))
+            }
+            Kind::Interop => (format!("{kernel} interop"), None),
+            Kind::Endurance => (format!("{kernel} endurance"), None),
+        };
         Self {
-            kernel,
+            kernel: kernel.to_owned(),
+            name,
+            variant,
+            start: Instant::now(),
             booted: false,
             tally: Tally::default(),
             running: None,
-            finished: 0,
+            finished: Vec::new(),
         }
     }
 
@@ -59,6 +84,7 @@ impl Judge {
             Message::Booted { release } => {
                 if !std::mem::replace(&mut self.booted, true) {
                     self.say(&format!("booted {release}"));
+                    self.time("(the first boot)", self.start.elapsed());
                 }
             }
             Message::ScenarioStarted { scenario } => {
@@ -69,7 +95,7 @@ impl Judge {
                 scenario,
                 milliseconds,
             } => {
-                let wall = self.finish();
+                let wall = self.finish(&scenario);
                 self.say(&format!(
                     "passed {scenario} ({:.1} s in the guest, {:.1} s here)",
                     Duration::from_millis(milliseconds).as_secs_f64(),
@@ -78,7 +104,7 @@ impl Judge {
                 self.tally.passed += 1;
             }
             Message::ScenarioFailed { scenario, reason } => {
-                self.finish();
+                self.finish(&scenario);
                 self.fail(&scenario, &reason);
             }
             Message::File { name, content } => {
@@ -100,6 +126,26 @@ impl Judge {
         Ok(())
     }
 
+    /// The scenarios that have a result.
+    pub(super) fn finished(&self) -> &[String] {
+        &self.finished
+    }
+
+    /// The emulator died of itself, and another machine goes on.
+    pub(super) fn resumed(&mut self, error: &anyhow::Error) {
+        let what = match self.running.take() {
+            Some((scenario, _)) => format!("in {scenario}"),
+            None => "between two scenarios".to_owned(),
+        };
+        self.say(&format!(
+            "the emulator died {what}; going on from there in a new machine: {error:#}"
+        ));
+        self.tally.emulator.push(format!(
+            "{}: the emulator died {what}; the rest ran in a new machine",
+            self.name
+        ));
+    }
+
     /// Judges the run's end: a scenario that was running then has failed, and a
     /// guest that ran none has shown nothing.
     pub(super) fn close(mut self, outcome: Result<()>) -> Tally {
@@ -110,7 +156,7 @@ impl Judge {
                 self.fail(&what, &format!("{error:#}"));
             }
             (Ok(()), Some(scenario)) => self.fail(&scenario, "it never ended"),
-            (Ok(()), None) if self.finished == 0 => {
+            (Ok(()), None) if self.finished.is_empty() => {
                 self.fail("the machine", "it ran no scenario");
             }
             (Ok(()), None) => {}
@@ -120,21 +166,44 @@ impl Judge {
 
     /// Machines run side by side, so each line names its kernel.
     fn say(&self, text: &str) {
-        println!("    [{}] {text}", self.kernel);
+        println!("    [{}] {text}", self.name);
     }
 
-    fn finish(&mut self) -> Duration {
-        self.finished += 1;
-        self.running
+    fn finish(&mut self, scenario: &str) -> Duration {
+        let elapsed = self
+            .running
             .take()
-            .map_or(Duration::ZERO, |(_, begin)| begin.elapsed())
+            .map_or(Duration::ZERO, |(_, begin)| begin.elapsed());
+        self.time(scenario, elapsed);
+        self.finished.push(scenario.to_owned());
+        elapsed
+    }
+
+    fn time(&mut self, scenario: &str, elapsed: Duration) {
+        let scenario = match self.variant {
+            Some(variant) => format!("{scenario} ({variant})"),
+            None => scenario.to_owned(),
+        };
+        self.tally.timed.push(Timed {
+            scenario,
+            kernel: self.kernel.clone(),
+            elapsed,
+        });
     }
 
     fn fail(&mut self, what: &str, reason: &str) {
         self.say(&format!("FAILED {what}: {reason}"));
         self.tally
             .failures
-            .push(format!("{} {what}: {reason}", self.kernel));
+            .push(format!("{} {what}: {reason}", self.name));
+    }
+}
+
+/// Why a machine ended.
+pub(super) fn cause(error: &anyhow::Error) -> Cause {
+    match error.downcast_ref::<EmulatorDied>() {
+        Some(_) => Cause::Emulator,
+        None => Cause::Other,
     }
 }
 
@@ -156,7 +225,7 @@ mod tests {
     }
 
     fn judged(messages: Vec<Message>, outcome: Result<()>) -> Tally {
-        let mut judge = Judge::new("6.12".to_owned());
+        let mut judge = Judge::new("6.12", Kind::Scenarios);
         for message in messages {
             judge
                 .take(message, Path::new("/nonexistent"), false)
@@ -209,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_file_that_leads_out_is_an_error() {
-        let mut judge = Judge::new("6.12".to_owned());
+        let mut judge = Judge::new("6.12", Kind::Scenarios);
         let message = Message::File {
             name: "../x".to_owned(),
             content: String::new(),

@@ -2,12 +2,19 @@
 
 mod judge;
 mod plan;
+mod resume;
 mod run;
+mod table;
 
 use std::{
+    cmp::Reverse,
     num::NonZero,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -46,8 +53,9 @@ pub(crate) struct Arguments {
     /// Only the VMs: without the workspace's own checks
     #[arg(long, conflicts_with = "no_vm")]
     only_vm: bool,
-    /// The long form: the power is cut at twenty random moments instead of five, the
-    /// monitor watches 1,000 transitions instead of 200
+    /// Every scenario on every kernel, the power cut at twenty random moments instead of
+    /// five, 1,000 transitions instead of 200; what a run without it leaves out is printed
+    /// at its end
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
     /// Take the golden files that the guests send as the new truth
@@ -57,26 +65,25 @@ pub(crate) struct Arguments {
 
 /// What is done side by side.
 enum Work<'a> {
+    Check(&'static str, fn() -> Result<()>),
+    /// The fleet of simulated hosts.
+    Fleet,
     Machine(Run<'a>),
     Packages,
 }
 
 /// Runs everything asked for; `false` when a scenario failed or none ran.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let begin = Instant::now();
     let lines = kernels::lines(&arguments.kernel)?;
     prometheus_tools::prepare()?;
-    if !arguments.only_vm {
-        checks::run()?;
-    }
     if arguments.no_vm {
+        checks::run()?;
+        print_steps(begin);
         return Ok(true);
     }
     packages::install_vm_packages()?;
     let programs = guest_binaries::build_all()?;
-    if !arguments.only_vm {
-        fleet::smoke::run(&programs.monitor)?;
-        fleet::ansible::check(&programs.monitor)?;
-    }
     let machines = lines
         .iter()
         .map(|line| {
@@ -86,49 +93,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             ))
         })
         .collect::<Result<Vec<_>>>()?;
-    let jobs = arguments
-        .jobs
-        .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get);
     let all = arguments.scenario.is_empty();
     let asked: Vec<&str> = arguments.scenario.iter().map(String::as_str).collect();
     let mut runs = Vec::new();
     for (line, prepared) in &machines {
         let once = plan::is_the_one(line, &lines);
-        for (kind, scenarios) in plan::plan(line.full_run, once, &asked) {
-            runs.push(Work::Machine(Run {
-                kind,
+        let list = line.normal_run.filter(|_| !arguments.thorough);
+        for planned in plan::plan(list, once, &asked) {
+            runs.push(Run {
+                planned,
                 line,
                 prepared,
-                scenarios,
-            }));
-        }
-    }
-    if all || asked.contains(&PACKAGES) {
-        runs.push(Work::Packages);
-    }
-    // A guest waits more than it works, so that a machine a core is not too many.
-    let tally = Mutex::new(Tally::default());
-    let runs_in_all = runs.len();
-    let queue = Mutex::new(runs.into_iter());
-    thread::scope(|scope| {
-        for _ in 0..jobs.min(runs_in_all) {
-            scope.spawn(|| {
-                loop {
-                    let next = locked(&queue).next();
-                    let Some(run) = next else { break };
-                    let outcome = match run {
-                        Work::Machine(run) => run.judged(arguments.thorough, arguments.bless),
-                        Work::Packages => packages(),
-                    };
-                    locked(&tally).add(outcome);
-                }
             });
         }
-    });
-    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+    runs.sort_by_key(|run| Reverse(run.planned.weight()));
+    // The checks compile, which a guest does not: beside one, neither core waits. First,
+    // because what they find is found soonest.
+    let mut work = Vec::new();
+    if !arguments.only_vm {
+        work.extend(checks::GROUPS.map(|(name, check)| Work::Check(name, check)));
+        work.push(Work::Fleet);
+    }
+    // The packages wait for the disk and for apt.
+    if all || asked.contains(&PACKAGES) {
+        work.push(Work::Packages);
+    }
+    let work = interleaved(work, runs.into_iter().map(Work::Machine).collect());
+    let mut tally = side_by_side(work, arguments, &programs);
     if all || asked.contains(&ROLLOUT) {
         tally.add(rollout(&lines, &programs, arguments.bless)?);
+    }
+    let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
+    println!("\n{}", table::scenarios(&tally.timed, &names));
+    print_steps(begin);
+    if all && !arguments.thorough {
+        println!("left to `cargo xtask test --thorough`:");
+        for line in plan::left_out(&lines) {
+            println!("    {line}");
+        }
     }
     if !tally.failures.is_empty() {
         println!("\nfailures:");
@@ -136,8 +139,87 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             println!("    {}", failure.lines().next().unwrap_or_default());
         }
     }
+    for line in &tally.emulator {
+        println!("\nnot a failure of a scenario: {line}");
+    }
     println!("\n{}", tally.closing_line());
     Ok(tally.holds())
+}
+
+/// By turns, as long as both have something.
+fn interleaved<'a>(first: Vec<Work<'a>>, second: Vec<Work<'a>>) -> Vec<Work<'a>> {
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = Vec::new();
+    loop {
+        let pair = (first.next(), second.next());
+        if pair.0.is_none() && pair.1.is_none() {
+            return mixed;
+        }
+        mixed.extend(pair.0);
+        mixed.extend(pair.1);
+    }
+}
+
+/// Does all of it, as many at a time as were asked for. After a check that failed, nothing
+/// new is started.
+fn side_by_side(work: Vec<Work<'_>>, arguments: &Arguments, programs: &Programs) -> Tally {
+    // A guest waits more than it works, so that a machine a core is not too many.
+    let jobs = arguments
+        .jobs
+        .or_else(|| thread::available_parallelism().ok())
+        .map_or(1, NonZero::get);
+    let jobs = jobs.min(work.len());
+    let tally = Mutex::new(Tally::default());
+    let stop = AtomicBool::new(false);
+    let queue = Mutex::new(work.into_iter());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let next = locked(&queue).next();
+                    let Some(work) = next else { break };
+                    let outcome = match work {
+                        Work::Machine(run) => run.judged(arguments.thorough, arguments.bless),
+                        Work::Packages => packages(),
+                        Work::Check(name, check) => checked(name, check, &stop),
+                        Work::Fleet => checked("simulated hosts", || fleet(programs), &stop),
+                    };
+                    locked(&tally).add(outcome);
+                }
+            });
+        }
+    });
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let left = locked(&queue).len();
+    if left > 0 {
+        tally.failures.push(format!(
+            "{left} parts of the run were not started after that"
+        ));
+    }
+    tally
+}
+
+fn checked(name: &str, check: impl FnOnce() -> Result<()>, stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    if let Err(error) = process::step(name, check) {
+        println!("    FAILED {name}: {error:#}");
+        tally.failures.push(format!("{name}: {error:#}"));
+        stop.store(true, Ordering::Relaxed);
+    }
+    tally
+}
+
+fn fleet(programs: &Programs) -> Result<()> {
+    fleet::smoke::run(&programs.monitor)?;
+    fleet::ansible::check(&programs.monitor)
+}
+
+fn print_steps(begin: Instant) {
+    println!("{}", table::steps(&process::steps()));
+    println!(
+        "{:.1} minutes in all\n",
+        begin.elapsed().as_secs_f64() / 60.0
+    );
 }
 
 /// The rollout on two machines, which have the computer to themselves.

@@ -1,7 +1,7 @@
 //! Which machines a run has, and which scenarios each of them.
 
 use livepatch_monitor_tests::protocol::{
-    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS,
+    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS, SCENARIOS,
 };
 
 use crate::{
@@ -30,73 +30,132 @@ pub(super) enum Kind {
     Endurance,
 }
 
-/// Those that have a kind of machine of their own; all others are of one boot.
-const OF_A_KIND: [(Kind, &[&str]); 3] = [
+/// The kinds, and their scenarios in the order of a full run.
+const KINDS: [(Kind, &[&str]); 4] = [
+    (Kind::Scenarios, &SCENARIOS),
     (Kind::Reboots(reboot_vm::MAIN_MEMORY), &CRASH_SCENARIOS),
     (Kind::Interop, &INTEROP_SCENARIOS),
     (Kind::Endurance, &ENDURANCE_SCENARIOS),
 ];
 
 impl Kind {
-    fn of(scenario: &str) -> Self {
-        OF_A_KIND
-            .iter()
-            .find(|(_, names)| names.contains(&scenario))
-            .map_or(Self::Scenarios, |(kind, _)| *kind)
+    /// How long a scenario takes beside those of other kinds, roughly.
+    fn weight(self) -> usize {
+        match self {
+            Self::Scenarios => 2,
+            Self::Reboots(_) | Self::Interop => 4,
+            Self::Endurance => 8,
+        }
     }
 }
 
-/// The machines of a line, and the names of what they run, or `all`. `once` says whether
-/// it is the one that has the machines that a full run has once; `asked` are scenarios,
-/// none is a full run.
-pub(super) fn plan(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<(Kind, String)> {
-    let mut runs = match (asked, full_run) {
+/// A machine, and the scenarios that it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) kind: Kind,
+    pub(super) scenarios: Vec<String>,
+}
+
+impl Planned {
+    fn new(kind: Kind, scenarios: &[&str]) -> Self {
+        let scenarios = scenarios.iter().map(|name| (*name).to_owned()).collect();
+        Self { kind, scenarios }
+    }
+
+    /// A rough measure of its time: what takes long is started first, so that no machine
+    /// runs alone at the end.
+    pub(super) fn weight(&self) -> usize {
+        self.kind.weight() * self.scenarios.len()
+    }
+}
+
+/// The machines of a line. `list` has the scenarios of a line that does not run all;
+/// `once` says whether it is the line that has the machines that a run has once; `asked`
+/// are the scenarios asked for, none is a whole run.
+pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Planned> {
+    let mut machines = match (asked, list) {
         ([], None) => {
-            let reboots = reboot_vm::MEMORIES.map(|memory| match memory {
-                reboot_vm::MAIN_MEMORY => (Kind::Reboots(memory), "all".to_owned()),
-                _ => of_each_memory(memory),
-            });
-            let mut runs = vec![(Kind::Scenarios, "all".to_owned())];
-            runs.extend(reboots);
-            runs
+            let [scenarios, reboots, ..] = &KINDS;
+            [scenarios, reboots]
+                .map(|(kind, names)| Planned::new(*kind, names))
+                .into()
         }
-        ([], Some(names)) => sorted(names),
-        (names, _) => sorted(names),
+        ([], Some(names)) => by_kind(names),
+        (names, _) => by_kind(names),
     };
     if asked.is_empty() && once {
-        runs.push((Kind::Interop, "all".to_owned()));
-        runs.push((Kind::Endurance, "all".to_owned()));
+        let [.., interop, endurance] = &KINDS;
+        machines.extend([interop, endurance].map(|(kind, names)| Planned::new(*kind, names)));
     }
-    // A line with a list of its own is there for what it lists.
-    if asked.contains(&reboot_vm::OF_EACH_MEMORY) {
+    // A line with a list is there for what it lists.
+    let each_memory = match asked {
+        [] => list.is_none(),
+        names => names.contains(&reboot_vm::OF_EACH_MEMORY),
+    };
+    if each_memory {
         let others = reboot_vm::MEMORIES
             .into_iter()
             .filter(|memory| *memory != reboot_vm::MAIN_MEMORY);
-        runs.extend(others.map(of_each_memory));
+        // The crash of one scenario shows what each memory keeps.
+        machines.extend(
+            others.map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
+        );
     }
-    runs
+    machines
 }
 
-/// The crash of one scenario shows what each memory keeps.
-fn of_each_memory(memory: &'static str) -> (Kind, String) {
-    (Kind::Reboots(memory), reboot_vm::OF_EACH_MEMORY.to_owned())
-}
-
-/// Each to the machine of its kind.
-fn sorted(names: &[&str]) -> Vec<(Kind, String)> {
-    let kinds = [Kind::Scenarios]
-        .into_iter()
-        .chain(OF_A_KIND.iter().map(|(kind, _)| *kind));
-    kinds
-        .filter_map(|kind| {
+/// Each to the machine of its kind; a name that is of none goes to the first, whose guest
+/// says that it does not know it.
+fn by_kind(names: &[&str]) -> Vec<Planned> {
+    let kind_of = |name: &str| {
+        KINDS
+            .iter()
+            .find(|(_, known)| known.contains(&name))
+            .map_or(Kind::Scenarios, |(kind, _)| *kind)
+    };
+    KINDS
+        .iter()
+        .filter_map(|(kind, _)| {
             let names: Vec<&str> = names
                 .iter()
                 .copied()
-                .filter(|name| ![ROLLOUT, PACKAGES].contains(name) && Kind::of(name) == kind)
+                .filter(|name| ![ROLLOUT, PACKAGES].contains(name) && kind_of(name) == *kind)
                 .collect();
-            (!names.is_empty()).then(|| (kind, names.join(",")))
+            (!names.is_empty()).then(|| Planned::new(*kind, &names))
         })
         .collect()
+}
+
+/// What a run without `--thorough` leaves out on these lines, a line of text each.
+pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
+    let mut text: Vec<String> = lines
+        .iter()
+        .filter_map(|line| {
+            let list = line.normal_run?;
+            let left: Vec<&str> = SCENARIOS
+                .iter()
+                .chain(&CRASH_SCENARIOS)
+                .copied()
+                .filter(|name| !list.contains(name))
+                .collect();
+            let memories = reboot_vm::MEMORIES
+                .iter()
+                .filter(|memory| **memory != reboot_vm::MAIN_MEMORY)
+                .map(|memory| format!("{} with {memory}", reboot_vm::OF_EACH_MEMORY));
+            let memories: Vec<String> = memories.collect();
+            Some(format!(
+                "kernel {}: {}, {}",
+                line.name,
+                left.join(", "),
+                memories.join(", ")
+            ))
+        })
+        .collect();
+    text.push("15 of the 20 power cuts of power_cuts".to_owned());
+    text.push(
+        "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
+    );
+    text
 }
 
 /// Whether a line is the one for what is run on one kernel: [`ONE_KERNEL`], or the first
@@ -112,15 +171,22 @@ mod tests {
     use super::*;
     use crate::lab::kernels;
 
-    fn planned(full_run: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<String> {
-        let runs = plan(full_run, once, asked).into_iter();
-        runs.map(|(kind, names)| match kind {
-            Kind::Scenarios => format!("-: {names}"),
-            Kind::Reboots(memory) => format!("{memory}: {names}"),
-            Kind::Interop => format!("interop: {names}"),
-            Kind::Endurance => format!("endurance: {names}"),
-        })
-        .collect()
+    fn planned(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<String> {
+        let machines = plan(list, once, asked).into_iter();
+        machines
+            .map(|Planned { kind, scenarios }| {
+                let names = match KINDS.iter().find(|(_, all)| *all == scenarios.as_slice()) {
+                    Some(_) => "all".to_owned(),
+                    None => scenarios.join(","),
+                };
+                match kind {
+                    Kind::Scenarios => format!("-: {names}"),
+                    Kind::Reboots(memory) => format!("{memory}: {names}"),
+                    Kind::Interop => format!("interop: {names}"),
+                    Kind::Endurance => format!("endurance: {names}"),
+                }
+            })
+            .collect()
     }
 
     #[test]
@@ -151,9 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_runs_whatever_the_line_lists() {
-        for full_run in [None, Some(["reversed"].as_slice())] {
+        for list in [None, Some(["reversed"].as_slice())] {
             for once in [false, true] {
-                let planned = |asked| planned(full_run, once, asked);
+                let planned = |asked| planned(list, once, asked);
                 assert_eq!(planned(&["forced"]), ["-: forced"]);
                 assert_eq!(planned(&["nmi", ROLLOUT, PACKAGES]), ["erst: nmi"]);
                 assert_eq!(planned(&["locked_down"]), ["interop: locked_down"]);
@@ -168,5 +234,34 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_lists_of_the_lines_name_scenarios_that_exist() {
+        for line in kernels::LINES {
+            for name in line.normal_run.unwrap_or_default() {
+                assert!(
+                    SCENARIOS.contains(name) || CRASH_SCENARIOS.contains(name),
+                    "{}: {name}",
+                    line.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_scenario_runs_on_two_lines_in_a_normal_run_and_the_rest_is_named() {
+        let whole: Vec<_> = kernels::LINES
+            .iter()
+            .filter(|line| line.normal_run.is_none())
+            .map(|line| line.name)
+            .collect();
+        assert_eq!(whole, ["6.12", "7.2"]);
+        let lines = kernels::lines(&["5.10".to_owned(), "6.12".to_owned()]).unwrap();
+        let text = left_out(&lines).join("\n");
+        assert!(text.contains("kernel 5.10: "), "{text}");
+        assert!(text.contains("ten_thousand_threads"), "{text}");
+        assert!(!text.contains("rcu_stall_is_survived"), "{text}");
+        assert!(!text.contains("6.12"), "{text}");
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Result;
 use livepatch_monitor_tests::protocol::{Message, command_line};
 
 use super::{
-    judge::{Judge, Tally},
-    plan::Kind,
+    judge::{self, Judge, Tally},
+    plan::{Kind, Planned},
+    resume::{self, Decision},
 };
 use crate::{
     host::process,
@@ -27,22 +29,45 @@ const SHORT: (u32, u32) = (200, 1_000);
 
 /// What a machine of a line runs.
 pub(super) struct Run<'a> {
-    pub(super) kind: Kind,
+    pub(super) planned: Planned,
     pub(super) line: &'a Line,
     pub(super) prepared: &'a Prepared,
-    /// Comma-separated, or `all`.
-    pub(super) scenarios: String,
 }
 
 impl Run<'_> {
     pub(super) fn judged(&self, thorough: bool, bless: bool) -> Tally {
-        let (name, what) = self.names();
-        let mut judge = Judge::new(name);
-        let what = format!("{what} on kernel {}", self.prepared.kernel);
-        let on_message = |message: Message| judge.take(message, &self.prepared.folder, bless);
-        let outcome = process::step(&what, || match self.kind {
+        let mut judge = Judge::new(self.line.name, self.planned.kind);
+        let what = format!("{} on kernel {}", self.what(), self.prepared.kernel);
+        let all = &self.planned.scenarios;
+        let mut scenarios = all.clone();
+        let mut resumed = false;
+        let outcome = process::step(&what, || {
+            loop {
+                let result = self.machines(&scenarios.join(","), thorough, |message| {
+                    judge.take(message, &self.prepared.folder, bless)
+                });
+                let Err(error) = result else { return Ok(()) };
+                match resume::decide(all, judge.finished(), judge::cause(&error), resumed) {
+                    Decision::Fail => return Err(error),
+                    Decision::Resume(left) => {
+                        judge.resumed(&error);
+                        (scenarios, resumed) = (left, true);
+                    }
+                }
+            }
+        });
+        judge.close(outcome)
+    }
+
+    fn machines(
+        &self,
+        run: &str,
+        thorough: bool,
+        on_message: impl FnMut(Message) -> Result<()>,
+    ) -> Result<()> {
+        match self.planned.kind {
             Kind::Scenarios => self
-                .machine("test", self.prepared.console(), &[])
+                .machine("test", run, self.prepared.console(), &[])
                 .run(on_message),
             Kind::Endurance => {
                 let (transitions, scrapes) = if thorough { LONG } else { SHORT };
@@ -51,27 +76,22 @@ impl Run<'_> {
                 // One CPU is all that a transition's first attempt has to look at.
                 let words = ["maxcpus=1", &transitions, &scrapes];
                 let console = self.prepared.folder.join("endurance.log");
-                self.machine("endurance", console, &words).run(on_message)
+                self.machine("endurance", run, console, &words)
+                    .run(on_message)
             }
             Kind::Reboots(memory) => {
-                reboot_vm::run(self.prepared, memory, &self.scenarios, thorough, on_message)
+                reboot_vm::run(self.prepared, memory, run, thorough, on_message)
             }
-            Kind::Interop => interop::run(self.prepared, &self.scenarios, on_message),
-        });
-        judge.close(outcome)
+            Kind::Interop => interop::run(self.prepared, run, on_message),
+        }
     }
 
-    /// What its lines begin with, and what it is.
-    fn names(&self) -> (String, String) {
-        let line = self.line.name;
-        match self.kind {
-            Kind::Scenarios => (line.to_owned(), "scenarios".to_owned()),
-            Kind::Reboots(memory) => (format!("{line} {memory}"), format!("crashes with {memory}")),
-            Kind::Interop => (
-                format!("{line} interop"),
-                "scenarios beside other programs".to_owned(),
-            ),
-            Kind::Endurance => (format!("{line} endurance"), "endurance".to_owned()),
+    fn what(&self) -> String {
+        match self.planned.kind {
+            Kind::Scenarios => "scenarios".to_owned(),
+            Kind::Reboots(memory) => format!("crashes with {memory}"),
+            Kind::Interop => "scenarios beside other programs".to_owned(),
+            Kind::Endurance => "endurance".to_owned(),
         }
     }
 
@@ -79,6 +99,7 @@ impl Run<'_> {
     fn machine<'a>(
         &'a self,
         mode: &'a str,
+        run: &'a str,
         console: PathBuf,
         command_line: &'a [&'a str],
     ) -> Machine<'a> {
@@ -86,7 +107,7 @@ impl Run<'_> {
             kernel: &self.prepared.kernel.image,
             initramfs: &self.prepared.initramfs,
             mode,
-            run: &self.scenarios,
+            run,
             command_line,
             memory: MEMORY,
             forwards: &[],

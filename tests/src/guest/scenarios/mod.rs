@@ -59,9 +59,15 @@ pub(crate) const ENDURANCE: &[Scenario] = scenarios! {
 
 #[cfg(test)]
 mod tests {
-    use livepatch_monitor_tests::protocol::ENDURANCE_SCENARIOS;
+    use livepatch_monitor_tests::protocol::{ENDURANCE_SCENARIOS, SCENARIOS};
 
     use super::*;
+
+    #[test]
+    fn the_host_knows_them_all() {
+        let names: Vec<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names, SCENARIOS);
+    }
 
     #[test]
     fn the_host_knows_those_of_endurance() {

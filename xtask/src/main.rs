@@ -21,7 +21,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{build::guest_binaries, checks::fuzz};
+use crate::{
+    build::{bpf, guest_binaries},
+    checks::fuzz,
+    host::process,
+};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about, max_term_width = 100)]
@@ -32,8 +36,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the BPF programs, the static monitor and the guest of the VM scenarios
-    Build,
+    /// Build the static monitor and the guest of the VM scenarios
+    Build {
+        /// Only rebuild the BPF programs, monitor/bpf/programs.bpf, from monitor-ebpf
+        #[arg(long)]
+        bpf: bool,
+    },
     /// Show a livepatch that gets stuck, and what the monitor says of it, in a VM
     Demo(demo::Arguments),
     /// Boot a guest with a shell, or run one command in one
@@ -55,7 +63,10 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
-        Command::Build => guest_binaries::build_all().map(|_| true),
+        Command::Build { bpf: true } => {
+            process::step("build the BPF programs", bpf::refresh).map(|()| true)
+        }
+        Command::Build { bpf: false } => guest_binaries::build_all().map(|_| true),
         Command::Demo(arguments) => demo::run(arguments).map(|()| true),
         Command::Lab(arguments) => return lab::command::run(arguments),
         Command::Test(arguments) => test::run(arguments),

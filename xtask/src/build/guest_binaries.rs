@@ -2,7 +2,6 @@
 //! system around them.
 
 use std::{
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -17,9 +16,6 @@ use crate::{
 /// What the programs are built for.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What the build of the monitor embeds.
-const BPF_VARIABLE: &str = "LIVEPATCH_MONITOR_BPF";
-
 /// What a build gives.
 #[derive(Debug)]
 pub(crate) struct Programs {
@@ -29,11 +25,11 @@ pub(crate) struct Programs {
     pub(crate) guest: PathBuf,
 }
 
-/// Builds the BPF programs, then the monitor that embeds them, then the guest.
+/// Builds the monitor with its BPF programs, then the guest.
 pub(crate) fn build_all() -> Result<Programs> {
     let monitor = build_monitor()?;
     let guest = process::step("build the guest of the scenarios", || {
-        build("livepatch-monitor-tests", "guest", None)
+        build("livepatch-monitor-tests", "guest")
     })?;
     for path in [&monitor, &guest] {
         eprintln!("    {}", path.display());
@@ -41,27 +37,23 @@ pub(crate) fn build_all() -> Result<Programs> {
     Ok(Programs { monitor, guest })
 }
 
-/// Builds the BPF programs, then the monitor that embeds them.
+/// Builds the monitor with the BPF programs of the tree, which are built first where their
+/// sources have changed.
 pub(crate) fn build_monitor() -> Result<PathBuf> {
-    let bpf = process::step("build the BPF programs", bpf::build)?;
+    bpf::refresh_if_old()?;
     process::step("build the static monitor", || {
-        build(
-            "livepatch-monitor",
-            "livepatch-monitor",
-            Some((BPF_VARIABLE, bpf.as_os_str())),
-        )
+        build("livepatch-monitor", "livepatch-monitor")
     })
 }
 
-fn build(package: &str, binary: &str, variable: Option<(&str, &OsStr)>) -> Result<PathBuf> {
+fn build(package: &str, binary: &str) -> Result<PathBuf> {
     let mut command = Command::new(toolchain::env_cargo());
     toolchain::forget_build_flags(&mut command);
     command
         .current_dir(paths::root()?)
         .args(["build", "--quiet", "--release", "--target", TARGET])
         .args(["--package", package, "--bin", binary])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .envs(variable);
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
     process::run(&mut command)?;
     let path = paths::target()?.join(TARGET).join("release").join(binary);
     check_static(&path)?;

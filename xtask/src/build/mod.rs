@@ -1,5 +1,5 @@
 //! Building the BPF programs and the static programs that run in a guest.
 
-mod bpf;
+pub(crate) mod bpf;
 pub(crate) mod guest_binaries;
 pub(crate) mod toolchain;

@@ -71,6 +71,48 @@ impl Toolchain {
         forget_running_cargo(&mut command);
         command
     }
+
+    /// Its `rustc`.
+    pub(crate) fn rustc(self) -> Command {
+        let mut command = match self {
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", "nightly", "rustc"]);
+                command
+            }
+            Self::Debian => Command::new("/usr/bin/rustc"),
+        };
+        forget_running_cargo(&mut command);
+        command
+    }
+
+    /// Where the source of its library is.
+    pub(crate) fn library(self) -> Result<PathBuf> {
+        let sysroot = process::output(self.rustc().args(["--print", "sysroot"]))?;
+        Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust"))
+    }
+
+    /// LLVM's strip, of the compiler's LLVM: the one of binutils does not know BPF.
+    pub(crate) fn strip(self) -> Result<PathBuf> {
+        match self {
+            Self::Nightly => process::find_program("llvm-strip")
+                .context("there is no llvm-strip on PATH; install LLVM"),
+            Self::Debian => {
+                let llvm = self.llvm()?;
+                packages::install(&[&format!("llvm-{llvm}")], "to strip the BPF programs")?;
+                Ok(PathBuf::from(format!(
+                    "/usr/lib/llvm-{llvm}/bin/llvm-strip"
+                )))
+            }
+        }
+    }
+
+    /// The major version of the compiler's LLVM.
+    fn llvm(self) -> Result<u32> {
+        let version = process::output(self.rustc().arg("-vV"))?;
+        llvm_major(&version)
+            .with_context(|| format!("the BPF compiler does not name its LLVM:\n{version}"))
+    }
 }
 
 /// Finds bpf-linker or installs it with cargo; returns its folder, for PATH.
@@ -80,9 +122,7 @@ pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
             return Ok(());
         }
         // It reads what the compiler writes, so both need the same LLVM.
-        let version = process::output(Command::new("/usr/bin/rustc").arg("-vV"))?;
-        let llvm = llvm_major(&version)
-            .with_context(|| format!("/usr/bin/rustc does not name its LLVM:\n{version}"))?;
+        let llvm = toolchain.llvm()?;
         let packages = [
             format!("llvm-{llvm}-dev"),
             format!("libpolly-{llvm}-dev"),
@@ -180,11 +220,15 @@ fn installed(name: &str, prepare: impl FnOnce(&mut Command) -> Result<()>) -> Re
 
 /// Where `cargo install` puts programs.
 fn cargo_bin() -> Result<PathBuf> {
-    let cargo_home = match std::env::var_os("CARGO_HOME") {
+    Ok(cargo_home()?.join("bin"))
+}
+
+/// Where cargo keeps what it fetched and installed.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    Ok(match std::env::var_os("CARGO_HOME") {
         Some(path) => PathBuf::from(path),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
-    };
-    Ok(cargo_home.join("bin"))
+    })
 }
 
 /// The cargo that runs this program: the workspace's own toolchain.

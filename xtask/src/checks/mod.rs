@@ -2,12 +2,15 @@
 
 pub(crate) mod fuzz;
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Result, ensure};
 
 use crate::{
-    build::toolchain,
+    build::{bpf, toolchain},
     dashboards, dist,
     host::{paths, process, prometheus_tools},
     status_page,
@@ -31,10 +34,11 @@ const STEPS: &[(&str, &[&str])] = &[
 ];
 
 /// The checks in groups that do not depend on each other, and what each is called.
-pub(crate) const GROUPS: [(&str, fn() -> Result<()>); 3] = [
+pub(crate) const GROUPS: [(&str, fn() -> Result<()>); 4] = [
     ("checks of the code", code),
     ("checks of rules, boards and definitions", definitions),
     ("fuzzing", fuzz::run_briefly),
+    ("the BPF programs against their sources", programs),
 ];
 
 /// Runs all; the first that fails ends it.
@@ -55,6 +59,32 @@ fn code() -> Result<()> {
         })?;
     }
     process::step("cargo deny", deny)
+}
+
+/// What a check could not do is said when it is over, and again by [`not_checked`].
+static NOT_CHECKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What the checks left out, and why.
+pub(crate) fn not_checked() -> Vec<String> {
+    NOT_CHECKED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
+
+fn leave_out(what: String) {
+    println!("    {what}");
+    NOT_CHECKED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(what);
+}
+
+fn programs() -> Result<()> {
+    if let Some(left_out) = bpf::check()? {
+        leave_out(left_out);
+    }
+    Ok(())
 }
 
 fn definitions() -> Result<()> {
@@ -84,6 +114,6 @@ fn deny() -> Result<()> {
     if process::output(&mut deny(&["fetch", "db"])?).is_ok() {
         return process::run(&mut deny(&["check", "advisories"])?);
     }
-    println!("    the advisory database cannot be fetched: advisories are not checked");
+    leave_out("the advisory database cannot be fetched: advisories are not checked".to_owned());
     Ok(())
 }

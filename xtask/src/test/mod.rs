@@ -80,6 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.no_vm {
         checks::run()?;
         print_steps(begin);
+        print_not_checked();
         return Ok(true);
     }
     packages::install_vm_packages()?;
@@ -139,6 +140,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             println!("    {}", failure.lines().next().unwrap_or_default());
         }
     }
+    print_not_checked();
     for line in &tally.emulator {
         println!("\nnot a failure of a scenario: {line}");
     }
@@ -212,6 +214,12 @@ fn checked(name: &str, check: impl FnOnce() -> Result<()>, stop: &AtomicBool) ->
 fn fleet(programs: &Programs) -> Result<()> {
     fleet::smoke::run(&programs.monitor)?;
     fleet::ansible::check(&programs.monitor)
+}
+
+fn print_not_checked() {
+    for what in checks::not_checked() {
+        println!("not checked: {what}");
+    }
 }
 
 fn print_steps(begin: Instant) {

@@ -1,4 +1,4 @@
-//! The project's chores: `cargo xtask build`, `demo`, `test`, `fuzz`, `bench`.
+//! The project's chores: `cargo xtask build`, `lab`, `demo`, `test`, `fuzz`, `bench`.
 //!
 //! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
 //! needs by themselves, on a Debian machine, saying first what they install.

@@ -33,8 +33,11 @@ const STEPS: &[(&str, &[&str])] = &[
     ("cargo test", &["test", "--quiet", "--workspace"]),
 ];
 
+/// What a group of checks is called, and what does it.
+type Group = (&'static str, fn() -> Result<()>);
+
 /// The checks in groups that do not depend on each other, and what each is called.
-pub(crate) const GROUPS: [(&str, fn() -> Result<()>); 4] = [
+pub(crate) const GROUPS: [Group; 4] = [
     ("checks of the code", code),
     ("checks of rules, boards and definitions", definitions),
     ("fuzzing", fuzz::run_briefly),

@@ -270,8 +270,8 @@ fn the_status_page_says_what_cannot_be_read() {
     for text in [
         "an unknown number of tasks pending",
         "Which tasks are pending is unknown.",
-        "collector tasks could not read all it needs: pending tasks cannot be told",
-        "flight recorder that did not reach the disk",
+        "collector tasks could not read all it needs: cannot determine the pending tasks",
+        "journal entries that did not reach the disk",
         "kmsg cannot be read",
         "--state-dir",
         "probes not attached",

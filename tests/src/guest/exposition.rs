@@ -474,7 +474,9 @@ c_bucket{le=\"+Inf\"} +Inf
         two.expect_later_than(&one).unwrap();
         assert!(one.expect_later_than(&two).is_err());
         assert!(read("b 5\n").expect_later_than(&one).is_err());
-        read("b 5\n").expect_later_than(&read("a_total 0\n")).unwrap();
+        read("b 5\n")
+            .expect_later_than(&read("a_total 0\n"))
+            .unwrap();
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn an_address_in_use() {
     }
 }
 
-/// A full disk behind standard output is said, and a reader that has left is no error.
+/// A full disk behind standard output is an error that is reported.
 #[test]
 fn outputs_that_take_nothing() {
     let inputs = Inputs::new();
@@ -161,7 +161,7 @@ fn outputs_that_take_nothing() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{line:?}: {text}");
         assert!(text.contains("standard output takes no more"), "{text}");
-        // Nobody can be told.
+        // There is nowhere to report it.
         let mut command = run::command(&inputs, line);
         let status = command.stdout(full()).stderr(full()).status().unwrap();
         assert_eq!(status.code(), Some(2), "{line:?}");

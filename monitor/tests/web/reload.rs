@@ -47,7 +47,7 @@ fn a_broken_file_changes_nothing_and_is_said_once() {
             .count(),
         1
     );
-    // Mended, it is taken.
+    // Once it is valid again, it is read.
     host.write_settled(
         "web.yml",
         format!("basic_auth_users:\n  b: {HASH_OF_SECRET}\n"),

@@ -1,5 +1,5 @@
-//! Clients that mean no good: bounded in memory, descriptors and time, and a scrape
-//! is answered meanwhile. On loopback, some thousand connections, half a minute.
+//! Hostile clients: they take bounded memory and descriptors, and a scrape is answered
+//! meanwhile. On loopback, some thousand connections, half a minute.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},

@@ -478,7 +478,7 @@ const NEWER_AND_WRONG: &[(&str, &str, &[&str])] = &[
         &[":2: rate_limit.interval:", "burst"],
     ),
     (
-        "a burst that is no number",
+        "a burst that is not a number",
         "rate_limit:\n  interval: 1s\n  burst: -1\n",
         &[":3: burst:"],
     ),

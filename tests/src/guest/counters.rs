@@ -1,5 +1,5 @@
-//! How often the kernel reached a function: kprobes of the machine's own, which count
-//! beside the monitor's probes and lose nothing.
+//! How often the kernel reached a function: kprobes that count beside the monitor's own
+//! probes and lose nothing.
 
 use std::{collections::BTreeMap, fs};
 
@@ -19,7 +19,7 @@ impl Counters {
     pub(crate) fn of(functions: &[&str]) -> Result<Self> {
         ensure!(
             !fs::exists(GROUP).unwrap_or(false),
-            "somebody counts already"
+            "the functions are counted already"
         );
         let counters = Self(());
         for function in functions {

@@ -1,4 +1,4 @@
-//! The Prometheus text format, read back, with questions that fail in words.
+//! The Prometheus text format, parsed, with checks that say what is there instead.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -147,8 +147,8 @@ impl Exposition {
         Ok(())
     }
 
-    /// Fails unless the patch is loaded and in no transition, and nothing else is said
-    /// of it.
+    /// Fails unless the patch is loaded and in no transition, and no series says
+    /// otherwise.
     pub(crate) fn expect_at_rest(&self, patch: &str) -> Result<()> {
         self.expect_sum(&format!("livepatch_patch_info{{patch={patch}}}"), 1.0)?;
         for zero in [
@@ -167,7 +167,7 @@ impl Exposition {
         Ok(())
     }
 
-    /// Fails if anything is said of a livepatch.
+    /// Fails if there is a series about a livepatch.
     pub(crate) fn expect_none_loaded(&self) -> Result<()> {
         for absent in [
             "livepatch_patch_info",
@@ -474,7 +474,9 @@ c_bucket{le=\"+Inf\"} +Inf
         two.expect_later_than(&one).unwrap();
         assert!(one.expect_later_than(&two).is_err());
         assert!(read("b 5\n").expect_later_than(&one).is_err());
-        read("b 5\n").expect_later_than(&read("a_total 0\n")).unwrap();
+        read("b 5\n")
+            .expect_later_than(&read("a_total 0\n"))
+            .unwrap();
     }
 
     #[test]

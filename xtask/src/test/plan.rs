@@ -1,8 +1,6 @@
 //! Which machines a run has, and which scenarios each of them.
 
-use livepatch_monitor_tests::protocol::{
-    CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS,
-};
+use livepatch_monitor_tests::protocol::{CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS};
 
 use crate::{chain, kernels::Line, rollout};
 

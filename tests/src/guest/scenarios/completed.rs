@@ -14,7 +14,7 @@ use crate::{
     modules, target,
 };
 
-/// A livepatch comes and goes, and the metrics say so, each thing once.
+/// A livepatch is loaded and removed, and the metrics show each step once.
 pub(super) fn clean_patch_and_unpatch(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     let metrics = guest.scrape()?;
@@ -93,7 +93,7 @@ pub(super) fn atomic_replace_of_two(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A livepatch waits for its modules; one of them comes in mid-transition.
+/// A livepatch waits for its modules; one of them is loaded during the transition.
 pub(super) fn target_module_loaded_later(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     PATCH_A.apply(seconds(30))?;

@@ -8,13 +8,13 @@ mod cases;
 
 use std::{path::PathBuf, process::Command};
 
+use livepatch_monitor::exporter::web::Source;
+use livepatch_monitor_test_support::process::promtool;
+
 use self::cases::{
     HASH, NEWER_AND_WRONG, TABLE,
     Verdict::{Bad, Good, Newer, OnlyHere},
 };
-use livepatch_monitor::exporter::web::Source;
-use livepatch_monitor_test_support::process::promtool;
-
 use crate::pki::{self, TLS};
 
 struct Cases {

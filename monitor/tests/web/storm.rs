@@ -160,7 +160,7 @@ fn readers_that_do_not_read() {
 }
 
 #[test]
-fn a_request_that_does_not_end_is_ended() {
+fn an_endless_request_is_closed() {
     let _one = ONE.lock();
     let host = Host::default();
     let exporter = start(&host);

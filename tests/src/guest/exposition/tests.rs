@@ -12,7 +12,7 @@ c_bucket{le=\"+Inf\"} +Inf
 ";
 
 #[test]
-fn questions_are_answered() {
+fn series_are_found() {
     let exposition = Exposition::parse(TEXT).unwrap();
     exposition.expect("a_total{x=1,y=p}", 2.0).unwrap();
     exposition.expect("b", 0.5).unwrap();
@@ -24,7 +24,7 @@ fn questions_are_answered() {
 }
 
 #[test]
-fn failures_tell_what_is_there() {
+fn failures_show_what_is_there() {
     let exposition = Exposition::parse(TEXT).unwrap();
     let error = exposition.expect("a_total{x=1,y=p}", 7.0).unwrap_err();
     assert_eq!(
@@ -63,7 +63,7 @@ fn a_counter_that_falls_is_found() {
 }
 
 #[test]
-fn what_varies_is_masked() {
+fn varying_values_are_masked() {
     let text = "\
 # HELP livepatch_patch_info x
 livepatch_patch_info{patch=\"b\",srcversion=\"F01\"} 1

@@ -206,7 +206,7 @@ fn every_state_says_what_it_must() {
 }
 
 #[test]
-fn a_reader_who_stays_is_not_renewed() {
+fn a_page_without_refresh_stays() {
     let page = Page {
         stay: true,
         ..states::stuck()

@@ -70,7 +70,7 @@ fn a_missing_sysfs_is_named() {
 }
 
 #[test]
-fn a_kernel_without_livepatch_is_said() {
+fn a_kernel_without_livepatch_is_reported() {
     let host = FakeHost::default();
     for command in ["status", "blockers"] {
         let answer = run(&host, &[command]);
@@ -217,7 +217,7 @@ fn a_state_directory_that_cannot_be_written_costs_only_the_state() {
 }
 
 #[test]
-fn the_web_answers_what_is_there() {
+fn unknown_paths_are_not_found() {
     let exporter = serve(&FakeHost::default());
     assert_eq!(exporter.get("/nothing", &[]).status, 404);
     let healthy = exporter.get("/-/healthy", &[]);
@@ -270,8 +270,8 @@ fn the_status_page_says_what_cannot_be_read() {
     for text in [
         "an unknown number of tasks pending",
         "Which tasks are pending is unknown.",
-        "collector tasks could not read all it needs: pending tasks cannot be told",
-        "flight recorder that did not reach the disk",
+        "collector tasks could not read all it needs: cannot determine the pending tasks",
+        "journal entries that did not reach the disk",
         "kmsg cannot be read",
         "--state-dir",
         "probes not attached",

@@ -41,7 +41,7 @@ fn read_when_there(path: &Path) -> String {
 fn a_valid_configuration_is_accepted() {
     let host = FakeHost::default();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // A monitor that runs has the port: that is no fault of the configuration.
+    // A monitor that runs has the port: that is not a fault of the configuration.
     let address = port.local_addr().unwrap().to_string();
     let state = host.path("state/made/later");
     let answer = check(

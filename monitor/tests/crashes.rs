@@ -29,7 +29,7 @@ fn import(files: &[&Path], flags: &[&str]) -> Answer {
 }
 
 #[test]
-fn one_crash_out_of_console_and_pstore() {
+fn console_and_pstore_give_one_crash() {
     let console = fixture("6.12/oops.log");
     let pstore = fixture("6.12/pstore-oops");
     let answer = import(&[&pstore, &console], &[]);
@@ -103,7 +103,7 @@ fn exit_codes() {
 }
 
 #[test]
-fn a_part_that_is_missing_is_named() {
+fn a_missing_part_is_named() {
     let root = tempfile::tempdir().unwrap();
     let mut parts: Vec<_> = fs::read_dir(fixture("6.12/pstore-sysrq"))
         .unwrap()
@@ -200,7 +200,7 @@ fn the_newest_crash_is_the_first_of_the_table() {
 }
 
 #[test]
-fn a_crash_is_shown_by_a_beginning_of_its_id_that_no_other_has() {
+fn a_crash_is_shown_by_a_unique_prefix_of_its_id() {
     let (host, ids) = stored();
     let show = |id: &str| run(&host, &["show", id]);
     let parts = [&ids[0], "oops", "transition", "the machine lived on", "b1"];
@@ -212,7 +212,7 @@ fn a_crash_is_shown_by_a_beginning_of_its_id_that_no_other_has() {
 }
 
 #[test]
-fn no_crash_is_said_to_be_none() {
+fn no_crash_is_reported_as_none() {
     let answer = run(&FakeHost::default(), &[]);
     answer.says(1, &["no crash", "no exporter has run"]);
 }

@@ -98,14 +98,14 @@ fn broken(page: &Path, text: &str) -> Vec<String> {
         .filter(relative)
         .filter_map(|link| {
             let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let target = match path {
-                "" => page.to_owned(),
-                path => directory.join(path),
-            };
+            let target = directory.join(path);
             if !target.exists() {
                 return Some(format!("{}: {link} does not exist", page.display()));
             }
-            let known = || anchors(&fs::read_to_string(&target).unwrap());
+            let known = || match path {
+                "" => anchors(text),
+                _ => anchors(&fs::read_to_string(&target).unwrap()),
+            };
             (!anchor.is_empty() && !known().contains(anchor))
                 .then(|| format!("{}: {link} names no heading", page.display()))
         })

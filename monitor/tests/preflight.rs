@@ -100,7 +100,7 @@ fn tracers_that_cannot_be_read_are_a_warning() {
 }
 
 #[test]
-fn compressed_is_as_good() {
+fn a_compressed_module_is_read() {
     let host = ready();
     let packed = host.path("packed.ko.xz");
     let xz = Path::new(MODULE).with_extension("ko.xz");

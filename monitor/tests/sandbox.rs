@@ -104,7 +104,7 @@ fn give_away(path: &Path) -> io::Result<()> {
 }
 
 #[test]
-fn what_must_not_work_does_not() {
+fn what_is_forbidden_fails() {
     let places = Places::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

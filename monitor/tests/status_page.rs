@@ -76,7 +76,7 @@ const STATES: &[State] = &[
         "Stuck",
         &[
             "And 30 more: <code>livepatch-monitor blockers --limit 80</code>",
-            "Idle tasks (swapper) could not be looked at",
+            "Idle tasks (swapper) could not be checked",
         ],
     ),
     (
@@ -100,7 +100,7 @@ const STATES: &[State] = &[
             "This kernel crashed 4h 3m ago and runs on: oops",
             "1 oops in phase soak",
             "plan a reboot",
-            "failed since the monitor began (2 times)",
+            "failed since the monitor started (2 times)",
         ],
     ),
     (
@@ -109,7 +109,7 @@ const STATES: &[State] = &[
         "Degraded",
         &[
             "The monitor does not see everything here.",
-            "To mend it: run as root",
+            "To fix it: run as root",
             "2 probes not attached",
             "not ready",
         ],
@@ -197,12 +197,16 @@ fn every_state_says_what_it_must() {
         );
         // Nothing is asked for while nothing happens.
         let renewed = html.contains("http-equiv=\"refresh\"");
-        assert_eq!(renewed, page.transition.is_some(), "{name}");
+        assert_eq!(
+            renewed,
+            page.collected.values.transitions.running.is_some(),
+            "{name}"
+        );
     }
 }
 
 #[test]
-fn a_reader_who_stays_is_not_renewed() {
+fn a_page_without_refresh_stays() {
     let page = Page {
         stay: true,
         ..states::stuck()
@@ -214,13 +218,27 @@ fn a_reader_who_stays_is_not_renewed() {
 #[test]
 fn an_old_crash_is_history() {
     let mut page = states::crashed();
-    page.last_crash.as_mut().unwrap().record.when.unix_seconds = Some(1_700_000_000.0);
+    states::values(&mut page)
+        .crashes
+        .last
+        .as_mut()
+        .unwrap()
+        .record
+        .when
+        .unix_seconds = Some(1_700_000_000.0);
     let html = render(&page);
     assert!(!html.contains("This host crashed") && html.contains("the machine went down with it"));
     // Of which it is not known when it was counts if it ended the boot before.
-    page.last_crash.as_mut().unwrap().record.when.unix_seconds = None;
+    states::values(&mut page)
+        .crashes
+        .last
+        .as_mut()
+        .unwrap()
+        .record
+        .when
+        .unix_seconds = None;
     assert!(render(&page).contains("This host crashed"));
-    page.crashes.boot_unclean = Some(false);
+    states::values(&mut page).crashes.boot_unclean = Some(false);
     assert!(!render(&page).contains("This host crashed"));
 }
 

@@ -1,5 +1,5 @@
-//! What the guest tells the host: one JSON object a line on the second serial
-//! port. The kernel's log stays alone on the first.
+//! The guest's messages to the host: one JSON object a line on the second serial port.
+//! The first has the kernel's log alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub enum Message {
         /// `uname -r`.
         release: String,
     },
-    /// A scenario begins.
+    /// A scenario starts.
     ScenarioStarted {
         /// Its name.
         scenario: String,
@@ -25,14 +25,14 @@ pub enum Message {
         /// One line.
         text: String,
     },
-    /// A scenario held.
+    /// A scenario passed.
     ScenarioPassed {
         /// Its name.
         scenario: String,
         /// Guest milliseconds it took.
         milliseconds: u64,
     },
-    /// A scenario did not hold.
+    /// A scenario failed.
     ScenarioFailed {
         /// Its name.
         scenario: String,
@@ -52,7 +52,7 @@ pub enum Message {
         /// The port in the guest.
         port: u16,
     },
-    /// The machine is about to go down, and what it is asked goes on in its next boot.
+    /// The machine is about to go down, and continues in its next boot.
     GoingDown,
     /// Something that only the host can do to the machine.
     Inject {
@@ -61,7 +61,7 @@ pub enum Message {
         /// When, in milliseconds from now.
         after_milliseconds: u64,
     },
-    /// All asked for is done; the machine powers off.
+    /// Everything is done; the machine powers off.
     Done,
 }
 
@@ -69,24 +69,24 @@ pub enum Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Injection {
-    /// A non-maskable interrupt that no device owns up to.
+    /// A non-maskable interrupt from no known device.
     Nmi,
     /// The power goes.
     PowerCut,
 }
 
-/// What a machine of mode `rollout` is told to do, one JSON object a line, over TCP
+/// What a machine of mode `rollout` is ordered to do, one JSON object a line, over TCP
 /// to [`ORDERS_PORT`]. It answers each with a line: `ok`, or what went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// Load a livepatch that nothing holds up, and wait until it is in force.
+    /// Load a livepatch that nothing holds up, and wait until its transition completes.
     Land,
     /// Put a task to sleep in the function that [`Order::Patch`] replaces.
     Hold,
-    /// Load that livepatch; its transition has begun when the answer comes.
+    /// Load that livepatch; its transition has started when the answer comes.
     Patch,
-    /// Let the task go, and wait until the livepatch is in force.
+    /// Release the task, and wait until the transition completes.
     Release,
     /// Show, as notes, what `livepatch-monitor status` says.
     Status,
@@ -178,7 +178,7 @@ pub const INTEROP_SCENARIOS: [&str; 5] = [
     "locked_down",
 ];
 
-/// The scenarios of a monitor that runs for long or is stormed, in the order of a full
+/// The scenarios of a monitor that runs for long or under a storm of events, in the order of a full
 /// run. They have a machine of one CPU, where a transition takes one attempt.
 pub const ENDURANCE_SCENARIOS: [&str; 5] = [
     "quiet",
@@ -229,7 +229,7 @@ pub mod command_line {
     pub const MODE: &str = "lpm.mode";
     /// `lpm.cuts=N`: how often the power is cut at a random moment.
     pub const CUTS: &str = "lpm.cuts";
-    /// `lpm.memory=erst|ramoops|none`: what keeps the kernel's last words.
+    /// `lpm.memory=erst|ramoops|none`: which pstore backend keeps the kernel's log.
     pub const MEMORY: &str = "lpm.memory";
     /// `lpm.transitions=N`: of the long run.
     pub const TRANSITIONS: &str = "lpm.transitions";

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod message;
 pub mod patch;
+pub mod pending_tasks;
 pub mod preflight;
 pub mod transition;
 pub mod transition_state;

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use livepatch_monitor_ebpf::EventKind;
 use tokio::{
     io::unix::AsyncFd,
     task::JoinHandle,
@@ -13,50 +12,30 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{Exporter, lock, readable};
-use crate::kernel::{
-    clock,
-    events::{self, KernelEvent},
-    kmsg::KmsgReader,
-    probes::Method,
-    sysfs,
-};
-use livepatch_core::journal::entry::Entry;
+use super::{Exporter, collectors::crashes::LogReading, kernel_log, readable, runtime::Next};
+use crate::kernel::{clock, events, kmsg::KmsgReader};
+use livepatch_core::transition::Watching;
 
-/// How long after an attempt begins its outcome is looked at: the attempt walks
-/// all tasks first.
+/// From the start of an attempt to a scan of what it left pending: the attempt walks all
+/// tasks first.
 const AFTER_ATTEMPT: Duration = Duration::from_millis(100);
-/// How often sysfs is read where no probe tells of transitions.
+/// How often sysfs is read where no probe reports transitions.
 const POLL: Duration = Duration::from_secs(1);
 /// While a livepatch's module loads nothing wakes the monitor before the kernel's
-/// first attempt is over, so it looks by itself, first after this and then ever later.
+/// first attempt is over, so it looks by itself, after this and then twice as long each
+/// time, up to [`LOADING_MOST`].
 const LOADING: Duration = Duration::from_millis(250);
 const LOADING_MOST: Duration = Duration::from_secs(1);
-/// From a crash hook to the reading of the log: a report takes a moment to print.
+/// From a crash hook to reading the log: a report takes a moment to print.
 const AFTER_CRASH: Duration = Duration::from_millis(100);
-/// Reading the log may cost this share of one CPU: in a storm of reports the next
-/// reading waits.
+/// Reading the log may cost one part in this many of a CPU: in a storm of reports the
+/// next reading waits.
 const LOG_SHARE: u32 = 20;
-/// A report of which no more comes for this long is taken as it is.
+/// A report that is still being printed is read again after this.
 const LOG_QUIET: Duration = Duration::from_millis(300);
 
 /// Events that are taken out of the ring buffer at once: more than it holds.
 const BATCH: usize = 1024;
-
-/// What a pass over the ring buffer found.
-#[derive(Debug, Default)]
-struct Drained {
-    /// There may be more to take at once.
-    more: bool,
-    /// The kernel tried to complete a transition.
-    attempted: bool,
-    /// A transition began or ended, or its start is known better.
-    changed: bool,
-    /// A crash hook was hit.
-    crashed: bool,
-    /// A livepatch's module is being loaded.
-    loading: bool,
-}
 
 /// What is to be done when.
 #[derive(Debug, Default)]
@@ -66,21 +45,20 @@ struct Due {
     look: Option<Instant>,
     loading: Option<(Instant, Duration)>,
     log: Option<Instant>,
-    /// Not before.
+    /// The log is not read before.
     log_rests: Option<Instant>,
 }
 
 impl Due {
-    fn take(&mut self, drained: &Drained) {
+    fn take(&mut self, next: Next) {
         let now = Instant::now();
-        self.events = drained.more;
-        if drained.attempted || drained.changed {
+        if next.scan || next.save {
             self.look.get_or_insert(now + AFTER_ATTEMPT);
         }
-        if drained.loading {
+        if next.loading {
             self.loading.get_or_insert((now + LOADING, LOADING));
         }
-        if drained.crashed {
+        if next.log {
             self.read_log_after(AFTER_CRASH);
         }
     }
@@ -92,92 +70,102 @@ impl Due {
     }
 }
 
-impl Exporter {
-    /// Follows the kernel's events, or sysfs where there are none.
-    pub(super) async fn follow(
-        self: Arc<Self>,
+/// What the loop waits for.
+pub(super) struct EventLoop {
+    exporter: Arc<Exporter>,
+    /// None without probes.
+    ring: Option<AsyncFd<RingBuf<MapData>>>,
+    /// None where a hook announces the log's lines.
+    log: Option<AsyncFd<KmsgReader>>,
+    /// Transitions are seen by reading sysfs only.
+    polls: bool,
+    due: Due,
+    looking: Option<JoinHandle<()>>,
+}
+
+impl EventLoop {
+    /// # Errors
+    /// The ring buffer cannot be waited for.
+    pub(super) fn new(
+        exporter: Arc<Exporter>,
         ring: Option<RingBuf<MapData>>,
-        mut log_lines: Option<AsyncFd<KmsgReader>>,
-    ) -> anyhow::Result<()> {
-        let mut ring = ring
+        log: Option<AsyncFd<KmsgReader>>,
+        watching: Watching,
+    ) -> anyhow::Result<Self> {
+        let ring = ring
             .map(readable)
             .transpose()
             .context("waiting for kernel events")?;
-        let supported = self.options.sysfs.join("kernel/livepatch").is_dir();
-        let poll = supported
-            && self
-                .status
-                .iter()
-                .any(|probe| probe.method == Method::Sysfs);
-        let mut due = Due {
-            // A module was being loaded when the monitor before this one ended.
-            loading: self
-                .still_loading()
-                .then(|| (Instant::now() + LOADING, LOADING)),
-            ..Due::default()
-        };
-        let mut looking: Option<JoinHandle<bool>> = None;
+        let supported = exporter.options.sysfs.join("kernel/livepatch").is_dir();
+        Ok(Self {
+            exporter,
+            ring,
+            log,
+            polls: supported && watching == Watching::Snapshots,
+            due: Due::default(),
+            looking: None,
+        })
+    }
+
+    /// Takes the kernel's events, or reads sysfs where there are none.
+    ///
+    /// # Errors
+    /// There is nothing to wait on any more.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        // A module was being loaded when the monitor before this one ended.
+        self.see_loading(LOADING);
         loop {
             tokio::select! {
-                ready = events_ready(ring.as_mut()) => {
+                ready = events_ready(self.ring.as_mut()) => {
                     ready?;
-                    due.take(&self.drain(ring.as_mut()));
+                    self.drain();
                 }
                 // In a storm that does not end the others have their turn too.
-                () = tokio::task::yield_now(), if due.events => {
-                    due.take(&self.drain(ring.as_mut()));
+                () = tokio::task::yield_now(), if self.due.events => self.drain(),
+                () = until(self.due.look) => {
+                    self.due.look = None;
+                    self.look_aside();
                 }
-                () = until(due.look) => {
-                    due.look = None;
-                    self.look_aside(&mut looking);
+                () = until(self.due.loading.map(|(when, _)| when)) => {
+                    self.drain();
+                    let step = self.due.loading.map_or(LOADING, |(_, step)| step * 2);
+                    self.see_loading(step.min(LOADING_MOST));
                 }
-                () = until(due.loading.map(|(when, _)| when)) => {
-                    let drained = self.drain(ring.as_mut());
-                    due.take(&drained);
-                    let step = due.loading.map_or(LOADING, |(_, step)| (step * 2).min(LOADING_MOST));
-                    due.loading = self.still_loading().then(|| (Instant::now() + step, step));
-                }
-                () = until(due.log) => {
-                    let before = clock::thread_cpu_time();
-                    let more = self.read_log();
-                    let cost = clock::thread_cpu_time().saturating_sub(before);
-                    due.log = None;
-                    due.log_rests = Some(Instant::now() + cost * LOG_SHARE);
-                    if more {
-                        due.read_log_after(LOG_QUIET);
-                    }
-                }
-                ready = lines_ready(log_lines.as_mut()) => {
+                () = until(self.due.log) => self.read_log(),
+                ready = lines_ready(self.log.as_mut()) => {
                     ready?;
-                    if log_lines.as_mut().is_some_and(|log| self.log_lines(log.get_mut())) {
-                        due.read_log_after(AFTER_CRASH);
-                    }
+                    self.read_lines();
                 }
-                () = tokio::time::sleep(POLL), if poll => {
-                    self.read_patches();
-                    if lock(&self.transition_state).transitions.active().is_some() {
-                        self.look_aside(&mut looking);
+                () = tokio::time::sleep(POLL), if self.polls => {
+                    self.exporter.poll_patches();
+                    if self.exporter.transition_runs() {
+                        self.look_aside();
                     }
                 }
             }
         }
     }
 
+    /// Looks again after `step` while a livepatch's module is being loaded.
+    fn see_loading(&mut self, step: Duration) {
+        let loading = self.exporter.still_loading();
+        self.due.loading = loading.then(|| (Instant::now() + step, step));
+    }
+
     /// Looks on a thread of its own, for a read of a task's stack may block behind
     /// that task; not while an earlier look still goes on.
-    fn look_aside(self: &Arc<Self>, looking: &mut Option<JoinHandle<bool>>) {
-        if looking.as_ref().is_none_or(JoinHandle::is_finished) {
-            let exporter = self.clone();
-            *looking = Some(tokio::task::spawn_blocking(move || exporter.look()));
+    fn look_aside(&mut self) {
+        if self.looking.as_ref().is_none_or(JoinHandle::is_finished) {
+            let exporter = self.exporter.clone();
+            self.looking = Some(tokio::task::spawn_blocking(move || exporter.look()));
         }
     }
 
     /// Takes what the ring buffer holds: all of it first, so that there is room for what
     /// comes while it is worked on.
-    fn drain(&self, ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> Drained {
-        let mut drained = Drained::default();
-        let Some(ring) = ring else {
-            return drained;
+    fn drain(&mut self) {
+        let Some(ring) = &mut self.ring else {
+            return;
         };
         let mut batch = Vec::new();
         while batch.len() < BATCH
@@ -185,57 +173,49 @@ impl Exporter {
         {
             batch.push(events::decode(&record));
         }
-        drained.more = batch.len() == BATCH;
+        self.due.events = batch.len() == BATCH;
+        let mut next = Next::default();
         for event in batch {
             match event {
-                Ok(event) => self.take_event(&event, &mut drained),
+                Ok(event) => {
+                    debug!(?event, "kernel event");
+                    self.exporter.event(&event, &mut next);
+                }
                 Err(error) => warn!("{error}"),
             }
         }
-        if drained.changed {
-            self.save();
+        if next.save {
+            self.exporter.save();
         }
-        drained
+        self.due.take(next);
     }
 
-    fn take_event(&self, event: &KernelEvent, drained: &mut Drained) {
-        match event {
-            KernelEvent::Crash(hook) => {
-                debug!(?hook, "crash hook");
-                lock(&self.transition_state).count_event(hook.kind);
-                drained.crashed |= self.crash_hook(hook);
-            }
-            KernelEvent::Livepatch(event) => {
-                debug!(?event, "kernel event");
-                drained.attempted |= event.kind == EventKind::TryCompleteTransition;
-                drained.loading |= event.kind == EventKind::ModuleLoad;
-                let loaded = event.kind == EventKind::TryCompleteTransition
-                    && event.attempt.is_some_and(|attempt| attempt > 0);
-                if let Some(patch) = event.patch.clone() {
-                    if event.kind == EventKind::ModuleLoad {
-                        self.note(event.time, Entry::Load { patch });
-                    } else if loaded || event.kind == EventKind::ModuleFree {
-                        self.loaded(event.time, patch);
-                    }
-                }
-                let effects = lock(&self.transition_state).event(event);
-                drained.changed |= self.carry_out(event.time, &effects);
-            }
+    /// Reads the kernel log for what crash hooks announced.
+    fn read_log(&mut self) {
+        let before = clock::thread_cpu_time();
+        let reading = self.exporter.read_log();
+        let cost = clock::thread_cpu_time().saturating_sub(before);
+        self.due.log = None;
+        self.due.log_rests = Some(Instant::now() + cost * LOG_SHARE);
+        if reading == LogReading::Unfinished {
+            self.due.read_log_after(LOG_QUIET);
         }
     }
 
-    /// Whether a livepatch's module is still being loaded. One whose init has come
-    /// back, or that is gone, is noted as loaded.
-    fn still_loading(&self) -> bool {
-        let now = clock::boot_time();
-        loop {
-            let Some(patch) = lock(&self.journal).history.loading(now).map(str::to_owned) else {
-                return false;
-            };
-            if sysfs::is_loading(&self.options.sysfs, &patch) {
-                return true;
-            }
-            self.loaded(now, patch);
+    /// Reads the lines of the kernel log that have come.
+    fn read_lines(&mut self) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        let (signals, error) = kernel_log::new_signals(log.get_mut());
+        if let Some(error) = error {
+            self.exporter.log_lines_unreadable(&error);
+        }
+        for line in &signals {
+            self.exporter.log_line(line);
+        }
+        if !signals.is_empty() {
+            self.due.read_log_after(AFTER_CRASH);
         }
     }
 }
@@ -257,7 +237,7 @@ async fn events_ready(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> anyhow::R
     }
 }
 
-/// Waits for lines of the kernel's log, for ever where its hook tells of them.
+/// Waits for lines of the kernel log, for ever where a hook announces them.
 async fn lines_ready(log: Option<&mut AsyncFd<KmsgReader>>) -> anyhow::Result<()> {
     match log {
         Some(log) => {

@@ -1,13 +1,25 @@
-//! One log line an effect, with the fields an operator searches for.
+//! The log lines of what happens, with the fields an operator searches for.
 
 use tracing::{error, info, warn};
 
-use livepatch_core::degradation::Degradation;
 use livepatch_core::{
     blockers::{Blocker, printable},
-    crash::{boots::HostCrash, counts::Sighting},
+    crash::{boots::HostCrash, capture::Source, counts::Sighting},
+    degradation::Degradation,
     transition::{Direction, Effect},
+    transition_state::Running,
 };
+
+use super::collector::StartFromLog;
+use crate::host::{
+    expected::Expected,
+    packages::{Interrupted, Manager},
+};
+
+/// Packages that a line names.
+const PACKAGES_SHOWN: usize = 10;
+/// Blockers that have a line of their own.
+const BLOCKERS_SHOWN: usize = 10;
 
 /// Names a patch in a log line.
 fn name(patch: Option<&String>) -> &str {
@@ -15,14 +27,14 @@ fn name(patch: Option<&String>) -> &str {
 }
 
 /// Logs what this host does not let the monitor do.
-pub(super) fn log_degradations(degradations: &[Degradation]) {
+pub(super) fn degradations(degradations: &[Degradation]) {
     for missing in degradations {
         warn!(remedy = missing.remedy, "degraded: {}", missing.what);
     }
 }
 
-/// Logs what the state machine says.
-pub(super) fn log(effect: &Effect) {
+/// Logs a step of a transition.
+pub(super) fn transition(effect: &Effect) {
     match effect {
         Effect::Started {
             patch,
@@ -92,8 +104,8 @@ pub(super) fn log(effect: &Effect) {
     }
 }
 
-/// Logs that the kernel is unwell.
-pub(super) fn log_signal(sighting: &Sighting) {
+/// Logs a crash signal.
+pub(super) fn signal(sighting: &Sighting) {
     let patches = sighting.patches.join(", ");
     let (signal, phase) = (sighting.signal.name(), sighting.phase.name());
     let headline = printable(sighting.headline.as_bytes());
@@ -110,7 +122,7 @@ pub(super) fn log_signal(sighting: &Sighting) {
 }
 
 /// Logs a crash of an earlier boot.
-pub(super) fn log_crash(crash: &HostCrash) {
+pub(super) fn crash(crash: &HostCrash) {
     let record = &crash.record;
     error!(
         id = crash.id,
@@ -124,15 +136,14 @@ pub(super) fn log_crash(crash: &HostCrash) {
 }
 
 /// Logs a stuck transition: a summary and its first blockers.
-pub(super) fn log_stuck(patch: Option<&String>, seconds: u64, blockers: &[Blocker]) {
-    const SHOWN: usize = 10;
+pub(super) fn stuck(running: &Running, blockers: &[Blocker]) {
     warn!(
-        patch = name(patch),
-        seconds,
+        patch = name(running.patch.as_ref()),
+        seconds = running.at_least.as_secs(),
         tasks = blockers.len(),
         "transition is stuck; `livepatch-monitor blockers` shows stacks"
     );
-    for blocker in blockers.iter().take(SHOWN) {
+    for blocker in blockers.iter().take(BLOCKERS_SHOWN) {
         warn!(
             tid = blocker.task.tid,
             comm = printable(&blocker.task.comm),
@@ -141,7 +152,70 @@ pub(super) fn log_stuck(patch: Option<&String>, seconds: u64, blockers: &[Blocke
             blocker.detail
         );
     }
-    if blockers.len() > SHOWN {
-        warn!("and {} more tasks", blockers.len() - SHOWN);
+    if let Some(more @ 1..) = blockers.len().checked_sub(BLOCKERS_SHOWN) {
+        warn!("and {more} more tasks");
+    }
+}
+
+/// Logs what the kernel log says of the start of a transition found under way.
+pub(super) fn start_from_log(patch: &str, said: &StartFromLog) {
+    match said {
+        StartFromLog::Found => info!(
+            patch,
+            "start of the running transition taken from the kernel log"
+        ),
+        StartFromLog::TooShort => info!(
+            patch,
+            "the kernel log does not reach back to the transition's start"
+        ),
+        StartFromLog::Unreadable(error) => warn!("start of the running transition: {error}"),
+    }
+}
+
+/// Logs what an update left half done.
+pub(super) fn update_interrupted(found: &Interrupted) {
+    let shown = found.packages.iter().take(PACKAGES_SHOWN);
+    let names: Vec<String> = shown
+        .map(|package| format!("{} ({})", package.name, package.state))
+        .collect();
+    warn!(
+        manager = found.manager.name(),
+        packages = found.packages.len(),
+        "an update was left half done: {}; repair it before the next one ({})",
+        names.join(", "),
+        found.manager.remedy()
+    );
+}
+
+/// Logs that nothing is half done any more.
+pub(super) fn update_repaired(manager: Manager) {
+    info!(manager = manager.name(), "no package is half done any more");
+}
+
+/// Logs a livepatch that should be in force and is not.
+pub(super) fn patch_missing(expected: &Expected) {
+    if let Some(problem) = expected.state.problem() {
+        let patch = expected.patch.as_str();
+        warn!(patch, "the livepatch {problem}");
+    }
+}
+
+/// Logs at the start what would not be kept of a crash. Where no dump at all would be,
+/// that is a warning.
+pub(super) fn crash_capture(ready: &[(Source, bool)]) {
+    let dump = [Source::Pstore, Source::Kdump];
+    let is_kept = ready
+        .iter()
+        .any(|(source, ready)| *ready && dump.contains(source));
+    for (source, _) in ready.iter().filter(|(_, ready)| !ready) {
+        let (source, remedy) = (source.name(), source.remedy());
+        if is_kept {
+            info!(remedy, "not ready for a crash: {source}");
+        } else {
+            warn!(
+                remedy,
+                "no dump would survive a crash; not ready for one: {source}"
+            );
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the exporter still needs once all is open.
+//! What the exporter still needs once everything is open.
 
 use std::path::{Path, PathBuf};
 
@@ -11,52 +11,47 @@ use crate::{
 };
 use livepatch_core::blockers::ScanSource;
 
-/// What reads through open descriptors of BPF may take: on kernels before 5.19 every
+/// What reading through open BPF descriptors may need: on kernels before 5.19 every
 /// bpf() call does where unprivileged ones are off (kernel/bpf/syscall.c).
 const FOR_BPF: [Cap; 2] = [Cap::BPF, Cap::SYS_ADMIN];
 
-/// What a walk of /proc takes: `patch_state` is its owner's alone, `stack` asks for
+/// What a walk of /proc needs: `patch_state` is its owner's alone, `stack` asks for
 /// CAP_SYS_ADMIN, `wchan` and hidden processes for CAP_SYS_PTRACE (fs/proc/base.c).
 const FOR_WALK: [Cap; 3] = [Cap::DAC_READ_SEARCH, Cap::SYS_PTRACE, Cap::SYS_ADMIN];
 
-impl Exporter {
-    /// Gives up what is no longer needed, then starts the first other thread.
-    /// `web` are the files of the web configuration.
-    pub(super) fn enter_sandbox(&mut self, web: &[PathBuf]) {
-        let expected = lock(&self.host).expected_directories();
-        let mut allowed = Allowed {
-            read: readable(&self.options, &expected, web),
-            write: [&self.options.state_dir]
-                .into_iter()
-                .chain(&self.options.textfile)
-                .cloned()
-                .collect(),
-            ..Allowed::default()
-        };
-        {
-            let mut scanner = lock(&self.scanner);
-            if scanner.source() == ScanSource::Iterator {
-                allowed.capabilities = sandbox::needed(&FOR_BPF, || scanner.may_look());
-            } else if self.options.sysfs.join("kernel/livepatch").is_dir() {
-                allowed.capabilities = CapSet::from_iter(FOR_WALK);
-                allowed.without_landlock = Some(
-                    "it forbids to read the stacks of tasks in /proc, which stand in for the task iterator",
-                );
-            }
+/// Gives up what is no longer needed, then starts the first other thread. `web` are the
+/// files of the web configuration.
+pub(super) fn enter(exporter: &mut Exporter, web: &[PathBuf]) {
+    let options = &exporter.options;
+    let expected = exporter.collectors.expected.directories();
+    let mut allowed = Allowed {
+        read: readable(options, &expected, web),
+        write: [&options.state_dir]
+            .into_iter()
+            .chain(&options.textfile)
+            .cloned()
+            .collect(),
+        ..Allowed::default()
+    };
+    {
+        let mut scanner = exporter.collectors.tasks.scanner();
+        if scanner.source() == ScanSource::Iterator {
+            allowed.capabilities = sandbox::needed(&FOR_BPF, || scanner.may_look());
+        } else if options.sysfs.join("kernel/livepatch").is_dir() {
+            allowed.capabilities = CapSet::from_iter(FOR_WALK);
+            allowed.without_landlock = Some(
+                "it forbids reading the stacks of tasks in /proc, which replace the task iterator",
+            );
         }
-        self.sandbox = sandbox::enter(&allowed);
-        let kept: Vec<_> = self
-            .sandbox
-            .kept
-            .iter()
-            .map(|cap| cap.to_string())
-            .collect();
-        let from: Vec<_> = self.sandbox.holds.iter().map(|part| part.name()).collect();
-        info!(from = from.join(","), kept = kept.join(","), "sandboxed");
-        log_lines::log_degradations(&self.sandbox.degradations);
-        self.degradations.extend(self.sandbox.degradations.clone());
-        lock(&self.journal).start();
     }
+    let entered = sandbox::enter(&allowed);
+    let kept: Vec<_> = entered.kept.iter().map(|cap| cap.to_string()).collect();
+    let from: Vec<_> = entered.holds.iter().map(|part| part.name()).collect();
+    info!(from = from.join(","), kept = kept.join(","), "sandboxed");
+    log_lines::degradations(&entered.degradations);
+    exporter.degradations.extend(entered.degradations);
+    exporter.collectors.monitor.sandbox = entered.holds;
+    lock(&exporter.journal).start();
 }
 
 /// Everything that is read from now on.
@@ -73,12 +68,12 @@ fn readable(options: &Options, expected: &[PathBuf], web: &[PathBuf]) -> Vec<Pat
     // A file that is replaced is another file: what may be read is its directory.
     let directories = web.iter().filter_map(|file| file.parent());
     read.extend(directories.map(|directory| Path::new(".").join(directory)));
-    // A package that brings the first livepatch makes its directory.
+    // The package of the first livepatch creates its directory.
     read.extend(expected.iter().filter_map(|directory| nearest(directory)));
     read
 }
 
-/// The path, or the nearest directory above it that is there; not the root.
+/// The path, or the nearest directory above it that exists; not the root.
 fn nearest(path: &Path) -> Option<PathBuf> {
     let there = path.ancestors().find(|path| path.exists())?;
     there.parent().is_some().then(|| there.to_owned())

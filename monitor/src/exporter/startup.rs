@@ -1,5 +1,5 @@
-//! How the exporter begins: probes, what an earlier process of this boot knew,
-//! what sysfs and the kernel log say now.
+//! How the exporter starts: probes, what an earlier process of this boot knew, what sysfs
+//! and the kernel log say now.
 
 use std::{
     sync::{Mutex, atomic::AtomicBool},
@@ -8,48 +8,166 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
-use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tokio::{io::unix::AsyncFd, sync::Notify};
+use tracing::{debug, warn};
 
 use super::{
-    Exporter, Options, crashes::Crashes, host::Host, journal::writer::Journal, lock, log_lines,
-    readable,
+    Exporter, Options,
+    collectors::{
+        Collectors,
+        crash_capture::CrashCapture,
+        crashes::{self, Crashes},
+        expected::ExpectedPatches,
+        monitor::Monitor,
+        patches::Patches,
+        tasks::Tasks,
+        transitions::Transitions,
+        updates::Updates,
+    },
+    complaints::Complaints,
+    journal::{
+        file::{EarlierBoot, Recorder, RecorderError},
+        writer::Journal,
+    },
+    kernel_log::{self, KernelLog},
+    lock, log_lines, readable,
+    saved_state::StateFile,
 };
 use crate::{
     crash::{
         gather::{ThisBoot, after_boot, last_boot_unclean},
         store::Store,
     },
-    exporter::journal::file::{EarlierBoot, Recorder, RecorderError},
+    host::expected::Expectations,
     kernel::{
-        clock, counts,
-        kmsg::{self, KmsgReader},
+        clock,
+        kmsg::KmsgReader,
         probes::{Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
-        procfs, sysfs,
+        procfs,
         tasks::TaskScanner,
     },
-    metrics::Durations,
-    sandbox::Sandbox,
-    state,
 };
-use livepatch_core::transition_state::TransitionState;
 use livepatch_core::{
     crash::boots::Boot,
     degradation::Degradation,
     journal::entry::Entry,
     lifecycle::History,
-    transition::{BootTime, Transitions, Watching},
+    transition::{BootTime, Watching},
 };
 
-impl Exporter {
-    pub(super) fn new(options: Options) -> anyhow::Result<(Self, Option<RingBuf<MapData>>)> {
-        let mut degradations = Vec::new();
-        let mut probes = match Probes::attach(
+/// The exporter, and what its event loop waits for.
+pub(super) struct Started {
+    pub(super) exporter: Exporter,
+    pub(super) ring: Option<RingBuf<MapData>>,
+    pub(super) log: Option<AsyncFd<KmsgReader>>,
+    pub(super) watching: Watching,
+}
+
+/// Attaches the probes, opens what is read later, and finds out what runs now.
+///
+/// # Errors
+/// The metrics library refuses a metric; everything else degrades.
+pub(super) fn start(options: Options) -> anyhow::Result<Started> {
+    let mut degradations = Vec::new();
+    let attached = Attached::attach(&options, &mut degradations);
+    let boot_id = procfs::boot_id(&options.procfs).ok();
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy().into_owned();
+    let records = Records::open(&options, boot_id.as_deref(), &release);
+    degradations.extend(records.problems.into_iter().map(see_message));
+    let (state, saved) = StateFile::open(&options.state_dir, boot_id.as_deref());
+    let crashes = crashes::Start {
+        store: records.store,
+        boot_id,
+        boot_unclean: records.boot_unclean,
+        log: KernelLog::open(&options.kmsg),
+        procfs: options.procfs.clone(),
+        sysfs: options.sysfs.clone(),
+        soak: options.soak,
+    };
+    let expectations = Expectations::new(
+        &options.rootfs,
+        &release,
+        &options.expected_directories,
+        &options.expected_patches,
+    );
+    let watching = attached.watching;
+    let (procfs, sysfs) = (options.procfs.clone(), options.sysfs.clone());
+    let collectors = Collectors {
+        patches: Patches::new(sysfs.clone(), release),
+        transitions: Transitions::new(
+            watching,
+            KernelLog::open(&options.kmsg),
+            options.stuck_after,
+        )?,
+        tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
+        crashes: Crashes::new(crashes, &attached.status),
+        updates: Updates::new(&options.rootfs),
+        expected: ExpectedPatches::new(expectations),
+        crash_capture: CrashCapture::new(procfs, sysfs),
+        monitor: Monitor::new(attached.status),
+    };
+    give_back_memory();
+    match saved {
+        Ok(Some(saved)) => collectors
+            .transitions
+            .restore(saved.transitions, saved.start_unix_seconds),
+        Ok(None) => {}
+        Err(error) => degradations.push(see_message(error.to_string())),
+    }
+    let mut exporter = Exporter {
+        collectors,
+        journal: Mutex::new(records.journal),
+        state,
+        complaints: Complaints::default(),
+        degradations,
+        changed: Notify::new(),
+        patches_due: AtomicBool::new(false),
+        options,
+    };
+    if let Err(problems) = exporter.read_patches() {
+        exporter.degradations.push(Degradation {
+            what: format!("cannot read the livepatches: {}", problems.join("; ")),
+            remedy: "mount sysfs, or name its place with --path.sysfs".into(),
+        });
+    }
+    end_what_ended(&exporter);
+    log_lines::degradations(&exporter.degradations);
+    log_lines::crash_capture(&exporter.collectors.crash_capture.read());
+    let waits = exporter.collectors.crashes.waits_for_log();
+    let log = waits.then(|| kernel_log::to_wait_for(&exporter.options.kmsg));
+    Ok(Started {
+        exporter,
+        ring: attached.ring,
+        log: log.flatten(),
+        watching,
+    })
+}
+
+fn see_message(what: String) -> Degradation {
+    Degradation {
+        what,
+        remedy: "see the message".into(),
+    }
+}
+
+/// The probes, as far as they could be attached.
+struct Attached {
+    scanner: TaskScanner,
+    ring: Option<RingBuf<MapData>>,
+    status: Vec<ProbeStatus>,
+    watching: Watching,
+}
+
+impl Attached {
+    fn attach(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
+        let attached = Probes::attach(
             Wanted::Everything,
             &options.procfs,
             &options.sysfs,
             options.kernel_log,
-        ) {
+        );
+        let mut probes = match attached {
             Ok(probes) => Some(probes),
             Err(error) => {
                 degradations.push(error.degradation());
@@ -67,15 +185,9 @@ impl Exporter {
         if options.kernel_log
             && let Some(probes) = &mut probes
         {
-            follow_kernel_log(probes);
+            pass_on_kernel_log(probes);
         }
-
         let sees = ring.is_some() && probes.as_ref().is_some_and(Probes::see_transitions);
-        let watching = if sees {
-            Watching::Probes
-        } else {
-            Watching::Snapshots
-        };
         let mut status = probes
             .as_ref()
             .map_or_else(no_probes, |probes| probes.status.clone());
@@ -95,140 +207,33 @@ impl Exporter {
                 (None, method) => debug!(probe = probe.probe, method = method.name(), "attached"),
             }
         }
-        let scanner = TaskScanner::new(probes, &options.procfs);
-        // After the hooks: a signal in between is counted by both.
-        let base = counts::read(&options.procfs, &options.sysfs);
-        let log = KmsgReader::open(&options.kmsg).ok();
-        let boot_id = procfs::boot_id(&options.procfs).ok();
-        let system = rustix::system::uname();
-        let release = system.release().to_string_lossy().into_owned();
-        let records = Records::open(&options, boot_id.as_deref(), &release);
-        degradations.extend(records.problems.into_iter().map(|what| Degradation {
-            what,
-            remedy: "see the message".into(),
-        }));
-        let crashes = Crashes::new(records.store, records.boot_unclean, base, log.is_some());
-        give_back_memory();
-        let mut exporter = Self {
-            boot_id,
-            journal: Mutex::new(records.journal),
-            crashes: Mutex::new(crashes),
-            host: Mutex::new(Host::new(&options, &release)),
-            log: Mutex::new(log),
-            sandbox: Sandbox::default(),
-            release,
-            changed: Notify::new(),
-            patches_due: AtomicBool::new(false),
-            scanner: Mutex::new(scanner),
-            transition_state: Mutex::new(TransitionState::new(watching)),
-            start: Mutex::new(None),
-            durations: Durations::new()?,
+        Self {
+            scanner: TaskScanner::new(probes, &options.procfs),
+            ring,
             status,
-            degradations,
-            keep_state: true,
-            complaints: Mutex::default(),
-            lost: Mutex::default(),
-            options,
+            watching: match sees {
+                true => Watching::Probes,
+                false => Watching::Snapshots,
+            },
+        }
+    }
+}
+
+/// Notes the end of a transition that the journal has as running and that has ended while
+/// no monitor ran.
+fn end_what_ended(exporter: &Exporter) {
+    if exporter.transition_runs() {
+        return;
+    }
+    let noted = lock(&exporter.journal).history.transition.clone();
+    if let Some(noted) = noted {
+        let ended = Entry::Ended {
+            patch: noted.patch,
+            direction: Some(noted.direction),
+            outcome: None,
+            took_seconds: None,
         };
-        exporter.take_up();
-        exporter.agree();
-        log_lines::log_degradations(&exporter.degradations);
-        exporter.log_evidence();
-        Ok((exporter, ring))
-    }
-
-    /// What an earlier process of this boot knew, then what sysfs says now.
-    fn take_up(&mut self) {
-        if let Some(boot_id) = &self.boot_id {
-            match state::load(&self.options.state_dir, boot_id) {
-                Ok(Some(saved)) => {
-                    let transitions = Transitions::restore(saved.transitions);
-                    let start = transitions.active().and_then(|active| active.start);
-                    *lock(&self.start) = start.map(|start| (start, saved.start_unix_seconds));
-                    lock(&self.transition_state).transitions = transitions;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    self.keep_state = !matches!(error, state::StateError::Content { .. });
-                    self.degradations.push(Degradation {
-                        what: error.to_string(),
-                        remedy: "see the message".into(),
-                    });
-                }
-            }
-        }
-        let now = clock::boot_time();
-        match sysfs::read_patches(&self.options.sysfs) {
-            Ok((patches, _)) => {
-                let effects = lock(&self.transition_state).snapshot(now, &patches);
-                if self.carry_out(now, &effects) {
-                    self.save();
-                }
-                self.note_patches(now, &patches);
-            }
-            Err(error) => self.degradations.push(Degradation {
-                what: format!("livepatches cannot be read: {error}"),
-                remedy: "mount sysfs, or name its place with --path.sysfs".into(),
-            }),
-        }
-    }
-
-    /// What the notes of a monitor before this one say goes on, and has ended since.
-    fn agree(&self) {
-        let now = clock::boot_time();
-        let runs = lock(&self.transition_state).transitions.active().is_some();
-        let noted = lock(&self.journal).history.transition.clone();
-        if let Some(noted) = noted.filter(|_| !runs) {
-            let ended = Entry::Ended {
-                patch: noted.patch,
-                direction: Some(noted.direction),
-                outcome: None,
-                took_seconds: None,
-            };
-            self.note(now, ended);
-        }
-    }
-
-    /// Joined in mid-transition: the kernel log has its start, if it reaches back.
-    pub(super) fn start_from_kernel_log(&self) {
-        let Some((Some(patch), direction)) = lock(&self.transition_state)
-            .transitions
-            .active()
-            .map(|active| (active.patch.clone(), active.direction))
-        else {
-            return;
-        };
-        match self.with_log(|log| kmsg::transition_start(log, &patch, direction)) {
-            Ok(Some(since_boot)) => {
-                // The log's clock stands still in suspend.
-                let time = BootTime::from_duration(since_boot + clock::suspended());
-                if lock(&self.transition_state)
-                    .transitions
-                    .started_at(&patch, time)
-                {
-                    info!(
-                        patch,
-                        "start of the running transition taken from the kernel log"
-                    );
-                }
-            }
-            Ok(None) => info!(
-                patch,
-                "the kernel log does not reach back to the transition's start"
-            ),
-            Err(error) => warn!("start of the running transition: {error}"),
-        }
-    }
-
-    pub(super) fn save(&self) {
-        let Some(boot_id) = self.boot_id.clone().filter(|_| self.keep_state) else {
-            return;
-        };
-        let transitions = lock(&self.transition_state).transitions.save();
-        let saved = state::Saved::new(boot_id, self.start_unix_seconds(), transitions);
-        if let Err(error) = state::store(&self.options.state_dir, &saved) {
-            warn!("{error}");
-        }
+        exporter.note(clock::boot_time(), ended);
     }
 }
 
@@ -276,7 +281,7 @@ impl Records {
             }
             None => {
                 problems.push(format!(
-                    "{} does not tell the boot's id (see --path.procfs): nothing is recorded",
+                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
                     options.procfs.display()
                 ));
                 None
@@ -302,7 +307,7 @@ impl Records {
                     id: boot_id.map(str::to_owned),
                     began,
                 };
-                // Another monitor's notes tell which boot a dump is of.
+                // Which boot a dump is of takes the journal, which is another monitor's.
                 if !another_monitor {
                     problems.extend(after_boot(
                         &mut store,
@@ -314,7 +319,7 @@ impl Records {
                 }
                 let new = store.crashes().iter();
                 for crash in new.filter(|crash| !known.contains(&crash.id)) {
-                    log_lines::log_crash(crash);
+                    log_lines::crash(crash);
                 }
                 boot_unclean = last_boot_unclean(&store, &boots);
                 Some(store)
@@ -337,7 +342,7 @@ fn ids(store: &Store) -> impl Iterator<Item = &str> {
     store.crashes().iter().map(|crash| crash.id.as_str())
 }
 
-/// The boots that notes tell of, each with the beginning of the one after it.
+/// The boots that the journal has, each with the start of the one after it.
 fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
     for boot in earlier {
@@ -359,8 +364,8 @@ fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) ->
     boots
 }
 
-/// Reading BTF and the programs takes some 20 MiB that the allocator would keep
-/// for ever, although nothing later needs a tenth of it.
+/// Reading BTF and the programs takes some 20 MiB that the allocator would keep for ever,
+/// although nothing later needs a tenth of it.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer and only returns free pages.
@@ -383,8 +388,8 @@ fn no_probes() -> Vec<ProbeStatus> {
         .collect()
 }
 
-/// Passes the kernel side's log lines on, at debug level.
-fn follow_kernel_log(probes: &mut Probes) {
+/// Passes the log lines of the BPF programs on, at debug level.
+fn pass_on_kernel_log(probes: &mut Probes) {
     let logger = probes
         .take_log()
         .map_err(|error| error.to_string())
@@ -398,6 +403,6 @@ fn follow_kernel_log(probes: &mut Probes) {
                 }
             });
         }
-        Err(error) => warn!("the kernel side's log: {error}"),
+        Err(error) => warn!("cannot read the log of the BPF programs: {error}"),
     }
 }

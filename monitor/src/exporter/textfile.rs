@@ -11,19 +11,18 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Exporter, lock};
+use super::Exporter;
 
-/// node_exporter reads what ends so.
+/// node_exporter reads files whose names end in `.prom`.
 const NAME: &str = "livepatch_monitor.prom";
 
-/// As often as a Prometheus scrapes, and so that the file's age tells whether the
-/// monitor lives.
+/// As often as Prometheus scrapes; an older file means that the monitor does not run.
 const EVERY: Duration = Duration::from_secs(15);
 /// While a transition runs.
 const IN_TRANSITION: Duration = Duration::from_secs(2);
-/// What has changed settles for a moment: several events of one cause are one file.
+/// From a change to the new file: several events of one cause are written once.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Why the file could not be written.
@@ -34,50 +33,43 @@ struct TextfileError {
     source: io::Error,
 }
 
-impl Exporter {
-    /// Keeps the file current until the process stops; for ever idle without one.
-    pub(super) async fn keep_textfile(self: Arc<Self>) -> anyhow::Result<()> {
-        let Some(directory) = self.options.textfile.clone() else {
-            return std::future::pending().await;
+/// Keeps the file current until the process stops; without one, waits for ever.
+pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
+    let Some(directory) = exporter.options.textfile.clone() else {
+        return std::future::pending().await;
+    };
+    info!(file = %directory.join(NAME).display(), "writing the metrics");
+    let mut problem = String::new();
+    loop {
+        let (writer, directory) = (exporter.clone(), directory.clone());
+        // Reads of the kernel must not delay its events.
+        let written = tokio::task::spawn_blocking(move || write(&writer, &directory)).await?;
+        let before = std::mem::replace(&mut problem, written.err().unwrap_or_default());
+        if !problem.is_empty() && problem != before {
+            warn!("{problem}");
+        }
+        let most = match exporter.transition_runs() {
+            true => IN_TRANSITION,
+            false => EVERY,
         };
-        info!(file = %directory.join(NAME).display(), "writing the metrics");
-        loop {
-            let exporter = self.clone();
-            let directory = directory.clone();
-            // Reads of the kernel must not hold up its events.
-            tokio::task::spawn_blocking(move || exporter.write_textfile(&directory)).await?;
-            let runs = lock(&self.transition_state).transitions.active().is_some();
-            let most = if runs { IN_TRANSITION } else { EVERY };
-            if timeout(most, self.changed.notified()).await.is_ok() {
-                tokio::time::sleep(SETTLE).await;
-            }
+        if timeout(most, exporter.changed.notified()).await.is_ok() {
+            tokio::time::sleep(SETTLE).await;
         }
     }
+}
 
-    fn write_textfile(&self, directory: &Path) {
-        let written = self
-            .scrape()
-            .map_err(|error| format!("{error:#}"))
-            .and_then(|text| store(directory, &text).map_err(|error| error.to_string()));
-        self.complain("textfile", &written.err().unwrap_or_default());
-    }
+fn write(exporter: &Exporter, directory: &Path) -> Result<(), String> {
+    let text = exporter.scrape().map_err(|error| format!("{error:#}"))?;
+    store(directory, &text).map_err(|error| error.to_string())
+}
 
-    /// What is not kept current any more says nothing.
-    pub(super) fn remove_textfile(&self) {
-        if let Some(directory) = &self.options.textfile {
-            let removed = fs::remove_file(directory.join(NAME));
-            if let Err(error) = removed.or_else(missing) {
-                let path = directory.join(NAME);
-                self.complain(
-                    "textfile",
-                    &TextfileError {
-                        path,
-                        source: error,
-                    }
-                    .to_string(),
-                );
-            }
-        }
+/// Removes the file: what is no longer kept current says nothing.
+pub(super) fn remove(directory: Option<&Path>) {
+    let Some(path) = directory.map(|directory| directory.join(NAME)) else {
+        return;
+    };
+    if let Err(source) = fs::remove_file(&path).or_else(missing) {
+        warn!("{}", TextfileError { path, source });
     }
 }
 

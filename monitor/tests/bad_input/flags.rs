@@ -64,7 +64,7 @@ fn every_flag_has_a_row() {
 
 /// A flag's value is not given; a flag that takes none is given one.
 #[test]
-fn a_value_too_few_or_too_many_is_named() {
+fn a_missing_or_unexpected_value_is_named() {
     let inputs = Inputs::new();
     for place in places() {
         let Some(flag) = &place.flag else { continue };

@@ -74,7 +74,7 @@ fn table() -> Vec<Row> {
 }
 
 #[test]
-fn every_row_comes_to_what_it_says() {
+fn every_row_ends_as_it_says() {
     let rows = table();
     let left = Mutex::new(rows.iter());
     let faults = Mutex::new(Vec::new());

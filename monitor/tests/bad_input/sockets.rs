@@ -44,7 +44,7 @@ fn handed(
 }
 
 #[test]
-fn sockets_that_systemd_does_not_hand_over() {
+fn sockets_that_systemd_does_not_pass() {
     let inputs = Inputs::new();
     let file = |name: &str| OwnedFd::from(fs::File::create(inputs.path(name)).unwrap());
     let none: &[&str] = &["--web.systemd-socket", "no socket", "socket unit"];
@@ -90,7 +90,7 @@ fn sockets_that_systemd_does_not_hand_over() {
 
 /// Without systemd to notify, everything but the notification works.
 #[test]
-fn nobody_listens_where_systemd_should() {
+fn no_systemd_to_notify() {
     let inputs = Inputs::new();
     fs::write(inputs.path("a-file"), "").unwrap();
     let _stream = UnixListener::bind(inputs.path("stream")).unwrap();
@@ -150,9 +150,9 @@ fn an_address_in_use() {
     }
 }
 
-/// A full disk behind standard output is said, and a reader that has left is no error.
+/// A full disk behind standard output is an error that is reported.
 #[test]
-fn outputs_that_take_nothing() {
+fn full_outputs() {
     let inputs = Inputs::new();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for line in [&["status"][..], &["crashes"], &["preflight", "@file"]] {
@@ -161,7 +161,7 @@ fn outputs_that_take_nothing() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{line:?}: {text}");
         assert!(text.contains("standard output takes no more"), "{text}");
-        // Nobody can be told.
+        // There is nowhere to report it.
         let mut command = run::command(&inputs, line);
         let status = command.stdout(full()).stderr(full()).status().unwrap();
         assert_eq!(status.code(), Some(2), "{line:?}");

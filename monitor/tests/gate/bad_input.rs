@@ -7,7 +7,7 @@ use livepatch_monitor_test_support::prometheus::{Fleet, Reply, Server, Then, bro
 use super::{gate, run};
 
 #[test]
-fn arguments_that_make_no_sense() {
+fn invalid_arguments() {
     let url = "http://127.0.0.1:9";
     let says = |arguments: &[&str], words: &[&str]| {
         gate(url, arguments).says(2, words);
@@ -32,7 +32,7 @@ fn arguments_that_make_no_sense() {
 }
 
 #[test]
-fn urls_that_are_none() {
+fn invalid_urls() {
     for (url, word) in [
         ("prometheus:9090", "http://"),
         ("ftp://prometheus", "http://"),
@@ -43,7 +43,7 @@ fn urls_that_are_none() {
 }
 
 #[test]
-fn files_that_cannot_be_used() {
+fn unusable_files() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.path().join(name);
@@ -101,7 +101,7 @@ fn slow_answers_and_slow_bodies() {
 }
 
 #[test]
-fn answers_that_break_off() {
+fn truncated_answers() {
     let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"succ";
     gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot tell", "breaks off"]);
     for bytes in [&b""[..], b"SSH-2.0-OpenSSH\r\n"] {
@@ -175,7 +175,7 @@ fn the_query_after_a_good_one_fails() {
 }
 
 #[test]
-fn numbers_that_are_none() {
+fn invalid_numbers_are_an_error() {
     let server = Fleet::default()
         .landed("a", 4000.0)
         .with("livepatch_patch_forced", "a", "", "NaN")
@@ -184,7 +184,7 @@ fn numbers_that_are_none() {
 }
 
 #[test]
-fn hosts_that_cannot_be_told_apart() {
+fn duplicate_hosts_are_an_error() {
     let server = Fleet::default()
         .landed("a", 4000.0)
         .landed("b", 4000.0)
@@ -194,7 +194,7 @@ fn hosts_that_cannot_be_told_apart() {
 }
 
 #[test]
-fn a_selector_that_fits_nothing() {
+fn a_selector_without_a_match() {
     let server = Fleet::default().serve();
     gate(&server.url, &["--selector", r#"env="prd""#]).says(
         2,
@@ -207,7 +207,7 @@ fn a_selector_that_fits_nothing() {
 }
 
 #[test]
-fn a_patch_nobody_knows() {
+fn an_unknown_patch() {
     let server = Fleet::default()
         .up("a")
         .with("known", "a", r#","patch":"fix_2""#, "1")

@@ -144,7 +144,7 @@ fn what_cannot_be_determined() {
 }
 
 #[test]
-fn a_hold_gives_the_unknown_as_well() {
+fn a_hold_lists_the_unknown_too() {
     let server = Fleet::default()
         .landed("a", 4000.0)
         .with("livepatch_patch_crashes_total", "a", "", "1")
@@ -167,7 +167,7 @@ fn many_hosts_are_cut_in_text_only() {
 }
 
 #[test]
-fn names_cannot_play_with_the_terminal() {
+fn control_characters_do_not_reach_the_terminal() {
     let server = Fleet::default()
         .landed("a", 4000.0)
         .down("\\u001b[2Jb")

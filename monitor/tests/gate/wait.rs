@@ -51,7 +51,7 @@ fn a_hold_ends_the_wait() {
 }
 
 #[test]
-fn what_waiting_does_not_cure_is_answered_at_once() {
+fn a_wait_that_cannot_help_ends_at_once() {
     for server in [
         Fleet::default().moving("a").down("b").serve(),
         Fleet::default().serve(),
@@ -76,7 +76,7 @@ fn no_longer_than_the_limit() {
 }
 
 #[test]
-fn a_patch_nobody_has_is_waited_for_until_all_are_scraped_anew() {
+fn an_unknown_patch_is_waited_for_until_every_host_is_scraped_again() {
     let server = Fleet::default().up("a").serve();
     let arguments = [&WAIT[..], &["--stale-after", "5s"]].concat();
     gate(&server.url, &arguments).says(2, &["cannot tell", "waiting: ", "no host has the patch"]);

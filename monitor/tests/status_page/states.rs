@@ -1,6 +1,6 @@
 //! Hosts in every state that the page knows.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use livepatch_core::{
     blockers::{
@@ -8,55 +8,66 @@ use livepatch_core::{
     },
     crash::{
         CrashRecord, Evidence, EvidenceKind, Function, Implicated, Kind, Last, Phase, Precision,
-        Signal, When, boots::HostCrash, capture::Source,
+        Signal, When, boots::HostCrash, capture::Source, counts,
     },
     degradation::Degradation,
     lifecycle::InForce,
     patch::{self, Object, Patch, PatchSet},
+    pending_tasks::Found,
     transition::{BootTime, Direction, Totals},
+    transition_state::Running,
 };
 use livepatch_monitor::{
-    exporter::status_page::{BLOCKERS_SHOWN, Page, Pending, Transition},
+    exporter::{
+        collectors::Values,
+        status_page::{BLOCKERS_SHOWN, Page},
+    },
     host::{
         expected::{Expected, State},
         packages::{Interrupted, Manager, Package},
     },
-    metrics::CrashView,
+    kernel::probes::{Method, ProbeStatus},
 };
 
 /// 2026-11-23T16:52:47Z
 const NOW: f64 = 1_795_452_767.0;
 const PATCH: &str = "livepatch_2026_11_net_fix";
 
+/// What is known of a host in this test, to change.
+pub(crate) const fn values(page: &mut Page) -> &mut Values {
+    &mut page.collected.values
+}
+
 /// Nothing is loaded, and all is well.
 pub(crate) fn quiet() -> Page {
-    Page {
+    let mut page = Page {
         host: "db-0417.example.net".into(),
-        release: "6.12.95+deb12-cloud-amd64".into(),
         now_unix_seconds: Some(NOW),
         telemetry_path: "/metrics".into(),
-        patches: Some(PatchSet {
-            supported: true,
-            patches: Vec::new(),
-        }),
-        crashes: CrashView {
-            crashes: Some(BTreeMap::new()),
-            boot_unclean: Some(false),
-            evidence_ready: BTreeMap::from([
-                (Source::Pstore, true),
-                (Source::Kdump, true),
-                (Source::Recorder, true),
-                (Source::Watchdog, true),
-                (Source::RebootOnPanic, true),
-            ]),
-            ..CrashView::default()
-        },
-        interrupted: vec![Interrupted {
-            manager: Manager::Dpkg,
-            packages: Vec::new(),
-        }],
         ..Page::default()
-    }
+    };
+    let known = values(&mut page);
+    known.patches.release = "6.12.95+deb12-cloud-amd64".into();
+    known.patches.set = Some(PatchSet {
+        supported: true,
+        patches: Vec::new(),
+    });
+    known.transitions.totals = Some(Totals::default());
+    known.crashes.signals = Some(counts::Counts::default());
+    known.crashes.totals = Some(BTreeMap::new());
+    known.crashes.boot_unclean = Some(false);
+    known.crash_capture.ready = BTreeMap::from([
+        (Source::Pstore, true),
+        (Source::Kdump, true),
+        (Source::Recorder, true),
+        (Source::Watchdog, true),
+        (Source::RebootOnPanic, true),
+    ]);
+    known.updates.interrupted = vec![Interrupted {
+        manager: Manager::Dpkg,
+        packages: Vec::new(),
+    }];
+    page
 }
 
 fn patch(name: &str) -> Patch {
@@ -95,28 +106,28 @@ fn patch(name: &str) -> Patch {
 /// A patch is in force.
 pub(crate) fn in_force() -> Page {
     let mut page = quiet();
-    page.patches = Some(PatchSet {
+    let since = InForce {
+        since_unix_seconds: Some(NOW - 93_784.0),
+        took: Some(Duration::from_millis(2_340)),
+    };
+    let history = Arc::make_mut(&mut page.collected.moment.history);
+    history.in_force.insert(PATCH.into(), since);
+    let known = values(&mut page);
+    known.patches.set = Some(PatchSet {
         supported: true,
         patches: vec![patch(PATCH)],
     });
-    page.in_force.insert(
-        PATCH.into(),
-        InForce {
-            since_unix_seconds: Some(NOW - 93_784.0),
-            took: Some(Duration::from_millis(2_340)),
-        },
-    );
-    page.forced.insert(PATCH.into(), false);
-    page.crashes.of_patch.insert(PATCH.into(), (0, None));
-    page.expected = vec![Expected {
+    known.transitions.forced.insert(PATCH.into(), false);
+    known.crashes.of_patch.insert(PATCH.into(), (0, None));
+    known.expected.patches = vec![Expected {
         patch: PATCH.into(),
         file: None,
         state: State::InForce,
     }];
-    page.totals = Totals {
+    known.transitions.totals = Some(Totals {
         attempts: 3,
         ..Totals::default()
-    };
+    });
     page
 }
 
@@ -171,29 +182,35 @@ pub(crate) fn waiting(mut page: Page, blockers: &[Blocker], running_for: u64, st
         let unit = Some("postgresql@17-main.service".to_owned());
         BlockerReport::new(one, None, unit, now)
     };
-    if let Some(one) = page
+    let shown = blockers.iter().take(BLOCKERS_SHOWN);
+    page.blockers = shown.map(report).collect();
+    let known = values(&mut page);
+    let mut patches = known
         .patches
-        .as_mut()
-        .and_then(|set| set.patches.first_mut())
-    {
-        one.transition = Some(true);
-    }
-    let patch = page
-        .patches
-        .as_ref()
-        .and_then(|set| Some(set.patches.first()?.name.clone()));
-    page.transition = Some(Transition {
+        .set
+        .iter_mut()
+        .flat_map(|set| &mut set.patches);
+    let patch = patches.next().map(|patch| {
+        patch.transition = Some(true);
+        patch.name.clone()
+    });
+    let age = Duration::from_secs(running_for);
+    known.tasks.found = Some(Arc::new(Found {
+        patch: patch.clone().unwrap_or_default(),
+        blockers: blockers.to_vec(),
+        counts: Counts::of(blockers),
+        ..Found::default()
+    }));
+    known.transitions.stuck = stuck;
+    known.transitions.running = Some(Running {
         patch,
         direction: Direction::Patch,
-        running_for: Some(Duration::from_secs(running_for)),
+        start: None,
+        running_for: Some(age),
+        at_least: age,
         attempts: u32::try_from(running_for).ok(),
         signals: u32::try_from(running_for / 15).ok(),
-        stuck,
-        pending: Some(Pending {
-            counts: Counts::of(blockers),
-            idle_unknown: false,
-            shown: blockers.iter().take(BLOCKERS_SHOWN).map(report).collect(),
-        }),
+        segment: 1,
     });
     page
 }
@@ -225,8 +242,8 @@ pub(crate) fn crowded() -> Page {
         .map(|number| blocker(number, "worker", Reason::Sleeping, ASLEEP))
         .collect();
     let mut page = waiting(in_force(), &blockers, 61, true);
-    if let Some(pending) = page.transition.as_mut().and_then(|it| it.pending.as_mut()) {
-        pending.idle_unknown = true;
+    if let Some(found) = &mut values(&mut page).tasks.found {
+        Arc::make_mut(found).idle_unknown = true;
     }
     page
 }
@@ -275,10 +292,11 @@ pub(crate) fn crash(ended_boot: bool) -> HostCrash {
 /// The boot before this one ended in a crash, and an update was cut off by it.
 pub(crate) fn crashed() -> Page {
     let mut page = quiet();
-    page.last_crash = Some(crash(true));
-    page.crashes.boot_unclean = Some(true);
-    page.crashes.crashes = Some(BTreeMap::from([((Kind::Oops, Phase::Soak), 2)]));
-    page.interrupted = vec![Interrupted {
+    let known = values(&mut page);
+    known.crashes.last = Some(crash(true));
+    known.crashes.boot_unclean = Some(true);
+    known.crashes.totals = Some(BTreeMap::from([((Kind::Oops, Phase::Soak), 2)]));
+    known.updates.interrupted = vec![Interrupted {
         manager: Manager::Dpkg,
         packages: vec![
             Package {
@@ -291,7 +309,7 @@ pub(crate) fn crashed() -> Page {
             },
         ],
     }];
-    page.expected = vec![Expected {
+    known.expected.patches = vec![Expected {
         patch: PATCH.into(),
         file: None,
         state: State::Missing,
@@ -302,72 +320,84 @@ pub(crate) fn crashed() -> Page {
 /// The kernel that runs has had an oops.
 pub(crate) fn survived() -> Page {
     let mut page = in_force();
-    page.last_crash = Some(crash(false));
-    page.crashed_in_this_boot = true;
-    page.crashes.crashes = Some(BTreeMap::from([((Kind::Oops, Phase::Soak), 1)]));
-    page.crashes
-        .of_patch
-        .insert(PATCH.into(), (1, Some(NOW - 14_619.0)));
-    page.crashes.signals.insert((Signal::Oops, Phase::Soak), 1);
-    page.crashes
-        .implicating
-        .insert((Signal::Oops, PATCH.into()), 1);
-    page.forced.insert(PATCH.into(), true);
-    page.totals.load_failures = 2;
+    let known = values(&mut page);
+    let mut signals = counts::Counts::default();
+    signals.signals.insert((Signal::Oops, Phase::Soak), 1);
+    signals.implicating.insert((Signal::Oops, PATCH.into()), 1);
+    known.crashes.signals = Some(signals);
+    known.crashes.last = Some(crash(false));
+    known.crashes.last_in_this_boot = true;
+    known.crashes.totals = Some(BTreeMap::from([((Kind::Oops, Phase::Soak), 1)]));
+    let last = Some(NOW - 14_619.0);
+    known.crashes.of_patch.insert(PATCH.into(), (1, last));
+    known.transitions.forced.insert(PATCH.into(), true);
+    known.transitions.totals = Some(Totals {
+        load_failures: 2,
+        ..Totals::default()
+    });
     page
 }
 
 /// Without BPF, with a full disk, and no dump to hope for.
 pub(crate) fn degraded() -> Page {
     let mut page = in_force();
-    page.degradations = vec![
+    page.collected.degradations = vec![
         Degradation {
             what: "no kernel probes (loading the BPF programs: Operation not permitted (os error 1)): transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen".into(),
             remedy: "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y".into(),
         },
         Degradation {
-            what: "notes of the flight recorder that did not reach the disk: 12".into(),
-            remedy: "see that --state-dir can be written and is not full".into(),
+            what: "journal entries that did not reach the disk: 12".into(),
+            remedy: "make sure that --state-dir is writable and not full".into(),
         },
     ];
-    page.probes_missing = vec![
-        ("klp_enable_patch", None),
-        (
-            "klp_init_transition",
-            Some("fentry: not permitted; kprobe: not permitted".into()),
-        ),
+    let refused = "fentry: not permitted; kprobe: not permitted";
+    let known = values(&mut page);
+    known.monitor.probes = vec![
+        not_attached("klp_enable_patch", None),
+        not_attached("klp_init_transition", Some(refused)),
     ];
-    for ready in page.crashes.evidence_ready.values_mut() {
+    for ready in known.crash_capture.ready.values_mut() {
         *ready = false;
     }
     page
 }
 
+fn not_attached(probe: &'static str, problem: Option<&str>) -> ProbeStatus {
+    ProbeStatus {
+        probe,
+        method: Method::None,
+        problem: problem.map(str::to_owned),
+    }
+}
+
 /// Nothing can be read.
 pub(crate) fn unknown() -> Page {
-    Page {
+    let mut page = Page {
         host: "db-0417.example.net".into(),
-        release: "6.12.95+deb12-cloud-amd64".into(),
         telemetry_path: "/metrics".into(),
-        degradations: vec![Degradation {
-            what: "livepatches cannot be read: /sys is not sysfs".into(),
-            remedy: "mount sysfs, or name its place with --path.sysfs".into(),
-        }],
         ..Page::default()
-    }
+    };
+    values(&mut page).patches.release = "6.12.95+deb12-cloud-amd64".into();
+    page.collected.degradations = vec![Degradation {
+        what: "cannot read the livepatches: /sys is not sysfs".into(),
+        remedy: "mount sysfs, or name its place with --path.sysfs".into(),
+    }];
+    page
 }
 
 /// A transition of which next to nothing is known.
 pub(crate) fn nameless() -> Page {
     let mut page = unknown();
-    page.transition = Some(Transition {
+    values(&mut page).transitions.running = Some(Running {
         patch: None,
         direction: Direction::Unpatch,
+        start: None,
         running_for: None,
+        at_least: Duration::ZERO,
         attempts: None,
         signals: None,
-        stuck: false,
-        pending: None,
+        segment: 1,
     });
     page
 }
@@ -375,7 +405,7 @@ pub(crate) fn nameless() -> Page {
 /// This kernel cannot be livepatched.
 pub(crate) fn unsupported() -> Page {
     let mut page = quiet();
-    page.patches = Some(PatchSet::default());
+    values(&mut page).patches.set = Some(PatchSet::default());
     page
 }
 
@@ -384,7 +414,7 @@ pub(crate) fn foreign(text: &str) -> Page {
     let text = || text.to_owned();
     let mut page = degraded();
     page.host = text();
-    page.release = text();
+    values(&mut page).patches.release = text();
     let mut one = patch(&text());
     one.srcversion = Some(text());
     for object in &mut one.objects {
@@ -393,11 +423,11 @@ pub(crate) fn foreign(text: &str) -> Page {
             function.name = text();
         }
     }
-    page.patches = Some(PatchSet {
+    values(&mut page).patches.set = Some(PatchSet {
         supported: true,
         patches: vec![one],
     });
-    page.forced = BTreeMap::from([(text(), true)]);
+    values(&mut page).transitions.forced = BTreeMap::from([(text(), true)]);
     let mut held = blocker(0, &text(), Reason::Sleeping, &text());
     held.object = Some(text());
     held.function = Some(text());
@@ -408,9 +438,7 @@ pub(crate) fn foreign(text: &str) -> Page {
         }
     }
     page = waiting(page, &[held], 20, true);
-    if let Some(pending) = page.transition.as_mut().and_then(|it| it.pending.as_mut()) {
-        pending.shown[0].unit = Some(text());
-    }
+    page.blockers[0].unit = Some(text());
     let mut last = crash(true);
     last.id = text();
     last.record.headline = text();
@@ -427,9 +455,12 @@ pub(crate) fn foreign(text: &str) -> Page {
         direction: Direction::Patch,
         ended_before_seconds: Some(1.0),
     });
-    page.last_crash = Some(last);
-    page.crashes.implicating = BTreeMap::from([((Signal::Oops, text()), 1)]);
-    page.interrupted = vec![Interrupted {
+    let known = values(&mut page);
+    known.crashes.last = Some(last);
+    let mut signals = counts::Counts::default();
+    signals.implicating.insert((Signal::Oops, text()), 1);
+    known.crashes.signals = Some(signals);
+    known.updates.interrupted = vec![Interrupted {
         manager: Manager::Yum,
         packages: vec![Package {
             name: text(),
@@ -441,17 +472,18 @@ pub(crate) fn foreign(text: &str) -> Page {
         file: None,
         state,
     };
-    page.expected = vec![
+    known.expected.patches = vec![
         expected(State::Disabled),
         expected(State::OtherBuild {
             disk: text(),
             loaded: text(),
         }),
     ];
-    page.degradations = vec![Degradation {
+    page.collected.degradations = vec![Degradation {
         what: text(),
         remedy: text(),
     }];
-    page.probes_missing = vec![("klp_enable_patch", Some(text()))];
+    let refused = text();
+    values(&mut page).monitor.probes = vec![not_attached("klp_enable_patch", Some(&refused))];
     page
 }

@@ -35,7 +35,7 @@ fn refuses(host: &Host, file: &str, words: &[&str]) {
 }
 
 #[test]
-fn what_is_no_configuration_file_is_named() {
+fn an_unusable_configuration_file_is_named() {
     let host = Host::default();
     refuses(&host, "none.yml", &["none.yml", "No such file"]);
     host.write("folder/file", "");
@@ -70,7 +70,7 @@ fn a_pipe_is_not_waited_for() {
 }
 
 #[test]
-fn what_may_not_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     let (host, _) = pki::host();
     host.write("web.yml", TLS);
     fs::set_permissions(host.path("server.key"), fs::Permissions::from_mode(0o0)).unwrap();
@@ -78,7 +78,7 @@ fn what_may_not_be_read_is_named() {
     let mut command = command(&host);
     command.arg("--web.config.file").arg(host.path("web.yml"));
     if rustix::process::geteuid().is_root() {
-        // Root may read everything: be nobody.
+        // Root may read everything: run as `nobody`.
         command.uid(65534).gid(65534);
     }
     let text = refusal(command);

@@ -1,5 +1,5 @@
-//! The HTTP side as strangers meet it: configuration files good and bad, TLS, users,
-//! clients that mean no good, systemd. All on loopback.
+//! The web server as clients meet it: configuration files valid and invalid, TLS, users,
+//! hostile clients, systemd. All on loopback.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod exporter;

@@ -27,7 +27,7 @@ fn a_new_certificate_is_shown_to_the_next_client() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_said_once() {
+fn an_invalid_file_changes_nothing_and_is_logged_once() {
     let host = Host::default();
     host.write_settled(
         "web.yml",
@@ -47,7 +47,7 @@ fn a_broken_file_changes_nothing_and_is_said_once() {
             .count(),
         1
     );
-    // Mended, it is taken.
+    // Once it is valid again, it is read.
     host.write_settled(
         "web.yml",
         format!("basic_auth_users:\n  b: {HASH_OF_SECRET}\n"),
@@ -57,7 +57,7 @@ fn a_broken_file_changes_nothing_and_is_said_once() {
 }
 
 #[test]
-fn a_file_that_was_missing_is_found_when_it_comes() {
+fn a_missing_file_is_read_when_it_appears() {
     let (host, authority) = pki::host();
     host.write_settled("web.yml", TLS);
     let mut exporter = start(&host);
@@ -75,7 +75,7 @@ fn a_file_that_was_missing_is_found_when_it_comes() {
 }
 
 #[test]
-fn a_file_emptied_opens_no_door() {
+fn an_emptied_file_lets_nobody_in() {
     let host = Host::default();
     host.write_settled(
         "web.yml",

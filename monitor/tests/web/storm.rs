@@ -1,5 +1,5 @@
-//! Clients that mean no good: bounded in memory, descriptors and time, and a scrape
-//! is answered meanwhile. On loopback, some thousand connections, half a minute.
+//! Hostile clients: they take bounded memory and descriptors, and a scrape is answered
+//! meanwhile. On loopback, some thousand connections, half a minute.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -160,7 +160,7 @@ fn readers_that_do_not_read() {
 }
 
 #[test]
-fn a_request_that_does_not_end_is_ended() {
+fn an_endless_request_is_closed() {
     let _one = ONE.lock();
     let host = Host::default();
     let exporter = start(&host);

@@ -128,7 +128,7 @@ fn a_socket_of_systemds_is_served() {
 }
 
 #[test]
-fn a_socket_that_is_not_there_is_named() {
+fn a_missing_socket_is_named() {
     let host = Host::default();
     let output = command(&host).arg("--web.systemd-socket").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

@@ -1,5 +1,5 @@
-//! How often the kernel reached a function: kprobes of the machine's own, which count
-//! beside the monitor's probes and lose nothing.
+//! How often the kernel reached a function: kprobes that count beside the monitor's own
+//! probes and lose nothing.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,6 +11,10 @@ const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
 const GROUP: &str = "/sys/kernel/tracing/events/lpm";
 
+/// One attempt of the kernel to complete a transition. Attempts are a second apart: how
+/// many a transition takes is how long it takes.
+pub(crate) const ATTEMPT: &str = "klp_try_complete_transition";
+
 /// Counts from its making until it is dropped.
 pub(crate) struct Counters(());
 
@@ -19,7 +23,7 @@ impl Counters {
     pub(crate) fn of(functions: &[&str]) -> Result<Self> {
         ensure!(
             !fs::exists(GROUP).unwrap_or(false),
-            "somebody counts already"
+            "the functions are counted already"
         );
         let counters = Self(());
         for function in functions {
@@ -50,6 +54,15 @@ impl Counters {
             })
             .collect::<Option<_>>()
             .with_context(|| format!("{PROFILE} has a line of another form"))
+    }
+
+    /// How often this one was, as a metric would show it.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts of one run are below 2^52"
+    )]
+    pub(crate) fn metric(&self, function: &str) -> Result<f64> {
+        Ok(self.get(function)? as f64)
     }
 
     /// How often this one was.

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_reason_is_told() {
+    fn the_last_reason_is_reported() {
         let mut tries = 0;
         let error = eventually::<()>(Duration::from_millis(150), || {
             tries += 1;

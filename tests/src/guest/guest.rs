@@ -21,7 +21,7 @@ use crate::{
     target,
 };
 
-/// Tasks let go switch at the kernel's next attempts, about one a second.
+/// Released tasks switch at the kernel's next attempts, about one a second.
 const CLEAN_UP: Duration = seconds(60);
 
 /// Between two scrapes that wait for something.
@@ -78,12 +78,12 @@ impl Guest {
         }
     }
 
-    /// Tells the host something.
+    /// Sends the host a message.
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
         self.host.send(message)
     }
 
-    /// Waits until the host has been told all.
+    /// Waits until the host has been sent everything.
     pub(crate) fn drain(&self) -> Result<()> {
         self.host.drain()
     }
@@ -101,7 +101,7 @@ impl Guest {
         })
     }
 
-    /// A scenario begins; its name goes into the names of its files.
+    /// A scenario starts; its name goes into the names of its files.
     pub(crate) fn begin(&mut self, scenario: &str) {
         self.scenario = scenario.to_owned();
         self.scrapes_sent = 0;
@@ -247,8 +247,8 @@ impl Guest {
         }
     }
 
-    /// Lets everything go, removes everything: the next scenario finds the
-    /// machine as this one did.
+    /// Releases and removes everything: the next scenario finds the machine as this one
+    /// did.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
         let monitor_end = match self.monitor.take() {
             Some(monitor) => monitor.stop(),
@@ -256,7 +256,7 @@ impl Guest {
         };
         target::release_all().context("lpm_target does not let its tasks go")?;
         for child in &mut self.children {
-            // It fails for one that has ended, which is as well.
+            // It fails for one that has already ended.
             let _ = child.kill();
         }
         for mut child in self.children.drain(..) {

@@ -38,7 +38,7 @@ const STACK: usize = 32 * 1024;
 /// Turns of an empty loop: some milliseconds of an emulated processor.
 const SPINS: u32 = 2_000_000;
 
-/// What BPF takes on any kernel (capabilities(7)).
+/// The capabilities for BPF on any kernel (capabilities(7)).
 const BPF_CAPABILITIES: [CapabilitySet; 3] = [
     CapabilitySet::BPF,
     CapabilitySet::PERFMON,
@@ -115,7 +115,7 @@ impl Hold {
 /// What a program is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Confinement {
-    /// Nothing is kept from it.
+    /// Unconfined.
     None,
     /// The capabilities that BPF takes.
     NoBpf,
@@ -135,7 +135,7 @@ pub(crate) fn command(task: &Task) -> Result<Command> {
     Ok(command)
 }
 
-/// Is the helper that the arguments describe.
+/// Runs as the helper that the arguments describe.
 pub(crate) fn run(arguments: Vec<String>) -> Result<()> {
     let [json] = arguments.as_slice() else {
         bail!("a helper takes one argument");

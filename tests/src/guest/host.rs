@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use livepatch_monitor_tests::protocol::{GUEST_PORT, Message};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
 
-/// A way to tell the host things; clones share the port.
+/// Sends messages to the host; clones share the port.
 #[derive(Clone)]
 pub(crate) struct Host {
     port: Arc<File>,

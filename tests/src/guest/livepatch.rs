@@ -14,7 +14,7 @@ pub(crate) const PATCH_B: Livepatch = Livepatch::new("lpm_patch_b");
 pub(crate) const REPLACE: Livepatch = Livepatch::new("lpm_replace");
 /// The same again, for the scenario after which a module cannot be unloaded.
 pub(crate) const FORCED: Livepatch = Livepatch::new("lpm_forced");
-/// A function of the kernel image that nobody sleeps in.
+/// A function of the kernel image in which no task sleeps.
 pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
 /// klp_force_transition itself.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
@@ -82,8 +82,8 @@ impl Livepatch {
         wait_transition_done(self.name, timeout)
     }
 
-    /// Fails unless the transition is still running after a while in which an
-    /// unhindered one would end.
+    /// Fails unless the transition is still running after the time in which one that
+    /// nothing holds up would end.
     pub(crate) fn expect_held(self) -> Result<()> {
         std::thread::sleep(Duration::from_millis(2500));
         ensure!(
@@ -144,9 +144,9 @@ pub(crate) fn known() -> Result<Vec<String>> {
         .collect()
 }
 
-/// Disables all livepatches; every task that held one must have been let go.
+/// Disables all livepatches; every task that held one up must have been released.
 pub(crate) fn disable_all(timeout: Duration) -> Result<()> {
-    // The kernel begins no transition while another one runs.
+    // The kernel starts no transition while another one runs.
     for name in known()? {
         wait_transition_done(&name, timeout)?;
     }

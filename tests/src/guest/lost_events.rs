@@ -1,5 +1,5 @@
-//! Which events the monitor says were lost. The metric is their number; the status page
-//! has the kinds.
+//! Events that the monitor reports as lost. The metric has their number, the status page
+//! the number of each kind.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ const METRIC: &str = "livepatch_monitor_events_lost_total";
 /// What comes before the kinds on the status page.
 const BEFORE: &str = "kernel events lost because the ring buffer was full: ";
 
-/// LostEvents by the event's name.
+/// Lost events by the event's name.
 pub(crate) struct LostEvents(BTreeMap<String, u64>);
 
 impl LostEvents {
-    /// Asks the status page, which must come to the same as the metric.
+    /// Reads the status page, whose sum must be the metric.
     pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
         let page = http::body(monitor::ADDRESS, "/")?;
         let losses = Self::parse(&page)?;

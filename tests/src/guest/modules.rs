@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::{eventually::eventually, files};
 
-/// `O_NONBLOCK`: fail at once where somebody still uses the module
+/// `O_NONBLOCK`: fail at once where the module is still in use
 /// (delete_module(2)).
 const NON_BLOCKING: i32 = 0o4000;
 
@@ -96,7 +96,7 @@ pub(crate) fn unload(name: &str) -> Result<()> {
     eventually(UNLOAD, || try_unload(name))
 }
 
-/// Unloads a module that nobody uses.
+/// Unloads a module that is not in use.
 pub(crate) fn try_unload(name: &str) -> Result<()> {
     let c_name = CString::new(name).context("a module's name with a NUL")?;
     delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))

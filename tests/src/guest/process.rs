@@ -1,4 +1,4 @@
-//! What the kernel says of a process that runs.
+//! What the kernel shows about a running process.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::files;
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = files::read(&path)?;
-    // utime and stime, the 12th and 13th word behind the name.
+    // utime and stime, the 12th and 13th field after the name.
     let ticks = text.rsplit_once(')').and_then(|(_, rest)| {
         let mut words = rest.split_whitespace().skip(11);
         let user: u64 = words.next()?.parse().ok()?;

@@ -1,5 +1,5 @@
 //! A host of a rollout: its exporter is scraped by a real Prometheus on the other side
-//! of the network, and it does what that side tells it, over all its boots.
+//! of the network, from which it takes orders, over all its boots.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -19,7 +19,7 @@ use crate::{
     monitor, target,
 };
 
-/// Soon, so that nobody waits for long.
+/// Short, so that the rollout does not take long.
 const STUCK_AFTER: &str = "4s";
 
 /// Takes orders until the last, or until one ends the boot.

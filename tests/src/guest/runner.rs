@@ -13,8 +13,8 @@ use crate::{guest::Guest, monitor, scenarios::Scenario};
 
 /// Runs those of the scenarios that a comma-separated list names, or `all`.
 pub(crate) fn run(guest: &mut Guest, known: &'static [Scenario], names: &str) -> Result<()> {
-    // Set when the machine could not be cleaned: what runs in it proves nothing.
-    let mut spoilt = None;
+    // Set when the machine could not be cleaned up: a later result would prove nothing.
+    let mut unclean = None;
     for choice in choose(known, names) {
         let (name, run) = match choice {
             Ok(scenario) => (scenario.name, scenario.run),
@@ -25,7 +25,7 @@ pub(crate) fn run(guest: &mut Guest, known: &'static [Scenario], names: &str) ->
             }
         };
         start(guest, name)?;
-        if let Some(cause) = &spoilt {
+        if let Some(cause) = &unclean {
             fail(guest, name, &format!("not run: {cause}"))?;
             continue;
         }
@@ -35,7 +35,7 @@ pub(crate) fn run(guest: &mut Guest, known: &'static [Scenario], names: &str) ->
         let log = monitor::log_tail();
         let cleaned = caught(|| guest.clean_up());
         if let Err(error) = &cleaned {
-            spoilt = Some(format!("the clean-up after {name} failed: {error:#}"));
+            unclean = Some(format!("the clean-up after {name} failed: {error:#}"));
         }
         match result.and(cleaned) {
             Ok(()) => guest.send(&Message::ScenarioPassed {
@@ -82,7 +82,7 @@ fn fail(guest: &Guest, scenario: &str, reason: &str) -> Result<()> {
     })
 }
 
-/// A panic is a failure like any other: PID 1 must not die of it.
+/// A panic is a failure like any other: it must not end PID 1.
 pub(crate) fn caught(work: impl FnOnce() -> Result<()>) -> Result<()> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|payload| Err(anyhow!("panicked: {}", panic_text(payload.as_ref()))))
@@ -93,5 +93,5 @@ fn panic_text(payload: &(dyn Any + Send)) -> &str {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("without words")
+        .unwrap_or("without a message")
 }

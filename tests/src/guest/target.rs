@@ -21,7 +21,7 @@ pub(crate) const SLEEPER: &str = "lpm_sleeper";
 /// Comm of the kthread that spins in `lpm_spin`.
 pub(crate) const SPINNER: &str = "lpm_spinner";
 
-/// What is told of one task, asleep in `lpm_hold`, that holds lpm_patch_a up.
+/// Expects that one task, asleep in `lpm_hold`, is named as what holds lpm_patch_a up.
 pub(crate) fn expect_blocker_named(metrics: &Exposition) -> Result<()> {
     metrics.expect(
         "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
@@ -38,7 +38,7 @@ pub(crate) fn load() -> Result<()> {
     modules::load(NAME)
 }
 
-/// Lets every task in `lpm_hold` go, and further ones pass.
+/// Releases every task in `lpm_hold`; later ones pass through.
 pub(crate) fn release() -> Result<()> {
     files::write(HOLD, "0")
 }
@@ -48,13 +48,13 @@ pub(crate) fn hold() -> Result<()> {
     files::write(HOLD, "1")
 }
 
-/// Puts the kthread into `lpm_kthread_sleep`, or lets it out.
+/// Puts the kthread into `lpm_kthread_sleep`, or releases it.
 pub(crate) fn kthread_sleep(on: bool) -> Result<()> {
     files::write("/proc/lpm_target/kthread_sleep", if on { "1" } else { "0" })?;
     wait_status("sleeping", u32::from(on))
 }
 
-/// Puts the kthread into `lpm_spin`, or lets it out.
+/// Puts the kthread into `lpm_spin`, or releases it.
 pub(crate) fn spin(on: bool) -> Result<()> {
     files::write("/proc/lpm_target/spin", if on { "1" } else { "0" })?;
     wait_status("spinning", u32::from(on))
@@ -70,17 +70,17 @@ pub(crate) fn wait_holders(count: u32) -> Result<()> {
     wait_status("holders", count)
 }
 
-/// Who answers for lpm_target: the original or a livepatch.
+/// Which code answers for lpm_target: the original or a livepatch.
 pub(crate) fn version() -> Result<String> {
     Ok(files::read("/proc/lpm_target/version")?.trim().to_owned())
 }
 
-/// Who answers for lpm_late.
+/// Which code answers for lpm_late.
 pub(crate) fn late_version() -> Result<String> {
     Ok(files::read("/proc/lpm_late")?.trim().to_owned())
 }
 
-/// Lets all tasks go, where the module is loaded at all.
+/// Releases all tasks, if the module is loaded at all.
 pub(crate) fn release_all() -> Result<()> {
     if Path::new(HOLD).exists() {
         release()?;

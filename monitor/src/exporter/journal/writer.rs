@@ -1,5 +1,5 @@
-//! The boot's history, and the thread that brings each note of it to the disk: a disk
-//! that hangs must not hold up the kernel's events.
+//! The boot's history, and the thread that writes each entry of it to the disk: a disk
+//! that hangs must not delay the kernel's events.
 
 use std::{
     sync::{
@@ -20,18 +20,18 @@ use livepatch_core::{
     transition::BootTime,
 };
 
-/// Notes that may wait for the disk.
+/// Entries that may wait for the disk.
 const WAITING: usize = 4096;
 /// How long the end of the process waits for the disk.
 const CLOSE: Duration = Duration::from_secs(3);
 
-/// What was noted, in memory and on disk.
+/// The entries of this boot, in memory and on disk.
 #[derive(Debug)]
 pub(in crate::exporter) struct Journal {
-    /// What the notes come to.
-    pub(in crate::exporter) history: History,
+    /// What the entries come to; shared as a value, which later entries do not change.
+    pub(in crate::exporter) history: Arc<History>,
     soak: Duration,
-    /// What the thread will take over: none once it runs.
+    /// What the thread takes over when it starts.
     idle: Option<(Recorder, Receiver<TimedEntry>)>,
     writer: Option<Writer>,
     errors: Arc<AtomicU64>,
@@ -45,7 +45,7 @@ struct Writer {
 }
 
 impl Journal {
-    /// Without a recorder every note counts as one that did not reach the disk.
+    /// Without a recorder every entry counts as one that did not reach the disk.
     pub(in crate::exporter) fn new(
         recorder: Option<Recorder>,
         before: &[TimedEntry],
@@ -63,7 +63,7 @@ impl Journal {
             })
             .unzip();
         Self {
-            history,
+            history: Arc::new(history),
             soak,
             idle,
             writer,
@@ -71,7 +71,7 @@ impl Journal {
         }
     }
 
-    /// Begins to write; what was noted so far has waited.
+    /// Starts the thread, which first writes what has waited so far.
     pub(in crate::exporter) fn start(&mut self) {
         let Some((recorder, waiting)) = self.idle.take() else {
             return;
@@ -84,20 +84,20 @@ impl Journal {
             (Ok(thread), Some(writer)) => writer.thread = Some(thread),
             (Ok(_), None) => {}
             (Err(error), writer) => {
-                warn!("the flight recorder has no thread: {error}");
+                warn!("cannot start the thread of the flight recorder: {error}");
                 *writer = None;
             }
         }
     }
 
-    /// Takes a note and sends it to the disk.
+    /// Takes an entry and sends it to the disk.
     pub(in crate::exporter) fn note(&mut self, time: BootTime, note: Entry) {
         let noted = TimedEntry {
             time,
             unix_seconds: clock::unix_seconds(time),
             note,
         };
-        self.history.take(&noted, self.soak);
+        Arc::make_mut(&mut self.history).take(&noted, self.soak);
         let sent = self
             .writer
             .as_ref()
@@ -107,12 +107,24 @@ impl Journal {
         }
     }
 
-    /// Notes that did not reach the disk.
+    /// Takes an entry unless it says what is known already.
+    pub(in crate::exporter) fn note_news(&mut self, time: BootTime, entry: Entry) {
+        let known = match &entry {
+            Entry::Patches { patches } => self.history.patches.as_ref() == Some(patches),
+            Entry::Loaded { patch } => !self.history.loads.iter().any(|(name, _)| name == patch),
+            _ => false,
+        };
+        if !known {
+            self.note(time, entry);
+        }
+    }
+
+    /// Entries that did not reach the disk.
     pub(in crate::exporter) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Whether notes go to a disk at all.
+    /// Whether entries go to a disk at all.
     pub(in crate::exporter) fn records(&self) -> bool {
         self.writer.is_some()
     }

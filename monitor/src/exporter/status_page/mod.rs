@@ -1,30 +1,23 @@
-//! The status page: a plain value in, HTML out. Pure.
+//! The status page: plain values in, HTML out. Pure.
 //!
-//! Every string goes through maud, which escapes it, and foreign ones through
-//! [`shown`] before, which takes the teeth out of characters that turn or hide text.
+//! Every string goes through maud, which escapes it, and foreign ones through [`shown`]
+//! before, which makes characters visible that would reverse or hide text.
 //! None becomes an attribute, but for the path of the metrics, which is checked when
 //! the command line is read.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
+use livepatch_core::{
+    blockers::BlockerReport,
+    crash::display::{date, shown},
+    patch::PatchSet,
+    transition::{age, progress},
+    transition_state::Running,
+};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::verdict::{Level, Statement};
-use crate::{
-    host::{expected::Expected, packages::Interrupted},
-    metrics::CrashView,
-};
-use livepatch_core::{
-    blockers::{BlockerReport, Counts},
-    crash::{
-        boots::HostCrash,
-        display::{date, shown},
-    },
-    degradation::Degradation,
-    lifecycle::InForce,
-    patch::PatchSet,
-    transition::{Direction, Totals, age, progress},
-};
+use super::{collector::Collected, collectors::Values};
 
 mod sections;
 mod verdict;
@@ -56,76 +49,44 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(policy!(), "; frame-ancestors 
 pub struct Page {
     /// The host's name.
     pub host: String,
-    /// The running kernel's release.
-    pub release: String,
     /// When all this was so, in seconds since 1970.
     pub now_unix_seconds: Option<f64>,
     /// Where the metrics are.
     pub telemetry_path: String,
-    /// The reader does not want the page to renew itself.
+    /// The reader does not want the page to reload itself.
     pub stay: bool,
-    /// What is loaded; `None` where sysfs cannot be read.
-    pub patches: Option<PatchSet>,
-    /// Patches in force, and since when.
-    pub in_force: BTreeMap<String, InForce>,
-    /// Whether a patch was forced; one of which that is not known is left out.
-    pub forced: BTreeMap<String, bool>,
-    /// The transition that runs.
-    pub transition: Option<Transition>,
-    /// What transitions came to since the monitor began.
-    pub totals: Totals,
-    /// What is known of crashes.
-    pub crashes: CrashView,
-    /// The last crash.
-    pub last_crash: Option<HostCrash>,
-    /// It was in this boot: the kernel that runs has had it.
-    pub crashed_in_this_boot: bool,
-    /// What updates left half done, an entry for each package manager.
-    pub interrupted: Vec<Interrupted>,
-    /// Livepatches that should be in force.
-    pub expected: Vec<Expected>,
-    /// What the monitor does not see, and how to mend that.
-    pub degradations: Vec<Degradation>,
-    /// Probes that are not attached, and why where that is known.
-    pub probes_missing: Vec<(&'static str, Option<String>)>,
+    /// What the collectors found: the same values that the metrics show.
+    pub collected: Collected<Values>,
+    /// The first [`BLOCKERS_SHOWN`] of the pending tasks.
+    pub blockers: Vec<BlockerReport>,
 }
 
-/// The running transition.
-#[derive(Clone, Debug)]
-pub struct Transition {
-    /// The patch; `None` until its name is known.
-    pub patch: Option<String>,
-    /// Where it leads.
-    pub direction: Direction,
-    /// For how long it has run, where its start is known.
-    pub running_for: Option<Duration>,
-    /// Attempts made, where known.
-    pub attempts: Option<u32>,
-    /// Rounds of signals sent, where known.
-    pub signals: Option<u32>,
-    /// It is older than `--stuck-after`.
-    pub stuck: bool,
-    /// Its pending tasks; `None` where they cannot be told.
-    pub pending: Option<Pending>,
-}
-
-impl Transition {
-    /// How far it is, in words.
-    fn progress(&self) -> String {
-        let pending = self.pending.as_ref().map(|pending| pending.counts.total());
-        progress(self.direction, self.running_for, self.attempts, pending)
+impl Page {
+    fn values(&self) -> &Values {
+        &self.collected.values
     }
-}
 
-/// Tasks that a transition waits for.
-#[derive(Clone, Debug, Default)]
-pub struct Pending {
-    /// How many, and why.
-    pub counts: Counts,
-    /// Idle tasks could not be looked at.
-    pub idle_unknown: bool,
-    /// The first [`BLOCKERS_SHOWN`] of them.
-    pub shown: Vec<BlockerReport>,
+    /// What is loaded; `None` where sysfs cannot be read.
+    fn patches(&self) -> Option<&PatchSet> {
+        self.values().patches.set.as_ref()
+    }
+
+    /// The transition that runs.
+    fn running(&self) -> Option<&Running> {
+        self.values().transitions.running.as_ref()
+    }
+
+    /// How far the running transition has got, in words.
+    fn progress(&self, running: &Running) -> String {
+        let found = self.values().tasks.found.as_ref();
+        let pending = found.map(|found| found.counts.total());
+        progress(
+            running.direction,
+            running.running_for,
+            running.attempts,
+            pending,
+        )
+    }
 }
 
 /// The page as HTML.
@@ -201,13 +162,14 @@ fn said(statements: &[Statement], level: Level) -> Markup {
 /// Seconds after which the page renews itself. Only while a transition runs: when
 /// nothing happens nothing is asked for. What is stuck changes slowly, and is read.
 fn renewed_after(page: &Page) -> Option<u32> {
-    let running = page.transition.as_ref().filter(|_| !page.stay)?;
-    Some(if running.stuck { 30 } else { 5 })
+    page.running().filter(|_| !page.stay)?;
+    let is_stuck = page.values().transitions.stuck;
+    Some(if is_stuck { 30 } else { 5 })
 }
 
 fn renewal(page: &Page) -> Markup {
     html! {
-        @if page.transition.is_some() {
+        @if page.running().is_some() {
             p class="note" {
                 @if let Some(seconds) = renewed_after(page) {
                     "While the transition runs this page renews itself every "
@@ -232,7 +194,7 @@ fn footer(page: &Page) -> Markup {
             p {
                 "livepatch-monitor " (env!("CARGO_PKG_VERSION"))
                 " (revision " (env!("LIVEPATCH_MONITOR_REVISION")) ") on "
-                (shown(&page.host)) ", kernel " (shown(&page.release)) ". As of "
+                (shown(&page.host)) ", kernel " (shown(&page.values().patches.release)) ". As of "
                 (moment(page.now_unix_seconds, None)) "."
             }
         }

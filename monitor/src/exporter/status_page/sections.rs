@@ -2,15 +2,19 @@
 
 use maud::{Markup, html};
 
-use super::{Page, Pending, Transition, ago, moment, number};
+use super::{Page, ago, moment, number};
+use crate::exporter::collectors::transitions;
 use livepatch_core::{
     blockers::{BlockerReport, Reason},
     crash::{
         boots::HostCrash,
+        counts::Counts,
         display::{self, shown},
     },
     patch::{Object, Patch},
+    pending_tasks::Found,
     transition::age,
+    transition_state::Running,
 };
 
 /// Functions of an object that are named.
@@ -39,7 +43,7 @@ fn text(text: &str) -> Markup {
     html! { (text) }
 }
 
-const fn told(value: Option<bool>) -> &'static str {
+const fn yes_no(value: Option<bool>) -> &'static str {
     match value {
         Some(true) => "yes",
         Some(false) => "no",
@@ -48,54 +52,56 @@ const fn told(value: Option<bool>) -> &'static str {
 }
 
 pub(super) fn transition(page: &Page) -> Markup {
-    let totals = page.totals;
+    let totals = page.values().transitions.totals;
     let content = html! {
-        @match &page.transition {
-            Some(running) => (running_transition(running)),
-            None if page.patches.is_none() => p { "Whether a transition runs is unknown." },
+        @match page.running() {
+            Some(running) => (running_transition(page, running)),
+            None if page.patches().is_none() => p { "Whether a transition runs is unknown." },
             None => p { "No transition runs." },
         }
-        p class="note" {
-            "Since the monitor began: attempts " (totals.attempts)
-            ", rounds of signals " (totals.signals)
-            ", reversals " (totals.reversals)
-            ", forced " (totals.forces)
-            ", failures to enable a livepatch " (totals.load_failures) "."
+        @if let Some(totals) = totals {
+            p class="note" {
+                "Since the monitor started: attempts " (totals.attempts)
+                ", rounds of signals " (totals.signals)
+                ", reversals " (totals.reversals)
+                ", forced " (totals.forces)
+                ", failures to enable a livepatch " (totals.load_failures) "."
+            }
         }
     };
     section("transition", "Transition", &content)
 }
 
-fn running_transition(running: &Transition) -> Markup {
+fn running_transition(page: &Page, running: &Running) -> Markup {
     let patch = running
         .patch
         .as_deref()
         .map_or_else(|| "unknown".to_owned(), shown);
-    let pending = running.pending.as_ref();
+    let found = page.values().tasks.found.as_deref();
     html! {
         dl {
             (fact("Patch", &html! { code { (patch) } }))
-            (fact("Progress", &text(&running.progress())))
+            (fact("Progress", &text(&page.progress(running))))
             @if let Some(rounds) = running.signals {
                 (fact("Signals", &html! { (number(u64::from(rounds), "round")) " sent by the kernel" }))
             }
         }
-        @match pending {
+        @match found {
             None => p { "Which tasks are pending is unknown." },
-            Some(pending) => (blockers(pending)),
+            Some(found) => (blockers(found, &page.blockers)),
         }
     }
 }
 
-fn blockers(pending: &Pending) -> Markup {
-    let counts = &pending.counts;
+fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
+    let counts = &found.counts;
     let reasons = Reason::ALL
         .into_iter()
         .filter(|reason| counts.reason(*reason) > 0);
     let total = usize::try_from(counts.total()).unwrap_or(usize::MAX);
-    let hidden = total.saturating_sub(pending.shown.len());
+    let hidden = total.saturating_sub(shown_blockers.len());
     // Few stacks are read at once; many are a long page.
-    let open = pending.shown.len() <= 3;
+    let open = shown_blockers.len() <= 3;
     html! {
         @if total > 0 {
             ul class="counts" {
@@ -108,7 +114,7 @@ fn blockers(pending: &Pending) -> Markup {
             }
             h3 { "Tasks that hold it up" }
             ol class="blockers" {
-                @for task in &pending.shown { (blocker(task, open)) }
+                @for task in shown_blockers { (blocker(task, open)) }
             }
         } @else {
             p { "No task is pending." }
@@ -116,8 +122,8 @@ fn blockers(pending: &Pending) -> Markup {
         @if hidden > 0 {
             p { "And " (hidden) " more: " code { "livepatch-monitor blockers --limit " (total) } }
         }
-        @if pending.idle_unknown {
-            p { "Idle tasks (swapper) could not be looked at: they may be pending as well." }
+        @if found.idle_unknown {
+            p { "Idle tasks (swapper) could not be checked: they may be pending as well." }
         }
     }
 }
@@ -142,7 +148,7 @@ fn blocker(task: &BlockerReport, open: bool) -> Markup {
 }
 
 pub(super) fn patches(page: &Page) -> Markup {
-    let content = match &page.patches {
+    let content = match page.patches() {
         None => html! { p { "Unknown: sysfs cannot be read." } },
         Some(set) if !set.supported => html! { p { "This kernel has no livepatch support." } },
         Some(set) if set.patches.is_empty() => html! { p { "No livepatch is loaded." } },
@@ -152,12 +158,9 @@ pub(super) fn patches(page: &Page) -> Markup {
 }
 
 fn patch(page: &Page, patch: &Patch) -> Markup {
-    let in_force = page.in_force.get(&patch.name).filter(|_| {
-        let running = page.transition.as_ref().map(|running| &running.patch);
-        patch.enabled == Some(true) && running != Some(&Some(patch.name.clone()))
-    });
+    let in_force = transitions::in_force(&page.collected, patch);
     let resting = patch.enabled == Some(true) && patch.transition != Some(true);
-    let crashes = page.crashes.of_patch.get(&patch.name);
+    let crashes = page.values().crashes.of_patch.get(&patch.name);
     html! {
         article {
             h3 { code { (shown(&patch.name)) } " " span class="tag" { (patch.state()) } }
@@ -170,8 +173,8 @@ fn patch(page: &Page, patch: &Patch) -> Markup {
                         }
                     }))
                 }
-                (fact("Replaces all", &text(told(patch.replace))))
-                (fact("Forced", &text(told(page.forced.get(&patch.name).copied()))))
+                (fact("Replaces all", &text(yes_no(patch.replace))))
+                (fact("Forced", &text(yes_no(page.values().transitions.forced.get(&patch.name).copied()))))
                 (fact("Build", &html! {
                     @match &patch.srcversion { Some(build) => code { (shown(build)) }, None => "unknown" }
                 }))
@@ -224,19 +227,15 @@ fn object(object: &Object) -> Markup {
 }
 
 pub(super) fn crash(page: &Page) -> Markup {
-    let known = page
-        .crashes
-        .crashes
-        .as_ref()
-        .map(|totals| totals.values().sum::<u64>());
-    let signals = page.crashes.signals.iter().filter(|(_, count)| **count > 0);
-    let signals: Vec<String> = signals
-        .map(|((signal, phase), count)| {
-            format!("{count} {} in phase {}", signal.name(), phase.name())
-        })
-        .collect();
+    let crashes = &page.values().crashes;
+    let totals = crashes.totals.as_ref();
+    let known = totals.map(|totals| totals.values().sum::<u64>());
+    let implicating = crashes
+        .signals
+        .iter()
+        .flat_map(|counts| &counts.implicating);
     let content = html! {
-        @match (&page.last_crash, known) {
+        @match (&crashes.last, known) {
             (Some(crash), _) => (last_crash(page, crash)),
             (None, None) => p { "Unknown: the crash records cannot be read." },
             (None, Some(_)) => p { "No crash of this host is known." },
@@ -245,16 +244,13 @@ pub(super) fn crash(page: &Page) -> Markup {
             @if let Some(known) = known.filter(|known| *known > 0) {
                 (fact("In all", &html! { (known) ": " code { "livepatch-monitor crashes" } " lists them" }))
             }
-            (fact("Boot before", &text(match page.crashes.boot_unclean {
+            (fact("Boot before", &text(match crashes.boot_unclean {
                 Some(true) => "ended badly",
                 Some(false) => "ended in order",
                 None => "how it ended is unknown",
             })))
-            (fact("Signals", &text(&match signals.is_empty() {
-                true => "none since the monitor began".to_owned(),
-                false => format!("{} since the monitor began", signals.join(", ")),
-            })))
-            @for ((signal, patch), count) in &page.crashes.implicating {
+            (fact("Signals", &text(&signals(crashes.signals.as_ref()))))
+            @for ((signal, patch), count) in implicating {
                 @if *count > 0 {
                     (fact("Implicating", &html! { code { (shown(patch)) } ": " (count) " " (signal.name()) }))
                 }
@@ -262,6 +258,23 @@ pub(super) fn crash(page: &Page) -> Markup {
         }
     };
     section("crash", "Last crash", &content)
+}
+
+/// The crash signals seen, in words.
+fn signals(counts: Option<&Counts>) -> String {
+    let Some(counts) = counts else {
+        return "unknown".to_owned();
+    };
+    let seen = counts.signals.iter().filter(|(_, count)| **count > 0);
+    let seen: Vec<String> = seen
+        .map(|((signal, phase), count)| {
+            format!("{count} {} in phase {}", signal.name(), phase.name())
+        })
+        .collect();
+    match seen.is_empty() {
+        true => "none since the monitor started".to_owned(),
+        false => format!("{} since the monitor started", seen.join(", ")),
+    }
 }
 
 fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
@@ -289,14 +302,15 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
 }
 
 pub(super) fn host(page: &Page) -> Markup {
-    let half_done: Vec<_> = page
-        .interrupted
+    let interrupted = &page.values().updates.interrupted;
+    let expected = &page.values().expected.patches;
+    let half_done: Vec<_> = interrupted
         .iter()
         .filter(|found| !found.packages.is_empty())
         .collect();
     let content = html! {
         h3 { "Updates" }
-        @if page.interrupted.is_empty() {
+        @if interrupted.is_empty() {
             p { "Whether an update was left half done is unknown." }
         } @else if half_done.is_empty() {
             p { "No update is half done." }
@@ -305,7 +319,7 @@ pub(super) fn host(page: &Page) -> Markup {
             p {
                 (found.manager.name()) " has left "
                 (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
-                " half done; mend it with " code { (found.manager.remedy()) } ":"
+                " half done; repair it with " code { (found.manager.remedy()) } ":"
             }
             ul class="names" {
                 @for package in found.packages.iter().take(PACKAGES_SHOWN) {
@@ -317,13 +331,13 @@ pub(super) fn host(page: &Page) -> Markup {
             }
         }
         h3 { "Livepatches that should be in force" }
-        @if page.patches.is_none() {
+        @if page.patches().is_none() {
             p { "Whether any is missing is unknown." }
-        } @else if page.expected.is_empty() {
+        } @else if expected.is_empty() {
             p { "None is installed for this kernel or expected by name." }
         }
         ul {
-            @for one in &page.expected {
+            @for one in expected {
                 li {
                     code { (shown(&one.patch)) } " "
                     @match one.state.problem() {
@@ -338,12 +352,13 @@ pub(super) fn host(page: &Page) -> Markup {
 }
 
 pub(super) fn evidence(page: &Page) -> Markup {
+    let ready = &page.values().crash_capture.ready;
     let content = html! {
-        @if page.crashes.evidence_ready.is_empty() {
+        @if ready.is_empty() {
             p { "What of the next crash would be kept is unknown." }
         }
         ul {
-            @for (source, ready) in &page.crashes.evidence_ready {
+            @for (source, ready) in ready {
                 li {
                     code { (source.name()) } " "
                     @if *ready { "ready" } @else {
@@ -357,17 +372,18 @@ pub(super) fn evidence(page: &Page) -> Markup {
 }
 
 pub(super) fn degraded(page: &Page) -> Markup {
-    let probes = &page.probes_missing;
+    let degradations = &page.collected.degradations;
+    let probes: Vec<_> = page.values().monitor.missing().collect();
     let content = html! {
-        @if page.degradations.is_empty() && probes.is_empty() {
+        @if degradations.is_empty() && probes.is_empty() {
             p { "Nothing: every probe is attached and every file could be read." }
         }
         ul {
-            @for missing in &page.degradations {
+            @for missing in degradations {
                 li {
                     (shown(&missing.what)) "."
                     @if !missing.remedy.is_empty() {
-                        " " em { "To mend it: " (shown(&missing.remedy)) "." }
+                        " " em { "To fix it: " (shown(&missing.remedy)) "." }
                     }
                 }
             }
@@ -376,10 +392,10 @@ pub(super) fn degraded(page: &Page) -> Markup {
             details {
                 summary { (number(u64::try_from(probes.len()).unwrap_or(u64::MAX), "probe")) " not attached" }
                 ul class="names" {
-                    @for (probe, problem) in probes {
+                    @for probe in &probes {
                         li {
-                            code { (probe) }
-                            @if let Some(problem) = problem { " " (shown(problem)) }
+                            code { (probe.probe) }
+                            @if let Some(problem) = &probe.problem { " " (shown(problem)) }
                         }
                     }
                 }

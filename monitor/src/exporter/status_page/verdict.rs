@@ -71,11 +71,11 @@ fn transition(page: &Page) -> Statement {
         text,
         section,
     };
-    if let Some(running) = &page.transition {
+    if let Some(running) = page.running() {
         let name = running.patch.as_deref();
         let patch = name.map_or_else(|| "a patch of unknown name".to_owned(), shown);
-        let progress = running.progress();
-        return if running.stuck {
+        let progress = page.progress(running);
+        return if page.values().transitions.stuck {
             let text = format!("STUCK: the transition of {patch}, {progress}.");
             say(Level::Bad, "Stuck", text, "transition")
         } else {
@@ -83,7 +83,7 @@ fn transition(page: &Page) -> Statement {
             say(Level::Busy, "In transition", text, "transition")
         };
     }
-    match &page.patches {
+    match page.patches() {
         None => say(
             Level::Warning,
             "Unknown",
@@ -110,18 +110,19 @@ fn transition(page: &Page) -> Statement {
 }
 
 fn crash(page: &Page) -> Option<Statement> {
-    let crash = page.last_crash.as_ref()?;
+    let crashes = &page.values().crashes;
+    let crash = crashes.last.as_ref()?;
     let record = &crash.record;
     let when = record.when.unix_seconds;
     let is_news = match when.zip(page.now_unix_seconds) {
         Some((when, now)) => now - when < NEWS_SECONDS,
-        None => page.crashes.boot_unclean == Some(true),
+        None => crashes.boot_unclean == Some(true),
     };
-    if !is_news && !page.crashed_in_this_boot {
+    if !is_news && !crashes.last_in_this_boot {
         return None;
     }
     let ago = ago(when, page.now_unix_seconds).map_or_else(String::new, |ago| format!(" {ago}"));
-    let who = match page.crashed_in_this_boot {
+    let who = match crashes.last_in_this_boot {
         true => format!("This kernel crashed{ago} and runs on"),
         false => format!("This host crashed{ago}"),
     };
@@ -147,7 +148,12 @@ fn crash(page: &Page) -> Option<Statement> {
 }
 
 fn forced(page: &Page) -> Option<Statement> {
-    let forced = page.forced.iter().filter(|(_, forced)| **forced);
+    let forced = page
+        .values()
+        .transitions
+        .forced
+        .iter()
+        .filter(|(_, forced)| **forced);
     let names: Vec<String> = forced.map(|(patch, _)| shown(patch)).collect();
     (!names.is_empty()).then(|| Statement {
         level: Level::Warning,
@@ -161,7 +167,7 @@ fn forced(page: &Page) -> Option<Statement> {
 }
 
 fn load_failures(page: &Page) -> Option<Statement> {
-    let failures = page.totals.load_failures;
+    let failures = page.values().transitions.totals?.load_failures;
     (failures > 0).then(|| Statement {
         level: Level::Warning,
         short: "Load failed",
@@ -176,7 +182,9 @@ fn load_failures(page: &Page) -> Option<Statement> {
 fn missing(page: &Page) -> Option<Statement> {
     let missing = |state: &State| *state != State::InForce;
     let count = page
+        .values()
         .expected
+        .patches
         .iter()
         .filter(|one| missing(&one.state))
         .count();
@@ -193,6 +201,8 @@ fn missing(page: &Page) -> Option<Statement> {
 
 fn interrupted(page: &Page) -> Option<Statement> {
     let packages: usize = page
+        .values()
+        .updates
         .interrupted
         .iter()
         .map(|found| found.packages.len())
@@ -209,7 +219,8 @@ fn interrupted(page: &Page) -> Option<Statement> {
 }
 
 fn degraded(page: &Page) -> Option<Statement> {
-    let degraded = !page.degradations.is_empty() || !page.probes_missing.is_empty();
+    let degraded =
+        !page.collected.degradations.is_empty() || page.values().monitor.missing().next().is_some();
     degraded.then(|| Statement {
         level: Level::Warning,
         short: "Degraded",

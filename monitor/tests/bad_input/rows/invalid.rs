@@ -1,228 +1,228 @@
-//! Directories that `serve` reads, with one file in them spoilt. It says so and serves.
+//! Directories that `serve` reads, one file of which is invalid. It says so and serves.
 
 use super::super::{Ends, Row, row};
 
-/// A state directory in which one file is spoilt.
+/// A state directory in which one file is invalid.
 pub(crate) fn state() -> Vec<Row> {
     const STATE: &str = "--state-dir";
-    let spoilt = |name: &'static [&'static str], says: &'static [&'static str]| {
+    let invalid = |name: &'static [&'static str], says: &'static [&'static str]| {
         row(STATE, name, Ends::Serves, says)
     };
     vec![
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-fifo"],
             &["transition.json", "a pipe", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-junk"],
             &["transition.json", "UTF-8", "remove it"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-dir"],
             &["transition.json", "a directory", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-loop"],
             &["transition.json", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-huge"],
             &["transition.json", "16 MiB", "remove it"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-transition-denied"],
             &["transition.json", "Permission denied", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-fifo"],
             &[".rec", "a pipe", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-junk"],
             &[".rec", "not a flight recorder's file", "move it away"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-dir"],
             &[".rec", "a directory", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-loop"],
             &[".rec", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-huge"],
             &[".rec", "not a flight recorder's file", "move it away"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-recorder-denied"],
             &[".rec", "Permission denied", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-earlier-fifo"],
             &["0f1c4a52-aaaa.rec", "a pipe"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-earlier-junk"],
             &["0f1c4a52-aaaa.rec"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-earlier-huge"],
             &["0f1c4a52-aaaa.rec"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-lock-fifo"],
             &["lock", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-lock-dir"],
             &["lock", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-lock-denied"],
             &["lock", "Permission denied", "--state-dir"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-crash-fifo"],
             &["deadbeef.json", "a pipe"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-crash-junk"],
             &["deadbeef.json"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-crash-huge"],
             &["deadbeef.json", "MiB"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-crash-loop"],
             &["deadbeef.json"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-counts-junk"],
             &["counts.json"],
         ),
-        spoilt(
+        invalid(
             &["serve", "--state-dir", "@state-counts-fifo"],
             &["counts.json", "a pipe"],
         ),
     ]
 }
 
-/// Directories in which one file is spoilt.
+/// Directories in which one file is invalid.
 pub(crate) fn directories() -> Vec<Row> {
     const ROOT: &str = "--path.rootfs";
     const EXPECT: &str = "serve --expect-dir";
-    let spoilt = |about, name: &'static [&'static str], says: &'static [&'static str]| {
+    let invalid = |about, name: &'static [&'static str], says: &'static [&'static str]| {
         row(about, name, Ends::Serves, says)
     };
     vec![
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-fifo"],
             &["dpkg/status", "a pipe", "--path.rootfs"],
         ),
-        spoilt(ROOT, &["serve", "--path.rootfs", "@root-dpkg-junk"], &[]),
-        spoilt(
+        invalid(ROOT, &["serve", "--path.rootfs", "@root-dpkg-junk"], &[]),
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-huge"],
             &["dpkg/status", "256 MiB"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-dir"],
             &["dpkg/status", "a directory"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-denied"],
             &["dpkg/status", "Permission denied"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-journal-fifo"],
             &["updates/0001", "a pipe"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-journal-huge"],
             &["updates/0001", "256 MiB"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-lock-fifo"],
             &["dpkg/lock", "a pipe"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-lock-loop"],
             &["dpkg/lock"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-yum-fifo"],
             &["transaction-all", "a pipe"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-yum-junk"],
             &["transaction-all", "UTF-8"],
         ),
-        spoilt(
+        invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-yum-huge"],
             &["transaction-all", "16 MiB"],
         ),
-        spoilt(
+        invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-fifo"],
             &["livepatch_fix.ko", "a pipe"],
         ),
-        spoilt(
+        invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-junk"],
             &["livepatch_fix.ko", "is no module"],
         ),
-        spoilt(
+        invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-huge"],
             &["livepatch_fix.ko", "64 MiB"],
         ),
-        spoilt(
+        invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-dir"],
             &["livepatch_fix.ko", "a directory"],
         ),
-        spoilt(
+        invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-loop"],
             &["livepatch_fix.ko"],
         ),
-        spoilt(
+        invalid(
             "--path.pstore",
             &["serve", "--path.pstore", "@pstore-fifo"],
             &[],
         ),
-        spoilt(
+        invalid(
             "--path.pstore",
             &["serve", "--path.pstore", "@pstore-junk"],
             &["dmesg-erst", "binary"],
         ),
-        spoilt(
+        invalid(
             "--path.pstore",
             &["serve", "--path.pstore", "@pstore-denied"],
             &["dmesg-erst", "Permission denied"],
         ),
-        spoilt(
+        invalid(
             "--path.kdump",
             &["serve", "--path.kdump", "@kdump-fifo"],
             &[],
         ),
-        spoilt(
+        invalid(
             "--path.kdump",
             &["serve", "--path.kdump", "@kdump-junk"],
             &["dmesg.202611270000", "binary"],
         ),
-        spoilt(
+        invalid(
             "--path.kdump",
             &["serve", "--path.kdump", "@kdump-huge"],
             &["dmesg.202611270000", "binary"],

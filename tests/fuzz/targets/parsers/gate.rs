@@ -1,4 +1,4 @@
-//! What the gate is told: by Prometheus, and on its command line.
+//! What the gate reads: Prometheus's answers, and its command line.
 
 use std::time::Duration;
 

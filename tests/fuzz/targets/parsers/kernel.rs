@@ -1,5 +1,5 @@
 //! Bytes of the kernel: records of the probes and the task iterator, its types, what it
-//! tells of tasks, patches and symbols.
+//! shows of tasks, patches and symbols.
 
 use std::{
     collections::BTreeSet,

@@ -1,4 +1,4 @@
-//! The monitor's own files, after a crash, a full disk or somebody's editor.
+//! The monitor's own files, as a crash, a full disk or an editor may leave them.
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 

@@ -28,7 +28,7 @@ fn configuration(bytes: &[u8]) {
     }
 }
 
-/// The scheme's case and blanks mean nothing; without a colon it is nobody.
+/// The scheme's case and blanks mean nothing; without a colon there is no user.
 fn credentials(bytes: &[u8]) {
     let _ = Credentials::parse(bytes);
     let encoded = BASE64_STANDARD.encode(bytes);

@@ -1,4 +1,4 @@
-//! From what happens to the metric that says so.
+//! From an event to the metric that shows it.
 
 use std::{
     thread,

@@ -20,7 +20,7 @@ struct List {
     crashes: Vec<Crash>,
 }
 
-/// A crash as the monitor tells it.
+/// A crash as the monitor records it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(super) struct Crash {
     pub(super) id: String,
@@ -97,8 +97,8 @@ impl Expected {
         }
     }
 
-    /// The patch that the crash befell: it is implicated, or was in transition or soak.
-    fn befell(&self) -> Option<&'static str> {
+    /// The patch that the crash counts for: it is implicated, or was in transition or soak.
+    fn counts_for(&self) -> Option<&'static str> {
         let soaking = self.patch.filter(|_| self.phase == "soak");
         let implicated = self.evidence.map(|(_, patch)| patch);
         implicated.or(self.transition).or(soaking)
@@ -147,7 +147,7 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
     )?;
     metrics.expect("livepatch_recorder_errors_total", 0.0)?;
     let last = metrics.get("livepatch_last_crash_timestamp_seconds")?;
-    let Some(patch) = expected.befell() else {
+    let Some(patch) = expected.counts_for() else {
         return metrics.expect_absent("livepatch_patch_crashes_total");
     };
     metrics.expect_sum("livepatch_patch_crashes_total", 1.0)?;
@@ -174,7 +174,7 @@ pub(super) fn list(count: usize) -> Result<Vec<Crash>> {
     })?;
     ensure!(
         list.crashes.len() == count,
-        "`crashes` tells of {} crashes, not of {count}: {:?}",
+        "`crashes` lists {} crashes, not {count}: {:?}",
         list.crashes.len(),
         list.crashes
     );

@@ -1,4 +1,4 @@
-//! Crashes with a last word.
+//! Crashes that the kernel reports before it goes down.
 
 use livepatch_monitor_tests::protocol::{Injection, Message};
 
@@ -127,7 +127,7 @@ pub(super) mod hung_task {
     }
 }
 
-/// An interrupt that no device owns up to.
+/// An interrupt from no known device.
 pub(super) mod nmi {
     use super::*;
 
@@ -200,7 +200,7 @@ pub(super) mod lockup_while_loading {
     }
 }
 
-/// Also with each other memory for last words, and with none.
+/// Also with each other pstore backend, and with none.
 pub(super) mod sysrq_in_transition {
     use super::*;
 
@@ -224,7 +224,7 @@ pub(super) mod sysrq_in_transition {
             return expect_one(guest, memo, &expected);
         }
         // The hook on panic() may have reached the disk through the other CPU before
-        // that was stopped; the kernel's words have not.
+        // that was stopped; the kernel's log has not.
         guest.start_monitor(&[])?;
         let crashes = expected::list(1)?;
         guest.stop_monitor()?;

@@ -1,5 +1,5 @@
 //! Scenarios that take the machine down: each provokes a crash and, in the next boot,
-//! looks at what the monitor says of it. What is to be known then stands on a disk.
+//! checks what the monitor knows of it. What that boot must know is kept on a disk.
 
 mod expected;
 mod fatal;
@@ -23,7 +23,7 @@ struct CrashScenario {
     name: &'static str,
     /// Leads to the end of the boot. One that returns ends it in order.
     provoke: fn(&mut Guest) -> Result<()>,
-    /// Looks, in a later boot, at what came of it.
+    /// Checks, in a later boot, what the monitor knows of it.
     verify: fn(&mut Guest, &Memo) -> Result<()>,
 }
 
@@ -53,16 +53,16 @@ const ALL: &[CrashScenario] = scenarios! {
 struct Memo {
     /// The boots in which it was provoked.
     boot_ids: Vec<String>,
-    /// When the first of them began to provoke it, in seconds since 1970.
+    /// When the first of them started to provoke it, in seconds since 1970.
     began: f64,
 }
 
-/// How far the chain has come.
+/// How far the machine has come.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Progress {
     /// Scenarios that are over.
     over: usize,
-    /// The one that goes on, if it was begun.
+    /// The one in progress.
     memo: Option<Memo>,
 }
 
@@ -71,7 +71,7 @@ const PROGRESS: &str = "/var/lib/progress.json";
 /// A machine that should have gone down and has not.
 const ALIVE: std::time::Duration = seconds(120);
 
-/// Goes on where the last boot ended.
+/// Continues where the last boot ended.
 pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
     persistent::mount_disk()?;
     let kept = word(words, command_line::MEMORY).unwrap_or("none");

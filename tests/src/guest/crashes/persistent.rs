@@ -1,4 +1,4 @@
-//! What outlives a boot: the disk, and the kernel's last words.
+//! What outlives a boot: the disk, and the kernel's log in pstore.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ pub(crate) fn mount_disk() -> Result<()> {
         .with_context(|| format!("cannot mount {DISK}"))
 }
 
-/// Makes the kernel's last words readable, and the next ones kept.
+/// Makes the kept kernel log readable, and has the next one kept.
 pub(crate) fn open(memory: &str) -> Result<()> {
     mount("pstore", PSTORE, "pstore", MountFlags::empty(), None)
         .with_context(|| format!("cannot mount {PSTORE}"))?;
@@ -42,7 +42,7 @@ fn records() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Hands the records to the host: they tell what the monitor should have seen.
+/// Sends the records to the host: they show what the monitor should have found.
 pub(super) fn send(guest: &Guest, scenario: &str) -> Result<()> {
     for name in records()? {
         let text = files::read(&format!("{PSTORE}/{name}"))?;

@@ -1,4 +1,4 @@
-//! Signals that the machine survives: the metrics say so at once. And a boot that ends
+//! Signals that the machine survives: the metrics show them at once. And a boot that ends
 //! as it should.
 
 use super::*;
@@ -16,7 +16,7 @@ fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
     Ok(())
 }
 
-/// The new function of a livepatch dereferences NULL; its caller dies of it.
+/// The new function of a livepatch dereferences NULL; its caller is killed.
 pub(super) mod oops_in_patch_is_survived {
     use super::*;
 
@@ -124,12 +124,12 @@ pub(super) mod rcu_stall_is_survived {
 
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
-        // The CPU's other guardian stays silent.
+        // The soft lockup detector must not fire first.
         set("watchdog_thresh", "60")?;
         files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
         broken_module(guest, "how=spin seconds=12")?;
         thread::sleep(seconds(13));
-        // Where the kernel has no tracepoint for it, its log tells.
+        // Where the kernel has no tracepoint for it, its log does.
         let method = match Path::new(TRACEPOINT).exists() {
             true => "tracepoint",
             false => "log",

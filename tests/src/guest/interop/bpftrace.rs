@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Both ways of hooking a function, on what the monitor hooks and on what lpm_vmlinux
-/// replaces. The last is there to tell that all are attached.
+/// replaces. The last shows that all are attached.
 const SCRIPT: &str = "\
 fentry:klp_init_transition { @begun = count(); }
 kprobe:klp_try_complete_transition { @attempts = count(); }
@@ -48,7 +48,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     monitor::blockers()?.task(holder.pid)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    // Whoever sits on the function, the livepatch replaces it.
+    // The livepatch replaces the function, probes on it or not.
     VMLINUX.apply(seconds(30))?;
     let shown = files::read("/proc/cmdline")?;
     ensure!(
@@ -88,7 +88,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
 
 fn expect_held(metrics: &Exposition) -> Result<()> {
     target::expect_blocker_named(metrics)?;
-    // The tracer's programs are in nobody's stack.
+    // No task sleeps in the tracer's programs.
     metrics.expect_sum("livepatch_pending_tasks", 1.0)
 }
 

@@ -27,7 +27,7 @@ const HOST_PATHS: [&str; 6] = [
     "/host/kmsg",
 ];
 
-/// As a pod with `hostPID: true` and `hostNetwork: true` is put.
+/// As a pod with `hostPID: true` and `hostNetwork: true` runs.
 const WITH_HOST_PIDS: &[&str] = &[
     "/usr/bin/unshare",
     "--mount",
@@ -87,7 +87,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
 
-    // And with nothing but its own /proc, it cannot tell, and says so.
+    // With its own /proc only, it cannot determine the blockers, and reports that.
     let blind = ["--stuck-after", "3s", "--path.sysfs", "/host/sys"];
     guest.start_monitor_through(WITH_OWN_PIDS, &blind)?;
     let active = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
+    counters::{ATTEMPT, Counters},
     eventually::seconds,
     files,
     guest::Guest,
@@ -22,6 +23,7 @@ pub(super) fn addresses_are_hidden(guest: &mut Guest) -> Result<()> {
 }
 
 fn hidden(guest: &mut Guest) -> Result<()> {
+    let counters = Counters::of(&[ATTEMPT])?;
     guest.start_monitor(&["--stuck-after", "3s"])?;
     target::load()?;
     let holder = guest.hold(&Hold::ONE)?;
@@ -75,7 +77,8 @@ fn hidden(guest: &mut Guest) -> Result<()> {
         "livepatch_monitor_events_total{event=klp_init_transition}",
         3.0,
     )?;
-    let attempts = metrics.get("livepatch_transition_attempts_total")?;
-    ensure!(attempts >= 3.0, "{attempts} attempts of three transitions");
-    Ok(())
+    metrics.expect(
+        "livepatch_transition_attempts_total",
+        counters.metric(ATTEMPT)?,
+    )
 }

@@ -1,4 +1,4 @@
-//! kpatch's script drives the livepatches, and the monitor watches both.
+//! kpatch's script loads and unloads the livepatches.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _};
 
@@ -19,7 +19,7 @@ const FILE: &str = "/modules/lpm_vmlinux.ko";
 const HELD_FILE: &str = "/modules/lpm_patch_a.ko";
 
 /// kpatch waits by `sleep 1s`, 15 times and then 60 times: with this one first on its
-/// PATH it loses patience sooner.
+/// PATH it times out sooner.
 const IMPATIENT: &str = "/tmp/impatient";
 const SHORT_SLEEP: &str = "#!/bin/sh\nexec /usr/bin/sleep 0.1\n";
 
@@ -118,7 +118,7 @@ fn held(guest: &mut Guest) -> Result<()> {
         list.output
     );
 
-    // On this kernel it is the kernel that signals, and kpatch says so.
+    // On this kernel the signals are the kernel's, which kpatch's output shows.
     load.wait_for("patch transition has stalled!", seconds(60))?;
     guest.wait_until(seconds(40), |metrics| {
         let signals = metrics.get("livepatch_transition_signals_total")?;
@@ -153,7 +153,7 @@ fn stalled(output: &str) -> BTreeSet<u32> {
     found
 }
 
-/// kpatch loses patience, turns the transition around, and unloads.
+/// kpatch times out, reverses the transition, and unloads.
 fn given_up(guest: &mut Guest) -> Result<()> {
     let sleep = format!("{IMPATIENT}/sleep");
     fs::create_dir_all(IMPATIENT).with_context(|| format!("cannot make {IMPATIENT}"))?;
@@ -183,7 +183,7 @@ fn given_up(guest: &mut Guest) -> Result<()> {
     eventually(seconds(10), || {
         ensure!(
             !modules::loaded()?.contains(&PATCH_A.name.to_owned()),
-            "kpatch has left the module"
+            "kpatch has not unloaded the module"
         );
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! A program of Debian's, and what it says.
+//! A Debian program, and its output.
 
 use std::{
     fs::{self, File},
@@ -14,17 +14,17 @@ use crate::eventually::eventually;
 /// PATH of an ordinary root, and without its locale.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// One that has come to its end.
+/// One that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     /// Its exit code.
     pub(super) code: Option<i32>,
-    /// All it said, on either stream.
+    /// Its output, on either stream.
     pub(super) output: String,
 }
 
 impl Ended {
-    /// Expects that it was content.
+    /// Expects exit code 0.
     pub(super) fn success(self) -> Result<Self> {
         ensure!(self.code == Some(0), "it ended with {:?}", self);
         Ok(self)
@@ -38,7 +38,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts it; `first_on_path` is a folder that PATH begins with.
+    /// Starts it; `first_on_path` is a directory put first on PATH.
     pub(super) fn start(words: &[&str], first_on_path: Option<&str>) -> Result<Self> {
         let (program, arguments) = words.split_first().context("no program to run")?;
         let name = program.rsplit('/').next().unwrap_or(program);
@@ -61,12 +61,12 @@ impl Running {
         Ok(Self { child, log })
     }
 
-    /// What it has said so far.
+    /// Its output so far.
     pub(super) fn output(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until it has said something.
+    /// Waits for this text in its output.
     pub(super) fn wait_for(&mut self, what: &str, timeout: Duration) -> Result<()> {
         eventually(timeout, || {
             let output = self.output();

@@ -17,7 +17,7 @@ use livepatch_monitor_test_support::http;
 use livepatch_monitor_tests::protocol::command_line;
 
 use crate::{
-    counters::Counters,
+    counters::{ATTEMPT, Counters},
     eventually::seconds,
     exposition::{Exposition, ended},
     files,
@@ -135,7 +135,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
     metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
     metrics.expect(
         "livepatch_transition_attempts_total",
-        whole(counters.get("klp_try_complete_transition")?),
+        counters.metric(ATTEMPT)?,
     )?;
     for none in [
         "livepatch_transition_reversals_total",

@@ -1,4 +1,4 @@
-//! Names that a stranger chose.
+//! Task names chosen by an attacker.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -33,7 +33,7 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
     let sleeping = "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}";
     let metrics = guest.wait_for(seconds(30), sleeping, 6.0)?;
     metrics.expect_absent("up")?;
-    expect_tame("the exposition", metrics.text().as_bytes())?;
+    expect_safe("the exposition", metrics.text().as_bytes())?;
 
     let blockers = monitor::blockers()?;
     for holder in &holders {
@@ -47,21 +47,21 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
         &["status", "--json"],
     ] {
         let answer = monitor::command(arguments)?;
-        expect_tame(&format!("`{}`", arguments.join(" ")), &answer.output)?;
+        expect_safe(&format!("`{}`", arguments.join(" ")), &answer.output)?;
     }
-    expect_tame("the log", monitor::log().as_bytes())?;
+    expect_safe("the log", monitor::log().as_bytes())?;
     target::release()
 }
 
-/// Fit for a terminal: UTF-8 without a control character but the new line.
-fn expect_tame(what: &str, output: &[u8]) -> Result<()> {
+/// Safe for a terminal: UTF-8 without a control character but the new line.
+fn expect_safe(what: &str, output: &[u8]) -> Result<()> {
     let text =
         std::str::from_utf8(output).with_context(|| format!("{what} is not UTF-8: {output:?}"))?;
-    let wild = text.lines().find(|line| line.chars().any(char::is_control));
+    let unsafe_line = text.lines().find(|line| line.chars().any(char::is_control));
     ensure!(
-        wild.is_none(),
+        unsafe_line.is_none(),
         "{what} has control characters: {:?}",
-        wild.unwrap_or_default()
+        unsafe_line.unwrap_or_default()
     );
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
-    counters::Counters,
+    counters::{ATTEMPT, Counters},
     eventually::seconds,
     exposition::{Exposition, ended},
     guest::Guest,
@@ -19,10 +19,6 @@ use crate::{
 
 /// In each round a patch and an unpatch with the monitor, and the same without.
 const ROUNDS: usize = 10;
-
-/// One attempt of the kernel to complete a transition. Attempts are a second apart: how
-/// many a transition takes is how long it takes.
-const ATTEMPT: &str = "klp_try_complete_transition";
 
 /// By chance alone, the attempts with the monitor rank this far above those without
 /// once in a thousand runs (standard deviations of the normal distribution).

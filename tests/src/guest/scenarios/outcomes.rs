@@ -25,8 +25,7 @@ pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
     metrics.expect_none_loaded()
 }
 
-/// Forced while patching: the metric says so for as long as the patch is there,
-/// also after a restart of the monitor. Then forced while unpatching: the patch is
+/// Forced while patching: the metric is 1 for as long as the patch is loaded, also after a restart of the monitor. Then forced while unpatching: the patch is
 /// gone, its module stays for good.
 pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     guest.will_stay(FORCED.name);
@@ -69,7 +68,7 @@ pub(super) fn cancelled(guest: &mut Guest) -> Result<()> {
     metrics.expect_none_loaded()
 }
 
-/// Another transition runs: the kernel refuses without a word in its log.
+/// Another transition runs: the kernel refuses, and logs nothing.
 pub(super) fn refused(guest: &mut Guest) -> Result<()> {
     hold_up(guest, PATCH_A)?;
     modules::expect_refused("lpm_refused", Errno::BUSY)?;

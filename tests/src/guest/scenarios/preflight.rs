@@ -23,7 +23,7 @@ use crate::{
 const KPROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const ENABLE: &str = "/sys/kernel/tracing/events/lpm/seen/enable";
 
-/// What is forged: as long as anything that takes its place.
+/// What is replaced in a forged module: what takes its place is as long.
 const OLD_NAME: &[u8] = b"cmdline_proc_show\0";
 
 #[derive(Debug, Deserialize)]
@@ -97,7 +97,7 @@ impl Report {
             .likely
             .iter()
             .find(|likely| likely.tid == tid);
-        likely.with_context(|| format!("no word of task {tid} in {self:?}"))
+        likely.with_context(|| format!("nothing about task {tid} in {self:?}"))
     }
 }
 
@@ -136,8 +136,8 @@ fn module(name: &str) -> String {
     format!("/modules/{name}.ko")
 }
 
-/// A task asleep in a function is foretold, and then it is the one that holds the
-/// transition up; also when its function is another livepatch's.
+/// A task asleep in a function is forecast as a blocker, and then holds the transition
+/// up; also when its function is another livepatch's.
 pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
     target::load()?;
     let holder = guest.hold(&Hold {
@@ -171,12 +171,12 @@ pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
         "1 task in lpm_hold (module lpm_target)",
     )?;
     report.expect("info", "objects", "lpm_late is not loaded")?;
-    // Without BTF there is no iterator: /proc tells the same.
+    // Without BTF there is no iterator: /proc shows the same.
     let report = confined(Confinement::NoBtf, &module("lpm_patch_a"), 1)?;
     ensure!(report.forecast()?.source == "proc", "{report:?}");
     let likely = report.likely(holder.pid)?;
     ensure!(likely.function.as_deref() == Some("lpm_hold"), "{likely:?}");
-    // Who may not look must not say that all is clear.
+    // Without the right to look, the answer must not be `clear`.
     let report = confined(Confinement::NoBpf, &module("lpm_patch_a"), 2)?;
     ensure!(report.verdict == "cannot_tell", "{report:?}");
 
@@ -323,17 +323,17 @@ fn ambiguous_symbol() -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// Nothing in the way is said to be clear; and who sits on the function is named, with
-/// what the kernel will say to that.
+/// Without obstacles the answer is `clear`; a tracer on the function is named, with what
+/// the kernel will do about it.
 pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
-    // This machine keeps nothing of a crash.
+    // This machine captures nothing of a crash.
     let report = preflight(&module("lpm_vmlinux"), 1)?;
     report.expect("warning", "crash_evidence", "neither pstore nor kdump")?;
     let result = with_a_crash_kernel(|| {
         let report = preflight(&module("lpm_vmlinux"), 0)?;
         ensure!(report.verdict == "clear", "{report:?}");
         let result = traced();
-        // Whatever came of it: the machine is left as it was found.
+        // Whatever the result, the machine is left as it was.
         let _ = files::write(ENABLE, "0");
         let _ = files::write(KPROBE_EVENTS, "-:lpm/seen");
         result?;

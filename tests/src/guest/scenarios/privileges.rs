@@ -28,7 +28,7 @@ const NOTHING: &str = "0000000000000000";
 /// CAP_BPF alone.
 const BPF: &str = "0000008000000000";
 
-/// Started by root: no thread of it has a capability left, none can be got back, and
+/// Started by root: no thread has a capability left, none can be regained, and
 /// still it names the task that holds a transition up.
 pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
     restricted(|| {
@@ -114,7 +114,7 @@ fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
         "ermission denied",
         "not permitted",
     ] {
-        ensure!(!log.contains(trouble), "the log speaks of trouble:\n{log}");
+        ensure!(!log.contains(trouble), "the log reports trouble:\n{log}");
     }
     guest.note(sandbox_line(&log)?)
 }
@@ -126,7 +126,7 @@ fn sandbox_line(log: &str) -> Result<String> {
     Ok(line.to_owned())
 }
 
-/// Started in mid-transition, as the unit does: the kernel's log has the start.
+/// Started during a transition, as the unit does: the kernel's log has the start.
 fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;

@@ -34,7 +34,7 @@ use crate::{
     target,
 };
 
-/// Times a transition is turned around: an even number leaves it where it was.
+/// Times a transition is reversed: an even number leaves it where it was.
 const REVERSALS: u32 = 1_000;
 /// Livepatches refused because another one is in transition.
 const REFUSALS: u32 = 100;
@@ -61,7 +61,7 @@ pub(super) fn livepatch_storm(guest: &mut Guest) -> Result<()> {
     hold_up_both_ways(guest)?;
     let scraping = Scraping::start(guest)?;
     let begin = Instant::now();
-    turn_around(REVERSALS)?;
+    reverse(REVERSALS)?;
     let turned = begin.elapsed();
     for _ in 0..REFUSALS {
         modules::expect_refused("lpm_refused", Errno::BUSY)?;
@@ -151,7 +151,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
 }
 
 /// A monitor that cannot read for a while: the kernel goes on, what did not fit is
-/// counted, and when it reads again sysfs tells it what it missed.
+/// counted, and when it reads again sysfs shows what it missed.
 pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     quiet_console()?;
     let counters = count()?;
@@ -163,7 +163,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     write_lines(LINES_UNREAD)?;
     // Of the kernel's reports the buffer is full, and takes the steps of a transition
     // all the same, until it is full of these as well.
-    turn_around(TURNS_THAT_FIT)?;
+    reverse(TURNS_THAT_FIT)?;
     let_go_on(pid)?;
     guest.wait_until(SETTLE, |metrics| {
         expect_lines(metrics, before, f64::from(LINES_UNREAD))
@@ -181,7 +181,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     ensure!(lost >= 1.0, "no line was lost");
 
     kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
-    turn_around(TURNS_UNREAD)?;
+    reverse(TURNS_UNREAD)?;
     // A monitor that stands still holds nothing up.
     let_go(guest)?;
     let_go_on(pid)?;
@@ -226,13 +226,12 @@ fn hold_up(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all that the kernel has made is counted, as seen or as lost. The scrape
-/// after that: what the last event changed is counted as well.
+/// Waits until all that the kernel has made is counted, as seen or as lost. Twice, since
+/// an event is counted a moment before what it changes; a transition that is held up
+/// makes new ones every second.
 fn when_counted(guest: &mut Guest, counters: &Counters) -> Result<Exposition> {
     guest.wait_until(SETTLE, |metrics| expect_exact(metrics, counters))?;
-    let metrics = guest.scrape()?;
-    expect_exact(&metrics, counters)?;
-    Ok(metrics)
+    guest.wait_until(SETTLE, |metrics| expect_exact(metrics, counters))
 }
 
 /// The same, and another task that holds up the way back: born patched, it sleeps in
@@ -247,7 +246,7 @@ fn hold_up_both_ways(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-fn turn_around(times: u32) -> Result<()> {
+fn reverse(times: u32) -> Result<()> {
     for number in 0..times {
         let enabled = if number % 2 == 0 { "0" } else { "1" };
         files::write("/sys/kernel/livepatch/lpm_patch_a/enabled", enabled)?;

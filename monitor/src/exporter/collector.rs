@@ -1,0 +1,296 @@
+//! What a collector is, and how all of them are run: each one timed, and on its own, so
+//! that one that fails or panics costs its own metrics and nothing else.
+//!
+//! A collector has a lock of its own and takes nobody else's. What it needs of another
+//! comes as a value: collectors run in order, and each sees the values of those before
+//! it. What it wants done comes back as an [`Effect`].
+
+use std::{
+    fmt::Debug,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use livepatch_core::{
+    crash::counts::Sighting,
+    degradation::Degradation,
+    journal::entry::Entry,
+    lifecycle::History,
+    pending_tasks::Found,
+    transition::{self, BootTime},
+    transition_state::Running,
+};
+use prometheus::proto::MetricFamily;
+
+use crate::{
+    host::{
+        expected::Expected,
+        packages::{Interrupted, Manager},
+    },
+    kernel::events::KernelEvent,
+    metrics::{Families, Metric},
+};
+
+#[cfg(test)]
+mod tests;
+
+/// A source of metrics. `V` holds the plain values of all collectors.
+pub trait Collector<V>: Debug + Send + Sync {
+    /// Its name in messages.
+    fn name(&self) -> &'static str;
+
+    /// The value of label `collector` under which
+    /// `livepatch_monitor_collector_{success,duration_seconds}` report it. Several
+    /// collectors may share one: their durations add up, and it succeeds if all do.
+    /// `None` for one that reads nothing that could fail.
+    fn label(&self) -> Option<&'static str>;
+
+    /// Its rows of the metric contract.
+    fn metrics(&self) -> &'static [Metric];
+
+    /// Takes an event of the kernel. `history` is what the journal says of this boot so
+    /// far.
+    fn event(&self, _event: &KernelEvent, _history: &History) -> Vec<Effect> {
+        Vec::new()
+    }
+
+    /// Reads its sources and puts what it found into `values`, for `/metrics`, the text
+    /// file and the status page alike.
+    fn collect(&self, moment: &Moment, values: &mut V) -> Outcome;
+
+    /// Its metrics, made from the values that were collected.
+    ///
+    /// # Errors
+    /// The metrics library refuses a label or a value.
+    fn families(&self, collected: &Collected<V>) -> Families;
+}
+
+/// Something that the event loop does for a collector.
+#[derive(Debug)]
+pub enum Effect {
+    /// A step of a transition: a log line, a journal entry.
+    Transition(BootTime, transition::Effect),
+    /// What the kernel log says of the start of a transition that was found under way.
+    StartFromLog(String, StartFromLog),
+    /// What must outlive a restart of the monitor has changed.
+    Save,
+    /// The kernel has tried to complete a transition: the result is worth a scan.
+    Attempt,
+    /// A livepatch's module is being loaded.
+    Loading,
+    /// A crash hook was hit: the kernel log has more to say.
+    ReadLog,
+    /// A journal entry, written if it says something new.
+    Note(BootTime, Entry),
+    /// A crash signal was counted.
+    Signal(Sighting),
+    /// A transition is stuck.
+    Stuck(Running, Arc<Found>),
+    /// An update was left half done.
+    UpdateInterrupted(Interrupted),
+    /// What an update had left half done is complete.
+    UpdateRepaired(Manager),
+    /// A livepatch that should be in force is not.
+    PatchMissing(Expected),
+}
+
+/// What the kernel log says of a transition's start.
+#[derive(Debug)]
+pub enum StartFromLog {
+    /// It has it.
+    Found,
+    /// It does not reach back so far.
+    TooShort,
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+/// What every collector may know when it collects.
+#[derive(Clone, Debug, Default)]
+pub struct Moment {
+    /// The time.
+    pub now: BootTime,
+    /// What the journal says of this boot.
+    pub history: Arc<History>,
+    /// Journal entries that did not reach the disk.
+    pub recorder_errors: u64,
+    /// Whether the journal is written to a disk at all.
+    pub recording: bool,
+}
+
+/// How a collection went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Something that should have been read was not.
+    pub failed: bool,
+    /// What is wrong, one sentence each. Logged when it changes.
+    pub problems: Vec<String>,
+    /// What is not seen because of it, where `problems` alone does not say.
+    pub degradations: Vec<Degradation>,
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+}
+
+impl Outcome {
+    /// Everything was read, except for these problems.
+    #[must_use]
+    pub fn of(problems: Vec<String>) -> Self {
+        Self {
+            failed: !problems.is_empty(),
+            problems,
+            ..Self::default()
+        }
+    }
+}
+
+/// The collectors of one label, in one collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The label's value.
+    pub label: &'static str,
+    /// They read all that they need.
+    pub success: bool,
+    /// How long they took together.
+    pub duration: Duration,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+impl Run {
+    fn degradation(&self) -> Option<Degradation> {
+        let reason = match self.problems.as_slice() {
+            [] => "the reason is not known".to_owned(),
+            problems => problems.join("; "),
+        };
+        (!self.success).then(|| Degradation {
+            what: format!(
+                "collector {} could not read all it needs: {reason}",
+                self.label
+            ),
+            remedy: String::new(),
+        })
+    }
+}
+
+/// What one collection found.
+#[derive(Clone, Debug, Default)]
+pub struct Collected<V> {
+    /// When it was complete.
+    pub moment: Moment,
+    /// The collectors' values.
+    pub values: V,
+    /// How each label's collectors fared.
+    pub runs: Vec<Run>,
+    /// What the monitor cannot see.
+    pub degradations: Vec<Degradation>,
+}
+
+impl<V> Collected<V> {
+    fn run(&mut self, label: &'static str) -> Option<&mut Run> {
+        if !self.runs.iter().any(|run| run.label == label) {
+            self.runs.push(Run {
+                label,
+                success: true,
+                duration: Duration::ZERO,
+                problems: Vec::new(),
+            });
+        }
+        self.runs.iter_mut().find(|run| run.label == label)
+    }
+
+    fn report(&mut self, label: Option<&'static str>, outcome: &Outcome, duration: Duration) {
+        if let Some(run) = label.and_then(|label| self.run(label)) {
+            run.success &= !outcome.failed;
+            run.duration += duration;
+            run.problems.extend(outcome.problems.iter().cloned());
+        }
+        self.degradations
+            .extend(outcome.degradations.iter().cloned());
+    }
+}
+
+/// Who runs the collectors.
+pub trait Listener {
+    /// What they may know now.
+    fn moment(&self) -> Moment;
+
+    /// A collector wants this done before the next one runs.
+    fn effects(&mut self, effects: Vec<Effect>);
+
+    /// What was wrong in a step of a collector; nothing, if the list is empty.
+    fn problems(&mut self, collector: &'static str, step: Step, problems: &[String]);
+}
+
+/// What a collector does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Take an event.
+    Event,
+    /// Read its sources.
+    Collect,
+    /// Make its metrics.
+    Families,
+}
+
+/// Runs all collectors, in order.
+pub fn collect<V: Default>(
+    collectors: &[&dyn Collector<V>],
+    listener: &mut impl Listener,
+) -> Collected<V> {
+    let mut collected = Collected::default();
+    for collector in collectors {
+        let moment = listener.moment();
+        let started = Instant::now();
+        let outcome = guarded(collector.name(), || {
+            collector.collect(&moment, &mut collected.values)
+        });
+        let mut outcome = outcome.unwrap_or_else(|panicked| Outcome::of(vec![panicked]));
+        collected.report(collector.label(), &outcome, started.elapsed());
+        listener.problems(collector.name(), Step::Collect, &outcome.problems);
+        listener.effects(std::mem::take(&mut outcome.effects));
+    }
+    let failed = collected.runs.iter().filter_map(Run::degradation);
+    let failed: Vec<_> = failed.collect();
+    collected.degradations.extend(failed);
+    collected.moment = listener.moment();
+    collected
+}
+
+/// The metrics of all collectors. One whose metrics are refused counts as failed; the
+/// collectors after it report that.
+pub fn families<V>(
+    collectors: &[&dyn Collector<V>],
+    collected: &mut Collected<V>,
+    listener: &mut impl Listener,
+) -> Vec<MetricFamily> {
+    let mut all = Vec::new();
+    for collector in collectors {
+        let made = guarded(collector.name(), || collector.families(collected));
+        let outcome = match made {
+            Ok(Ok(families)) => {
+                all.extend(families);
+                Outcome::default()
+            }
+            Ok(Err(error)) => Outcome::of(vec![format!("{}: {error}", collector.name())]),
+            Err(panicked) => Outcome::of(vec![panicked]),
+        };
+        collected.report(collector.label(), &outcome, Duration::ZERO);
+        listener.problems(collector.name(), Step::Families, &outcome.problems);
+    }
+    all
+}
+
+/// Calls into a collector. Its panic ends here.
+///
+/// # Errors
+/// It has panicked: the problem to log.
+pub fn guarded<T>(collector: &'static str, call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| {
+        // The panic's own message is on standard error.
+        format!(
+            "collector {collector} has panicked: this is a bug of the monitor, please report it \
+             with the message before"
+        )
+    })
+}

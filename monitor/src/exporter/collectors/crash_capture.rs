@@ -1,0 +1,83 @@
+//! What would be kept of the next crash.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use livepatch_core::{crash::capture::Source, degradation::Degradation};
+
+use super::Values as All;
+use crate::{
+    exporter::collector::{Collected, Collector, Moment, Outcome},
+    host::crash_capture,
+    metrics::{Families, Metric, bit, counter, gauge, metrics},
+};
+
+metrics! {
+    RECORDER_ERRORS = "livepatch_recorder_errors_total" Counter [] "Journal entries of the monitor that did not reach the disk.";
+    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or get the machine out of it; absent where unknown.";
+}
+
+/// What would be kept of the next crash.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// Whether each source is ready; those of which that is unknown are left out.
+    pub ready: BTreeMap<Source, bool>,
+}
+
+/// Reads the kernel's settings; keeps nothing.
+#[derive(Debug)]
+pub(in crate::exporter) struct CrashCapture {
+    procfs: PathBuf,
+    sysfs: PathBuf,
+}
+
+impl CrashCapture {
+    pub(in crate::exporter) fn new(procfs: PathBuf, sysfs: PathBuf) -> Self {
+        Self { procfs, sysfs }
+    }
+
+    /// What the kernel says of each source but the monitor's own journal.
+    pub(in crate::exporter) fn read(&self) -> Vec<(Source, bool)> {
+        crash_capture::read(&self.procfs, &self.sysfs)
+    }
+}
+
+impl Collector<All> for CrashCapture {
+    fn name(&self) -> &'static str {
+        "crash_capture"
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        Some(super::HOST)
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn collect(&self, moment: &Moment, values: &mut All) -> Outcome {
+        let recorder = (Source::Recorder, moment.recording);
+        values.crash_capture = Values {
+            ready: self.read().into_iter().chain([recorder]).collect(),
+        };
+        let errors = moment.recorder_errors;
+        let lost = (errors > 0).then(|| Degradation {
+            what: format!("journal entries that did not reach the disk: {errors}"),
+            remedy: "make sure that --state-dir is writable and not full".to_owned(),
+        });
+        Outcome {
+            degradations: lost.into_iter().collect(),
+            ..Outcome::default()
+        }
+    }
+
+    fn families(&self, collected: &Collected<All>) -> Families {
+        let errors = collected.moment.recorder_errors;
+        let mut families = counter(&RECORDER_ERRORS, [(vec![], errors)])?;
+        let ready = collected.values.crash_capture.ready.iter();
+        families.extend(gauge(
+            &EVIDENCE_READY,
+            ready.map(|(source, ready)| (vec![source.name()], bit(*ready))),
+        )?);
+        Ok(families)
+    }
+}

@@ -1,0 +1,434 @@
+//! Crash signals of the running boot, and the crashes of this host over all its boots.
+//!
+//! A hook announces a signal; the kernel log then says what it was and which patch it
+//! implicates. Where the log cannot be read, hooks alone are counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Mutex,
+    time::Duration,
+};
+
+use livepatch_core::{
+    crash::{
+        EvidenceKind, Implicated, Kind, Phase, Precision, Signal, When,
+        boots::HostCrash,
+        counts::{Counts, Grouping, Sighting},
+    },
+    degradation::Degradation,
+    journal::entry::Entry,
+    lifecycle::{History, SignalSeen},
+    transition::BootTime,
+};
+use livepatch_monitor_ebpf::EventKind;
+
+use super::Values as All;
+use crate::{
+    crash::store::Store,
+    exporter::{
+        collector::{Collected, Collector, Effect, Moment, Outcome},
+        kernel_log::{KernelLog, SignalLine},
+        lock,
+    },
+    kernel::{
+        clock, counts,
+        events::{CrashHook, KernelEvent},
+        probes::ProbeStatus,
+    },
+    metrics::{Families, Metric, bit, counter, gauge, metrics},
+};
+
+mod hooks;
+mod log;
+
+pub(in crate::exporter) use log::LogReading;
+
+metrics! {
+    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal", "phase"] "Signs that the kernel is unwell, since the monitor started; several of one event count once, as the most severe.";
+    SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
+    SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal"] "When the last crash signal of this kind was seen, in seconds since 1970.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge ["signal"] "The kernel's own count of this crash signal since the monitor started, less what the monitor saw.";
+    CRASHES = "livepatch_crashes_total" Counter ["kind", "phase"] "Crashes of this host since the state directory was created, over all its boots.";
+    PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Crashes of this host during the load, transition or soak of the patch, or that implicate it, over all its boots.";
+    PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last crash counted for the patch happened, in seconds since 1970; absent where unknown.";
+    LAST_CRASH_INFO = "livepatch_last_crash_info" Gauge ["kind", "phase", "patch", "implicated", "evidence"] "The last crash of this host; always 1.";
+    LAST_CRASH = "livepatch_last_crash_timestamp_seconds" Gauge [] "When the last crash of this host happened, in seconds since 1970; absent where unknown.";
+    BOOT_UNCLEAN = "livepatch_boot_unclean" Gauge [] "Whether the boot before this one ended badly; absent where unknown.";
+}
+
+/// A hook and the line it announced are no further apart.
+const SAME_MOMENT: Duration = Duration::from_secs(1);
+
+/// Ends a headline that is not the kernel's.
+const WITHOUT_LINE: &str = "; the kernel's own words are lost";
+
+/// What is known of crashes.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// Crash signals since the monitor started.
+    pub signals: Option<Counts>,
+    /// The kernel's own counts less the monitor's.
+    pub missed: BTreeMap<Signal, f64>,
+    /// Crashes over all boots, where there were any. `None` where the records cannot be
+    /// read.
+    pub totals: Option<BTreeMap<(Kind, Phase), u64>>,
+    /// Crashes by patch, and when the last was, in seconds since 1970. Every loaded
+    /// patch is among them; empty where the records cannot be read.
+    pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
+    /// The last crash.
+    pub last: Option<HostCrash>,
+    /// The last crash was in this boot: the kernel runs on.
+    pub last_in_this_boot: bool,
+    /// Whether the boot before this one ended badly.
+    pub boot_unclean: Option<bool>,
+}
+
+/// What the start found out about earlier boots, and what it opened.
+#[derive(Debug)]
+pub(in crate::exporter) struct Start {
+    /// `None` where it cannot be read.
+    pub(in crate::exporter) store: Option<Store>,
+    pub(in crate::exporter) boot_id: Option<String>,
+    pub(in crate::exporter) boot_unclean: Option<bool>,
+    pub(in crate::exporter) log: KernelLog,
+    pub(in crate::exporter) procfs: PathBuf,
+    pub(in crate::exporter) sysfs: PathBuf,
+    pub(in crate::exporter) soak: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    counts: Counts,
+    /// Hooks hit since the start, by the signal that the kernel counts too.
+    hits: BTreeMap<Signal, u64>,
+    grouping: Grouping,
+    store: Option<Store>,
+    waited: u32,
+    /// Whether the log could be read when it was read last, and why not.
+    log_readable: bool,
+    log_problem: Option<String>,
+    /// Why the last crash record that failed was not stored.
+    store_problem: Option<String>,
+}
+
+/// Counts crash signals, and keeps the records of crashes.
+#[derive(Debug)]
+pub(in crate::exporter) struct Crashes {
+    state: Mutex<State>,
+    log: KernelLog,
+    boot_id: Option<String>,
+    boot_unclean: Option<bool>,
+    /// The kernel's counts at the start.
+    base: BTreeMap<Signal, u64>,
+    /// Signals before the start are another monitor's to count.
+    since: BootTime,
+    /// Hooks that are attached.
+    attached: BTreeSet<EventKind>,
+    procfs: PathBuf,
+    sysfs: PathBuf,
+    soak: Duration,
+}
+
+impl Crashes {
+    /// `probes` must be attached already: a signal in between is counted by both.
+    pub(in crate::exporter) fn new(start: Start, probes: &[ProbeStatus]) -> Self {
+        let attached = |kind: &EventKind| {
+            let of_kind = |probe: &&ProbeStatus| probe.probe == kind.name();
+            let probe = probes.iter().find(of_kind);
+            probe.is_some_and(|probe| probe.method.is_probe())
+        };
+        let state = State {
+            counts: Counts::default(),
+            hits: BTreeMap::new(),
+            grouping: Grouping::default(),
+            store: start.store,
+            waited: 0,
+            log_readable: start.log.is_open(),
+            log_problem: None,
+            store_problem: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            log: start.log,
+            boot_id: start.boot_id,
+            boot_unclean: start.boot_unclean,
+            base: counts::read(&start.procfs, &start.sysfs),
+            since: clock::boot_time(),
+            attached: EventKind::ALL.into_iter().filter(attached).collect(),
+            procfs: start.procfs,
+            sysfs: start.sysfs,
+            soak: start.soak,
+        }
+    }
+
+    /// Whether the kernel log must be waited for, because no hook announces its lines.
+    pub(in crate::exporter) fn waits_for_log(&self) -> bool {
+        !self.attached.contains(&EventKind::Printk)
+    }
+
+    fn hook(&self, hook: &CrashHook, history: &History) -> Vec<Effect> {
+        let Some(signal) = hooks::signal(hook) else {
+            return Vec::new();
+        };
+        let line = hook.text.as_deref();
+        let noted = noted(history, hook.time, signal, line, hook.kind.name());
+        let mut effects = vec![Effect::ReadLog];
+        effects.extend(noted.map(|entry| Effect::Note(hook.time, entry)));
+        let mut state = lock(&self.state);
+        if hooks::is_counted(hook.kind, signal) {
+            *state.hits.entry(signal).or_default() += 1;
+        }
+        if !state.log_readable {
+            let over = state.grouping.hit(hook.time, signal);
+            effects.extend(self.count_group(&mut state, over, history));
+        }
+        effects
+    }
+
+    /// Takes a line of the kernel log that starts a report.
+    pub(in crate::exporter) fn line(&self, line: &SignalLine, history: &History) -> Vec<Effect> {
+        let entry = noted(history, line.time, line.signal, Some(&line.text), "");
+        let note = entry.map(|entry| Effect::Note(line.time, entry));
+        note.into_iter().collect()
+    }
+
+    /// Counts an event that only hooks reported.
+    fn count_group(
+        &self,
+        state: &mut State,
+        over: Option<(BootTime, Signal)>,
+        history: &History,
+    ) -> Option<Effect> {
+        let (time, signal) = over?;
+        let when = When {
+            uptime_seconds: Some(time.as_duration().as_secs_f64()),
+            unix_seconds: clock::unix_seconds(time),
+            precision: Precision::Line,
+        };
+        let phase = self.phase_at(time, history);
+        let attribution = (Implicated::Unknown, [].as_slice());
+        let headline = "the kernel log cannot be read";
+        let sighting = Sighting::new(signal, phase, attribution, when, headline);
+        counted(state, sighting)
+    }
+
+    /// The phase of a signal: as it was when its hook was hit, if it was.
+    fn phase_at(&self, time: BootTime, history: &History) -> Phase {
+        let near = |seen: BootTime| {
+            let apart = time.since(seen).or_else(|| seen.since(time));
+            apart.is_some_and(|apart| apart <= SAME_MOMENT)
+        };
+        let seen = history.signals.iter().rev().find(|seen| near(seen.time));
+        seen.map_or_else(|| history.phase(time, self.soak), |seen| seen.phase)
+    }
+
+    /// How many signals of a kind were seen: by its hook, or else in the log.
+    fn seen(&self, state: &State, signal: Signal) -> u64 {
+        if self.attached.contains(&hooks::hook_of(signal)) {
+            return state.hits.get(&signal).copied().unwrap_or(0);
+        }
+        let counted = state.counts.signals.iter();
+        let of_kind = counted.filter(|((of, _), _)| *of == signal);
+        of_kind.map(|(_, count)| count).sum()
+    }
+
+    fn degradations(&self, state: &State) -> Vec<Degradation> {
+        let unstored = state.store_problem.iter().map(|problem| Degradation {
+            what: problem.clone(),
+            remedy: String::new(),
+        });
+        let unread = (!state.log_readable).then(|| {
+            let reason = state.log_problem.as_ref();
+            let reason = reason.map_or_else(String::new, |text| format!(" ({text})"));
+            let device = self.log.device().display();
+            Degradation {
+                what: format!(
+                    "the kernel log {device} cannot be read{reason}: crash signals are not attributed"
+                ),
+                remedy: "run as root or with CAP_SYSLOG, or name its place with --path.kmsg"
+                    .to_owned(),
+            }
+        });
+        unstored.chain(unread).collect()
+    }
+}
+
+impl Collector<All> for Crashes {
+    fn name(&self) -> &'static str {
+        "crashes"
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        Some(super::HOST)
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn event(&self, event: &KernelEvent, history: &History) -> Vec<Effect> {
+        match event {
+            KernelEvent::Crash(hook) => self.hook(hook, history),
+            KernelEvent::Livepatch(_) => Vec::new(),
+        }
+    }
+
+    fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
+        let kernel = counts::read(&self.procfs, &self.sysfs);
+        let state = lock(&self.state);
+        let missed = kernel.into_iter().filter_map(|(signal, count)| {
+            let base = *self.base.get(&signal)?;
+            let seen = self.seen(&state, signal);
+            Some((signal, difference(count.saturating_sub(base), seen)))
+        });
+        let crashes = state.store.as_ref().map(Store::crashes);
+        let last = crashes.and_then(<[_]>::last);
+        let loaded = values.patches.set.iter().flat_map(|set| &set.patches);
+        values.crashes = Values {
+            signals: Some(state.counts.clone()),
+            missed: missed.collect(),
+            totals: state.store.as_ref().map(Store::totals),
+            of_patch: crashes
+                .map(|crashes| by_patch(crashes, loaded.map(|patch| patch.name.as_str())))
+                .unwrap_or_default(),
+            last: last.cloned(),
+            last_in_this_boot: last
+                .is_some_and(|last| last.boot_id.is_some() && last.boot_id == self.boot_id),
+            boot_unclean: self.boot_unclean,
+        };
+        Outcome {
+            problems: [&state.log_problem, &state.store_problem]
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            degradations: self.degradations(&state),
+            ..Outcome::default()
+        }
+    }
+
+    fn families(&self, collected: &Collected<All>) -> Families {
+        let values = &collected.values.crashes;
+        let mut families = gauge(
+            &BOOT_UNCLEAN,
+            values.boot_unclean.map(|unclean| (vec![], bit(unclean))),
+        )?;
+        if let Some(counts) = &values.signals {
+            families.extend(signal_families(counts)?);
+        }
+        families.extend(gauge(&SIGNALS_MISSED, by_signal(&values.missed))?);
+        if let Some(totals) = &values.totals {
+            let rows = Kind::ALL.into_iter().flat_map(|kind| {
+                Phase::ALL.map(|phase| {
+                    let crashes = totals.get(&(kind, phase)).copied();
+                    (vec![kind.name(), phase.name()], crashes.unwrap_or(0))
+                })
+            });
+            families.extend(counter(&CRASHES, rows)?);
+            let of_patch = || values.of_patch.iter();
+            families.extend(counter(
+                &PATCH_CRASHES,
+                of_patch().map(|(patch, (crashes, _))| (vec![patch.as_str()], *crashes)),
+            )?);
+            families.extend(gauge(
+                &PATCH_LAST_CRASH,
+                of_patch().filter_map(|(patch, (_, last))| Some((vec![patch.as_str()], (*last)?))),
+            )?);
+        }
+        if let Some(last) = &values.last {
+            let record = &last.record;
+            let evidence = record.evidence.first().map(|found| found.kind);
+            let labels = vec![
+                record.kind.name(),
+                record.phase.name(),
+                record.of_patches().first().copied().unwrap_or_default(),
+                record.implicated.name(),
+                evidence.map_or("none", EvidenceKind::name),
+            ];
+            families.extend(gauge(&LAST_CRASH_INFO, [(labels, 1.0)])?);
+            let when = record.when.unix_seconds;
+            families.extend(gauge(&LAST_CRASH, when.map(|when| (vec![], when)))?);
+        }
+        Ok(families)
+    }
+}
+
+fn signal_families(counts: &Counts) -> Families {
+    let signals = Signal::ALL.into_iter().flat_map(|signal| {
+        Phase::ALL.map(|phase| {
+            let seen = counts.signals.get(&(signal, phase)).copied();
+            (vec![signal.name(), phase.name()], seen.unwrap_or(0))
+        })
+    });
+    let implicating = counts.implicating.iter();
+    let mut families = counter(&CRASH_SIGNALS, signals)?;
+    families.extend(counter(
+        &SIGNALS_IMPLICATING,
+        implicating.map(|((signal, patch), seen)| (vec![signal.name(), patch.as_str()], *seen)),
+    )?);
+    families.extend(gauge(&SIGNAL_LAST, by_signal(&counts.last))?);
+    Ok(families)
+}
+
+fn by_signal(values: &BTreeMap<Signal, f64>) -> impl Iterator<Item = (Vec<&'static str>, f64)> {
+    let rows = values.iter();
+    rows.map(|(signal, value)| (vec![signal.name()], *value))
+}
+
+/// Counts an event, and logs it if it is new.
+fn counted(state: &mut State, sighting: Sighting) -> Option<Effect> {
+    let is_new = state.counts.count(&sighting);
+    is_new.then_some(Effect::Signal(sighting))
+}
+
+/// The journal entry for a signal, in the kernel's own words where they are known. In a
+/// storm of the same signal there is one a second.
+fn noted(
+    history: &History,
+    time: BootTime,
+    signal: Signal,
+    line: Option<&str>,
+    hook: &str,
+) -> Option<Entry> {
+    let near = |seen: &&SignalSeen| {
+        let since = time.since(seen.time);
+        seen.signal == signal && since.is_some_and(|since| since < SAME_MOMENT)
+    };
+    let mut before = history.signals.iter().filter(near);
+    let known = match line {
+        Some(_) => before.any(|seen| !seen.headline.ends_with(WITHOUT_LINE)),
+        None => before.next().is_some(),
+    };
+    let headline = line.map_or_else(
+        || format!("{hook}() was reached{WITHOUT_LINE}"),
+        str::to_owned,
+    );
+    (!known).then_some(Entry::Signal { signal, headline })
+}
+
+/// Crashes by patch, and when the last was; every loaded patch is among them.
+fn by_patch<'a>(
+    crashes: &[HostCrash],
+    loaded: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, (u64, Option<f64>)> {
+    let none = loaded.map(|patch| (patch.to_owned(), (0, None)));
+    let mut of_patch: BTreeMap<String, (u64, Option<f64>)> = none.collect();
+    for record in crashes.iter().map(|crash| &crash.record) {
+        for patch in record.of_patches() {
+            let (count, last) = of_patch.entry(patch.to_owned()).or_default();
+            *count += 1;
+            // The store has them by time.
+            *last = record.when.unix_seconds;
+        }
+    }
+    of_patch
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of crashes are far below 2^52"
+)]
+fn difference(kernel: u64, ours: u64) -> f64 {
+    kernel as f64 - ours as f64
+}

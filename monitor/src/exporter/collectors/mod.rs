@@ -1,0 +1,76 @@
+//! The registry: every collector, in the order in which they run.
+//!
+//! To add a metric, add a row and its samples to a collector's file. To add a collector,
+//! add a file, a field in [`Values`] and [`Collectors`], and a place in
+//! [`Collectors::all`].
+
+pub mod crash_capture;
+pub mod crashes;
+pub mod expected;
+pub mod monitor;
+pub mod patches;
+pub mod tasks;
+pub mod transitions;
+pub mod updates;
+
+use super::collector::Collector;
+
+// The values of label `collector`. They are part of the metric contract since 0.1.0, when
+// there were three collectors, and stay: `sysfs` is what is loaded and what runs, `host`
+// is everything about crashes and packages.
+const SYSFS: &str = "sysfs";
+const TASKS: &str = "tasks";
+const HOST: &str = "host";
+
+/// What the collectors found, as plain values. The default is that nothing is known.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// What is loaded.
+    pub patches: patches::Values,
+    /// Transitions.
+    pub transitions: transitions::Values,
+    /// The tasks that the running transition waits for.
+    pub tasks: tasks::Values,
+    /// Crash signals and crashes.
+    pub crashes: crashes::Values,
+    /// What updates left half done.
+    pub updates: updates::Values,
+    /// Livepatches that should be in force.
+    pub expected: expected::Values,
+    /// What would be kept of the next crash.
+    pub crash_capture: crash_capture::Values,
+    /// The monitor itself.
+    pub monitor: monitor::Values,
+}
+
+/// Every collector.
+#[derive(Debug)]
+pub(super) struct Collectors {
+    pub(super) patches: patches::Patches,
+    pub(super) transitions: transitions::Transitions,
+    pub(super) tasks: tasks::Tasks,
+    pub(super) crashes: crashes::Crashes,
+    pub(super) updates: updates::Updates,
+    pub(super) expected: expected::ExpectedPatches,
+    pub(super) crash_capture: crash_capture::CrashCapture,
+    pub(super) monitor: monitor::Monitor,
+}
+
+impl Collectors {
+    /// All of them, each after those whose values it needs.
+    pub(super) fn all(&self) -> [&dyn Collector<Values>; 8] {
+        [
+            &self.patches,
+            &self.transitions,
+            &self.tasks,
+            &self.crashes,
+            &self.updates,
+            &self.expected,
+            &self.crash_capture,
+            &self.monitor,
+        ]
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,173 @@
+//! The monitor itself: its build, its probes, how the other collectors fared.
+
+use std::sync::Mutex;
+
+use livepatch_core::{degradation::Degradation, lifecycle::History};
+use livepatch_monitor_ebpf::EventKind;
+use prometheus::{core::Collector as _, process_collector::ProcessCollector};
+
+use super::Values as All;
+use crate::{
+    exporter::{
+        collector::{Collected, Collector, Effect, Moment, Outcome},
+        lock,
+    },
+    kernel::{
+        events::KernelEvent,
+        probes::{Method, ProbeStatus},
+    },
+    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    sandbox,
+};
+
+metrics! {
+    BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
+    SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given up this ability for good since its start.";
+    PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
+    EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
+    EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
+    COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether the collector could read all it needs at the last scrape.";
+    COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
+}
+
+/// What is known of the monitor.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// How the probes are attached.
+    pub probes: Vec<ProbeStatus>,
+}
+
+impl Values {
+    /// The probes that are not attached, and why where that is known.
+    pub fn missing(&self) -> impl Iterator<Item = &ProbeStatus> {
+        let missing = |probe: &&ProbeStatus| probe.method == Method::None;
+        self.probes.iter().filter(missing)
+    }
+}
+
+/// Counts events, and reports on the collectors before it.
+#[derive(Debug)]
+pub(in crate::exporter) struct Monitor {
+    probes: Vec<ProbeStatus>,
+    /// What was given up after the start.
+    pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
+    events: Mutex<[u64; EventKind::ALL.len()]>,
+}
+
+impl Monitor {
+    pub(in crate::exporter) fn new(probes: Vec<ProbeStatus>) -> Self {
+        Self {
+            probes,
+            sandbox: Vec::new(),
+            events: Mutex::new([0; EventKind::ALL.len()]),
+        }
+    }
+}
+
+impl Collector<All> for Monitor {
+    fn name(&self) -> &'static str {
+        "monitor"
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn event(&self, event: &KernelEvent, _: &History) -> Vec<Effect> {
+        let kind = match event {
+            KernelEvent::Livepatch(event) => event.kind,
+            KernelEvent::Crash(hook) => hook.kind,
+        };
+        if let Some(count) = lock(&self.events).get_mut(kind as usize) {
+            *count += 1;
+        }
+        Vec::new()
+    }
+
+    fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
+        values.monitor = Values {
+            probes: self.probes.clone(),
+        };
+        let Some(text) = values.tasks.lost.as_deref().and_then(losses) else {
+            return Outcome::default();
+        };
+        Outcome {
+            problems: vec![text.clone()],
+            degradations: vec![Degradation {
+                what: text,
+                remedy: "give the monitor more CPU time".to_owned(),
+            }],
+            ..Outcome::default()
+        }
+    }
+
+    fn families(&self, collected: &Collected<All>) -> Families {
+        let build = vec![
+            env!("CARGO_PKG_VERSION"),
+            env!("LIVEPATCH_MONITOR_REVISION"),
+        ];
+        let mut families = gauge(&BUILD_INFO, [(build, 1.0)])?;
+        families.extend(gauge(
+            &SANDBOXED,
+            sandbox::Part::ALL.map(|part| (vec![part.name()], bit(self.sandbox.contains(&part)))),
+        )?);
+        families.extend(gauge(
+            &PROBE_ATTACHED,
+            self.probes.iter().map(|status| {
+                let attached = status.method != Method::None;
+                (vec![status.probe, status.method.name()], bit(attached))
+            }),
+        )?);
+        let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
+        families.extend(counter(
+            &EVENTS,
+            events.map(|(kind, count)| (vec![kind.name()], count)),
+        )?);
+        if let Some(lost) = &collected.values.tasks.lost {
+            let lost = lost.iter().map(|(_, count)| count).sum();
+            families.extend(counter(&EVENTS_LOST, [(vec![], lost)])?);
+        }
+        let runs = || collected.runs.iter();
+        families.extend(gauge(
+            &COLLECTOR_SUCCESS,
+            runs().map(|run| (vec![run.label], bit(run.success))),
+        )?);
+        families.extend(gauge(
+            &COLLECTOR_DURATION,
+            runs().map(|run| (vec![run.label], run.duration.as_secs_f64())),
+        )?);
+        families.extend(ProcessCollector::for_self().collect());
+        Ok(families)
+    }
+}
+
+/// Which events were lost, in words; nothing where none was.
+fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
+    let kinds = lost.iter().filter(|(_, count)| *count > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(kind, count)| format!("{count} {}", kind.name()))
+        .collect();
+    (!kinds.is_empty()).then(|| {
+        format!(
+            "kernel events lost because the ring buffer was full: {}",
+            kinds.join(", ")
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_lost_is_named() {
+        let kinds = [(EventKind::Panic, 0), (EventKind::PatchObject, 7)];
+        let text = losses(&kinds).unwrap();
+        assert!(text.ends_with(": 7 klp_patch_object"), "{text}");
+        assert_eq!(losses(&kinds[..1]), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! The tasks that a transition waits for.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use livepatch_core::{
+    blockers::{Counts, Reason},
+    pending_tasks::{Found, PendingTasks},
+    transition_state::Running,
+};
+use livepatch_monitor_ebpf::EventKind;
+
+use super::Values as All;
+use crate::{
+    exporter::{
+        collector::{Collected, Collector, Effect, Moment, Outcome},
+        lock, try_lock,
+    },
+    kernel::{clock, tasks::TaskScanner},
+    metrics::{Families, Metric, count, gauge, metrics},
+};
+
+metrics! {
+    PENDING_TASKS = "livepatch_pending_tasks" Gauge ["patch", "reason"] "Tasks that have not reached the target state of the running transition, by reason.";
+    STUCK_TASKS = "livepatch_stuck_tasks" Gauge ["patch", "reason"] "Pending tasks of a transition that is older than --stuck-after.";
+    BLOCKING_TASKS = "livepatch_blocking_tasks" Gauge ["patch", "object", "function"] "Pending tasks asleep in a function that the transition replaces.";
+}
+
+/// What is known of tasks.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// The pending tasks of the running transition; `None` where none runs, and where
+    /// they are unknown.
+    pub found: Option<Arc<Found>>,
+    /// Kernel events lost, by kind; `None` where the kernel's count cannot be read. They
+    /// are read with the probes, which the scanner owns.
+    pub lost: Option<Vec<(EventKind, u64)>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: PendingTasks,
+    /// Why the last scan failed.
+    problem: Option<String>,
+    lost: Option<Vec<(EventKind, u64)>>,
+}
+
+/// Scans tasks.
+#[derive(Debug)]
+pub(in crate::exporter) struct Tasks {
+    /// Locked for as long as a scan takes, which may block behind a task: nobody waits
+    /// for it.
+    scanner: Mutex<TaskScanner>,
+    state: Mutex<State>,
+    sysfs: PathBuf,
+    stuck_after: Duration,
+}
+
+impl Tasks {
+    pub(in crate::exporter) fn new(
+        scanner: TaskScanner,
+        sysfs: PathBuf,
+        stuck_after: Duration,
+    ) -> Self {
+        Self {
+            scanner: Mutex::new(scanner),
+            state: Mutex::default(),
+            sysfs,
+            stuck_after,
+        }
+    }
+
+    /// The scanner, for the start only: later a scan may hold it for long.
+    pub(in crate::exporter) fn scanner(&self) -> MutexGuard<'_, TaskScanner> {
+        lock(&self.scanner)
+    }
+
+    /// Scans the tasks if a transition runs and the last scan is no longer fresh.
+    pub(in crate::exporter) fn look(&self, running: Option<&Running>) -> Outcome {
+        let Some(mut scanner) = try_lock(&self.scanner) else {
+            // A scan is under way; what the one before it found still holds for a while.
+            return self.from_last_scan(running);
+        };
+        let Some(running) = running else {
+            scanner.forget();
+            return Outcome::default();
+        };
+        if !lock(&self.state)
+            .pending
+            .scan_due(running, clock::boot_time())
+        {
+            return self.from_last_scan(Some(running));
+        }
+        let before = clock::thread_cpu_time();
+        let result = scanner.scan(running.patch.as_deref(), running.direction, &self.sysfs);
+        let cost = clock::thread_cpu_time().saturating_sub(before);
+        let mut state = lock(&self.state);
+        match result {
+            Ok(Some(scan)) => {
+                state.pending.scanned(running, &scan, cost);
+                state.problem = None;
+            }
+            // No transition runs any more.
+            Ok(None) => return Outcome::default(),
+            Err(error) => {
+                state.pending.scan_failed();
+                let problem = format!("cannot determine the pending tasks: {error}");
+                state.problem = Some(problem.clone());
+                return Outcome::of(vec![problem]);
+            }
+        }
+        let stuck = state.pending.stuck_report(running, self.stuck_after);
+        Outcome {
+            effects: stuck
+                .map(|found| Effect::Stuck(running.clone(), found))
+                .into_iter()
+                .collect(),
+            ..Outcome::default()
+        }
+    }
+
+    /// No scan now: it fails if the last one no longer holds.
+    fn from_last_scan(&self, running: Option<&Running>) -> Outcome {
+        let mut state = lock(&self.state);
+        let now = clock::boot_time();
+        let found = running.and_then(|running| state.pending.found(running, now));
+        if running.is_none() || found.is_some() {
+            return Outcome::default();
+        }
+        Outcome {
+            failed: true,
+            problems: state.problem.iter().cloned().collect(),
+            ..Outcome::default()
+        }
+    }
+}
+
+impl Collector<All> for Tasks {
+    fn name(&self) -> &'static str {
+        "tasks"
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        Some(super::TASKS)
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
+        let running = values.transitions.running.as_ref();
+        let outcome = self.look(running);
+        let lost = try_lock(&self.scanner).map(|scanner| scanner.lost_events());
+        let mut state = lock(&self.state);
+        if let Some(lost) = lost {
+            state.lost = lost;
+        }
+        let now = clock::boot_time();
+        values.tasks = Values {
+            found: running.and_then(|running| state.pending.found(running, now)),
+            lost: state.lost.clone(),
+        };
+        outcome
+    }
+
+    fn families(&self, collected: &Collected<All>) -> Families {
+        let All {
+            patches,
+            transitions,
+            tasks,
+            ..
+        } = &collected.values;
+        let Some(set) = &patches.set else {
+            return Ok(Vec::new());
+        };
+        // Zero is certain of a patch at rest; of one in transition only what a scan found.
+        let none = Counts::default();
+        let (mut pending, mut stuck, mut blocking) = (Vec::new(), Vec::new(), Vec::new());
+        for name in transitions.names(set) {
+            let counts = match transitions.running_of(name) {
+                None => Some(&none),
+                Some(_) => tasks.found.as_ref().map(|found| &found.counts),
+            };
+            let Some(counts) = counts else { continue };
+            let is_stuck = transitions.stuck && transitions.running_of(name).is_some();
+            for reason in Reason::ALL {
+                let number = count(counts.reason(reason));
+                pending.push((vec![name, reason.name()], number));
+                let number = if is_stuck { number } else { 0.0 };
+                stuck.push((vec![name, reason.name()], number));
+            }
+            for ((object, function), number) in counts.functions() {
+                blocking.push((vec![name, object, function], count(*number)));
+            }
+        }
+        let mut families = gauge(&PENDING_TASKS, pending)?;
+        families.extend(gauge(&STUCK_TASKS, stuck)?);
+        families.extend(gauge(&BLOCKING_TASKS, blocking)?);
+        Ok(families)
+    }
+}

@@ -1,0 +1,201 @@
+use std::{path::Path, sync::mpsc, thread, time::Duration};
+
+use livepatch_core::{
+    journal::entry::Entry,
+    lifecycle::History,
+    transition::{self, Direction, KlpEvent, Watching},
+};
+use livepatch_monitor_ebpf::EventKind;
+
+use super::*;
+use crate::{
+    exporter::{
+        collector::{self, Collected, Effect, Listener, Moment, Step},
+        kernel_log::KernelLog,
+    },
+    host::expected::Expectations,
+    kernel::{clock, events::KernelEvent, tasks::TaskScanner},
+    metrics::Metric,
+};
+
+/// Collectors of a host whose file system is at `root`.
+fn collectors(root: &Path) -> Collectors {
+    let (procfs, sysfs) = (root.join("proc"), root.join("sys"));
+    let log = || KernelLog::open(&root.join("kmsg"));
+    let stuck_after = Duration::from_secs(15);
+    let start = crashes::Start {
+        store: None,
+        boot_id: None,
+        boot_unclean: None,
+        log: log(),
+        procfs: procfs.clone(),
+        sysfs: sysfs.clone(),
+        soak: Duration::from_secs(600),
+    };
+    Collectors {
+        patches: patches::Patches::new(sysfs.clone(), "7.2.0".to_owned()),
+        transitions: transitions::Transitions::new(Watching::Probes, log(), stuck_after).unwrap(),
+        tasks: tasks::Tasks::new(TaskScanner::new(None, &procfs), sysfs.clone(), stuck_after),
+        crashes: crashes::Crashes::new(start, &[]),
+        updates: updates::Updates::new(root),
+        expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
+        crash_capture: crash_capture::CrashCapture::new(procfs, sysfs),
+        monitor: monitor::Monitor::new(Vec::new()),
+    }
+}
+
+/// The rows of all collectors.
+pub(crate) fn contract() -> Vec<&'static Metric> {
+    let root = tempfile::tempdir().unwrap();
+    let collectors = collectors(root.path());
+    let rows = collectors.all().into_iter().flat_map(Collector::metrics);
+    rows.collect()
+}
+
+#[derive(Default)]
+struct Ignored;
+
+impl Listener for Ignored {
+    fn moment(&self) -> Moment {
+        Moment {
+            now: clock::boot_time(),
+            ..Moment::default()
+        }
+    }
+
+    fn effects(&mut self, _: Vec<Effect>) {}
+
+    fn problems(&mut self, _: &'static str, _: Step, _: &[String]) {}
+}
+
+fn collect(collectors: &Collectors) -> Collected<Values> {
+    collector::collect(&collectors.all(), &mut Ignored)
+}
+
+/// A host with an enabled patch.
+fn patched(root: &Path) {
+    let patch = root.join("sys/kernel/livepatch/fix");
+    std::fs::create_dir_all(patch.join("vmlinux/hold,1")).unwrap();
+    for (file, text) in [("enabled", "1\n"), ("transition", "0\n")] {
+        std::fs::write(patch.join(file), text).unwrap();
+    }
+}
+
+fn event(kind: EventKind) -> KernelEvent {
+    KernelEvent::Livepatch(KlpEvent {
+        time: clock::boot_time(),
+        kind,
+        patch: Some("fix".to_owned()),
+        target: Some(Direction::Patch),
+        attempt: None,
+        replace: None,
+        object: None,
+    })
+}
+
+/// Each family is declared by the collector that serves it, and by no other.
+#[test]
+fn every_family_is_in_its_collectors_rows() {
+    let root = tempfile::tempdir().unwrap();
+    patched(root.path());
+    let collectors = collectors(root.path());
+    let history = History::default();
+    collectors
+        .transitions
+        .event(&event(EventKind::InitTransition), &history);
+    let collected = collect(&collectors);
+    let mut seen: Vec<String> = Vec::new();
+    for collector in collectors.all() {
+        for family in collector.families(&collected).unwrap() {
+            let name = family.name();
+            let mut rows = collector.metrics().iter();
+            let declared = rows.any(|row| row.name == name && row.help == family.help());
+            assert!(
+                declared || name.starts_with("process_"),
+                "{name} is not a row of {}",
+                collector.name()
+            );
+            assert!(
+                !seen.iter().any(|known| known == name),
+                "{name} comes twice"
+            );
+            seen.push(name.to_owned());
+        }
+    }
+    assert!(
+        seen.iter()
+            .any(|name| name == "livepatch_transition_active")
+    );
+}
+
+/// A scan that hangs behind a task holds up neither the other collectors nor a scrape.
+#[test]
+fn a_scan_that_hangs_holds_nothing_up() {
+    let root = tempfile::tempdir().unwrap();
+    patched(root.path());
+    let collectors = collectors(root.path());
+    let history = History::default();
+    collectors
+        .transitions
+        .event(&event(EventKind::InitTransition), &history);
+    let scan = collectors.tasks.scanner();
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = done.send(collect(&collectors));
+        });
+        let collected = is_done.recv_timeout(Duration::from_secs(60));
+        drop(scan);
+        let collected = collected.unwrap();
+        let success: Vec<_> = collected
+            .runs
+            .iter()
+            .map(|run| (run.label, run.success))
+            .collect();
+        assert_eq!(success, [("sysfs", true), ("tasks", false), ("host", true)]);
+        assert!(collected.values.tasks.found.is_none());
+        assert!(collected.values.transitions.running.is_some());
+    });
+}
+
+/// What sysfs shows is noted after the steps that it brought about.
+#[test]
+fn steps_come_before_what_is_loaded() {
+    let root = tempfile::tempdir().unwrap();
+    patched(root.path());
+    let transition = root.path().join("sys/kernel/livepatch/fix/transition");
+    std::fs::write(transition, "1\n").unwrap();
+    let collectors = collectors(root.path());
+    let (read, problems) = collectors.patches.read();
+    assert!(problems.is_empty(), "{problems:?}");
+    let effects = collectors
+        .transitions
+        .snapshot(read.read_at, &read.set.unwrap());
+    let is_step = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Transition(_, transition::Effect::Started { .. })
+        )
+    };
+    let is_note = |effect: &Effect| matches!(effect, Effect::Note(_, Entry::Patches { .. }));
+    let step = effects.iter().position(is_step).unwrap();
+    let note = effects.iter().position(is_note).unwrap();
+    assert!(step < note, "{effects:?}");
+    assert!(effects.iter().any(|it| matches!(it, Effect::Save)));
+}
+
+/// Nothing that could not be read is shown as a zero.
+#[test]
+fn what_is_unknown_has_no_series() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("sys")).unwrap();
+    std::fs::write(root.path().join("sys/kernel"), "a file").unwrap();
+    let collectors = collectors(root.path());
+    let collected = collect(&collectors);
+    assert!(collected.values.crashes.totals.is_none());
+    assert!(collected.values.crashes.of_patch.is_empty());
+    let families = collectors.crashes.families(&collected).unwrap();
+    let with_series = families.iter().filter(|it| !it.get_metric().is_empty());
+    let names: Vec<_> = with_series.map(|family| family.name()).collect();
+    assert_eq!(names, ["livepatch_crash_signals_total"]);
+}

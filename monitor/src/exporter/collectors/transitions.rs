@@ -1,0 +1,378 @@
+//! Transitions: what runs, since when, how those before it ended.
+//!
+//! Fed by the kernel's events and by snapshots of sysfs; the state machine
+//! ([`livepatch_core::transition`]) reconciles the two.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use livepatch_core::{
+    journal::entry::Entry,
+    lifecycle::{History, InForce},
+    patch::{Patch, PatchSet},
+    transition::{
+        self, BootTime, Direction, KlpEvent, Outcome as HowItEnded, SavedState, Totals, Watching,
+    },
+    transition_state::{Running, TransitionState},
+};
+use livepatch_monitor_ebpf::EventKind;
+use prometheus::{HistogramOpts, HistogramVec, core::Collector as _};
+
+use super::Values as All;
+use crate::{
+    exporter::{
+        collector::{Collected, Collector, Effect, Moment, Outcome, StartFromLog},
+        kernel_log::KernelLog,
+        lock,
+    },
+    kernel::{clock, events::KernelEvent, kmsg},
+    metrics::{Families, Metric, bit, counter, gauge, metrics},
+};
+
+metrics! {
+    PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the patch was forced; only a reboot cleans that up.";
+    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the patch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition to the patch took; absent where its start or its end was not seen.";
+    TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the patch runs in this direction.";
+    TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running transition started, or was last reversed, in seconds since 1970; absent where unknown.";
+    TRANSITION_DURATION = "livepatch_transition_duration_seconds" Histogram ["direction", "outcome"] "How long transitions took whose start and end were seen.";
+    ATTEMPTS = "livepatch_transition_attempts_total" Counter [] "Attempts of the kernel to complete a transition.";
+    SIGNALS = "livepatch_transition_signals_total" Counter [] "Rounds of signals the kernel sent to tasks that hold a transition up.";
+    REVERSALS = "livepatch_transition_reversals_total" Counter [] "Transitions reversed before their end.";
+    FORCES = "livepatch_transition_forces_total" Counter [] "Transitions forced.";
+    LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
+}
+
+/// From 0.1 s to 2 h. The kernel tries about every second and signals after 15.
+const DURATION_BUCKETS: [f64; 16] = [
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+    7200.0,
+];
+
+/// What is known of transitions.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// The transition that runs.
+    pub running: Option<Running>,
+    /// When it started, in seconds since 1970, where known.
+    pub start_unix_seconds: Option<f64>,
+    /// It has run for longer than `--stuck-after`.
+    pub stuck: bool,
+    /// Whether each loaded patch was forced; one of which that is not known is left out.
+    pub forced: BTreeMap<String, bool>,
+    /// Counts since the monitor started.
+    pub totals: Option<Totals>,
+}
+
+impl Values {
+    /// The running transition, if it is this patch's.
+    #[must_use]
+    pub fn running_of(&self, patch: &str) -> Option<&Running> {
+        let running = self.running.as_ref()?;
+        (running.patch.as_deref() == Some(patch)).then_some(running)
+    }
+
+    /// The patches with a transition to speak of, running or not: those that are loaded,
+    /// and the one in transition, which may be new to sysfs or already gone from it.
+    pub(super) fn names<'a>(&'a self, set: &'a PatchSet) -> Vec<&'a str> {
+        let mut names: Vec<_> = set.patches.iter().map(|it| it.name.as_str()).collect();
+        let running = self.running.as_ref().and_then(|it| it.patch.as_deref());
+        names.extend(running.filter(|name| set.get(name).is_none()));
+        names
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    machine: TransitionState,
+    /// The running transition's start on both clocks: converted once, so that setting the
+    /// wall clock later does not move it.
+    start: Option<(BootTime, Option<f64>)>,
+}
+
+impl State {
+    /// Converts the start if it is not the one known before; true if so.
+    fn date(&mut self) -> bool {
+        let active = self.machine.transitions.active();
+        let start = active.and_then(|active| active.start);
+        let is_new = self.start.map(|(start, _)| start) != start;
+        if is_new {
+            self.start = start.map(|start| (start, clock::unix_seconds(start)));
+        }
+        is_new
+    }
+
+    fn start_unix_seconds(&self) -> Option<f64> {
+        self.start.and_then(|(_, unix_seconds)| unix_seconds)
+    }
+}
+
+/// Follows transitions.
+#[derive(Debug)]
+pub(in crate::exporter) struct Transitions {
+    state: Mutex<State>,
+    durations: HistogramVec,
+    log: KernelLog,
+    stuck_after: Duration,
+}
+
+impl Transitions {
+    /// # Errors
+    /// The metrics library refuses the histogram.
+    pub(in crate::exporter) fn new(
+        watching: Watching,
+        log: KernelLog,
+        stuck_after: Duration,
+    ) -> prometheus::Result<Self> {
+        let state = State {
+            machine: TransitionState::new(watching),
+            start: None,
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            durations: durations()?,
+            log,
+            stuck_after,
+        })
+    }
+
+    /// Goes on from what an earlier process of this boot saved.
+    pub(in crate::exporter) fn restore(&self, saved: SavedState, start: Option<f64>) {
+        let mut state = lock(&self.state);
+        let transitions = transition::Transitions::restore(saved);
+        let since = transitions.active().and_then(|active| active.start);
+        state.start = since.map(|since| (since, start));
+        state.machine.transitions = transitions;
+    }
+
+    /// What a later process of this boot must know: the state, and when the running
+    /// transition started, in seconds since 1970.
+    pub(in crate::exporter) fn saved(&self) -> (SavedState, Option<f64>) {
+        let state = lock(&self.state);
+        (state.machine.transitions.save(), state.start_unix_seconds())
+    }
+
+    /// The transition that runs now.
+    pub(in crate::exporter) fn running(&self) -> Option<Running> {
+        lock(&self.state).machine.running(clock::boot_time())
+    }
+
+    /// Takes a snapshot of sysfs, whose reading started at `time`.
+    pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &PatchSet) -> Vec<Effect> {
+        let (steps, dated) = {
+            let mut state = lock(&self.state);
+            (state.machine.snapshot(time, set), state.date())
+        };
+        let mut effects = self.effects(time, steps, dated);
+        // After the steps: a patch in transition is not yet in force.
+        effects.push(Effect::Note(time, Entry::from(set)));
+        effects
+    }
+
+    fn klp_event(&self, event: &KlpEvent) -> Vec<Effect> {
+        let (steps, dated) = {
+            let mut state = lock(&self.state);
+            (state.machine.event(event), state.date())
+        };
+        self.effects(event.time, steps, dated)
+    }
+
+    fn effects(&self, time: BootTime, steps: Vec<transition::Effect>, dated: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for step in steps {
+            let found_under_way = matches!(step, transition::Effect::Started { start: None, .. });
+            if let transition::Effect::Ended {
+                direction,
+                outcome,
+                duration: Some(duration),
+                ..
+            } = &step
+            {
+                self.durations
+                    .with_label_values(&[direction.name(), outcome.name()])
+                    .observe(duration.as_secs_f64());
+            }
+            effects.push(Effect::Transition(time, step));
+            if found_under_way {
+                effects.extend(self.start_from_log());
+            }
+        }
+        if dated || !effects.is_empty() {
+            effects.push(Effect::Save);
+        }
+        effects
+    }
+
+    /// Found under way: the kernel log has its start, if it reaches back so far.
+    pub(in crate::exporter) fn start_from_log(&self) -> Option<Effect> {
+        let running = self.running()?;
+        let patch = running.patch?;
+        let read = self
+            .log
+            .read(|log| kmsg::transition_start(log, &patch, running.direction));
+        let said = match read {
+            Ok(Some(since_boot)) => {
+                // The log's clock stands still in suspend.
+                let time = BootTime::from_duration(since_boot + clock::suspended());
+                let mut state = lock(&self.state);
+                if !state.machine.transitions.started_at(&patch, time) {
+                    return None;
+                }
+                state.date();
+                StartFromLog::Found
+            }
+            Ok(None) => StartFromLog::TooShort,
+            Err(error) => StartFromLog::Unreadable(error.to_string()),
+        };
+        Some(Effect::StartFromLog(patch, said))
+    }
+}
+
+impl Collector<All> for Transitions {
+    fn name(&self) -> &'static str {
+        "transitions"
+    }
+
+    fn label(&self) -> Option<&'static str> {
+        Some(super::SYSFS)
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    fn event(&self, event: &KernelEvent, history: &History) -> Vec<Effect> {
+        let KernelEvent::Livepatch(event) = event else {
+            return Vec::new();
+        };
+        let attempted = event.kind == EventKind::TryCompleteTransition;
+        let mut effects = Vec::new();
+        if attempted {
+            effects.push(Effect::Attempt);
+        }
+        if event.kind == EventKind::ModuleLoad {
+            effects.push(Effect::Loading);
+        }
+        if let Some(patch) = event.patch.clone() {
+            // Its init has returned before a second attempt.
+            let is_loaded = event.kind == EventKind::ModuleFree
+                || attempted && event.attempt.is_some_and(|attempt| attempt > 0);
+            if event.kind == EventKind::ModuleLoad {
+                effects.push(Effect::Note(event.time, Entry::Load { patch }));
+            } else if is_loaded && history.loads.iter().any(|(name, _)| *name == patch) {
+                effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
+            }
+        }
+        effects.extend(self.klp_event(event));
+        effects
+    }
+
+    fn collect(&self, moment: &Moment, values: &mut All) -> Outcome {
+        let effects = match &values.patches.set {
+            Some(set) => self.snapshot(values.patches.read_at, set),
+            None => Vec::new(),
+        };
+        let state = lock(&self.state);
+        let transitions = &state.machine.transitions;
+        let running = state.machine.running(moment.now);
+        let loaded = values.patches.set.iter().flat_map(|set| &set.patches);
+        values.transitions = Values {
+            stuck: running
+                .as_ref()
+                .is_some_and(|running| running.stuck(self.stuck_after)),
+            running,
+            start_unix_seconds: state.start_unix_seconds(),
+            forced: loaded
+                .filter_map(|patch| Some((patch.name.clone(), transitions.forced(&patch.name)?)))
+                .collect(),
+            totals: Some(transitions.totals()),
+        };
+        Outcome {
+            effects,
+            ..Outcome::default()
+        }
+    }
+
+    fn families(&self, collected: &Collected<All>) -> Families {
+        let values = &collected.values.transitions;
+        let mut families = self.durations.collect();
+        if let Some(totals) = values.totals {
+            for (metric, total) in [
+                (&ATTEMPTS, totals.attempts),
+                (&SIGNALS, totals.signals),
+                (&REVERSALS, totals.reversals),
+                (&FORCES, totals.forces),
+                (&LOAD_FAILURES, totals.load_failures),
+            ] {
+                families.extend(counter(metric, [(vec![], total)])?);
+            }
+        }
+        let Some(set) = &collected.values.patches.set else {
+            return Ok(families);
+        };
+        let forced = values.forced.iter();
+        families.extend(gauge(
+            &PATCH_FORCED,
+            forced.map(|(patch, forced)| (vec![patch.as_str()], bit(*forced))),
+        )?);
+        let names = values.names(set);
+        families.extend(gauge(
+            &TRANSITION_ACTIVE,
+            names.iter().flat_map(|name| {
+                Direction::ALL.map(|direction| {
+                    let running = values.running_of(name);
+                    let runs = running.is_some_and(|it| it.direction == direction);
+                    (vec![*name, direction.name()], bit(runs))
+                })
+            }),
+        )?);
+        families.extend(gauge(
+            &TRANSITION_START,
+            names.iter().filter_map(|name| {
+                values.running_of(name)?;
+                Some((vec![*name], values.start_unix_seconds?))
+            }),
+        )?);
+        let in_force = || {
+            let patches = set.patches.iter();
+            patches.filter_map(|it| Some((it.name.as_str(), in_force(collected, it)?)))
+        };
+        families.extend(gauge(
+            &PATCHING_COMPLETE,
+            in_force().filter_map(|(name, known)| Some((vec![name], known.since_unix_seconds?))),
+        )?);
+        families.extend(gauge(
+            &PATCHING_DURATION,
+            in_force().filter_map(|(name, known)| Some((vec![name], known.took?.as_secs_f64()))),
+        )?);
+        Ok(families)
+    }
+}
+
+/// Since when a loaded patch is in force. What the journal says of that counts while
+/// sysfs agrees.
+pub(in crate::exporter) fn in_force<'a>(
+    collected: &'a Collected<All>,
+    patch: &Patch,
+) -> Option<&'a InForce> {
+    let running = collected.values.transitions.running_of(&patch.name);
+    let rests = patch.enabled == Some(true) && running.is_none();
+    let known = collected.moment.history.in_force.get(&patch.name);
+    known.filter(|_| rests)
+}
+
+/// The histogram of durations, with every series that can occur at zero.
+fn durations() -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(TRANSITION_DURATION.name, TRANSITION_DURATION.help)
+        .buckets(DURATION_BUCKETS.to_vec());
+    let durations = HistogramVec::new(options, TRANSITION_DURATION.labels)?;
+    for direction in Direction::ALL {
+        for outcome in HowItEnded::ALL {
+            // Only enabling can be cancelled (klp_cancel_transition,
+            // kernel/livepatch/transition.c).
+            if (direction, outcome) != (Direction::Unpatch, HowItEnded::Cancelled) {
+                durations.get_metric_with_label_values(&[direction.name(), outcome.name()])?;
+            }
+        }
+    }
+    Ok(durations)
+}

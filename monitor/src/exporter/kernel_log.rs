@@ -1,0 +1,133 @@
+//! The kernel log as collectors read it: each has a reader of its own.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use livepatch_core::{
+    crash::{Signal, parser},
+    transition::BootTime,
+};
+use tokio::io::unix::AsyncFd;
+use tracing::warn;
+
+use super::{lock, readable};
+use crate::kernel::{
+    clock,
+    kmsg::{KmsgError, KmsgReader},
+};
+
+/// Bytes of the log that are read, from its end.
+const MAX_LOG: usize = 16 << 20;
+
+/// A reader, opened while that is still allowed, and again later where it was not.
+#[derive(Debug)]
+pub(super) struct KernelLog {
+    device: PathBuf,
+    open: Mutex<Option<KmsgReader>>,
+}
+
+impl KernelLog {
+    pub(super) fn open(device: &Path) -> Self {
+        Self {
+            device: device.to_owned(),
+            // Where it fails it is tried again, and reported, when it is read.
+            open: Mutex::new(KmsgReader::open(device).ok()),
+        }
+    }
+
+    pub(super) fn device(&self) -> &Path {
+        &self.device
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        lock(&self.open).is_some()
+    }
+
+    /// Calls `read` with the log at its oldest record.
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&mut KmsgReader) -> Result<T, KmsgError>,
+    ) -> Result<T, KmsgError> {
+        let mut open = lock(&self.open);
+        let log = match open.take() {
+            Some(log) => open.insert(log),
+            None => open.insert(KmsgReader::open(&self.device)?),
+        };
+        log.rewind()?;
+        read(log)
+    }
+
+    /// The kernel's own lines, as a console shows them.
+    pub(super) fn console(&self) -> Result<Vec<u8>, KmsgError> {
+        self.read(console)
+    }
+}
+
+fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
+    let mut text = String::new();
+    log.read_new(|record| {
+        if record.facility == 0 {
+            text.push_str(&record.console_text());
+        }
+        if text.len() > 2 * MAX_LOG {
+            let cut = text.len() - MAX_LOG;
+            let cut = (cut..text.len()).find(|at| text.is_char_boundary(*at));
+            text.drain(..cut.unwrap_or(0));
+        }
+    })?;
+    Ok(text.into_bytes())
+}
+
+/// The log for an event loop to wait for; the lines so far are skipped.
+pub(super) fn to_wait_for(device: &Path) -> Option<AsyncFd<KmsgReader>> {
+    let result = KmsgReader::open(device).and_then(|mut log| {
+        log.read_new(|_| ())?;
+        Ok(log)
+    });
+    match result.map(readable) {
+        Ok(Ok(log)) => Some(log),
+        Ok(Err(error)) => {
+            warn!(
+                "cannot wait for lines of the kernel log {}: {error}; is it the device (see \
+                 --path.kmsg)?",
+                device.display()
+            );
+            None
+        }
+        Err(error) => {
+            warn!("{error}; crash signals are not seen");
+            None
+        }
+    }
+}
+
+/// A line of the kernel log that starts a report.
+#[derive(Clone, Debug)]
+pub(super) struct SignalLine {
+    pub(super) time: BootTime,
+    pub(super) signal: Signal,
+    pub(super) text: String,
+}
+
+/// The lines since the last call that start a report, and why no more could be read.
+pub(super) fn new_signals(log: &mut KmsgReader) -> (Vec<SignalLine>, Option<KmsgError>) {
+    let mut signals = Vec::new();
+    let result = log.read_new(|record| {
+        let signal = (record.facility == 0).then(|| parser::signal(&record.text));
+        if let Some(signal) = signal.flatten() {
+            signals.push(SignalLine {
+                time: since_boot(record.time),
+                signal,
+                text: record.text.clone(),
+            });
+        }
+    });
+    (signals, result.err())
+}
+
+/// A moment of the log's clock, which stands still in suspend.
+pub(super) fn since_boot(uptime: std::time::Duration) -> BootTime {
+    BootTime::from_duration(uptime + clock::suspended())
+}

@@ -1,0 +1,309 @@
+//! Owns the collectors: gives them events, runs them at a scrape, and does what they ask
+//! for.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::Context as _;
+use livepatch_core::{
+    degradation::Degradation,
+    journal::entry::Entry,
+    transition::{self, BootTime},
+};
+use tokio::sync::Notify;
+
+use super::{
+    collector::{self, Collected, Collector, Effect, Listener, Moment, Outcome, Step},
+    collectors::{Collectors, Values, crashes::LogReading},
+    complaints::Complaints,
+    journal::writer::Journal,
+    kernel_log::SignalLine,
+    lock, log_lines,
+    saved_state::StateFile,
+    status_page::{BLOCKERS_SHOWN, Page},
+};
+use crate::{
+    kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks},
+    metrics,
+};
+
+/// The exporter at work. Its locks are each held for one step and never two at a time.
+#[derive(Debug)]
+pub struct Exporter {
+    pub(super) options: super::Options,
+    pub(super) collectors: Collectors,
+    pub(super) journal: Mutex<Journal>,
+    pub(super) state: StateFile,
+    pub(super) complaints: Complaints,
+    /// What this host does not let the monitor do, as found out at the start.
+    pub(super) degradations: Vec<Degradation>,
+    /// Something has changed that the text file should show.
+    pub(super) changed: Notify,
+    /// What is loaded has changed and was not read since.
+    pub(super) patches_due: AtomicBool,
+}
+
+/// What the event loop must do next because of events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Next {
+    /// Save the state: what must outlive a restart has changed.
+    pub(super) save: bool,
+    /// Scan the tasks: the kernel has tried to complete a transition.
+    pub(super) scan: bool,
+    /// See whether a livepatch's module is still being loaded.
+    pub(super) loading: bool,
+    /// Read the kernel log.
+    pub(super) log: bool,
+}
+
+impl Exporter {
+    /// Gives an event to the collectors.
+    pub(super) fn event(&self, event: &KernelEvent, next: &mut Next) {
+        for collector in self.collectors.all() {
+            // Not kept: a journal entry would have to copy what is shared.
+            let history = lock(&self.journal).history.clone();
+            let effects = self.guarded(collector, || collector.event(event, &history));
+            drop(history);
+            self.carry_out(effects, next);
+        }
+    }
+
+    /// Does what collectors ask for: log lines, journal entries, a new text file. The
+    /// rest is for the event loop to do `next`.
+    pub(super) fn carry_out(&self, effects: Vec<Effect>, next: &mut Next) {
+        for effect in effects {
+            match effect {
+                Effect::Transition(time, step) => self.step(time, &step),
+                Effect::StartFromLog(patch, said) => log_lines::start_from_log(&patch, &said),
+                Effect::Save => next.save = true,
+                Effect::Attempt => next.scan = true,
+                Effect::Loading => next.loading = true,
+                Effect::ReadLog => next.log = true,
+                Effect::Note(time, entry) => lock(&self.journal).note_news(time, entry),
+                Effect::Signal(sighting) => {
+                    log_lines::signal(&sighting);
+                    self.changed.notify_one();
+                }
+                Effect::Stuck(running, found) => {
+                    // The scan took a while: the transition may have ended meanwhile.
+                    let now = self.collectors.transitions.running();
+                    if now.is_some_and(|now| now.segment == running.segment) {
+                        log_lines::stuck(&running, &found.blockers);
+                    }
+                }
+                Effect::UpdateInterrupted(found) => log_lines::update_interrupted(&found),
+                Effect::UpdateRepaired(manager) => log_lines::update_repaired(manager),
+                Effect::PatchMissing(expected) => log_lines::patch_missing(&expected),
+            }
+        }
+    }
+
+    fn step(&self, time: BootTime, step: &transition::Effect) {
+        log_lines::transition(step);
+        if let Ok(entry) = Entry::try_from(step) {
+            self.note(time, entry);
+            // What a crash must be judged by: the functions that are replaced now.
+            self.patches_due.store(true, Ordering::Relaxed);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Carries out what was asked for outside of the event loop.
+    fn finish(&self, effects: Vec<Effect>) {
+        let mut next = Next::default();
+        self.carry_out(effects, &mut next);
+        if next.save {
+            self.save();
+        }
+    }
+
+    /// Calls into a collector. Its panic ends here, and nothing comes of the call.
+    fn guarded<T: Default>(
+        &self,
+        collector: &dyn Collector<Values>,
+        call: impl FnOnce() -> T,
+    ) -> T {
+        collector::guarded(collector.name(), call).unwrap_or_else(|panicked| {
+            let subject = (collector.name(), Step::Event);
+            self.complaints.about(subject, &panicked);
+            T::default()
+        })
+    }
+
+    fn complain(&self, collector: &dyn Collector<Values>, problems: &[String]) {
+        let subject = (collector.name(), Step::Collect);
+        self.complaints.about(subject, &problems.join("; "));
+    }
+
+    /// Writes a journal entry.
+    pub(super) fn note(&self, time: BootTime, entry: Entry) {
+        lock(&self.journal).note(time, entry);
+    }
+
+    pub(super) fn save(&self) {
+        self.state.save(|| self.collectors.transitions.saved());
+    }
+
+    /// Reads sysfs, and lets the state machine compare it with what it knows. Returns
+    /// what could not be read.
+    ///
+    /// # Errors
+    /// Nothing could be read.
+    pub(super) fn read_patches(&self) -> Result<Vec<String>, Vec<String>> {
+        let (read, problems) = self.collectors.patches.read();
+        let Some(set) = read.set else {
+            return Err(problems);
+        };
+        let transitions = &self.collectors.transitions;
+        self.finish(self.guarded(transitions, || transitions.snapshot(read.read_at, &set)));
+        Ok(problems)
+    }
+
+    /// As [`Self::read_patches`], and logs what could not be read.
+    pub(super) fn poll_patches(&self) {
+        let (Ok(problems) | Err(problems)) = self.read_patches();
+        self.complain(&self.collectors.patches, &problems);
+    }
+
+    /// Scans the tasks if a transition runs and the last scan is no longer fresh.
+    pub(super) fn look(&self) {
+        let running = self.collectors.transitions.running();
+        // Without BTF an event has no name; sysfs has.
+        let nameless = running.is_some_and(|running| running.patch.is_none());
+        if self.patches_due.swap(false, Ordering::Relaxed) || nameless {
+            self.poll_patches();
+        }
+        let running = self.collectors.transitions.running();
+        let tasks = &self.collectors.tasks;
+        let Outcome {
+            effects, problems, ..
+        } = self.guarded(tasks, || tasks.look(running.as_ref()));
+        self.complain(&self.collectors.tasks, &problems);
+        self.finish(effects);
+    }
+
+    /// Reads the kernel log for what crash hooks announced.
+    pub(super) fn read_log(&self) -> LogReading {
+        let history = lock(&self.journal).history.clone();
+        let crashes = &self.collectors.crashes;
+        let (reading, effects) = self.guarded(crashes, || crashes.read_log(&history));
+        drop(history);
+        self.finish(effects);
+        reading
+    }
+
+    /// Takes a line of the kernel log that starts a report.
+    pub(super) fn log_line(&self, line: &SignalLine) {
+        let history = lock(&self.journal).history.clone();
+        let crashes = &self.collectors.crashes;
+        let effects = self.guarded(crashes, || crashes.line(line, &history));
+        drop(history);
+        self.finish(effects);
+    }
+
+    /// New lines of the kernel log could not be read.
+    pub(super) fn log_lines_unreadable(&self, error: &KmsgError) {
+        let subject = (self.collectors.crashes.name(), Step::Event);
+        self.complaints.about(subject, &error.to_string());
+    }
+
+    /// Whether a livepatch's module is still being loaded. One whose init has returned,
+    /// or that is gone, is noted as loaded.
+    pub(super) fn still_loading(&self) -> bool {
+        let now = clock::boot_time();
+        loop {
+            let Some(patch) = lock(&self.journal).history.loading(now).map(str::to_owned) else {
+                return false;
+            };
+            if sysfs::is_loading(&self.options.sysfs, &patch) {
+                return true;
+            }
+            lock(&self.journal).note_news(now, Entry::Loaded { patch });
+        }
+    }
+
+    fn collect(&self) -> Collected<Values> {
+        // What is due is read now.
+        self.patches_due.store(false, Ordering::Relaxed);
+        let mut collected = collector::collect(&self.collectors.all(), &mut AtScrape(self));
+        collected
+            .degradations
+            .splice(0..0, self.degradations.iter().cloned());
+        collected
+    }
+
+    /// The exposition, for `/metrics` and the text file.
+    ///
+    /// # Errors
+    /// The metrics library cannot write what the collectors gave.
+    pub fn scrape(&self) -> anyhow::Result<String> {
+        let mut collected = self.collect();
+        let families =
+            collector::families(&self.collectors.all(), &mut collected, &mut AtScrape(self));
+        metrics::encode(families).context("writing the exposition")
+    }
+
+    /// What the status page shows: the values that a scrape would show now. `stay` is the
+    /// reader's wish that the page not reload itself.
+    #[must_use]
+    pub fn status(&self, stay: bool) -> Page {
+        let collected = self.collect();
+        let found = collected.values.tasks.found.clone();
+        let mut blockers: Vec<_> = found.iter().flat_map(|found| &found.blockers).collect();
+        // First those that will not move by themselves.
+        blockers.sort_by_key(|blocker| blocker.reason);
+        let blockers = blockers.into_iter().take(BLOCKERS_SHOWN);
+        Page {
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            now_unix_seconds: clock::unix_seconds(clock::boot_time()),
+            telemetry_path: self.options.telemetry_path.clone(),
+            stay,
+            // Each is a read of /proc.
+            blockers: blockers
+                .map(|blocker| tasks::report(&self.options.procfs, blocker))
+                .collect(),
+            collected,
+        }
+    }
+
+    /// The exposition's path.
+    #[must_use]
+    pub fn telemetry_path(&self) -> &str {
+        &self.options.telemetry_path
+    }
+
+    /// Whether a transition runs.
+    pub(super) fn transition_runs(&self) -> bool {
+        self.collectors.transitions.running().is_some()
+    }
+}
+
+/// The exporter as the collectors' runner sees it.
+struct AtScrape<'a>(&'a Exporter);
+
+impl Listener for AtScrape<'_> {
+    fn moment(&self) -> Moment {
+        let journal = lock(&self.0.journal);
+        Moment {
+            now: clock::boot_time(),
+            history: journal.history.clone(),
+            recorder_errors: journal.errors(),
+            recording: journal.records(),
+        }
+    }
+
+    fn effects(&mut self, effects: Vec<Effect>) {
+        self.0.finish(effects);
+    }
+
+    fn problems(&mut self, collector: &'static str, step: Step, problems: &[String]) {
+        self.0
+            .complaints
+            .about((collector, step), &problems.join("; "));
+    }
+}

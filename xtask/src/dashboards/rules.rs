@@ -85,7 +85,10 @@ struct Shipped {
 impl Shipped {
     fn read(dashboards: &Path, rule_files: &[PathBuf]) -> Result<Self> {
         let mut shipped = Self::default();
-        for path in rule_files.iter().chain(&paths::listed(&dashboards.join(GLOBAL))?) {
+        for path in rule_files
+            .iter()
+            .chain(&paths::listed(&dashboards.join(GLOBAL))?)
+        {
             let file: RuleFile = parse(path)?;
             let rules = file.groups.into_iter().flat_map(|group| group.rules);
             shipped.rules.extend(rules);

@@ -128,12 +128,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
             Shows(&[("patch", "lpm_vmlinux"), ("quantile", "0.99")]),
         ],
     ),
-    of(
-        FLEET,
-        "Blocking functions",
-        "A",
-        &[Max(HELD, 1.0)],
-    ),
+    of(FLEET, "Blocking functions", "A", &[Max(HELD, 1.0)]),
     // Who is hurt, stuck, crashed, silent?
     of(
         FLEET,
@@ -385,8 +380,18 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         "B",
         &[Zero(DISK_WORKS)],
     ),
-    of(HOST, "Half-installed packages and missing patches", "A", &[Nothing(NO_PACKAGES)]),
-    of(HOST, "Half-installed packages and missing patches", "B", &[Nothing(NONE_EXPECTED)]),
+    of(
+        HOST,
+        "Half-installed packages and missing patches",
+        "A",
+        &[Nothing(NO_PACKAGES)],
+    ),
+    of(
+        HOST,
+        "Half-installed packages and missing patches",
+        "B",
+        &[Nothing(NONE_EXPECTED)],
+    ),
     // The monitor itself.
     of(
         HOST,

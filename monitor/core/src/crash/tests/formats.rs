@@ -229,11 +229,11 @@ const FORMATS: &[(&str, Wrap)] = &[
     }),
     ("netconsole", |e| e.stamp().trim_end().to_owned()),
     ("netconsole through a log server", |e| {
-        format!("{}+00:00 10.0.0.5 {}", e.iso(), e.stamp())
+        format!("{}+00:00 lpm-1 {}", e.iso(), e.stamp())
     }),
     ("netconsole, extended, through a log server", |e| {
         format!(
-            "{}+00:00 10.0.0.5 {},7,{},-;{}",
+            "{}+00:00 lpm-1 {},7,{},-;{}",
             e.iso(),
             e.level,
             e.micros,
@@ -538,6 +538,11 @@ proptest! {
     #[test]
     fn two_formats_in_one_file(one in 0..FORMATS.len(), two in 0..FORMATS.len(), at in 0..=LOG.len()) {
         let ((_, first), (_, second)) = (FORMATS.get(one).unwrap(), FORMATS.get(two).unwrap());
+        // Beside lines of the kernel's facility another facility is another program's,
+        // and a form of its own is learned only where most lines have it.
+        let alone = ["busybox syslogd", "a form nobody knows"];
+        let names = [FORMATS.get(one).unwrap().0, FORMATS.get(two).unwrap().0];
+        prop_assume!(one == two || !names.iter().any(|name| alone.contains(name)));
         let (before, after) = LOG.split_at(at);
         let text: String = before
             .iter()

@@ -12,6 +12,8 @@ const DAY: f64 = 86400.0;
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     hosts: HashMap<Option<String>, Clock>,
+    /// Whose the last line was.
+    last: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -33,10 +35,18 @@ impl Clocks {
         date: Option<Date>,
         uptime: Option<f64>,
     ) -> (Option<f64>, Option<Date>) {
-        let host = host.map(str::to_owned);
+        // A line that names no host is of the one that wrote last; the first that is
+        // named is the one that had no name so far.
+        let host = host.map(str::to_owned).or_else(|| self.last.clone());
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&host) {
             self.hosts.clear();
         }
+        if !self.hosts.contains_key(&host)
+            && let Some(nameless) = self.hosts.remove(&None)
+        {
+            self.hosts.insert(host.clone(), nameless);
+        }
+        self.last.clone_from(&host);
         self.hosts.entry(host).or_default().read(date, uptime)
     }
 }

@@ -297,9 +297,6 @@ impl<'a> Lines<'a> {
     /// The kernel's line behind what a program left on the console without ending
     /// its line: a prompt, a progress message.
     fn behind_a_program<'t>(&self, text: &'t str) -> Option<&'t str> {
-        if self.profile.kernel_tags {
-            return None;
-        }
         let behind = text.get(stamp(text)?..)?;
         let (inner, _) = peel::bracket(behind)?;
         let uptime = peel::uptime(inner)?;

@@ -2,7 +2,7 @@
 
 use super::{
     date::{self, Date, Kind},
-    profile::Profile,
+    profile::{Profile, mark, stamp},
 };
 
 /// Who wrote a line, as far as its beginning shows.
@@ -179,7 +179,11 @@ fn time<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
         rest = rest.strip_prefix(' ').unwrap_or(rest);
         peeled.text = rest;
         // `journalctl -o short-monotonic` has the host behind its time.
-        if profile.monotonic_tags && peeled.date.is_none() && !peeled.tagged {
+        let named = profile.monotonic_host.as_deref().is_none_or(|host| {
+            let behind = rest.strip_prefix(host);
+            behind.is_some_and(|behind| behind.starts_with(' '))
+        });
+        if profile.monotonic_tags && named && peeled.date.is_none() && !peeled.tagged {
             tag(peeled, profile);
         }
         return true;
@@ -269,7 +273,7 @@ fn tag(peeled: &mut Peeled<'_>, profile: &Profile) {
             if is_kernel(name) {
                 peeled.tagged = true;
                 peeled.origin = Origin::Kernel;
-            } else if profile.kernel_tags {
+            } else if profile.tags_others(host) {
                 peeled.origin = Origin::Other;
             } else {
                 break;
@@ -452,6 +456,11 @@ fn guest<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
     let Some(rest) = learned.strip(peeled.text) else {
         return false;
     };
+    // Learned before times, it stands before times; the kernel's own text never has it.
+    let timed = stamp(rest) == Some(0) || !profile.learned_timed;
+    if !timed || mark(start) == Some(0) {
+        return false;
+    }
     let before = peeled.text.len() - rest.len();
     let before = peeled.text.get(..before).unwrap_or_default();
     if peeled.date.is_none() {

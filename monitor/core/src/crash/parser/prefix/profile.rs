@@ -2,7 +2,7 @@
 //! beginning that could be somebody's text is taken off only where the file has it
 //! again and again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     clean,
@@ -14,20 +14,26 @@ const PLACES: usize = 16;
 const LINES: usize = 512;
 /// Different beginnings that are counted.
 const MAX_SHAPES: usize = 1024;
+/// Hosts that are remembered; of more, each is taken for one.
+const MAX_HOSTS: usize = 256;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Profile {
-    /// Lines bear syslog's tag `kernel:`.
-    pub(super) kernel_tags: bool,
+    /// Hosts whose lines bear syslog's tag `kernel:`; none is a tag without a host.
+    tagged_hosts: HashSet<Option<String>>,
     /// They do so behind a time of the kernel's clock (`short-monotonic`).
     pub(super) monotonic_tags: bool,
+    /// And behind this host's name.
+    pub(super) monotonic_host: Option<String>,
     /// The kernel's lines bear its facility.
     pub(super) kernel_facility: bool,
     /// The word that stands behind each date.
     pub(super) host: Option<String>,
     /// A beginning of a form of its own.
     pub(super) learned: Option<Shape>,
+    /// It stands before times of the kernel's clock.
+    pub(super) learned_timed: bool,
     /// Entities of HTML.
     pub(super) html: bool,
     /// Nearly all lines bear the kernel's time.
@@ -135,6 +141,12 @@ impl Profile {
         profile
     }
 
+    /// Whether a tag behind this host is a program's name, and not the kernel's text.
+    pub(super) fn tags_others(&self, host: Option<&str>) -> bool {
+        let host = host.map(str::to_owned);
+        self.tagged_hosts.contains(&host) || host.is_some() && self.tagged_hosts.len() > MAX_HOSTS
+    }
+
     fn tags(&mut self, samples: &[String]) {
         let monotonic = Self {
             monotonic_tags: true,
@@ -142,8 +154,13 @@ impl Profile {
         };
         for line in samples {
             let peeled = peel(line, &monotonic);
-            self.kernel_tags |= peeled.tagged;
-            self.monotonic_tags |= peeled.tagged && is_monotonic(&peeled);
+            if peeled.tagged && self.tagged_hosts.len() <= MAX_HOSTS {
+                self.tagged_hosts.insert(peeled.host.map(str::to_owned));
+            }
+            if peeled.tagged && is_monotonic(&peeled) {
+                self.monotonic_tags = true;
+                self.monotonic_host = peeled.host.map(str::to_owned);
+            }
             self.kernel_facility |= peeled.tagged && peeled.facility == Some(0);
         }
     }
@@ -203,6 +220,7 @@ impl Profile {
         });
         let best = consistent.max_by_key(|(shape, fits)| (*fits, std::cmp::Reverse(shape.0.len())));
         self.learned = best.map(|(shape, _)| shape);
+        self.learned_timed = unknown.iter().any(|text| stamp(text).is_some());
     }
 
     fn stamps(&mut self, samples: &[String]) {

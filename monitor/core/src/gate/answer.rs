@@ -5,6 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
 
+/// A host, as Prometheus knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host {
+    /// Label `instance`.
+    pub instance: String,
+    /// Label `job`.
+    pub job: String,
+}
+
 /// One series of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {

@@ -5,16 +5,8 @@ use std::{
     time::Duration,
 };
 
+pub use super::answer::Host;
 use super::{answer::Sample, promql::Question};
-
-/// A host, as Prometheus knows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host {
-    /// Label `instance`.
-    pub instance: String,
-    /// Label `job`.
-    pub job: String,
-}
 
 /// All that was asked, with what came back.
 pub type Answers = BTreeMap<Question, Vec<Sample>>;

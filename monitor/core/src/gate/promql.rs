@@ -1,33 +1,12 @@
 //! The queries. Every one of them asks for the hosts of one job and selector, and all
 //! but those on `up` for one patch; every value in them is quoted here.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
-use super::{hosts::Host, selector::Selector};
-
-/// A value as a string literal of PromQL.
-#[must_use]
-pub fn quote(value: &str) -> String {
-    let mut text = String::with_capacity(value.len() + 2);
-    text.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\n' => text.push_str("\\n"),
-            '\r' => text.push_str("\\r"),
-            '\t' => text.push_str("\\t"),
-            // Prometheus takes it for broken UTF-8 and refuses the query.
-            '\u{fffd}' => text.push_str("\\ufffd"),
-            c if c.is_ascii_control() => {
-                let _ = write!(text, "\\x{:02x}", u32::from(c));
-            }
-            c => text.push(c),
-        }
-    }
-    text.push('"');
-    text
-}
+use super::{
+    answer::Host,
+    selector::{Selector, quote},
+};
 
 /// A regular expression that matches this value and no other. All of ASCII's
 /// punctuation may stand after a backslash in Prometheus's expressions.

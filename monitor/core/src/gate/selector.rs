@@ -1,11 +1,33 @@
 //! Label matchers as the user writes them: parsed strictly, and rendered anew, so that
 //! nothing but matchers ever reaches a query.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use thiserror::Error;
 
-use super::promql;
+/// A value as a string literal of PromQL.
+#[must_use]
+pub fn quote(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            // Prometheus takes it for broken UTF-8 and refuses the query.
+            '\u{fffd}' => text.push_str("\\ufffd"),
+            c if c.is_ascii_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +74,7 @@ pub struct Matcher {
 
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = promql::quote(&self.value);
+        let value = quote(&self.value);
         write!(f, "{}{}{value}", self.name, self.operator.text())
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use livepatch_core::gate::{answer, promql::quote, selector::Selector};
+use livepatch_core::gate::{
+    answer,
+    selector::{Selector, quote},
+};
 use livepatch_monitor::{cli::values, prometheus_client::Url};
 
 pub fn parse(bytes: &[u8]) {

@@ -90,7 +90,7 @@ fn sockets_that_systemd_does_not_hand_over() {
     }
 }
 
-/// That systemd cannot be told costs nothing but the telling.
+/// A notification that systemd does not get costs nothing else.
 #[test]
 fn nobody_listens_where_systemd_should() {
     let ground = Ground::new();
@@ -114,7 +114,7 @@ fn nobody_listens_where_systemd_should() {
         assert_eq!(answer.code, Some(0), "{socket}: {}", answer.text);
         assert!(!answer.text.contains("panicked"), "{}", answer.text);
         if !socket.is_empty() {
-            for word in ["systemd cannot be told", "NOTIFY_SOCKET"] {
+            for word in ["cannot notify systemd", "NOTIFY_SOCKET"] {
                 assert!(answer.text.contains(word), "{socket}: {}", answer.text);
             }
         }

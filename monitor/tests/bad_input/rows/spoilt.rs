@@ -180,7 +180,7 @@ pub(crate) fn directories() -> Vec<Row> {
         spoilt(
             EXPECT,
             &["serve", "--expect-dir", "@expect-junk"],
-            &["livepatch_fix.ko", "is no module"],
+            &["livepatch_fix.ko", "is not a kernel module"],
         ),
         spoilt(
             EXPECT,

@@ -180,7 +180,7 @@ pub struct Collected<V> {
     pub moment: Moment,
     /// The collectors' values.
     pub values: V,
-    /// How each label's collectors fared.
+    /// How the collectors of each label did.
     pub runs: Vec<Run>,
     /// What the monitor cannot see.
     pub degradations: Vec<Degradation>,

@@ -55,11 +55,11 @@ pub struct Options {
     pub sysfs: PathBuf,
     /// The kernel log's device.
     pub kmsg: PathBuf,
-    /// Show the kernel side's own log.
+    /// Show the log of the BPF programs.
     pub kernel_log: bool,
-    /// How long after a transition a crash counts as in its wake.
+    /// How long after a transition a crash is still counted as of its soak.
     pub soak: Duration,
-    /// Where crashes leave something.
+    /// Where crashes leave evidence.
     pub sources: Sources,
     /// Root of the host's file system.
     pub rootfs: PathBuf,
@@ -67,7 +67,7 @@ pub struct Options {
     pub expected_directories: Vec<PathBuf>,
     /// Names of livepatches that should be in force.
     pub expected_patches: Vec<String>,
-    /// Where the exposition is kept as a file.
+    /// The directory of the text file with the metrics.
     pub textfile: Option<PathBuf>,
 }
 
@@ -90,8 +90,8 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// listens until a signal stops it.
 ///
 /// # Errors
-/// An address cannot be listened on, the web configuration is wrong; everything
-/// else degrades.
+/// The exporter cannot listen on an address, or the web configuration is wrong;
+/// everything else degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
@@ -148,7 +148,7 @@ fn stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A descriptor of the kernel's that tells when there is something to read.
+/// A kernel descriptor that becomes readable when there is something to read.
 fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both sources (a ring buffer, and the log's) own one descriptor that
     // they neither close nor replace while they live, and the AsyncFd owns them.

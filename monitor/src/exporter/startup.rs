@@ -127,7 +127,10 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     };
     if let Err(problems) = exporter.read_patches() {
         exporter.degradations.push(Degradation {
-            what: format!("cannot read the livepatches: {}", problems.join("; ")),
+            what: format!(
+                "cannot determine which livepatches are loaded: {}",
+                problems.join("; ")
+            ),
             remedy: "mount sysfs, or name its place with --path.sysfs".into(),
         });
     }
@@ -225,11 +228,11 @@ fn end_what_ended(exporter: &Exporter) {
     if exporter.transition_runs() {
         return;
     }
-    let noted = lock(&exporter.journal).history.transition.clone();
-    if let Some(noted) = noted {
+    let running = lock(&exporter.journal).history.transition.clone();
+    if let Some(running) = running {
         let ended = Entry::Ended {
-            patch: noted.patch,
-            direction: Some(noted.direction),
+            patch: running.patch,
+            direction: Some(running.direction),
             outcome: None,
             took_seconds: None,
         };
@@ -350,7 +353,7 @@ fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) ->
         for noted in &boot.notes {
             history.take(noted, soak);
         }
-        // A file that lost its first note has a name all the same.
+        // A file that lost its first entry still has a name.
         history.boot_id.get_or_insert_with(|| boot.boot_id.clone());
         let first = history.began.as_duration().as_secs_f64();
         if let Some(before) = boots.last_mut() {

@@ -1,4 +1,4 @@
-//! What systemd is told: ready, alive, stopping. Without systemd nothing is.
+//! Messages to systemd: ready, alive, stopping. Without systemd there are none.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tracing::warn;
 
 /// The service answers from now on.
 pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The service ends.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 /// Says twice in each of systemd's intervals that the service is alive, if `alive`
@@ -28,17 +28,17 @@ pub(super) async fn feed_watchdog<F: Future>(alive: impl Fn() -> F) {
     loop {
         ticks.tick().await;
         match time::timeout(half, alive()).await {
-            Ok(_) => tell(&[NotifyState::Watchdog]),
-            Err(_) => warn!("the web server does not answer: systemd's watchdog is not told"),
+            Ok(_) => notify(&[NotifyState::Watchdog]),
+            Err(_) => warn!("the web server does not answer: systemd's watchdog is not fed"),
         }
     }
 }
 
-fn tell(what: &[NotifyState<'_>]) {
+fn notify(what: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
         let socket = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
         warn!(
-            "systemd cannot be told: {error}; nobody listens on NOTIFY_SOCKET={}: unset it, or \
+            "cannot notify systemd: {error}; nobody listens on NOTIFY_SOCKET={}: unset it, or \
              let systemd start the service",
             socket.display()
         );

@@ -41,13 +41,17 @@ pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
     info!(file = %directory.join(NAME).display(), "writing the metrics");
     let mut problem = String::new();
     loop {
-        let (writer, directory) = (exporter.clone(), directory.clone());
-        // Reads of the kernel must not delay its events.
-        let written = tokio::task::spawn_blocking(move || write(&writer, &directory)).await?;
-        let before = std::mem::replace(&mut problem, written.err().unwrap_or_default());
-        if !problem.is_empty() && problem != before {
-            warn!("{problem}");
-        }
+        let (writer, directory, before) = (exporter.clone(), directory.clone(), problem);
+        // Reads of the kernel must not delay its events. The problem is logged in there,
+        // so that it is even if the process is stopped meanwhile.
+        let writing = move || {
+            let problem = write(&writer, &directory).err().unwrap_or_default();
+            if !problem.is_empty() && problem != before {
+                warn!("{problem}");
+            }
+            problem
+        };
+        problem = tokio::task::spawn_blocking(writing).await?;
         let most = match exporter.transition_runs() {
             true => IN_TRANSITION,
             false => EVERY,

@@ -6,8 +6,8 @@ use livepatch_core::crash::capture::Source;
 
 use crate::bounded_read;
 
-/// What the kernel says of each source but the recorder; those that it says nothing of
-/// are left out. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
+/// Whether each source but the recorder is ready; those that the kernel says nothing
+/// about are left out. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
 /// `/sys/kernel/kexec_crash_loaded` (kernel/ksysfs.c), `/sys/class/watchdog/*/state`
 /// (drivers/watchdog/watchdog_dev.c), `/proc/sys/kernel/panic` (kernel/panic.c); the
 /// same from 5.10 to 7.2.
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_what_is_there() {
+    fn each_setting_is_read() {
         let root = tempfile::tempdir().unwrap();
         let (procfs, sysfs) = (root.path().join("proc"), root.path().join("sys"));
         assert_eq!(read(&procfs, &sysfs), []);

@@ -17,17 +17,17 @@ mod tests;
 
 /// A module's file is read up to here; the largest livepatches have some MiB.
 const MAX_MODULE: u64 = 64 << 20;
-/// Files looked at in one directory.
+/// Files read in one directory.
 const MAX_FILES: usize = 4096;
 
 /// Where kpatch keeps patches for a kernel (`kpatch install`, kpatch/kpatch 0.9; the
 /// distributions' packages, below /usr/lib).
 const KPATCH: [&str; 2] = ["var/lib/kpatch", "usr/lib/kpatch"];
 
-/// How an expected livepatch fares.
+/// What became of an expected livepatch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Loaded and enabled, from the build that is on disk as far as that can be told.
+    /// Loaded and enabled, from the build that is on disk, as far as that is known.
     InForce,
     /// Not loaded.
     Missing,
@@ -43,7 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// What is wrong, as the end of a sentence that begins with the patch; none if it
+    /// What is wrong, as the end of a sentence whose subject is the patch; none if it
     /// is in force.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -65,7 +65,7 @@ pub struct Expected {
     pub patch: String,
     /// Its file, unless it is expected by its name only.
     pub file: Option<PathBuf>,
-    /// How it fares.
+    /// What became of it.
     pub state: State,
 }
 
@@ -73,7 +73,7 @@ pub struct Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OnDisk {
     file: PathBuf,
-    /// None where it cannot be told: the file is compressed, or no module.
+    /// None where it is unknown: the file is compressed, or not a module.
     srcversion: Option<String>,
 }
 
@@ -192,7 +192,10 @@ fn read(files: &[PathBuf]) -> (BTreeMap<String, OnDisk>, Vec<String>) {
                     srcversion = information.get("srcversion").cloned();
                 }
                 Err(reason) => {
-                    problems.push(format!("{} is no module: {reason}", file.display()));
+                    problems.push(format!(
+                        "{} is not a kernel module: {reason}",
+                        file.display()
+                    ));
                 }
             }
         }

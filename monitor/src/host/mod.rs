@@ -1,5 +1,6 @@
-//! What the host is meant to be, and what an update left of that: packages, livepatches
-//! on disk, what would be kept of a crash. Every reader takes its root path.
+//! What is installed on the host: packages that an update left half done, livepatches
+//! that should be in force, what would be kept of a crash. Every reader takes its root
+//! path.
 
 pub mod crash_capture;
 pub mod expected;

@@ -4,7 +4,7 @@
 //! that has not been folded into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1)
 //! and lib/dpkg/dbmodify.c). yum: /var/lib/yum/transaction-all.* with the
 //! transaction-done.* beside it (yum 3.4, yum-complete-transaction(8)). dnf keeps its
-//! history in an SQLite database, which is not read: of dnf nothing is said.
+//! history in an SQLite database, which is not read: nothing is reported about dnf.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +72,7 @@ impl Manager {
 pub struct Package {
     /// Its name, with the architecture where it is not the only one.
     pub name: String,
-    /// The state, in the package manager's word.
+    /// The state, as the package manager calls it.
     pub state: String,
 }
 
@@ -85,7 +85,7 @@ pub struct Interrupted {
     pub packages: Vec<Package>,
 }
 
-/// Why nothing can be said of a package manager.
+/// Why the state of a package manager is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
 pub struct PackagesError {
@@ -158,7 +158,7 @@ impl Packages {
         (found, problems)
     }
 
-    /// What dpkg has left half done, or had when it began what it is at now.
+    /// What dpkg has left half done, or had before the run that is under way.
     fn half_done(
         &mut self,
         lock: &Path,

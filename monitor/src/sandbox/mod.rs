@@ -1,5 +1,5 @@
-//! What the monitor gives up once its probes are attached: privileges, and the parts
-//! of the host that it has no business with.
+//! What the monitor gives up once its probes are attached: privileges, and access to the
+//! parts of the host that it does not need.
 //!
 //! All of it binds one thread and those that it starts later, so it has to come before
 //! any other thread.
@@ -14,12 +14,12 @@ pub use capctl::caps::{Cap, CapSet};
 pub use self::capabilities::needed;
 use livepatch_core::degradation::Degradation;
 
-/// What is to stay possible. Everything else is given up for good.
+/// What stays possible. Everything else is given up for good.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     /// Files, and directories with all below them, that are read.
     pub read: Vec<PathBuf>,
-    /// Directories in which files are made, written, renamed and removed.
+    /// Directories in which files are created, written, renamed and removed.
     pub write: Vec<PathBuf>,
     /// Capabilities that are kept, where they were there.
     pub capabilities: CapSet,
@@ -40,14 +40,14 @@ pub enum Part {
     Truncation,
     /// It opens no TCP port and connects to none.
     Tcp,
-    /// It commands no device.
+    /// It sends no command to a device (ioctl).
     Devices,
     /// It signals no process.
     Signals,
 }
 
 impl Part {
-    /// All, in the order that they are told in.
+    /// All, in the order of messages and metrics.
     pub const ALL: [Self; 7] = [
         Self::Capabilities,
         Self::NoNewPrivs,
@@ -73,14 +73,14 @@ impl Part {
     }
 }
 
-/// What holds now.
+/// What is enforced now.
 #[derive(Clone, Debug, Default)]
 pub struct Sandbox {
     /// The capabilities that were kept.
     pub kept: CapSet,
-    /// The parts that hold.
+    /// The parts that are enforced.
     pub holds: Vec<Part>,
-    /// What does not hold, and why.
+    /// What is not enforced, and why.
     pub degradations: Vec<Degradation>,
 }
 
@@ -94,7 +94,7 @@ impl Sandbox {
 }
 
 /// Gives up all that is not allowed, in this thread and those it will start. What the
-/// kernel cannot do is left out and said.
+/// kernel cannot enforce is left out, and listed in [`Sandbox::degradations`].
 #[must_use]
 pub fn enter(allowed: &Allowed) -> Sandbox {
     let mut sandbox = Sandbox::default();
@@ -106,7 +106,7 @@ pub fn enter(allowed: &Allowed) -> Sandbox {
         ),
         Err(error) => sandbox.lacks(
             format!(
-                "/proc/self/task: {error}; whether all threads are in the sandbox is not known"
+                "/proc/self/task: {error}; cannot determine whether all threads are in the sandbox"
             ),
             "mount procfs on /proc",
         ),

@@ -380,7 +380,7 @@ pub(crate) fn unknown() -> Page {
     };
     values(&mut page).patches.release = "6.12.95+deb12-cloud-amd64".into();
     page.collected.degradations = vec![Degradation {
-        what: "cannot read the livepatches: /sys is not sysfs".into(),
+        what: "cannot determine which livepatches are loaded: /sys is not sysfs".into(),
         remedy: "mount sysfs, or name its place with --path.sysfs".into(),
     }];
     page

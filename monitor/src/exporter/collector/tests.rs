@@ -49,7 +49,6 @@ impl Fake {
     }
 }
 
-#[expect(clippy::panic, reason = "that is what is tested")]
 impl Collector<Values> for Fake {
     fn name(&self) -> &'static str {
         self.name

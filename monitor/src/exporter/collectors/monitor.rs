@@ -1,4 +1,4 @@
-//! The monitor itself: its build, its probes, how the other collectors fared.
+//! The monitor itself: its build, its probes, how the other collectors did.
 
 use std::sync::Mutex;
 

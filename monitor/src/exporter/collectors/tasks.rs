@@ -82,7 +82,7 @@ impl Tasks {
     pub(in crate::exporter) fn look(&self, running: Option<&Running>) -> Outcome {
         let Some(mut scanner) = try_lock(&self.scanner) else {
             // A scan is under way; what the one before it found still holds for a while.
-            return self.from_last_scan(running);
+            return self.last_scan(running);
         };
         let Some(running) = running else {
             scanner.forget();
@@ -92,7 +92,7 @@ impl Tasks {
             .pending
             .scan_due(running, clock::boot_time())
         {
-            return self.from_last_scan(Some(running));
+            return self.last_scan(Some(running));
         }
         let before = clock::thread_cpu_time();
         let result = scanner.scan(running.patch.as_deref(), running.direction, &self.sysfs);
@@ -123,7 +123,7 @@ impl Tasks {
     }
 
     /// No scan now: it fails if the last one no longer holds.
-    fn from_last_scan(&self, running: Option<&Running>) -> Outcome {
+    fn last_scan(&self, running: Option<&Running>) -> Outcome {
         let mut state = lock(&self.state);
         let now = clock::boot_time();
         let found = running.and_then(|running| state.pending.found(running, now));

@@ -38,7 +38,7 @@ impl Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) level: Level,
-    /// In a word, for the title.
+    /// One or two words, for the title.
     pub(super) short: &'static str,
     /// In a sentence.
     pub(super) text: String,
@@ -172,7 +172,7 @@ fn load_failures(page: &Page) -> Option<Statement> {
         level: Level::Warning,
         short: "Load failed",
         text: format!(
-            "Enabling a livepatch has failed since the monitor began ({}).",
+            "Enabling a livepatch has failed since the monitor started ({}).",
             number(failures, "time")
         ),
         section: "transition",

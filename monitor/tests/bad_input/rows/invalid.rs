@@ -180,7 +180,7 @@ pub(crate) fn directories() -> Vec<Row> {
         invalid(
             EXPECT,
             &["serve", "--expect-dir", "@expect-junk"],
-            &["livepatch_fix.ko", "is no module"],
+            &["livepatch_fix.ko", "is not a kernel module"],
         ),
         invalid(
             EXPECT,

@@ -15,3 +15,4 @@ pub mod patch;
 pub mod preflight;
 pub mod transition;
 pub mod transition_state;
+pub mod updates;

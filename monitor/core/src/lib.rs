@@ -16,3 +16,4 @@ pub mod pending_tasks;
 pub mod preflight;
 pub mod transition;
 pub mod transition_state;
+pub mod updates;

@@ -1,0 +1,174 @@
+//! What an rpm transaction left half done.
+//!
+//! Tried with dnf 4.14 and 4.23, dnf5 5.4 and zypper 1.14 (rpm 4.18, 4.20, 6.1), killed at each
+//! step; the recorded databases are in tests/fixtures/updates.
+
+use std::collections::BTreeSet;
+
+use super::{
+    history::{Item, Transaction},
+    rpmdb::Installed,
+};
+
+/// A package that is not as the transaction meant it to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HalfDone {
+    /// Its name, with the architecture: `NAME.ARCH`.
+    pub name: String,
+    /// What is wrong.
+    pub state: State,
+}
+
+/// What is wrong with a package.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// The new version is unpacked and the old one was not removed.
+    BothInstalled {
+        /// The versions, oldest transaction first.
+        versions: Vec<String>,
+    },
+    /// The transaction did not get to it: the old version is installed.
+    StillOld {
+        /// The version that is installed.
+        version: String,
+    },
+    /// It was to be installed and is not.
+    NotInstalled,
+    /// It was to be removed and is still installed.
+    NotRemoved,
+    /// It is installed as it should be, but the transaction was not closed: the script for its
+    /// end may not have run.
+    PosttransUnknown,
+}
+
+impl State {
+    /// In words.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::BothInstalled { versions } => {
+                format!(
+                    "old and new version both installed: {}",
+                    versions.join(", ")
+                )
+            }
+            Self::StillOld { version } => format!("still at the old version {version}"),
+            Self::NotInstalled => "not installed".to_owned(),
+            Self::NotRemoved => "not removed".to_owned(),
+            Self::PosttransUnknown => {
+                "installed, but its %posttrans script may not have run".to_owned()
+            }
+        }
+    }
+}
+
+/// What the last transaction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is half done.
+    Clean,
+    /// It was never closed, and changed nothing: it ended before the first package.
+    ChangedNothing,
+    /// Packages are half done.
+    HalfDone(Vec<HalfDone>),
+    /// All its packages are as they should be, but it was never closed: scripts at its end may
+    /// not have run. Named are the packages that have one; it may be that none has.
+    NotClosed(Vec<HalfDone>),
+}
+
+/// Decides from the last transaction of the history, if there is one that was never closed, and
+/// from what is installed: the packages of that transaction, and all that are there twice.
+#[must_use]
+pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome {
+    let mut half_done = twice(installed);
+    let Some(transaction) = unclosed else {
+        return match half_done.is_empty() {
+            true => Outcome::Clean,
+            false => Outcome::HalfDone(half_done),
+        };
+    };
+    let is_installed = |name: &str, arch: &str, evr: &str| {
+        installed
+            .iter()
+            .any(|one| one.name == name && one.arch == arch && one.evr() == evr)
+    };
+    let mut untouched = true;
+    let named: BTreeSet<String> = half_done.iter().map(|one| one.name.clone()).collect();
+    for item in &transaction.items {
+        let there = is_installed(&item.name, &item.arch, &item.evr);
+        untouched &= there != item.comes;
+        let name = format!("{}.{}", item.name, item.arch);
+        if named.contains(&name) {
+            continue;
+        }
+        let other = |comes: bool| {
+            transaction
+                .items
+                .iter()
+                .find(|one| one.name == item.name && one.arch == item.arch && one.comes == comes)
+        };
+        let is_there = |old: &&Item| is_installed(&old.name, &old.arch, &old.evr);
+        let old = other(!item.comes);
+        let state = match (item.comes, old) {
+            // Two transactions of one second have one number: the history tells them apart.
+            (true, Some(old)) if there && is_there(&old) => State::BothInstalled {
+                versions: vec![old.evr.clone(), item.evr.clone()],
+            },
+            _ if there == item.comes => continue,
+            // The one that goes is reported by the one that comes.
+            (false, Some(_)) => continue,
+            (false, None) => State::NotRemoved,
+            (true, Some(old)) if is_there(&old) => State::StillOld {
+                version: old.evr.clone(),
+            },
+            (true, _) => State::NotInstalled,
+        };
+        half_done.push(HalfDone { name, state });
+    }
+    if untouched && named.is_empty() {
+        return Outcome::ChangedNothing;
+    }
+    if !half_done.is_empty() {
+        half_done.sort();
+        return Outcome::HalfDone(half_done);
+    }
+    let comes = |one: &&Installed| {
+        transaction.items.iter().any(|item| {
+            item.comes && item.name == one.name && item.arch == one.arch && item.evr == one.evr()
+        })
+    };
+    let scripts = installed.iter().filter(|one| one.posttrans).filter(comes);
+    Outcome::NotClosed(
+        scripts
+            .map(|one| HalfDone {
+                name: format!("{}.{}", one.name, one.arch),
+                state: State::PosttransUnknown,
+            })
+            .collect(),
+    )
+}
+
+/// Packages of which an old and a new version are installed, but for those that are meant to
+/// be. One transaction may install two versions on purpose; two transactions do not.
+fn twice(installed: &[Installed]) -> Vec<HalfDone> {
+    let mut sorted: Vec<&Installed> = installed.iter().filter(|one| !one.install_only).collect();
+    sorted.sort_by(|one, other| {
+        (&one.name, &one.arch, one.transaction).cmp(&(&other.name, &other.arch, other.transaction))
+    });
+    let groups = sorted.chunk_by(|one, other| one.name == other.name && one.arch == other.arch);
+    groups
+        .filter(|group| {
+            let transactions: BTreeSet<_> = group.iter().map(|one| one.transaction).collect();
+            transactions.len() > 1
+        })
+        .filter_map(|group| {
+            let first = group.first()?;
+            Some(HalfDone {
+                name: format!("{}.{}", first.name, first.arch),
+                state: State::BothInstalled {
+                    versions: group.iter().map(|one| one.evr()).collect(),
+                },
+            })
+        })
+        .collect()
+}

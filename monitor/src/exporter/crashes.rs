@@ -82,15 +82,7 @@ impl Crashes {
 
     /// How many signals of a kind were seen: by its hook, or else by the log.
     fn seen(&self, signal: Signal, attached: impl Fn(EventKind) -> bool) -> u64 {
-        let hook = match signal {
-            Signal::Oops => EventKind::OopsEnter,
-            Signal::Warning => EventKind::Warn,
-            Signal::SoftLockup => EventKind::AddTaint,
-            Signal::RcuStall => EventKind::RcuStall,
-            Signal::HungTask => EventKind::HungTask,
-            _ => EventKind::Printk,
-        };
-        if attached(hook) {
+        if signal.counted_at().is_some_and(attached) {
             return self.hits.get(&signal).copied().unwrap_or(0);
         }
         let counted = self.counts.signals.iter();
@@ -101,34 +93,9 @@ impl Crashes {
 
 /// The signal that a hook stands for.
 fn signal_of(hook: &CrashHook) -> Option<Signal> {
-    match hook.kind {
-        EventKind::Printk => parser::signal(hook.text.as_deref()?),
-        EventKind::OopsEnter => Some(Signal::Oops),
-        EventKind::Panic => Some(Signal::Panic),
-        EventKind::Warn => Some(Signal::Warning),
-        EventKind::RcuStall => Some(Signal::RcuStall),
-        EventKind::HungTask => Some(Signal::HungTask),
-        // include/linux/panic.h, 5.10 to 7.2.
-        EventKind::AddTaint => match hook.flag {
-            4 => Some(Signal::MachineCheck),
-            5 => Some(Signal::BadPage),
-            7 => Some(Signal::Oops),
-            9 => Some(Signal::Warning),
-            14 => Some(Signal::SoftLockup),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Whether the kernel counts the signal where this hook sits, and no other hook of
-/// ours counts it too.
-fn is_counted(hook: &CrashHook, signal: Signal) -> bool {
-    match hook.kind {
-        EventKind::Printk => signal == Signal::HardLockup,
-        EventKind::AddTaint => signal == Signal::SoftLockup,
-        EventKind::Panic => false,
-        _ => true,
+    match &hook.text {
+        Some(line) => parser::signal(line),
+        None => Signal::of_hook(hook.kind, hook.flag),
     }
 }
 
@@ -141,7 +108,7 @@ impl Exporter {
         let line = hook.text.clone();
         self.note_signal(hook.time, signal, line.as_deref(), hook.kind.name());
         let mut crashes = lock(&self.crashes);
-        if is_counted(hook, signal) {
+        if signal.counted_at() == Some(hook.kind) {
             *crashes.hits.entry(signal).or_default() += 1;
         }
         if !crashes.log_readable {

@@ -2,7 +2,6 @@
 //! of each.
 #![expect(clippy::disallowed_methods, reason = "tests read recorded inputs")]
 
-
 use std::{fs, path::PathBuf};
 
 use super::{

@@ -264,6 +264,10 @@ fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
             return Some((what, remedy));
         }
     }
+    // UTF-16, as Windows programs write a log.
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return None;
+    }
     let sample = bytes.get(..SAMPLE).unwrap_or(bytes);
     // A serial line drops or invents bytes now and then.
     let strange = |byte: &&u8| **byte < 0x20 && !b"\t\n\r\x08\x1b".contains(byte);

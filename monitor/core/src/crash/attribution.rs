@@ -14,11 +14,13 @@ use crate::transition::Direction;
 const LOADING_SECONDS: f64 = 300.0;
 
 /// Fills in the patches, the phase and the implication of a record whose other
-/// fields are complete. `timeline` is what the log had said before the crash;
+/// fields are complete. `timeline` is what the log had said before the crash, `now`
+/// when that was on the log's clock;
 /// `faulted` that the record's function is a faulting instruction's, not a caller's.
 pub(super) fn judge(
     record: &mut CrashRecord,
     timeline: &Timeline,
+    now: Option<f64>,
     faulted: bool,
     reading: &Reading,
 ) {
@@ -26,9 +28,9 @@ pub(super) fn judge(
     let kpatch_core = timeline.kpatch_core
         || modules.is_some_and(|modules| modules.iter().any(|module| module.name == "kpatch"));
     record.patches = patches(modules, timeline, kpatch_core);
-    record.transition = timeline.running(record.when.uptime_seconds);
-    record.last_transition = timeline.last(record.when.uptime_seconds);
-    record.phase = phase(record, timeline, reading.soak_seconds);
+    record.transition = timeline.running(now);
+    record.last_transition = timeline.last(now);
+    record.phase = phase(record, timeline, now, reading.soak_seconds);
     record.evidence = evidence(record, faulted, &reading.replaced);
     record.implicated = implicated(record);
 }
@@ -64,7 +66,7 @@ fn patches(modules: Option<&[Module]>, timeline: &Timeline, kpatch_core: bool) -
     patches
 }
 
-fn phase(record: &CrashRecord, timeline: &Timeline, soak_seconds: f64) -> Phase {
+fn phase(record: &CrashRecord, timeline: &Timeline, now: Option<f64>, soak_seconds: f64) -> Phase {
     let loading = |patch: &Patch| patch.state == Some(Marker::Loading);
     if record.patches.iter().any(loading) {
         return Phase::Load;
@@ -75,7 +77,7 @@ fn phase(record: &CrashRecord, timeline: &Timeline, soak_seconds: f64) -> Phase 
     // Without a module list the announcement has to do, while it is fresh: some ways
     // to fail print nothing.
     let fresh = |known: &Known| {
-        let age = known.age(record.when.uptime_seconds);
+        let age = known.age(now);
         known.life == Life::Loading && age.is_some_and(|age| age <= LOADING_SECONDS)
     };
     if record.modules.is_none() && timeline.patches.last().is_some_and(fresh) {

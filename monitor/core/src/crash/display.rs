@@ -29,9 +29,14 @@ pub fn when(when: &When) -> String {
     let uptime = when
         .uptime_seconds
         .map(|seconds| format!("{seconds:.6} s after boot"));
-    let date = date(when.unix_seconds);
+    let date = date(when.unix_seconds).map(|date| match when.is_utc() {
+        true => date,
+        false => date.trim_end_matches('Z').to_owned(),
+    });
     let source = match when.precision {
         Precision::Unknown => "",
+        Precision::NoYear => "the log's dates have no year",
+        Precision::LocalTime => " (local time; its zone is not in the log)",
         Precision::After => " or later (the last that is known of that boot)",
         Precision::LogClock => " (by an earlier line's clock)",
         Precision::Dump => " (by pstore's record number, to about a second)",
@@ -40,6 +45,9 @@ pub fn when(when: &When) -> String {
     match (date, uptime) {
         (Some(date), Some(uptime)) => format!("{date}{source}, {uptime}"),
         (Some(date), None) => format!("{date}{source}"),
+        (None, uptime) if when.precision == Precision::NoYear => {
+            uptime.map_or_else(|| source.to_owned(), |uptime| format!("{uptime}; {source}"))
+        }
         (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
         (None, None) => "not told".to_owned(),
     }

@@ -4,7 +4,9 @@
 mod event;
 pub(super) mod format;
 mod headline;
+mod histories;
 mod line;
+mod prefix;
 mod symbol;
 pub(super) mod timeline;
 
@@ -13,7 +15,9 @@ use std::{collections::VecDeque, rc::Rc};
 use event::Event;
 use format::Found;
 use headline::{Sign, cause, recognise};
+use histories::{Histories, History};
 use line::{Line, lines};
+use prefix::date::Kind as DateKind;
 use timeline::Timeline;
 
 use super::{
@@ -50,6 +54,8 @@ pub struct ParsedLog {
     pub records: Vec<CrashRecord>,
     /// Signals that were no crash and led to none; of more than 256 the latest.
     pub lesser: Vec<NonFatalSignal>,
+    /// What could not be made out, and why nothing can be concluded from it.
+    pub problems: Vec<String>,
 }
 
 /// A function that a loaded patch replaces.
@@ -102,18 +108,20 @@ pub fn signal(line: &str) -> Option<Signal> {
 /// events kept, not by the text.
 #[must_use]
 pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
-    let mut reader = Reader {
-        reading,
-        boot: Boot::default(),
-        open: None,
-        records: VecDeque::new(),
-        lesser: VecDeque::new(),
-    };
-    for line in lines(text) {
-        reader.line(&line);
+    let mut lines = lines(text);
+    let mut histories = Histories::new();
+    let mut log = Log::default();
+    for line in &mut lines {
+        if let Some(closed) = histories.line(line, || Reader::new(reading)) {
+            log.add(closed);
+        }
     }
-    reader.close();
-    if let Some(anchor) = reading.anchor {
+    let closed = histories.closed;
+    let mut rest = histories.rest();
+    if let Some(anchor) = reading.anchor
+        && let Some(History { reader, .. }) = rest.last_mut()
+    {
+        reader.close();
         let of_boot = reader.records.iter_mut().rev().take(reader.boot.records);
         for record in of_boot {
             date(&mut record.when, anchor);
@@ -123,9 +131,66 @@ pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
             date(&mut lesser.when, anchor);
         }
     }
-    ParsedLog {
-        records: merge(reader.records.into()),
-        lesser: reader.lesser.into(),
+    rest.into_iter().for_each(|history| log.add(history));
+    log.end(&lines.summary, closed)
+}
+
+/// What the hosts of a text told.
+#[derive(Default)]
+struct Log {
+    records: VecDeque<CrashRecord>,
+    lesser: VecDeque<NonFatalSignal>,
+    recognised: u64,
+    doubted: Option<String>,
+}
+
+impl Log {
+    fn add(&mut self, history: History<Reader<'_>>) {
+        let mut reader = history.reader;
+        reader.close();
+        for mut record in reader.records {
+            record.host.clone_from(&history.host);
+            keep(&mut self.records, record);
+        }
+        for lesser in reader.lesser {
+            keep(&mut self.lesser, lesser);
+        }
+        self.recognised += reader.recognised;
+        self.doubted = self.doubted.take().or(reader.doubted);
+    }
+
+    fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
+        let mut problems = Vec::new();
+        if let Some(sample) = summary.sample.as_ref()
+            && (summary.unclear > 1 || self.recognised == 0)
+        {
+            problems.push(format!(
+                "the beginnings of these lines are not understood ({}): {sample}",
+                summary.unclear
+            ));
+        } else if summary.kernel == 0 && self.recognised == 0 {
+            problems.push(
+                "no line of it is known to be the kernel's: cannot determine whether there was a \
+                 crash; give the output of dmesg or journalctl -k"
+                    .to_owned(),
+            );
+        }
+        if let Some(line) = self.doubted {
+            problems.push(format!(
+                "not believed, since it lacks the time that the kernel's other lines bear: {line}"
+            ));
+        }
+        if closed > 0 {
+            problems.push(format!(
+                "too many hosts take turns: what was known of {closed} of them was left out; give \
+                 one file for each host"
+            ));
+        }
+        ParsedLog {
+            records: merge(self.records.into()),
+            lesser: self.lesser.into(),
+            problems,
+        }
     }
 }
 
@@ -170,11 +235,37 @@ struct Reader<'a> {
     open: Option<Event>,
     records: VecDeque<CrashRecord>,
     lesser: VecDeque<NonFatalSignal>,
+    /// Lines that only the kernel writes.
+    recognised: u64,
+    /// One that looks so, but lacks what the kernel's others have.
+    doubted: Option<String>,
 }
 
-impl Reader<'_> {
+impl histories::Read for Reader<'_> {
+    fn new_boot(&mut self) {
+        self.close();
+        self.boot = Boot::default();
+    }
+
+    fn starts_report(line: &Line) -> bool {
+        matches!(
+            recognise(&line.text),
+            Some(Sign::Start(..) | Sign::Report(..) | Sign::Die | Sign::Panic(_))
+        )
+    }
+
     fn line(&mut self, line: &Line) {
         let text = line.text.as_str();
+        let known = recognise(text);
+        let livepatch = Timeline::concerns(text.trim_start());
+        if !line.understood && (known.is_some() || livepatch) {
+            self.doubted
+                .get_or_insert_with(|| text.chars().take(160).collect());
+            return;
+        }
+        self.recognised += u64::from(known.is_some() || livepatch);
+        // What a message of several lines goes on with may be a user's.
+        let known = known.filter(|_| !line.continues);
         if let Some(uptime) = line.uptime {
             // A quiet console does not show the line that a boot begins with.
             if uptime < EARLY_SECONDS && uptime + BACK_SECONDS < self.boot.uptime {
@@ -183,7 +274,7 @@ impl Reader<'_> {
             }
             self.boot.uptime = uptime;
         }
-        match recognise(text) {
+        match known {
             Some(Sign::Boot { release }) => {
                 self.close();
                 self.boot = Boot {
@@ -206,16 +297,30 @@ impl Reader<'_> {
                     event.detail(line);
                 }
                 let text = text.trim_start();
-                if Timeline::concerns(text) {
-                    Rc::make_mut(&mut self.boot.timeline).read(text, line.uptime);
+                if livepatch && !line.continues {
+                    Rc::make_mut(&mut self.boot.timeline).read(text, line.clock);
                 }
                 if let Some(anchor) = anchor(line) {
                     self.boot.anchor = Some(anchor);
                 }
             }
         }
-        if let (Some(event), Some(uptime)) = (&mut self.open, line.uptime) {
-            event.last_uptime = Some(uptime);
+        if let (Some(event), Some(clock)) = (&mut self.open, line.clock) {
+            event.last_clock = Some(clock);
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(reading: &'a Reading) -> Self {
+        Self {
+            reading,
+            boot: Boot::default(),
+            open: None,
+            records: VecDeque::new(),
+            lesser: VecDeque::new(),
+            recognised: 0,
+            doubted: None,
         }
     }
 
@@ -306,7 +411,11 @@ impl Reader<'_> {
                 Some(anchor.unix_seconds - anchor.uptime_seconds + uptime),
                 Precision::LogClock,
             ),
-            _ => (None, Precision::Unknown),
+            _ => match line.date.map(|date| (date.seconds, date.kind)) {
+                Some((seconds, DateKind::Local)) => (Some(seconds), Precision::LocalTime),
+                Some(_) => (None, Precision::NoYear),
+                None => (None, Precision::Unknown),
+            },
         };
         let when = When {
             uptime_seconds: line.uptime,

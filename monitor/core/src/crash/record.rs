@@ -15,9 +15,14 @@ use crate::transition::Direction;
 pub enum Precision {
     /// Not at all.
     Unknown,
+    /// The log's dates have no year (or day), so that there is no number to give.
+    NoYear,
     /// It was then or later: the last thing that is known of a boot that ended
     /// without a word.
     After,
+    /// The line bears a local time without its zone: the number is that time read as
+    /// if it were UTC, which is wrong by up to 14 hours.
+    LocalTime,
     /// From a line earlier in the log that has both clocks: as good as the
     /// machine's clock was at that line.
     LogClock,
@@ -36,6 +41,15 @@ pub struct When {
     pub unix_seconds: Option<f64>,
     /// How exactly the latter is known.
     pub precision: Precision,
+}
+
+impl When {
+    /// The date, if there is one, is right but for its precision, and not off by a
+    /// zone.
+    #[must_use]
+    pub fn is_utc(&self) -> bool {
+        self.precision != Precision::LocalTime
+    }
 }
 
 /// A place in the kernel's code.
@@ -272,6 +286,9 @@ pub struct CrashRecord {
     pub evidence: Vec<Evidence>,
     /// The files it was read from, named by the reader.
     pub files: Vec<String>,
+    /// The host, where the log names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl CrashRecord {
@@ -305,6 +322,7 @@ impl CrashRecord {
             implicated: Implicated::Unknown,
             evidence: Vec::new(),
             files: Vec::new(),
+            host: None,
         }
     }
 
@@ -380,8 +398,11 @@ impl CrashRecord {
             .when
             .unix_seconds
             .zip(other.when.unix_seconds)
+            .filter(|_| self.when.is_utc() && other.when.is_utc())
             .is_none_or(|(one, two)| (one - two).abs() < SAME_BOOT_SECONDS);
-        times && releases && boots && self.headline == other.headline
+        let hosts = self.host.as_ref().zip(other.host.as_ref());
+        let hosts = hosts.is_none_or(|(one, two)| one == two);
+        times && releases && boots && hosts && self.headline == other.headline
     }
 }
 

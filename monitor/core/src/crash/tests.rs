@@ -10,6 +10,7 @@ use super::{
     pstore::{self, Header, Name, Part},
 };
 
+mod formats;
 mod properties;
 mod pstore_parts;
 
@@ -427,10 +428,9 @@ fn every_prefix_tells_the_same() {
     ];
     for prefix in prefixes {
         let text: String = plain.lines().map(prefix).collect();
-        assert_eq!(
-            only(parser::read(text.as_bytes(), &Reading::new(SOAK)).records),
-            expected
-        );
+        let mut record = only(parser::read(text.as_bytes(), &Reading::new(SOAK)).records);
+        record.host = None;
+        assert_eq!(record, expected);
     }
     let dated: String = plain
         .lines()

@@ -19,7 +19,8 @@ use livepatch_core::{
 /// Crashes shown at once; what many dumps repeat counts here as often.
 const MAX_CRASHES: usize = 4096;
 
-/// Exit code 0: crashes were found; 1: none; 2: a file could not be used.
+/// Exit code 0: crashes were found; 1: none; 2: a file could not be used or not be
+/// understood, so that it cannot be determined whether it holds one.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
@@ -68,12 +69,16 @@ impl Import {
         let mut report = Report::default();
         let mut crashes: Vec<CrashRecord> = Vec::new();
         let mut left_out = 0_usize;
+        let mut unread: Vec<String> = Vec::new();
         let mut add = |found: gather::Text| {
             let reading = Reading {
                 anchor: found.anchor,
                 ..Reading::new(self.soak.as_secs_f64())
             };
             let mut told = parser::read(&found.bytes, &reading);
+            let files = found.files.join(", ");
+            let unclear = told.problems.drain(..);
+            unread.extend(unclear.map(|problem| format!("{files}: {problem}")));
             let room = MAX_CRASHES - crashes.len();
             left_out += told.records.len().saturating_sub(room);
             told.records.truncate(room);
@@ -94,6 +99,7 @@ impl Import {
         };
         let problems = gather::texts(self.files.iter().map(PathBuf::as_path), &mut add);
         report.problems = problems;
+        report.problems.append(&mut unread);
         if left_out > 0 {
             let problem = format!("{left_out} more crashes were left out: give fewer files");
             report.problems.push(problem);
@@ -112,7 +118,8 @@ impl Report {
             }
             show(&mut text, record);
         }
-        if self.crashes.is_empty() {
+        // A file that was not understood may hold one.
+        if self.crashes.is_empty() && self.problems.is_empty() {
             text.push_str("no crash found\n");
         }
         if !self.signals.is_empty() {

@@ -77,14 +77,14 @@ pub(crate) fn crashes() -> Vec<Row> {
         row(
             FILE,
             &["crashes", "import", "@empty"],
-            With(1),
-            &["no crash found"],
+            With(2),
+            &["cannot determine"],
         ),
         row(
             FILE,
             &["crashes", "import", "@file"],
-            With(1),
-            &["no crash found"],
+            With(2),
+            &["cannot determine"],
         ),
         row(
             FILE,

@@ -43,7 +43,9 @@ pub(super) struct Event {
     pub(super) died: bool,
     /// The end mark was seen.
     pub(super) ended: bool,
-    pub(super) last_uptime: Option<f64>,
+    pub(super) last_clock: Option<f64>,
+    /// When it started, on the host's clock.
+    clock: Option<f64>,
     headline: String,
     when: When,
     cpu: Option<u32>,
@@ -79,7 +81,8 @@ impl Event {
             panic: None,
             died: false,
             ended: false,
-            last_uptime: line.uptime,
+            last_clock: line.clock,
+            clock: line.clock,
             headline: cut(line.text.trim(), MAX_HEADLINE),
             when,
             cpu: who.cpu,
@@ -100,7 +103,7 @@ impl Event {
 
     /// Seconds from the event's last line to this one.
     pub(super) fn seconds_since(&self, line: &Line) -> Option<f64> {
-        Some(line.uptime? - self.last_uptime?)
+        Some(line.clock? - self.last_clock?)
     }
 
     pub(super) fn add(&mut self, signal: Signal) {
@@ -284,8 +287,9 @@ impl Event {
             implicated: Implicated::Unknown,
             evidence: Vec::new(),
             files: Vec::new(),
+            host: None,
         };
-        attribution::judge(&mut record, &self.timeline, faulted, reading);
+        attribution::judge(&mut record, &self.timeline, self.clock, faulted, reading);
         match kind {
             Some(_) => Ok(record),
             None => Err(Box::new(NonFatalSignal {

@@ -1,0 +1,201 @@
+//! Bytes of a file made into lines of plain text: other encodings, and what
+//! terminals and web pages put in.
+
+use std::borrow::Cow;
+
+/// Bytes of a line that are looked at; the kernel's own are at most 1024, with
+/// what a log keeper puts around them.
+pub(super) const MAX_LINE: usize = 8192;
+
+/// UTF-8 from UTF-16 with a byte order mark; other bytes as they are.
+pub(super) fn decode(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        [0xef, 0xbb, 0xbf, rest @ ..] => return Cow::Borrowed(rest),
+        _ => return Cow::Borrowed(bytes),
+    };
+    let units = bytes.chunks_exact(2).skip(1);
+    let units = units.filter_map(|pair| Some(unit(pair.try_into().ok()?)));
+    let text: String = char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect();
+    Cow::Owned(text.into_bytes())
+}
+
+/// A line without colours, titles, NULs and hard spaces; with `html`, also without
+/// tags and with its entities read.
+pub(super) fn line(bytes: &[u8], html: bool) -> Cow<'_, str> {
+    let bytes = bytes.get(..MAX_LINE).unwrap_or(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    let strange = |byte: u8| byte < b' ' && byte != b'\t' || byte >= 0x80 || byte == 0x7f;
+    let mut text = match text.bytes().any(strange) {
+        true => Cow::Owned(plain(&text)),
+        false => text,
+    };
+    if html && text.contains(['<', '&']) {
+        text = Cow::Owned(entities(&tags(&text)));
+    }
+    match text.trim_end().len() {
+        whole if whole == text.len() => text,
+        _ => Cow::Owned(text.trim_end().to_owned()),
+    }
+}
+
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '\x1b' => escape(&mut rest),
+            '\u{9b}' => csi(&mut rest),
+            '\u{8}' => drop(out.pop()),
+            '\u{a0}' | '\u{202f}' | '\u{2007}' => out.push(' '),
+            '\0' | '\u{feff}' | '\u{200b}' | '\u{1e}' | '\u{7f}' => {}
+            _ => out.push(next),
+        }
+    }
+    out
+}
+
+/// What comes behind an escape character: a colour, a title, a character set.
+fn escape(rest: &mut std::str::Chars<'_>) {
+    match rest.next() {
+        Some('[') => csi(rest),
+        // A title, to BEL or ESC \; screen's is ESC k.
+        Some(']' | 'k' | 'P' | '_' | '^') => {
+            while let Some(next) = rest.next() {
+                if next == '\x07' {
+                    return;
+                }
+                if next == '\x1b' {
+                    rest.next();
+                    return;
+                }
+            }
+        }
+        Some('(' | ')' | '#' | ' ') => drop(rest.next()),
+        _ => {}
+    }
+}
+
+fn csi(rest: &mut std::str::Chars<'_>) {
+    for next in rest.by_ref() {
+        if ('@'..='~').contains(&next) {
+            return;
+        }
+    }
+}
+
+/// Tags that pages put around a log.
+const TAGS: [&str; 12] = [
+    "pre", "span", "br", "p", "div", "code", "font", "b", "td", "tr", "a", "li",
+];
+
+fn tags(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('<') {
+        out.push_str(before);
+        let name = behind.strip_prefix('/').unwrap_or(behind);
+        let end = name.find(|next: char| !next.is_ascii_alphanumeric());
+        let name = name.get(..end.unwrap_or(0)).unwrap_or_default();
+        match behind.split_once('>') {
+            Some((_, behind)) if TAGS.contains(&name) => rest = behind,
+            _ => {
+                out.push('<');
+                rest = behind;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn entities(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('&') {
+        out.push_str(before);
+        let found = behind
+            .split_once(';')
+            .and_then(|(name, behind)| Some((entity(name)?, behind)));
+        if let Some((character, behind)) = found {
+            out.push(character);
+            rest = behind;
+        } else {
+            out.push('&');
+            rest = behind;
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn entity(name: &str) -> Option<char> {
+    Some(match name {
+        "lt" => '<',
+        "gt" => '>',
+        "amp" => '&',
+        "quot" => '"',
+        "apos" => '\'',
+        "nbsp" => ' ',
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+                None => number.parse().ok()?,
+            };
+            let character = char::from_u32(code)?;
+            if character.is_control() || character == '\u{a0}' {
+                ' '
+            } else {
+                character
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_terminals_and_pages_put_in() {
+        for (text, html, expected) in [
+            ("\x1b[32m[ 1.0] \x1b[0m\x1b[31mx\x1b[0m", false, "[ 1.0] x"),
+            ("\x1b]0;title\x07[ 1.0] x", false, "[ 1.0] x"),
+            ("\x1bktitle\x1b\\[ 1.0] x\x1b(B", false, "[ 1.0] x"),
+            ("[\u{a0} 1.0] x \u{a0}", false, "[  1.0] x"),
+            ("\0\0x\0", false, "x"),
+            ("ab\u{8}c", false, "ac"),
+            (
+                "&lt;6&gt;[ 1.0] &#x27;a&#39; &amp;c",
+                true,
+                "<6>[ 1.0] 'a' &c",
+            ),
+            (
+                "<span class=\"x\">[ 1.0]</span> <TASK>",
+                true,
+                "[ 1.0] <TASK>",
+            ),
+            ("&lt;", false, "&lt;"),
+            ("a &b; &#10; &", true, "a &b;   &"),
+        ] {
+            assert_eq!(line(text.as_bytes(), html), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn utf_16() {
+        let text = "[ 1.0] x\n";
+        for (mark, bytes) in [
+            ([0xff, 0xfe], u16::to_le_bytes as fn(u16) -> [u8; 2]),
+            ([0xfe, 0xff], u16::to_be_bytes),
+        ] {
+            let mut file = mark.to_vec();
+            file.extend(text.encode_utf16().flat_map(bytes));
+            assert_eq!(*decode(&file), *text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Lines that are records of named fields: the journal's (JSON, export, verbose),
+//! and the JSON of container runtimes, log collectors and clouds.
+
+use serde_json::Value;
+
+use super::{
+    date::{self, Date, Kind},
+    peel::Origin,
+};
+
+/// What a record says of its text.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    pub(super) message: Option<Vec<u8>>,
+    pub(super) date: Option<Date>,
+    pub(super) uptime: Option<f64>,
+    pub(super) host: Option<String>,
+    pub(super) boot: Option<String>,
+    pub(super) origin: Origin,
+    /// The journal itself says that the kernel wrote it.
+    pub(super) transport: bool,
+}
+
+/// Names of the field that holds the text, the most telling first.
+const MESSAGES: [&str; 12] = [
+    "MESSAGE",
+    "log",
+    "msg",
+    "message",
+    "textPayload",
+    "full_message",
+    "short_message",
+    "line",
+    "_raw",
+    "body",
+    "text",
+    "Output",
+];
+const DATES: [&str; 6] = ["time", "dt", "timestamp", "@timestamp", "ts", "date"];
+const HOSTS: [&str; 4] = ["_HOSTNAME", "host", "hostname", "instance"];
+const PROGRAMS: [&str; 5] = [
+    "SYSLOG_IDENTIFIER",
+    "ident",
+    "appname",
+    "program",
+    "_facility",
+];
+
+impl Fields {
+    /// Of a JSON object; none where it has no text in it.
+    pub(super) fn json(text: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(text).ok()?;
+        let mut fields = Self::default();
+        fields.object(&value, 0);
+        fields.message.is_some().then_some(fields)
+    }
+
+    fn object(&mut self, value: &Value, depth: u32) {
+        let text = |name: &str| value.get(name).and_then(string);
+        for name in ["_source", "jsonPayload", "labels", "fields"] {
+            if depth < 2 && value.get(name).is_some_and(Value::is_object) {
+                self.object(value.get(name).unwrap_or(&Value::Null), depth + 1);
+            }
+        }
+        let mut messages = MESSAGES.iter().filter_map(|name| bytes(value.get(*name)?));
+        self.message = messages.next().or(self.message.take());
+        for name in HOSTS {
+            self.host = self.host.take().or_else(|| text(name));
+        }
+        for name in DATES {
+            self.date = self.date.or_else(|| moment(&text(name)?));
+        }
+        for name in PROGRAMS {
+            if let Some(program) = text(name).filter(|_| self.origin == Origin::Unsaid) {
+                self.origin = origin(&program);
+            }
+        }
+        for name in JOURNAL {
+            if let Some(text) = text(name) {
+                self.journal(name, &text);
+            }
+        }
+    }
+
+    /// Takes in a field of the journal (systemd.journal-fields(7)).
+    pub(super) fn journal(&mut self, name: &str, value: &str) {
+        let seconds = || micros(value);
+        let exact = |seconds| Date {
+            seconds,
+            kind: Kind::Exact,
+        };
+        match name {
+            "MESSAGE" => self.message = Some(value.as_bytes().to_vec()),
+            "__REALTIME_TIMESTAMP" => self.date = self.date.or_else(|| seconds().map(exact)),
+            // When the kernel wrote it, rather than when journald got it.
+            "_SOURCE_MONOTONIC_TIMESTAMP" => self.uptime = seconds(),
+            "__MONOTONIC_TIMESTAMP" => self.uptime = self.uptime.or_else(seconds),
+            "_HOSTNAME" => self.host = Some(value.to_owned()),
+            "_BOOT_ID" => self.boot = Some(value.to_owned()),
+            "_TRANSPORT" => {
+                self.transport = value == "kernel";
+                self.origin = if self.transport {
+                    Origin::Kernel
+                } else {
+                    Origin::Other
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+const JOURNAL: [&str; 5] = [
+    "_TRANSPORT",
+    "_SOURCE_MONOTONIC_TIMESTAMP",
+    "__MONOTONIC_TIMESTAMP",
+    "__REALTIME_TIMESTAMP",
+    "_BOOT_ID",
+];
+
+fn origin(program: &str) -> Origin {
+    if ["kernel", "kern"].contains(&program) {
+        Origin::Kernel
+    } else {
+        Origin::Other
+    }
+}
+
+fn string(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A text, or the numbers of its bytes, as journald writes what is not printable.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.clone().into_bytes()),
+        Value::Array(list) => list
+            .iter()
+            .map(|byte| u8::try_from(byte.as_u64()?).ok())
+            .collect(),
+        _ => None,
+    }
+}
+
+fn micros(text: &str) -> Option<f64> {
+    let micros: u64 = text.parse().ok()?;
+    Some(std::time::Duration::from_micros(micros).as_secs_f64())
+}
+
+/// A date, or seconds, milliseconds, microseconds or nanoseconds since 1970.
+fn moment(text: &str) -> Option<Date> {
+    if let Some((date, _)) = date::at_start(text.trim()) {
+        return Some(date);
+    }
+    let number: f64 = text.parse().ok()?;
+    let scale = [1.0, 1e3, 1e6, 1e9];
+    let seconds = scale.into_iter().map(|scale| number / scale);
+    let seconds = seconds
+        .into_iter()
+        .find(|seconds| (5e8..5e9).contains(seconds))?;
+    Some(Date {
+        seconds,
+        kind: Kind::Exact,
+    })
+}

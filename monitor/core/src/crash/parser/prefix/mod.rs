@@ -1,0 +1,421 @@
+//! What stands before the kernel's own text, for each file: found out once for the
+//! whole file ([`profile`]), taken off line by line ([`peel`]). Who logged a line, on
+//! which host, when and in which boot is read there; lines of other programs are left
+//! out, and what is not understood is counted and shown.
+
+mod clean;
+mod clock;
+pub(super) mod date;
+mod fields;
+mod fragments;
+mod peel;
+mod profile;
+#[cfg(test)]
+mod tests;
+
+use std::{borrow::Cow, collections::VecDeque};
+
+use super::line::Line;
+use clock::Clocks;
+use date::{Date, Kind};
+use fields::Fields;
+use fragments::Fragments;
+use peel::{Origin, Peeled, peel};
+use profile::{Profile, mark, stamp};
+
+/// Bytes of a record of many lines.
+const MAX_RECORD: usize = 256 << 10;
+/// A clock that shows a time this long ago is not the one that runs.
+const BACK_SECONDS: f64 = 5.0;
+/// A line that the next word would have made longer than this may be wrapped.
+const WRAPPED: usize = 60;
+
+/// What was seen of a file's lines as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Summary {
+    /// Lines whose beginning shows that the kernel wrote them.
+    pub(super) kernel: u64,
+    /// Lines that hold the kernel's words behind something unknown.
+    pub(super) unclear: u64,
+    /// The first of these.
+    pub(super) sample: Option<String>,
+}
+
+/// The lines of a file without what stands before them.
+pub(super) struct Lines<'a> {
+    bytes: Cow<'a, [u8]>,
+    at: usize,
+    profile: Profile,
+    clocks: Clocks,
+    fragments: Fragments,
+    /// Read, and not given out yet.
+    ready: VecDeque<Line>,
+    /// A line that the next one may go on with, and the length it had in the file.
+    held: Option<(Line, usize)>,
+    last_uptime: Option<f64>,
+    pub(super) summary: Summary,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let bytes = clean::decode(bytes);
+        Self {
+            profile: Profile::of(&bytes),
+            bytes,
+            at: 0,
+            clocks: Clocks::default(),
+            fragments: Fragments::default(),
+            ready: VecDeque::new(),
+            held: None,
+            last_uptime: None,
+            summary: Summary::default(),
+        }
+    }
+
+    /// The next line of the file as it is; empty ones too.
+    fn physical(&mut self) -> Option<Vec<u8>> {
+        let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        self.at += end.map_or(rest.len(), |end| end + 1);
+        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        Some(line.get(..MAX_RECORD).unwrap_or(line).to_vec())
+    }
+
+    /// Reads the next line, or the record of many lines that starts there.
+    fn read(&mut self, bytes: &[u8]) {
+        let trimmed = bytes.trim_ascii();
+        if trimmed.is_empty() {
+            return;
+        }
+        if trimmed.starts_with(b"__CURSOR=") || trimmed.starts_with(b"__REALTIME_TIMESTAMP=") {
+            return self.export(bytes);
+        }
+        let text = clean::line(bytes, self.profile.html).into_owned();
+        let text = text.as_str();
+        if text == "{" || text == "[{" || text == "  {" {
+            return self.pretty();
+        }
+        if let Some(at) = text.find('{').filter(|at| *at < 64)
+            && let Some(object) = text.get(at..)
+            && object.ends_with(['}', ','])
+            && object
+                .get(1..)
+                .is_some_and(|rest| rest.trim_start().starts_with('"'))
+        {
+            // A record can be longer than a line of text.
+            let whole = String::from_utf8_lossy(bytes);
+            let whole = whole
+                .get(whole.find('{').unwrap_or(0)..)
+                .unwrap_or_default();
+            if let Some(fields) = Fields::json(whole.trim_end().trim_end_matches([',', ']'])) {
+                return self.fields(fields);
+            }
+        }
+        if text.starts_with("-- Boot ") || text == "-- Reboot --" {
+            self.hold(None, 0);
+            let line = Line {
+                new_boot: true,
+                ..Line::default()
+            };
+            return self.ready.push_back(line);
+        }
+        if text.starts_with("-- ") && text.ends_with(" --") {
+            return;
+        }
+        if let Some((date, rest)) = date::at_start(text)
+            && rest.trim_start().starts_with("[s=")
+        {
+            return self.verbose(date);
+        }
+        self.plain(text);
+    }
+
+    /// The journal's `export`: fields until an empty line, binary ones with a length.
+    fn export(&mut self, first: &[u8]) {
+        let mut fields = Fields::default();
+        let mut line = Some(first.to_vec());
+        while let Some(bytes) = line.filter(|line| !line.is_empty()) {
+            if let Some(equals) = bytes.iter().position(|byte| *byte == b'=') {
+                let (name, value) = bytes.split_at(equals);
+                let value = value.get(1..).unwrap_or_default();
+                let name = String::from_utf8_lossy(name);
+                fields.journal(&name, &String::from_utf8_lossy(value));
+            } else if let Some(value) = self.binary() {
+                let name = String::from_utf8_lossy(&bytes).into_owned();
+                fields.journal(&name, &String::from_utf8_lossy(&value));
+            }
+            line = self.physical();
+        }
+        self.fields(fields);
+    }
+
+    fn binary(&mut self) -> Option<Vec<u8>> {
+        let rest = self.bytes.get(self.at..)?;
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let value = rest.get(..length)?.to_vec();
+        self.at += 8 + length + 1;
+        Some(value)
+    }
+
+    /// `json-pretty`: an object over many lines.
+    fn pretty(&mut self) {
+        let mut object = b"{".to_vec();
+        while let Some(line) = self.physical() {
+            let line = line.trim_ascii();
+            object.extend(line);
+            if line.starts_with(b"}") || object.len() > MAX_RECORD {
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&object);
+        let text = text.trim_end_matches([',', ']']);
+        if let Some(fields) = Fields::json(text) {
+            self.fields(fields);
+        }
+    }
+
+    /// The journal's `verbose`: a date, then indented fields.
+    fn verbose(&mut self, date: Date) {
+        let mut fields = Fields {
+            date: Some(date),
+            ..Fields::default()
+        };
+        loop {
+            let start = self.at;
+            let Some(line) = self.physical() else {
+                break;
+            };
+            if line.is_empty() {
+                continue;
+            }
+            if !line.starts_with(b"    ") {
+                self.at = start;
+                break;
+            }
+            let line = String::from_utf8_lossy(&line);
+            if let Some((name, value)) = line.trim_start().split_once('=') {
+                fields.journal(name, value);
+            }
+        }
+        self.fields(fields);
+    }
+
+    fn fields(&mut self, fields: Fields) {
+        let Some(message) = fields.message.filter(|_| fields.origin != Origin::Other) else {
+            return;
+        };
+        let message = String::from_utf8_lossy(&message).into_owned();
+        for (index, part) in message.split(['\n', '\r']).enumerate() {
+            let part = clean::line(part.as_bytes(), false);
+            if part.is_empty() {
+                continue;
+            }
+            let mut peeled = match fields.transport {
+                true => Peeled {
+                    text: &part,
+                    origin: Origin::Kernel,
+                    ..Peeled::default()
+                },
+                false => peel(&part, &self.profile),
+            };
+            peeled.date = peeled.date.or(fields.date);
+            peeled.uptime = peeled.uptime.or(fields.uptime);
+            peeled.host = peeled.host.or(fields.host.as_deref());
+            let mut line = self.line(&peeled);
+            line.boot.clone_from(&fields.boot);
+            line.continues = fields.transport && index > 0;
+            if peeled.origin != Origin::Other {
+                self.hold(Some(line), 0);
+            }
+        }
+    }
+
+    fn plain(&mut self, text: &str) {
+        let profile = std::mem::take(&mut self.profile);
+        let mut peeled = peel(text, &profile);
+        if peeled.origin == Origin::Unsaid
+            && peeled.date.is_none()
+            && let Some(behind) = self.behind_a_program(peeled.text)
+        {
+            peeled = peel(behind, &profile);
+        }
+        let kmsg = peel::extended(text.trim_start()).is_some();
+        let stamped = profile.stamped;
+        let wrapped = profile.wrapped;
+        self.profile = profile;
+        if peeled.origin == Origin::Other {
+            return;
+        }
+        if peeled.uptime.is_none() && peeled.origin == Origin::Unsaid {
+            if self.is_dictionary(text) {
+                return;
+            }
+            if wrapped && self.goes_on(&peeled, text) {
+                return;
+            }
+            self.doubt(peeled.text);
+        }
+        let mut line = self.line(&peeled);
+        line.understood = !stamped || peeled.origin == Origin::Kernel;
+        if let Some((sequence, offset, whole)) = peeled.fragment {
+            if let Some(line) = self.fragments.add(line, sequence, offset, whole) {
+                self.records(line);
+            }
+            return;
+        }
+        if kmsg {
+            self.records(line);
+        } else {
+            self.hold(Some(line), text.chars().count());
+        }
+    }
+
+    /// A text of `/dev/kmsg`: `\x0a` is a line's end.
+    fn records(&mut self, line: Line) {
+        let text = unescape(&line.text);
+        for (index, part) in text.split('\n').enumerate() {
+            let line = Line {
+                text: part.trim_end().to_owned(),
+                continues: index > 0,
+                ..line.clone()
+            };
+            self.hold(Some(line), 0);
+        }
+    }
+
+    /// ` SUBSYSTEM=pci`, behind a record of `/dev/kmsg`.
+    fn is_dictionary(&self, text: &str) -> bool {
+        let field = |text: &str| {
+            let (name, _) = text.split_once('=')?;
+            let upper = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+            (name.len() > 1 && name.bytes().all(upper)).then_some(())
+        };
+        text.strip_prefix(' ').and_then(field).is_some()
+    }
+
+    /// The kernel's line behind what a program left on the console without ending
+    /// its line: a prompt, a progress message.
+    fn behind_a_program<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let behind = text.get(stamp(text)?..)?;
+        let (inner, _) = peel::bracket(behind)?;
+        let uptime = peel::uptime(inner)?;
+        // A time that is past is quoted, not printed.
+        self.last_uptime
+            .is_none_or(|last| uptime + BACK_SECONDS >= last)
+            .then_some(behind)
+    }
+
+    /// Whether a line without a time goes on with the one before, which a mail
+    /// program wrapped.
+    fn goes_on(&mut self, peeled: &Peeled<'_>, text: &str) -> bool {
+        let Some((line, length)) = &mut self.held else {
+            return false;
+        };
+        let more = peeled.text.trim();
+        let word = more.split_ascii_whitespace().next().unwrap_or_default();
+        let long = *length + 1 + word.chars().count() > WRAPPED;
+        if !long || line.uptime.is_none() || more.starts_with(['[', '<', '-']) {
+            return false;
+        }
+        line.text.push(' ');
+        line.text.push_str(more);
+        *length = text.chars().count();
+        true
+    }
+
+    /// Counts a line that holds the kernel's words behind something unknown.
+    fn doubt(&mut self, text: &str) {
+        let text = text.trim_start();
+        let at = mark(text).filter(|at| *at > 0);
+        let before = at.and_then(|at| text.get(..at)).unwrap_or_default();
+        // The kernel's own: `watchdog: BUG:`, `Internal error: Oops: `.
+        let own = [
+            "watchdog: ",
+            "NMI watchdog: ",
+            "rcu: ",
+            "Internal error: ",
+            "Oops: ",
+        ];
+        if before.is_empty() || own.contains(&before) {
+            return;
+        }
+        self.summary.unclear += 1;
+        if self.summary.sample.is_none() {
+            self.summary.sample = Some(text.chars().take(160).collect());
+        }
+    }
+
+    fn line(&mut self, peeled: &Peeled<'_>) -> Line {
+        if peeled.origin == Origin::Kernel {
+            self.summary.kernel += 1;
+        }
+        if peeled.uptime.is_some() {
+            self.last_uptime = peeled.uptime;
+        }
+        let (clock, date) = self.clocks.read(peeled.host, peeled.date, peeled.uptime);
+        Line {
+            uptime: peeled.uptime,
+            unix: date
+                .filter(|date| date.kind == Kind::Exact)
+                .map(|date| date.seconds),
+            date,
+            clock,
+            caller: peeled.caller.map(str::to_owned),
+            host: peeled.host.map(str::to_owned),
+            text: peeled.text.to_owned(),
+            ..Line::default()
+        }
+    }
+
+    /// Gives the held line out and holds another.
+    fn hold(&mut self, line: Option<Line>, length: usize) {
+        let next = line.map(|line| (line, length));
+        if let Some((line, _)) = std::mem::replace(&mut self.held, next) {
+            self.ready.push_back(line);
+        }
+    }
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Line;
+
+    fn next(&mut self) -> Option<Line> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            match self.physical() {
+                Some(bytes) => self.read(&bytes),
+                None => {
+                    for line in self.fragments.rest() {
+                        self.records(line);
+                    }
+                    self.hold(None, 0);
+                    return self.ready.pop_front();
+                }
+            }
+        }
+    }
+}
+
+/// `\x0a`, as /dev/kmsg writes what is not printable.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let escaped = behind
+            .strip_prefix(b"x")
+            .filter(|_| *first == b'\\')
+            .and_then(|hex| std::str::from_utf8(hex.get(..2)?).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        if let Some(byte) = escaped {
+            out.push(byte);
+            rest = behind.get(3..).unwrap_or_default();
+        } else {
+            out.push(*first);
+            rest = behind;
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

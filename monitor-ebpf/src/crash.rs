@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
-use livepatch_monitor_ebpf::{CRASH_TAINTS, CRASH_TEXT_LEN, CrashEvent, EventKind};
+use livepatch_monitor_ebpf::{CRASH_TEXT_LEN, CrashEvent, EventKind, taint};
 
 use crate::{
     kernel::{read, read_string},
@@ -69,7 +69,7 @@ fn kprobe_panic(_ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn tainted(flag: u32) {
-    if CRASH_TAINTS.contains(&flag) {
+    if taint::ALL.contains(&flag) {
         emit(EventKind::AddTaint, flag, 0);
     }
 }
@@ -153,6 +153,7 @@ const fn word(text: &[u8; 8]) -> u64 {
 #[inline(always)]
 fn may_begin_report(start: u64) -> bool {
     const FIVE: u64 = (1 << 40) - 1;
+    const SEVEN: u64 = (1 << 56) - 1;
     start == word(b"Kernel p")
         || start == word(b"watchdog")
         || start == word(b"NMI watc")
@@ -166,4 +167,5 @@ fn may_begin_report(start: u64) -> bool {
         || start == word(b"PANIC: d")
         || start & FIVE == word(b"BUG: \0\0\0")
         || start & FIVE == word(b"Oops:\0\0\0")
+        || start & SEVEN == word(b"UBSAN: \0")
 }

@@ -6,7 +6,11 @@
 //! bytes: `Pod` refuses padding at compile time, `tests::layout` holds the sizes.
 #![no_std]
 
+mod event_kind;
+
 use bytemuck::{Pod, Zeroable};
+
+pub use event_kind::{EventKind, Hook, Site, taint};
 
 /// Longest module (and so patch) name including its NUL: `MODULE_NAME_LEN`
 /// (include/linux/moduleparam.h: `64 - sizeof(unsigned long)`, 5.10 to 7.2).
@@ -27,138 +31,8 @@ pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 /// walked one for each task: every CPU has several kernel threads.)
 pub const FUNCS_PER_STEP: u32 = 2;
 
-/// What happened, in a record of the ring buffer. The discriminants number the
-/// slots of the `LOST` map as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum EventKind {
-    /// `klp_enable_patch`: a module asks for its patch to be enabled.
-    EnablePatch = 0,
-    /// `klp_init_transition`: a transition begins; `target_state` says where to.
-    InitTransition = 1,
-    /// `klp_try_complete_transition`: one attempt; `attempt` counts from 0 since
-    /// the start or the last reversal.
-    TryCompleteTransition = 2,
-    /// `klp_complete_transition`: every task has switched (or a cancel ends).
-    CompleteTransition = 3,
-    /// `klp_cancel_transition`: enabling failed before any task was asked.
-    CancelTransition = 4,
-    /// `klp_reverse_transition`: `target_state` is still the old direction.
-    ReverseTransition = 5,
-    /// `klp_force_transition`: the rest is switched without a check.
-    ForceTransition = 6,
-    /// `klp_patch_object`: an object's functions are redirected.
-    PatchObject = 7,
-    /// `__klp_unpatch_object`: an object's functions are given back.
-    UnpatchObject = 8,
-    /// `klp_free_patch_work_fn`: a disabled or replaced patch is freed.
-    FreePatch = 9,
-    /// `klp_module_coming`, only while a patch is loaded.
-    ModuleComing = 10,
-    /// `klp_module_going`, only while a patch is loaded.
-    ModuleGoing = 11,
-    /// tracepoint `module_free`: a livepatch's module is gone.
-    ModuleFree = 12,
-    /// tracepoint `module_load`: a livepatch's module is loaded, its init has not run.
-    ModuleLoad = 13,
-    /// tracepoint `printk:console`: a line that may begin a crash report.
-    Printk = 14,
-    /// `oops_enter`: a fault in kernel code.
-    OopsEnter = 15,
-    /// `panic`, `vpanic` since 6.17: the kernel gives up.
-    Panic = 16,
-    /// `__warn`: a WARN.
-    Warn = 17,
-    /// `add_taint` with a flag that is a crash signal.
-    AddTaint = 18,
-    /// tracepoint `rcu_stall_warning`.
-    RcuStall = 19,
-    /// tracepoint `sched_process_hang`: a task is blocked for too long.
-    HungTask = 20,
-}
-
-impl EventKind {
-    /// Every kind, in the order of the discriminants.
-    pub const ALL: [Self; 21] = [
-        Self::EnablePatch,
-        Self::InitTransition,
-        Self::TryCompleteTransition,
-        Self::CompleteTransition,
-        Self::CancelTransition,
-        Self::ReverseTransition,
-        Self::ForceTransition,
-        Self::PatchObject,
-        Self::UnpatchObject,
-        Self::FreePatch,
-        Self::ModuleComing,
-        Self::ModuleGoing,
-        Self::ModuleFree,
-        Self::ModuleLoad,
-        Self::Printk,
-        Self::OopsEnter,
-        Self::Panic,
-        Self::Warn,
-        Self::AddTaint,
-        Self::RcuStall,
-        Self::HungTask,
-    ];
-
-    /// The label value used in metrics and logs: the kernel's own function name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EnablePatch => "klp_enable_patch",
-            Self::InitTransition => "klp_init_transition",
-            Self::TryCompleteTransition => "klp_try_complete_transition",
-            Self::CompleteTransition => "klp_complete_transition",
-            Self::CancelTransition => "klp_cancel_transition",
-            Self::ReverseTransition => "klp_reverse_transition",
-            Self::ForceTransition => "klp_force_transition",
-            Self::PatchObject => "klp_patch_object",
-            Self::UnpatchObject => "klp_unpatch_object",
-            Self::FreePatch => "klp_free_patch",
-            Self::ModuleComing => "klp_module_coming",
-            Self::ModuleGoing => "klp_module_going",
-            Self::ModuleFree => "module_free",
-            Self::ModuleLoad => "module_load",
-            Self::Printk => "printk_console",
-            Self::OopsEnter => "oops_enter",
-            Self::Panic => "panic",
-            Self::Warn => "__warn",
-            Self::AddTaint => "add_taint",
-            Self::RcuStall => "rcu_stall_warning",
-            Self::HungTask => "sched_process_hang",
-        }
-    }
-
-    /// Whether a record of this kind is a [`CrashEvent`].
-    #[must_use]
-    pub const fn is_crash(self) -> bool {
-        matches!(
-            self,
-            Self::Printk
-                | Self::OopsEnter
-                | Self::Panic
-                | Self::Warn
-                | Self::AddTaint
-                | Self::RcuStall
-                | Self::HungTask
-        )
-    }
-
-    /// The kind of this number, if there is one.
-    #[must_use]
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.get(number as usize).copied()
-    }
-}
-
 /// Longest line kept of a [`CrashEvent`]; the whole report is in the kernel's log.
 pub const CRASH_TEXT_LEN: usize = 200;
-
-/// `TAINT_MACHINE_CHECK`, `TAINT_BAD_PAGE`, `TAINT_DIE`, `TAINT_WARN`,
-/// `TAINT_SOFTLOCKUP` (include/linux/panic.h, 5.10 to 7.2).
-pub const CRASH_TAINTS: [u32; 5] = [4, 5, 7, 9, 14];
 
 /// One record of the ring buffer, of a kind that is a crash signal.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -11,13 +11,10 @@ use aya::{
     programs::{FEntry, Iter, KProbe, Program, ProgramError, RawTracePoint},
 };
 use livepatch_core::degradation::Degradation;
-use livepatch_monitor_ebpf::{EventKind, ScanMode};
+use livepatch_monitor_ebpf::{EventKind, Hook, ScanMode, Site};
 use tracing::debug;
 
-use self::{
-    attach_points::{SPECS, Site, Spec},
-    missing::{narrow_sight, no_addresses, no_btf},
-};
+use self::missing::{narrow_sight, no_addresses, no_btf};
 use super::{
     btf::Btf,
     kmsg,
@@ -27,7 +24,6 @@ use super::{
 };
 use crate::bounded_read;
 
-mod attach_points;
 mod fallback;
 mod missing;
 mod verifier;
@@ -244,8 +240,8 @@ impl Probes {
         };
         if wanted == Wanted::Everything {
             let fentry_btf = aya_btf.as_ref().filter(|_| shares_functions);
-            for spec in SPECS {
-                probes.attach_probe(spec, fentry_btf);
+            for hook in EventKind::HOOKS {
+                probes.attach_probe(hook, fentry_btf);
             }
             probes.degradations.extend(probes.without_kprobes(procfs));
             fallback::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
@@ -255,15 +251,15 @@ impl Probes {
         Ok(probes)
     }
 
-    fn attach_probe(&mut self, spec: &Spec, btf: Option<&AyaBtf>) {
-        debug!(probe = spec.kind.name(), "attaching");
+    fn attach_probe(&mut self, hook: &Hook, btf: Option<&AyaBtf>) {
+        debug!(probe = hook.kind.name(), "attaching");
         let mut problems = Vec::new();
         let mut attached = Method::None;
         let mut tried = |method: Method, result: Result<(), String>| match result {
             Ok(()) => attached = method,
             Err(error) => problems.push(format!("{}: {error}", method.name())),
         };
-        match spec.site {
+        match hook.site {
             Site::Function {
                 symbols,
                 fentry,
@@ -287,7 +283,7 @@ impl Probes {
         }
         let problem = (!problems.is_empty()).then(|| problems.join("; "));
         self.status.push(ProbeStatus {
-            probe: spec.kind.name(),
+            probe: hook.kind.name(),
             method: attached,
             problem,
         });
@@ -302,10 +298,10 @@ impl Probes {
         )
         .ok()?;
         let setting: i32 = setting.trim().parse().ok()?;
-        let missing: Vec<_> = SPECS
+        let missing: Vec<_> = EventKind::HOOKS
             .iter()
-            .filter(|spec| !matches!(spec.site, Site::Tracepoint { .. }))
-            .map(|spec| spec.kind.name())
+            .filter(|hook| !matches!(hook.site, Site::Tracepoint { .. }))
+            .map(|hook| hook.kind.name())
             .filter(|name| !self.attached(name))
             .collect();
         (setting > 2 && !missing.is_empty()).then(|| Degradation {

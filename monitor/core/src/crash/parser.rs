@@ -2,6 +2,7 @@
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
 mod event;
+pub(super) mod format;
 mod headline;
 mod histories;
 mod line;
@@ -12,7 +13,8 @@ pub(super) mod timeline;
 use std::{collections::VecDeque, rc::Rc};
 
 use event::Event;
-use headline::{Sign, Who, cause, recognise};
+use format::Found;
+use headline::{Sign, cause, recognise};
 use histories::{Histories, History};
 use line::{Line, lines};
 use prefix::date::Kind as DateKind;
@@ -95,6 +97,7 @@ impl Reading {
 pub fn signal(line: &str) -> Option<Signal> {
     match recognise(line)? {
         Sign::Start(signal, _) => Some(signal),
+        Sign::Report(..) => Some(Signal::Warning),
         Sign::Die => Some(Signal::Oops),
         Sign::Panic(_) => Some(Signal::Panic),
         Sign::Boot { .. } | Sign::EndTrace => None,
@@ -247,7 +250,7 @@ impl histories::Read for Reader<'_> {
     fn starts_report(line: &Line) -> bool {
         matches!(
             recognise(&line.text),
-            Some(Sign::Start(..) | Sign::Die | Sign::Panic(_))
+            Some(Sign::Start(..) | Sign::Report(..) | Sign::Die | Sign::Panic(_))
         )
     }
 
@@ -280,6 +283,7 @@ impl histories::Read for Reader<'_> {
                 };
             }
             Some(Sign::Start(signal, who)) => self.start(signal, &who, line),
+            Some(Sign::Report(_, who)) => self.start(Signal::Warning, &who, line),
             Some(Sign::Die) => self.die(line),
             Some(Sign::Panic(panic)) => self.panic(&panic, line),
             Some(Sign::EndTrace) => {
@@ -320,7 +324,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn start(&mut self, signal: Signal, who: &Who, line: &Line) {
+    fn start(&mut self, signal: Signal, who: &Found, line: &Line) {
         if let Some(event) = &mut self.open {
             let ago = event.seconds_since(line);
             let repeats = ago.is_none_or(|ago| ago <= REPEAT_SECONDS);
@@ -367,7 +371,7 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        self.open(Signal::Oops, &Who::default(), line);
+        self.open(Signal::Oops, &Found::default(), line);
         if let Some(event) = &mut self.open {
             event.died = true;
         }
@@ -392,14 +396,14 @@ impl<'a> Reader<'a> {
         }
         // The line that began it is not in this text: the panic names the cause.
         let cause = cause(panic, false).unwrap_or(Signal::Panic);
-        self.open(cause, &Who::default(), line);
+        self.open(cause, &Found::default(), line);
         if let Some(event) = &mut self.open {
             event.give_up(panic);
             event.expect_dump();
         }
     }
 
-    fn open(&mut self, signal: Signal, who: &Who, line: &Line) {
+    fn open(&mut self, signal: Signal, who: &Found, line: &Line) {
         self.close();
         let (unix_seconds, precision) = match (line.unix, line.uptime, self.boot.anchor) {
             (Some(unix), _, _) => (Some(unix), Precision::Line),

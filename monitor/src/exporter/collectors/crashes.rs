@@ -21,6 +21,7 @@ use livepatch_core::{
     lifecycle::{History, SignalSeen},
     transition::BootTime,
 };
+use livepatch_core::crash::parser;
 use livepatch_monitor_ebpf::EventKind;
 
 use super::Values as All;
@@ -39,7 +40,6 @@ use crate::{
     metrics::{Families, Metric, bit, counter, gauge, metrics},
 };
 
-mod hooks;
 mod log;
 
 pub(in crate::exporter) use log::LogReading;
@@ -168,7 +168,11 @@ impl Crashes {
     }
 
     fn hook(&self, hook: &CrashHook, history: &History) -> Vec<Effect> {
-        let Some(signal) = hooks::signal(hook) else {
+        let signal = match &hook.text {
+            Some(line) => parser::signal(line),
+            None => Signal::of_hook(hook.kind, hook.flag),
+        };
+        let Some(signal) = signal else {
             return Vec::new();
         };
         let line = hook.text.as_deref();
@@ -176,7 +180,7 @@ impl Crashes {
         let mut effects = vec![Effect::ReadLog];
         effects.extend(noted.map(|entry| Effect::Note(hook.time, entry)));
         let mut state = lock(&self.state);
-        if hooks::is_counted(hook.kind, signal) {
+        if signal.counted_at() == Some(hook.kind) {
             *state.hits.entry(signal).or_default() += 1;
         }
         if !state.log_readable {
@@ -225,7 +229,10 @@ impl Crashes {
 
     /// How many signals of a kind were seen: by its hook, or else in the log.
     fn seen(&self, state: &State, signal: Signal) -> u64 {
-        if self.attached.contains(&hooks::hook_of(signal)) {
+        if signal
+            .counted_at()
+            .is_some_and(|hook| self.attached.contains(&hook))
+        {
             return state.hits.get(&signal).copied().unwrap_or(0);
         }
         let counted = state.counts.signals.iter();

@@ -1,16 +1,16 @@
-//! What a signal is had by where its own probe cannot be attached.
+//! By what a signal is seen where its own probe cannot be attached.
 
+use livepatch_core::crash::Signal;
 use livepatch_monitor_ebpf::EventKind;
 
 use super::{Method, ProbeStatus};
 
-/// Those of which the log has a line of level error or graver.
-const IN_THE_LOG: [EventKind; 4] = [
-    EventKind::OopsEnter,
-    EventKind::Panic,
-    EventKind::RcuStall,
-    EventKind::HungTask,
-];
+/// The hooks of signals whose line in the log has level error or a more severe one.
+fn in_the_log() -> impl Iterator<Item = EventKind> {
+    let logged = |signal: &Signal| signal.fallback() == Some(EventKind::Printk);
+    let first = |signal: Signal| signal.hooks().first().copied();
+    Signal::ALL.into_iter().filter(logged).filter_map(first)
+}
 
 /// A line of the log tells as well, where its own hook sees it. Kernels before 6.0 show
 /// that hook only what their console prints, and some of them have no tracepoint
@@ -22,12 +22,12 @@ pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool)
     if !hooked {
         return;
     }
-    let names = IN_THE_LOG.map(EventKind::name);
+    let names: Vec<_> = in_the_log().map(EventKind::name).collect();
     let missing = probes
         .iter_mut()
         .filter(|probe| probe.method == Method::None && names.contains(&probe.probe));
     for probe in missing {
-        let told = if console_shows_errors {
+        let instead = if console_shows_errors {
             probe.method = Method::Log;
             "its line in the kernel's log stands in for it"
         } else {
@@ -35,8 +35,8 @@ pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool)
         };
         let problem = probe.problem.take();
         probe.problem = Some(match problem {
-            Some(problem) => format!("{problem}; {told}"),
-            None => told.to_owned(),
+            Some(problem) => format!("{problem}; {instead}"),
+            None => instead.to_owned(),
         });
     }
 }

@@ -8,7 +8,7 @@ use super::{
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
     },
     Reading,
-    headline::Who,
+    format::Found,
     line::Line,
     symbol::{self, MAX_MODULES, MAX_NAME, cut},
     timeline::Timeline,
@@ -69,7 +69,7 @@ pub(super) struct Event {
 impl Event {
     pub(super) fn new(
         signal: Signal,
-        who: &Who,
+        who: &Found,
         line: &Line,
         when: When,
         timeline: Rc<Timeline>,
@@ -131,18 +131,18 @@ impl Event {
     }
 
     /// No contradiction between the task that a headline names and this event's.
-    pub(super) fn is_about(&self, who: &Who) -> bool {
+    pub(super) fn is_about(&self, who: &Found) -> bool {
         let agree = |one: Option<u32>, two: Option<u32>| one.zip(two).is_none_or(|(a, b)| a == b);
         agree(self.cpu, who.cpu) && agree(self.pid, who.pid)
     }
 
-    pub(super) fn same_cpu(&self, who: &Who) -> bool {
+    pub(super) fn same_cpu(&self, who: &Found) -> bool {
         self.cpu.zip(who.cpu).is_none_or(|(one, two)| one == two)
     }
 
     /// Another signal of the same event: if it is the more severe one, the event
     /// takes its name, and the dump that follows tells more.
-    pub(super) fn upgrade(&mut self, signal: Signal, who: &Who, line: &Line) {
+    pub(super) fn upgrade(&mut self, signal: Signal, who: &Found, line: &Line) {
         self.add(signal);
         if signal <= self.primary {
             return;
@@ -243,10 +243,10 @@ impl Event {
     }
 
     fn agrees(&self, header: &symbol::TaskHeader) -> bool {
-        self.is_about(&Who {
+        self.is_about(&Found {
             cpu: header.cpu,
-            comm: None,
             pid: header.pid,
+            ..Found::default()
         })
     }
 

@@ -1,16 +1,20 @@
-//! The lines that begin, name and end an event.
+//! The lines that start, name and end a report.
 
-use super::super::Signal;
-use super::symbol::{MAX_NAME, cut};
+use super::super::{Signal, report};
+use super::{
+    format::{Found, matches},
+    symbol::{MAX_NAME, cut},
+};
 
-/// What such a line says. Where not said otherwise the texts are the same in 6.1,
-/// 6.12 and 7.2.
+/// What such a line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// `Linux version`: another boot begins.
     Boot { release: Option<String> },
     /// The first line of an event, with the task where it says so itself.
-    Start(Signal, Who),
+    Start(Signal, Found),
+    /// The first line of a report after which the kernel goes on, by its name.
+    Report(&'static str, Found),
     /// `…: 0002 [#1] …` (`__die_header`): an oops, perhaps with a line before it.
     Die,
     /// `Kernel panic - not syncing: …`
@@ -19,13 +23,62 @@ pub(super) enum Sign {
     EndTrace,
 }
 
-/// The task or CPU that a headline names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Who {
-    pub(super) cpu: Option<u32>,
-    pub(super) comm: Option<String>,
-    pub(super) pid: Option<u32>,
-}
+/// The line of `die()`: x86's names of traps (arch/x86/kernel/traps.c) stand behind
+/// `Oops: ` since 6.11; those of arm and arm64, powerpc, s390
+/// (arch/s390/kernel/{traps,dumpstack}.c), riscv, loongarch and mips.
+const DIE: &[&str] = &[
+    "Oops: {x} [#{n}]",
+    "Oops: {}: {x} [#{n}]",
+    "general protection fault{}: {x} [#{n}]",
+    "invalid opcode: {x} [#{n}]",
+    "divide error: {x} [#{n}]",
+    "int3: {x} [#{n}]",
+    "debug: {x} [#{n}]",
+    "overflow: {x} [#{n}]",
+    "bounds: {x} [#{n}]",
+    "double fault: {x} [#{n}]",
+    "stack segment: {x} [#{n}]",
+    "segment not present: {x} [#{n}]",
+    "invalid TSS: {x} [#{n}]",
+    "coprocessor segment overrun: {x} [#{n}]",
+    "alignment check: {x} [#{n}]",
+    "simd exception: {x} [#{n}]",
+    "fpu exception: {x} [#{n}]",
+    "control protection fault: {x} [#{n}]",
+    "unknown exception: {x} [#{n}]",
+    "kernel stack overflow{}: {x} [#{n}]",
+    "stack guard page{}: {x} [#{n}]",
+    "Internal error: {}: {x} [#{n}]",
+    "Internal error: {} [#{n}]",
+    "Oops: {}, sig: {n} [#{n}]",
+    "Oops: {x} ilc:{n} [#{n}]",
+    "addressing exception: {x} ilc:{n} [#{n}]",
+    "data exception: {x} ilc:{n} [#{n}]",
+    "execute exception: {x} ilc:{n} [#{n}]",
+    "fixpoint divide exception: {x} ilc:{n} [#{n}]",
+    "illegal operation: {x} ilc:{n} [#{n}]",
+    "kernel stack overflow: {x} ilc:{n} [#{n}]",
+    "monitor event: {x} ilc:{n} [#{n}]",
+    "operand exception: {x} ilc:{n} [#{n}]",
+    "operation exception: {x} ilc:{n} [#{n}]",
+    "privileged operation: {x} ilc:{n} [#{n}]",
+    "protection exception: {x} ilc:{n} [#{n}]",
+    "space switch event: {x} ilc:{n} [#{n}]",
+    "special operation exception: {x} ilc:{n} [#{n}]",
+    "specification exception: {x} ilc:{n} [#{n}]",
+    "transaction constraint exception: {x} ilc:{n} [#{n}]",
+    "translation exception: {x} ilc:{n} [#{n}]",
+    "translation specification exception: {x} ilc:{n} [#{n}]",
+    "vector processing exception: {x} ilc:{n} [#{n}]",
+    "HFP {}exception: {x} ilc:{n} [#{n}]",
+    "Oops[#{n}]",
+    "Oops [#{n}]",
+    "Oops - {} [#{n}]",
+    "Kernel BUG [#{n}]",
+    "Kernel bug detected[#{n}]",
+    "Break instruction in kernel code[#{n}]",
+    "Reserved instruction in kernel code[#{n}]",
+];
 
 pub(super) fn recognise(text: &str) -> Option<Sign> {
     let text = text.trim_start();
@@ -33,126 +86,87 @@ pub(super) fn recognise(text: &str) -> Option<Sign> {
     if text.starts_with("CPU: ") {
         return None;
     }
-    if let Some(rest) = text.strip_prefix("Linux version ") {
-        let release = rest.split_ascii_whitespace().next();
-        return Some(Sign::Boot {
-            release: release.map(|release| cut(release, MAX_NAME)),
-        });
-    }
-    if let Some(rest) = text.strip_prefix("Kernel panic - not syncing: ") {
-        return Some(Sign::Panic(rest.to_owned()));
-    }
-    if text.starts_with("---[ end trace") {
-        return Some(Sign::EndTrace);
-    }
-    start(text)
-        .map(|(signal, who)| Sign::Start(signal, who))
-        .or_else(|| is_die(text).then_some(Sign::Die))
+    sign(text).filter(|_| !of_a_user_program(text))
 }
 
-fn start(text: &str) -> Option<(Signal, Who)> {
-    let nobody = Who::default();
-    let cpu = |number: &str| Who {
-        cpu: leading_number(number),
-        ..Who::default()
-    };
-    if let Some((_, rest)) = text.split_once("BUG: soft lockup - CPU#") {
-        return Some((Signal::SoftLockup, locked_up(rest)));
+fn sign(text: &str) -> Option<Sign> {
+    match text.bytes().next()? {
+        b'L' => {
+            if let Some(rest) = text.strip_prefix("Linux version ") {
+                let release = rest.split_ascii_whitespace().next();
+                return Some(Sign::Boot {
+                    release: release.map(|release| cut(release, MAX_NAME)),
+                });
+            }
+        }
+        b'K' => {
+            if let Some(rest) = text.strip_prefix("Kernel panic - not syncing: ") {
+                return Some(Sign::Panic(rest.to_owned()));
+            }
+        }
+        b'-' => {
+            return text.starts_with("---[ end trace").then_some(Sign::EndTrace);
+        }
+        _ => {}
     }
-    if let Some((_, rest)) = text.split_once("Watchdog detected hard LOCKUP on cpu ") {
-        return Some((Signal::HardLockup, cpu(rest)));
+    if let Some(sign) = start(text) {
+        return Some(sign);
     }
-    if let Some(rest) = text.strip_prefix("INFO: task ") {
-        let (task, _) = rest.rsplit_once(" blocked ")?;
-        return rest
-            .contains(" for more than ")
-            .then(|| (Signal::HungTask, task_name(task, ':')));
+    if let Some((name, found)) = report::recognise(text) {
+        return Some(Sign::Report(name, found));
     }
-    let rcu = text.strip_prefix("rcu: ").unwrap_or(text);
-    if rcu.starts_with("INFO: rcu") && rcu.contains("stall") {
-        return Some((Signal::RcuStall, nobody));
-    }
-    if let Some(rest) = text.strip_prefix("WARNING: ") {
-        return warning(rest).map(|who| (Signal::Warning, who));
-    }
-    if let Some((_, rest)) = text.split_once("[Hardware Error]: CPU ") {
-        return rest
-            .contains(": Machine Check Exception: ")
-            .then(|| (Signal::MachineCheck, cpu(rest)));
-    }
-    if text.starts_with("BUG: Bad page") || text.starts_with("BUG: Bad rss-counter") {
-        return Some((Signal::BadPage, nobody));
-    }
-    let oops = text.starts_with("BUG: kernel NULL pointer dereference")
-        || text.starts_with("BUG: unable to handle ")
-        || text.starts_with("kernel BUG at ")
-        || text.starts_with("Unable to handle kernel ")
-        || text.starts_with("PANIC: double fault")
-        || text.starts_with("BUG: ") && text.contains("stack guard page was hit");
-    oops.then_some((Signal::Oops, nobody))
+    is_die(text).then_some(Sign::Die)
 }
 
-/// `1 stuck for 22s! [comm:pid]`
-fn locked_up(rest: &str) -> Who {
-    let task = rest
-        .split_once("! [")
-        .and_then(|(_, task)| task.trim_end().strip_suffix(']'));
-    Who {
-        cpu: leading_number(rest),
-        ..task.map(|task| task_name(task, ':')).unwrap_or_default()
-    }
-}
-
-/// `CPU: 1 PID: 77 at file:line f+0x1/0x2` up to 6.12, `file:line at f+0x1/0x2,
-/// CPU#1: comm/77` in 7.2. Other warnings (`WARNING: suspicious RCU usage`) are not
-/// those of WARN().
-fn warning(rest: &str) -> Option<Who> {
-    if let Some(numbers) = rest.strip_prefix("CPU: ") {
-        let (cpu, numbers) = numbers.split_once(" PID: ")?;
-        let (pid, _) = numbers.split_once(" at ")?;
-        return Some(Who {
-            cpu: leading_number(cpu),
-            comm: None,
-            pid: leading_number(pid),
-        });
-    }
-    let (_, rest) = rest.split_once(" at ")?;
-    let (_, rest) = rest.split_once(", CPU#")?;
-    let (cpu, task) = rest.split_once(": ")?;
-    Some(Who {
-        cpu: leading_number(cpu),
-        ..task_name(task, '/')
+fn start(text: &str) -> Option<Sign> {
+    Signal::ALL.into_iter().find_map(|signal| {
+        let mut formats = signal.headlines().iter();
+        let found = formats.find_map(|format| matches(format, text))?;
+        Some(Sign::Start(signal, found))
     })
 }
 
-/// A comm may hold the separator too: the last one counts.
-fn task_name(task: &str, separator: char) -> Who {
-    match task.rsplit_once(separator) {
-        Some((comm, pid)) => Who {
-            cpu: None,
-            comm: Some(cut(comm, MAX_NAME)),
-            pid: leading_number(pid),
-        },
-        None => Who::default(),
-    }
-}
-
-fn leading_number(text: &str) -> Option<u32> {
-    let end = text.find(|c: char| !c.is_ascii_digit());
-    text.get(..end.unwrap_or(text.len()))?.parse().ok()
-}
-
-/// `…: 0002 [#1]…`; the number has up to 16 digits on arm64.
 fn is_die(text: &str) -> bool {
-    let Some((before, after)) = text.split_once(" [#") else {
+    let Some((_, behind)) = text.split_once("[#") else {
         return false;
     };
-    let counted = after
-        .split_once(']')
-        .is_some_and(|(count, _)| count.parse::<u32>().is_ok());
-    let code = before.rsplit_once(": ").map_or("", |(_, code)| code);
-    counted && (4..=16).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_hexdigit())
+    // Behind a process's name that looks like this stands its id, `[123]`.
+    let behind = behind.split_once(']').map_or("", |(_, behind)| behind);
+    let ends = |byte: u8| byte == b' ' || byte == b':' || byte.is_ascii_uppercase();
+    behind.bytes().next().is_none_or(ends)
+        && DIE.iter().any(|format| matches(format, text).is_some())
 }
+
+/// A line about a user program's fault, which starts with the program's name or holds
+/// a file's name: `show_signal_msg` and `do_trap` of arch/x86, `arm64_show_signal`,
+/// `show_signal_msg` of arch/powerpc, `report_user_fault` of arch/s390, `do_trap` of
+/// arch/riscv.
+pub(super) fn of_a_user_program(text: &str) -> bool {
+    if text.starts_with("traps: ") && !text.starts_with("traps: PANIC: double fault, ")
+        || text.starts_with("User process fault: ")
+        || text.starts_with("process '")
+    {
+        return true;
+    }
+    USER_FAULTS.iter().any(|fault| {
+        text.split_once(fault).is_some_and(|(before, _)| {
+            let id = before.rsplit_once('[').map(|(_, id)| id);
+            id.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    })
+}
+
+/// Stand behind `NAME[PID`.
+const USER_FAULTS: [&str; 8] = [
+    "]: segfault ",
+    "]: unhandled ",
+    "]: bad frame in ",
+    "]: bus error ",
+    "]: bad NIP ",
+    "] trap ",
+    "] general protection",
+    "]: undefined instruction",
+];
 
 /// The signal over which the kernel panicked, by the panic's text. An oops is one
 /// only where `oops` says that one was just seen, if the text may have other
@@ -169,16 +183,27 @@ pub(super) fn cause(panic: &str, after_oops: bool) -> Option<Signal> {
         Some(Signal::RcuStall)
     } else if has("panic_on_warn set") {
         Some(Signal::Warning)
-    } else if has("achine check") || has("CPUs entered broadcast exception handler") {
-        Some(Signal::MachineCheck)
-    } else if has("Fatal exception")
-        || after_oops && (has("Attempted to kill ") || has("Aiee, killing interrupt handler"))
+    } else if has("achine check")
+        || has("CPUs entered broadcast exception handler")
+        || has("Fatal hardware error")
     {
+        Some(Signal::MachineCheck)
+    } else if has("Fatal exception") || after_oops && AFTER_OOPS.iter().any(|text| has(text)) {
         Some(Signal::Oops)
     } else {
         None
     }
 }
+
+/// Panics that an oops leads to, but other things too.
+const AFTER_OOPS: [&str; 6] = [
+    "Attempted to kill ",
+    "Aiee, killing interrupt handler",
+    "Machine halted",
+    "bad mode",
+    "Unhandled exception",
+    "unrecoverable exception",
+];
 
 #[cfg(test)]
 mod tests {

@@ -43,6 +43,27 @@ pub(super) fn function(text: &str) -> Option<Function> {
     })
 }
 
+/// A function at the start of a text, and what stands behind it.
+pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
+    let end = text.find([' ', ',', ')']).unwrap_or(text.len());
+    let (place, mut behind) = text.split_at_checked(end)?;
+    let mut found = function(place)?;
+    if let Some((module, rest)) = behind
+        .strip_prefix(" [")
+        .and_then(|rest| rest.split_once(']'))
+        .filter(|(module, _)| is_module_name(module.split(' ').next().unwrap_or_default()))
+    {
+        found.module = module.split(' ').next().map(|name| cut(name, MAX_NAME));
+        behind = rest;
+    }
+    Some((found, behind))
+}
+
+fn is_module_name(name: &str) -> bool {
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    !name.is_empty() && name.bytes().all(named)
+}
+
 /// Old kernels put addresses before the name: `[<ffffffff810>]`.
 fn without_address(mut text: &str) -> &str {
     while let Some((_, behind)) = text

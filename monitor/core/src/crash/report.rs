@@ -1,0 +1,80 @@
+//! Reports after which the kernel goes on, one row each. They count as the signal
+//! [`super::Signal::Warning`], under a name of their own.
+
+use super::parser::format::{Found, matches};
+
+struct Row {
+    name: &'static str,
+    /// Format strings of its first line.
+    headlines: &'static [&'static str],
+}
+
+const fn row(name: &'static str, headlines: &'static [&'static str]) -> Row {
+    Row { name, headlines }
+}
+
+const ROWS: &[Row] = &[
+    // mm/kasan/report.c, mm/kfence/report.c, kernel/kcsan/report.c, mm/kmsan/report.c
+    row("kasan", &["BUG: KASAN: {} in {place}", "BUG: KASAN: "]),
+    row("kfence", &["BUG: KFENCE: {} in {place}", "BUG: KFENCE: "]),
+    row("kcsan", &["BUG: KCSAN: {} in {place}", "BUG: KCSAN: "]),
+    row("kmsan", &["BUG: KMSAN: {} in {place}", "BUG: KMSAN: "]),
+    // lib/ubsan.c
+    row("ubsan", &["UBSAN: "]),
+    // kernel/sched/core.c
+    row(
+        "scheduling_while_atomic",
+        &["BUG: scheduling while atomic: {comm}/{pid}/0x"],
+    ),
+    row(
+        "sleeping_in_atomic",
+        &["BUG: sleeping function called from invalid context at "],
+    ),
+    // lib/smp_processor_id.c
+    row(
+        "preemptible",
+        &["BUG: using {} in preemptible [{x}] code: {comm}/{pid}"],
+    ),
+    // kernel/workqueue.c
+    row("workqueue_lockup", &["BUG: workqueue lockup - pool"]),
+    row("workqueue_leak", &["BUG: workqueue leaked "]),
+    // lib/list_debug.c
+    row(
+        "list_corruption",
+        &[
+            "list_add corruption",
+            "list_del corruption",
+            "list_add double add",
+        ],
+    ),
+    // lib/refcount.c; before 4.13 there was none
+    row("refcount", &["refcount_t: "]),
+    // kernel/locking/spinlock_debug.c
+    row(
+        "spinlock",
+        &[
+            "BUG: spinlock {} on CPU#{cpu}, {comm}/{pid}",
+            "BUG: rwlock {} on CPU#{cpu}, {comm}/{pid}",
+        ],
+    ),
+    row("held_lock", &["BUG: held lock freed!"]),
+    // mm/slub.c
+    row(
+        "slab",
+        &["BUG {} (Not tainted): ", "BUG {} (Tainted: {}): "],
+    ),
+    // mm/usercopy.c
+    row(
+        "usercopy",
+        &["usercopy: Kernel memory {} attempt detected "],
+    ),
+    // arch/x86/mm/extable.c
+    row("unchecked_msr", &["unchecked MSR access error: "]),
+];
+
+pub(super) fn recognise(text: &str) -> Option<(&'static str, Found)> {
+    ROWS.iter().find_map(|row| {
+        let mut formats = row.headlines.iter();
+        Some((row.name, formats.find_map(|format| matches(format, text))?))
+    })
+}

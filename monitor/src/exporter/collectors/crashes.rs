@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use livepatch_core::crash::parser;
 use livepatch_core::{
     crash::{
         EvidenceKind, Implicated, Kind, Phase, Precision, Signal, When,
@@ -21,7 +22,6 @@ use livepatch_core::{
     lifecycle::{History, SignalSeen},
     transition::BootTime,
 };
-use livepatch_core::crash::parser;
 use livepatch_monitor_ebpf::EventKind;
 
 use super::Values as All;

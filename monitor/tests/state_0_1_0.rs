@@ -1,7 +1,7 @@
 //! State that version 0.1.0 wrote is still read. The files in `tests/fixtures/state-0.1.0`
 //! were written by that version's own code (revision 35333b3).
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use livepatch_core::{
     crash::{Implicated, Kind, Phase, Signal},
@@ -15,20 +15,20 @@ const PRESENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const SOAK: std::time::Duration = std::time::Duration::from_secs(1800);
 
 /// A copy that a test may write to.
-fn state_dir() -> tempfile::TempDir {
+fn state_dir() -> io::Result<tempfile::TempDir> {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/state-0.1.0");
-    let copy = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir()?;
     for part in ["", "recorder", "crashes"] {
-        fs::create_dir_all(copy.path().join(part)).unwrap();
-        for entry in fs::read_dir(recorded.join(part)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                let name = path.file_name().unwrap();
-                fs::copy(&path, copy.path().join(part).join(name)).unwrap();
+        fs::create_dir_all(copy.path().join(part))?;
+        for entry in fs::read_dir(recorded.join(part))? {
+            let entry = entry?;
+            if entry.path().is_file() {
+                let copied = copy.path().join(part).join(entry.file_name());
+                fs::copy(entry.path(), copied)?;
             }
         }
     }
-    copy
+    Ok(copy)
 }
 
 const fn second(second: u64) -> BootTime {
@@ -37,7 +37,7 @@ const fn second(second: u64) -> BootTime {
 
 #[test]
 fn the_running_transition_is_restored() {
-    let dir = state_dir();
+    let dir = state_dir().unwrap();
     let saved = state::load(dir.path(), PRESENT).unwrap().unwrap();
     assert_eq!(saved.start_unix_seconds, Some(1_795_438_218.0));
     let transitions = Transitions::restore(saved.transitions);
@@ -55,7 +55,7 @@ fn the_running_transition_is_restored() {
 
 #[test]
 fn the_boots_journals_are_read() {
-    let dir = state_dir();
+    let dir = state_dir().unwrap();
     let opened = Recorder::open(dir.path(), PRESENT).unwrap();
     assert_eq!(opened.problem, None);
     let mut present = History::default();
@@ -92,7 +92,7 @@ fn the_boots_journals_are_read() {
 
 #[test]
 fn crash_records_and_their_totals_are_read() {
-    let dir = state_dir();
+    let dir = state_dir().unwrap();
     let opened = Store::open(dir.path()).unwrap();
     assert!(opened.problems.is_empty(), "{:?}", opened.problems);
     let crashes = opened.store.crashes();

@@ -183,7 +183,7 @@ pub(super) fn update_interrupted(found: &Interrupted) {
         packages = found.packages.len(),
         "an update was left half done: {}; repair it before the next one ({})",
         names.join(", "),
-        found.manager.remedy()
+        found.remedy()
     );
 }
 

@@ -3,8 +3,8 @@
 //! dpkg: the third word of `Status:` in /var/lib/dpkg/status, and the journal of a run
 //! that has not been folded into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1)
 //! and lib/dpkg/dbmodify.c). yum: /var/lib/yum/transaction-all.* with the
-//! transaction-done.* beside it (yum 3.4, yum-complete-transaction(8)). dnf keeps its
-//! history in an SQLite database, which is not read: nothing is reported about dnf.
+//! transaction-done.* beside it (yum 3.4, yum-complete-transaction(8)). dnf 4, dnf5, zypper
+//! and rpm: the module `rpm`.
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +20,14 @@ use serde::Serialize;
 use super::stamp::Cached;
 use crate::bounded_read;
 
+mod rpm;
 #[cfg(test)]
 mod tests;
 
 const DPKG: &str = "var/lib/dpkg";
 const YUM: &str = "var/lib/yum";
+/// Behind the state of a package that only the journal has.
+const UNRECORDED: &str = "in dpkg's journal only";
 
 /// Bytes of a file that are read; a large host's has some MiB.
 const MAX_FILE: u64 = 256 << 20;
@@ -37,14 +40,22 @@ const MAX_JOURNAL: usize = 4096;
 /// Packages named.
 const MAX_PACKAGES: usize = 4096;
 
-/// Who installs packages.
+/// A package manager, or the tool below it where it keeps no history of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
-    /// Debian's.
+    /// Debian's, below apt.
     Dpkg,
-    /// The one of RHEL 7 and its like.
+    /// yum 3, of RHEL 7 and its like.
     Yum,
+    /// dnf 4, and yum 4, which is the same.
+    Dnf,
+    /// dnf5.
+    Dnf5,
+    /// SUSE's, on rpm.
+    Zypper,
+    /// rpm alone.
+    Rpm,
 }
 
 impl Manager {
@@ -54,15 +65,10 @@ impl Manager {
         match self {
             Self::Dpkg => "dpkg",
             Self::Yum => "yum",
-        }
-    }
-
-    /// The command that ends what it left half done.
-    #[must_use]
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Dpkg => "dpkg --configure -a",
-            Self::Yum => "yum-complete-transaction",
+            Self::Dnf => "dnf",
+            Self::Dnf5 => "dnf5",
+            Self::Zypper => "zypper",
+            Self::Rpm => "rpm",
         }
     }
 }
@@ -85,6 +91,18 @@ pub struct Interrupted {
     pub packages: Vec<Package>,
 }
 
+impl Interrupted {
+    /// The commands that repair it, in order.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self.manager {
+            Manager::Dpkg => "dpkg --configure -a; apt-get -f install".to_owned(),
+            Manager::Yum => "yum-complete-transaction".to_owned(),
+            manager => rpm::remedy(manager, &self.packages),
+        }
+    }
+}
+
 /// Why the state of a package manager is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
@@ -101,6 +119,7 @@ pub struct Packages {
     lock: Option<File>,
     dpkg: Cached<Result<Vec<Package>, PackagesError>>,
     yum: Cached<Result<Vec<Package>, PackagesError>>,
+    rpm: rpm::Rpm,
     /// What dpkg had left when it was last not at work.
     dpkg_before: Option<Vec<Package>>,
 }
@@ -114,14 +133,16 @@ impl Packages {
             lock: bounded_read::open(&root.join(DPKG).join("lock")).ok(),
             dpkg: Cached::default(),
             yum: Cached::default(),
+            rpm: rpm::Rpm::default(),
             dpkg_before: None,
         }
     }
 
     /// The directories that are read under a root.
     #[must_use]
-    pub fn directories(root: &Path) -> [PathBuf; 2] {
-        [DPKG, YUM].map(|directory| root.join(directory))
+    pub fn directories(root: &Path) -> Vec<PathBuf> {
+        let directories = [DPKG, YUM].into_iter().chain(rpm::PATHS);
+        directories.map(|directory| root.join(directory)).collect()
     }
 
     /// What is half done now, one entry for each package manager of this host. While
@@ -145,8 +166,11 @@ impl Packages {
                 Err(problem) => problems.push(problem),
             }
         }
+        let (of_rpm, unreadable) = self.rpm.read(&self.root);
+        problems.extend(unreadable);
+        // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
         let yum_state = self.root.join(YUM);
-        if yum_state.is_dir() {
+        if yum_state.is_dir() && !rpm::has_succeeded_yum(&self.root) {
             match self.yum.get([yum_state.as_path()], || yum(&yum_state)) {
                 Ok(packages) => found.push(Interrupted {
                     manager: Manager::Yum,
@@ -155,6 +179,7 @@ impl Packages {
                 Err(error) => problems.push(error.to_string()),
             }
         }
+        found.extend(of_rpm);
         (found, problems)
     }
 
@@ -209,10 +234,22 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
 fn dpkg(status: &Path, journal: &Path) -> Result<Vec<Package>, PackagesError> {
     let mut states = BTreeMap::new();
     stanzas(status, &mut states)?;
+    let mut unrecorded = BTreeMap::new();
     for path in journal_files(journal)? {
-        stanzas(&path, &mut states)?;
+        stanzas(&path, &mut unrecorded)?;
     }
-    let packages = states.into_iter().filter(|(_, state)| is_between(state));
+    // dpkg empties its journal before it ends: what is left there was interrupted, whatever
+    // the state, and apt refuses to work.
+    for (name, state) in unrecorded {
+        let state = match is_between(&state) {
+            true => state,
+            false => format!("{state}, {UNRECORDED}"),
+        };
+        states.insert(name, state);
+    }
+    let packages = states
+        .into_iter()
+        .filter(|(_, state)| is_between(state) || state.ends_with(UNRECORDED));
     let packages = packages.map(|(name, state)| Package { name, state });
     Ok(packages.take(MAX_PACKAGES).collect())
 }

@@ -56,6 +56,21 @@ pub fn evr(epoch: u32, version: &str, release: &str) -> String {
     }
 }
 
+/// Whether rpm's database holds any package: on a host of another package manager it may be
+/// there and empty.
+///
+/// # Errors
+/// The database is damaged, or of another schema.
+pub fn has_packages<R: ReadAt>(database: &Database<R>) -> Result<bool, SqliteError> {
+    let table = database.table("Name")?;
+    let mut found = false;
+    database.rows(&table, &mut |_, _| {
+        found = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(found)
+}
+
 /// The installed packages with one of these names, and all packages that are installed more
 /// than once. Packages that are meant to be installed in several versions are among them.
 ///

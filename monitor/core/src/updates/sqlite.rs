@@ -259,7 +259,7 @@ impl<R: ReadAt> Database<R> {
             return Ok(());
         }
         let step = FRAME_HEADER + page_size as u64;
-        let mut frame = vec![0_u8; FRAME_HEADER as usize + page_size];
+        let mut frame = vec![0_u8; 24 + page_size];
         let mut pending: HashMap<u32, u64> = HashMap::new();
         let mut at = WAL_HEADER;
         while at + step <= wal.len() {

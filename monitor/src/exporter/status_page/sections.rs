@@ -319,7 +319,7 @@ pub(super) fn host(page: &Page) -> Markup {
             p {
                 (found.manager.name()) " has left "
                 (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
-                " half done; repair it with " code { (found.manager.remedy()) } ":"
+                " half done; repair it with " code { (found.remedy()) } ":"
             }
             ul class="names" {
                 @for package in found.packages.iter().take(PACKAGES_SHOWN) {

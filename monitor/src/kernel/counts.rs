@@ -1,4 +1,4 @@
-//! The kernel's own counts of what it suffered: a cross-check of what the probes saw.
+//! Reads the kernel's own counters of crash signals, a cross-check of what the probes saw.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,7 +18,7 @@ const BELOW_SYSFS: [(Signal, &str); 5] = [
 /// kernel/hung_task.c, since 6.13.
 const HUNG_TASKS: &str = "sys/kernel/hung_task_detect_count";
 
-/// The counts that this kernel has and lets us read.
+/// The counters that this kernel has and that can be read.
 #[must_use]
 pub fn read(procfs: &Path, sysfs: &Path) -> BTreeMap<Signal, u64> {
     let below_sysfs = BELOW_SYSFS.map(|(signal, file)| (signal, sysfs.join(file)));

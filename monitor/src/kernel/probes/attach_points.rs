@@ -1,4 +1,4 @@
-//! Where each signal of the kernel is had.
+//! The functions and tracepoints to which each probe attaches.
 
 use livepatch_monitor_ebpf::EventKind;
 
@@ -8,14 +8,14 @@ pub(super) struct Spec {
 }
 
 pub(super) enum Site {
-    /// At a function's entry, by the first of its names that there is.
+    /// At the entry of a function, under the first of its names that exists.
     Function {
-        /// Its names over the kernel versions.
+        /// Names of the function in different kernel versions.
         symbols: &'static [&'static str],
         fentry: &'static str,
         kprobe: &'static str,
     },
-    /// At a function's entry, but never by fentry.
+    /// At the entry of a function, but only by kprobe.
     Kprobe {
         program: &'static str,
         symbols: &'static [&'static str],

@@ -1,10 +1,10 @@
-//! What a signal is had by where its own probe cannot be attached.
+//! Which other source delivers a signal if its own probe cannot be attached.
 
 use livepatch_monitor_ebpf::EventKind;
 
 use super::{Method, ProbeStatus};
 
-/// Those of which the log has a line of level error or graver.
+/// Signals for which the kernel logs a line of level error or more severe.
 const IN_THE_LOG: [EventKind; 4] = [
     EventKind::OopsEnter,
     EventKind::Panic,
@@ -12,9 +12,9 @@ const IN_THE_LOG: [EventKind; 4] = [
     EventKind::HungTask,
 ];
 
-/// A line of the log tells as well, where its own hook sees it. Kernels before 6.0 show
-/// that hook only what their console prints, and some of them have no tracepoint
-/// `rcu_stall_warning`.
+/// Falls back to the signal's log line if the log hook sees it. Before 6.0 the kernel
+/// passes to that hook only what the console prints, and some of these kernels lack the
+/// tracepoint `rcu_stall_warning`.
 pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool) {
     let hooked = probes
         .iter()
@@ -27,16 +27,16 @@ pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool)
         .iter_mut()
         .filter(|probe| probe.method == Method::None && names.contains(&probe.probe));
     for probe in missing {
-        let told = if console_shows_errors {
+        let log_line = if console_shows_errors {
             probe.method = Method::Log;
-            "its line in the kernel's log stands in for it"
+            "its line in the kernel log is used instead"
         } else {
-            "its line in the kernel's log would stand in for it with kernel.printk at 4 or more"
+            "its line in the kernel log could be used instead if kernel.printk were 4 or more"
         };
         let problem = probe.problem.take();
         probe.problem = Some(match problem {
-            Some(problem) => format!("{problem}; {told}"),
-            None => told.to_owned(),
+            Some(problem) => format!("{problem}; {log_line}"),
+            None => log_line.to_owned(),
         });
     }
 }

@@ -34,7 +34,7 @@ pub const FUNCS_PER_STEP: u32 = 2;
 pub enum EventKind {
     /// `klp_enable_patch`: a module asks for its patch to be enabled.
     EnablePatch = 0,
-    /// `klp_init_transition`: a transition begins; `target_state` says where to.
+    /// `klp_init_transition`: a transition starts; `target_state` gives its direction.
     InitTransition = 1,
     /// `klp_try_complete_transition`: one attempt; `attempt` counts from 0 since
     /// the start or the last reversal.
@@ -61,7 +61,7 @@ pub enum EventKind {
     ModuleFree = 12,
     /// tracepoint `module_load`: a livepatch's module is loaded, its init has not run.
     ModuleLoad = 13,
-    /// tracepoint `printk:console`: a line that may begin a crash report.
+    /// tracepoint `printk:console`: a line that may start a crash report.
     Printk = 14,
     /// `oops_enter`: a fault in kernel code.
     OopsEnter = 15,
@@ -215,7 +215,7 @@ pub enum RecordKind {
     IdleEnd = 5,
 }
 
-/// What a scan of the task iterator is to show, set by user space.
+/// What a scan of the task iterator shows, set by user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ScanMode {

@@ -101,7 +101,7 @@ fn tracepoint_sched_process_hang(_ctx: RawTracePointContext) -> i32 {
 }
 
 /// Every line of the kernel's log comes by here, formatted (`printk_sprint`,
-/// kernel/printk/printk.c; 6.0 to 7.2); those that cannot begin a report go at the
+/// kernel/printk/printk.c; 6.0 to 7.2); those that cannot start a report go at the
 /// price of one read of eight bytes. Before 6.0 only those that the console's level
 /// lets through, as the console prints them (`call_console_drivers`, same file).
 #[raw_tracepoint(tracepoint = "console")]

@@ -89,7 +89,7 @@ pub enum RecordKind {
     IdleEnd = 5,
 }
 
-/// What a scan of the task iterator is to show, set by user space.
+/// What a scan of the task iterator shows, set by user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ScanMode {

@@ -111,8 +111,8 @@ fn emit<C: EbpfContext>(ctx: &C, kind: EventKind, target_state: Option<i32>, sub
     entry.submit(wakeup(kind, attempt));
 }
 
-/// How many attempts have failed before this event: the kernel's own count, or that of the
-/// events since the transition's begin; `u32::MAX` not known.
+/// Number of attempts that failed before this event: the kernel's own count, or that of the
+/// events since the transition started; `u32::MAX` if unknown.
 #[inline(always)]
 fn attempt(kind: EventKind) -> u32 {
     if let Some(count) = variable(&kernel::KLP_SIGNALS_CNT) {
@@ -184,7 +184,7 @@ fn in_transition() -> Subject {
     }
 }
 
-/// No patch is loaded, so the load of a module is none of our business.
+/// Whether no patch is loaded, in which case loads of modules are not reported.
 #[inline(always)]
 fn no_patches() -> bool {
     let head = kernel::KLP_PATCHES.load();
@@ -210,7 +210,7 @@ macro_rules! probe {
 }
 
 probe!(fentry_enable_patch, kprobe_enable_patch, |ctx, patch = 0| {
-    // The target is the other transition's if one runs, so none is told.
+    // If another transition is running, the target is that one's, so it is not reported.
     emit(&ctx, EventKind::EnablePatch, Some(-1), Subject { patch, ..Subject::default() });
 });
 
@@ -295,7 +295,7 @@ probe!(fentry_module_going, kprobe_module_going, |ctx, module = 0| {
 #[raw_tracepoint(tracepoint = "module_free")]
 fn tracepoint_module_free(ctx: RawTracePointContext) -> i32 {
     let module: u64 = ctx.arg(0);
-    // Where it cannot be told, user space finds out by the name.
+    // If it cannot be determined, user space decides by the name.
     if is_livepatch(module) != Some(false) {
         emit_module(&ctx, EventKind::ModuleFree, module);
     }
@@ -323,7 +323,7 @@ fn emit_module<C: EbpfContext>(ctx: &C, kind: EventKind, patch_module: u64) {
 }
 
 /// Whether the module is a livepatch, also one of the out-of-tree kpatch core, which
-/// are known by their names only; `None` where that cannot be told.
+/// are known only by their names; `None` if that cannot be determined.
 #[inline(always)]
 fn is_livepatch(module: u64) -> Option<bool> {
     let klp = member::<u8>(module, &kernel::MODULE_KLP)? != 0;

@@ -63,7 +63,7 @@ static FUNC: PerCpuArray<Framed<FuncRecord>> = PerCpuArray::with_max_entries(1, 
 #[map]
 static TASK: PerCpuArray<Framed<TaskRecord>> = PerCpuArray::with_max_entries(1, 0);
 
-/// What a walk says to the caller: the buffer overflowed, so that the kernel
+/// Tells the caller of a walk that the buffer overflowed, so that the kernel
 /// drops all this task wrote and shows the same task again.
 struct Overflow;
 
@@ -270,7 +270,7 @@ fn write_func(seq: *mut c_void, object: u64, func: u64, target: i32) -> Result<(
         let node = member_address(func, &kernel::KLP_FUNC_STACK_NODE).unwrap_or(0);
         let below = read::<u64>(node).unwrap_or(0);
         let above = read::<u64>(node.wrapping_add(8)).unwrap_or(0);
-        // Alone on the list, both neighbours are the list's head.
+        // If it is the only entry, both its links point to the list's head.
         original = below == above;
         if !original {
             owner = below.wrapping_sub(u64::from(kernel::KLP_FUNC_STACK_NODE.load()));

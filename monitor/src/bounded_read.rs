@@ -1,5 +1,5 @@
-//! Opening and reading files whose content, size and kind nobody vouches for: a pipe never
-//! makes the reader wait, and no file fills the memory.
+//! Opening and reading untrusted files with bounds: a pipe never blocks the reader, and no
+//! file fills the memory.
 
 use std::{
     fs::{File, FileType, OpenOptions},
@@ -15,30 +15,30 @@ use rustix::{
     io::Errno,
 };
 
-/// More than any value of procfs or sysfs has that is one line, in bytes.
+/// Limit in bytes for a one-line value of procfs or sysfs.
 pub const VALUE: u64 = 64 << 10;
 
-/// Opens a file to read. Opening a pipe does not wait for its other end, and reading one
-/// does not wait for bytes.
+/// Opens a file for reading without blocking: opening a pipe does not wait for a writer,
+/// and reading from it does not wait for bytes.
 ///
 /// # Errors
-/// As the system has them.
+/// Those of the system call.
 pub fn open_unwaiting(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(unwaiting());
     options.open(path)
 }
 
-/// The flags of an open that does not wait.
+/// Open options that never block.
 #[must_use]
 pub const fn unwaiting() -> i32 {
     OFlags::NONBLOCK.union(OFlags::CLOEXEC).bits().cast_signed()
 }
 
-/// Opens a regular file to read.
+/// Opens a regular file for reading.
 ///
 /// # Errors
-/// As the system has them; what it is that is no regular file.
+/// Those of the system call; the path is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let file = open_unwaiting(path).map_err(|error| no_device(path, error))?;
     match other_kind(file.metadata()?.file_type()) {
@@ -47,36 +47,36 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Reads a regular file whole, unless it has more bytes than `limit`.
+/// Reads a whole regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// Those of [`open`]; it is too large.
+/// Those of [`open`]; the file is larger than `limit`.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(
             ErrorKind::FileTooLarge,
-            format!("it has more than {}", size(limit)),
+            format!("larger than {}", size(limit)),
         ));
     }
     Ok(bytes)
 }
 
-/// [`read`], of text.
+/// Like [`read`], for UTF-8 text.
 ///
 /// # Errors
-/// Those of [`read`]; it is no UTF-8.
+/// Those of [`read`]; the content is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(read(path, limit)?)
-        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8 text"))
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
-/// Reads what comes through a pipe or another file without a length, `limit` bytes at
-/// most and until nothing comes for the time of `patience`.
+/// Reads at most `limit` bytes from a pipe or another file without a length, until its
+/// end or until nothing has arrived for `patience`.
 ///
 /// # Errors
-/// As the system has them; nothing comes.
+/// Those of the system call; nothing arrived for `patience`.
 pub fn read_stream(path: &Path, limit: u64, patience: Duration) -> io::Result<Vec<u8>> {
     let mut file = open_unwaiting(path).map_err(|error| no_device(path, error))?;
     let timeout = Timespec {
@@ -94,7 +94,7 @@ pub fn read_stream(path: &Path, limit: u64, patience: Duration) -> io::Result<Ve
                 let seconds = patience.as_secs();
                 return Err(io::Error::new(
                     ErrorKind::TimedOut,
-                    format!("nothing came through it for {seconds} s"),
+                    format!("nothing was written to it for {seconds} s"),
                 ));
             }
             Ok(_) => {}
@@ -111,7 +111,8 @@ pub fn read_stream(path: &Path, limit: u64, patience: Duration) -> io::Result<Ve
     }
 }
 
-/// A socket's file refuses to be opened, and the system's words for it mislead.
+/// The error for an open that failed: opening a socket's file fails with a system message
+/// that misleads, so it is replaced.
 fn no_device(path: &Path, error: io::Error) -> io::Error {
     let kind = path.metadata().map(|metadata| metadata.file_type());
     match kind.ok().and_then(other_kind) {
@@ -127,19 +128,13 @@ fn other_kind(kind: FileType) -> Option<(ErrorKind, &'static str)> {
         return None;
     }
     Some(if kind.is_dir() {
-        (ErrorKind::IsADirectory, "it is a directory, not a file")
+        (ErrorKind::IsADirectory, "a directory, not a file")
     } else if kind.is_fifo() {
-        (ErrorKind::InvalidInput, "it is a pipe, not a regular file")
+        (ErrorKind::InvalidInput, "a pipe, not a regular file")
     } else if kind.is_socket() {
-        (
-            ErrorKind::InvalidInput,
-            "it is a socket, not a regular file",
-        )
+        (ErrorKind::InvalidInput, "a socket, not a regular file")
     } else {
-        (
-            ErrorKind::InvalidInput,
-            "it is a device, not a regular file",
-        )
+        (ErrorKind::InvalidInput, "a device, not a regular file")
     })
 }
 

@@ -1,5 +1,5 @@
-//! Says within a second whether a kernel livepatch is landing, is stuck (which
-//! task, in which function, why), or has crashed the machine.
+//! Shows within a second whether a kernel livepatch is being applied, is stuck (on which
+//! task, in which function, and why), or has crashed the machine.
 
 pub mod bounded_read;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The binary: everything is in the library.
+//! The `livepatch-monitor` binary: it only calls the library's command line.
 
 use std::process::ExitCode;
 

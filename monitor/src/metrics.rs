@@ -1,4 +1,4 @@
-//! How a metric is declared, sampled and written. The rows themselves are beside the
+//! How a metric is declared, sampled and encoded. The declarations themselves are in the
 //! collectors that serve them (`exporter/collectors/`).
 
 use prometheus::{
@@ -10,11 +10,11 @@ use prometheus::{
 /// A metric's type in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Goes up and down.
+    /// A value that can go up and down.
     Gauge,
-    /// Only goes up.
+    /// A value that only goes up.
     Counter,
-    /// Counts observations in buckets.
+    /// Observations counted in buckets.
     Histogram,
 }
 
@@ -59,13 +59,13 @@ macro_rules! metrics {
 
 pub(crate) use metrics;
 
-/// The families of one collector.
+/// Builds the metric families of one collector.
 pub type Families = prometheus::Result<Vec<MetricFamily>>;
 
-/// A gauge's family: its labels' values, and its value, for each series.
+/// Adds a gauge: label values and value of each series.
 ///
 /// # Errors
-/// The metrics library refuses a name or a label.
+/// The metrics library rejects a name or a label.
 pub(crate) fn gauge<'a>(
     metric: &Metric,
     rows: impl IntoIterator<Item = (Vec<&'a str>, f64)>,
@@ -77,10 +77,10 @@ pub(crate) fn gauge<'a>(
     Ok(family.collect())
 }
 
-/// A counter's family: its labels' values, and its value, for each series.
+/// Adds a counter: label values and value of each series.
 ///
 /// # Errors
-/// The metrics library refuses a name or a label.
+/// The metrics library rejects a name or a label.
 pub(crate) fn counter<'a>(
     metric: &Metric,
     rows: impl IntoIterator<Item = (Vec<&'a str>, u64)>,
@@ -92,7 +92,7 @@ pub(crate) fn counter<'a>(
     Ok(family.collect())
 }
 
-/// 1 for true.
+/// A boolean as a sample's value: 1 for true, 0 for false.
 pub(crate) fn bit(value: bool) -> f64 {
     if value { 1.0 } else { 0.0 }
 }
@@ -106,8 +106,8 @@ pub(crate) fn count(value: u64) -> f64 {
     value as f64
 }
 
-/// The text exposition (format 0.0.4): families in order of their names, without those
-/// that have no series.
+/// Encodes families in the text exposition format 0.0.4, sorted by name; families
+/// without series are left out.
 ///
 /// # Errors
 /// The metrics library cannot encode a family.
@@ -119,10 +119,11 @@ pub fn encode(families: Vec<MetricFamily>) -> prometheus::Result<String> {
     Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
-/// The exposition's content type.
+/// Content type of the text exposition format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Families for a registry, which drops those without series and sorts the rest.
+/// A collector that hands fixed families to a registry, which drops those without series
+/// and sorts the rest.
 struct Ready(Vec<MetricFamily>);
 
 impl Collector for Ready {

@@ -1,4 +1,5 @@
-//! The way to Prometheus: plain `POST /api/v1/query`, as Thanos and Mimir have it too.
+//! Client for Prometheus's query API (`POST /api/v1/query`), which Thanos and Mimir serve
+//! as well.
 
 use std::{
     io,
@@ -19,67 +20,66 @@ use ureq::{
 use crate::bounded_read;
 use livepatch_core::gate::answer::{self, Vector};
 
-/// Where Prometheus is, and how to get in.
+/// Where Prometheus is, and how to authenticate.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Its URL, a path prefix included.
+    /// URL of Prometheus, including its path prefix.
     pub url: Url,
-    /// How to get in.
+    /// The credentials.
     pub login: Login,
-    /// Certificates of CAs to trust instead of the system's, PEM.
+    /// PEM file of CA certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Mimir's tenant: header `X-Scope-OrgID`.
+    /// Tenant of Mimir, sent as header `X-Scope-OrgID`.
     pub tenant: Option<String>,
-    /// Longest time for one query, until the end of its answer.
+    /// Timeout for one query, including reading its response.
     pub timeout: Duration,
 }
 
-/// How to get in. Secrets are in files, which are read anew by each [`Client`].
+/// Credentials. Secrets are in files, which each new [`Client`] reads again.
 #[derive(Clone, Debug)]
 pub enum Login {
-    /// Without.
+    /// No authentication.
     Open,
-    /// A bearer token.
+    /// A bearer token, in this file.
     Token(PathBuf),
     /// Basic authentication.
     Password {
-        /// The name.
+        /// The user name.
         user: String,
-        /// The file with the password.
+        /// File that holds the password.
         file: PathBuf,
     },
 }
 
-/// The URL of a Prometheus: http or https, a host, perhaps a path.
+/// The URL of a Prometheus server: http or https, a host, and an optional path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url(String);
 
 impl Url {
-    /// Checks a URL.
+    /// Parses and checks a URL.
     ///
     /// # Errors
     ///
-    /// In words, with the remedy.
+    /// A message that includes the remedy.
     pub fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text
             .parse()
             .map_err(|error| format!("{error}; write http://prometheus:9090"))?;
         let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
             return Err(
-                "it begins neither with http:// nor https://; write http://prometheus:9090"
-                    .to_owned(),
+                "must start with http:// or https://; write http://prometheus:9090".to_owned(),
             );
         };
         if uri.host().is_none_or(str::is_empty) {
-            return Err("it names no host; write http://prometheus:9090".to_owned());
+            return Err("the host is missing; write http://prometheus:9090".to_owned());
         }
         if uri
             .authority()
             .is_some_and(|host| host.as_str().contains('@'))
         {
             return Err(
-                "a user or password in it would be seen in the list of processes; give them \
-                 with --user and --password-file"
+                "a user or password in the URL would be visible in the process list; give them \
+                with --user and --password-file"
                     .to_owned(),
             );
         }
@@ -88,58 +88,61 @@ impl Url {
             behind.strip_prefix(':')
         });
         if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return Err("its port is none; write http://prometheus:9090".to_owned());
+            return Err("invalid port; write http://prometheus:9090".to_owned());
         }
         if uri.query().is_some() || text.contains('#') {
-            return Err("it must end before any ? or #: /api/v1/query is added to it".to_owned());
+            return Err(
+                "must not have a query (?) or fragment (#): /api/v1/query is appended to it"
+                    .to_owned(),
+            );
         }
-        // In small letters: whether there is to be TLS is asked of it.
+        // In lower case, since the scheme decides later whether TLS is used.
         let rest = text.get(scheme.len()..).unwrap_or_default();
         Ok(Self(format!("{scheme}{}", rest.trim_end_matches('/'))))
     }
 
-    /// The URL, without a slash at its end.
+    /// The URL without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What keeps queries from being sent.
+/// The client cannot be set up.
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// A file cannot be read.
-    #[error("{what} {path:?} cannot be read: {source}")]
+    #[error("cannot read {what} {path:?}: {source}")]
     Unreadable {
-        /// What it is for.
+        /// The flag that named the file.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file holds something else.
+    /// A file does not hold what it should.
     #[error("{what} {path:?} {problem}")]
     Unusable {
-        /// What it is for.
+        /// The flag that named the file.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with its content.
         problem: String,
     },
     /// The system's CA certificates were not found.
-    #[error("the system has no CA certificates ({0}): name some with --ca-file")]
+    #[error("the system has no CA certificates ({0}): give some with --ca-file")]
     NoSystemRoots(String),
 }
 
-/// Why a query has no answer.
+/// A query failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{text}")]
 pub struct Failure {
-    /// In words, with the remedy.
+    /// A message that includes the remedy.
     pub text: String,
-    /// Whether the next try may fare better without anybody's doing.
+    /// Whether a retry may succeed without anyone changing anything.
     pub transient: bool,
 }
 
@@ -159,7 +162,7 @@ impl Failure {
     }
 }
 
-/// Sends queries.
+/// Sends queries to one server.
 #[derive(Debug)]
 pub struct Client {
     agent: Agent,
@@ -169,23 +172,23 @@ pub struct Client {
     timeout: Duration,
 }
 
-/// Largest answer that is read, in bytes. That of 14,000 hosts has some 3 MB.
+/// Largest response that is read, in bytes. For 14,000 hosts it is about 3 MB.
 const LARGEST: u64 = 256 << 20;
-/// Most that is read of a file with a secret, in bytes.
+/// Largest secret file that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
-/// Most that is read of a file with certificates, in bytes; the system's has 200 KiB.
+/// Largest certificate file that is read, in bytes; the system's bundle has 200 KiB.
 const MAX_PEM: u64 = 16 << 20;
-/// How long a secret may take to come through a pipe.
+/// How long to wait for a secret that comes through a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Most of an error's body that is read.
+/// Most bytes of an error response that are read.
 const LARGEST_ERROR: u64 = 64 << 10;
 
 impl Client {
-    /// Reads the secrets and certificates.
+    /// Reads the secrets and certificates and sets up the client.
     ///
     /// # Errors
     ///
-    /// Where one of the files cannot be used.
+    /// [`SetupError`]: one of the files cannot be used.
     pub fn new(access: &Access) -> Result<Self, SetupError> {
         let authorization = match &access.login {
             Login::Open => None,
@@ -200,7 +203,7 @@ impl Client {
         let mut config = Agent::config_builder()
             .user_agent(concat!("livepatch-monitor/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // A redirect would carry the credentials to a place nobody named.
+            // Following a redirect would send the credentials to a host that nobody configured.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_global(Some(access.timeout));
@@ -222,22 +225,22 @@ impl Client {
         })
     }
 
-    /// What time it is for Prometheus, in seconds since 1970. All queries are evaluated
-    /// at this time, so that they speak of the same moment and of no clock but its own.
+    /// The time by Prometheus's clock, in seconds since 1970. All queries are evaluated at
+    /// this time, so that they describe the same moment and depend on no other clock.
     ///
     /// # Errors
     ///
-    /// Where the answer is none.
+    /// The query failed or its response is invalid.
     pub fn time(&self) -> Result<f64, Failure> {
         let body = self.send("time()", None)?;
         answer::time(&body).map_err(|error| self.undecoded(&error))
     }
 
-    /// Sends the queries at once, and gives their answers in the same order.
+    /// Sends the queries in parallel and returns their results in the same order.
     ///
     /// # Errors
     ///
-    /// That of the first query that has no answer.
+    /// The failure of the first query, in order, that failed.
     pub fn vectors(&self, queries: &[String], time: f64) -> Result<Vec<Vector>, Failure> {
         let time = format!("{time:.3}");
         thread::scope(|scope| {
@@ -246,8 +249,11 @@ impl Client {
                 .map(|query| scope.spawn(|| self.vector(query, &time)))
                 .collect();
             let answers = running.into_iter().map(|one| {
-                one.join()
-                    .unwrap_or_else(|_| Err(Failure::lasting("a query's thread died".to_owned())))
+                one.join().unwrap_or_else(|_| {
+                    Err(Failure::lasting(
+                        "the thread that ran a query panicked".to_owned(),
+                    ))
+                })
             });
             answers.collect()
         })
@@ -259,7 +265,7 @@ impl Client {
     }
 
     fn send(&self, query: &str, time: Option<&str>) -> Result<Vec<u8>, Failure> {
-        // Prometheus gives up no later than we do.
+        // Prometheus aborts the query no later than this client does.
         let timeout = format!("{}ms", self.timeout.as_millis());
         let mut form = vec![("query", query), ("timeout", timeout.as_str())];
         form.extend(time.map(|time| ("time", time)));
@@ -283,7 +289,7 @@ impl Client {
         Err(self.refused(status, &mut response))
     }
 
-    /// An answer of another status than 2xx.
+    /// Describes a response whose status is not 2xx.
     fn refused(&self, status: StatusCode, response: &mut Response<Body>) -> Failure {
         let url = &self.url;
         if status.is_redirection() {
@@ -292,8 +298,8 @@ impl Client {
                 |to| String::from_utf8_lossy(to.as_bytes()),
             );
             return Failure::lasting(format!(
-                "{url} answers with a redirect to {target:?}, which is not followed: if that is \
-                 your Prometheus, give its URL with --prometheus"
+                "{url} redirects to {target:?}, which is not followed: if that is your Prometheus, \
+                give its URL with --prometheus"
             ));
         }
         let body = read(response, LARGEST_ERROR).unwrap_or_default();
@@ -304,25 +310,26 @@ impl Client {
             },
             |error| format!(": {error}"),
         );
-        let text = |remedy: &str| format!("{url} answers with status {status}{said}; {remedy}");
+        let text = |remedy: &str| format!("{url} responded with status {status}{said}; {remedy}");
         match status.as_u16() {
             401 | 403 => Failure::lasting(text(
-                "give --bearer-token-file, or --user and --password-file, that may query",
+                "give credentials that may query with --bearer-token-file, or with --user and \
+                --password-file",
             )),
             404 | 405 => Failure::lasting(text(
-                "is it Prometheus, and is its path prefix in the URL (Mimir: \
-                 http://mimir/prometheus)?",
+                "check that it is Prometheus and that the URL includes its path prefix (Mimir: \
+                http://mimir/prometheus)",
             )),
             400 | 422 => Failure::lasting(text(
-                "a regular expression in --selector may be wrong, or the query exceed a limit \
-                 of the server",
+                "a regular expression in --selector may be invalid, or the query may exceed a \
+                limit of the server",
             )),
-            408 | 425 | 429 | 500.. => Failure::transient(text("try again, or see its log")),
-            _ => Failure::lasting(text("is it Prometheus?")),
+            408 | 425 | 429 | 500.. => Failure::transient(text("retry, or see its log")),
+            _ => Failure::lasting(text("check that it is Prometheus")),
         }
     }
 
-    /// No answer, or only part of one.
+    /// Describes a query without a complete response.
     fn unanswered(&self, error: &ureq::Error) -> Failure {
         let url = &self.url;
         match error {
@@ -331,34 +338,34 @@ impl Client {
                 humantime::format_duration(self.timeout)
             )),
             ureq::Error::BodyExceedsLimit(limit) => Failure::lasting(format!(
-                "the answer of {url} is larger than {limit} bytes: narrow --selector"
+                "the response of {url} is larger than {limit} bytes: narrow --selector"
             )),
             ureq::Error::HostNotFound => Failure::transient(format!(
-                "the host of {url} is not known here: is --prometheus right?"
+                "cannot resolve the host of {url}: check --prometheus"
             )),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
                 self.untrusted(error)
             }
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Failure::transient(format!("the answer of {url} breaks off"))
+                Failure::transient(format!("the response of {url} ended early"))
             }
             ureq::Error::Io(error) => Failure::transient(format!(
-                "{url} cannot be reached: {error}; is Prometheus running, is --prometheus right?"
+                "cannot reach {url}: {error}; check that Prometheus is running and that --prometheus is \
+                right"
             )),
             ureq::Error::Rustls(error) => self.untrusted(error),
             ureq::Error::Tls(error) => self.untrusted(error),
             ureq::Error::Http(_) | ureq::Error::BadUri(_) => Failure::lasting(format!(
-                "no query can be sent to {url}: {error}; is a header's value (--tenant, the \
-                 token) well formed?"
+                "cannot send a query to {url}: {error}; check the header values (--tenant, the token)"
             )),
-            error => Failure::lasting(format!("{url} does not speak HTTP as it should: {error}")),
+            error => Failure::lasting(format!("{url} does not speak valid HTTP: {error}")),
         }
     }
 
     fn untrusted(&self, error: &dyn std::fmt::Display) -> Failure {
         Failure::lasting(format!(
-            "no trusted connection to {} can be had: {error}; name the CA that signed its \
-             certificate with --ca-file",
+            "cannot verify the certificate of {}: {error}; give the CA that signed it with \
+            --ca-file",
             self.url
         ))
     }
@@ -366,7 +373,7 @@ impl Client {
     fn undecoded(&self, error: &answer::Error) -> Failure {
         let remedy = match error {
             answer::Error::Html(_) => {
-                "; is it a login page or the wrong path? Give the URL of the API"
+                "; it may be a login page or the wrong path: give the URL of the API"
             }
             answer::Error::Refused { .. } | answer::Error::Shape { .. } => "",
         };
@@ -379,7 +386,7 @@ fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, ureq::Erro
     body.with_config().limit(limit).read_to_vec()
 }
 
-/// The first line of a file, without blanks around it.
+/// Reads a secret: the only line of a file, without surrounding blanks.
 fn secret(what: &'static str, path: &Path) -> Result<String, SetupError> {
     let unusable = |problem: &str| SetupError::Unusable {
         what,
@@ -394,17 +401,19 @@ fn secret(what: &'static str, path: &Path) -> Result<String, SetupError> {
         }
     })?;
     if bytes.len() as u64 > MAX_SECRET {
-        return Err(unusable("is larger than 64 KiB: is it the right file?"));
+        return Err(unusable(
+            "is larger than 64 KiB: check that it is the right file",
+        ));
     }
-    let text =
-        String::from_utf8(bytes).map_err(|_| unusable("is not UTF-8: is it the right file?"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| unusable("is not UTF-8: check that it is the right file"))?;
     let text = text.trim();
     if text.is_empty() {
         return Err(unusable("is empty"));
     }
     if text.chars().any(char::is_control) {
         return Err(unusable(
-            "has several lines or control characters: it must hold the secret alone",
+            "has several lines or control characters: it must hold only the secret",
         ));
     }
     Ok(text.to_owned())
@@ -427,7 +436,7 @@ fn roots_of(path: &Path) -> Result<RootCerts, SetupError> {
         match item {
             Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
             Ok(_) => {}
-            Err(error) => return Err(unusable(format!("is broken: {error}"))),
+            Err(error) => return Err(unusable(format!("is damaged: {error}"))),
         }
     }
     if certificates.is_empty() {
@@ -472,7 +481,7 @@ mod tests {
         for (text, word) in [
             ("", "http://prometheus:9090"),
             ("prometheus:9090", "http://"),
-            ("ftp://prometheus", "neither"),
+            ("ftp://prometheus", "must start with"),
             ("http:///graph", "http"),
             ("http://prometheus:99999", "port"),
             ("http://[::1]:", "port"),

@@ -1,5 +1,5 @@
-//! What must be known again after a restart of the monitor in the same boot:
-//! one small file in the state directory, replaced whole.
+//! State that must survive a restart of the monitor within one boot: one small file in
+//! the state directory, replaced atomically.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use livepatch_core::transition::SavedState;
 
 const FILE: &str = "transition.json";
 const VERSION: u32 = 1;
-/// Bytes read of the file; what is written has some KiB.
+/// Most bytes read of the file; the monitor writes a few KiB.
 const MAX_FILE: u64 = 16 << 20;
 
-/// The file's content.
+/// The content of the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Saved {
     version: u32,
@@ -30,7 +30,7 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// For this boot.
+    /// The state of this boot, ready to be written.
     #[must_use]
     pub fn new(boot_id: String, start_unix_seconds: Option<f64>, transitions: SavedState) -> Self {
         Self {
@@ -42,35 +42,37 @@ impl Saved {
     }
 }
 
-/// Why the state could not be read or written.
+/// The state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
     /// The file or its directory cannot be accessed.
     #[error(
-        "{path}: {source}; a restart in mid-transition will not know its start (see --state-dir)"
+        "{path}: {source}; after a restart during a transition its start will be unknown (see --state-dir)"
     )]
     Io {
-        /// The path.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The content is not ours.
-    #[error("{path}: {reason}; it is left alone and not used, remove it to start afresh")]
+    /// The file was not written by this version of the monitor.
+    #[error(
+        "{path}: {reason}; the file is not used and not changed; remove it to start without state"
+    )]
     Content {
-        /// The path.
+        /// Path of the file or directory.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the content.
         reason: String,
     },
 }
 
-/// Reads what the last process of this boot left; `None` if there is nothing or
-/// it is of another boot.
+/// Reads the state that the last process of this boot wrote; `None` if there is none or
+/// it belongs to another boot.
 ///
 /// # Errors
-/// The file is there but cannot be read or understood.
+/// The file exists but cannot be read or parsed.
 pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError> {
     let path = directory.join(FILE);
     let text = match bounded_read::read_text(&path, MAX_FILE) {
@@ -97,16 +99,16 @@ pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError
         }
     };
     if saved.version != VERSION {
-        let reason = format!("version {} instead of {VERSION}", saved.version);
+        let reason = format!("format version {} instead of {VERSION}", saved.version);
         return Err(StateError::Content { path, reason });
     }
     Ok((saved.boot_id == boot_id).then_some(saved))
 }
 
-/// Writes the state so that a reader sees the old or the new one, never a mixture.
+/// Writes the state atomically: a reader sees the old or the new one, never a mixture.
 ///
 /// # Errors
-/// The directory cannot be made or written.
+/// The directory cannot be created or written.
 pub fn store(directory: &Path, saved: &Saved) -> Result<(), StateError> {
     let path = directory.join(FILE);
     let fresh = directory.join(format!("{FILE}.new"));
@@ -117,8 +119,8 @@ pub fn store(directory: &Path, saved: &Saved) -> Result<(), StateError> {
     fs::create_dir_all(directory)
         .and_then(|()| {
             let mut file = fs::File::create(&fresh)?;
-            // Not synced: it is of use to this boot only, and a disk that hangs
-            // must not hold up the kernel's events.
+            // Not synced: the state is useful within this boot only, and a disk that hangs must not
+            // delay the handling of kernel events.
             file.write_all(text.as_bytes())?;
             fs::rename(&fresh, &path)
         })

@@ -53,7 +53,7 @@ fn a_valid_configuration_is_accepted() {
             state.to_str().unwrap(),
         ],
     );
-    answer.says(0, &["right"]);
+    answer.says(0, &["the configuration is valid"]);
     assert!(!state.exists(), "checking has made something");
 }
 
@@ -64,14 +64,14 @@ fn an_invalid_value_is_named_with_its_flag() {
     let file = file.to_str().unwrap();
     for (flag, value, reason) in [
         ("--web.listen-address", "192.0.2.1:9969", "Cannot assign"),
-        ("--path.procfs", "/no/such", "no procfs"),
-        ("--path.sysfs", file, "no sysfs"),
+        ("--path.procfs", "/no/such", "not a procfs"),
+        ("--path.sysfs", file, "not a sysfs"),
         ("--path.kmsg", "/no/such", "CAP_SYSLOG"),
         ("--path.rootfs", "/no/such", "No such file"),
         ("--expect-dir", file, "Not a directory"),
-        ("--state-dir", file, "no directory"),
+        ("--state-dir", file, "not a directory"),
         ("--textfile", "/no/such", "No such file"),
-        ("--textfile", file, "no directory"),
+        ("--textfile", file, "not a directory"),
     ] {
         check(&host, &[flag, value]).refuses(&[flag, reason]);
     }

@@ -63,7 +63,7 @@ fn another_kernel_and_another_file() {
     let script = script.to_str().unwrap();
     let words = [
         "FAILS    it was built for kernel 6.12.95+deb12-cloud-amd64, and this is 6.1.0",
-        "script.ko: will fail\n  FAILS    it is no kernel module",
+        "script.ko: will fail\n  FAILS    not a kernel module",
         "one at a time",
     ];
     preflight(&host, &[MODULE, script]).says(2, &words);
@@ -75,12 +75,12 @@ fn what_is_unknown_is_not_clear() {
     for (missing, says) in [
         (
             "proc/kallsyms",
-            "whether its functions are in this kernel cannot be told",
+            "cannot determine whether its functions are in this kernel",
         ),
-        ("proc/modules", "which modules are loaded cannot be told"),
+        ("proc/modules", "cannot determine which modules are loaded"),
         (
             "proc/sys/kernel/osrelease",
-            "which kernel runs cannot be told",
+            "cannot determine which kernel is running",
         ),
     ] {
         let host = ready();
@@ -96,7 +96,7 @@ fn what_is_unknown_is_not_clear() {
 fn tracers_that_cannot_be_read_are_a_warning() {
     let host = ready();
     fs::remove_file(host.path("sys/kernel/debug/kprobes/list")).unwrap();
-    preflight(&host, &[MODULE]).says(1, &["kprobes cannot be told", "kprobes/list"]);
+    preflight(&host, &[MODULE]).says(1, &["cannot determine the kprobes", "kprobes/list"]);
 }
 
 #[test]

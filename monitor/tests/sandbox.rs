@@ -224,7 +224,7 @@ fn what_is_forbidden_fails() {
     let all = sandbox.holds.len() == Part::ALL.len();
     let reported = sandbox.degradations.iter().map(|one| one.what.as_str());
     let reported: Vec<_> = reported
-        .filter(|what| !what.contains("threads began before"))
+        .filter(|what| !what.contains("threads started before"))
         .collect();
     assert_eq!(reported.is_empty(), all, "{sandbox:?}");
 }
@@ -273,7 +273,7 @@ fn other_threads_are_reported() {
     let reported = sandbox
         .degradations
         .iter()
-        .any(|one| one.what.contains("threads began before"));
+        .any(|one| one.what.contains("threads started before"));
     assert!(reported, "{sandbox:?}");
 }
 

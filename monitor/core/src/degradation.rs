@@ -1,10 +1,10 @@
-//! Something that this host does not let the monitor do.
+//! A limitation of the monitor on this host.
 
-/// A function of the monitor that is missing on this host, and how to get it back.
+/// A capability that the monitor lacks on this host, and how to restore it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Degradation {
-    /// What is missing, and what is not known because of it.
+    /// What is missing, and what is unknown because of it.
     pub what: String,
-    /// What an operator can do about it; empty where nothing helps.
+    /// What an operator can do about it; empty if nothing helps.
     pub remedy: String,
 }

@@ -1,5 +1,5 @@
-//! The transition state machine beside a number for the segment that runs, so that what
-//! was found out about one segment is never shown for another.
+//! The transition state machine with a number for the current segment, so that facts
+//! gathered for one segment are never shown for another.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{
     transition::{Active, BootTime, Direction, Effect, KlpEvent, Transitions, Watching},
 };
 
-/// What is known of transitions between two moments.
+/// The state of transitions, fed by kernel events and snapshots of sysfs.
 #[derive(Debug)]
 pub struct TransitionState {
     /// The state machine.
@@ -17,25 +17,24 @@ pub struct TransitionState {
     segment: u64,
 }
 
-/// The running transition as others need it: a value, true at one moment.
+/// A snapshot of the running transition, as a plain value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// The patch; `None` until an event or a snapshot gives its name.
+    /// Name of the patch; `None` until an event or a snapshot provides it.
     pub patch: Option<String>,
-    /// Where it leads.
+    /// Whether the patch is being applied or removed.
     pub direction: Direction,
-    /// When it started, or was last reversed; `None` where that was not seen.
+    /// When it started or was last reversed; `None` if that was not observed.
     pub start: Option<BootTime>,
-    /// For how long it has run, where its start is known.
+    /// How long it has run; `None` if its start is unknown.
     pub running_for: Option<Duration>,
-    /// It has run for at least this long: since its start, or since it was first seen.
+    /// A lower bound of how long it has run: since its start, or since it was first seen.
     pub at_least: Duration,
-    /// Attempts made, where known.
+    /// Attempts made, if known.
     pub attempts: Option<u32>,
-    /// Rounds of signals sent, where known.
+    /// Rounds of signals sent, if known.
     pub signals: Option<u32>,
-    /// Counts the segments that this process has seen: a start, a reversal or an end
-    /// gives the next number.
+    /// Number of the segment within this process: each start, reversal or end increments it.
     pub segment: u64,
 }
 
@@ -62,7 +61,7 @@ impl Running {
 }
 
 impl TransitionState {
-    /// Nothing known yet.
+    /// The state before any event or snapshot.
     #[must_use]
     pub fn new(watching: Watching) -> Self {
         Self {
@@ -72,14 +71,14 @@ impl TransitionState {
         }
     }
 
-    /// Takes an event of the kernel.
+    /// Applies a kernel event.
     pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
         let effects = self.transitions.event(event);
         self.count_segments(&effects);
         effects
     }
 
-    /// Takes a snapshot of sysfs, whose reading started at `time`.
+    /// Applies a snapshot of sysfs whose reading started at `time`.
     pub fn snapshot(&mut self, time: BootTime, patches: &PatchSet) -> Vec<Effect> {
         let effects = self.transitions.observe(time, patches, self.watching);
         self.count_segments(&effects);
@@ -101,7 +100,7 @@ impl TransitionState {
         }
     }
 
-    /// The transition that runs.
+    /// The running transition, if any.
     #[must_use]
     pub fn running(&self, now: BootTime) -> Option<Running> {
         let active = self.transitions.active()?;

@@ -44,7 +44,7 @@ fn a_file_is_read_up_to_its_limit() {
     let sparse = fs::File::create(at("sparse")).unwrap();
     sparse.set_len(10 << 30).unwrap();
     let error = read(&at("sparse"), 1 << 20).unwrap_err().to_string();
-    assert_eq!(error, "it has more than 1 MiB");
+    assert_eq!(error, "larger than 1 MiB");
     fs::write(at("binary"), b"\xff\xfe").unwrap();
     let error = read_text(&at("binary"), 10).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidData);

@@ -13,14 +13,14 @@ use super::{
 use crate::kernel::tasks;
 use livepatch_core::blockers::BlockerReport;
 
-/// Exit code 0: no task is pending; 1: some are; 2: it could not be told.
+/// Exit code 0: no task is pending; 1: some are; 2: unknown.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 no task is pending, 1 some are, 2 it cannot be told.")]
+#[command(after_help = "Exit code: 0 no task is pending, 1 some are, 2 unknown or an error.")]
 pub(super) struct Blockers {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// Print this many tasks at most
+    /// Print at most this many tasks
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     limit: usize,
 }
@@ -75,13 +75,13 @@ impl Blockers {
     }
 }
 
-/// A paragraph a task: who it is, why it is pending, where it is.
+/// One paragraph per task: its identity, why it is pending, and its stack.
 fn text(supported: bool, running: Option<&Running>, tasks: &[BlockerReport]) -> String {
     if !supported {
         return super::NO_LIVEPATCH.to_owned();
     }
     let Some(running) = running else {
-        return "no transition runs\n".to_owned();
+        return "no transition is running\n".to_owned();
     };
     let mut text = transition::headline(running) + "\n";
     for task in tasks {
@@ -96,9 +96,7 @@ fn text(supported: bool, running: Option<&Running>, tasks: &[BlockerReport]) -> 
         let _ = writeln!(text, "\nand {hidden} more tasks (see --limit)");
     }
     if running.idle_unknown {
-        text.push_str(
-            "\nidle tasks (swapper) could not be looked at: they may be pending as well\n",
-        );
+        text.push_str("\nidle tasks (swapper) could not be checked: they may be pending as well\n");
     }
     text
 }

@@ -1,4 +1,4 @@
-//! `serve --config.check`: whether the flags name what is there, without starting.
+//! `serve --config.check`: checks the flags and the files they name without starting.
 
 use std::{fs, io, net::TcpListener, path::Path, process::ExitCode};
 
@@ -7,14 +7,14 @@ use crate::{
     kernel::kmsg::KmsgReader,
 };
 
-/// Says what is wrong, one line each.
+/// Prints one line per problem.
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let found = problems(options);
     for problem in &found {
         super::complain(problem);
     }
     if found.is_empty() {
-        super::print("the configuration is right\n")?;
+        super::print("the configuration is valid\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::from(2))
@@ -24,7 +24,7 @@ fn problems(options: &Options) -> Vec<String> {
     let mut found = Vec::new();
     for address in &options.listen {
         if let Err(error) = TcpListener::bind(address)
-            // A monitor that runs has it.
+            // A monitor that is already running holds the address.
             && error.kind() != io::ErrorKind::AddrInUse
         {
             found.push(format!("--web.listen-address {address}: {error}"));
@@ -35,13 +35,13 @@ fn problems(options: &Options) -> Vec<String> {
     }
     if !options.procfs.join("sys/kernel/osrelease").is_file() {
         found.push(format!(
-            "--path.procfs {}: no procfs is there",
+            "--path.procfs {}: not a procfs",
             options.procfs.display()
         ));
     }
     if !options.sysfs.join("kernel").is_dir() {
         found.push(format!(
-            "--path.sysfs {}: no sysfs is there",
+            "--path.sysfs {}: not a sysfs",
             options.sysfs.display()
         ));
     }
@@ -55,7 +55,7 @@ fn problems(options: &Options) -> Vec<String> {
             found.push(format!("{flag} {}: {error}", directory.display()));
         }
     }
-    // It is made where it is not there.
+    // The exporter creates the state directory if it does not exist.
     let state = options.state_dir.ancestors().find(|path| path.exists());
     found.extend(state.and_then(|path| unwritable("--state-dir", path)));
     let textfile = options.textfile.as_deref();
@@ -63,11 +63,11 @@ fn problems(options: &Options) -> Vec<String> {
     found
 }
 
-/// Why no file could be made in the directory.
+/// Why no file can be created in the directory; `None` if one can.
 fn unwritable(flag: &str, directory: &Path) -> Option<String> {
     let problem = match rustix::fs::access(directory, rustix::fs::Access::WRITE_OK) {
         Err(error) => io::Error::from(error).to_string(),
-        Ok(()) if !directory.is_dir() => "it is no directory".to_owned(),
+        Ok(()) if !directory.is_dir() => "not a directory".to_owned(),
         Ok(()) => return None,
     };
     Some(format!("{flag} {}: {problem}", directory.display()))

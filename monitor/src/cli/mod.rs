@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one module per command.
 
 mod blockers;
 mod check;
@@ -23,8 +23,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::crash::gather::Sources;
 
-/// Says within a second whether a kernel livepatch is landing or is stuck, and
-/// after a crash whether one had a hand in it.
+/// Shows within a second whether a kernel livepatch is being applied or is stuck, and
+/// after a crash whether a livepatch was involved.
 #[derive(Debug, Parser)]
 #[command(name = "livepatch-monitor", version = VERSION, long_version = LONG_VERSION, about, max_term_width = 100)]
 pub struct Cli {
@@ -50,14 +50,14 @@ const LONG_VERSION: &str = concat!(
     env!("LIVEPATCH_MONITOR_BPF_BUILD"),
 );
 
-/// The commands and flags, for their manual and the shells' completions.
+/// The command line as clap knows it, for generating manual pages and shell completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where to look")]
+#[command(next_help_heading = "Paths")]
 struct Paths {
     /// Root of procfs
     #[arg(
@@ -83,7 +83,7 @@ struct Paths {
         global = true
     )]
     kmsg: PathBuf,
-    /// Where the exporter keeps what it must know after a restart
+    /// Where the exporter keeps the state that must survive a restart
     #[arg(
         long,
         value_name = "DIR",
@@ -91,7 +91,7 @@ struct Paths {
         global = true
     )]
     state_dir: PathBuf,
-    /// Where the kernel shows what outlived a crash
+    /// Where the kernel exposes what pstore kept of a crash
     #[arg(
         long = "path.pstore",
         value_name = "DIR",
@@ -99,7 +99,7 @@ struct Paths {
         global = true
     )]
     pstore: PathBuf,
-    /// Where systemd-pstore has moved it to
+    /// Where systemd-pstore archives pstore's files
     #[arg(
         long = "path.systemd-pstore",
         value_name = "DIR",
@@ -107,7 +107,7 @@ struct Paths {
         global = true
     )]
     systemd_pstore: PathBuf,
-    /// Where kdump puts its logs
+    /// Where kdump writes its logs
     #[arg(
         long = "path.kdump",
         value_name = "DIR",
@@ -115,7 +115,7 @@ struct Paths {
         global = true
     )]
     kdump: PathBuf,
-    /// Root of the host's file system, for its packages and installed livepatches
+    /// Root of the host's file system, to find its packages and installed livepatches
     #[arg(
         long = "path.rootfs",
         value_name = "DIR",
@@ -126,8 +126,9 @@ struct Paths {
 }
 
 impl Paths {
-    /// Directories that are none. Where a crash would leave something, nothing need be.
-    fn wrong(&self) -> Vec<String> {
+    /// One message for each configured path that is not a directory. The crash directories
+    /// are optional: they are checked only if they exist.
+    fn problems(&self) -> Vec<String> {
         let optional = [
             ("--path.pstore", &self.pstore),
             ("--path.systemd-pstore", &self.systemd_pstore),
@@ -138,7 +139,7 @@ impl Paths {
         [("--path.rootfs", &self.rootfs)]
             .into_iter()
             .chain(optional)
-            .filter_map(|(flag, path)| no_directory(flag, path))
+            .filter_map(|(flag, path)| not_a_directory(flag, path))
             .collect()
     }
 
@@ -151,15 +152,15 @@ impl Paths {
     }
 }
 
-/// Why a path is not that of a directory.
-fn no_directory(flag: &str, path: &Path) -> Option<String> {
+/// Why the path given with `flag` cannot be used as a directory; `None` if it can.
+fn not_a_directory(flag: &str, path: &Path) -> Option<String> {
     let problem = match path.metadata() {
         Err(error) => error.to_string(),
-        Ok(metadata) if !metadata.is_dir() => "it is no directory".to_owned(),
+        Ok(metadata) if !metadata.is_dir() => "not a directory".to_owned(),
         Ok(_) => return None,
     };
     Some(format!(
-        "{flag} {}: {problem}; nothing is found there",
+        "{flag} {}: {problem}; nothing will be read from it",
         path.display()
     ))
 }
@@ -167,7 +168,7 @@ fn no_directory(flag: &str, path: &Path) -> Option<String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 struct Log {
-    /// Least severe level that is logged; debug includes the BPF programs' own log
+    /// Least severe level to log; debug includes the log of the BPF programs
     #[arg(
         long = "log.level",
         value_name = "LEVEL",
@@ -175,7 +176,7 @@ struct Log {
         global = true
     )]
     level: Level,
-    /// Form of a log line
+    /// Format of log lines
     #[arg(
         long = "log.format",
         value_name = "FORMAT",
@@ -199,25 +200,25 @@ enum Format {
     Json,
 }
 
-const NO_LIVEPATCH: &str = "this kernel has no livepatch support: nothing to show\n";
+const NO_LIVEPATCH: &str = "this kernel has no livepatch support; there is nothing to show\n";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Watch this host's livepatches and serve metrics for Prometheus
     Serve(serve::Serve),
-    /// Show which patches are loaded and how a running transition fares
+    /// Show which patches are loaded and how far a running transition has got
     Status(status::Status),
-    /// Name every task that holds the running transition up, with its stack
+    /// List every task that holds up the running transition, with its stack
     Blockers(blockers::Blockers),
-    /// List this host's crashes: what they were, and whether a livepatch had a hand in them
+    /// List this host's crashes, what caused them and whether a livepatch was involved
     Crashes(crashes::Crashes),
-    /// Say before a livepatch is loaded whether it will fail, and who would hold it up
+    /// Check, before a livepatch is loaded, whether it will fail and which tasks would block it
     Preflight(preflight::Preflight),
-    /// Ask Prometheus whether a livepatch may go to more hosts
+    /// Decide from Prometheus's data whether a livepatch may go to more hosts
     Gate(Box<gate::Gate>),
 }
 
-/// Runs the command. The exit code is the command's answer: see `--help` of each.
+/// Runs the command and returns its exit code, which `--help` of each command documents.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = parse();
@@ -246,8 +247,8 @@ fn start_log(log: &Log) {
         Level::Info => "info",
         Level::Debug => "debug",
     };
-    // Of the libraries only what is worth a warning; the BPF programs log under
-    // their own crate's name.
+    // Libraries log warnings and errors only. The BPF programs log under the name of their
+    // own crate.
     let filter = format!("warn,livepatch_monitor={level},livepatch_monitor_bpf={level}");
     let filter = if log.level == Level::Error {
         level.to_owned()
@@ -265,21 +266,21 @@ fn start_log(log: &Log) {
     }
 }
 
-/// Prints to standard output; a reader that has left is not an error.
+/// Prints to standard output. A closed pipe is not an error: the reader has seen enough.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("standard output takes no more: the answer is not whole"),
+        result => result.context("cannot write to standard output; the output is incomplete"),
     }
 }
 
-/// Says something beside the answer. That nobody can be told is no reason to end.
+/// Prints a message to standard error. A failure to write it is ignored.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "livepatch-monitor: {text}");
 }
 
-/// An error with its causes, unless its words have them already.
+/// An error with its chain of causes, leaving out causes that its text already contains.
 fn whole(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -292,7 +293,7 @@ fn whole(error: &anyhow::Error) -> String {
     text
 }
 
-/// Reads the command line, or says what is wrong with it and ends.
+/// Parses the command line; prints what is wrong with it and exits if it is invalid.
 fn parse() -> Cli {
     let error = match Cli::try_parse() {
         Ok(cli) => return cli,
@@ -303,20 +304,22 @@ fn parse() -> Cli {
     let broken = words.iter().find(|word| word.to_str().is_none());
     if let (ErrorKind::InvalidUtf8, Some(word)) = (error.kind(), broken) {
         complain(&format!(
-            "the argument {word:?} is not UTF-8: only the path of a FILE or DIR may be so"
+            "the argument {word:?} is not UTF-8: only a FILE or DIR path may be other than UTF-8"
         ));
         std::process::exit(2);
     }
     if error.kind() == ErrorKind::UnknownArgument
         && let Some((flag, value)) = negative(&words)
     {
-        complain(&format!("{flag} takes no negative value such as {value}"));
+        complain(&format!(
+            "{flag} does not take a negative value such as {value}"
+        ));
         std::process::exit(2);
     }
     error.exit()
 }
 
-/// A flag with a value that begins as a negative number does: clap takes the value for
+/// A flag and its value, if the value is a negative number: clap mistakes such a value for
 /// another flag.
 fn negative(words: &[OsString]) -> Option<(&str, &str)> {
     words.windows(2).find_map(|pair| {

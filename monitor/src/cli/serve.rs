@@ -21,33 +21,33 @@ pub(super) struct Serve {
         value_parser = values::listen_address
     )]
     listen: Vec<SocketAddr>,
-    /// Listen on the sockets that systemd hands over, not on addresses of our own
+    /// Listen on the sockets passed by systemd instead of opening any
     #[arg(long = "web.systemd-socket")]
     systemd_socket: bool,
-    /// TLS, users and headers, in the form of Prometheus's web configuration; read
-    /// again when it changes
+    /// TLS, users and headers, in the format of Prometheus's web configuration file;
+    /// reloaded when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     web_config: Option<PathBuf>,
-    /// Path of the metrics
+    /// URL path that serves the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = values::telemetry_path)]
     telemetry_path: String,
-    /// Directory of node_exporter's textfile collector: the metrics are kept there as
+    /// Directory of node_exporter's textfile collector: the metrics are written there to
     /// livepatch_monitor.prom, and no port is opened unless --web.listen-address is
     /// given too
     #[arg(long, value_name = "DIR")]
     textfile: Option<PathBuf>,
-    /// Check the flags and what they name, and exit: 0 all is well, 2 it is not
+    /// Check the flags and the files they name, and exit: 0 valid, 2 invalid
     #[arg(long = "config.check", help_heading = "Configuration")]
     config_check: bool,
-    /// Age from which a transition's pending tasks count as stuck; the kernel
+    /// Age of a transition from which its pending tasks count as stuck; the kernel
     /// itself sends its first signals at 15s
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = values::duration, help_heading = "Transitions")]
     stuck_after: Duration,
-    /// How long after a transition a crash counts as in its wake
+    /// How long after a transition a crash is still attributed to it
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = values::duration, help_heading = "Crashes")]
     soak: Duration,
-    /// Directory of livepatch modules that should be in force on this kernel, beside
-    /// those that kpatch has installed; it may hold a directory for each release
+    /// Directory of livepatch modules that should be in force on this kernel, in addition
+    /// to those that kpatch has installed; it may hold one directory per kernel release
     #[arg(long, value_name = "DIR", help_heading = "Expected livepatches")]
     expect_dir: Vec<PathBuf>,
     /// Name of a livepatch that should be in force
@@ -79,14 +79,14 @@ impl Serve {
             return check::run(&options);
         }
         let expected = self.expect_dir.iter();
-        let expected = expected.filter_map(|path| super::no_directory("--expect-dir", path));
-        for problem in cli.paths.wrong().into_iter().chain(expected) {
+        let expected = expected.filter_map(|path| super::not_a_directory("--expect-dir", path));
+        for problem in cli.paths.problems().into_iter().chain(expected) {
             warn!("{problem}");
         }
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("starting the runtime")?
+            .context("cannot start the async runtime")?
             .block_on(exporter::run(options))?;
         Ok(ExitCode::SUCCESS)
     }

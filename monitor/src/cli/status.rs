@@ -15,7 +15,9 @@ use livepatch_core::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 nothing runs, 1 a transition runs, 2 it cannot be told.")]
+#[command(
+    after_help = "Exit code: 0 no transition is running, 1 a transition is running, 2 unknown or an error."
+)]
 pub(super) struct Status {
     /// Print JSON instead of text
     #[arg(long)]
@@ -79,10 +81,10 @@ fn text(now: &Now) -> String {
                 let _ = writeln!(text, "  {tasks} asleep in {function} ({object})");
             }
             if !running.blockers.is_empty() {
-                text.push_str("  livepatch-monitor blockers names them with their stacks\n");
+                text.push_str("  run livepatch-monitor blockers for their names and stacks\n");
             }
         }
-        None => text.push_str("no transition runs\n"),
+        None => text.push_str("no transition is running\n"),
     }
     text
 }

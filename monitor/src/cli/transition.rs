@@ -1,6 +1,6 @@
-//! The running transition as a command sees it at one moment: from sysfs, the
-//! task iterator (or /proc), and what the exporter or the kernel log know of its
-//! start.
+//! A snapshot of the running transition for the commands: from sysfs, from the task
+//! iterator (or /proc), and with its start time from the exporter's state or the kernel
+//! log.
 
 use std::{thread, time::Duration};
 
@@ -24,29 +24,30 @@ use livepatch_core::{
     transition::{BootTime, Direction, Transitions, Watching, progress},
 };
 
-/// The kernel tries again about every second (`round_jiffies_relative(HZ)`): by
-/// then it has looked at a task that it had not looked at before.
+/// How long to wait for the kernel's next attempt. It retries about every second
+/// (`round_jiffies_relative(HZ)`, kernel/livepatch/transition.c), and by then it has
+/// checked tasks that it had not checked before.
 const NEXT_ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// What runs.
+/// The running transition.
 #[derive(Debug, Serialize)]
 pub(super) struct Running {
-    /// The patch.
+    /// Name of the patch.
     pub patch: String,
-    /// Where it leads.
+    /// Whether the patch is being applied or removed.
     pub direction: Direction,
-    /// Attempts the kernel has made.
+    /// Attempts the kernel has made since the start or the last reversal, if known.
     pub attempts: Option<u32>,
-    /// For how long, where its start is known.
+    /// Age in seconds, if its start is known.
     pub running_for_seconds: Option<f64>,
-    /// Tasks that hold it up.
+    /// The pending tasks.
     #[serde(skip)]
     pub blockers: Vec<Blocker>,
-    /// Idle tasks could not be looked at.
+    /// Whether idle tasks could not be checked.
     pub idle_unknown: bool,
 }
 
-/// What is loaded, what runs, and what could not be told.
+/// The loaded patches, the running transition, and what could not be determined.
 #[derive(Debug)]
 pub(super) struct Now {
     pub patches: PatchSet,
@@ -54,12 +55,12 @@ pub(super) struct Now {
     pub degradations: Vec<Degradation>,
 }
 
-/// Looks once; a second time after the kernel's next attempt where a task's
-/// reason depends on it.
+/// Takes a snapshot, and a second one after the kernel's next attempt if a task's reason
+/// depends on it.
 pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
     let paths = &cli.paths;
     let (patches, problems) =
-        sysfs::read_patches(&paths.sysfs).context("reading the livepatches")?;
+        sysfs::read_patches(&paths.sysfs).context("cannot read the livepatches")?;
     let mut degradations: Vec<Degradation> = problems
         .iter()
         .map(|problem| Degradation {
@@ -135,7 +136,7 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
     })
 }
 
-/// One line on the running transition.
+/// One line that describes the running transition.
 pub(super) fn headline(running: &Running) -> String {
     let running_for = running
         .running_for_seconds

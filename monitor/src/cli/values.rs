@@ -1,61 +1,64 @@
-//! What a flag's value may be, and what to write instead.
+//! Parsers for the values of flags. Each error says what is wrong and what to write instead.
 
 use std::{net::SocketAddr, time::Duration};
 
-/// Nothing that is waited for takes longer; and no clock overflows by it.
+/// Longest duration accepted: no operation takes longer, and no clock overflows.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// A duration, ten years at most.
+/// Parses a duration of at most ten years.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write 15s, 2m or 1h30m"))?;
     if duration > LONGEST {
-        return Err("it is longer than 10 years; write 15s, 2m or 1h30m".to_owned());
+        return Err("longer than 10 years; write 15s, 2m or 1h30m".to_owned());
     }
     Ok(duration)
 }
 
-/// A number of things.
+/// Parses a count.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn count(text: &str) -> Result<usize, String> {
     text.parse()
-        .map_err(|_| "it is no whole number from 0 on; write one such as 50".to_owned())
+        .map_err(|_| "not a whole number of 0 or more; write a number such as 50".to_owned())
 }
 
-/// A text that is not empty.
+/// Accepts any text that is not empty.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() {
-        return Err("it is empty, which would fit everything that lacks it".to_owned());
+        return Err(
+            "must not be empty: an empty value matches every series without the label".to_owned(),
+        );
     }
     Ok(text.to_owned())
 }
 
-/// An address to listen on. Names are not looked up: what they stand for may change.
+/// Parses an address to listen on. Host names are refused, since what they resolve to may
+/// change.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         let port = text.strip_prefix(':').unwrap_or(text);
         if port.parse::<u16>().is_ok() {
-            return format!("it names no address; write 0.0.0.0:{port} to listen on all");
+            return format!("the address is missing; write 0.0.0.0:{port} to listen on all");
         }
-        "it is no address with a port; write 127.0.0.1:9969 or [::1]:9969".to_owned()
+        "not an IP address with a port; write 127.0.0.1:9969 or [::1]:9969".to_owned()
     })
 }
 
-/// The path of the metrics.
+/// Checks the URL path that serves the metrics.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn telemetry_path(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     if !text.starts_with('/') || text.len() < 2 || text == "/-/healthy" || !text.chars().all(plain)
@@ -65,42 +68,42 @@ pub fn telemetry_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name of a livepatch, as its module has it (scripts/Makefile.lib turns each `-` of
-/// the file's name into `_`; `MODULE_NAME_LEN` is 56 on 64-bit machines).
+/// Checks the name of a livepatch, which is its module's name (scripts/Makefile.lib turns
+/// each `-` of the file's name into `_`; `MODULE_NAME_LEN` is 56 on 64-bit machines).
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn patch_name(text: &str) -> Result<String, String> {
     let name = text.rsplit('/').next().unwrap_or_default();
     let stem = name.split(".ko").next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if text.is_empty() || text.len() > 55 {
         return Err(
-            "it is no module's name, which has 1 to 55 characters; write it as \
-                    /sys/kernel/livepatch does"
+            "not a module name, which has 1 to 55 characters; write it as \
+            /sys/kernel/livepatch does"
                 .to_owned(),
         );
     }
     if !text.chars().all(plain) {
         let wanted = stem.replace(|c: char| !plain(c), "_");
         return Err(format!(
-            "no module is called so; write its name as /sys/kernel/livepatch does, perhaps \
+            "not a module name; write it as /sys/kernel/livepatch does, perhaps \
              {wanted}"
         ));
     }
     Ok(text.to_owned())
 }
 
-/// A time, as seconds since 1970.
+/// Parses a time and returns it in seconds since 1970.
 ///
 /// # Errors
-/// What is wrong, and what to write.
+/// A message that says what is wrong and what to write instead.
 pub fn moment(text: &str) -> Result<f64, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return if seconds.is_finite() && seconds >= 0.0 {
             Ok(seconds)
         } else {
-            Err("it is no time since 1970; write 2026-11-23T16:00:00Z".to_owned())
+            Err("not a time since 1970; write 2026-11-23T16:00:00Z".to_owned())
         };
     }
     let time = humantime::parse_rfc3339_weak(text).map_err(|error| {
@@ -109,7 +112,7 @@ pub fn moment(text: &str) -> Result<f64, String> {
     let since = time.duration_since(std::time::UNIX_EPOCH);
     since
         .map(|since| since.as_secs_f64())
-        .map_err(|_| "it is before 1970; write 2026-11-23T16:00:00Z".to_owned())
+        .map_err(|_| "before 1970; write 2026-11-23T16:00:00Z".to_owned())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The kernel's own type information (/sys/kernel/btf/vmlinux): where members
 //! lie, and which functions and enumerators this kernel has.
 //!
-//! The format is include/uapi/linux/btf.h. Its "layout" section, which tells how
-//! to skip kinds that a reader does not know, and the wider `vlen` and kind
-//! fields came between 6.12 and 7.2; older kernels leave those bits zero.
+//! The format is include/uapi/linux/btf.h. Its "layout" section, which describes how to
+//! skip kinds that a reader does not know, and the wider `vlen` and kind fields came
+//! between 6.12 and 7.2; older kernels leave those bits zero.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -61,7 +61,7 @@ struct Span {
     end: usize,
 }
 
-/// Bytes in the byte order their magic number tells.
+/// Bytes in the byte order given by their magic number.
 #[derive(Debug)]
 struct Blob {
     bytes: Vec<u8>,
@@ -170,7 +170,7 @@ impl Btf {
         let blob = Blob { bytes, big_endian };
         let header_len = blob.field(4)?;
         if header_len < HEADER_LEN || header_len > blob.bytes.len() {
-            return Err(malformed(4, "the header's length is absurd"));
+            return Err(malformed(4, "the header's length is invalid"));
         }
         let types = blob.section(header_len, 8)?;
         let strings = blob.section(header_len, 16)?;
@@ -181,7 +181,7 @@ impl Btf {
         if names.first() != Some(&0) || names.last() != Some(&0) {
             return Err(malformed(
                 strings.start,
-                "the names do not begin and end with a NUL",
+                "the names do not start and end with a NUL",
             ));
         }
         let layout = if header_len >= HEADER_LEN_WITH_LAYOUT {

@@ -26,7 +26,7 @@ const MAX_PARTS: usize = 256 << 20;
 const MAX_ENTRIES: usize = 16384;
 /// Directories below the one given: /var/crash/DATE, /var/lib/systemd/pstore/ID/N.
 const MAX_DEPTH: u32 = 3;
-/// Bytes by which text is told from other things.
+/// Bytes examined to distinguish text from other content.
 const SAMPLE: usize = 64 << 10;
 
 /// A file that could not be used, or not whole.
@@ -40,7 +40,7 @@ pub enum DumpError {
         /// The system's reason.
         source: io::Error,
     },
-    /// It is no text.
+    /// The file is not text.
     #[error("{} is {what}, not a kernel log; {remedy}", path.display())]
     NotText {
         /// The file.
@@ -52,7 +52,7 @@ pub enum DumpError {
     },
     /// Only its end was read.
     #[error(
-        "{} is longer than {} MiB; only its end was read (of a pipe: its beginning)",
+        "{} is longer than {} MiB; only its end was read (for a pipe: its start)",
         path.display(),
         MAX_FILE >> 20
     )]
@@ -61,7 +61,7 @@ pub enum DumpError {
         path: PathBuf,
     },
     /// A directory that was not read whole.
-    #[error("{} holds too much ({what}); give the files by name", path.display())]
+    #[error("{} holds too many entries ({what}); give the files by name", path.display())]
     TooMuch {
         /// The directory.
         path: PathBuf,
@@ -239,7 +239,8 @@ fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     Ok((text, !long && !more))
 }
 
-/// The first [`MAX_FILE`] bytes of what has no end to begin at, and whether that is all.
+/// The first [`MAX_FILE`] bytes of a file that cannot be read from its end, and whether
+/// that is all of it.
 fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let mut text = bounded_read::read_stream(path, MAX_FILE + 1, PATIENCE)?;
     let whole = text.len() as u64 <= MAX_FILE;
@@ -247,7 +248,7 @@ fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     Ok((text, whole))
 }
 
-/// What bytes are that are no text, and what to do about it.
+/// What content that is not text seems to be, and what to do about it.
 fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const UNPACK: &str = "unpack it first";
     const DMESG: &str = "give the dmesg beside it, or what makedumpfile --dump-dmesg makes of it";

@@ -1,4 +1,4 @@
-//! Ring buffer records as values.
+//! Decodes the records of the ring buffer.
 
 use livepatch_monitor_ebpf::{CrashEvent, Event, EventKind};
 
@@ -10,7 +10,7 @@ use livepatch_core::transition::{BootTime, Direction, KlpEvent};
 pub enum EventError {
     /// The record has another size.
     #[error(
-        "a record of the ring buffer has {found} bytes instead of {expected}: the BPF programs are of another build"
+        "a record of the ring buffer has {found} bytes instead of {expected}: the BPF programs are from another build"
     )]
     Size {
         /// Bytes found.
@@ -20,21 +20,21 @@ pub enum EventError {
     },
     /// The kind is unknown.
     #[error(
-        "a record of the ring buffer has the unknown kind {0}: the BPF programs are of another build"
+        "a record of the ring buffer has the unknown kind {0}: the BPF programs are from another build"
     )]
     Kind(u32),
 }
 
-/// What a record tells.
+/// The content of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelEvent {
     /// A step of a patch's life.
     Livepatch(KlpEvent),
-    /// The kernel is unwell.
+    /// A crash signal of the kernel.
     Crash(CrashHook),
 }
 
-/// A crash hook that was hit: something has begun that the kernel's log will tell.
+/// A crash signal: the kernel starts to report a problem, which its log describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrashHook {
     /// When.
@@ -52,7 +52,7 @@ pub struct CrashHook {
 /// # Errors
 /// The record is cut short or of an unknown kind.
 pub fn decode(record: &[u8]) -> Result<KernelEvent, EventError> {
-    // Both shapes begin with the time and the kind.
+    // Both kinds of record start with the time and the kind.
     let number = record
         .get(8..12)
         .and_then(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)))

@@ -24,7 +24,7 @@ const MAX_LINE: usize = 4096;
 /// owner and text too, closes the range.
 const MAX_DISTANCE: u64 = 1 << 20;
 
-/// The same for an owner's last text symbol, whose end nothing tells.
+/// The same limit for an owner's last text symbol, whose end is unknown.
 const MAX_DISTANCE_OPEN: u64 = 64 << 10;
 
 /// Pseudo-modules under which the kernel lists code that it generated: BPF
@@ -53,7 +53,7 @@ pub enum KallsymsError {
         path: PathBuf,
     },
     /// Not one line looks like a symbol.
-    #[error("{} has no symbol in its {lines} lines", path.display())]
+    #[error("{} holds no symbol in its {lines} lines", path.display())]
     NoSymbols {
         /// The file.
         path: PathBuf,
@@ -240,8 +240,8 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Addresses of these names, whatever their type: from 7.2 on the type letter no
-/// longer tells data from text.
+/// Addresses of these names, whatever their type: from 7.2 on the type letter no longer
+/// distinguishes data from text.
 ///
 /// # Errors
 /// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
@@ -305,7 +305,7 @@ fn is_text(kind: u8) -> bool {
     matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
-/// Linker symbols of the image that mark the end of some text and begin nothing
+/// Linker symbols of the image that mark the end of some text and start nothing
 /// (include/asm-generic/vmlinux.lds.h).
 fn is_end_marker(name: &[u8]) -> bool {
     matches!(name, b"_end" | b"_etext" | b"_einittext") || name.ends_with(b"_text_end")

@@ -1,4 +1,4 @@
-//! What livepatch says in the kernel's log (/dev/kmsg).
+//! Reads livepatch's messages from the kernel log (/dev/kmsg).
 //!
 //! It is read for what happened before this program ran: when the transition that
 //! is found running began. The texts are those of kernel/livepatch/{core,transition,
@@ -49,7 +49,7 @@ pub fn console_shows_errors(procfs: &Path) -> bool {
 pub enum KmsgError {
     /// The device could not be opened.
     #[error(
-        "cannot open the kernel's log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG (see --path.kmsg)",
+        "cannot open the kernel log {}: {source}; with kernel.dmesg_restrict=1 this needs CAP_SYSLOG (see --path.kmsg)",
         path.display()
     )]
     Open {
@@ -60,7 +60,7 @@ pub enum KmsgError {
     },
     /// The device could not be read.
     #[error(
-        "cannot read the kernel's log {}: {source}; is it the device (see --path.kmsg)?",
+        "cannot read the kernel log {}: {source}; check that it is the log device (see --path.kmsg)",
         path.display()
     )]
     Read {
@@ -189,7 +189,7 @@ pub fn transition_start(
     Ok(course.start)
 }
 
-/// What the log tells of one patch's transition.
+/// What the log says about the transition of one patch.
 struct Course<'a> {
     patch: &'a str,
     direction: Direction,

@@ -119,7 +119,7 @@ pub struct Layout {
     pub missing_members: Vec<String>,
     /// What this kernel's symbol table lacks.
     pub missing_variables: Vec<&'static str>,
-    /// Why the symbol table tells no address at all, if so.
+    /// Why the symbol table gives no address at all, if so.
     pub addresses_hidden: Option<String>,
 }
 
@@ -164,8 +164,8 @@ impl Layout {
         layout
     }
 
-    /// Whether pending tasks can be told from the others: without these a scan
-    /// would be silent where it ought to say that it does not know.
+    /// Whether pending tasks can be distinguished from the others: without these members a
+    /// scan would show nothing instead of reporting that it does not know.
     #[must_use]
     pub fn can_scan(&self) -> bool {
         let known = |name| {

@@ -1,5 +1,4 @@
-//! Kernel lockdown: what not even root may do (security/lockdown/lockdown.c, 5.4 to
-//! 7.2).
+//! Kernel lockdown, which restricts even root (security/lockdown/lockdown.c, 5.4 to 7.2).
 
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use livepatch_core::degradation::Degradation;
 /// (`LOCKDOWN_BPF_READ_KERNEL`) and nobody set a kprobe (`LOCKDOWN_KPROBES`).
 const CONFIDENTIALITY: &str = "confidentiality";
 
-/// What each probe says that this level costs.
+/// The reason given for probes that this level forbids.
 pub const REASON: &str = "kernel lockdown is at confidentiality";
 
 /// The level in force: `none`, `integrity` or `confidentiality`; `None` where the kernel
@@ -29,24 +28,25 @@ fn chosen(text: &str) -> Option<&str> {
     Some(rest.split_once(']')?.0)
 }
 
-/// What lockdown costs the monitor, if anything.
+/// The limitation caused by lockdown, if any.
 #[must_use]
 pub fn degradation(level: Option<&str>) -> Option<Degradation> {
     (level == Some(CONFIDENTIALITY)).then(|| Degradation {
         what: format!(
             "{REASON}: no BPF program may read the kernel's memory and no kprobe may be set; \
-             transitions are seen by reading sysfs every second, tasks by walking /proc, and \
-             attempts, signals and load failures are not seen"
+            transitions are detected by reading sysfs every second, tasks by walking /proc, and \
+            attempts, signals and load failures are not seen"
         ),
-        remedy: "boot with lockdown=integrity, which costs the monitor nothing; no lockdown can \
-                 be lowered before a reboot"
-            .into(),
+        remedy:
+            "boot with lockdown=integrity, which does not restrict the monitor; lockdown cannot \
+        be lowered without a reboot"
+                .into(),
     })
 }
 
-/// Whether that is how the kernel says no to a probe at this level: it takes the helpers
-/// away from the programs (check_helper_call, kernel/bpf/verifier.c; "unknown func" before
-/// 6.10), and kprobes from everybody.
+/// Whether this error is how the kernel refuses a probe at this level: programs may not
+/// use the helpers (check_helper_call, kernel/bpf/verifier.c; "unknown func" before 6.10),
+/// and nobody may set kprobes.
 #[must_use]
 pub fn explains(problem: &str) -> bool {
     ["cannot use helper", "unknown func", "(os error 1)"]

@@ -1,4 +1,4 @@
-//! All that touches the running kernel. Every reader takes its root path.
+//! Readers of the running kernel's interfaces. Each takes the root path to read below.
 
 pub mod btf;
 pub mod clock;

@@ -1,5 +1,5 @@
-//! The loaded modules, what the kernel asks of new ones, and where the symbols lie that
-//! one of them asks for.
+//! Reads the loaded modules, which modules the kernel accepts, and the addresses of the
+//! symbols that a module needs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,19 +13,19 @@ use super::{
 use crate::bounded_read;
 use livepatch_core::preflight::host::{Known, Place, Policy, Symbols};
 
-/// Bytes read of the list of modules.
+/// Most bytes read of the list of modules.
 const MAX_LIST: u64 = 16 << 20;
 
 /// The release of the running kernel, `uname -r`.
 ///
 /// # Errors
-/// Why it is not known.
+/// A message that says why it is unknown.
 pub fn release(procfs: &Path) -> Known<String> {
     let path = procfs.join("sys/kernel/osrelease");
     match bounded_read::read_text(&path, bounded_read::VALUE) {
         Ok(release) => Ok(release.trim().to_owned()),
         Err(error) => Err(format!(
-            "which kernel runs cannot be told: cannot read {}: {error}",
+            "cannot determine which kernel is running: cannot read {}: {error}",
             path.display()
         )),
     }
@@ -34,12 +34,12 @@ pub fn release(procfs: &Path) -> Known<String> {
 /// The loaded modules, with their srcversion where they have one.
 ///
 /// # Errors
-/// Why they are not known.
+/// A message that says why they are unknown.
 pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<String>>> {
     let path = procfs.join("modules");
     let text = bounded_read::read_text(&path, MAX_LIST).map_err(|error| {
         format!(
-            "which modules are loaded cannot be told: cannot read {}: {error}",
+            "cannot determine which modules are loaded: cannot read {}: {error}",
             path.display()
         )
     })?;
@@ -56,7 +56,7 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<Stri
         .collect())
 }
 
-/// What the kernel asks of modules (kernel/module/main.c, signing.c;
+/// Which modules the kernel accepts (kernel/module/main.c, signing.c;
 /// security/lockdown/lockdown.c; 5.10 to 7.2).
 #[must_use]
 pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
@@ -70,7 +70,7 @@ pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
     }
 }
 
-/// All places of these names, with their lengths.
+/// Finds all places of these symbols, with their lengths in bytes.
 ///
 /// # Errors
 /// [`KallsymsError`].
@@ -94,7 +94,7 @@ pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, Kallsym
 /// The number of threads: the second number of the fourth field of /proc/loadavg.
 ///
 /// # Errors
-/// Why it is not known.
+/// A message that says why it is unknown.
 pub fn threads(procfs: &Path) -> Known<usize> {
     let path = procfs.join("loadavg");
     let text = bounded_read::read_text(&path, bounded_read::VALUE)
@@ -106,7 +106,7 @@ pub fn threads(procfs: &Path) -> Known<usize> {
     threads.ok_or_else(|| format!("{} does not hold a load average", path.display()))
 }
 
-/// CPUs that are up; `None` where it is not told.
+/// Number of CPUs online; `None` if it is unknown.
 #[must_use]
 pub fn cpus(sysfs: &Path) -> Option<usize> {
     let list = bounded_read::read_text(

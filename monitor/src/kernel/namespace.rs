@@ -1,4 +1,4 @@
-//! Whose tasks can be seen from this PID namespace.
+//! Determines whose tasks are visible from this PID namespace.
 //!
 //! A task iterator shows the tasks of its reader's namespace (`init_seq_pidns`,
 //! kernel/bpf/task_iter.c, 5.8 to 7.2), a procfs those of the one that it was mounted
@@ -13,20 +13,20 @@ const FIRST: &str = "pid:[4026531836]";
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// What this process can see of the host's tasks.
+/// Which of the host's tasks this process can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PidNsVisibility {
-    /// All: this is the host's own namespace, or nothing says that it is not.
+    /// All: this is the host's own namespace, or nothing indicates otherwise.
     Whole,
-    /// All by the procfs, which is the host's; only some by a task iterator.
+    /// All through procfs, which is the host's; only some through a task iterator.
     ByProcfs,
-    /// Only this namespace's.
+    /// Only the tasks of this namespace.
     Part,
 }
 
-/// Finds out whose tasks can be seen, with the procfs at this place.
+/// Determines whose tasks are visible, using the procfs mounted at this path.
 #[must_use]
-pub fn sight(procfs: &Path) -> PidNsVisibility {
+pub fn visibility(procfs: &Path) -> PidNsVisibility {
     let own = fs::read_link(procfs.join("self/ns/pid"));
     let own = own.as_deref().ok().and_then(Path::to_str);
     let second = fs::read_to_string(procfs.join("2/stat")).ok();
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(judge(Some(FIRST), Some(KTHREADD)), PidNsVisibility::Whole);
         // Not mounted, or no procfs at all: nothing says that tasks are missing.
         assert_eq!(judge(None, None), PidNsVisibility::Whole);
-        assert_eq!(sight(Path::new("/nowhere")), PidNsVisibility::Whole);
+        assert_eq!(visibility(Path::new("/nowhere")), PidNsVisibility::Whole);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Attaches the BPF programs, each as well as this kernel allows, and says how.
+//! Attaches the BPF programs, each by the best method this kernel allows, and reports how.
 
 use std::{
     io,
@@ -14,7 +14,7 @@ use livepatch_core::degradation::Degradation;
 use livepatch_monitor_ebpf::{EventKind, Hook, ScanMode, Site};
 use tracing::debug;
 
-use self::missing::{narrow_sight, no_addresses, no_btf};
+use self::missing::{no_addresses, no_btf, pid_namespace};
 use super::{
     btf::Btf,
     kmsg,
@@ -39,16 +39,16 @@ static PROGRAMS: Option<&[u8]> = None;
 /// Name of the task iterator among the probes.
 pub const TASK_SCAN: &str = "task_scan";
 
-/// Whether this binary holds the BPF programs at all.
+/// Whether this binary was built with the BPF programs.
 #[must_use]
 pub fn built_in() -> bool {
     PROGRAMS.is_some()
 }
 
-/// How a probe gets its signal.
+/// The method by which a probe gets its signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
-    /// A BPF trampoline at the function's entry (cheapest).
+    /// A BPF trampoline at the function's entry (the cheapest method).
     Fentry,
     /// A kprobe at the function's entry.
     Kprobe,
@@ -58,9 +58,9 @@ pub enum Method {
     Iterator,
     /// No probe: sysfs is read instead.
     Sysfs,
-    /// No probe: its line in the kernel's log, which [`EventKind::Printk`] sees.
+    /// No probe: its line in the kernel log, which [`EventKind::Printk`] sees.
     Log,
-    /// Not at all.
+    /// The signal is not available.
     None,
 }
 
@@ -79,36 +79,36 @@ impl Method {
         }
     }
 
-    /// Whether it is a probe that delivers events of its own.
+    /// Whether this method delivers events of its own.
     #[must_use]
     pub const fn is_probe(self) -> bool {
         !matches!(self, Self::Sysfs | Self::Log | Self::None)
     }
 }
 
-/// How one probe fared.
+/// The state of one probe.
 #[derive(Clone, Debug)]
 pub struct ProbeStatus {
     /// The kernel function or tracepoint, as in [`EventKind::name`].
     pub probe: &'static str,
-    /// How its signal is had.
+    /// Method by which it gets its signal.
     pub method: Method,
-    /// Why not better, where it is not.
+    /// Why no better method could be used, if so.
     pub problem: Option<String>,
 }
 
-/// Why no BPF program could be loaded.
+/// No BPF program could be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProbesError {
-    /// There is nothing to watch.
+    /// The kernel has no livepatch support.
     #[error("this kernel has no {}", .0.display())]
     NoLivepatch(PathBuf),
     /// The binary was built by plain cargo.
     #[error("this binary was built without the BPF programs")]
     NotBuilt,
     /// The object could not be loaded.
-    #[error("loading the BPF programs: {0}")]
+    #[error("cannot load the BPF programs: {0}")]
     Load(String),
     /// A map of the object has another shape than expected.
     #[error("BPF map {0}: {1}")]
@@ -116,13 +116,13 @@ pub enum ProbesError {
 }
 
 impl ProbesError {
-    /// What it costs and how to mend it.
+    /// The consequence for the monitor, and the remedy.
     #[must_use]
     pub fn degradation(&self) -> Degradation {
-        const COST: &str = "transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen";
+        const COST: &str = "transitions are detected by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen";
         let (cost, remedy) = match self {
             Self::NoLivepatch(_) => (
-                "it cannot be livepatched, and there is nothing to watch",
+                "it cannot be livepatched, so there is nothing to monitor",
                 "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
             ),
             Self::NotBuilt => (COST, "build it with `cargo xtask build`"),
@@ -138,12 +138,12 @@ impl ProbesError {
     }
 }
 
-/// What to attach.
+/// Which programs to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Probes and the task iterator: for the exporter.
     Everything,
-    /// The task iterator alone: for one look from the command line.
+    /// Only the task iterator: for one scan by a command.
     TaskScan,
 }
 
@@ -151,17 +151,17 @@ pub enum Wanted {
 #[derive(Debug)]
 pub struct Probes {
     ebpf: Ebpf,
-    /// How each probe fared, in a fixed order.
+    /// The state of each probe, in a fixed order.
     pub status: Vec<ProbeStatus>,
-    /// What is missing.
+    /// The limitations found.
     pub degradations: Vec<Degradation>,
-    /// The unwinder walks BPF frames reliably (see [`Layout`]).
+    /// Whether the unwinder walks BPF frames reliably (see [`Layout`]).
     pub bpf_frames_reliable: bool,
 }
 
 impl Probes {
-    /// Loads and attaches what this kernel allows. A probe that cannot be had
-    /// costs its own signal only.
+    /// Loads and attaches what this kernel allows. If a probe cannot be attached, only its
+    /// own signal is lost.
     ///
     /// # Errors
     /// Nothing at all can be loaded: no permission, or no programs in the binary.
@@ -188,7 +188,7 @@ impl Probes {
         if btf.is_some() && !layout.missing_members.is_empty() {
             degradations.push(Degradation {
                 what: format!(
-                    "this kernel's BTF lacks {}: what is read from there is left out",
+                    "this kernel's BTF lacks {}: the values read from there are left out",
                     layout.missing_members.join(", ")
                 ),
                 remedy: "report the kernel version to the project".into(),
@@ -204,8 +204,8 @@ impl Probes {
             });
         }
         degradations.extend(layout.addresses_hidden.as_deref().map(no_addresses));
-        let sight = namespace::sight(procfs);
-        degradations.extend(narrow_sight(sight));
+        let visibility = namespace::visibility(procfs);
+        degradations.extend(pid_namespace(visibility));
         let shares_functions = btf.as_ref().is_some_and(trampolines_share);
         drop(btf);
         // aya's own reader, which resolves the functions to attach to.
@@ -246,7 +246,7 @@ impl Probes {
             probes.degradations.extend(probes.without_kprobes(procfs));
             fallback::by_the_log(&mut probes.status, kmsg::console_shows_errors(procfs));
         }
-        probes.load_task_scan(aya_btf.as_ref(), &layout, sight);
+        probes.load_task_scan(aya_btf.as_ref(), &layout, visibility);
         probes.name_lockdown(sysfs);
         Ok(probes)
     }
@@ -306,10 +306,10 @@ impl Probes {
             .collect();
         (setting > 2 && !missing.is_empty()).then(|| Degradation {
             what: format!(
-                "kernel.perf_event_paranoid is {setting}, with which kprobes take CAP_SYS_ADMIN: not seen {}",
+                "kernel.perf_event_paranoid is {setting}, with which kprobes require CAP_SYS_ADMIN: not seen {}",
                 missing.join(", ")
             ),
-            remedy: "give CAP_SYS_ADMIN, which is given up again after the start, or set kernel.perf_event_paranoid=2".into(),
+            remedy: "give CAP_SYS_ADMIN, which is dropped after the start, or set kernel.perf_event_paranoid=2".into(),
         })
     }
 
@@ -341,17 +341,22 @@ impl Probes {
         }
     }
 
-    fn load_task_scan(&mut self, btf: Option<&AyaBtf>, layout: &Layout, sight: PidNsVisibility) {
+    fn load_task_scan(
+        &mut self,
+        btf: Option<&AyaBtf>,
+        layout: &Layout,
+        visibility: PidNsVisibility,
+    ) {
         let result = match btf {
             None => Err("needs the kernel's BTF".to_owned()),
-            Some(_) if sight != PidNsVisibility::Whole => {
-                Err("would show the tasks of this PID namespace only".to_owned())
+            Some(_) if visibility != PidNsVisibility::Whole => {
+                Err("would show only the tasks of this PID namespace".to_owned())
             }
             Some(_) if layout.addresses_hidden.is_some() => {
                 Err("needs the addresses of the kernel's variables".to_owned())
             }
             Some(_) if !layout.can_scan() => {
-                Err("the kernel's task and transition state cannot be located".to_owned())
+                Err("cannot locate the kernel's task and transition state".to_owned())
             }
             Some(btf) => program::<Iter>(&mut self.ebpf, "scan_tasks")
                 .and_then(|program| program.load("task", btf).map_err(|error| brief(&error))),
@@ -367,7 +372,7 @@ impl Probes {
         });
     }
 
-    /// Where lockdown is behind what is missing, says so in the place of its symptoms.
+    /// If lockdown is the cause of what is missing, reports it instead of its symptoms.
     fn name_lockdown(&mut self, sysfs: &Path) {
         let level = lockdown::level(sysfs);
         let Some(degradation) = lockdown::degradation(level.as_deref()) else {
@@ -384,7 +389,7 @@ impl Probes {
         self.degradations.extend(refused.then_some(degradation));
     }
 
-    /// Whether the probe delivers its events.
+    /// Whether the probe of this kind delivers its events.
     #[must_use]
     pub fn attached(&self, probe: &str) -> bool {
         self.status
@@ -392,15 +397,15 @@ impl Probes {
             .any(|status| status.probe == probe && status.method.is_probe())
     }
 
-    /// Whether transitions are seen as they begin and end. Without these two,
-    /// sysfs has to be polled.
+    /// Whether the start and the end of transitions are seen. Without both probes, sysfs has
+    /// to be polled.
     #[must_use]
     pub fn see_transitions(&self) -> bool {
         self.attached(EventKind::InitTransition.name())
             && self.attached(EventKind::CompleteTransition.name())
     }
 
-    /// The events' ring buffer, once.
+    /// Takes the ring buffer of events; possible only once.
     ///
     /// # Errors
     /// The buffer was taken before or cannot be mapped.
@@ -408,7 +413,7 @@ impl Probes {
         let map = self
             .ebpf
             .take_map("EVENTS")
-            .ok_or_else(|| ProbesError::Map("EVENTS", "is not there".into()))?;
+            .ok_or_else(|| ProbesError::Map("EVENTS", "does not exist".into()))?;
         RingBuf::try_from(map).map_err(|error| ProbesError::Map("EVENTS", chain(&error)))
     }
 
@@ -421,7 +426,7 @@ impl Probes {
         let map = self
             .ebpf
             .map("LOST")
-            .ok_or_else(|| failed("is not there".into()))?;
+            .ok_or_else(|| failed("does not exist".into()))?;
         let lost: PerCpuArray<_, u64> =
             PerCpuArray::try_from(map).map_err(|error| failed(chain(&error)))?;
         EventKind::ALL
@@ -447,7 +452,7 @@ impl Probes {
         link.into_file().map_err(io::Error::other)
     }
 
-    /// Tells the next scan what to show.
+    /// Sets what the next scan shows.
     ///
     /// # Errors
     /// The kernel refuses to write the map.
@@ -456,7 +461,7 @@ impl Probes {
         let map = self
             .ebpf
             .map_mut("SCAN_MODE")
-            .ok_or_else(|| failed("is not there".into()))?;
+            .ok_or_else(|| failed("does not exist".into()))?;
         let mut array: Array<_, u32> =
             Array::try_from(map).map_err(|error| failed(chain(&error)))?;
         array
@@ -464,8 +469,8 @@ impl Probes {
             .map_err(|error| failed(chain(&error)))
     }
 
-    /// The reader of the kernel side's own log; only useful when it was asked
-    /// for at [`Probes::attach`].
+    /// The reader of the BPF programs' log; useful only if that log was requested in
+    /// [`Probes::attach`].
     ///
     /// # Errors
     /// The log's buffer cannot be mapped.
@@ -485,7 +490,7 @@ where
         .map_err(|error: ProgramError| brief(&error))
 }
 
-/// Tries each name a function has had; the error is the last one's.
+/// Tries each name of a function; the error is that of the last one.
 fn first_that_works(
     symbols: &[&str],
     mut attach: impl FnMut(&str) -> Result<(), ProgramError>,
@@ -500,7 +505,7 @@ fn first_that_works(
     Err(last)
 }
 
-/// The error with its causes on one line, without the verifier's long log.
+/// The error with its causes on one line, without the verifier's log.
 fn brief(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError {

@@ -1,5 +1,5 @@
-//! The tasks that a transition waits for, as /proc tells them: the way where BPF
-//! is not to be had.
+//! Reads the tasks that a transition waits for from /proc, for hosts where BPF is not
+//! available.
 //!
 //! `PID/task/TID/patch_state` (0400) is what decides; `stat`, `stack` (needs
 //! CAP_SYS_ADMIN) and `wchan` describe. Idle tasks (swapper) are not in /proc.
@@ -32,7 +32,7 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// `KLP_TRANSITION_IDLE` since 6.12).
 const IDLE: i32 = -1;
 
-/// Why the tasks could not be told.
+/// The tasks could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
     /// A file or directory could not be read.
@@ -86,7 +86,7 @@ pub struct ProcTask {
     /// Process id.
     pub tgid: u32,
     /// Its name: any bytes. A kernel thread's may be longer than 15 (5.17+), and
-    /// a worker's tells its work queue.
+    /// a worker's includes its work queue.
     pub comm: Vec<u8>,
     /// It is a kernel thread.
     pub kthread: bool,
@@ -251,9 +251,9 @@ impl Walk {
     }
 }
 
-/// The cgroup of a task: its path in the unified hierarchy, or in systemd's where
-/// that one tells more (hybrid and legacy set-ups). None where the task is gone,
-/// may not be read, or is in none.
+/// The cgroup of a task: its path in the unified hierarchy, or in systemd's if that is
+/// more specific (hybrid and legacy set-ups). `None` if the task is gone, may not be
+/// read, or is in no cgroup.
 #[must_use]
 pub fn cgroup_of(procfs: &Path, tid: u32) -> Option<String> {
     let text = read(&procfs.join(tid.to_string()).join("cgroup"))

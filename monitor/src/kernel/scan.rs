@@ -1,4 +1,4 @@
-//! Task iterator records as a [`Scan`].
+//! Decodes the records of the task iterator into a [`Scan`].
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,7 +20,7 @@ use livepatch_core::{
 /// `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.2).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
-/// Why the records are not a scan.
+/// The records are not a valid scan.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
@@ -36,7 +36,7 @@ pub enum ScanError {
     },
     /// A record of an unknown kind, or of the wrong size for its kind.
     #[error(
-        "task scan: record {number} has kind {kind} and {size} bytes: the BPF programs are of another build"
+        "task scan: record {number} has kind {kind} and {size} bytes: the BPF programs are from another build"
     )]
     Unknown {
         /// Which record, from 0.

@@ -80,13 +80,13 @@ pub enum SysfsError {
     },
 }
 
-/// The loaded patches, and what could not be told of them: a value that is `None`
-/// for another reason than the kernel's version has its error in the list. A patch
-/// that goes away while it is read is left out without one.
+/// Reads the loaded patches, and lists what could not be read: a value that is `None` for
+/// another reason than the kernel's version has its error in the list. A patch that goes
+/// away while it is read is left out without an error.
 ///
 /// # Errors
-/// [`SysfsError::NotSysfs`] and [`SysfsError::Read`] where nothing at all can be
-/// told. A kernel without livepatch is no error: `supported` is false.
+/// [`SysfsError::NotSysfs`] and [`SysfsError::Read`] if nothing at all can be read. A
+/// kernel without livepatch is not an error: `supported` is false.
 pub fn read_patches(sysfs: &Path) -> Result<(PatchSet, Vec<SysfsError>), SysfsError> {
     let root = sysfs.join("kernel/livepatch");
     let mut reader = Reader {

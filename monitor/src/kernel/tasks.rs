@@ -25,17 +25,17 @@ use livepatch_core::{
     transition::Direction,
 };
 
-/// Why pending tasks cannot be told.
+/// The pending tasks cannot be determined.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TasksError {
     /// The iterator cannot be read.
-    #[error("reading the task iterator: {0}")]
+    #[error("cannot read the task iterator: {0}")]
     Iterator(#[from] io::Error),
-    /// The iterator cannot be told how to go on.
+    /// The iterator's mode cannot be set.
     #[error(transparent)]
     Probes(#[from] ProbesError),
-    /// The iterator's records are not what they should be.
+    /// The iterator's records are invalid.
     #[error(transparent)]
     Records(#[from] ScanError),
     /// /proc cannot be walked.
@@ -66,9 +66,9 @@ pub enum TasksError {
         /// Tasks whose stack could not be read.
         denied: usize,
     },
-    /// The host's tasks are not to be seen from here.
+    /// The host's tasks are not visible from this PID namespace.
     #[error(
-        "{procfs} is that of a PID namespace of its own and shows its tasks only; run the monitor in the host's PID namespace (hostPID: true), or name the host's /proc with --path.procfs"
+        "{procfs} belongs to another PID namespace than the host's and shows only the tasks of that namespace; run the monitor in the host's PID namespace (hostPID: true), or give the host's /proc with --path.procfs"
     )]
     OtherNamespace {
         /// The root of procfs.
@@ -76,7 +76,7 @@ pub enum TasksError {
     },
     /// More tasks are pending than a walk describes.
     #[error(
-        "{procfs}: {pending} tasks are to be looked at, more than a walk of /proc describes; the task iterator has no such limit (it needs BPF and BTF)"
+        "{procfs}: {pending} tasks to check, more than a walk of /proc can describe; the task iterator has no such limit (it needs BPF and BTF)"
     )]
     TooMany {
         /// The root of procfs.
@@ -86,7 +86,7 @@ pub enum TasksError {
     },
 }
 
-/// What is to be told of a pending task; its cgroup is read.
+/// Describes a pending task, including its cgroup.
 #[must_use]
 pub fn report(procfs: &Path, blocker: &Blocker) -> BlockerReport {
     // Idle tasks have no entry in /proc, and no cgroup.
@@ -111,11 +111,11 @@ pub struct TaskScanner {
 }
 
 impl TaskScanner {
-    /// With the iterator of these probes if it is loaded.
+    /// A scanner that uses the iterator of these probes if it is loaded.
     #[must_use]
     pub fn new(probes: Option<Probes>, procfs: &Path) -> Self {
         let mut symbols = Symbols::default();
-        // Where it fails it is tried again, and told, when a name is asked for.
+        // A failure is retried, and reported, when a name is needed.
         let _ = symbols.open(procfs);
         Self {
             probes,
@@ -124,10 +124,10 @@ impl TaskScanner {
         }
     }
 
-    /// The tasks that hold up this transition; `None` if none runs any more.
+    /// Scans the tasks that hold up this transition; `None` if no transition is running.
     ///
     /// # Errors
-    /// Neither the iterator nor /proc can tell.
+    /// Neither the iterator nor /proc can be read.
     pub fn scan(
         &mut self,
         patch: Option<&str>,
@@ -150,12 +150,12 @@ impl TaskScanner {
         }
     }
 
-    /// Puts all tasks that there are into `scan`, pending or not: what a transition
-    /// that began now would have to do with. Idle tasks are left out: they hold
-    /// nothing up for long.
+    /// Puts all existing tasks into `scan`, pending or not: those that a transition that
+    /// started now would have to switch. Idle tasks are left out, since they never hold up a
+    /// transition for long.
     ///
     /// # Errors
-    /// Neither the iterator nor /proc can tell, or /proc not of all tasks.
+    /// Neither the iterator nor /proc can be read, or /proc does not show all tasks.
     pub fn survey(&mut self, scan: &mut Scan) -> Result<(), TasksError> {
         scan.source = self.source();
         scan.time = clock::boot_time();
@@ -180,7 +180,7 @@ impl TaskScanner {
         scan.bpf_frames_reliable = probes.bpf_frames_reliable;
         scan.tasks = scan::decode_tasks(&bytes)?;
         if let Err(error) = self.symbols.name_frames(&self.procfs, scan) {
-            warn!("stacks stay without names: {error}");
+            warn!("stacks are shown as addresses, without function names: {error}");
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl TaskScanner {
             if !scan.funcs_truncated || scan.funcs.is_none() {
                 break;
             }
-            // More functions than this host has tasks to hang them on.
+            // The patch has more functions than one pass over this host's tasks can show.
             probes.set_scan_mode(ScanMode::MoreFuncs)?;
             let before = bytes.len();
             probes.scan()?.read_to_end(&mut bytes)?;
@@ -212,14 +212,13 @@ impl TaskScanner {
         }
         if let Err(error) = self.symbols.name_frames(&self.procfs, &mut scan) {
             // The patched functions come with addresses of their own.
-            warn!("stacks stay without names: {error}");
+            warn!("stacks are shown as addresses, without function names: {error}");
         }
         debug!(tasks = scan.tasks.len(), bytes = bytes.len(), "task scan");
         Ok(Some(scan))
     }
 
-    /// Whether this process may do at this moment what a look at the tasks takes, with
-    /// the probes that it has.
+    /// Whether this process currently has the rights to scan tasks with the probes it has.
     pub fn may_look(&mut self) -> bool {
         let Some(probes) = &mut self.probes else {
             return true;
@@ -229,7 +228,7 @@ impl TaskScanner {
         (!iterates || scans()) && probes.lost_events().is_ok()
     }
 
-    /// Events the kernel side lost, by kind; `None` where it cannot be told.
+    /// Events that the BPF programs lost, by kind; `None` if unknown.
     #[must_use]
     pub fn lost_events(&self) -> Option<Vec<(EventKind, u64)>> {
         match self.probes.as_ref()?.lost_events() {
@@ -241,7 +240,7 @@ impl TaskScanner {
         }
     }
 
-    /// Drops what was remembered for the transition that ended.
+    /// Forgets the state kept for the transition that ended.
     pub fn forget(&mut self) {
         self.symbols.clear();
     }
@@ -300,7 +299,7 @@ fn walk(
 
 /// The walk, if it is of all tasks.
 fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
-    if namespace::sight(procfs) == PidNsVisibility::Part {
+    if namespace::visibility(procfs) == PidNsVisibility::Part {
         return Err(TasksError::OtherNamespace {
             procfs: procfs.to_owned(),
         });

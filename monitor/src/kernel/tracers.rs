@@ -1,4 +1,5 @@
-//! Who has hooked functions: ftrace's list of those in use, and kprobes'.
+//! Reads what is attached to functions: ftrace's list of traced functions, and the list of
+//! kprobes.
 
 use std::{
     collections::BTreeSet,
@@ -9,14 +10,14 @@ use std::{
 use crate::bounded_read;
 use livepatch_core::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
 
-/// Bytes read of a list. With the function tracer on, all 60,000 functions are in it.
+/// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
 const MAX_LIST: u64 = 64 << 20;
-/// Bytes kept of who traces a function.
+/// Most bytes kept of the list of callbacks of a function.
 const MAX_WHO: usize = 300;
-/// Entries kept of each list.
+/// Most entries kept of each list.
 const MAX_KEPT: usize = 65_536;
 
-/// Reads what concerns these functions, whatever object they are in.
+/// Reads the entries for these functions, in any object.
 #[must_use]
 pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     let tracing = ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
@@ -44,10 +45,10 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     Tracers {
         ftrace: ftrace_read
             .map(|()| in_use_list.found)
-            .map_err(|error| format!("what ftrace calls cannot be told: {error}")),
+            .map_err(|error| format!("cannot determine which functions ftrace traces: {error}")),
         kprobes: kprobes_read
             .map(|()| kprobes)
-            .map_err(|error| format!("kprobes cannot be told: {error}")),
+            .map_err(|error| format!("cannot determine the kprobes: {error}")),
         events,
     }
 }
@@ -78,22 +79,22 @@ fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListErr
         visit(String::from_utf8_lossy(&line).trim_end_matches('\n'));
     }
     if read >= MAX_LIST {
-        return Err(failed(io::Error::other("it is longer than 64 MiB")));
+        return Err(failed(io::Error::other("longer than 64 MiB")));
     }
     Ok(())
 }
 
-/// The functions of interest that ftrace calls somebody from.
+/// The requested functions that have an ftrace callback.
 #[derive(Default)]
 struct InUse {
     found: Vec<Traced>,
-    /// The last line was of the last of them: what follows may be more of who.
+    /// The last line was about the last of them, so further lines may list more callbacks.
     open: bool,
 }
 
 impl InUse {
-    /// `name [module] (users) R I D M <tab>who`, with more of who on further lines that
-    /// begin with a tab (t_show, kernel/trace/ftrace.c, 5.10 to 7.2).
+    /// Parses `name [module] (users) R I D M <tab>callbacks`, with more callbacks on further
+    /// lines that start with a tab (t_show, kernel/trace/ftrace.c, 5.10 to 7.2).
     fn line(&mut self, line: &str, functions: &BTreeSet<&str>) {
         if line.starts_with(char::is_whitespace) {
             if let Some(traced) = self.found.last_mut().filter(|_| self.open) {
@@ -153,7 +154,7 @@ fn parse_kprobe(line: &str) -> Option<Kprobe> {
     };
     for word in words {
         if word.starts_with('[') {
-            // Its code is gone: so is the probe.
+            // The probed code is gone, and so is the probe.
             if word.contains("[GONE]") {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! Capabilities: finding out which are needed, dropping the others.
+//! Capabilities: determines which are needed and drops the others.
 
 use capctl::caps::{Cap, CapSet, CapState, ambient, bounding};
 
@@ -38,7 +38,7 @@ pub(super) fn enter(keep: CapSet, sandbox: &mut Sandbox) {
             }
         }
         Err(error) => sandbox.lacks(
-            format!("the capabilities cannot be dropped: {error}"),
+            format!("cannot drop the capabilities: {error}"),
             "report the kernel version to the project",
         ),
     }

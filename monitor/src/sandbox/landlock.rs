@@ -1,4 +1,5 @@
-//! Landlock: which files may be read and written, and nothing else of what it knows.
+//! Landlock: restricts file access to the allowed paths, and forbids the rest of what
+//! Landlock controls.
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, LandlockStatus, RestrictionStatus, Ruleset,
@@ -16,32 +17,32 @@ const SINCE: [(Part, ABI, &str); 5] = [
     (Part::Files, ABI::V1, "opening files"),
     (Part::Truncation, ABI::V3, "truncating files"),
     (Part::Tcp, ABI::V4, "opening and connecting TCP ports"),
-    (Part::Devices, ABI::V5, "commanding devices"),
+    (Part::Devices, ABI::V5, "ioctls on devices"),
     (Part::Signals, ABI::V6, "signalling processes"),
 ];
 
 pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     if let Some(reason) = allowed.without_landlock {
-        let what = format!("the files within reach are not restricted: {reason}");
-        return sandbox.lacks(what, "see the other messages of what is degraded");
+        let what = format!("file access is not restricted: {reason}");
+        return sandbox.lacks(what, "see the other degradation messages");
     }
     let abi = match restrict(allowed).map(|status| status.landlock) {
         Ok(LandlockStatus::Available { effective_abi, .. }) => effective_abi,
         Ok(LandlockStatus::NotEnabled) => {
             return sandbox.lacks(
-                "the files within reach are not restricted: Landlock is not enabled".into(),
+                "file access is not restricted: Landlock is not enabled".into(),
                 "add landlock to lsm= on the kernel's command line",
             );
         }
         Ok(LandlockStatus::NotImplemented) => {
             return sandbox.lacks(
-                "the files within reach are not restricted: this kernel has no Landlock".into(),
-                "boot a kernel from 5.13 on with CONFIG_SECURITY_LANDLOCK=y",
+                "file access is not restricted: this kernel has no Landlock".into(),
+                "boot a kernel of version 5.13 or later with CONFIG_SECURITY_LANDLOCK=y",
             );
         }
         Err(error) => {
             return sandbox.lacks(
-                format!("the files within reach are not restricted: {error}"),
+                format!("file access is not restricted: {error}"),
                 "report it to the project",
             );
         }
@@ -56,7 +57,7 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
                 "this kernel's Landlock does not restrict {}",
                 missing.join(", ")
             ),
-            "a kernel from 6.12 on restricts all of it",
+            "boot a kernel of version 6.12 or later, which supports all of it",
         );
     }
 }

@@ -1,8 +1,7 @@
-//! What the monitor gives up once its probes are attached: privileges, and access to the
-//! parts of the host that it does not need.
+//! Drops privileges and access to the rest of the host once the probes are attached.
 //!
-//! All of it binds one thread and those that it starts later, so it has to come before
-//! any other thread.
+//! The restrictions apply to the calling thread and those it starts later, so they must be
+//! set before any other thread starts.
 
 mod capabilities;
 mod landlock;
@@ -14,7 +13,7 @@ pub use capctl::caps::{Cap, CapSet};
 pub use self::capabilities::needed;
 use livepatch_core::degradation::Degradation;
 
-/// What stays possible. Everything else is given up for good.
+/// What stays allowed. Everything else is dropped permanently.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
     /// Files, and directories with all below them, that are read.
@@ -27,7 +26,7 @@ pub struct Allowed {
     pub without_landlock: Option<&'static str>,
 }
 
-/// Something that the sandbox keeps the monitor from.
+/// One restriction of the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// It has no capability.
@@ -47,7 +46,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// All, in the order of messages and metrics.
+    /// All parts, in the order in which they are reported.
     pub const ALL: [Self; 7] = [
         Self::Capabilities,
         Self::NoNewPrivs,
@@ -73,7 +72,7 @@ impl Part {
     }
 }
 
-/// What is enforced now.
+/// The restrictions in force.
 #[derive(Clone, Debug, Default)]
 pub struct Sandbox {
     /// The capabilities that were kept.
@@ -93,15 +92,15 @@ impl Sandbox {
     }
 }
 
-/// Gives up all that is not allowed, in this thread and those it will start. What the
-/// kernel cannot enforce is left out, and listed in [`Sandbox::degradations`].
+/// Drops everything that is not allowed, for this thread and those it will start. Parts
+/// that the kernel does not support are left out and reported.
 #[must_use]
 pub fn enter(allowed: &Allowed) -> Sandbox {
     let mut sandbox = Sandbox::default();
     match other_threads() {
         Ok(0) => {}
         Ok(others) => sandbox.lacks(
-            format!("{others} threads began before the sandbox and are outside of it"),
+            format!("{others} threads started before the sandbox and are outside of it"),
             "report it to the project",
         ),
         Err(error) => sandbox.lacks(

@@ -160,7 +160,7 @@ fn full_outputs() {
         let output = command.stdout(full()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{line:?}: {text}");
-        assert!(text.contains("standard output takes no more"), "{text}");
+        assert!(text.contains("cannot write to standard output"), "{text}");
         // There is nowhere to report it.
         let mut command = run::command(&inputs, line);
         let status = command.stdout(full()).stderr(full()).status().unwrap();

@@ -75,7 +75,7 @@ fn unusable_files() {
         "torn",
         b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n",
     );
-    says(&["--ca-file", &torn], &[&torn, "broken"]);
+    says(&["--ca-file", &torn], &[&torn, "damaged"]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn slow_answers_and_slow_bodies() {
 #[test]
 fn truncated_answers() {
     let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"succ";
-    gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot tell", "breaks off"]);
+    gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot tell", "ended early"]);
     for bytes in [&b""[..], b"SSH-2.0-OpenSSH\r\n"] {
         let url = broken(bytes, Then::Close);
         gate(&url, &[]).says(2, &["cannot tell", &url]);
@@ -140,7 +140,7 @@ fn statuses() {
         (400, error, &["400", "parse error at 1:3"]),
         (422, error, &["422", "bad_data", "limit"]),
         (503, "starting", &["503", "starting"]),
-        (418, "", &["418", "is it Prometheus"]),
+        (418, "", &["418", "check that it is Prometheus"]),
     ] {
         let server = Server::always(Reply::new(status, body));
         gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);

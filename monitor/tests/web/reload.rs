@@ -23,7 +23,7 @@ fn a_new_certificate_is_shown_to_the_next_client() {
     let after = Client::trusting(&other.pem());
     assert_eq!(after.get(&exporter.address(), "/metrics").unwrap().0, 200);
     assert!(before.get(&exporter.address(), "/metrics").is_err());
-    exporter.wait_for_line("web configuration read again");
+    exporter.wait_for_line("web configuration reloaded");
 }
 
 #[test]
@@ -39,11 +39,11 @@ fn an_invalid_file_changes_nothing_and_is_logged_once() {
     for _ in 0..5 {
         assert_eq!(exporter.get("/metrics", &[]).status, 401);
     }
-    exporter.wait_for_line("the configuration before it goes on");
+    exporter.wait_for_line("the previous configuration stays in force");
     assert_eq!(
         exporter
             .text()
-            .matches("the configuration before it goes on")
+            .matches("the previous configuration stays in force")
             .count(),
         1
     );
@@ -53,7 +53,7 @@ fn an_invalid_file_changes_nothing_and_is_logged_once() {
         format!("basic_auth_users:\n  b: {HASH_OF_SECRET}\n"),
     );
     assert_eq!(exporter.get("/metrics", &[]).status, 401);
-    exporter.wait_for_line("web configuration read again");
+    exporter.wait_for_line("web configuration reloaded");
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn an_endless_request_is_closed() {
     stream
         .set_read_timeout(Some(Duration::from_secs(1)))
         .unwrap();
-    let begin = Instant::now();
+    let start = Instant::now();
     write!(stream, "GET /metrics HTTP/1.1\r\n").unwrap();
     let mut buffer = [0; 64];
     loop {
@@ -178,10 +178,10 @@ fn an_endless_request_is_closed() {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             _ => break,
         }
-        assert!(begin.elapsed() < HANGS, "still open");
+        assert!(start.elapsed() < HANGS, "still open");
     }
     // Not at once: a slow client has time to ask.
-    let open = begin.elapsed();
+    let open = start.elapsed();
     assert!(open > Duration::from_secs(8), "closed after {open:?}");
 }
 

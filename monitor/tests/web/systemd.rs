@@ -38,7 +38,7 @@ fn ready_alive_stopping() {
         .args(["--web.listen-address", "127.0.0.1:0"])
         .env("NOTIFY_SOCKET", host.path("notify"))
         .env("WATCHDOG_USEC", "400000");
-    let begin = Instant::now();
+    let start = Instant::now();
     let exporter = Process::serve(command);
     let ready = message(&socket);
     assert!(
@@ -52,7 +52,7 @@ fn ready_alive_stopping() {
     }
     // Twice in each interval, and no more: the first comes at once.
     let least = 4 * Duration::from_millis(200);
-    assert!(begin.elapsed() > least, "five in less than {least:?}");
+    assert!(start.elapsed() > least, "five in less than {least:?}");
     exporter.signal(Signal::TERM);
     let last = loop {
         let message = message(&socket);

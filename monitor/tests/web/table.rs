@@ -46,7 +46,7 @@ impl Cases {
                 .collect::<String>()
         };
         let text = match text.strip_prefix("TLS") {
-            // Only at the beginning: names of suites begin with it too.
+            // Only at the beginning: suite names start with it as well.
             Some(rest) if !rest.starts_with('_') => format!("{TLS}{rest}"),
             _ => text
                 .replace("CERT", &indented("server.pem"))

@@ -1,4 +1,4 @@
-//! What Prometheus answers, decoded. Nothing in it is taken for granted.
+//! Decodes the responses of Prometheus's query API, which are treated as untrusted input.
 
 use std::collections::BTreeMap;
 
@@ -17,41 +17,43 @@ pub struct Host {
 /// One series of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Its labels.
+    /// Label names and values.
     pub labels: BTreeMap<String, String>,
-    /// Its value.
+    /// Value of the sample.
     pub value: f64,
 }
 
-/// A vector, and what Prometheus, Thanos or Mimir say against it.
+/// An instant vector with the warnings of Prometheus, Thanos or Mimir.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vector {
-    /// The series.
+    /// One sample per series.
     pub samples: Vec<Sample>,
-    /// Warnings: the answer may be partial.
+    /// Warnings; with any, the result may be partial.
     pub warnings: Vec<String>,
 }
 
-/// Why an answer is none.
+/// A response is not a usable result.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The query failed, and Prometheus says why.
+    /// The query failed, with the reason that Prometheus gives.
     #[error("Prometheus refused the query: {kind}: {message}")]
     Refused {
-        /// The kind of error, in Prometheus's words.
+        /// Prometheus's `errorType`.
         kind: String,
-        /// Its message.
+        /// Prometheus's error message.
         message: String,
     },
-    /// A web page.
-    #[error("the answer is HTML, not Prometheus's API: {0:?}")]
+    /// The response is a web page.
+    #[error("the response is HTML, not that of Prometheus's API: {0:?}")]
     Html(String),
-    /// JSON of another shape, JSON that breaks off, or no JSON.
-    #[error("the answer is not what /api/v1/query gives: {problem}; it begins {beginning:?}")]
+    /// The response is JSON of another shape, truncated JSON, or not JSON.
+    #[error(
+        "the response is not a result of /api/v1/query: {problem}; it starts with {beginning:?}"
+    )]
     Shape {
-        /// What is wrong.
+        /// What is wrong with the response.
         problem: String,
-        /// How it begins.
+        /// Excerpt from the start of the response.
         beginning: String,
     },
 }
@@ -82,18 +84,18 @@ struct Series {
     value: Option<(f64, String)>,
 }
 
-/// Longest excerpt of an answer in a message, in characters.
+/// Longest excerpt of a response in a message, in characters.
 const EXCERPT: usize = 80;
 
-/// Decodes a vector.
+/// Decodes an instant vector.
 ///
 /// # Errors
 ///
-/// Where the body is an error of Prometheus's, or no vector at all.
+/// [`Error`]: the body is an error of Prometheus, or not an instant vector.
 pub fn vector(body: &[u8]) -> Result<Vector, Error> {
     let (data, warnings) = decode(body)?;
     let Data::Vector(series) = data else {
-        return Err(shape("a vector was asked for, the result is none", body));
+        return Err(shape("the result is not a vector", body));
     };
     let samples = series.into_iter().map(|series| {
         let Some((_, value)) = series.value else {
@@ -114,7 +116,7 @@ pub fn vector(body: &[u8]) -> Result<Vector, Error> {
 ///
 /// # Errors
 ///
-/// As [`vector`]; also where the scalar is no time.
+/// As [`vector`]; also if the result is not a scalar or not a valid time.
 pub fn time(body: &[u8]) -> Result<f64, Error> {
     match decode(body)?.0 {
         Data::Scalar((_, value)) => {
@@ -122,14 +124,14 @@ pub fn time(body: &[u8]) -> Result<f64, Error> {
             if time.is_finite() && time > 0.0 {
                 Ok(time)
             } else {
-                Err(shape("time() is no time", body))
+                Err(shape("the result of time() is not a valid time", body))
             }
         }
-        _ => Err(shape("time() is a scalar, the result is none", body)),
+        _ => Err(shape("the result of time() is not a scalar", body)),
     }
 }
 
-/// The error that a body of status 4xx or 5xx tells of, if it is one of Prometheus's.
+/// The error in the body of a 4xx or 5xx response, if Prometheus wrote it.
 #[must_use]
 pub fn refusal(body: &[u8]) -> Option<Error> {
     match decode(body) {
@@ -149,16 +151,16 @@ fn decode(body: &[u8]) -> Result<(Data, Vec<String>), Error> {
             kind: envelope.error_type.unwrap_or(envelope.status),
             message: envelope
                 .error
-                .unwrap_or_else(|| "it does not say why".to_owned()),
+                .unwrap_or_else(|| "no reason given".to_owned()),
         });
     }
-    let data = envelope.data.ok_or_else(|| shape("it has no data", body))?;
+    let data = envelope.data.ok_or_else(|| shape("no data", body))?;
     Ok((data, envelope.warnings))
 }
 
 fn number(text: &str, body: &[u8]) -> Result<f64, Error> {
     text.parse()
-        .map_err(|_| shape(&format!("{text:?} is no number"), body))
+        .map_err(|_| shape(&format!("{text:?} is not a number"), body))
 }
 
 fn shape(problem: &str, body: &[u8]) -> Error {
@@ -168,10 +170,10 @@ fn shape(problem: &str, body: &[u8]) -> Error {
     }
 }
 
-/// The beginning of a body, for a message.
+/// The start of a body, printable, for a message.
 #[must_use]
 pub fn excerpt(body: &[u8]) -> String {
-    // A character has four bytes at most.
+    // A character has at most four bytes.
     let beginning = &body[..body.len().min(4 * EXCERPT)];
     let text = String::from_utf8_lossy(beginning);
     let text = text.trim();

@@ -1,4 +1,4 @@
-//! What is known of each host, from the answers to the queries.
+//! Derives the state of each host from the results of the queries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,48 +11,48 @@ use super::{answer::Sample, promql::Question};
 /// All that was asked, with what came back.
 pub type Answers = BTreeMap<Question, Vec<Sample>>;
 
-/// By what the facts are judged.
+/// The terms by which hosts are judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// When the queries were evaluated, in seconds since 1970.
+    /// Time at which the queries were evaluated, in seconds since 1970.
     pub time: f64,
-    /// How long a patch has to be in force without a crash.
+    /// How long a patch must be in force without a crash to have soaked.
     pub soak: Duration,
-    /// Crashes before this do not count, in seconds since 1970.
+    /// Crashes before this time are ignored, in seconds since 1970.
     pub since: Option<f64>,
-    /// A last scrape older than this says nothing.
+    /// A host whose last scrape is older than this is stale.
     pub stale_after: Duration,
 }
 
-/// How a host fares with the patch.
+/// The state of a host with respect to the patch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// It crashed with the patch, or a crash signal implicates it.
+    /// The host crashed with the patch, or a crash signal implicates the patch.
     Crashed(Vec<Cause>),
-    /// It does not answer, and had the patch when it was last seen.
+    /// The host is down, and had the patch when it was last scraped.
     Silent(Seen),
-    /// It cannot be told how it is.
+    /// The state of the host is unknown.
     Missing(Missing),
-    /// A transition of the patch runs.
+    /// A transition of the patch is running.
     InTransition {
         /// `patch` or `unpatch`.
         direction: String,
-        /// Tasks that hold it up for longer than the exporter's --stuck-after; 0 if
+        /// Pending tasks of a transition older than the exporter's --stuck-after; 0 if
         /// it is not stuck.
         stuck_tasks: f64,
     },
-    /// The patch is in force for as long as it has to be.
+    /// The patch has been in force for the soak time.
     Soaked,
-    /// The patch is in force for less.
+    /// The patch is in force, but not yet for the soak time.
     Soaking {
-        /// Seconds left.
+        /// Seconds until the host has soaked.
         left: f64,
     },
-    /// The patch is in force, it is not known since when.
+    /// The patch is in force since an unknown time.
     InForce,
-    /// It is up, and the patch is loaded but not enabled.
+    /// The host is up, and the patch is loaded but not enabled.
     Disabled,
-    /// It is up, and does not have the patch.
+    /// The host is up and does not have the patch.
     Without,
 }
 
@@ -61,58 +61,58 @@ pub enum State {
 pub enum Cause {
     /// Recorded crashes.
     Crash {
-        /// How many.
+        /// Number of crashes.
         count: f64,
-        /// When the last was, in seconds since 1970.
+        /// Time of the last crash, in seconds since 1970.
         last: Option<f64>,
     },
     /// A crash signal that implicates the patch.
     Signal(String),
 }
 
-/// What the patch did when a silent host was last seen.
+/// The state of the patch when a silent host was last scraped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A transition in this direction ran.
+    /// In transition, in this direction.
     InTransition(String),
-    /// It was enabled.
+    /// The patch was enabled.
     Enabled,
 }
 
-/// Why it cannot be told how a host is.
+/// Why the state of a host is unknown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Missing {
-    /// It does not answer, and did not have the patch when last seen.
+    /// The host is down, and did not have the patch when it was last scraped.
     Down,
-    /// Prometheus does not scrape it any more.
+    /// Prometheus no longer scrapes the host.
     Gone,
-    /// Its last scrape is this many seconds old, or of an unknown time.
+    /// The last scrape is this many seconds old; `None` if its time is unknown.
     Stale(Option<f64>),
-    /// It has the patch and does not say whether it crashed with it.
+    /// The host has the patch but does not report a crash count for it.
     NoCrashCount,
 }
 
-/// A host, and how it fares.
+/// A host and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
-    /// The host.
+    /// The scrape target.
     pub host: Host,
-    /// How it fares.
+    /// The host's state.
     pub state: State,
-    /// Whether a transition of the patch was forced.
+    /// Whether a transition of the patch was forced on it.
     pub forced: bool,
 }
 
-/// The hosts, in order of their names, and what of the answers could not be used.
+/// All hosts, sorted by name, and the parts of the results that could not be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// Each host once.
+    /// Every host, once.
     pub hosts: Vec<Fact>,
-    /// Why the answers are not to be relied on.
+    /// Why the results are unreliable.
     pub problems: Vec<String>,
 }
 
-/// The hosts that do not answer: those that [`Question::SILENT`] is asked about.
+/// The hosts that are down: the questions of [`Question::SILENT`] are about them.
 #[must_use]
 pub fn silent(answers: &Answers) -> Vec<Host> {
     let of = |question| answers.get(&question).into_iter().flatten();
@@ -120,8 +120,8 @@ pub fn silent(answers: &Answers) -> Vec<Host> {
     down.chain(of(Question::Gone)).filter_map(host).collect()
 }
 
-/// `up` is 1 after a good scrape, and 0 after a bad one; NaN is neither, and is no sign
-/// of life.
+/// Whether the last scrape succeeded. `up` is 1 after a successful scrape and 0 after a
+/// failed one; NaN counts as failed.
 fn is_up(value: f64) -> bool {
     value > 0.0
 }
@@ -133,10 +133,10 @@ fn host(sample: &Sample) -> Option<Host> {
     })
 }
 
-/// One question's answer by host, and by one more label where it has one.
+/// The result of one question by host and, if it has one, by one more label.
 type ByHost<'a> = BTreeMap<Host, Vec<(&'a str, f64)>>;
 
-/// Puts the answers together.
+/// Derives the state of every host from all results.
 #[must_use]
 pub fn read(answers: &Answers, terms: &Terms) -> Fleet {
     let mut reader = Reader {
@@ -203,13 +203,14 @@ impl<'a> Reader<'a> {
         }
         if let Some((instance, value)) = numberless {
             self.problems.push(format!(
-                "{metric} of {instance:?} is {value}, which says nothing"
+                "{metric} of {instance:?} has the invalid value {value}"
             ));
         }
         table
     }
 
-    /// Series of `up` that share job and instance: two hosts, or one host twice.
+    /// Reports series of `up` that share job and instance: two hosts, or one host scraped
+    /// twice.
     fn duplicates(&mut self, tables: &BTreeMap<Question, ByHost<'_>>) {
         let twice: Vec<&str> = tables
             .get(&Question::Up)
@@ -221,8 +222,8 @@ impl<'a> Reader<'a> {
         if let Some(first) = twice.first() {
             self.problems.push(format!(
                 "{} hosts have more than one series of up with the same job and instance, \
-                 {first:?} the first: narrow --selector to one source, or let Thanos \
-                 deduplicate its replicas",
+                starting with {first:?}: narrow --selector to one source, or let Thanos \
+                deduplicate its replicas",
                 twice.len()
             ));
         }
@@ -242,8 +243,8 @@ impl<'a> Reader<'a> {
             if let Some((direction, _)) = first(Question::LastTransition) {
                 return State::Silent(Seen::InTransition(direction.to_owned()));
             }
-            // A host that was taken out of service discovery after its transition has
-            // most likely been retired.
+            // A host that was removed from service discovery after its transition has most
+            // likely been retired.
             if down && value(Question::LastEnabled).is_some_and(|enabled| enabled > 0.0) {
                 return State::Silent(Seen::Enabled);
             }

@@ -1,9 +1,9 @@
-//! The rollout gate: whether a livepatch may go to more hosts, from what Prometheus
-//! knows of those that have it.
+//! The rollout gate: decides whether a livepatch may go to more hosts from Prometheus's
+//! data on the hosts that have it.
 //!
-//! `selector` and `promql` make the queries, `client` sends them, `answer` decodes
-//! what comes back, `hosts` turns it into what is known of each host, `verdict`
-//! decides, `risk` says what the good runs so far are worth. Only `client` does I/O.
+//! `selector` and `promql` build the queries, `answer` decodes the responses, `hosts`
+//! derives the state of each host, `verdict` decides, and `risk` bounds the failure rate.
+//! None of this does I/O: the monitor's `prometheus_client` sends the queries.
 
 pub mod answer;
 pub mod hosts;

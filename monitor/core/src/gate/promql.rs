@@ -1,5 +1,5 @@
-//! The queries. Every one of them asks for the hosts of one job and selector, and all
-//! but those on `up` for one patch; every value in them is quoted here.
+//! The queries. All of them select the hosts of one job and selector, and all but those on
+//! `up` also one patch. Every value that goes into a query is quoted here.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::{
     selector::{Selector, quote},
 };
 
-/// A regular expression that matches this value and no other. All of ASCII's
-/// punctuation may stand after a backslash in Prometheus's expressions.
+/// A regular expression that matches exactly this value. Prometheus's regular expressions
+/// (RE2) allow a backslash before any ASCII punctuation.
 fn literal(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {
@@ -21,21 +21,21 @@ fn literal(value: &str) -> String {
     text
 }
 
-/// Whose series are asked for.
+/// Which series the queries select.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    /// The job of the monitors.
+    /// Prometheus job of the monitors.
     pub job: String,
-    /// Which of its hosts.
+    /// Which hosts of the job.
     pub selector: Selector,
-    /// The patch.
+    /// Name of the patch.
     pub patch: String,
-    /// How far back a host that does not answer is looked for.
+    /// How far back to search for data on a host that is down.
     pub lookback: Duration,
 }
 
 impl Scope {
-    /// The matchers of the hosts, as in `up{…}`.
+    /// The label matchers that select the hosts, as in `up{…}`.
     #[must_use]
     pub fn hosts(&self) -> String {
         let job = format!("job={}", quote(&self.job));
@@ -50,8 +50,8 @@ impl Scope {
         format!("{},patch={}", self.hosts(), quote(&self.patch))
     }
 
-    /// The same, for the given hosts only, if they are so few that naming them is
-    /// cheaper than asking for all.
+    /// Label matchers for the patch on the given hosts only, if they are few enough for
+    /// naming them to be cheaper than selecting all hosts.
     fn of(&self, silent: &[&Host]) -> String {
         let patch = self.patch();
         if silent.len() > NAMED {
@@ -62,52 +62,52 @@ impl Scope {
     }
 }
 
-/// More hosts than this are not named in a query.
+/// Most hosts that are named in one query.
 const NAMED: usize = 500;
 
-/// What is asked of every host, at one time.
+/// One query of the gate. All are evaluated at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Question {
-    /// Whether the host answered the last scrape.
+    /// Whether the last scrape of the host succeeded.
     Up,
-    /// When that scrape was, in seconds.
+    /// Time of that scrape, in seconds since 1970.
     Scraped,
-    /// Hosts that Prometheus scraped within the lookback and scrapes no more.
+    /// Hosts that Prometheus scraped within the lookback but no longer scrapes.
     Gone,
     /// Whether the patch is enabled.
     Enabled,
-    /// Since when the patch is in force, in seconds.
+    /// Time since which the patch has been in force, in seconds since 1970.
     Landed,
-    /// Hosts in a transition of the patch, by direction.
+    /// Hosts in transition of the patch, by direction.
     Transition,
     /// Pending tasks of a transition that counts as stuck.
     Stuck,
     /// Hosts where a transition was forced.
     Forced,
-    /// Crashes with the patch.
+    /// Number of crashes with the patch.
     Crashes,
-    /// When the last of them was, in seconds.
+    /// Time of the last crash with the patch, in seconds since 1970.
     LastCrash,
     /// Crash signals that implicate the patch, by signal.
     Signals,
-    /// When the last of such a signal was, in seconds.
+    /// Time of the last such signal, in seconds since 1970.
     LastSignal,
-    /// Of hosts that do not answer: whether the patch was enabled when last seen.
+    /// For hosts that are down: whether the patch was enabled when last scraped.
     LastEnabled,
-    /// Of hosts that do not answer: whether a transition ran when last seen.
+    /// For hosts that are down: whether a transition was running when last scraped.
     LastTransition,
-    /// Of hosts that do not answer: crashes with the patch.
+    /// For hosts that are down: number of crashes with the patch.
     LastCrashes,
-    /// Of hosts that do not answer: when the last of these was.
+    /// For hosts that are down: time of the last crash with the patch.
     LastCrashTime,
-    /// Of hosts that do not answer: crash signals that implicate the patch.
+    /// For hosts that are down: crash signals that implicate the patch.
     LastSignals,
-    /// The patches that any host has loaded.
+    /// Names of all patches that any host has loaded.
     KnownPatches,
 }
 
 impl Question {
-    /// What is asked first.
+    /// The questions about all hosts, which are asked first.
     pub const FIRST: [Self; 12] = [
         Self::Up,
         Self::Scraped,
@@ -122,7 +122,7 @@ impl Question {
         Self::Signals,
         Self::LastSignal,
     ];
-    /// What is asked of hosts that do not answer.
+    /// The questions about hosts that are down.
     pub const SILENT: [Self; 5] = [
         Self::LastEnabled,
         Self::LastTransition,
@@ -131,7 +131,7 @@ impl Question {
         Self::LastSignals,
     ];
 
-    /// The metric, for messages.
+    /// Name of the metric that the question reads.
     #[must_use]
     pub const fn metric(self) -> &'static str {
         match self {
@@ -149,9 +149,9 @@ impl Question {
         }
     }
 
-    /// The query. `silent` are the hosts that do not answer; only the `Last…` questions
-    /// look at them. Numbers are compared with `!= 0`, not `> 0`, so that NaN, which is
-    /// neither, comes back and is seen.
+    /// The PromQL query. `silent` are the hosts that are down, which only the `Last…`
+    /// questions select. Values are compared with `!= 0` rather than `> 0`, so that NaN is
+    /// returned and can be reported.
     #[must_use]
     pub fn query(self, scope: &Scope, silent: &[&Host]) -> String {
         let metric = self.metric();
@@ -159,7 +159,7 @@ impl Question {
         let (hosts, patch) = (scope.hosts(), scope.patch());
         let of = || scope.of(silent);
         match self {
-            // Both with all their labels, so that a host that is there twice is seen.
+            // Both keep all labels, so that a host with two series is noticed.
             Self::Up => format!("{metric}{{{hosts}}}"),
             Self::Scraped => format!("timestamp({metric}{{{hosts}}})"),
             Self::Gone => format!(

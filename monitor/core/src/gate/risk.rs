@@ -1,29 +1,29 @@
-//! What the runs so far say of those to come.
+//! Bounds the failure rate of the remaining hosts from the outcomes so far.
 
 use serde::Serialize;
 use statrs::function::beta::checked_beta_reg;
 
-/// How sure the bound is.
+/// Confidence level of the bound.
 const CONFIDENCE: f64 = 0.95;
 
-/// The risk that is left.
+/// The remaining risk of the rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Risk {
-    /// Hosts that took the patch and whose outcome is known: soaked or failed.
+    /// Hosts that got the patch and whose outcome is known: soaked or failed.
     pub known: u64,
-    /// Those of them that failed: crashed or silent.
+    /// Hosts with a known outcome that failed: crashed or silent.
     pub failed: u64,
-    /// Above this the probability that a host fails does not lie, with 95 % confidence:
-    /// the one-sided bound of Clopper and Pearson.
+    /// Upper bound, with 95 % confidence, of the probability that a host fails: the
+    /// one-sided Clopper-Pearson bound.
     pub upper_bound: f64,
-    /// Hosts that are up and do not have the patch.
+    /// Hosts that are up without the patch.
     pub to_do: u64,
-    /// How many of these would fail at the bound.
+    /// How many of the remaining hosts would fail at that bound.
     pub to_do_failing_at_bound: f64,
 }
 
 impl Risk {
-    /// The risk after `failed` of `known` hosts failed, with `to_do` to come.
+    /// The risk after `failed` of `known` hosts failed, with `to_do` hosts remaining.
     #[must_use]
     pub fn new(known: u64, failed: u64, to_do: u64) -> Self {
         let upper_bound = upper_bound(known, failed);
@@ -37,8 +37,8 @@ impl Risk {
     }
 }
 
-/// The largest probability at which no more than `failed` of `known` would still be seen
-/// once in twenty times. With nothing known it is 1.
+/// The largest failure probability at which at most `failed` of `known` failures would
+/// still be observed with probability 5 %. It is 1 if nothing is known.
 fn upper_bound(known: u64, failed: u64) -> f64 {
     if failed >= known {
         return 1.0;
@@ -46,13 +46,13 @@ fn upper_bound(known: u64, failed: u64) -> f64 {
     // P(X <= k | p) = 1 - I_p(k + 1, n - k), which falls as p grows.
     let (a, b) = (float(failed) + 1.0, float(known - failed));
     let (mut low, mut high) = (0.0_f64, 1.0_f64);
-    // Until no number lies between the two.
+    // Bisect until no number lies between the two.
     loop {
         let middle = f64::midpoint(low, high);
         if middle <= low || middle >= high {
             return high;
         }
-        // Arguments that cannot be judged leave the bound high.
+        // Invalid arguments leave the bound high.
         if checked_beta_reg(a, b, middle).is_ok_and(|share| share < CONFIDENCE) {
             low = middle;
         } else if high - low < f64::EPSILON * high {
@@ -63,7 +63,7 @@ fn upper_bound(known: u64, failed: u64) -> f64 {
     }
 }
 
-/// Numbers of hosts are far below 2^53, where this is exact.
+/// Converts a number of hosts; exact below 2^53.
 #[expect(clippy::cast_precision_loss, reason = "numbers of hosts are small")]
 const fn float(hosts: u64) -> f64 {
     hosts as f64

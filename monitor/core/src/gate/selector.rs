@@ -1,5 +1,5 @@
-//! Label matchers as the user writes them: parsed strictly, and rendered anew, so that
-//! nothing but matchers ever reaches a query.
+//! Label matchers from the command line. They are parsed strictly and rendered again, so
+//! that nothing but matchers ever gets into a query.
 
 use std::fmt::{self, Write as _};
 
@@ -29,22 +29,22 @@ pub fn quote(value: &str) -> String {
     text
 }
 
-/// How a matcher compares.
+/// Comparison operator of a matcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// `=`
+    /// `=`: the value is equal.
     Equal,
-    /// `!=`
+    /// `!=`: the value differs.
     NotEqual,
     /// `=~`: the whole value matches the regular expression.
     Matches,
-    /// `!~`
+    /// `!~`: the whole value does not match the regular expression.
     MatchesNot,
 }
 
 impl Operator {
     const ALL: [Self; 4] = [
-        // Longest first: `=` begins `=~`.
+        // Longest first: `=` is a prefix of `=~`.
         Self::Matches,
         Self::MatchesNot,
         Self::NotEqual,
@@ -64,11 +64,11 @@ impl Operator {
 /// One label matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
-    /// The label's name.
+    /// Name of the label.
     pub name: String,
-    /// How it compares.
+    /// Comparison operator.
     pub operator: Operator,
-    /// The value or regular expression, unquoted.
+    /// Value or regular expression, unquoted.
     pub value: String,
 }
 
@@ -79,7 +79,8 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Which hosts are looked at, beside their job: all, or those that every matcher fits.
+/// Selects hosts within the job: those that match all matchers, or all hosts if there are
+/// none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector(pub Vec<Matcher>);
 
@@ -93,35 +94,35 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Why a selector is none.
+/// A selector is invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// It is not written as one.
+    /// Syntax error.
     #[error(
         "at character {at} of the selector: expected {expected}, found {found}; \
          write label matchers such as env=\"prod\",rack!~\"r1|r2\""
     )]
     Syntax {
-        /// Where, from 1.
+        /// Position of the character, from 1.
         at: usize,
-        /// What belongs there.
+        /// What was expected at that position.
         expected: &'static str,
-        /// What is there.
+        /// What was found instead.
         found: String,
     },
-    /// It has a matcher on a label that the gate matches itself.
+    /// A matcher is on a label that the gate matches itself.
     #[error("the selector must not match the label {name:?}: {instead}")]
     Reserved {
-        /// The label.
+        /// Name of the label.
         name: String,
-        /// What to do instead.
+        /// What to use instead.
         instead: &'static str,
     },
 }
 
-/// Labels that the gate's own queries match. A second matcher on one of them could only
-/// make hosts vanish from some of the queries, and a host that vanishes counts for less
-/// than one that is known to be missing.
+/// Labels that the gate's own queries match. A second matcher on one of them would make
+/// hosts disappear from some of the queries, and such a host would not be counted as
+/// missing.
 const RESERVED: [(&str, &str); 3] = [
     ("__name__", "the gate chooses the metrics"),
     ("job", "give the job with --job"),
@@ -129,12 +130,12 @@ const RESERVED: [(&str, &str); 3] = [
 ];
 
 impl Selector {
-    /// Parses `name op "value"`, separated by commas, in braces or without. Values are in
-    /// double quotes, with the escapes `\\`, `\"`, `\'`, `\n`, `\r`, `\t`.
+    /// Parses matchers `name op "value"`, separated by commas, with or without braces. Values
+    /// are in double quotes with the escapes `\\`, `\"`, `\'`, `\n`, `\r`, `\t`.
     ///
     /// # Errors
     ///
-    /// Where the text is no selector, or matches a label that is the gate's own.
+    /// [`SelectorError`]: a syntax error, or a matcher on a label that the gate matches itself.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut parser = Parser {
             text: text.chars().collect(),

@@ -1,4 +1,4 @@
-//! Whether the patch may go to more hosts, and why.
+//! Decides whether the patch may go to more hosts, and gives the reasons.
 
 mod reasons;
 
@@ -9,33 +9,33 @@ use super::{
     risk::Risk,
 };
 
-/// What is borne.
+/// Limits that the gate allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Hosts that may have failed.
+    /// How many hosts may have failed.
     pub max_crashed: usize,
-    /// Share of the hosts with the patch that may be stuck, from 0 to 1.
+    /// Ratio of the hosts with the patch that may be stuck, from 0 to 1.
     pub max_stuck_ratio: f64,
-    /// Hosts that must have soaked.
+    /// How many hosts must have soaked.
     pub min_hosts: usize,
-    /// Hosts of which it may be unknown how they are.
+    /// How many hosts may be in an unknown state.
     pub max_missing: usize,
 }
 
-/// The answer.
+/// The decision of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The patch may go to more hosts.
     GoOn,
-    /// It must not.
+    /// The patch must not go to more hosts.
     Hold,
-    /// It must not, until more is known.
+    /// The patch must not go to more hosts until more is known.
     CannotTell,
 }
 
 impl Verdict {
-    /// In words.
+    /// The verdict as the report prints it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,55 +56,55 @@ impl Verdict {
     }
 }
 
-/// What a reason is about.
+/// The category of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// More hosts failed than may.
+    /// More hosts failed than allowed.
     Failed,
-    /// More hosts are stuck than may.
+    /// More hosts are stuck than allowed.
     Stuck,
-    /// Of more hosts than may be it is unknown how they are.
+    /// More hosts are in an unknown state than allowed.
     Missing,
-    /// Fewer hosts soaked than must.
+    /// Fewer hosts soaked than required.
     TooFewSoaked,
-    /// No host is in the selection.
+    /// The selector matches no host.
     NoHosts,
-    /// No host knows the patch.
+    /// No host has the patch loaded.
     UnknownPatch,
-    /// The answers may be partial.
+    /// The results may be partial.
     Partial,
-    /// The answers contradict themselves or say nothing.
+    /// The results are contradictory or invalid.
     BadData,
-    /// Prometheus did not answer as it should.
+    /// A query failed.
     Prometheus,
-    /// A transition was forced; only ever a notice.
+    /// A transition was forced; always a notice, never a reason to hold.
     Forced,
 }
 
-/// Whether a reason may pass if one waits.
+/// Whether a reason may go away by waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Passes {
-    /// Somebody has to do something.
+    /// It stays until someone acts.
     No,
-    /// If so, then as soon as every host has been scraped anew.
+    /// If it goes away, then as soon as every host has been scraped again.
     Soon,
-    /// In time.
+    /// It goes away with time.
     InTime,
 }
 
-/// One host, and what is to be said of it.
+/// One host with the detail that the report shows for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Named {
-    /// The host.
+    /// Labels of the host.
     #[serde(flatten)]
     pub host: HostName,
-    /// What is to be said of it.
+    /// What the report says about the host.
     pub detail: String,
 }
 
-/// A host's labels.
+/// The labels that identify a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostName {
     /// Label `instance`.
@@ -113,23 +113,23 @@ pub struct HostName {
     pub job: String,
 }
 
-/// Why the verdict is not to go on.
+/// A reason why the verdict is not "go on".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// What this reason alone would make of it.
+    /// The verdict that follows from this reason alone.
     pub verdict: Verdict,
-    /// What it is about.
+    /// Category of the reason.
     pub kind: Kind,
-    /// In words.
+    /// The reason as a sentence, with the remedy.
     pub text: String,
-    /// Whether it may pass.
+    /// Whether it may go away by waiting.
     pub passes: Passes,
-    /// The hosts that it is about.
+    /// The hosts concerned.
     pub hosts: Vec<Named>,
 }
 
 impl Reason {
-    /// A reason why it cannot be told, about no host in particular.
+    /// A reason for "cannot tell" that concerns no host in particular.
     #[must_use]
     pub fn unknown(kind: Kind, text: String, passes: Passes) -> Self {
         Self {
@@ -142,53 +142,53 @@ impl Reason {
     }
 }
 
-/// How many hosts are in which state. Each host is counted once but for `stuck`, which
-/// is part of `in_transition`.
+/// Number of hosts per state. Each host is counted once, except that `stuck` is part of
+/// `in_transition`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// All hosts.
     pub hosts: usize,
-    /// In force for as long as it has to be.
+    /// Hosts on which the patch has been in force for the soak time.
     pub soaked: usize,
-    /// In force for less.
+    /// Hosts on which the patch is in force, but not yet for the soak time.
     pub soaking: usize,
-    /// In force, not known since when.
+    /// Hosts on which the patch is in force since an unknown time.
     pub in_force: usize,
-    /// In a transition of the patch.
+    /// Hosts in transition of the patch.
     pub in_transition: usize,
-    /// In one that is stuck.
+    /// Hosts in transition that are stuck.
     pub stuck: usize,
-    /// Crashed with the patch.
+    /// Hosts that crashed with the patch.
     pub crashed: usize,
-    /// Gone silent with the patch.
+    /// Hosts that went silent with the patch.
     pub silent: usize,
-    /// Not known how they are.
+    /// Hosts in an unknown state.
     pub missing: usize,
-    /// Up without the patch, or with the patch disabled.
+    /// Hosts that are up without the patch, or with the patch disabled.
     pub to_do: usize,
 }
 
-/// The answer, and all it rests on.
+/// The verdict with everything it is based on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision {
-    /// The answer.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Why it is not to go on; all reasons, the gravest first.
+    /// All reasons why the verdict is not "go on", the most severe first.
     pub reasons: Vec<Reason>,
-    /// What does not stop the rollout, but should be known.
+    /// Reasons that do not stop the rollout but that an operator should know.
     pub notices: Vec<Reason>,
-    /// How many hosts are in which state.
+    /// Number of hosts per state.
     pub counts: Counts,
-    /// In how many seconds the next host has soaked.
+    /// Seconds until the next host has soaked.
     pub next_soaked_in_seconds: Option<f64>,
-    /// In how many seconds enough hosts have soaked, if all goes well.
+    /// Seconds until enough hosts have soaked, if none fails.
     pub enough_soaked_in_seconds: Option<f64>,
-    /// The risk that is left.
+    /// The remaining risk of the rollout.
     pub risk: Risk,
 }
 
 impl Decision {
-    /// That Prometheus did not answer as it should.
+    /// The decision "cannot tell" because a query failed.
     #[must_use]
     pub fn no_answer(text: String, passes: Passes) -> Self {
         Self {
@@ -202,8 +202,8 @@ impl Decision {
         }
     }
 
-    /// Whether waiting may change the answer to the better, `soon` while every host may
-    /// yet have to be scraped anew.
+    /// Whether waiting may improve the verdict; `soon` is true until every host has had time
+    /// to be scraped again.
     #[must_use]
     pub fn may_pass(&self, soon: bool) -> bool {
         let passes = |reason: &Reason| match reason.passes {
@@ -215,20 +215,21 @@ impl Decision {
     }
 }
 
-/// What is known beside the hosts.
+/// What the gate was asked, and what is known besides the hosts.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// The patch.
+    /// Name of the patch.
     pub patch: &'a str,
-    /// The hosts asked for, as matchers.
+    /// The label matchers that select the hosts.
     pub hosts: &'a str,
-    /// Warnings that came with the answers.
+    /// Warnings that came with the results.
     pub warnings: &'a [String],
-    /// Patches that hosts have loaded, where that was asked.
+    /// Patches that hosts have loaded, if that was queried.
     pub known_patches: &'a [String],
 }
 
-/// Decides. A hold for what is known wins over what is not known; all reasons are given.
+/// Decides. A known reason to hold takes precedence over "cannot tell"; all reasons are
+/// reported.
 #[must_use]
 pub fn decide(fleet: &Fleet, limits: &Limits, asked: &Asked<'_>) -> Decision {
     let counts = count(fleet);
@@ -308,12 +309,12 @@ fn count(fleet: &Fleet) -> Counts {
     counts
 }
 
-/// A time as `2026-11-23T16:52:47Z`; none where it is out of range.
+/// Formats a time as `2026-11-23T16:52:47Z`; `None` if it is out of range.
 #[must_use]
 pub fn date(seconds: f64) -> Option<String> {
     let since = std::time::Duration::try_from_secs_f64(seconds.floor()).ok()?;
     let time = std::time::UNIX_EPOCH.checked_add(since)?;
-    // Years beyond 9999 have no such form.
+    // Years beyond 9999 cannot be written in this form.
     (since.as_secs() < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(time).to_string())
 }
 

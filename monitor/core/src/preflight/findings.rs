@@ -1,4 +1,4 @@
-//! What stands between a module and its being in force, as far as files tell it.
+//! The checks of a module against the host, except the sampling of tasks.
 
 mod host;
 mod symbols;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::blockers::printable;
 
-/// Everything but who sleeps where.
+/// Runs all checks that do not sample tasks.
 #[must_use]
 pub fn judge(module: &Module, host: &Host) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -30,7 +30,7 @@ pub fn judge(module: &Module, host: &Host) -> Vec<Finding> {
     findings
 }
 
-/// A finding of one of these.
+/// Adds a finding.
 fn add(
     findings: &mut Vec<Finding>,
     severity: Severity,
@@ -41,8 +41,8 @@ fn add(
     findings.push(Finding::new(severity, check, what, remedy));
 }
 
-/// The fact; what it is not known for becomes a finding.
-fn told<'a, T>(
+/// The fact if it is known; otherwise adds a finding that says why it is unknown.
+fn known<'a, T>(
     fact: &'a Known<T>,
     severity: Severity,
     check: &'static str,
@@ -58,7 +58,7 @@ fn told<'a, T>(
     }
 }
 
-/// Names come from a file that anybody may have written.
+/// Makes a name printable: it comes from a file of unknown origin.
 fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }
@@ -78,9 +78,9 @@ fn kind(module: &Module, findings: &mut Vec<Finding>) {
             findings,
             Severity::Unknown,
             CHECK,
-            "the functions it replaces cannot be told: its data has no struct klp_patch, and it \
-             is not of kpatch-build or klp-build",
-            "ask who built it for the list of functions",
+            "cannot determine which functions it replaces: its data has no struct klp_patch, and \
+            it was not built by kpatch-build or klp-build",
+            "ask its author for the list of functions",
         );
     } else if module.functions().next().is_none() {
         add(
@@ -95,7 +95,7 @@ fn kind(module: &Module, findings: &mut Vec<Finding>) {
 
 fn kernel(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "kernel";
-    let Some(release) = told(
+    let Some(release) = known(
         &host.release,
         Severity::Unknown,
         CHECK,
@@ -109,11 +109,11 @@ fn kernel(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             findings,
             Severity::Failure,
             CHECK,
-            "it does not say for which kernel it was built (no vermagic): the kernel refuses it",
+            "it has no vermagic, so the kernel it was built for is unknown: the kernel refuses it",
             "build it against this kernel",
         ),
-        // With CONFIG_MODVERSIONS the kernel itself only compares the symbols that the
-        // module imports (same_magic, kernel/module/version.c): not what it replaces.
+        // With CONFIG_MODVERSIONS the kernel compares only the symbols that the module imports
+        // (same_magic, kernel/module/version.c), not the functions that it replaces.
         Some(built_for) if built_for != release => add(
             findings,
             Severity::Failure,
@@ -123,8 +123,8 @@ fn kernel(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
                 shown(built_for),
                 shown(release)
             ),
-            "take the livepatch of this kernel: even where a module of another build loads, its \
-             functions do not fit",
+            "use the livepatch for this kernel: even if a module for another build loads, its \
+            functions do not match",
         ),
         Some(_) => {}
     }
@@ -132,7 +132,7 @@ fn kernel(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
 
 fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "loaded";
-    let modules = told(
+    let modules = known(
         &host.modules,
         Severity::Unknown,
         CHECK,
@@ -146,10 +146,10 @@ fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     let (what, remedy) = match (&module.srcversion, srcversion) {
         (Some(file), Some(loaded)) if file == loaded => (
             format!(
-                "{name} is loaded already, this very build (srcversion {})",
+                "{name} is already loaded, from the same build (srcversion {})",
                 shown(file)
             ),
-            "nothing to do, if it is enabled: see livepatch-monitor status".to_owned(),
+            "nothing to do if it is enabled: see livepatch-monitor status".to_owned(),
         ),
         (file, loaded) => {
             let version = |version: &Option<String>| match version {
@@ -158,14 +158,14 @@ fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             };
             (
                 format!(
-                    "another module of the name {name} is loaded ({}; the file has {}): the \
+                    "another module named {name} is loaded ({}; the file has {}): the \
                      kernel refuses it (EEXIST)",
                     version(loaded),
                     version(file)
                 ),
                 format!(
                     "write 0 to /sys/kernel/livepatch/{name}/enabled, wait for the transition, \
-                     rmmod {name}; or build it under a name of its own"
+                     rmmod {name}; or build it under another name"
                 ),
             )
         }
@@ -188,7 +188,7 @@ fn depends(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             Severity::Warning,
             "depends",
             format!("it needs module {needed}, which is not loaded"),
-            format!("modprobe {needed} first: insmod and kpatch do not load what a module needs"),
+            format!("modprobe {needed} first: insmod and kpatch do not load dependencies"),
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Who would hold the transition up: every task's stack, sampled for some seconds,
-//! judged as `blockers` would judge it if the patch were being loaded.
+//! Predicts which tasks would block the transition: samples every task's stack for some
+//! seconds and judges it as `blockers` would if the patch were being loaded.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -22,68 +22,69 @@ use crate::{
     transition::{BootTime, Direction},
 };
 
-/// Tasks remembered; of more, the rest is counted as unread.
+/// Most tasks remembered; any more are counted as unread.
 const MAX_TASKS: usize = 10_000;
 
-/// Samples that make a kernel thread on a CPU in each of them worth a word.
+/// Number of samples from which a kernel thread that was on a CPU in all of them is
+/// reported.
 const SAMPLES_OF_A_RUNNER: u32 = 3;
 
-/// A task that would hold the transition up.
+/// A task that would block the transition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Likely {
     /// Thread id.
     pub tid: u32,
     /// Process id.
     pub pid: u32,
-    /// Its name.
+    /// The task's name (`comm`).
     pub comm: String,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kthread: bool,
-    /// The systemd unit it belongs to, where somebody has looked.
+    /// The systemd unit it belongs to, if that was determined.
     pub unit: Option<String>,
-    /// Its state when it was last seen so.
+    /// The task's state when it was last seen blocking.
     pub state: String,
-    /// The object of the function.
+    /// Object of the function: `vmlinux` or a module.
     pub object: Option<String>,
-    /// The function it was in that the patch replaces.
+    /// The function on its stack that the patch replaces.
     pub function: Option<String>,
-    /// Why it would hold the transition up.
+    /// Why it would block the transition.
     pub reason: Reason,
-    /// In a sentence.
+    /// The reason as a sentence.
     pub detail: String,
-    /// In how many samples it was seen so.
+    /// Number of samples in which it was seen blocking.
     pub seen: u32,
-    /// Its stack then, innermost first.
+    /// Its stack at that time, innermost frame first.
     pub stack: Vec<String>,
 }
 
-/// What the samples came to.
+/// The result of all samples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
-    /// Samples taken.
+    /// Number of samples taken.
     pub samples: u32,
-    /// For how long.
+    /// Duration of the sampling in seconds.
     pub seconds: f64,
-    /// `iterator` or `proc`.
+    /// Source of the samples: `iterator` or `proc`.
     pub source: &'static str,
-    /// Tasks in the last sample.
+    /// Number of tasks in the last sample.
     pub tasks: usize,
-    /// Tasks whose stack could not be told in any sample.
+    /// Number of tasks whose stack could not be read in any sample.
     pub unread: usize,
-    /// Those that would hold the transition up, the most often seen first.
+    /// Tasks that would block the transition, the most often seen first.
     pub likely: Vec<Likely>,
 }
 
-/// Tasks are the same if both agree: ids are used again.
+/// Identifies a task by thread id and start time, since thread ids are reused.
 type Who = (u32, Option<u64>);
 
-/// Puts samples together, for one module.
+/// Accumulates samples for one module.
 #[derive(Debug)]
 pub struct Forecaster {
     patch: String,
-    /// The functions of the patch that are there, with where they are.
+    /// Functions of the patch that exist on this host, with their addresses.
     funcs: Vec<CheckedFunc>,
-    /// The livepatches in force.
+    /// Names of the livepatches in force.
     below: Vec<String>,
     samples: u32,
     tasks: usize,
@@ -97,7 +98,7 @@ pub struct Forecaster {
 }
 
 impl Forecaster {
-    /// For this module on this host.
+    /// A forecaster for this module on this host.
     #[must_use]
     pub fn new(module: &Module, host: &Host) -> Self {
         let patches = host.patches.as_ref().map(|set| set.patches.as_slice());
@@ -128,7 +129,7 @@ impl Forecaster {
         sample.patch.clone_from(&self.patch);
         sample.direction = Direction::Patch;
         sample.patches.clone_from(&self.below);
-        // /proc shows no addresses to compare with.
+        // /proc shows no addresses to compare.
         let by_name = sample.source == ScanSource::Proc;
         sample.funcs = Some(
             self.funcs
@@ -190,11 +191,11 @@ impl Forecaster {
             }
             Reason::Unknown => match self.livepatch_on(task) {
                 Some(below) => Sort::Holds(likely(format!(
-                    "in code of livepatch {}, which is in force; whether in a function that this \
-                     patch replaces cannot be told",
+                    "in code of livepatch {}, which is in force; cannot determine whether it is in a \
+                    function that this patch replaces",
                     printable(below.as_bytes())
                 ))),
-                // One that has ended holds nothing.
+                // A task that has ended blocks nothing.
                 None if matches!(task.state, TaskState::Dead | TaskState::Zombie) => Sort::Passes,
                 None => Sort::Unread,
             },
@@ -231,7 +232,7 @@ impl Forecaster {
         }
     }
 
-    /// What it all came to, after so long.
+    /// The forecast from all samples, taken over this time.
     #[must_use]
     pub fn finish(self, took: Duration) -> Forecast {
         let mut likely: Vec<Likely> = self.likely.into_values().collect();
@@ -258,16 +259,16 @@ impl Forecaster {
 }
 
 enum Sort {
-    /// It would hold the transition up.
+    /// The task would block the transition.
     Holds(Likely),
-    /// It would if it never did anything else.
+    /// The task would block the transition only if it stayed on its CPU.
     Runs(Likely),
-    /// Its stack could not be told.
+    /// The task's stack could not be read.
     Unread,
     Passes,
 }
 
-/// A sample, yet without tasks.
+/// An empty sample.
 #[must_use]
 pub fn empty_sample() -> Scan {
     Scan {
@@ -286,8 +287,9 @@ pub fn empty_sample() -> Scan {
     }
 }
 
-/// What tasks would be looked for: the function where it is now. Where another
-/// livepatch has replaced it, its code is in that one's module, and only names tell.
+/// The code that tasks would be checked for: the function at its current place. If another
+/// livepatch has replaced it, that code is in the other livepatch's module and only its
+/// name identifies it.
 fn checked(
     object: &str,
     function: &Function,
@@ -306,7 +308,7 @@ fn checked(
     let symbols = host.symbols.as_ref().ok()?;
     let places = symbols.places(object, &function.name);
     let index = usize::try_from(function.sympos.saturating_sub(1)).ok()?;
-    // Not there: its module is not loaded, or a finding of its own.
+    // The module is not loaded, or the missing symbol is a finding of its own.
     let place = places.get(index)?;
     let range = place
         .size
@@ -320,13 +322,14 @@ fn checked(
 }
 
 impl Forecast {
-    /// Seen in at least half of the samples: it is not just passing through.
+    /// Whether the task was seen in at least half of the samples, so that it is not just
+    /// passing through.
     #[must_use]
     pub fn stays(&self, likely: &Likely) -> bool {
         u64::from(likely.seen) * 2 >= u64::from(self.samples)
     }
 
-    /// One finding for each function that tasks sleep in, and for each other cause.
+    /// One finding for each function in which tasks sleep, and one for each other cause.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let mut groups = BTreeMap::<_, Vec<&Likely>>::new();
@@ -346,7 +349,7 @@ impl Forecast {
                 Severity::Info,
                 "blockers",
                 format!(
-                    "the stacks of {} of {} tasks could not be told in any sample",
+                    "the stacks of {} of {} tasks could not be read in any sample",
                     self.unread, self.tasks
                 ),
                 "",
@@ -374,20 +377,19 @@ impl Forecast {
         });
         let what = match (reason, place) {
             (Reason::UnreliableStack, _) => format!(
-                "{}: likely blockers: their stacks cannot be walked, so the kernel cannot \
-                 switch them while they sleep there",
+                "{}: likely blockers: their stacks are unreliable, so the kernel cannot switch \
+                them while they sleep there",
                 counted(tasks.len())
             ),
             (_, Some(place)) if staying > 0 => {
                 format!("{} in {place}: likely blockers", counted(tasks.len()))
             }
             (_, Some(place)) => format!(
-                "{} passed through {place}: each was out of it in most samples",
+                "{} passed through {place}: each was outside of it in most samples",
                 counted(tasks.len())
             ),
             (Reason::Running, None) => format!(
-                "{} of the kernel's own on a CPU in every sample: a transition waits until \
-                 they sleep",
+                "{} of the kernel on a CPU in every sample: a transition waits until they sleep",
                 counted(tasks.len())
             ),
             (_, None) => format!(
@@ -398,8 +400,8 @@ impl Forecast {
         let remedy = match severity {
             Severity::Info => "",
             _ => {
-                "stop or restart them first, or be ready to wait: a signal wakes those in \
-                  state S, nothing those in state D or I"
+                "stop or restart them first, or be ready to wait: a signal wakes tasks in \
+                state S, nothing wakes tasks in state D or I"
             }
         };
         Finding::new(severity, "blockers", what, remedy)

@@ -1,4 +1,4 @@
-//! What the host has to say to a livepatch, as far as it was told.
+//! The facts about the host that decide whether a livepatch loads, as far as they are known.
 
 use std::collections::BTreeMap;
 
@@ -7,51 +7,51 @@ use crate::{
     patch::{PatchSet, VMLINUX},
 };
 
-/// A fact, or why it is not known.
+/// A fact, or the reason why it is unknown.
 pub type Known<T> = Result<T, String>;
 
-/// The host at one moment.
+/// A snapshot of the host.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// `uname -r`.
+    /// Kernel release, as `uname -r` prints it.
     pub release: Known<String>,
-    /// The livepatches that are loaded, and whether there can be any.
+    /// The loaded livepatches, and whether the kernel supports livepatching.
     pub patches: Known<PatchSet>,
-    /// The modules that are loaded, with the fingerprint of those that have one.
+    /// The loaded modules with their srcversion, for those that have one.
     pub modules: Known<BTreeMap<String, Option<String>>>,
-    /// Where the symbols that the module asks for are.
+    /// Addresses of the symbols that the module needs.
     pub symbols: Known<Symbols>,
-    /// Who has hooked functions.
+    /// Tracers and kprobes attached to functions.
     pub tracers: Tracers,
-    /// A BPF trampoline and a livepatch may share a function (6.0 and later).
+    /// Whether a BPF trampoline and a livepatch may share a function (6.0 and later).
     pub trampolines_share: Option<bool>,
-    /// What the kernel asks of modules.
+    /// Which modules the kernel accepts.
     pub policy: Policy,
-    /// What would be kept of a crash.
+    /// Which sources would record a crash.
     pub evidence: Vec<(Source, bool)>,
-    /// Threads, kernel threads among them.
+    /// Number of threads, including kernel threads.
     pub threads: Known<usize>,
-    /// CPUs that are up.
+    /// Number of CPUs online.
     pub cpus: Option<usize>,
 }
 
-/// Places of symbols: those asked for, all places of each, in the kernel's order.
+/// Places of the requested symbols: all places of each, in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
     places: BTreeMap<(String, String), Vec<Place>>,
 }
 
-/// Where a symbol is.
+/// Location of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its address.
+    /// Address in kernel memory.
     pub address: u64,
-    /// Its length in bytes, where what follows tells.
+    /// Length in bytes, if the next symbol determines it.
     pub size: Option<u64>,
 }
 
 impl Symbols {
-    /// Notes one more place of a symbol; no module is the kernel itself.
+    /// Adds a place of a symbol; `None` as module means the kernel itself.
     pub fn add(&mut self, module: Option<&str>, name: &str, place: Place) {
         let object = module.unwrap_or(VMLINUX).to_owned();
         let places = self.places.entry((object, name.to_owned())).or_default();
@@ -59,7 +59,7 @@ impl Symbols {
         places.sort_by_key(|place| place.address);
     }
 
-    /// All places of this name in this object.
+    /// All places of a symbol in an object.
     #[must_use]
     pub fn places(&self, object: &str, name: &str) -> &[Place] {
         let key = (object.to_owned(), name.to_owned());
@@ -67,72 +67,72 @@ impl Symbols {
     }
 }
 
-/// Who has hooked functions.
+/// Tracers and kprobes attached to functions.
 #[derive(Clone, Debug)]
 pub struct Tracers {
-    /// Functions that ftrace calls somebody from.
+    /// Functions with an ftrace callback.
     pub ftrace: Known<Vec<Traced>>,
-    /// Kprobes.
+    /// All kprobes.
     pub kprobes: Known<Vec<Kprobe>>,
-    /// Names of kprobes that were made through tracefs.
+    /// Names of the kprobes that were created through tracefs.
     pub events: Vec<KprobeEvent>,
 }
 
-/// A line of `enabled_functions`.
+/// A line of tracefs's `enabled_functions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traced {
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// Its module; none for the kernel itself.
+    /// Module of the function; `None` for the kernel itself.
     pub module: Option<String>,
-    /// `I`: somebody may send the call elsewhere, as livepatch does.
+    /// Flag `I`: a callback may redirect the call, as livepatch does.
     pub ipmodify: bool,
-    /// `D`: a BPF trampoline is called directly.
+    /// Flag `D`: a BPF trampoline is called directly.
     pub direct: bool,
-    /// Who, as the kernel writes it.
+    /// The callbacks, as the kernel writes them.
     pub who: String,
 }
 
-/// A line of kprobes' list.
+/// A line of debugfs's `kprobes/list`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kprobe {
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// Its module; none for the kernel itself.
+    /// Module of the function; `None` for the kernel itself.
     pub module: Option<String>,
-    /// Bytes from the function's start.
+    /// Offset from the start of the function, in bytes.
     pub offset: u64,
-    /// It uses ftrace's call at the function's entry, which may lie some bytes in.
+    /// It uses the ftrace call at the function's entry, which may lie a few bytes inside.
     pub by_ftrace: bool,
-    /// It is a kretprobe.
+    /// Whether it is a kretprobe.
     pub on_return: bool,
-    /// Registered, but switched off.
+    /// Whether it is registered but disabled.
     pub disabled: bool,
 }
 
-/// A line of `kprobe_events`.
+/// A line of tracefs's `kprobe_events`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KprobeEvent {
-    /// `group/name`.
+    /// Name of the event, as `group/name`.
     pub event: String,
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// Its module, where the event names one.
+    /// Module of the function, if the event names one.
     pub module: Option<String>,
 }
 
-/// What the kernel asks of modules; `None` where it does not say.
+/// Which modules the kernel accepts; a setting is `None` if it is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// `module.sig_enforce`: only signed ones.
+    /// `module.sig_enforce`: only signed modules load.
     pub signatures_enforced: Option<bool>,
-    /// The kernel is locked down: `integrity`, `confidentiality`, or `none`.
+    /// Kernel lockdown level: `integrity`, `confidentiality` or `none`.
     pub lockdown: Option<String>,
-    /// `kernel.modules_disabled`: none at all until the next boot.
+    /// `kernel.modules_disabled`: no module loads until the next boot.
     pub modules_disabled: Option<bool>,
 }
 
-/// The module of an object.
+/// The module of an object; `None` for `vmlinux`.
 #[must_use]
 pub(crate) fn module_of(object: &str) -> Option<&str> {
     (object != VMLINUX).then_some(object)

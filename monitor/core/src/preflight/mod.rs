@@ -1,5 +1,5 @@
-//! Before a livepatch is loaded: what its module holds, what this host would say to it,
-//! and which tasks would hold it up. Values in, values out.
+//! Checks before a livepatch is loaded: what its module contains, whether this host would
+//! accept it, and which tasks would block it. Pure: takes and returns values.
 
 pub mod findings;
 pub mod forecast;
@@ -9,35 +9,35 @@ pub mod unpack;
 
 use serde::Serialize;
 
-/// What a finding means for the load, from the least to the worst.
+/// What a finding means for the load, from the least to the most severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Good to know.
+    /// For information only.
     Info,
-    /// It may go wrong, or do less than is hoped.
+    /// The load may go wrong, or the patch may have less effect than expected.
     Warning,
-    /// A question that decides cannot be answered.
+    /// A fact that decides is unknown.
     Unknown,
-    /// The kernel will refuse it, or it must not be loaded here.
+    /// The kernel will refuse the module, or it must not be loaded on this host.
     Failure,
 }
 
-/// One thing found out.
+/// One result of the checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// What was checked: a fixed word, for programs.
+    /// Identifier of the check, for programs.
     pub check: &'static str,
-    /// What was found, in a sentence.
+    /// The finding as a sentence.
     pub what: String,
-    /// What to do about it; empty where there is nothing to do.
+    /// What to do about it; empty if there is nothing to do.
     pub remedy: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// Creates a finding.
     #[must_use]
     pub fn new(
         severity: Severity,
@@ -54,22 +54,22 @@ impl Finding {
     }
 }
 
-/// What all findings come to.
+/// The verdict over all findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing is in the way.
+    /// Nothing prevents the load.
     Clear,
-    /// It can be loaded; read the warnings first.
+    /// The module can be loaded, but the warnings should be read first.
     Warnings,
-    /// Something that decides is not known.
+    /// A fact that decides is unknown.
     CannotTell,
-    /// It will not load, or must not.
+    /// The module will not load, or must not be loaded.
     WillFail,
 }
 
 impl Verdict {
-    /// The worst of the findings.
+    /// The verdict for these findings: that of the most severe.
     #[must_use]
     pub fn of(findings: &[Finding]) -> Self {
         match findings.iter().map(|finding| finding.severity).max() {
@@ -80,7 +80,7 @@ impl Verdict {
         }
     }
 
-    /// The command's answer: what cannot be told is no better than what fails.
+    /// Exit code of the command. "Cannot tell" counts as failure.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -90,7 +90,7 @@ impl Verdict {
         }
     }
 
-    /// For people.
+    /// The verdict as the report prints it.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {

@@ -1,8 +1,7 @@
-//! What a livepatch module's file says of itself: its facts (`.modinfo`), and the
-//! functions it replaces.
+//! Reads a livepatch module's file: its metadata (`.modinfo`) and the functions it
+//! replaces.
 //!
-//! The file may come from anywhere and hold anything: every read is checked, every
-//! list bounded.
+//! The file is untrusted: every read is checked and every list is bounded.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,81 +23,79 @@ mod tests;
 const MAX_NAME: usize = 512;
 /// `MODULE_NAME_LEN`: 64 less the size of a pointer (include/linux/moduleparam.h).
 const MAX_MODULE_NAME: usize = 55;
-/// Functions a module may replace; cumulative patches have some hundreds.
+/// Most functions a module may replace; cumulative patches have some hundreds.
 const MAX_FUNCTIONS: usize = 65_536;
-/// Pointers in a module's data that are looked at.
+/// Most pointers in a module's data that are examined.
 const MAX_POINTERS: usize = 1 << 20;
 /// `SHN_LIVEPATCH` (include/uapi/linux/elf.h): a symbol that livepatch resolves.
 const SHN_LIVEPATCH: u16 = 0xff20;
-/// What an appended signature ends with (include/linux/module_signature.h).
+/// The end of an appended signature (include/linux/module_signature.h).
 const SIGNATURE: &[u8] = b"~Module signature appended~\n";
 
-/// Why a file is not a module that can be judged.
+/// A file is not a module that can be checked.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModuleError {
-    /// It is no ELF file of 64 bits.
-    #[error("it is no kernel module: not an ELF file of 64 bits ({0})")]
+    /// The file is not a 64-bit ELF file.
+    #[error("not a kernel module: not a 64-bit ELF file ({0})")]
     NotElf(String),
-    /// It is another kind of ELF file.
-    #[error(
-        "it is no kernel module: an ELF file, but not a relocatable one (a module ends in .ko)"
-    )]
+    /// The file is an ELF file of another type.
+    #[error("not a kernel module: an ELF file, but not a relocatable one (modules end in .ko)")]
     NotRelocatable,
-    /// It has no facts.
-    #[error("it is no kernel module: it has no {0}")]
+    /// A required section is missing.
+    #[error("not a kernel module: it has no section {0}")]
     NoSection(&'static str),
-    /// Its name is missing or none.
-    #[error(
-        "its name in .modinfo and .gnu.linkonce.this_module is missing, or not one a module can have"
-    )]
+    /// The module's name is missing or invalid.
+    #[error("its name in .modinfo and .gnu.linkonce.this_module is missing or invalid")]
     NoName,
-    /// Something in it has more entries than is believable.
-    #[error("it has more than {limit} {what}: it is damaged, or no livepatch")]
+    /// A list in the file has implausibly many entries.
+    #[error("it has more than {limit} {what}: it is damaged or not a livepatch")]
     TooMany {
-        /// Of what.
+        /// What there is too much of.
         what: &'static str,
-        /// How many are looked at.
+        /// Most entries that are read.
         limit: usize,
     },
-    /// A structure in it makes no sense.
+    /// A structure in the file is invalid.
     #[error("its {section} is damaged at byte {offset}: {what}")]
     Damaged {
-        /// The section.
+        /// Name of the section.
         section: String,
-        /// Where in it.
+        /// Offset within the section, in bytes.
         offset: u64,
-        /// What is wrong.
+        /// What is wrong there.
         what: &'static str,
     },
 }
 
-/// A module, as its file tells.
+/// A module as described by its file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Module {
-    /// The name it will have in the kernel.
+    /// Name that the module will have in the kernel.
     pub name: String,
-    /// It says `livepatch=Y`: without that, the kernel lets it enable nothing.
+    /// Whether `.modinfo` has `livepatch=Y`, without which the kernel refuses to enable a
+    /// patch.
     pub livepatch: bool,
-    /// The kernel it was built for, and how that is configured.
+    /// `vermagic`: release and configuration of the kernel it was built for.
     pub vermagic: Option<String>,
-    /// The fingerprint of its sources.
+    /// `srcversion`: a hash of its sources.
     pub srcversion: Option<String>,
-    /// The modules it needs, by their names in the kernel.
+    /// Names of the modules it depends on, as the kernel writes them.
     pub depends: Vec<String>,
-    /// A signature is appended. Whether this kernel trusts its key the file cannot tell.
+    /// Whether a signature is appended. Whether the kernel trusts its key is not known from
+    /// the file.
     pub signed: bool,
-    /// It replaces all other livepatches; `None` where its code decides that.
+    /// Whether it replaces all other livepatches; `None` if its code decides that.
     pub replace: Option<bool>,
-    /// Where its functions were read.
+    /// Where in the file the functions were found.
     pub source: Source,
-    /// The functions it replaces, by object, `vmlinux` for the kernel itself.
+    /// Functions that it replaces, by object; `vmlinux` is the kernel itself.
     pub objects: Vec<Object>,
-    /// Symbols that livepatch must find for its relocations.
+    /// Symbols that livepatch must resolve for its relocations.
     pub needed: Vec<NeededSymbol>,
 }
 
-/// Where the functions of a module stand.
+/// Where in a module's file its functions were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
@@ -108,25 +105,25 @@ pub enum Source {
     KpatchBuild,
     /// `__klp_objects` or `.init.klp_objects`, from the kernel's own klp-build (6.19).
     KlpBuild,
-    /// Nowhere: its code makes them up as it loads, or it has none.
+    /// Nowhere: its code builds them when it loads, or it replaces none.
     Nowhere,
 }
 
 /// The functions that a module replaces in one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Object {
-    /// `vmlinux` or a module.
+    /// Name of the object: `vmlinux` or a module.
     pub name: String,
-    /// The functions.
+    /// Functions replaced in the object.
     pub functions: Vec<Function>,
 }
 
 /// A function that a module replaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Function {
-    /// Its name.
+    /// Name of the function.
     pub name: String,
-    /// Which of several symbols of this name, from 1; 0: the only one.
+    /// Which of several symbols of this name, from 1; 0 means the only one.
     pub sympos: u64,
 }
 
@@ -134,19 +131,19 @@ pub struct Function {
 /// does not load (klp_resolve_symbols, kernel/livepatch/core.c).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NeededSymbol {
-    /// `vmlinux` or a module.
+    /// Name of the object: `vmlinux` or a module.
     pub object: String,
-    /// The symbol's name.
+    /// Name of the symbol.
     pub name: String,
-    /// Which of several of this name, from 1; 0: the only one.
+    /// Which of several symbols of this name, from 1; 0 means the only one.
     pub sympos: u64,
 }
 
 impl Module {
-    /// Reads a module, decompressed.
+    /// Reads a decompressed module.
     ///
     /// # Errors
-    /// [`ModuleError`]: it is no module, or damaged.
+    /// [`ModuleError`]: the file is not a module, or it is damaged.
     pub fn parse(bytes: &[u8], layout: &KlpLayout) -> Result<Self, ModuleError> {
         let image = Image::new(bytes)?;
         let facts = image.facts()?;
@@ -179,13 +176,13 @@ impl Module {
         })
     }
 
-    /// The kernel release it was built for: what `uname -r` says there.
+    /// Release of the kernel it was built for, as `uname -r` prints it there.
     #[must_use]
     pub fn release(&self) -> Option<&str> {
         self.vermagic.as_deref()?.split(' ').next()
     }
 
-    /// The functions it replaces, in all objects.
+    /// Number of functions it replaces in all objects.
     pub fn functions(&self) -> impl Iterator<Item = (&str, &Function)> {
         self.objects.iter().flat_map(|object| {
             let functions = object.functions.iter();
@@ -194,12 +191,12 @@ impl Module {
     }
 }
 
-/// Where a pointer in the module's data leads once the module is loaded.
+/// Target of a pointer in the module's data once the module is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    /// A place in the module.
+    /// A place within the module.
     Here(SectionIndex, u64),
-    /// Somewhere else.
+    /// A place outside the module.
     Elsewhere,
 }
 
@@ -306,7 +303,7 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// A symbol's or module's name; none where there is no such thing.
+    /// A name of a symbol or module; `None` if it is not valid as one.
     fn string(&self, target: Target) -> Option<String> {
         let Target::Here(section, offset) = target else {
             return None;
@@ -332,7 +329,7 @@ impl<'a> Image<'a> {
             let value = value.get(1..MAX_NAME.min(value.len())).unwrap_or_default();
             let key = String::from_utf8_lossy(key).into_owned();
             let values = facts.entry(key).or_default();
-            // Of these each is there once; others (alias) are of no interest here.
+            // The keys read here occur once; others, such as alias, are not used.
             if values.is_empty() {
                 values.push(String::from_utf8_lossy(value).into_owned());
             }
@@ -340,7 +337,7 @@ impl<'a> Image<'a> {
         Ok(facts)
     }
 
-    /// The name that the linker put into `struct module`.
+    /// The name in `struct module`, as the build put it there.
     fn linked_name(&self, layout: &KlpLayout) -> Option<String> {
         let section = self.section(".gnu.linkonce.this_module")?;
         self.string(Target::Here(section.index(), layout.module_name))
@@ -385,7 +382,7 @@ fn parse_needed(name: &str) -> Option<NeededSymbol> {
     })
 }
 
-/// Data in which `struct klp_patch` and its like can lie.
+/// Whether a section can hold `struct klp_patch` and related structures.
 fn holds_structures(section: &ElfSection64<'_, '_, Endianness>) -> bool {
     let name = section.name().unwrap_or_default();
     name.starts_with(".data")

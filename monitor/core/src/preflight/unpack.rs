@@ -1,28 +1,28 @@
-//! Modules as distributions compress them: xz, zstd, gzip.
+//! Decompresses modules in the formats that distributions use: xz, zstd, gzip.
 
 use std::io::{self, Read};
 
-/// The largest module that is read, compressed or not. A livepatch with its debug
-/// information has some MiB.
+/// Largest module that is read, compressed or not, in bytes. A livepatch with debug
+/// information has a few MiB.
 pub const MAX_MODULE: usize = 64 << 20;
 
-/// What a decompressor may hold beside its output. Modules are compressed with a
-/// window of at most 8 MiB (scripts/Makefile.modinst).
+/// Memory that a decompressor may use besides its output, in bytes. Modules are compressed
+/// with a window of at most 8 MiB (scripts/Makefile.modinst).
 const MAX_WINDOW: u32 = 32 << 20;
 
-/// How a module was compressed.
+/// Compression format of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// `.ko.xz`
+    /// xz (`.ko.xz`).
     Xz,
-    /// `.ko.zst`
+    /// zstd (`.ko.zst`).
     Zstd,
-    /// `.ko.gz`
+    /// gzip (`.ko.gz`).
     Gzip,
 }
 
 impl Compression {
-    /// By the first bytes; the file's name does not matter.
+    /// Detects the format by the first bytes; the file's name does not matter.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
@@ -33,7 +33,7 @@ impl Compression {
         }
     }
 
-    /// Its name.
+    /// Name of the format.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,23 +44,23 @@ impl Compression {
     }
 }
 
-/// Why a file could not be unpacked.
+/// A file could not be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// It is damaged or uses what modules do not.
-    #[error("it is compressed by {}, and cannot be unpacked: {source}", compression.name())]
+    /// The file is damaged or uses options that modules never use.
+    #[error("compressed with {} and cannot be decompressed: {source}", compression.name())]
     Damaged {
-        /// How it is compressed.
+        /// Compression format of the file.
         compression: Compression,
-        /// What is wrong.
+        /// The decompressor's error.
         source: io::Error,
     },
-    /// It is too large.
-    #[error("unpacked it is larger than {} MiB: no module is", MAX_MODULE >> 20)]
+    /// The file is too large.
+    #[error("larger than {} MiB when decompressed: no module is that large", MAX_MODULE >> 20)]
     TooLarge,
 }
 
-/// The module, unpacked where it was compressed.
+/// Returns the module, decompressed if it was compressed.
 ///
 /// # Errors
 /// [`UnpackError`].
@@ -94,7 +94,7 @@ pub fn unpack(bytes: Vec<u8>) -> Result<Vec<u8>, UnpackError> {
     .ok_or(UnpackError::TooLarge)
 }
 
-/// All there is to read; `None` if that is more than a module has.
+/// Reads to the end; `None` if there is more than [`MAX_MODULE`] bytes.
 fn bounded(reader: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
@@ -137,7 +137,10 @@ mod tests {
         for packed in [XZ.to_vec(), ZSTD.to_vec(), gzip(b"module")] {
             let cut = packed[..packed.len() - 5].to_vec();
             let error = unpack(cut).unwrap_err();
-            assert!(error.to_string().contains("cannot be unpacked"), "{error}");
+            assert!(
+                error.to_string().contains("cannot be decompressed"),
+                "{error}"
+            );
         }
     }
 

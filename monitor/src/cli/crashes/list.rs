@@ -56,7 +56,7 @@ struct List<'a> {
 /// read, and nothing is kept.
 fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
     let opened = Store::open(&cli.paths.state_dir)?;
-    let mut problems = cli.paths.wrong();
+    let mut problems = cli.paths.problems();
     problems.extend(opened.problems.iter().map(ToString::to_string));
     let mut store = opened.store;
     if !store.exists() && !cli.paths.state_dir.join("recorder").is_dir() {

@@ -27,15 +27,15 @@ use livepatch_core::gate::{
     verdict::{Asked, Decision, Kind, Limits, Passes, decide},
 };
 
-/// Exit code 0: go on; 1: hold; 2: cannot tell, which is never to go on.
+/// Exit code 0: go on; 1: hold; 2: cannot tell, which must be treated as hold.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 go on, 1 hold, 2 cannot tell, which is never to go on.\n\n\
-    A host that is down counts as failed (silent) until it speaks, if it had the patch \
-    when last seen."
+    after_help = "Exit code: 0 go on, 1 hold, 2 cannot tell, which must be treated as hold.\n\n\
+    A host that is down counts as failed (silent) until it can be scraped again, if it had \
+    the patch when it was last scraped."
 )]
 pub(super) struct Gate {
-    /// URL of Prometheus, Thanos or Mimir, with its path prefix if it has one
+    /// URL of Prometheus, Thanos or Mimir, including its path prefix if it has one
     #[arg(
         long,
         value_name = "URL",
@@ -46,59 +46,59 @@ pub(super) struct Gate {
     /// The livepatch, as /sys/kernel/livepatch names it
     #[arg(long, value_name = "NAME", value_parser = not_empty)]
     patch: String,
-    /// Which hosts, as label matchers: env="prod",rack!~"r1|r2"; all if empty
+    /// Hosts to judge, as label matchers: env="prod",rack!~"r1|r2"; all if empty
     #[arg(long, value_name = "MATCHERS", default_value = "", value_parser = selector)]
     selector: Selector,
-    /// Job of the monitors in Prometheus
+    /// Prometheus job that scrapes the monitors
     #[arg(long, value_name = "JOB", default_value = "livepatch-monitor", value_parser = not_empty)]
     job: String,
-    /// Hosts that may have crashed or gone silent with the patch
+    /// How many hosts may have crashed or gone silent with the patch
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_crashed: usize,
-    /// Share of the hosts with the patch that may be stuck in its transition, 0 to 1
+    /// Ratio of the hosts with the patch that may be stuck in its transition, 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.02, value_parser = ratio)]
     max_stuck_ratio: f64,
-    /// How long the patch has to be in force on a host without a crash
+    /// How long the patch must be in force on a host without a crash
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
     soak: Duration,
-    /// Hosts that must have soaked
+    /// How many hosts must have soaked
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
     min_hosts: usize,
-    /// Hosts that may be missing: down without the patch, gone, stale
+    /// How many hosts may be missing: down without the patch, gone, stale
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_missing: usize,
-    /// Crashes before this do not count: 2026-11-23T16:00:00Z, or seconds since 1970
+    /// Ignore crashes before this time: 2026-11-23T16:00:00Z, or seconds since 1970
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<f64>,
-    /// A last scrape older than this says nothing; more than two scrape intervals
+    /// A host last scraped longer ago than this is stale; use more than two scrape intervals
     #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = seconds)]
     stale_after: Duration,
-    /// How far back to look for what a host that is down had loaded
+    /// How far back to search for the patches that a host had loaded before it went down
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = seconds)]
     lookback: Duration,
-    /// Wait while hosts soak or are in transition, or Prometheus is briefly away
+    /// Wait while hosts soak or are in transition, or while Prometheus is unavailable for a while
     #[arg(long)]
     wait: bool,
-    /// Longest wait; then the exit code is 2
+    /// Longest time to wait, after which the exit code is 2
     #[arg(long, value_name = "DURATION", default_value = "2h", value_parser = duration)]
     wait_limit: Duration,
-    /// Ask this often while waiting
+    /// Interval between query rounds while waiting
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = seconds)]
     wait_every: Duration,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    way_in: WayIn,
+    connection: Connection,
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "The way to Prometheus")]
-struct WayIn {
-    /// Longest time for one query
+#[command(next_help_heading = "Connection to Prometheus")]
+struct Connection {
+    /// Timeout for one query
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = positive)]
     timeout: Duration,
-    /// File with a bearer token; it is read anew before each look
+    /// File with a bearer token; it is read again before each query round
     #[arg(
         long,
         value_name = "FILE",
@@ -106,7 +106,7 @@ struct WayIn {
         conflicts_with = "user"
     )]
     bearer_token_file: Option<PathBuf>,
-    /// Name for basic authentication
+    /// User name for basic authentication
     #[arg(
         long,
         value_name = "NAME",
@@ -126,7 +126,7 @@ struct WayIn {
     /// PEM file with the CAs to trust, instead of the system's
     #[arg(long, value_name = "FILE", env = "LIVEPATCH_MONITOR_CA_FILE")]
     ca_file: Option<PathBuf>,
-    /// Tenant of Mimir: sent as X-Scope-OrgID
+    /// Tenant of Mimir, sent as header X-Scope-OrgID
     #[arg(long, value_name = "ID", env = "LIVEPATCH_MONITOR_TENANT", value_parser = tenant)]
     tenant: Option<String>,
 }
@@ -135,7 +135,7 @@ struct WayIn {
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     patch: &'a str,
-    /// The matchers of the hosts.
+    /// The label matchers that select the hosts.
     selector: &'a str,
     /// When the queries were evaluated, in seconds since 1970.
     evaluated_at: Option<f64>,
@@ -145,8 +145,8 @@ struct Report<'a> {
     decision: &'a Decision,
 }
 
-/// One look at the fleet.
-struct Look {
+/// One evaluation of the fleet, and the time in Prometheus when it was made.
+struct Evaluation {
     time: Option<f64>,
     decision: Decision,
 }
@@ -160,30 +160,30 @@ impl Gate {
             lookback: self.lookback,
         };
         let began = Instant::now();
-        let mut told: Option<(String, Instant)> = None;
-        let look = loop {
-            let look = self.look(&scope)?;
-            // By then every host has been scraped since the patch came.
+        let mut reported: Option<(String, Instant)> = None;
+        let evaluation = loop {
+            let evaluation = self.evaluate(&scope)?;
+            // After this time every host has been scraped since the patch was loaded.
             let soon = began.elapsed() < self.stale_after;
-            if !self.wait || !look.decision.may_pass(soon) {
-                break look;
+            if !self.wait || !evaluation.decision.may_pass(soon) {
+                break evaluation;
             }
             let left = self.wait_limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 complain(&format!(
-                    "waited {} in vain (--wait-limit)",
+                    "gave up after waiting {} (--wait-limit)",
                     humantime::format_duration(self.wait_limit)
                 ));
-                break look;
+                break evaluation;
             }
-            let line = render::progress(&look.decision);
-            let news = told.as_ref().is_none_or(|(last, when)| {
-                *last != line && when.elapsed() >= self.wait_every.min(TELL_EVERY)
-                    || when.elapsed() >= TELL_EVERY
+            let line = render::progress(&evaluation.decision);
+            let report_due = reported.as_ref().is_none_or(|(last, when)| {
+                *last != line && when.elapsed() >= self.wait_every.min(REPORT_EVERY)
+                    || when.elapsed() >= REPORT_EVERY
             });
-            if news {
+            if report_due {
                 complain(&format!("waiting: {line}"));
-                told = Some((line, Instant::now()));
+                reported = Some((line, Instant::now()));
             }
             thread::sleep(self.wait_every.min(left));
         };
@@ -191,10 +191,10 @@ impl Gate {
         let report = Report {
             patch: &self.patch,
             selector: &selector,
-            evaluated_at: look.time,
+            evaluated_at: evaluation.time,
             soak_seconds: self.soak.as_secs_f64(),
-            exit_code: look.decision.verdict.exit_code(),
-            decision: &look.decision,
+            exit_code: evaluation.decision.verdict.exit_code(),
+            decision: &evaluation.decision,
         };
         print(&if self.json {
             serde_json::to_string_pretty(&report)? + "\n"
@@ -204,8 +204,8 @@ impl Gate {
         Ok(ExitCode::from(report.exit_code))
     }
 
-    /// Asks Prometheus once.
-    fn look(&self, scope: &Scope) -> anyhow::Result<Look> {
+    /// Queries Prometheus once and decides.
+    fn evaluate(&self, scope: &Scope) -> anyhow::Result<Evaluation> {
         let client = Client::new(&self.access())?;
         let mut time = None;
         let decision = match self.ask(scope, &client, &mut time) {
@@ -223,10 +223,10 @@ impl Gate {
             && since > time
         {
             bail!(
-                "--since is in the future: no crash would count; give the time the rollout began"
+                "--since is in the future, so no crash would count; give the time the rollout began"
             );
         }
-        Ok(Look { time, decision })
+        Ok(Evaluation { time, decision })
     }
 
     fn ask(
@@ -298,7 +298,7 @@ impl Gate {
     }
 
     fn access(&self) -> Access {
-        let way = &self.way_in;
+        let way = &self.connection;
         let login = match (&way.bearer_token_file, &way.user, &way.password_file) {
             (Some(file), ..) => Login::Token(file.clone()),
             (None, Some(user), Some(file)) => Login::Password {
@@ -317,21 +317,26 @@ impl Gate {
     }
 }
 
-/// While waiting, say so at least this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+/// While waiting, report progress at least this often.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// A name for basic authentication, which a colon ends (RFC 7617).
+/// Checks a user name for basic authentication, which must not hold a colon (RFC 7617).
 fn user(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains([':', '\n', '\r', '\0']) {
-        return Err("it is empty or holds a colon; the password goes into --password-file".into());
+        return Err(
+            "must not be empty or hold a colon; the password goes into --password-file".into(),
+        );
     }
     Ok(text.to_owned())
 }
 
-/// A value of an HTTP header.
+/// Checks a value that is sent in an HTTP header.
 fn tenant(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-        return Err("it is empty or holds what no HTTP header may; write tenant-1".into());
+        return Err(
+            "must not be empty or hold characters that no HTTP header may have; write tenant-1"
+                .into(),
+        );
     }
     Ok(text.to_owned())
 }
@@ -343,14 +348,14 @@ fn selector(text: &str) -> Result<Selector, String> {
 fn ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(ratio),
-        _ => Err("it is no number from 0 to 1; write 0.02 for 2 %".to_owned()),
+        _ => Err("not a number from 0 to 1; write 0.02 for 2 %".to_owned()),
     }
 }
 
 fn positive(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < Duration::from_millis(1) {
-        return Err("it is too short; write 10s".to_owned());
+        return Err("too short; write 10s".to_owned());
     }
     Ok(duration)
 }
@@ -358,7 +363,7 @@ fn positive(text: &str) -> Result<Duration, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration.as_secs() == 0 {
-        return Err("it is less than a second; write 10s".to_owned());
+        return Err("less than a second; write 10s".to_owned());
     }
     Ok(duration)
 }

@@ -1,4 +1,4 @@
-//! The report as text: the verdict first, for who reads it at four in the morning.
+//! The report as text. The verdict comes first, so that an operator on call sees it at once.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use livepatch_core::{
     gate::verdict::{Decision, Reason, Verdict, date},
 };
 
-/// Hosts named for each reason; `--json` has all.
+/// Most hosts named for each reason; `--json` lists all.
 const NAMED: usize = 20;
 
 pub(super) fn report(report: &Report<'_>) -> String {
@@ -22,7 +22,7 @@ pub(super) fn report(report: &Report<'_>) -> String {
             hosts(decision.counts.soaked)
         ),
         Verdict::Hold => "must not go to more hosts".to_owned(),
-        Verdict::CannotTell => "must not go to more hosts until it can be told".to_owned(),
+        Verdict::CannotTell => "must not go to more hosts until more is known".to_owned(),
     });
     text.push('\n');
     for reason in &decision.reasons {
@@ -43,7 +43,7 @@ pub(super) fn report(report: &Report<'_>) -> String {
     text
 }
 
-/// One line for `--wait`.
+/// One line of progress for `--wait`.
 pub(super) fn progress(decision: &Decision) -> String {
     let reasons: Vec<String> = decision
         .reasons
@@ -72,12 +72,12 @@ fn say(text: &mut String, word: &str, reason: &Reason) {
     }
     let hidden = reason.hosts.len().saturating_sub(NAMED);
     if hidden > 0 {
-        let _ = writeln!(text, "    and {hidden} more (--json names all)");
+        let _ = writeln!(text, "    and {hidden} more (--json lists all)");
     }
 }
 
-/// Hardly ever; not worth a line of zero.
-const UNDATED: &str = "in force, not known since when";
+/// A rare state: its line is left out when no host is in it.
+const UNDATED: &str = "in force since an unknown time";
 
 fn table(text: &mut String, report: &Report<'_>) {
     let counts = &report.decision.counts;
@@ -114,12 +114,12 @@ fn risk(text: &mut String, decision: &Decision) {
     let risk = &decision.risk;
     let mut words = String::from("risk: ");
     if risk.known == 0 {
-        words.push_str("not known, no host has soaked or failed with this patch yet.");
+        words.push_str("unknown, no host has soaked or failed with this patch yet.");
     } else {
         let _ = write!(
             words,
-            "with this patch the outcome is known of {}, and {} of them failed. With 95 % \
-             confidence no more than {} of hosts fail",
+            "the outcome with this patch is known for {}, of which {} failed. With 95 % \
+            confidence no more than {} of hosts fail",
             hosts(usize::try_from(risk.known).unwrap_or(usize::MAX)),
             risk.failed,
             percent(risk.upper_bound),
@@ -134,12 +134,12 @@ fn risk(text: &mut String, decision: &Decision) {
         }
         words.push('.');
     }
-    words.push_str(" Good runs of earlier patches say nothing about this one.");
+    words.push_str(" The results of earlier patches say nothing about this one.");
     text.push('\n');
     wrap(text, &words);
 }
 
-/// Width of running text.
+/// Width to which paragraphs are wrapped, in characters.
 const WIDTH: usize = 80;
 
 fn wrap(text: &mut String, words: &str) {
@@ -159,7 +159,7 @@ fn wrap(text: &mut String, words: &str) {
     text.push('\n');
 }
 
-/// Two digits that count, rounded up: a bound must not shrink.
+/// A percentage with two significant digits, rounded up: an upper bound must not shrink.
 fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent >= 10.0 {

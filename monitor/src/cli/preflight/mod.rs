@@ -38,46 +38,46 @@ use livepatch_core::{
     },
 };
 
-/// Between two samples at least this, and so many times as long as the last one took: the
-/// host has other things to do.
+/// Pause between two samples: at least this long, and this many times as long as the last
+/// sample took, so that sampling stays a small share of the host's load.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSE_TIMES: u32 = 4;
 
-/// Modules in one call; a host has a handful.
+/// Most modules checked in one call; a host has a handful.
 const MOST_FILES: usize = 64;
 
-/// Exit code 0: clear; 1: warnings; 2: it will fail, or that cannot be told.
+/// Exit code 0: clear; 1: warnings; 2: it will fail, or unknown.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 nothing is in the way, 1 warnings, 2 it will fail or that cannot be told."
+    after_help = "Exit code: 0 clear, 1 warnings, 2 it will fail or whether it will is unknown."
 )]
 pub(super) struct Preflight {
-    /// Livepatch modules, also compressed (.ko, .ko.xz, .ko.zst, .ko.gz)
+    /// Livepatch modules, plain or compressed (.ko, .ko.xz, .ko.zst, .ko.gz)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// For how long to sample who sleeps where
+    /// How long to sample the stacks of all tasks
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = sample)]
     sample: Duration,
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// Print this many tasks of a module at most
+    /// Print at most this many tasks for each module
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = values::count)]
     limit: usize,
 }
 
-/// The longest time of sampling: who waits longer wants to watch, not to check.
+/// Longest time of sampling that `--sample` accepts.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 fn sample(text: &str) -> Result<Duration, String> {
     let duration = values::duration(text)?;
     if duration > LONGEST {
-        return Err("it is longer than an hour; write 3s or 1m".to_owned());
+        return Err("longer than an hour; write 3s or 1m".to_owned());
     }
     Ok(duration)
 }
 
-/// All that is said.
+/// The whole report.
 #[derive(Debug, Serialize)]
 struct Report {
     verdict: Verdict,
@@ -87,7 +87,7 @@ struct Report {
     modules: Vec<Judged>,
 }
 
-/// A file and what became of it.
+/// A file and the result of checking it.
 #[derive(Debug, Serialize)]
 struct Judged {
     file: PathBuf,
@@ -129,7 +129,7 @@ impl Preflight {
                     judged(cli, &host, file, module, forecast)
                 }
                 Err(error) => {
-                    let remedy = "check that this is the right file, and whole";
+                    let remedy = "check that this is the right file and that it is complete";
                     let finding = Finding::new(Severity::Failure, "file", error, remedy);
                     Judged {
                         file,
@@ -158,7 +158,7 @@ impl Preflight {
         Ok(ExitCode::from(report.verdict.exit_code()))
     }
 
-    /// One forecast for each module that was read; an error is why there is none.
+    /// One forecast for each module that was read, or why there is none.
     fn sample(
         &self,
         cli: &Cli,
@@ -171,7 +171,7 @@ impl Preflight {
             .collect();
         let patches = host.patches.as_ref();
         if patches.is_ok_and(|set| set.in_transition().is_some()) {
-            let what = "who would hold it up was not sampled: another transition runs";
+            let what = "tasks that would block it were not sampled: another transition is running";
             let finding = Finding::new(Severity::Info, "blockers", what, "");
             return vec![Err(finding); forecasters.len()];
         }
@@ -189,14 +189,14 @@ impl Preflight {
         for Degradation { what, remedy } in degradations {
             super::complain(&format!("{what}; {remedy}"));
         }
-        let begin = Instant::now();
+        let start = Instant::now();
         let mut scanner = TaskScanner::new(probes, &cli.paths.procfs);
-        if let Err(error) = self.take_samples(&mut scanner, &mut forecasters, begin) {
-            let what = format!("who would hold it up cannot be told: {error}");
+        if let Err(error) = self.take_samples(&mut scanner, &mut forecasters, start) {
+            let what = format!("cannot determine which tasks would block it: {error}");
             let finding = Finding::new(Severity::Unknown, "blockers", what, "run as root");
             return vec![Err(finding); forecasters.len()];
         }
-        let took = begin.elapsed();
+        let took = start.elapsed();
         forecasters
             .into_iter()
             .map(|forecaster| Ok(forecaster.finish(took)))
@@ -207,7 +207,7 @@ impl Preflight {
         &self,
         scanner: &mut TaskScanner,
         forecasters: &mut [Forecaster],
-        begin: Instant,
+        start: Instant,
     ) -> anyhow::Result<()> {
         loop {
             let started = Instant::now();
@@ -217,7 +217,7 @@ impl Preflight {
                 forecaster.add(&mut sample);
             }
             let pause = PAUSE.max(started.elapsed() * PAUSE_TIMES);
-            if begin.elapsed() + pause > self.sample {
+            if start.elapsed() + pause > self.sample {
                 return Ok(());
             }
             thread::sleep(pause);
@@ -228,14 +228,14 @@ impl Preflight {
 fn read(file: &Path, layout: &KlpLayout) -> Result<Module, String> {
     let most = u64::try_from(MAX_MODULE).unwrap_or(u64::MAX);
     let bytes = bounded_read::read(file, most).map_err(|error| match error.kind() {
-        ErrorKind::FileTooLarge => format!("{error}: no module has"),
+        ErrorKind::FileTooLarge => format!("{error}: no module is that large"),
         _ => format!("cannot read it: {error}"),
     })?;
     let bytes = unpack(bytes).map_err(|error| error.to_string())?;
     Module::parse(&bytes, layout).map_err(|error| error.to_string())
 }
 
-/// The host, as far as it matters to these modules.
+/// Collects the facts about the host that matter to these modules.
 fn look<'a>(cli: &Cli, share: Option<bool>, of: impl Iterator<Item = &'a Module>) -> Host {
     let (procfs, sysfs) = (&cli.paths.procfs, &cli.paths.sysfs);
     let (mut functions, mut names) = (BTreeSet::new(), BTreeSet::new());
@@ -252,10 +252,10 @@ fn look<'a>(cli: &Cli, share: Option<bool>, of: impl Iterator<Item = &'a Module>
         release: modules::release(procfs),
         patches: sysfs::read_patches(sysfs)
             .map(|(patches, _)| patches)
-            .map_err(|error| format!("which livepatches are loaded cannot be told: {error}")),
+            .map_err(|error| format!("cannot determine which livepatches are loaded: {error}")),
         modules: modules::loaded(procfs, sysfs),
         symbols: modules::symbols(procfs, &names).map_err(|error| {
-            format!("whether its functions are in this kernel cannot be told: {error}")
+            format!("cannot determine whether its functions are in this kernel: {error}")
         }),
         tracers: tracers::read(sysfs, &functions),
         trampolines_share: share,
@@ -289,7 +289,7 @@ fn judged(
         }
         None => None,
     };
-    // The worst first; within that, as they were found.
+    // The worst first; findings of equal severity keep their order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Judged {
         file,

@@ -1,4 +1,4 @@
-//! The report as a person reads it: the verdict, why, what to do, and then the facts.
+//! The report as text: the verdict, the findings with their remedies, and then the facts.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use livepatch_core::{
     preflight::{Finding, Severity, Verdict, forecast::Forecast, module::Module},
 };
 
-/// Functions of an object that are listed.
+/// Most functions of one object that are listed.
 const FUNCTIONS: usize = 20;
 
 pub(super) fn write(report: &Report, limit: usize) -> String {
@@ -21,7 +21,7 @@ pub(super) fn write(report: &Report, limit: usize) -> String {
     }
     if report.modules.len() > 1 {
         text.push_str(
-            "\nload them one at a time: while one is in transition, the next is refused\n",
+            "\nload them one at a time: while one is in transition, the kernel refuses the next\n",
         );
     }
     let unknown = || "unknown".to_owned();
@@ -148,7 +148,7 @@ fn facts(text: &mut String, module: &Module) {
         match module.replace {
             Some(true) => "replaces all other livepatches",
             Some(false) => "stacks on other livepatches",
-            None => "its code decides whether it replaces others",
+            None => "whether it replaces others is decided by its code",
         }
     );
     let _ = writeln!(text, "  built for {}", unknown(&module.vermagic));

@@ -1,4 +1,4 @@
-//! From a request to its answer: who may ask, how often, and the scrape itself.
+//! Handles requests: authentication, rate limit, and the scrape itself.
 
 use std::{
     sync::{
@@ -131,7 +131,7 @@ impl Web {
             return Err((
                 StatusCode::TOO_MANY_REQUESTS,
                 [(header::RETRY_AFTER, "5")],
-                "too many passwords wait to be checked\n",
+                "too many password checks are pending\n",
             )
                 .into_response());
         }
@@ -154,7 +154,7 @@ impl Web {
             Ok(true) => Ok(()),
             Ok(false) => Err(unauthorized()),
             Err(error) => {
-                error!("a password could not be checked: {error}");
+                error!("cannot check a password: {error}");
                 Err(StatusCode::INTERNAL_SERVER_ERROR.into_response())
             }
         }

@@ -1,4 +1,4 @@
-//! The sockets to listen on: of our own, or handed over by systemd.
+//! The sockets to listen on: opened by the monitor, or passed by systemd.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
@@ -9,9 +9,9 @@ use tracing::warn;
 use super::config::Settings;
 
 /// A cost of bcrypt beyond which a check takes seconds.
-const DEAR: u32 = 14;
+const SLOW_COST: u32 = 14;
 
-/// Takes every socket, before anything else is begun.
+/// Opens every socket, before anything else starts.
 ///
 /// # Errors
 /// An address is taken or not this host's; systemd handed nothing over.
@@ -43,16 +43,16 @@ fn handed_over() -> anyhow::Result<Vec<TcpListener>> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() == 0 {
         bail!(
-            "--web.systemd-socket: systemd has handed no socket over; start the service by a \
-             socket unit of the same name, or leave the flag out"
+            "--web.systemd-socket: systemd passed no socket; start the service through a socket \
+            unit of the same name, or omit the flag"
         );
     }
     (0..sockets.len())
         .filter_map(|index| sockets.take_tcp_listener(index).transpose())
         .map(|socket| {
             socket.context(
-                "--web.systemd-socket: a socket that systemd has handed over is no TCP socket; \
-                 give the socket unit ListenStream=ADDRESS:PORT only",
+                "--web.systemd-socket: a socket passed by systemd is not a TCP socket; give the \
+                socket unit only ListenStream=ADDRESS:PORT",
             )
         })
         .collect()
@@ -64,10 +64,10 @@ pub(super) fn warn_of_open_doors(listeners: &[TcpListener], settings: &Settings)
     if settings.tls_idle {
         warn!("web configuration: tls_server_config names no cert_file: TLS is off");
     }
-    if settings.users.cost() > DEAR {
+    if settings.users.cost() > SLOW_COST {
         warn!(
             cost = settings.users.cost(),
-            "web configuration: each check of a password takes very long: use a cost of 10 to {DEAR}"
+            "web configuration: each check of a password takes very long: use a cost of 10 to {SLOW_COST}"
         );
     }
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {

@@ -1,4 +1,4 @@
-//! The HTTP side: the exposition, the status page, a health answer.
+//! The HTTP server: metrics, status page and health check.
 
 mod client_certs;
 pub mod config;
@@ -57,8 +57,8 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
 
 const EXPOSITION: &[(HeaderName, &str)] = &[(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
 
-/// A page that is not kept, is not what another site wants it to be, and tells no other
-/// site where its reader was.
+/// Headers of the status page: not cached, not framed or sniffed, and no referrer sent to
+/// other sites.
 const PAGE: &[(HeaderName, &str)] = &[
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     (header::CACHE_CONTROL, "no-store"),
@@ -70,8 +70,7 @@ const PAGE: &[(HeaderName, &str)] = &[
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// The server, on a thread of its own: however busy it is, kernel events are not
-/// kept waiting.
+/// The server, on a thread of its own so that load on it never delays kernel events.
 #[derive(Debug)]
 pub(super) struct Server {
     stop: watch::Sender<bool>,
@@ -84,7 +83,7 @@ pub(super) struct Server {
 pub(super) struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Pulse {
-    /// Returns once the server has answered; never, if it does not.
+    /// Waits until the server responds; never returns if it does not.
     pub(super) async fn felt(&self) {
         let (reply, answer) = oneshot::channel();
         if self.0.send(reply).await.is_err() || answer.await.is_err() {
@@ -94,10 +93,10 @@ impl Pulse {
 }
 
 impl Server {
-    /// Begins to answer.
+    /// Starts the server.
     ///
     /// # Errors
-    /// The system gives no thread, or no random numbers.
+    /// The system provides no thread or no random numbers.
     pub(super) fn start(
         listeners: Vec<TcpListener>,
         source: Source,
@@ -111,8 +110,8 @@ impl Server {
             // more.
             .max_blocking_threads(8)
             .build()
-            .context("starting the web server's runtime")?;
-        let (stop, told) = watch::channel(false);
+            .context("cannot start the web server's runtime")?;
+        let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (calls, mut called) = mpsc::channel::<oneshot::Sender<()>>(1);
         thread::Builder::new()
@@ -125,13 +124,13 @@ impl Server {
                             let _ = reply.send(());
                         }
                     });
-                    server::serve(listeners, web, told).await
+                    server::serve(listeners, web, stopping).await
                 });
                 // What still runs is not waited for: its client was given time.
                 runtime.shutdown_background();
                 let _ = end.send(result);
             })
-            .context("starting the web server's thread")?;
+            .context("cannot start the web server's thread")?;
         Ok(Self { stop, ended, calls })
     }
 
@@ -151,7 +150,7 @@ impl Server {
         Pulse(self.calls.clone())
     }
 
-    /// Lets what has been asked be answered, and ends.
+    /// Finishes the requests that have arrived, and stops.
     ///
     /// # Errors
     /// What was wrong with the server.

@@ -93,17 +93,17 @@ impl State {
             Ok(settings) => match lost(&self.settings, &settings) {
                 Some(what) => error!(
                     path = %path.display(),
-                    "the changed file has no {what} any more: what was in force goes on; \
-                     restart to serve without"
+                    "the changed file no longer has {what}: the previous configuration stays in force; \
+                    restart to serve without it"
                 ),
                 None => {
                     self.settings = Arc::new(settings);
                     if changed {
-                        info!(path = %path.display(), "web configuration read again");
+                        info!(path = %path.display(), "web configuration reloaded");
                     }
                 }
             },
-            Err(error) => error!("{error}; the configuration before it goes on"),
+            Err(error) => error!("{error}; the previous configuration stays in force"),
         }
     }
 }

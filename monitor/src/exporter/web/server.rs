@@ -52,10 +52,11 @@ const LAST_CHANCE: Duration = Duration::from_millis(500);
 /// How long answers that are under way may take after the order to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// The same complaint of the network is made this often at most.
+/// Shortest interval between two warnings with the same cause.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Answers on all sockets until told to stop, and then what has been asked before.
+/// Serves all sockets until ordered to stop, and then finishes the requests that have
+/// arrived.
 pub(super) async fn serve(
     listeners: Vec<TcpListener>,
     web: Arc<Web>,
@@ -183,19 +184,19 @@ async fn talk(
     let Some(config) = web.source.current().tls.clone() else {
         return http1(stream, web, open, stop).await;
     };
-    let mut told = stop.clone();
+    let mut stopping = stop.clone();
     let mut first = [0];
     tokio::select! {
         read = stream.peek(&mut first) => read.context("the first byte")?,
-        () = stopped(&mut told) => return Ok(()),
+        () = stopped(&mut stopping) => return Ok(()),
     };
-    // A handshake begins with byte 22 (RFC 8446, section 5.1).
+    // A handshake starts with byte 22 (RFC 8446, section 5.1).
     if first[0].is_ascii_uppercase() {
         return refuse_plain(stream).await;
     }
     let stream = tokio::select! {
         stream = TlsAcceptor::from(config).accept(stream) => stream.context("TLS")?,
-        () = stopped(&mut told) => return Ok(()),
+        () = stopped(&mut stopping) => return Ok(()),
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(stream, web, open, stop).await
@@ -204,7 +205,7 @@ async fn talk(
     }
 }
 
-/// Tells a client that begins with a method of HTTP, not with a handshake, what is wrong.
+/// Answers a client that sends plain HTTP instead of a TLS handshake with an explanation.
 async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
         Connection: close\r\n\r\nthis port speaks TLS: use https://, or scheme: https in \
@@ -216,7 +217,7 @@ async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.shutdown().await.context("plain HTTP")
 }
 
-/// Runs a connection; told to stop, it finishes what it has been asked.
+/// Runs a connection; when ordered to stop, it finishes the pending requests.
 macro_rules! converse {
     ($builder:expr, $stream:expr, $web:expr, $open:expr, $stop:expr) => {{
         let service = service_fn(|request| {

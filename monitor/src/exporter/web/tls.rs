@@ -185,7 +185,7 @@ fn certificates(pem: &[u8], part: Part) -> Result<Vec<CertificateDer<'static>>, 
         .map_err(|error| part.fault(Problem::Pem(error.to_string())))?;
     if certificates.is_empty() {
         let hint = if holds(pem, "PRIVATE KEY-----") {
-            ", but a private key: are the two files exchanged?"
+            ", but a private key: the two files may be swapped"
         } else if pem.is_empty() {
             ": it is empty"
         } else {
@@ -203,7 +203,7 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
                 hint: if holds(pem, "ENCRYPTED PRIVATE KEY-----") {
                     ", but an encrypted one: decrypt it with `openssl pkey`"
                 } else if holds(pem, "BEGIN CERTIFICATE-----") {
-                    ", but a certificate: are the two files exchanged?"
+                    ", but a certificate: the two files may be swapped"
                 } else if pem.is_empty() {
                     ": it is empty"
                 } else {

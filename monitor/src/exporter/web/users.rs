@@ -1,4 +1,4 @@
-//! Users and their passwords, without telling who is one by the time it takes.
+//! Users and their passwords. The time of a check does not reveal which users exist.
 
 use std::{collections::BTreeMap, fmt, hint, str::FromStr as _, sync::Mutex};
 
@@ -71,7 +71,7 @@ impl Users {
         }
         let prefixes = ["$2a$", "$2b$", "$2y$"];
         if !prefixes.iter().any(|prefix| hash.starts_with(prefix)) {
-            return Err(wrong("it does not begin with $2a$, $2b$ or $2y$"));
+            return Err(wrong("it does not start with $2a$, $2b$ or $2y$"));
         }
         let parts = HashParts::from_str(hash).map_err(|error| wrong(&error.to_string()))?;
         let cost = parts.get_cost();

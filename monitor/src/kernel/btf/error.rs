@@ -23,7 +23,7 @@ pub enum BtfError {
         /// Which rule is broken.
         what: &'static str,
     },
-    /// A kind that this reader does not know and whose size the blob does not tell.
+    /// A kind that this reader does not know and whose size the blob does not give.
     #[error("BTF type {id} is of kind {kind}, which this version cannot skip; a newer version may")]
     UnknownKind {
         /// The type's number.

@@ -1,4 +1,4 @@
-//! By what a signal is seen where its own probe cannot be attached.
+//! Which other source delivers a signal if its own probe cannot be attached.
 
 use livepatch_core::crash::Signal;
 use livepatch_monitor_ebpf::EventKind;
@@ -12,9 +12,9 @@ fn in_the_log() -> impl Iterator<Item = EventKind> {
     Signal::ALL.into_iter().filter(logged).filter_map(first)
 }
 
-/// A line of the log tells as well, where its own hook sees it. Kernels before 6.0 show
-/// that hook only what their console prints, and some of them have no tracepoint
-/// `rcu_stall_warning`.
+/// Falls back to the signal's log line if the log hook sees it. Before 6.0 the kernel
+/// passes to that hook only what the console prints, and some of these kernels lack the
+/// tracepoint `rcu_stall_warning`.
 pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool) {
     let hooked = probes
         .iter()
@@ -29,9 +29,9 @@ pub(super) fn by_the_log(probes: &mut [ProbeStatus], console_shows_errors: bool)
     for probe in missing {
         let instead = if console_shows_errors {
             probe.method = Method::Log;
-            "its line in the kernel's log stands in for it"
+            "its line in the kernel log is used instead"
         } else {
-            "its line in the kernel's log would stand in for it with kernel.printk at 4 or more"
+            "its line in the kernel log could be used instead if kernel.printk were 4 or more"
         };
         let problem = probe.problem.take();
         probe.problem = Some(match problem {

@@ -1,6 +1,6 @@
-//! The verifier's log, of which one line says why it refuses a program.
+//! Finds the line of the verifier's log that says why it refuses a program.
 
-/// How the lines of its statistics begin (print_verification_stats,
+/// Prefixes of the lines with statistics (print_verification_stats,
 /// kernel/bpf/verifier.c): "processed" up to 6.12, "insns processed" in 7.2.
 const STATISTICS: [&str; 4] = [
     "processed ",

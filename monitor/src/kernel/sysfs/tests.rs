@@ -96,7 +96,7 @@ fn absurd_values_are_none_and_are_told() {
             (None, Some(true)),
             "{odd:?}"
         );
-        assert_eq!(patch.objects.len(), 2, "the rest is still told");
+        assert_eq!(patch.objects.len(), 2, "the rest is still read");
         assert!(
             matches!(&problems[..], [SysfsError::Value { path, .. }] if path.ends_with("transition"))
         );

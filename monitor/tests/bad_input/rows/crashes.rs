@@ -95,7 +95,7 @@ pub(crate) fn crashes() -> Vec<Row> {
         no(
             FILE,
             &["crashes", "import", "@fifo"],
-            &["fifo", "nothing came", "10 s", "file first"],
+            &["fifo", "nothing was written", "10 s", "file first"],
         ),
         no(
             FILE,

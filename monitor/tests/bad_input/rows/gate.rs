@@ -289,7 +289,7 @@ fn ways_in() -> Vec<Row> {
         no(
             TOKEN,
             gate!("--bearer-token-file", "@fifo"),
-            &["--bearer-token-file", "fifo", "nothing came"],
+            &["--bearer-token-file", "fifo", "nothing was written"],
         ),
         no(
             TOKEN,
@@ -329,7 +329,7 @@ fn ways_in() -> Vec<Row> {
         no(
             TOKEN,
             gate!("--bearer-token-file", "@two-lines"),
-            &["--bearer-token-file", "several lines", "alone"],
+            &["--bearer-token-file", "several lines", "only the secret"],
         ),
         no(
             TOKEN,

@@ -117,7 +117,7 @@ pub(crate) fn common() -> Vec<Row> {
         no(
             "--state-dir",
             &["serve", "--config.check", "--state-dir", "@file"],
-            &["--state-dir", "file", "no directory"],
+            &["--state-dir", "file", "not a directory"],
         ),
         row(
             "--state-dir",

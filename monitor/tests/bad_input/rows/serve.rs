@@ -218,7 +218,7 @@ pub(crate) fn serve() -> Vec<Row> {
         no(
             "serve --textfile",
             &["serve", "--config.check", "--textfile", "@file"],
-            &["--textfile", "file", "no directory"],
+            &["--textfile", "file", "not a directory"],
         ),
         no(
             "serve --textfile",

@@ -246,7 +246,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
     (
         "certificate and key exchanged",
         "tls_server_config:\n  cert_file: server.key\n  key_file: server.pem\n",
-        Bad(&[":2: tls_server_config.cert_file:", "exchanged"]),
+        Bad(&[":2: tls_server_config.cert_file:", "swapped"]),
     ),
     (
         "another's key",

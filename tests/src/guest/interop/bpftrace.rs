@@ -109,8 +109,8 @@ fn expect_named() -> Result<()> {
     );
     let text = report.to_string();
     for part in [
-        "a kprobe sits on cmdline_proc_show",
-        "BPF trampoline sits on cmdline_proc_show",
+        "a kprobe is attached to cmdline_proc_show",
+        "BPF trampoline is attached to cmdline_proc_show",
     ] {
         ensure!(
             text.contains(part),

@@ -188,7 +188,7 @@ pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
     report.expect("failure", "transition", "lpm_patch_a is in transition")?;
     modules::expect_refused("lpm_refused", Errno::BUSY)?;
     let report = preflight(&module("lpm_patch_a"), 2)?;
-    report.expect("failure", "loaded", "this very build")?;
+    report.expect("failure", "loaded", "from the same build")?;
     modules::expect_refused("lpm_patch_a", Errno::EXIST)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
@@ -199,7 +199,7 @@ pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
     report.expect(
         "info",
         "stacked",
-        "lpm_hold (module lpm_target) is patched already by lpm_patch_a",
+        "lpm_hold (module lpm_target) is already patched by lpm_patch_a",
     )?;
     let likely = report.likely(holder.pid)?;
     ensure!(
@@ -263,13 +263,17 @@ pub(super) fn unfit_modules_are_refused(_: &mut Guest) -> Result<()> {
         name.get(..OLD_NAME.len()).unwrap_or_default(),
     )?;
     let report = preflight(&forged, 2)?;
-    report.expect("failure", "symbols", &format!("symbols {ambiguous}, and"))?;
+    report.expect(
+        "failure",
+        "symbols",
+        &format!("symbols named {ambiguous}, and"),
+    )?;
     expect_invalid(&forged)?;
 
     for (content, says) in [
-        (&b"#!/bin/sh\n"[..], "it is no kernel module"),
-        (b"", "it is no kernel module"),
-        (b"\x28\xb5\x2f\xfdnonsense", "cannot be unpacked"),
+        (&b"#!/bin/sh\n"[..], "not a kernel module"),
+        (b"", "not a kernel module"),
+        (b"\x28\xb5\x2f\xfdnonsense", "cannot be decompressed"),
         (
             whole.get(..whole.len() / 2).unwrap_or_default(),
             "kernel module",
@@ -357,8 +361,8 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
         "method",
     )?;
     let tracer = match methods.as_slice() {
-        ["fentry"] => "BPF trampoline sits on klp_force_transition",
-        ["kprobe"] => "a kprobe sits on klp_force_transition+0x",
+        ["fentry"] => "BPF trampoline is attached to klp_force_transition",
+        ["kprobe"] => "a kprobe is attached to klp_force_transition+0x",
         other => bail!("klp_force_transition is probed by {other:?}"),
     };
     let report = preflight(&module(PROBED.name), 1)?;
@@ -384,7 +388,7 @@ fn traced() -> Result<()> {
     report.expect(
         "warning",
         "tracers",
-        "a kprobe (lpm/seen) sits on cmdline_proc_show+0x",
+        "a kprobe (lpm/seen) is attached to cmdline_proc_show+0x",
     )?;
     VMLINUX.apply(seconds(30))?;
     VMLINUX.remove(seconds(30))

@@ -109,7 +109,7 @@ fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     let expected = |line: &&str| !missing.iter().any(|probe| line.contains(probe));
     let log = log.lines().filter(expected).collect::<Vec<_>>().join("\n");
     for trouble in [
-        "stacks stay without names",
+        "stacks are shown as addresses",
         "cannot",
         "ermission denied",
         "not permitted",

@@ -1,9 +1,9 @@
-//! The reasons, in words.
+//! Builds the reasons of a verdict.
 
 use super::{Asked, Counts, HostName, Kind, Limits, Named, Passes, Reason, Verdict, date};
 use crate::gate::hosts::{Cause, Fact, Fleet, Host, Missing, Seen, State};
 
-/// The hosts of which there is something to say, with what.
+/// The hosts for which `detail` returns a text, with that text.
 fn named(fleet: &Fleet, say: impl Fn(&Fact) -> Option<String>) -> Vec<Named> {
     let name = |host: &Host| HostName {
         instance: host.instance.clone(),
@@ -46,10 +46,10 @@ pub(super) fn failed(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<
                 Some(causes.join("; "))
             }
             State::Silent(Seen::InTransition(direction)) => Some(format!(
-                "silent: does not answer, was in transition ({direction}) when last seen"
+                "silent: down, was in transition ({direction}) when last scraped"
             )),
             State::Silent(Seen::Enabled) => {
-                Some("silent: does not answer, had the patch enabled when last seen".to_owned())
+                Some("silent: down, had the patch enabled when last scraped".to_owned())
             }
             _ => None,
         }),
@@ -72,7 +72,7 @@ fn cause(cause: &Cause) -> String {
                 String::new()
             };
             let last = last.and_then(date).map_or_else(
-                || ", when is not known".to_owned(),
+                || ", at an unknown time".to_owned(),
                 |last| format!(", last at {last}"),
             );
             format!("crashed{times} with the patch{last}")
@@ -147,21 +147,21 @@ pub(super) fn missing(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option
 
 fn why_missing(missing: Missing) -> String {
     match missing {
-        Missing::Down => "down: does not answer, no sign of the patch within --lookback".to_owned(),
+        Missing::Down => "down: no data on the patch within --lookback".to_owned(),
         Missing::Gone => {
-            "gone: Prometheus scraped it within --lookback and does no more".to_owned()
+            "gone: Prometheus scraped it within --lookback but no longer does".to_owned()
         }
         Missing::Stale(age) => format!(
-            "stale: last scraped {}; is Prometheus behind, or --stale-after below two scrape \
-             intervals?",
+            "stale: last scraped {}; Prometheus may be behind, or --stale-after below two scrape \
+            intervals",
             age.map_or_else(
-                || "at a time that is not known".to_owned(),
+                || "at an unknown time".to_owned(),
                 |age| format!("{age:.0} s ago")
             )
         ),
-        Missing::NoCrashCount => "mute: has the patch and serves no \
-             livepatch_patch_crashes_total; is its exporter too old, or its --state-dir \
-             unreadable?"
+        Missing::NoCrashCount => "mute: has the patch but serves no \
+        livepatch_patch_crashes_total; its exporter may be too old, or its --state-dir \
+        unreadable"
             .to_owned(),
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn data(fleet: &Fleet, asked: &Asked<'_>) -> Vec<Reason> {
         .iter()
         .map(|problem| Reason::unknown(Kind::BadData, problem.clone(), Passes::No));
     let warnings = asked.warnings.iter().map(|warning| {
-        let text = format!("the answers may be partial, Prometheus warns: {warning}");
+        let text = format!("the results may be partial, Prometheus warns: {warning}");
         Reason::unknown(Kind::Partial, text, Passes::InTime)
     });
     problems.chain(warnings).collect()
@@ -181,7 +181,7 @@ pub(super) fn data(fleet: &Fleet, asked: &Asked<'_>) -> Vec<Reason> {
 pub(super) fn absent(counts: &Counts, asked: &Asked<'_>) -> Option<Reason> {
     if counts.hosts == 0 {
         let text = format!(
-            "Prometheus knows no host with up{{{}}}: are --job and --selector right?",
+            "Prometheus knows no host with up{{{}}}: check --job and --selector",
             asked.hosts
         );
         return Some(Reason::unknown(Kind::NoHosts, text, Passes::No));
@@ -197,14 +197,14 @@ pub(super) fn absent(counts: &Counts, asked: &Asked<'_>) -> Option<Reason> {
         text.push_str("; loaded are: ");
         text.push_str(&nearest(asked.patch, asked.known_patches).join(", "));
     }
-    // It may have been loaded since the last scrape.
+    // The patch may have been loaded since the last scrape.
     Some(Reason::unknown(Kind::UnknownPatch, text, Passes::Soon))
 }
 
-/// Names shown beside an unknown one.
+/// Most names of known patches that are shown when the patch is unknown.
 const NEAREST: usize = 5;
 
-/// The known names most like this one, most alike first.
+/// The known names most similar to this one, the most similar first.
 fn nearest(name: &str, known: &[String]) -> Vec<String> {
     let alike = |other: &str| {
         let common = name.chars().zip(other.chars());
@@ -231,7 +231,7 @@ pub(super) fn too_few(
     );
     if counts.in_force > 0 {
         text.push_str(&format!(
-            ", {} with the patch in force, not known since when",
+            ", {} with the patch in force since an unknown time",
             counts.in_force
         ));
     }
@@ -249,10 +249,10 @@ pub(super) fn too_few(
     Reason::unknown(Kind::TooFewSoaked, text, passes)
 }
 
-/// `4m 10s`, rounded up to the second.
+/// Formats a duration as `4m 10s`, rounded up to the second.
 fn wait(seconds: f64) -> String {
     std::time::Duration::try_from_secs_f64(seconds.ceil()).map_or_else(
-        |_| "a time that cannot be told".to_owned(),
+        |_| "an unknown time".to_owned(),
         |left| humantime::format_duration(left).to_string(),
     )
 }

@@ -1,10 +1,10 @@
-//! The host as a whole.
+//! Checks of the host as a whole.
 
-use super::{Finding, Host, Module, Severity, add, shown, told};
+use super::{Finding, Host, Module, Severity, add, known, shown};
 use crate::crash::capture::Source as Evidence;
 
-/// An attempt looks at every task with a lock held: operators who have been bitten do
-/// not patch above these (vpsadminos issue 90).
+/// Above these sizes a transition is risky, since each attempt checks every task with a
+/// lock held; operators avoid patching larger hosts (vpsadminos issue 90).
 const MANY_THREADS: usize = 100_000;
 const MANY_CPUS: usize = 128;
 
@@ -16,8 +16,8 @@ pub(super) fn policy(module: &Module, host: &Host, findings: &mut Vec<Finding>) 
             findings,
             Severity::Failure,
             CHECK,
-            "this kernel loads no more modules (kernel.modules_disabled is 1)",
-            "reboot: it cannot be set back",
+            "this kernel does not load modules any more (kernel.modules_disabled is 1)",
+            "reboot: the setting cannot be reverted",
         );
     }
     if module.signed {
@@ -32,7 +32,7 @@ pub(super) fn policy(module: &Module, host: &Host, findings: &mut Vec<Finding>) 
             findings,
             Severity::Failure,
             CHECK,
-            "it is not signed, and this kernel loads signed modules only (module.sig_enforce)",
+            "it is not signed, and this kernel loads only signed modules (module.sig_enforce)",
             "sign it with a key that this kernel trusts",
         );
     } else if let Some(lockdown) = lockdown {
@@ -51,7 +51,7 @@ pub(super) fn policy(module: &Module, host: &Host, findings: &mut Vec<Finding>) 
 
 pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "transition";
-    let Some(set) = told(
+    let Some(set) = known(
         &host.patches,
         Severity::Unknown,
         CHECK,
@@ -76,10 +76,10 @@ pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>)
             Severity::Failure,
             CHECK,
             format!(
-                "livepatch {} is in transition: the kernel refuses another one meanwhile (EBUSY)",
+                "livepatch {} is in transition: until it ends the kernel refuses another one (EBUSY)",
                 shown(&running.name)
             ),
-            "wait until it is done: livepatch-monitor blockers names who holds it up",
+            "wait until it has ended: livepatch-monitor blockers lists the tasks that block it",
         );
     }
     for patch in set
@@ -92,7 +92,7 @@ pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>)
             findings,
             Severity::Unknown,
             CHECK,
-            format!("whether livepatch {name} is in transition cannot be told"),
+            format!("cannot determine whether livepatch {name} is in transition"),
             format!("read /sys/kernel/livepatch/{name}/transition, as root"),
         );
     }
@@ -120,8 +120,8 @@ pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>)
             Severity::Info,
             "replace",
             format!(
-                "whether it replaces the other livepatches ({others}) is in its code; kpatch-build \
-                 and klp-build do so unless told not to"
+                "whether it replaces the other livepatches ({others}) is decided by its code; modules \
+                from kpatch-build and klp-build do by default"
             ),
             "",
         ),
@@ -130,13 +130,13 @@ pub(super) fn patches(module: &Module, host: &Host, findings: &mut Vec<Finding>)
 
 pub(super) fn size(host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "size";
-    const REMEDY: &str = "choose a quiet hour, and watch the first attempts";
+    const REMEDY: &str = "load it at a quiet time and watch the first attempts";
     match &host.threads {
         Ok(threads) if *threads >= MANY_THREADS => add(
             findings,
             Severity::Warning,
             CHECK,
-            format!("{threads} threads: each attempt looks at all of them with a lock held"),
+            format!("{threads} threads: each attempt checks all of them with a lock held"),
             REMEDY,
         ),
         _ => {}
@@ -146,13 +146,14 @@ pub(super) fn size(host: &Host, findings: &mut Vec<Finding>) {
             findings,
             Severity::Warning,
             CHECK,
-            format!("{cpus} CPUs: idle ones alone have been seen to need seconds"),
+            format!("{cpus} CPUs: on such hosts the idle tasks alone have taken seconds to switch"),
             REMEDY,
         );
     }
 }
 
-/// Without pstore and kdump a crash leaves no word; the others are good to have.
+/// Checks what a crash would leave behind: without pstore and kdump nothing; the other
+/// sources are useful but optional.
 pub(super) fn evidence(host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "crash_evidence";
     let ready = |source| host.evidence.contains(&(source, true));
@@ -162,7 +163,8 @@ pub(super) fn evidence(host: &Host, findings: &mut Vec<Finding>) {
             findings,
             Severity::Warning,
             CHECK,
-            "neither pstore nor kdump is ready: if this takes the machine down, nothing tells why",
+            "neither pstore nor kdump is ready: if the livepatch crashes the machine, nothing will \
+            show why",
             format!(
                 "{}; or {}",
                 Evidence::Pstore.remedy(),

@@ -1,7 +1,8 @@
-//! The symbols that livepatch looks up as it enables the patch: klp_find_object_symbol
-//! (kernel/livepatch/core.c, 5.10 to 7.2), which answers -EINVAL to all of these.
+//! Checks the symbols that livepatch looks up when it enables the patch:
+//! klp_find_object_symbol (kernel/livepatch/core.c, 5.10 to 7.2), which returns -EINVAL in
+//! all of these cases.
 
-use super::{Finding, Host, Module, Severity, add, shown, told};
+use super::{Finding, Host, Module, Severity, add, known, shown};
 use crate::preflight::host::{Symbols, module_of};
 
 pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
@@ -9,7 +10,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     if module.objects.is_empty() && module.needed.is_empty() {
         return;
     }
-    let Some(symbols) = told(
+    let Some(symbols) = known(
         &host.symbols,
         Severity::Unknown,
         CHECK,
@@ -36,7 +37,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
                 Severity::Info,
                 "objects",
                 format!(
-                    "module {} is not loaded: it is patched when it is ({} of its functions)",
+                    "module {} is not loaded: it will be patched when it loads ({} of its functions)",
                     shown(&object.name),
                     object.functions.len()
                 ),
@@ -65,7 +66,7 @@ fn refused(findings: &mut Vec<Finding>, wrong: Option<String>, so: &str) {
     }
 }
 
-/// What is wrong with a symbol, if anything is.
+/// What is wrong with a symbol; `None` if the kernel will find it.
 fn wrong(symbols: &Symbols, object: &str, name: &str, sympos: u64) -> Option<String> {
     let places = symbols.places(object, name).len();
     let who = match module_of(object) {
@@ -77,11 +78,11 @@ fn wrong(symbols: &Symbols, object: &str, name: &str, sympos: u64) -> Option<Str
         (0, _) => Some(format!("{who} has no symbol {name}")),
         (1, 0) => None,
         (_, 0) => Some(format!(
-            "{who} has {places} symbols {name}, and the patch does not say which (sympos 0)"
+            "{who} has {places} symbols named {name}, and the patch does not say which one (sympos 0)"
         )),
         (places, sympos) if usize::try_from(sympos).is_ok_and(|sympos| sympos <= places) => None,
         _ => Some(format!(
-            "{who} has {places} symbols {name}, and the patch wants number {sympos}"
+            "{who} has {places} symbols named {name}, and the patch needs number {sympos}"
         )),
     }
 }

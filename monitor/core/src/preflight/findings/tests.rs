@@ -139,7 +139,7 @@ fn the_module_itself() {
         },
         Unknown,
         "livepatch",
-        "cannot be told",
+        "cannot determine",
     );
     expect(
         |module, _| module.objects.clear(),
@@ -181,7 +181,7 @@ fn what_is_loaded() {
             host.modules = Ok(BTreeMap::from([("fix".to_owned(), srcversion.clone())]));
         }
     };
-    expect(with(Some("AAA")), Failure, "loaded", "this very build");
+    expect(with(Some("AAA")), Failure, "loaded", "from the same build");
     expect(with(Some("BBB")), Failure, "loaded", "srcversion BBB");
     expect(with(None), Failure, "loaded", "no srcversion");
     expect(
@@ -204,13 +204,13 @@ fn what_is_loaded() {
         },
         Unknown,
         "transition",
-        "other is in transition cannot be told",
+        "cannot determine whether livepatch other is in transition",
     );
     expect(
         |_, host| patches(host, vec![loaded("other", false, &["show"])]),
         Info,
         "stacked",
-        "show is patched already by other",
+        "show is already patched by other",
     );
     expect(
         |module, host| {
@@ -253,7 +253,7 @@ fn what_the_kernel_asks_of_modules() {
         |_, host| host.policy.modules_disabled = Some(true),
         Failure,
         "module_policy",
-        "no more modules",
+        "does not load modules",
     );
     let (mut module, mut host) = (module(), host());
     module.signed = true;
@@ -279,7 +279,12 @@ fn symbols_that_the_kernel_will_look_up() {
         };
         host.symbols.as_mut().unwrap().add(None, "show", place);
     };
-    expect(|_, host| twice(host), Failure, "symbols", "2 symbols show");
+    expect(
+        |_, host| twice(host),
+        Failure,
+        "symbols",
+        "2 symbols named show",
+    );
     expect(
         |module, host| {
             twice(host);
@@ -287,7 +292,7 @@ fn symbols_that_the_kernel_will_look_up() {
         },
         Failure,
         "symbols",
-        "wants number 3",
+        "needs number 3",
     );
     let (mut chosen, mut two) = (module(), host());
     twice(&mut two);
@@ -337,7 +342,7 @@ fn who_else_sits_there() {
         with(traced(true, false)),
         Failure,
         "tracers",
-        "somebody may redirect show",
+        "a tracer may redirect show",
     );
     expect(
         with(traced(false, true)),
@@ -345,7 +350,12 @@ fn who_else_sits_there() {
         "tracers",
         "BPF trampoline",
     );
-    expect(with(traced(false, false)), Info, "tracers", "works beside");
+    expect(
+        with(traced(false, false)),
+        Info,
+        "tracers",
+        "works together",
+    );
     expect(
         |_, host| {
             host.tracers.ftrace = Ok(vec![traced(false, true)]);
@@ -379,7 +389,7 @@ fn who_else_sits_there() {
         |_, host| host.tracers.kprobes = Ok(vec![kprobe(0)]),
         Warning,
         "tracers",
-        "a kprobe sits on show+0x0",
+        "a kprobe is attached to show+0x0",
     );
     expect(
         |_, host| {
@@ -392,7 +402,7 @@ fn who_else_sits_there() {
         },
         Warning,
         "tracers",
-        "(lpm/seen) sits on show+0x4: inside",
+        "(lpm/seen) is attached to show+0x4: it is inside",
     );
     // With IBT, ftrace's call comes after endbr64.
     expect(
@@ -404,7 +414,7 @@ fn who_else_sits_there() {
         },
         Warning,
         "tracers",
-        "show+0x4: it goes on firing",
+        "show+0x4: it still fires",
     );
     // Of the same name, but another function.
     let elsewhere = |host: &mut Host| {

@@ -1,6 +1,7 @@
-//! Who else sits on the functions.
+//! Checks what else is attached to the functions: livepatches, kprobes, tracers and BPF
+//! trampolines.
 
-use super::{Finding, Host, Module, Severity, add, shown, told};
+use super::{Finding, Host, Module, Severity, add, known, shown};
 use crate::{
     patch::{Patch, VMLINUX},
     preflight::{
@@ -16,14 +17,14 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         return;
     }
     const REMEDY: &str = "run as root, with tracefs and debugfs mounted";
-    let traced = told(
+    let traced = known(
         &host.tracers.ftrace,
         Severity::Warning,
         CHECK,
         REMEDY,
         findings,
     );
-    let kprobes = told(
+    let kprobes = known(
         &host.tracers.kprobes,
         Severity::Warning,
         CHECK,
@@ -86,14 +87,14 @@ fn stacked(place: &str, below: &[&Patch], module: &Module, findings: &mut Vec<Fi
         return;
     }
     let how = match module.replace {
-        Some(true) => "this one takes its place",
-        _ => "this one goes on top, and what is in force now is what tasks must leave",
+        Some(true) => "this one replaces it",
+        _ => "this one is stacked on top, and tasks must leave the code that is in force now",
     };
     add(
         findings,
         Severity::Info,
         "stacked",
-        format!("{place} is patched already by {}: {how}", names.join(", ")),
+        format!("{place} is already patched by {}: {how}", names.join(", ")),
         "",
     );
 }
@@ -111,16 +112,18 @@ fn kprobe(place: &str, probe: &Kprobe, events: &[KprobeEvent], findings: &mut Ve
         })
         .map(|event| shown(&event.event))
         .collect();
-    let state = if probe.disabled { ", switched off" } else { "" };
+    let state = if probe.disabled { ", disabled" } else { "" };
     let effect = match probe.by_ftrace || probe.offset == 0 {
-        true => "it goes on firing at the function's entry",
-        false => "inside the function: it never fires again, for the old code no longer runs",
+        true => "it still fires at the function's entry",
+        false => {
+            "it is inside the function and will never fire again, since the old code no longer runs"
+        }
     };
     let (whose, remedy) = match names.as_slice() {
         [] => (
             String::new(),
-            "find its owner (bpftool perf, perf, bpftrace, SystemTap) and end it for the time of \
-             the load"
+            "find its owner (bpftool perf, perf, bpftrace, SystemTap) and stop it while the livepatch \
+            loads"
                 .to_owned(),
         ),
         names => (
@@ -142,7 +145,7 @@ fn kprobe(place: &str, probe: &Kprobe, events: &[KprobeEvent], findings: &mut Ve
         Severity::Warning,
         CHECK,
         format!(
-            "a {kind}{whose} sits on {place}+{:#x}{state}: {effect}",
+            "a {kind}{whose} is attached to {place}+{:#x}{state}: {effect}",
             probe.offset
         ),
         remedy,
@@ -161,10 +164,10 @@ fn ftrace(
         "" => String::new(),
         who => format!(" [{}]", shown(who)),
     };
-    // Only one may redirect a function; livepatches share theirs.
+    // Only one ftrace_ops may redirect a function; livepatches share theirs.
     if traced.ipmodify && below.is_empty() {
         let what = match probes {
-            [] => "somebody",
+            [] => "a tracer",
             _ => "a kprobe with a post-handler",
         };
         add(
@@ -173,9 +176,9 @@ fn ftrace(
             CHECK,
             format!(
                 "{what} may redirect {place} (I in enabled_functions){who}: the kernel refuses a \
-                 livepatch beside it (EBUSY)"
+                livepatch on the same function (EBUSY)"
             ),
-            "end the tracer that holds it",
+            "stop the tracer that is attached",
         );
     }
     if traced.direct {
@@ -185,22 +188,24 @@ fn ftrace(
             findings,
             Severity::Info,
             CHECK,
-            format!("ftrace calls somebody from {place}{who}: works beside a livepatch"),
+            format!(
+                "ftrace calls a tracer from {place}{who}: this works together with a livepatch"
+            ),
             "",
         );
     }
 }
 
 fn direct(place: &str, who: &str, host: &Host, findings: &mut Vec<Finding>) {
-    const OWNER: &str = "bpftool link and bpftool prog name its owner";
+    const OWNER: &str = "bpftool link and bpftool prog show its owner";
     match host.trampolines_share {
         Some(true) => add(
             findings,
             Severity::Warning,
             CHECK,
             format!(
-                "a BPF trampoline sits on {place}{who}: it goes on working, but an fmod_ret \
-                 program overrides what the patch returns"
+                "a BPF trampoline is attached to {place}{who}: it keeps working, but an fmod_ret \
+                program overrides the return value of the patch"
             ),
             OWNER,
         ),
@@ -209,18 +214,18 @@ fn direct(place: &str, who: &str, host: &Host, findings: &mut Vec<Finding>) {
             Severity::Failure,
             CHECK,
             format!(
-                "a BPF trampoline sits on {place}{who}: before 6.0 the kernel refuses a livepatch \
-                 beside it (EBUSY)"
+                "a BPF trampoline is attached to {place}{who}: before 6.0 the kernel refuses a livepatch \
+                on the same function (EBUSY)"
             ),
-            format!("detach it for good: {OWNER}"),
+            format!("detach it permanently: {OWNER}"),
         ),
         None => add(
             findings,
             Severity::Warning,
             CHECK,
             format!(
-                "a BPF trampoline sits on {place}{who}; whether this kernel lets a livepatch \
-                 beside it (6.0 and later) is not known without BTF"
+                "a BPF trampoline is attached to {place}{who}; whether this kernel allows a livepatch \
+                on the same function (6.0 and later do) is unknown without BTF"
             ),
             OWNER,
         ),

@@ -159,7 +159,7 @@ fn a_stack_that_cannot_be_walked_holds_any_patch() {
     let stack = vec![frame(0x7000, "bpf_trampoline_1", Some("bpf"))];
     let forecast = forecast(&host(), &[vec![task(1, stack)]]);
     assert_eq!(forecast.likely[0].reason, Reason::UnreliableStack);
-    assert!(forecast.findings()[0].what.contains("cannot be walked"));
+    assert!(forecast.findings()[0].what.contains("are unreliable"));
 }
 
 #[test]
@@ -182,16 +182,16 @@ fn under_a_patch_below_only_names_tell() {
         }],
     });
     let stack = vec![frame(0x8000, "new_hold", Some("below"))];
-    let told = forecast(&host, &[vec![task(1, stack)]]);
-    assert_eq!(told.likely[0].reason, Reason::Unknown);
+    let result = forecast(&host, &[vec![task(1, stack)]]);
+    assert_eq!(result.likely[0].reason, Reason::Unknown);
     assert!(
-        told.likely[0].detail.contains("livepatch below"),
-        "{told:?}"
+        result.likely[0].detail.contains("livepatch below"),
+        "{result:?}"
     );
     // kpatch-build's replacements are called as what they replace.
     let stack = vec![frame(0x8000, "hold", Some("below"))];
-    let told = forecast(&host, &[vec![task(1, stack)]]);
-    assert_eq!(told.likely[0].function.as_deref(), Some("hold"));
+    let result = forecast(&host, &[vec![task(1, stack)]]);
+    assert_eq!(result.likely[0].function.as_deref(), Some("hold"));
 }
 
 #[test]
@@ -204,9 +204,9 @@ fn a_kernel_thread_that_never_sleeps_is_named_after_some_samples() {
     };
     let samples = |count| vec![vec![spinner()]; count];
     assert_eq!(forecast(&host(), &samples(2)).likely, []);
-    let told = forecast(&host(), &samples(3));
+    let result = forecast(&host(), &samples(3));
     assert_eq!(
-        (told.likely[0].reason, told.likely[0].seen),
+        (result.likely[0].reason, result.likely[0].seen),
         (Reason::Running, 3)
     );
     let mut once_asleep = samples(3);
@@ -216,15 +216,15 @@ fn a_kernel_thread_that_never_sleeps_is_named_after_some_samples() {
 
 #[test]
 fn stacks_that_are_not_told_are_counted() {
-    let told = forecast(
+    let result = forecast(
         &host(),
         &[vec![
             task(1, Vec::new()),
             task(2, vec![frame(0x5000, "x", None)]),
         ]],
     );
-    assert_eq!((told.unread, told.tasks), (1, 2));
-    assert!(told.findings()[0].what.contains("1 of 2 tasks"));
+    assert_eq!((result.unread, result.tasks), (1, 2));
+    assert!(result.findings()[0].what.contains("1 of 2 tasks"));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_function_that_is_not_there_holds_nothing_and_a_stack_does() {
     host.symbols = Ok(Symbols::default());
     let inside = task(1, vec![frame(0x1020, "hold", Some("target"))]);
     let under_bpf = task(2, vec![frame(0x7000, "bpf_trampoline_1", Some("bpf"))]);
-    let told = forecast(&host, &[vec![inside, under_bpf]]);
-    let tids: Vec<_> = told.likely.iter().map(|likely| likely.tid).collect();
+    let result = forecast(&host, &[vec![inside, under_bpf]]);
+    let tids: Vec<_> = result.likely.iter().map(|likely| likely.tid).collect();
     assert_eq!(tids, [2]);
 }

@@ -1,34 +1,35 @@
-//! Where the members of livepatch's structures lie.
+//! Offsets of the members of livepatch's structures.
 
-/// Offsets and sizes in bytes.
+/// Offsets of members and sizes of structures, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KlpLayout {
-    /// `klp_patch.mod`.
+    /// Offset of `klp_patch.mod`.
     pub patch_mod: u64,
-    /// `klp_patch.objs`.
+    /// Offset of `klp_patch.objs`.
     pub patch_objs: u64,
-    /// `klp_patch.replace`.
+    /// Offset of `klp_patch.replace`.
     pub patch_replace: u64,
-    /// `klp_object.name`.
+    /// Offset of `klp_object.name`.
     pub object_name: u64,
-    /// `klp_object.funcs`.
+    /// Offset of `klp_object.funcs`.
     pub object_funcs: u64,
-    /// `struct klp_object`.
+    /// Size of `struct klp_object`.
     pub object_size: u64,
-    /// `klp_func.old_name`.
+    /// Offset of `klp_func.old_name`.
     pub func_old_name: u64,
-    /// `klp_func.new_func`.
+    /// Offset of `klp_func.new_func`.
     pub func_new_func: u64,
-    /// `klp_func.old_sympos`.
+    /// Offset of `klp_func.old_sympos`.
     pub func_old_sympos: u64,
-    /// `struct klp_func`.
+    /// Size of `struct klp_func`.
     pub func_size: u64,
-    /// `module.name`.
+    /// Offset of `module.name`.
     pub module_name: u64,
 }
 
 impl KlpLayout {
-    /// That of 5.10 to 7.2 on 64 bits (include/linux/livepatch.h, include/linux/module.h).
+    /// The layout of 64-bit kernels 5.10 to 7.2 (include/linux/livepatch.h,
+    /// include/linux/module.h).
     pub const KNOWN: Self = Self {
         patch_mod: 0,
         patch_objs: 8,

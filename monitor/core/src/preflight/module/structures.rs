@@ -1,5 +1,5 @@
-//! The functions that a module replaces: from the structures that the kernel reads,
-//! or from those that kpatch-build's and klp-build's own code makes them of.
+//! Finds the functions that a module replaces: in the structures that the kernel reads, or
+//! in those from which the code of kpatch-build and klp-build builds them.
 
 use std::collections::BTreeMap;
 
@@ -31,18 +31,18 @@ const EXT_FUNC_SIZE: u64 = 24;
 const EXT_NEW_FUNC: u64 = 8;
 const EXT_SYMPOS: u64 = 16;
 
-/// Functions looked at while it is found out what is a patch: data that only looks
-/// like many patches must not take forever.
+/// Most functions examined while searching for patches, which bounds the time for data
+/// that only looks like many patches.
 const MAX_LOOKED_AT: usize = 1 << 20;
 
-/// What was found.
+/// The result of the search.
 pub(super) struct Found {
     pub(super) source: Source,
     pub(super) replace: Option<bool>,
     pub(super) objects: Vec<Object>,
 }
 
-/// Functions by object, in the file's order within each.
+/// Functions grouped by object, in file order within each.
 type ByObject = BTreeMap<String, Vec<Function>>;
 
 pub(super) fn find(image: &Image<'_>, layout: &KlpLayout) -> Result<Found, ModuleError> {
@@ -69,7 +69,7 @@ pub(super) fn find(image: &Image<'_>, layout: &KlpLayout) -> Result<Found, Modul
         return Ok(found(Source::Nowhere, None, ByObject::new()));
     };
     let mut replace = Some(replace);
-    // Which of several its code enables is not told: expect all.
+    // If there are several, it is unknown which of them the code enables: expect all.
     for (other, functions) in patches {
         replace = replace.filter(|replace| *replace == other);
         for (object, functions) in functions {
@@ -107,7 +107,7 @@ fn add(objects: &mut ByObject, object: &str, function: Function) -> Result<(), M
 fn kpatch(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObject, ModuleError> {
     let mut objects = ByObject::new();
     if !size.is_multiple_of(KPATCH_FUNC_SIZE) {
-        let what = "its size is no multiple of a function's 56 bytes: made by a kpatch-build before 0.3.3?";
+        let what = "its size is not a multiple of a function's 56 bytes (built by a kpatch-build before 0.3.3?)";
         return Err(damaged(image, section, size, what));
     }
     for base in steps(size, KPATCH_FUNC_SIZE) {
@@ -128,13 +128,13 @@ fn kpatch(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObjec
 fn klp_build(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByObject, ModuleError> {
     let mut objects = ByObject::new();
     if !size.is_multiple_of(EXT_OBJECT_SIZE) {
-        let what = "its size is no multiple of an object's 64 bytes";
+        let what = "its size is not a multiple of an object's 64 bytes";
         return Err(damaged(image, section, size, what));
     }
     for base in steps(size, EXT_OBJECT_SIZE) {
         let wrong = |what| damaged(image, section, base, what);
         let object = object_name(image, image.pointer(section, base))
-            .ok_or_else(|| wrong("an object's name is none"))?;
+            .ok_or_else(|| wrong("an object has an invalid name"))?;
         let count = image.short_number(section, base + EXT_COUNT);
         let count = count.ok_or_else(|| wrong("it ends within an object"))?;
         let funcs = image.pointer(section, base + EXT_FUNCS);
@@ -153,7 +153,7 @@ fn klp_build(image: &Image<'_>, section: SectionIndex, size: u64) -> Result<ByOb
                     sympos: image.number(section, at.checked_add(EXT_SYMPOS)?)?,
                 })
             });
-            let function = function.ok_or_else(|| wrong("a function of this object is none"))?;
+            let function = function.ok_or_else(|| wrong("a function of this object is invalid"))?;
             add(&mut objects, &object, function)?;
         }
     }
@@ -164,7 +164,7 @@ fn steps(size: u64, step: u64) -> impl Iterator<Item = u64> {
     (0..size / step).map(move |number| number * step)
 }
 
-/// No name is the kernel's.
+/// Name of an object; a missing name means the kernel itself.
 fn object_name(image: &Image<'_>, name: Option<Target>) -> Option<String> {
     match name {
         None => Some(VMLINUX.to_owned()),
@@ -172,8 +172,8 @@ fn object_name(image: &Image<'_>, name: Option<Target>) -> Option<String> {
     }
 }
 
-/// Every `struct klp_patch` in the data: what begins with a pointer to the module
-/// itself, goes on with one to objects, and holds together all the way down.
+/// Finds every `struct klp_patch` in the data: it starts with a pointer to the module
+/// itself, followed by one to objects, and all structures below it must be valid.
 fn klp_patches(
     image: &Image<'_>,
     layout: &KlpLayout,
@@ -226,7 +226,7 @@ fn klp_patch(
         *budget = budget.checked_sub(1)?;
         let name = image.pointer(list, at.checked_add(layout.object_name)?);
         let funcs = image.pointer(list, at.checked_add(layout.object_funcs)?);
-        // klp_for_each_object_static: `obj->funcs || obj->name`. The end must be there.
+        // klp_for_each_object_static: `obj->funcs || obj->name`. The terminator must exist.
         let end = at.checked_add(layout.object_size)?;
         image.bytes::<1>(list, end.checked_sub(1)?)?;
         match (name, funcs) {

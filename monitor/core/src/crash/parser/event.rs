@@ -234,6 +234,11 @@ impl Event {
         self.trace_at = Trace::Behind;
     }
 
+    /// Another event's lines come before this one's are at their end.
+    pub(super) fn interrupted(&mut self) {
+        self.complete.mixed |= !self.ended && self.trace_at == Trace::Inside;
+    }
+
     /// The report's end mark.
     pub(super) fn end(&mut self) {
         self.ended = true;
@@ -353,7 +358,8 @@ impl Event {
 
     fn trace_line(&mut self, line: &Line) {
         let text = line.text.trim();
-        if text.eq_ignore_ascii_case("call trace:") {
+        let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
+        if text.eq_ignore_ascii_case("call trace:") || stack {
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
                 (Trace::Ahead, _) | (_, true) => Trace::Inside,
                 _ => Trace::Behind,

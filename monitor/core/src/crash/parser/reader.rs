@@ -10,7 +10,7 @@ use super::{
     Anchor, Reading,
     event::Event,
     format::Found,
-    headline::{Sign, cause, of_a_user_program, recognise},
+    headline::{Sign, cause, may_be_cause, of_a_user_program, recognise},
     histories, keep,
     line::Line,
     prefix::date::Kind as DateKind,
@@ -320,8 +320,10 @@ impl<'a> Reader<'a> {
                 cause == Some(event.primary) && (event.primary != Signal::Oops || after_oops);
             // A report that the panic breaks off.
             let broken_off = after_oops && !event.ended && cause.is_none();
+            let cut = soon && cause.is_none() && may_be_cause(panic, event.primary);
             if caused
                 || broken_off
+                || cut
                 || cause.is_some_and(|cause| event.signals.contains(&cause)) && soon
             {
                 event.give_up(panic);
@@ -385,6 +387,9 @@ impl<'a> Reader<'a> {
             unix_seconds,
             precision,
         };
+        if let Some(event) = self.event() {
+            event.interrupted();
+        }
         let timeline = Rc::clone(&self.boot.timeline);
         if self.events.len() == MAX_OPEN
             && let Some(oldest) = self.events.pop_front()

@@ -28,11 +28,19 @@ pub(super) fn function(text: &str) -> Option<Function> {
     if name.is_empty() || !name.bytes().all(named) {
         return None;
     }
-    let module = words
-        .next()
-        .and_then(|word| word.strip_prefix('['))
-        .map(|word| word.trim_end_matches(']'))
-        .filter(|module| !module.is_empty());
+    let module = match words.next() {
+        None => None,
+        Some(word) => match word.strip_prefix('[') {
+            Some(module) => {
+                let module = module.trim_end_matches(']');
+                Some(module).filter(|module| is_module_name(module))?;
+                Some(module)
+            }
+            // `RIP` of old kernels goes on with the stack pointer.
+            None if word.starts_with('(') || word == "SS:ESP" || word == "RSP" => None,
+            None => return None,
+        },
+    };
     Some(Function {
         name: cut(name, MAX_NAME),
         offset: Some(offset),
@@ -54,7 +62,9 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
         found.module = module.split(' ').next().map(|name| cut(name, MAX_NAME));
         behind = rest;
     }
-    Some((found, behind))
+    // Where something else stands there, it may be a module's name that is damaged.
+    let plain = behind.is_empty() || behind.starts_with([',', ')']) || behind.starts_with(" (");
+    plain.then_some((found, behind))
 }
 
 fn is_module_name(name: &str) -> bool {

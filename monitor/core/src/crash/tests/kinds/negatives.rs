@@ -104,7 +104,7 @@ proptest! {
         let told = read(text.as_bytes());
         prop_assert!(!no_is_new(log, &told), "{:#?}\n{text}", told.records);
         prop_assert!(told.records.len() <= 1, "{:#?}\n{text}", told.records);
-        prop_assert!(told.records.len() == 1 || !told.problems.is_empty());
+        prop_assert!(told.records.len() == 1 || !told.problems.is_empty(), "{text}");
     }
 
     /// Lines of two CPUs that print at the same time.

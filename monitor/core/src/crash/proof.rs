@@ -162,11 +162,8 @@ pub(super) fn against_no(
         .iter()
         .chain(record.trace.iter().map(|frame| &frame.function));
     for place in places {
-        if let Some(reason) = about_place(place, record) {
-            if !reasons.contains(&reason) {
-                reasons.push(reason);
-            }
-        }
+        let reason = about_place(place, record);
+        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
     }
     reasons
 }
@@ -179,7 +176,7 @@ fn recent_changes(
     complete: &Completeness,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    if timeline.unnamed {
+    if timeline.unnamed && record.patches.is_empty() {
         reasons.push("a transition ran, and the log does not name its patch".to_owned());
     }
     for known in &timeline.patches {

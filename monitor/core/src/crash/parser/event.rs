@@ -93,6 +93,10 @@ pub(super) struct Event {
     second_sign: bool,
     /// Who printed its first line.
     caller: Option<String>,
+    /// Who prints lines of another task between this event's.
+    foreign: Option<String>,
+    /// Between `<TASK>` and `</TASK>`.
+    in_task: bool,
     timeline: Rc<Timeline>,
 }
 
@@ -134,6 +138,8 @@ impl Event {
             complete: Completeness::default(),
             second_sign: false,
             caller: line.caller.clone(),
+            foreign: None,
+            in_task: false,
             timeline,
         };
         if let Some(list) = list {
@@ -310,9 +316,7 @@ impl Event {
 
     /// A line that neither begins nor ends an event.
     pub(super) fn detail(&mut self, line: &Line) {
-        // Where the log says who prints a line, others' lines are not of this report.
-        let other = self.caller.as_ref().zip(line.caller.as_ref());
-        if self.is_of_one_task() && other.is_some_and(|(one, two)| one != two) {
+        if line.caller.is_some() && line.caller == self.foreign {
             return;
         }
         // The rest of a wrapped line, or a program's text between the kernel's.
@@ -331,6 +335,15 @@ impl Event {
         }
         if let Some(header) = header::task_header(text) {
             self.second_sign |= header.cpu.is_some();
+            // Where the log says who prints a line, all lines of another task are known.
+            let other = self.caller.as_ref().zip(line.caller.as_ref());
+            if self.is_of_one_task()
+                && !self.agrees(&header)
+                && other.is_some_and(|(one, two)| one != two)
+            {
+                self.foreign.clone_from(&line.caller);
+                return;
+            }
             self.task(header);
             return;
         }
@@ -358,6 +371,7 @@ impl Event {
 
     fn trace_line(&mut self, line: &Line) {
         let text = line.text.trim();
+        self.in_task = text == "<TASK>" || self.in_task && text != "</TASK>";
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
         if text.eq_ignore_ascii_case("call trace:") || stack {
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
@@ -381,7 +395,8 @@ impl Event {
     fn frame(&mut self, line: &Line) {
         let Some(frame) = symbol::frame(&line.text) else {
             let text = line.text.as_str();
-            let indented = text.starts_with([' ', '[', '(']) && !text.trim_start().starts_with('<');
+            let indented = (text.starts_with([' ', '[', '(']) || self.in_task)
+                && !text.trim_start().starts_with('<');
             if self.trace_at == Trace::Inside && indented {
                 // Not the registers of an interrupt: those start in capitals.
                 let capital = |c: char| c.is_ascii_uppercase();
@@ -437,11 +452,13 @@ impl Event {
     /// Reports of one task, in which another's header has no place.
     const fn is_of_one_task(&self) -> bool {
         match self.primary {
-            Signal::BadPage | Signal::Warning | Signal::Oops => self.panic.is_none(),
+            Signal::BadPage
+            | Signal::Warning
+            | Signal::Oops
+            | Signal::SoftLockup
+            | Signal::HardLockup => self.panic.is_none(),
             Signal::RcuStall
             | Signal::HungTask
-            | Signal::SoftLockup
-            | Signal::HardLockup
             | Signal::MachineCheck
             | Signal::Panic => false,
         }
@@ -516,11 +533,17 @@ impl Event {
         attribution::judge(&mut record, &self.timeline, self.clock, complete, reading);
         for other in others {
             if let Ok(other) = other.finish(release, reading) {
-                if other.implicated == Implicated::Unknown && record.implicated == Implicated::No {
-                    record.implicated = Implicated::Unknown;
-                    record.unproven = other.unproven;
+                match (record.implicated, other.implicated) {
+                    (Implicated::No, Implicated::Unknown) => {
+                        record.implicated = Implicated::Unknown;
+                        record.unproven = other.unproven;
+                    }
+                    (_, Implicated::Yes) => {
+                        record.take_evidence(other.evidence, Implicated::Yes);
+                    }
+                    (Implicated::Yes | Implicated::Unknown, _)
+                    | (Implicated::No, Implicated::No) => {}
                 }
-                record.take_evidence(other.evidence, other.implicated);
             }
         }
         match kind {

@@ -2,7 +2,7 @@
 
 use super::super::{Signal, report};
 use super::{
-    format::{Found, matches},
+    format::{self, Found, matches},
     symbol::{MAX_NAME, cut},
 };
 
@@ -100,7 +100,7 @@ fn sign(text: &str) -> Option<Sign> {
             }
         }
         b'K' => {
-            if let Some(rest) = text.strip_prefix("Kernel panic - not syncing: ") {
+            if let Some(rest) = text.strip_prefix(PANIC) {
                 return Some(Sign::Panic(rest.to_owned()));
             }
         }
@@ -125,6 +125,25 @@ fn start(text: &str) -> Option<Sign> {
         Some(Sign::Start(signal, found))
     })
 }
+
+/// A line that is the first part of one that starts a crash, and ends too early.
+pub(super) fn may_be_start(text: &str) -> bool {
+    let text = text.trim();
+    let crashes = Signal::ALL
+        .into_iter()
+        .filter(|signal| signal.kind().is_some());
+    let mut formats = crashes.flat_map(Signal::headlines).copied();
+    let die = ["Oops: ", "Internal error: ", "general protection fault"];
+    text.len() >= SHORTEST_PART
+        && !of_a_user_program(text)
+        && (die.iter().any(|start| text.starts_with(start))
+            || PANIC.starts_with(text)
+            || formats.any(|format| format::goes_on(format, text)))
+}
+
+/// What is shorter may be anything.
+const SHORTEST_PART: usize = 10;
+const PANIC: &str = "Kernel panic - not syncing: ";
 
 fn is_die(text: &str) -> bool {
     let Some((_, behind)) = text.split_once("[#") else {

@@ -10,7 +10,7 @@ use super::{
     Anchor, Reading,
     event::Event,
     format::Found,
-    headline::{Sign, cause, may_be_cause, of_a_user_program, recognise},
+    headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
     histories, keep,
     line::Line,
     prefix::date::Kind as DateKind,
@@ -52,6 +52,20 @@ struct UserLine {
     uptime: Option<f64>,
     /// How many lines its names may still take.
     lines: u32,
+}
+
+/// How the kernel ends a line about a user program: ` in FILE[401000+1000]` (also with
+/// an offset before), ` likely on CPU 1 (core 1, socket 0)`.
+fn is_kernels_end(text: &str) -> bool {
+    let hexadecimal =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let range = text
+        .strip_suffix(']')
+        .and_then(|text| text.rsplit_once('['))
+        .and_then(|(_, range)| range.rsplit_once('+'));
+    range.is_some_and(|(start, length)| start.split(',').all(hexadecimal) && hexadecimal(length))
+        || text.ends_with(')') && text.contains("likely on CPU ")
+        || text.ends_with("executable stack")
 }
 
 /// `NAME_MAX` is 255, the shortest line that starts a report has 9 bytes.
@@ -99,6 +113,10 @@ impl histories::Read for Reader<'_> {
             return;
         }
         self.recognised += u64::from(known.is_some() || livepatch);
+        if known.is_none() && may_be_start(text) {
+            // Cut, or wrapped where the rest cannot be found.
+            self.lone.get_or_insert_with(|| text.to_owned());
+        }
         // What a message of several lines goes on with may be a user's.
         let known = known.filter(|_| !line.continues);
         if let Some(uptime) = line.uptime {
@@ -173,8 +191,11 @@ impl<'a> Reader<'a> {
     /// where the kernel's own text ends it.
     fn of_a_name(&mut self, line: &Line) -> bool {
         let text = line.text.as_str();
-        let ends = text.ends_with([']', ')', '\'']) || text.ends_with("executable stack");
+        let ends = is_kernels_end(text);
         if of_a_user_program(text) {
+            let open =
+                text.contains(" in ") || text.ends_with(" in") || text.starts_with("process '");
+            let ends = ends || !open;
             self.user_line = Some(UserLine {
                 uptime: line.uptime,
                 lines: if ends { 0 } else { MAX_NAME_LINES },

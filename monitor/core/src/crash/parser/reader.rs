@@ -231,6 +231,7 @@ impl<'a> Reader<'a> {
             if event.panic.is_some() {
                 // Whatever is said after a panic is said because of it.
                 event.add(signal);
+                event.interrupted();
                 return;
             }
             // A machine check is told of each CPU and bank.

@@ -132,13 +132,15 @@ fn decoded(text: &str) -> Option<Function> {
     }
     let module = behind.trim_start_matches(')').trim();
     let module = module.trim_start_matches('[').split([' ', ']']).next();
+    let module = module.filter(|module| !module.is_empty());
+    if module.is_some_and(|module| !is_module_name(module)) {
+        return None;
+    }
     Some(Function {
         name: cut(name, MAX_NAME),
         offset: None,
         size: None,
-        module: module
-            .filter(|module| is_module_name(module))
-            .map(|module| cut(module, MAX_NAME)),
+        module: module.map(|module| cut(module, MAX_NAME)),
     })
 }
 

@@ -242,6 +242,11 @@ impl Event {
         self.complete.mixed |= !self.ended && (self.trace_at == Trace::Inside || expected);
     }
 
+    /// Lines of another report are between this one's.
+    pub(super) const fn mixed(&mut self) {
+        self.complete.mixed = true;
+    }
+
     /// The report's end mark.
     pub(super) fn end(&mut self) {
         self.ended = true;

@@ -17,6 +17,8 @@ use super::{
     timeline::Timeline,
 };
 
+/// Two reports of which the lines may come by turns.
+const SAME_MOMENT_SECONDS: f64 = 1.0;
 /// Events that may still be reported again, or led to a panic.
 const MAX_OPEN: usize = 64;
 /// Hung tasks of one look of the detector (kernel/hung_task.c).
@@ -232,6 +234,11 @@ impl<'a> Reader<'a> {
                 // Whatever is said after a panic is said because of it.
                 event.add(signal);
                 event.interrupted();
+                if ago.is_some_and(|ago| ago.abs() > SAME_MOMENT_SECONDS) {
+                    return;
+                }
+                // Its lines and the panic's may come by turns.
+                event.mixed();
                 return;
             }
             // A machine check is told of each CPU and bank.
@@ -327,6 +334,7 @@ impl<'a> Reader<'a> {
     fn panic(&mut self, panic: &str, line: &Line) {
         if let Some(event) = self.event() {
             if event.panic.is_some() {
+                event.mixed();
                 return;
             }
             let soon = event

@@ -95,11 +95,20 @@ impl Event {
             self.complete.end = true;
             self.end_dump();
         } else if self.trace_at == Trace::Inside
-            // KFENCE and KCSAN print a trace without its title.
-            || self.trace_at == Trace::Ahead && self.report.is_some() && line.text.starts_with(' ')
+            || self.trace_at == Trace::Ahead && self.needs_no_title(line)
         {
             self.frame(line);
+        } else if self.trace_at == Trace::Ahead && symbol::frame(&line.text).is_some() {
+            // A caller before the trace's title, which is damaged.
+            self.complete.garbled = true;
         }
+    }
+
+    /// KFENCE and KCSAN print a trace without its title, and riscv does behind the
+    /// registers (`show_regs`, arch/riscv/kernel/process.c).
+    fn needs_no_title(&self, line: &Line) -> bool {
+        self.report.is_some() && line.text.starts_with(' ')
+            || self.died && self.fault.is_some() && line.text.starts_with("[<")
     }
 
     fn frame(&mut self, line: &Line) {
@@ -107,7 +116,11 @@ impl Event {
             let text = line.text.as_str();
             let indented = (text.starts_with([' ', '[', '(']) || self.in_task)
                 && !text.trim_start().starts_with('<');
-            if self.trace_at == Trace::Inside && indented {
+            // Of a place, not indented by decode_stacktrace.sh.
+            let place = [".c:", ".h:", ".S:", "+0x"]
+                .iter()
+                .any(|part| text.contains(part));
+            if self.trace_at == Trace::Inside && (indented || place) {
                 // Not the registers of an interrupt: those start in capitals.
                 let capital = |c: char| c.is_ascii_uppercase();
                 self.complete.garbled |= !text.trim_start().starts_with(capital);

@@ -4,8 +4,9 @@ use super::{
     Phase,
     parser::{
         Reading, Replaced,
-        timeline::{Known, Life, Timeline},
+        timeline::{Life, Timeline},
     },
+    proof::{self, Completeness},
     record::{CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch},
 };
 use crate::transition::Direction;
@@ -15,24 +16,48 @@ const LOADING_SECONDS: f64 = 300.0;
 
 /// Fills in the patches, the phase and the implication of a record whose other
 /// fields are complete. `timeline` is what the log had said before the crash, `now`
-/// when that was on the log's clock;
-/// `faulted` that the record's function is a faulting instruction's, not a caller's.
+/// when that was on the log's clock; `complete` how much of the report was read.
 pub(super) fn judge(
     record: &mut CrashRecord,
     timeline: &Timeline,
     now: Option<f64>,
-    faulted: bool,
+    complete: &Completeness,
     reading: &Reading,
 ) {
     let modules = record.modules.as_deref();
     let kpatch_core = timeline.kpatch_core
         || modules.is_some_and(|modules| modules.iter().any(|module| module.name == "kpatch"));
     record.patches = patches(modules, timeline, kpatch_core);
+    if let Some(module) = &complete.last_unloaded
+        && record.patches.iter().all(|patch| patch.name != module.name)
+        && (module.taints.contains('K') || is_kpatch(module, kpatch_core))
+        && touches(record, &module.name)
+    {
+        record.patches.push(Patch {
+            name: module.name.clone(),
+            state: None,
+            kpatch: is_kpatch(module, kpatch_core),
+        });
+    }
     record.transition = timeline.running(now);
     record.last_transition = timeline.last(now);
-    record.phase = phase(record, timeline, now, reading.soak_seconds);
-    record.evidence = evidence(record, faulted, &reading.replaced);
-    record.implicated = implicated(record);
+    record.phase = phase(record, timeline, now, complete, reading.soak_seconds);
+    record.evidence = evidence(record, complete, timeline, now, &reading.replaced);
+    record.implicated = Implicated::Yes;
+    if record.evidence.is_empty() {
+        record.unproven = proof::against_no(record, timeline, complete);
+        record.implicated = match record.unproven.is_empty() {
+            true => Implicated::No,
+            false => Implicated::Unknown,
+        };
+    }
+}
+
+/// A place on the stack lies in the module.
+fn touches(record: &CrashRecord, module: &str) -> bool {
+    let frames = record.trace.iter().map(|frame| &frame.function);
+    let mut places = record.function.iter().chain(frames);
+    places.any(|place| place.module.as_deref() == Some(module))
 }
 
 /// The module is the out-of-tree kpatch core's patch: it has no taint letter of its
@@ -66,21 +91,21 @@ fn patches(modules: Option<&[Module]>, timeline: &Timeline, kpatch_core: bool) -
     patches
 }
 
-fn phase(record: &CrashRecord, timeline: &Timeline, now: Option<f64>, soak_seconds: f64) -> Phase {
+fn phase(
+    record: &CrashRecord,
+    timeline: &Timeline,
+    now: Option<f64>,
+    complete: &Completeness,
+    soak_seconds: f64,
+) -> Phase {
     let loading = |patch: &Patch| patch.state == Some(Marker::Loading);
     if record.patches.iter().any(loading) {
         return Phase::Load;
     }
-    if record.transition.is_some() {
+    if record.transition.is_some() || timeline.unnamed {
         return Phase::Transition;
     }
-    // Without a module list the announcement has to do, while it is fresh: some ways
-    // to fail print nothing.
-    let fresh = |known: &Known| {
-        let age = known.age(now);
-        known.life == Life::Loading && age.is_some_and(|age| age <= LOADING_SECONDS)
-    };
-    if record.modules.is_none() && timeline.patches.last().is_some_and(fresh) {
+    if loads(record, timeline, now).is_some() {
         return Phase::Load;
     }
     let ended = record.last_transition.as_ref();
@@ -99,25 +124,23 @@ fn phase(record: &CrashRecord, timeline: &Timeline, now: Option<f64>, soak_secon
     if record.patches.iter().any(|patch| patch.state.is_some()) {
         return Phase::Unknown;
     }
-    let gone = |known: &Known| matches!(known.life, Life::Done(Direction::Unpatch) | Life::Failed);
-    let listed = record.modules.is_some();
-    let all_gone = timeline.patches.iter().all(|known| listed || gone(known));
-    if knows_no_patch(record) || (!timeline.patches.is_empty() && all_gone) {
-        Phase::Unpatched
-    } else {
-        Phase::Unknown
+    match proof::against_unpatched(record, timeline, complete).is_empty() {
+        true => Phase::Unpatched,
+        false => Phase::Unknown,
     }
 }
 
-/// The text says that there is no livepatch: the kernel was never tainted by one,
-/// nor, as the out-of-tree kpatch core does, for a user's sake (`U`), or the module
-/// list has none.
-fn knows_no_patch(record: &CrashRecord) -> bool {
-    let untainted = record
-        .taint
-        .as_ref()
-        .is_some_and(|taint| !taint.contains(['K', 'U']));
-    record.patches.is_empty() && (untainted || record.modules.is_some())
+/// The patch that is announced and of which nothing more was heard, while that is
+/// fresh: some ways to fail print nothing. A module that is being relocated is not yet
+/// in the module list (`load_module`, kernel/module/main.c).
+fn loads<'a>(record: &CrashRecord, timeline: &'a Timeline, now: Option<f64>) -> Option<&'a str> {
+    let known = timeline.patches.last()?;
+    let fresh = known.age(now).is_none_or(|age| age <= LOADING_SECONDS);
+    let live = record
+        .patches
+        .iter()
+        .any(|patch| patch.name == known.name && patch.state == Some(Marker::Live));
+    (known.life == Life::Loading && fresh && !live).then_some(known.name.as_str())
 }
 
 fn is_core(function: &Function) -> bool {
@@ -130,7 +153,13 @@ fn is_core(function: &Function) -> bool {
     }
 }
 
-fn evidence(record: &CrashRecord, faulted: bool, replaced: &[Replaced]) -> Vec<Evidence> {
+fn evidence(
+    record: &CrashRecord,
+    complete: &Completeness,
+    timeline: &Timeline,
+    now: Option<f64>,
+    replaced: &[Replaced],
+) -> Vec<Evidence> {
     let replacing = |function: &Function| {
         let same =
             |known: &&Replaced| known.function == function.name && known.module == function.module;
@@ -158,7 +187,7 @@ fn evidence(record: &CrashRecord, faulted: bool, replaced: &[Replaced]) -> Vec<E
         .transition
         .as_ref()
         .map(|running| running.patch.clone());
-    if let Some(function) = record.function.as_ref().filter(|_| faulted) {
+    if let Some(function) = record.function.as_ref().filter(|_| complete.faulted) {
         if let Some(patch) = patch_of(function) {
             add(EvidenceKind::FaultInPatch, Some(patch), Some(function));
         } else if let Some(patch) = replacing(function) {
@@ -182,30 +211,17 @@ fn evidence(record: &CrashRecord, faulted: bool, replaced: &[Replaced]) -> Vec<E
             add(EvidenceKind::PatchLoading, Some(patch.name.clone()), None);
         }
     }
+    if let Some(name) = loads(record, timeline, now)
+        && !found
+            .iter()
+            .any(|found| found.kind == EvidenceKind::PatchLoading)
+    {
+        found.push(Evidence {
+            kind: EvidenceKind::PatchLoading,
+            patch: Some(name.to_owned()),
+            function: None,
+        });
+    }
     found.sort_by_key(|evidence| evidence.kind);
     found
-}
-
-fn implicated(record: &CrashRecord) -> Implicated {
-    if !record.evidence.is_empty() {
-        return Implicated::Yes;
-    }
-    if knows_no_patch(record) {
-        return Implicated::No;
-    }
-    let told = !record.patches.is_empty() || record.modules.is_some();
-    let mut places = record
-        .function
-        .iter()
-        .chain(record.trace.iter().map(|frame| &frame.function))
-        .peekable();
-    let seen = places.peek().is_some();
-    // Where the log has no module list, a module on the stack may be a livepatch
-    // that was loaded before the log begins.
-    let stranger = record.modules.is_none() && places.any(|place| place.module.is_some());
-    if told && seen && !stranger && !record.cut {
-        Implicated::No
-    } else {
-        Implicated::Unknown
-    }
 }

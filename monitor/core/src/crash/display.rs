@@ -110,7 +110,10 @@ pub fn phase(record: &CrashRecord) -> String {
 #[must_use]
 pub fn implicated(record: &CrashRecord) -> String {
     let name = record.implicated.name();
-    let reasons: Vec<String> = record.evidence.iter().map(reason).collect();
+    let reasons: Vec<String> = match record.evidence.is_empty() {
+        false => record.evidence.iter().map(reason).collect(),
+        true => record.unproven.iter().map(|reason| shown(reason)).collect(),
+    };
     match reasons.is_empty() {
         true => name.to_owned(),
         false => format!("{name}: {}", reasons.join("; ")),

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod counts;
 pub mod display;
 pub mod parser;
+mod proof;
 pub mod pstore;
 mod record;
 mod report;

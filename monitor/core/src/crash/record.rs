@@ -235,6 +235,17 @@ pub struct NonFatalSignal {
     pub implicated: Implicated,
     /// On what evidence.
     pub evidence: Vec<Evidence>,
+    /// The name of the report, where it is more precise than its signal, such as
+    /// `kasan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+    /// How often it was reported.
+    #[serde(default = "once")]
+    pub reports: u32,
+}
+
+const fn once() -> u32 {
+    1
 }
 
 /// One crash, out of however many lines and dumps.
@@ -284,6 +295,14 @@ pub struct CrashRecord {
     pub implicated: Implicated,
     /// On what evidence.
     pub evidence: Vec<Evidence>,
+    /// Why it is not proved that no livepatch had a hand in it, in words; empty unless
+    /// the implication is unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unproven: Vec<String>,
+    /// The name of the report, where it is more precise than its signal, such as
+    /// `kasan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
     /// The files it was read from, named by the reader.
     pub files: Vec<String>,
     /// The host, where the log names it.
@@ -321,6 +340,8 @@ impl CrashRecord {
             last_transition: None,
             implicated: Implicated::Unknown,
             evidence: Vec::new(),
+            unproven: Vec::new(),
+            report: None,
             files: Vec::new(),
             host: None,
         }
@@ -369,17 +390,38 @@ impl CrashRecord {
             self.when = other.when;
         }
         // The other may have been read with more knowledge of what is replaced.
-        for found in other.evidence {
+        self.take_evidence(other.evidence, other.implicated);
+        for file in other.files {
+            if !self.files.contains(&file) {
+                self.files.push(file);
+            }
+        }
+    }
+
+    /// Takes a "no" back, and says why.
+    pub(super) fn not_proved(&mut self, reason: &str) {
+        if self.implicated == Implicated::No {
+            self.implicated = Implicated::Unknown;
+        }
+        if self.phase == Phase::Unpatched {
+            self.phase = Phase::Unknown;
+        }
+        if self.implicated == Implicated::Unknown {
+            self.unproven.push(reason.to_owned());
+        }
+    }
+
+    /// Adds what another report of the same cause says about livepatches.
+    pub(super) fn take_evidence(&mut self, evidence: Vec<Evidence>, implicated: Implicated) {
+        for found in evidence {
             if !self.evidence.contains(&found) {
                 self.evidence.push(found);
             }
         }
         self.evidence.sort_by_key(|found| found.kind);
-        self.implicated = self.implicated.min(other.implicated);
-        for file in other.files {
-            if !self.files.contains(&file) {
-                self.files.push(file);
-            }
+        self.implicated = self.implicated.min(implicated);
+        if self.implicated != Implicated::Unknown {
+            self.unproven.clear();
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
 };
 
 mod formats;
+mod kinds;
 mod properties;
 mod pstore_parts;
 

@@ -126,8 +126,17 @@ impl Report {
             text.push_str("\nAlso in the log, no crash by themselves:\n");
         }
         for lesser in &self.signals {
-            let (signal, headline) = (lesser.signal.name(), shown(&lesser.headline));
-            let _ = writeln!(text, "  {signal}, {}: {headline}", when(&lesser.when));
+            let name = lesser.report.as_deref().unwrap_or(lesser.signal.name());
+            let headline = shown(&lesser.headline);
+            let _ = writeln!(text, "  {name}, {}: {headline}", when(&lesser.when));
+            let function = lesser.function.as_ref();
+            let place =
+                function.map_or_else(String::new, |f| format!("{}, ", shown(&f.to_string())));
+            let (phase, implicated) = (lesser.phase.name(), lesser.implicated.name());
+            let _ = writeln!(
+                text,
+                "    {place}phase {phase}, livepatch implicated: {implicated}"
+            );
         }
         text
     }

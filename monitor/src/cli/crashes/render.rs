@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use livepatch_core::crash::{
-    CrashRecord, Marker, Module, Patch, Phase,
+    CrashRecord, Frame, Marker, Module, Patch, Phase,
     display::{implicated, phase, shown, task, when},
 };
 
@@ -13,6 +13,9 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "  {key:<11} {value}");
     };
+    if let Some(report) = &record.report {
+        line("report", report);
+    }
     line("when", &when(&record.when));
     line(
         "kernel",
@@ -49,21 +52,28 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     for (index, file) in record.files.iter().enumerate() {
         line(if index == 0 { "evidence" } else { "" }, &shown(file));
     }
-    if !record.trace.is_empty() {
-        text.push_str("  call trace\n");
-    }
-    for frame in &record.trace {
-        let mark = if frame.reliable { "" } else { "? " };
-        let _ = writeln!(text, "    {mark}{}", shown(&frame.function.to_string()));
-    }
+    frames(text, "call trace", record, true);
+    frames(text, "on the stack, not known to be callers", record, false);
     if record.cut {
         text.push_str("    (some of the trace or the modules was left out)\n");
     }
 }
 
+/// The frames that are sure to be callers, or those that are not, under a title.
+fn frames(text: &mut String, title: &str, record: &CrashRecord, reliable: bool) {
+    let of_kind = |frame: &&Frame| frame.reliable == reliable;
+    for (index, frame) in record.trace.iter().filter(of_kind).enumerate() {
+        if index == 0 {
+            let _ = writeln!(text, "  {title}");
+        }
+        let mark = if reliable { "" } else { "? " };
+        let _ = writeln!(text, "    {mark}{}", shown(&frame.function.to_string()));
+    }
+}
+
 fn patches(record: &CrashRecord) -> String {
     if record.patches.is_empty() {
-        return if record.modules.is_some() || record.phase == Phase::Unpatched {
+        return if record.phase == Phase::Unpatched {
             "none".to_owned()
         } else {
             "not told".to_owned()

@@ -1,6 +1,6 @@
 //! What a kernel that is unwell says: its log, live and in dumps.
 
-use livepatch_core::{crash::{pstore::{Name, join, split}, text::{Reading, last_uptime, read, signal}}, message::LivepatchMessage};
+use livepatch_core::{crash::{parser::{Reading, last_uptime, read, signal}, pstore::{Name, join, split}}, message::LivepatchMessage};
 use livepatch_monitor::kernel::kmsg::Record;
 
 pub fn parse(bytes: &[u8]) {

@@ -1,26 +1,41 @@
 //! One event while its lines come in.
 
+mod detail;
+
 use std::rc::Rc;
 
 use super::{
     super::{
         Kind, Signal, attribution,
+        proof::Completeness,
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
     },
     Reading,
     format::Found,
+    header,
     line::Line,
-    symbol::{self, MAX_MODULES, MAX_NAME, cut},
+    place::place,
+    symbol::{self, MAX_NAME, cut},
     timeline::Timeline,
 };
 
-/// Frames kept of a trace; the kernel prints far fewer of a sane stack.
-const MAX_FRAMES: usize = 128;
 /// Bytes of a headline.
 const MAX_HEADLINE: usize = 1024;
-/// A module list that is this long may go on in the next line (`LOG_LINE_MAX` is
-/// 1024 less the prefix).
-const LONG_LINE: usize = 900;
+/// What is printed before the report that it belongs to.
+const LEAD_SECONDS: f64 = 1.0;
+/// Whether the line before was one of the module list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    /// It was not.
+    No,
+    /// It was, and may go on.
+    Line {
+        /// It bore a time.
+        timed: bool,
+        /// It is as long as a line gets.
+        long: bool,
+    },
+}
 
 /// Where in the call trace the reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +56,12 @@ pub(super) struct Event {
     pub(super) panic: Option<String>,
     /// The line of `__die_header` was seen.
     pub(super) died: bool,
+    /// What is printed just before panic(), whose line is still to come.
+    pub(super) lead: bool,
+    /// The name of the report, where it has one.
+    pub(super) report: Option<&'static str>,
+    /// Others of the same cause, which tell no more than this one does.
+    pub(super) others: Vec<Event>,
     /// The end mark was seen.
     pub(super) ended: bool,
     pub(super) last_clock: Option<f64>,
@@ -55,14 +76,23 @@ pub(super) struct Event {
     release: Option<String>,
     fault: Option<Function>,
     modules: Option<Vec<Module>>,
-    /// The last line was one of the module list, and as long as a line gets.
-    list_goes_on: bool,
+    /// The last line was one of the module list.
+    list: List,
     trace: Vec<Frame>,
     trace_at: Trace,
     /// Who printed the trace's first line: lines of others that come between are
     /// not of it.
     trace_by: Option<String>,
     cut: bool,
+    complete: Completeness,
+    /// A second line that only a report of the kernel has.
+    second_sign: bool,
+    /// Who printed its first line.
+    caller: Option<String>,
+    /// Who prints lines of another task between this event's.
+    foreign: Option<String>,
+    /// Between `<TASK>` and `</TASK>`.
+    in_task: bool,
     timeline: Rc<Timeline>,
 }
 
@@ -74,31 +104,44 @@ impl Event {
         when: When,
         timeline: Rc<Timeline>,
     ) -> Self {
-        Self {
+        let (headline, list) = unglued(line.text.trim());
+        let mut event = Self {
             primary: signal,
             signals: vec![signal],
             reports: 1,
             panic: None,
             died: false,
+            lead: signal == Signal::Panic,
+            report: None,
+            others: Vec::new(),
             ended: false,
             last_clock: line.clock,
             clock: line.clock,
-            headline: cut(line.text.trim(), MAX_HEADLINE),
+            headline: cut(headline, MAX_HEADLINE),
             when,
             cpu: who.cpu,
             comm: who.comm.clone(),
             pid: who.pid,
             taint: None,
             release: None,
-            fault: None,
+            fault: who.place.clone(),
             modules: None,
-            list_goes_on: false,
+            list: List::No,
             trace: Vec::new(),
             trace_at: Trace::Ahead,
             trace_by: None,
             cut: false,
+            complete: Completeness::default(),
+            second_sign: false,
+            caller: line.caller.clone(),
+            foreign: None,
+            in_task: false,
             timeline,
+        };
+        if let Some(list) = list {
+            event.module_list(list, line);
         }
+        event
     }
 
     /// Seconds from the event's last line to this one.
@@ -116,18 +159,126 @@ impl Event {
     pub(super) fn give_up(&mut self, panic: &str) {
         self.panic = Some(cut(panic, MAX_HEADLINE));
         self.add(Signal::Panic);
+        self.second_sign = true;
+        if let Some((_, place)) = panic.split_once("Kernel stack is corrupted in: ")
+            && self.fault.is_none()
+        {
+            self.fault = symbol::place_of(place);
+        }
         self.end_dump();
+    }
+
+    /// The panic of which this event is what was printed just before.
+    pub(super) fn lead_to(&mut self, panic: &str, line: &Line) {
+        self.give_up(panic);
+        self.lead = false;
+        self.headline = cut(line.text.trim(), MAX_HEADLINE);
+        self.expect_dump();
     }
 
     /// The dump that follows is the event's own and not a second one.
     pub(super) fn expect_dump(&mut self) {
         self.trace_at = Trace::Ahead;
+        self.complete.end = false;
+    }
+
+    /// The event has had nothing but its first line.
+    pub(super) fn is_headline_only(&self) -> bool {
+        self.trace.is_empty() && self.taint.is_none() && self.modules.is_none() && !self.died
+    }
+
+    /// The line of `die()` comes behind the report's first.
+    pub(super) const fn died(&mut self) {
+        self.died = true;
+        self.second_sign = true;
+    }
+
+    /// What this event names comes with a report of the kernel's own: `list_add
+    /// corruption` before a BUG(), `refcount_t:` in a WARN().
+    pub(super) fn leads_to(&self, signal: Signal, line: &Line) -> bool {
+        let soon = self.seconds_since(line);
+        signal >= self.primary
+            && self.is_headline_only()
+            && soon.is_none_or(|ago| ago <= LEAD_SECONDS)
+    }
+
+    /// The report that belongs to what was said so far.
+    pub(super) fn restart(&mut self, signal: Signal, who: &Found, line: &Line) {
+        if signal > self.primary {
+            self.upgrade(signal, who, line);
+            return;
+        }
+        self.headline = cut(line.text.trim(), MAX_HEADLINE);
+        self.cpu = who.cpu.or(self.cpu);
+        self.pid = who.pid.or(self.pid);
+        if self.comm.is_none() {
+            self.comm.clone_from(&who.comm);
+        }
+        if self.fault.is_none() {
+            self.fault.clone_from(&who.place);
+        }
+    }
+
+    /// Whether it is more than a line that a user may have made up.
+    pub(super) fn is_believed(&self) -> bool {
+        self.primary != Signal::Oops || self.second_sign || self.panic.is_some()
+    }
+
+    pub(super) fn headline(&self) -> &str {
+        &self.headline
     }
 
     /// What comes now is not part of this event's own dump.
     pub(super) fn end_dump(&mut self) {
+        if !self.trace.is_empty() || self.died {
+            self.complete.end = true;
+        }
         self.trace_at = Trace::Behind;
-        self.list_goes_on = false;
+    }
+
+    /// Another event's lines come before this one's are at their end.
+    pub(super) fn interrupted(&mut self) {
+        let expected = self.trace_at == Trace::Ahead && self.panic.is_some();
+        self.complete.mixed |= !self.ended && (self.trace_at == Trace::Inside || expected);
+    }
+
+    /// Lines of another report are between this one's.
+    pub(super) const fn mixed(&mut self) {
+        self.complete.mixed = true;
+    }
+
+    /// The report's end mark.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.second_sign = true;
+        self.complete.end = true;
+        self.end_dump();
+    }
+
+    /// A line comes, of whatever kind: a module list before it is at its end, unless
+    /// this one goes on with it.
+    pub(super) fn next(&mut self, line: &Line) {
+        let List::Line { timed, long } = self.list else {
+            return;
+        };
+        let text = line.text.as_str();
+        let same = line.uptime.is_some() || !timed;
+        let names = !text.contains(": ") && !text.contains("---");
+        if names && (long || !same) && header::modules(text).is_some_and(|more| !more.is_empty()) {
+            self.list_goes_on(text, line);
+            return;
+        }
+        self.list = List::No;
+        self.complete.modules = same;
+    }
+
+    /// Certainly of the same task or CPU.
+    pub(super) fn is_surely_about(&self, who: &Found) -> bool {
+        let same = |one: Option<u32>, two: Option<u32>| one.is_some() && one == two;
+        let names = self.comm.as_ref().zip(who.comm.as_ref());
+        (same(self.pid, who.pid) || who.pid.is_none() && same(self.cpu, who.cpu))
+            && self.is_about(who)
+            && names.is_none_or(|(one, two)| one == two)
     }
 
     /// No contradiction between the task that a headline names and this event's.
@@ -148,128 +299,44 @@ impl Event {
             return;
         }
         self.primary = signal;
-        self.headline = cut(line.text.trim(), MAX_HEADLINE);
+        let (headline, list) = unglued(line.text.trim());
+        self.headline = cut(headline, MAX_HEADLINE);
         self.cpu = who.cpu.or(self.cpu);
         self.comm.clone_from(&who.comm);
         self.pid = who.pid;
-        self.fault = None;
+        self.fault.clone_from(&who.place);
         self.trace.clear();
         self.trace_by = None;
         self.trace_at = Trace::Ahead;
         self.ended = false;
-    }
-
-    /// A line that neither begins nor ends an event.
-    pub(super) fn detail(&mut self, line: &Line) {
-        let text = line.text.as_str();
-        if let Some(list) = text.trim_start().strip_prefix("Modules linked in:") {
-            if self.modules.is_none() {
-                self.modules = Some(Vec::new());
-                self.list(list, text.len());
-            }
-            return;
+        self.complete.end = false;
+        if let Some(list) = list {
+            self.modules = None;
+            self.module_list(list, line);
         }
-        if std::mem::take(&mut self.list_goes_on) && !text.contains(": ") {
-            self.list(text, text.len());
-            return;
-        }
-        if let Some(header) = symbol::task_header(text) {
-            self.task(header);
-            return;
-        }
-        if let Some(function) = symbol::instruction(text) {
-            // In the trace of a panic it is what was interrupted, not what failed.
-            let own = self.primary != Signal::Panic && self.primary != Signal::HungTask;
-            if own && self.fault.is_none() {
-                self.fault = Some(function);
-            }
-            return;
-        }
-        let text = text.trim();
-        if text.eq_ignore_ascii_case("call trace:") {
-            self.trace_at = match (self.trace_at, self.trace.is_empty()) {
-                (Trace::Ahead, _) | (_, true) => Trace::Inside,
-                _ => Trace::Behind,
-            };
-        } else if text == "</TASK>" && self.trace_at == Trace::Inside {
-            self.end_dump();
-        } else if self.trace_at == Trace::Inside {
-            self.frame(line);
-        }
-    }
-
-    fn frame(&mut self, line: &Line) {
-        let Some(frame) = symbol::frame(&line.text) else {
-            return;
-        };
-        if self.trace.is_empty() {
-            self.trace_by.clone_from(&line.caller);
-        } else if self.trace_by != line.caller {
-            return;
-        }
-        if self.trace.len() == MAX_FRAMES {
-            self.cut = true;
-        } else {
-            self.trace.push(frame);
-        }
-    }
-
-    fn list(&mut self, text: &str, length: usize) {
-        let Some(modules) = &mut self.modules else {
-            return;
-        };
-        match symbol::modules(text) {
-            Some(more) if modules.len() + more.len() <= MAX_MODULES => modules.extend(more),
-            _ => self.cut = true,
-        }
-        self.list_goes_on = length >= LONG_LINE && !text.contains("[last unloaded:");
-    }
-
-    fn task(&mut self, header: symbol::TaskHeader) {
-        // The detector of hung tasks reports another task than itself; its own is
-        // shown where it panics.
-        let other = self.primary == Signal::HungTask;
-        if !other && self.comm.is_none() && self.agrees(&header) {
-            self.comm = header.comm;
-            self.cpu = self.cpu.or(header.cpu);
-            self.pid = self.pid.or(header.pid);
-        }
-        if self.taint.is_none() {
-            self.taint = header.taint;
-        }
-        if self.release.is_none() {
-            self.release = header.release;
-        }
-    }
-
-    fn agrees(&self, header: &symbol::TaskHeader) -> bool {
-        self.is_about(&Found {
-            cpu: header.cpu,
-            pid: header.pid,
-            ..Found::default()
-        })
     }
 
     /// The record, or what it was if it was no crash. `release` is the boot's.
     pub(super) fn finish(
-        self,
-        release: Option<String>,
+        mut self,
+        release: Option<&String>,
         reading: &Reading,
     ) -> Result<CrashRecord, Box<NonFatalSignal>> {
-        let panicked = self.panic.is_some();
-        let kind = self.primary.kind().or(panicked.then_some(Kind::Panic));
+        let kind = self.primary.kind();
+        let kind = kind.or(self.panic.is_some().then_some(Kind::Panic));
         let signal = self.primary;
-        let faulted = self.fault.is_some();
+        let others = std::mem::take(&mut self.others);
+        let report = self.report.map(str::to_owned);
+        self.complete.faulted = self.fault.is_some();
         let function = self.fault.or_else(|| place(self.primary, &self.trace));
-        let release = release
-            .or(self.release)
-            .map(|release| cut(&release, MAX_NAME));
+        self.complete.place = function.is_some();
         let mut record = CrashRecord {
-            kind: kind.unwrap_or(Kind::Panic),
             signals: self.signals,
             reports: self.reports,
             when: self.when,
-            release,
+            release: release
+                .or(self.release.as_ref())
+                .map(|release| cut(release, MAX_NAME)),
             headline: self.headline,
             panic: self.panic,
             function,
@@ -280,16 +347,26 @@ impl Event {
             modules: self.modules,
             trace: self.trace,
             cut: self.cut,
-            patches: Vec::new(),
-            phase: super::super::Phase::Unknown,
-            transition: None,
-            last_transition: None,
-            implicated: Implicated::Unknown,
-            evidence: Vec::new(),
-            files: Vec::new(),
-            host: None,
+            report,
+            ..CrashRecord::empty(kind.unwrap_or(Kind::Panic))
         };
-        attribution::judge(&mut record, &self.timeline, self.clock, faulted, reading);
+        let complete = &self.complete;
+        attribution::judge(&mut record, &self.timeline, self.clock, complete, reading);
+        for other in others {
+            if let Ok(other) = other.finish(release, reading) {
+                match (record.implicated, other.implicated) {
+                    (Implicated::No, Implicated::Unknown) => {
+                        record.implicated = Implicated::Unknown;
+                        record.unproven = other.unproven;
+                    }
+                    (_, Implicated::Yes) => {
+                        record.take_evidence(other.evidence, Implicated::Yes);
+                    }
+                    (Implicated::Yes | Implicated::Unknown, _)
+                    | (Implicated::No, Implicated::No) => {}
+                }
+            }
+        }
         match kind {
             Some(_) => Ok(record),
             None => Err(Box::new(NonFatalSignal {
@@ -300,30 +377,18 @@ impl Event {
                 phase: record.phase,
                 implicated: record.implicated,
                 evidence: record.evidence,
+                report: record.report,
+                reports: record.reports,
             })),
         }
     }
 }
 
-/// Where there is no instruction pointer: who called panic(), or where a blocked
-/// task went to sleep.
-fn place(signal: Signal, trace: &[Frame]) -> Option<Function> {
-    let mut callers = trace
-        .iter()
-        .filter(|frame| frame.reliable)
-        .map(|frame| &frame.function);
-    let is_panic =
-        |function: &&Function| ["panic", "vpanic", "nmi_panic"].contains(&function.name.as_str());
-    let is_sleep = |function: &&Function| {
-        let name = function.name.trim_start_matches('_');
-        function.module.is_none()
-            && (name.starts_with("schedule") || name.starts_with("io_schedule"))
-    };
-    match signal {
-        Signal::HungTask => callers.find(|function| !is_sleep(function)).cloned(),
-        _ => {
-            callers.by_ref().find(|function| is_panic(function))?;
-            callers.find(|function| !is_panic(function)).cloned()
-        }
+/// A console glues the module list of the next line to one that ends without a
+/// newline, with the digit of its level between (`KERN_DEFAULT`, `d`, up to 4.4).
+fn unglued(text: &str) -> (&str, Option<&str>) {
+    match text.split_once("Modules linked in:") {
+        Some((headline, list)) => (headline.trim_end_matches('d').trim_end(), Some(list)),
+        None => (text, None),
     }
 }

@@ -91,6 +91,27 @@ fn fits(format: &str, text: &str, found: &mut Found) -> bool {
     }
 }
 
+/// Whether a text fits the format as far as it goes, and ends before the format does.
+pub(super) fn goes_on(mut format: &str, mut text: &str) -> bool {
+    loop {
+        let (literal, rest) = format.split_once('{').unwrap_or((format, ""));
+        let Some(behind) = text.strip_prefix(literal) else {
+            return literal.starts_with(text);
+        };
+        let Some((name, rest)) = rest.split_once('}') else {
+            return false;
+        };
+        let (digits, behind) = leading(behind, |byte| byte.is_ascii_digit());
+        if behind.is_empty() {
+            return true;
+        }
+        if digits.is_empty() || !["cpu", "pid", "n"].contains(&name) {
+            return false;
+        }
+        (format, text) = (rest, behind);
+    }
+}
+
 fn leading(text: &str, is: impl Fn(u8) -> bool) -> (&str, &str) {
     let end = text.bytes().position(|byte| !is(byte));
     text.split_at_checked(end.unwrap_or(text.len()))
@@ -117,6 +138,25 @@ mod tests {
 
         assert!(matches("at {}:{n}!", "at a:b:12!").is_some());
         assert!(matches("code {x} at", "code 0xbe at").is_some());
+    }
+
+    #[test]
+    fn a_text_that_ends_too_early() {
+        let format = "soft lockup - CPU#{cpu} stuck for ";
+        for text in [
+            "soft lock",
+            "soft lockup - CPU#1",
+            "soft lockup - CPU#1 stuck",
+        ] {
+            assert!(goes_on(format, text), "{text}");
+        }
+        for text in [
+            "soft lockup - CPU#1 stuck for 2",
+            "soft lockup - CPU#x",
+            "hard",
+        ] {
+            assert!(!goes_on(format, text), "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::super::{Signal, report};
 use super::{
-    format::{Found, matches},
+    format::{self, Found, matches},
     symbol::{MAX_NAME, cut},
 };
 
@@ -100,7 +100,7 @@ fn sign(text: &str) -> Option<Sign> {
             }
         }
         b'K' => {
-            if let Some(rest) = text.strip_prefix("Kernel panic - not syncing: ") {
+            if let Some(rest) = text.strip_prefix(PANIC) {
                 return Some(Sign::Panic(rest.to_owned()));
             }
         }
@@ -126,15 +126,35 @@ fn start(text: &str) -> Option<Sign> {
     })
 }
 
+/// A line that is the first part of one that starts a crash, and ends too early.
+pub(super) fn may_be_start(text: &str) -> bool {
+    let text = text.trim();
+    let crashes = Signal::ALL
+        .into_iter()
+        .filter(|signal| signal.kind().is_some());
+    let mut formats = crashes.flat_map(Signal::headlines).copied();
+    let die = ["Oops: ", "Internal error: ", "general protection fault"];
+    text.len() >= SHORTEST_PART
+        && !of_a_user_program(text)
+        && (die.iter().any(|start| text.starts_with(start))
+            || PANIC.starts_with(text)
+            || formats.any(|format| format::goes_on(format, text)))
+}
+
+/// What is shorter may be anything.
+const SHORTEST_PART: usize = 10;
+const PANIC: &str = "Kernel panic - not syncing: ";
+
 fn is_die(text: &str) -> bool {
     let Some((_, behind)) = text.split_once("[#") else {
         return false;
     };
     // Behind a process's name that looks like this stands its id, `[123]`.
     let behind = behind.split_once(']').map_or("", |(_, behind)| behind);
-    let ends = |byte: u8| byte == b' ' || byte == b':' || byte.is_ascii_uppercase();
-    behind.bytes().next().is_none_or(ends)
-        && DIE.iter().any(|format| matches(format, text).is_some())
+    let ends = behind.is_empty()
+        || behind == ":"
+        || behind.starts_with(|next: char| next == ' ' || next.is_ascii_uppercase());
+    ends && DIE.iter().any(|format| matches(format, text).is_some())
 }
 
 /// A line about a user program's fault, which starts with the program's name or holds
@@ -169,40 +189,50 @@ const USER_FAULTS: [&str; 8] = [
 ];
 
 /// The signal over which the kernel panicked, by the panic's text. An oops is one
-/// only where `oops` says that one was just seen, if the text may have other
+/// only where `after_oops` says that one was just seen, if the text may have other
 /// reasons (init may be killed by a signal of its own).
 pub(super) fn cause(panic: &str, after_oops: bool) -> Option<Signal> {
-    let has = |part: &str| panic.contains(part);
-    if has("softlockup: hung tasks") {
-        Some(Signal::SoftLockup)
-    } else if has("Hard LOCKUP") || has("hard LOCKUP") {
-        Some(Signal::HardLockup)
-    } else if has("hung_task: blocked tasks") {
-        Some(Signal::HungTask)
-    } else if has("RCU Stall") {
-        Some(Signal::RcuStall)
-    } else if has("panic_on_warn set") {
-        Some(Signal::Warning)
-    } else if has("achine check")
-        || has("CPUs entered broadcast exception handler")
-        || has("Fatal hardware error")
-    {
-        Some(Signal::MachineCheck)
-    } else if has("Fatal exception") || after_oops && AFTER_OOPS.iter().any(|text| has(text)) {
-        Some(Signal::Oops)
-    } else {
-        None
-    }
+    let of = |causes: &[(&str, Signal)]| {
+        let mut causes = causes.iter();
+        causes
+            .find(|(text, _)| panic.contains(text))
+            .map(|(_, signal)| *signal)
+    };
+    of(&CAUSES).or_else(|| of(&AFTER_OOPS).filter(|_| after_oops))
 }
 
+/// The text of a panic was cut, and may be the one that this signal leads to.
+pub(super) fn may_be_cause(cut: &str, signal: Signal) -> bool {
+    let all = CAUSES.iter().chain(&AFTER_OOPS);
+    let mut causes = all.filter(|(_, of)| *of == signal);
+    causes.any(|(text, _)| text.starts_with(cut))
+}
+
+const CAUSES: [(&str, Signal); 11] = [
+    ("softlockup: hung tasks", Signal::SoftLockup),
+    ("Hard LOCKUP", Signal::HardLockup),
+    ("Watchdog detected hard LOCKUP", Signal::HardLockup),
+    ("hung_task: blocked tasks", Signal::HungTask),
+    ("RCU Stall", Signal::RcuStall),
+    ("panic_on_warn set", Signal::Warning),
+    ("Fatal machine check", Signal::MachineCheck),
+    ("achine check", Signal::MachineCheck),
+    (
+        "CPUs entered broadcast exception handler",
+        Signal::MachineCheck,
+    ),
+    ("Fatal hardware error", Signal::MachineCheck),
+    ("Fatal exception", Signal::Oops),
+];
+
 /// Panics that an oops leads to, but other things too.
-const AFTER_OOPS: [&str; 6] = [
-    "Attempted to kill ",
-    "Aiee, killing interrupt handler",
-    "Machine halted",
-    "bad mode",
-    "Unhandled exception",
-    "unrecoverable exception",
+const AFTER_OOPS: [(&str, Signal); 6] = [
+    ("Attempted to kill ", Signal::Oops),
+    ("Aiee, killing interrupt handler", Signal::Oops),
+    ("Machine halted", Signal::Oops),
+    ("bad mode", Signal::Oops),
+    ("Unhandled exception", Signal::Oops),
+    ("unrecoverable exception", Signal::Oops),
 ];
 
 #[cfg(test)]

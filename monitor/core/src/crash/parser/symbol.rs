@@ -1,11 +1,9 @@
-//! Places in code, call traces, module lists, task headers.
+//! Places in code: call traces, and the lines that name the faulting instruction.
 
-use super::super::record::{Frame, Function, Marker, Module};
+use super::super::record::{Frame, Function};
 
 /// Bytes of a name that are kept; the kernel's longest symbol has 511.
 pub(super) const MAX_NAME: usize = 512;
-/// Modules of a list that are kept.
-pub(super) const MAX_MODULES: usize = 1024;
 
 /// `text`, cut at a character's boundary.
 pub(super) fn cut(text: &str, max: usize) -> String {
@@ -30,11 +28,19 @@ pub(super) fn function(text: &str) -> Option<Function> {
     if name.is_empty() || !name.bytes().all(named) {
         return None;
     }
-    let module = words
-        .next()
-        .and_then(|word| word.strip_prefix('['))
-        .map(|word| word.trim_end_matches(']'))
-        .filter(|module| !module.is_empty());
+    let module = match words.next() {
+        None => None,
+        Some(word) => match word.strip_prefix('[') {
+            Some(module) => {
+                let module = module.trim_end_matches(']');
+                Some(module).filter(|module| is_module_name(module))?;
+                Some(module)
+            }
+            // `RIP` of old kernels goes on with the stack pointer.
+            None if word.starts_with('(') || word == "SS:ESP" || word == "RSP" => None,
+            None => return None,
+        },
+    };
     Some(Function {
         name: cut(name, MAX_NAME),
         offset: Some(offset),
@@ -56,7 +62,9 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
         found.module = module.split(' ').next().map(|name| cut(name, MAX_NAME));
         behind = rest;
     }
-    Some((found, behind))
+    // Where something else stands there, it may be a module's name that is damaged.
+    let plain = behind.is_empty() || behind.starts_with([',', ')']) || behind.starts_with(" (");
+    plain.then_some((found, behind))
 }
 
 fn is_module_name(name: &str) -> bool {
@@ -64,21 +72,84 @@ fn is_module_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(named)
 }
 
-/// Old kernels put addresses before the name: `[<ffffffff810>]`.
+/// Old kernels, and others than x86, put addresses before the name: `[<ffffffff810>]`,
+/// powerpc `[c000000001b7b30] [c008000001230110]`.
 fn without_address(mut text: &str) -> &str {
-    while let Some((_, behind)) = text
-        .strip_prefix("[<")
-        .and_then(|rest| rest.split_once(">]"))
-    {
-        text = behind.trim_start();
+    loop {
+        let behind = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+            .filter(|(inner, _)| is_address(inner.trim_matches(['<', '>']).trim()));
+        match behind {
+            Some((_, behind)) => text = behind.trim_start(),
+            None => return text,
+        }
     }
-    text
+}
+
+fn is_address(text: &str) -> bool {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    digits == "(null)" || digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// An address that the kernel found no name for, where a place is expected.
+fn nameless(text: &str) -> Option<Function> {
+    let address = text
+        .trim_start()
+        .split([' ', ')'])
+        .next()
+        .filter(|word| !word.is_empty())?;
+    let hexadecimal =
+        |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let name = match address.strip_prefix("0x") {
+        Some(digits) if hexadecimal(digits) => address.to_owned(),
+        None if address == "(null)" => "0x0".to_owned(),
+        None if address.len() >= 8 && hexadecimal(address) => format!("0x{address}"),
+        _ => return None,
+    };
+    Some(Function {
+        name: cut(&name, MAX_NAME),
+        offset: None,
+        size: None,
+        module: None,
+    })
+}
+
+/// `name (file.c:1 file.h:2) [module]`, as scripts/decode_stacktrace.sh rewrites a
+/// place; the module has no brackets in some versions.
+fn decoded(text: &str) -> Option<Function> {
+    let (name, rest) = text.trim().split_once(" (")?;
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_.".contains(&byte);
+    if name.is_empty() || !name.bytes().all(named) {
+        return None;
+    }
+    let close = rest.rfind(')')?;
+    let (files, behind) = rest.split_at_checked(close)?;
+    let (file, line) = files.split(' ').next()?.rsplit_once(':')?;
+    let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    if !file.contains('.') || !digit(line) {
+        return None;
+    }
+    let module = behind.trim_start_matches(')').trim();
+    let module = module.trim_start_matches('[').split([' ', ']']).next();
+    let module = module.filter(|module| !module.is_empty());
+    if module.is_some_and(|module| !is_module_name(module)) {
+        return None;
+    }
+    Some(Function {
+        name: cut(name, MAX_NAME),
+        offset: None,
+        size: None,
+        module: module.map(|module| cut(module, MAX_NAME)),
+    })
 }
 
 /// A line of a call trace: ` f+0x1/0x2`, ` ? f+0x1/0x2 [m]`, ` [<ff>] f+0x1/0x2`,
-/// ` <IRQ>  [<ff>] f+0x1/0x2`.
+/// ` <IRQ>  [<ff>] f+0x1/0x2`; powerpc `[sp] [ip] f+0x1/0x2 (unreliable)`; s390, where
+/// the innermost is a guess, `([<ff>] f+0x1/0x2)`; arm ` f from g+0x1/0x2`; what
+/// decode_stacktrace.sh makes of it.
 pub(super) fn frame(text: &str) -> Option<Frame> {
-    let mut text = text.trim_start();
+    let mut text = text.trim();
     // The stack's name, ` <IRQ> ` or ` <<EOE>> `, on the same line in old kernels.
     if let Some(behind) = text.strip_prefix('<') {
         let (name, behind) = behind.split_once('>')?;
@@ -87,132 +158,85 @@ pub(super) fn frame(text: &str) -> Option<Frame> {
         }
         text = behind.trim_start_matches('>').trim_start();
     }
-    text = without_address(text);
-    let unreliable = text.strip_prefix("? ");
-    let function = function(unreliable.unwrap_or(text).trim_start())?;
+    let guessed = text
+        .strip_prefix('(')
+        .and_then(|text| text.strip_suffix(')'));
+    let text = without_address(guessed.unwrap_or(text));
+    let doubted = text.strip_prefix("? ");
+    let place = doubted.unwrap_or(text).trim_start();
+    // arch/arm/kernel/traps.c: since 6.0; before
+    let called = place
+        .split_once(" from ")
+        .map(|(_, place)| without_address(place).trim_matches(['(', ')']));
+    let function = function(place)
+        .or_else(|| function(called?))
+        .or_else(|| decoded(place))
+        .or_else(|| nameless(place).filter(|_| text.starts_with("0x") || doubted.is_some()))?;
+    let unreliable = doubted.is_some() || guessed.is_some() || place.ends_with("(unreliable)");
     Some(Frame {
         function,
-        reliable: unreliable.is_none(),
+        reliable: !unreliable,
     })
 }
+
+/// What stands before the faulting instruction's place: arm64 and riscv, arm and older
+/// arm64, powerpc, s390 (in parentheses), loongarch, mips, 32-bit x86, and x86's
+/// earlier line of the same.
+const INSTRUCTION: &[&str] = &[
+    "pc : ",
+    "epc : ",
+    "PC is at ",
+    "NIP ",
+    "Krnl PSW : ",
+    "ERA: ",
+    "ERA   : ",
+    "epc   : ",
+    "EIP: ",
+    "EIP is at ",
+    "IP: ",
+];
 
 /// The instruction pointer of a register dump, if it is the kernel's: `RIP:
-/// 0010:f+0x1/0x2 [m]`, `RIP: 0010:[<ff>]  [<ff>] f+0x1/0x2`, arm64's `pc : f+0x1/0x2`.
+/// 0010:f+0x1/0x2 [m]`, `RIP: 0010:[<ff>]  [<ff>] f+0x1/0x2`, and those of
+/// [`INSTRUCTION`].
 pub(super) fn instruction(text: &str) -> Option<Function> {
-    if let Some(place) = text.trim_start().strip_prefix("pc : ") {
-        return function(place.trim_start());
-    }
-    let place = text.trim_start().strip_prefix("RIP: ")?;
-    let (selector, place) = place.split_once(':')?;
-    // The lowest bits of the code segment are the privilege: 0 is the kernel.
-    if u16::from_str_radix(selector, 16).ok()? & 3 != 0 {
-        return None;
-    }
-    let place = without_address(place.trim_start());
-    function(place).or_else(|| {
-        // A jump to nowhere: the address is all there is.
-        let address = place.split_ascii_whitespace().next()?;
-        hex(address)?;
-        Some(Function {
-            name: cut(address, MAX_NAME),
-            offset: None,
-            size: None,
-            module: None,
-        })
-    })
-}
-
-/// The words behind `Modules linked in:`, or a line that goes on with them.
-/// None if one is not a module, or there are more than [`MAX_MODULES`].
-pub(super) fn modules(text: &str) -> Option<Vec<Module>> {
-    let list = text.split_once('[').map_or(text, |(list, _)| list);
-    let modules: Option<Vec<Module>> = list
-        .split_ascii_whitespace()
-        .take(MAX_MODULES + 1)
-        .map(module)
-        .collect();
-    modules.filter(|modules| modules.len() <= MAX_MODULES)
-}
-
-/// `name`, `name(OE)`, `name(K+)`.
-fn module(word: &str) -> Option<Module> {
-    let (name, flags) = match word.split_once('(') {
-        Some((name, flags)) => (name, flags.strip_suffix(')')?),
-        None => (word, ""),
-    };
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    if name.is_empty() || !name.bytes().all(named) {
-        return None;
-    }
-    let (taints, state) = match flags.strip_suffix(['+', '-']) {
-        Some(taints) if flags.ends_with('+') => (taints, Marker::Loading),
-        Some(taints) => (taints, Marker::Unloading),
-        None => (flags, Marker::Live),
-    };
-    taints
-        .bytes()
-        .all(|byte| byte.is_ascii_uppercase())
-        .then(|| Module {
-            name: cut(name, MAX_NAME),
-            taints: cut(taints, 32),
-            state,
-        })
-}
-
-/// What `CPU: … Comm: … Tainted: … RELEASE` tells.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct TaskHeader {
-    pub(super) cpu: Option<u32>,
-    pub(super) pid: Option<u32>,
-    pub(super) comm: Option<String>,
-    pub(super) taint: Option<String>,
-    pub(super) release: Option<String>,
-}
-
-/// `CPU: 1 UID: 0 PID: 1 Comm: init Not tainted 6.12.1 #1 …`; and of a hung task
-/// only `      Tainted: G  O K  6.12.1 #1 …`. A comm may hold anything.
-pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     let text = text.trim_start();
-    let mut header = TaskHeader::default();
-    let state = if let Some(rest) = text.strip_prefix("CPU: ") {
-        let (numbers, rest) = rest.split_once(" Comm: ")?;
-        let mut words = numbers.split_ascii_whitespace();
-        header.cpu = words.next()?.parse().ok();
-        header.pid = words
-            .skip_while(|word| *word != "PID:")
-            .nth(1)
-            .and_then(|pid| pid.parse().ok());
-        let at = rest
-            .rfind(" Tainted: ")
-            .or_else(|| rest.rfind(" Not tainted "));
-        let (comm, state) = rest.split_at_checked(at?)?;
-        header.comm = Some(cut(comm, MAX_NAME));
-        state.trim_start()
-    } else {
-        text
-    };
-    let words = if let Some(rest) = state.strip_prefix("Not tainted ") {
-        header.taint = Some(String::new());
-        rest
-    } else {
-        // The second, longer list of 6.12 is `Tainted: [O]=OOT_MODULE, …`.
-        let rest = state.strip_prefix("Tainted: ")?;
-        let letters: String = rest
-            .split_ascii_whitespace()
-            .take_while(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()))
-            .collect();
-        // Flag 0 has a letter for its absence too.
-        header.taint = Some(cut(&letters.replace('G', ""), 64));
-        if letters.is_empty() {
+    if let Some(place) = text.strip_prefix("RIP: ") {
+        let (selector, place) = place.split_once(':')?;
+        // The lowest bits of the code segment are the privilege: 0 is the kernel.
+        if u16::from_str_radix(selector, 16).ok()? & 3 != 0 {
             return None;
         }
-        rest
-    };
-    header.release = words
-        .split_ascii_whitespace()
-        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
-        .map(|release| cut(release, MAX_NAME));
-    Some(header)
+        return place_of(place);
+    }
+    let start = INSTRUCTION.iter().find(|start| text.starts_with(**start))?;
+    let place = text.strip_prefix(start)?;
+    match *start {
+        // The PSW's mask and address, and the place in parentheses.
+        "Krnl PSW : " => {
+            let (_, place) = place.split_once('(')?;
+            place_of(place.trim_end().trim_end_matches(')'))
+        }
+        "ERA: " | "ERA   : " | "epc   : " => {
+            let (_, place) = place.trim_start().split_once(' ')?;
+            place_of(place)
+        }
+        // `EIP: 0060:[<c0>] EFLAGS:` has no name; arm64's older `pc : [<ff>]` neither.
+        "EIP: " | "pc : " | "epc : " => {
+            let place = place.trim_start();
+            function(place).or_else(|| decoded(place)).or_else(|| {
+                nameless(place).filter(|_| place.split(' ').count() == 1 && place.starts_with("0x"))
+            })
+        }
+        _ => place_of(place),
+    }
+}
+
+pub(super) fn place_of(text: &str) -> Option<Function> {
+    let place = without_address(text.trim_start());
+    function(place)
+        .or_else(|| decoded(place))
+        .or_else(|| nameless(place))
 }
 
 #[cfg(test)]
@@ -278,36 +302,5 @@ mod tests {
         assert_eq!(shown("RIP: e030:f+0x1/0x2").as_deref(), Some("f+0x1/0x2"));
         assert_eq!(shown("RIP: 0010:0x0").as_deref(), Some("0x0"));
         assert_eq!(shown("RIP: 0033:0x47b7a0"), None);
-    }
-
-    #[test]
-    fn modules_and_their_markers() {
-        let list = modules(" a b(OE) c-d(K+) e(-) [last unloaded: f(O)]").unwrap();
-        let shown: Vec<_> = list
-            .iter()
-            .map(|module| (module.name.as_str(), module.taints.as_str(), module.state))
-            .collect();
-        assert_eq!(
-            shown,
-            [
-                ("a", "", Marker::Live),
-                ("b", "OE", Marker::Live),
-                ("c-d", "K", Marker::Loading),
-                ("e", "", Marker::Unloading),
-            ]
-        );
-        assert_eq!(modules("CPU: 1 PID: 2"), None);
-    }
-
-    #[test]
-    fn a_comm_that_lies() {
-        let header = task_header(
-            "CPU: 3 UID: 0 PID: 77 Comm: a Tainted: K 1 Tainted: G           OE K    6.12.9 #1 x",
-        );
-        let header = header.unwrap();
-        assert_eq!((header.cpu, header.pid), (Some(3), Some(77)));
-        assert_eq!(header.comm.as_deref(), Some("a Tainted: K 1"));
-        assert_eq!(header.taint.as_deref(), Some("OEK"));
-        assert_eq!(header.release.as_deref(), Some("6.12.9"));
     }
 }

@@ -39,6 +39,9 @@ pub(in super::super) struct Timeline {
     pub(in super::super) patches: Vec<Known>,
     /// The out-of-tree kpatch core has spoken.
     pub(in super::super) kpatch_core: bool,
+    /// Tasks were signaled, so that a transition ran: the line that names its patch is
+    /// in a part of the log that is not here.
+    pub(in super::super) unnamed: bool,
 }
 
 impl Timeline {
@@ -64,6 +67,7 @@ impl Timeline {
             return;
         }
         match Message::recognise(text.trim_end()) {
+            Some(Message::Signaling) => self.unnamed = self.running(at).is_none(),
             Some(Message::Tainting { module: patch })
                 if !self.patches.iter().any(|known| known.name == patch) =>
             {
@@ -82,6 +86,7 @@ impl Timeline {
     }
 
     fn set(&mut self, name: String, life: Life, kpatch: bool, since: Option<f64>) {
+        self.unnamed = false;
         self.patches.retain(|known| known.name != name);
         if self.patches.len() == MAX_PATCHES {
             self.patches.remove(0);

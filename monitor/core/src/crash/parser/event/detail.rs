@@ -1,0 +1,219 @@
+//! The lines of a report behind its first: header, registers, trace, module list.
+
+use super::{
+    super::{
+        super::Signal,
+        format::Found,
+        header::{self, MAX_MODULES},
+        line::Line,
+        symbol,
+    },
+    Event, List, Trace,
+};
+
+/// Frames kept of a trace; the kernel prints far fewer of a sane stack.
+const MAX_FRAMES: usize = 128;
+/// A module list that is this long may go on in the next line (`LOG_LINE_MAX` is
+/// 1024 less the prefix).
+const LONG_LINE: usize = 900;
+
+impl Event {
+    /// A line that neither begins nor ends an event.
+    pub(in super::super) fn detail(&mut self, line: &Line) {
+        if line.caller.is_some() && line.caller == self.foreign {
+            return;
+        }
+        // The rest of a wrapped line, or a program's text between the kernel's.
+        self.complete.garbled |= self.when.uptime_seconds.is_some() && line.uptime.is_none();
+        let text = line.text.as_str();
+        if let Some(list) = text.trim_start().strip_prefix("Modules linked in:") {
+            self.second_sign = true;
+            match self.modules.is_none() {
+                true => self.module_list(list, line),
+                false => {
+                    let own = self.trace_at == Trace::Behind || self.ended;
+                    self.complete.mixed |= self.is_of_one_task() && !own;
+                }
+            }
+            return;
+        }
+        if self.list != List::No {
+            return;
+        }
+        if let Some(header) = header::task_header(text) {
+            self.second_sign |= header.cpu.is_some();
+            // Where the log says who prints a line, all lines of another task are known.
+            let other = self.caller.as_ref().zip(line.caller.as_ref());
+            if self.is_of_one_task()
+                && !self.agrees(&header)
+                && other.is_some_and(|(one, two)| one != two)
+            {
+                self.foreign.clone_from(&line.caller);
+                return;
+            }
+            self.task(header);
+            return;
+        }
+        if let Some(function) = symbol::instruction(text) {
+            self.second_sign = true;
+            // In the trace of a panic it is what was interrupted, not what failed.
+            let own = match self.primary {
+                Signal::HungTask => false,
+                Signal::Panic => self.lead,
+                Signal::BadPage
+                | Signal::Warning
+                | Signal::RcuStall
+                | Signal::SoftLockup
+                | Signal::HardLockup
+                | Signal::Oops
+                | Signal::MachineCheck => true,
+            };
+            if own && self.fault.is_none() {
+                self.fault = Some(function);
+            }
+            return;
+        }
+        self.trace_line(line);
+    }
+
+    fn trace_line(&mut self, line: &Line) {
+        let text = line.text.trim();
+        self.in_task = text == "<TASK>" || self.in_task && text != "</TASK>";
+        let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
+        if text.eq_ignore_ascii_case("call trace:") || stack {
+            // Another task's, whose first line is not there.
+            let second = self.trace_at == Trace::Behind && self.reports == 1;
+            self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
+            self.trace_at = match (self.trace_at, self.trace.is_empty()) {
+                (Trace::Ahead, _) | (_, true) => Trace::Inside,
+                _ => Trace::Behind,
+            };
+        } else if text == "</TASK>" && self.trace_at == Trace::Inside
+            || text.starts_with("Last Breaking-Event-Address:")
+            || text.starts_with("Instruction dump:")
+        {
+            self.complete.end = true;
+            self.end_dump();
+        } else if self.trace_at == Trace::Inside
+            || self.trace_at == Trace::Ahead && self.needs_no_title(line)
+        {
+            self.frame(line);
+        } else if self.trace_at == Trace::Ahead && symbol::frame(&line.text).is_some() {
+            // A caller before the trace's title, which is damaged.
+            self.complete.garbled = true;
+        }
+    }
+
+    /// KFENCE and KCSAN print a trace without its title, and riscv does behind the
+    /// registers (`show_regs`, arch/riscv/kernel/process.c).
+    fn needs_no_title(&self, line: &Line) -> bool {
+        self.report.is_some() && line.text.starts_with(' ')
+            || self.died && self.fault.is_some() && line.text.starts_with("[<")
+    }
+
+    fn frame(&mut self, line: &Line) {
+        let Some(frame) = symbol::frame(&line.text) else {
+            let text = line.text.as_str();
+            let indented = (text.starts_with([' ', '[', '(']) || self.in_task)
+                && !text.trim_start().starts_with('<');
+            // Of a place, not indented by decode_stacktrace.sh.
+            let place = [".c:", ".h:", ".S:", "+0x"]
+                .iter()
+                .any(|part| text.contains(part));
+            if self.trace_at == Trace::Inside && (indented || place) {
+                // Not the registers of an interrupt: those start in capitals.
+                let capital = |c: char| c.is_ascii_uppercase();
+                self.complete.garbled |= !text.trim_start().starts_with(capital);
+            } else if !self.trace.is_empty() && !text.trim_start().starts_with('<') {
+                self.complete.end = true;
+                if self.report.is_some() && text.ends_with(':') {
+                    self.end_dump();
+                }
+            }
+            return;
+        };
+        self.trace_at = Trace::Inside;
+        self.second_sign = true;
+        if self.trace.is_empty() {
+            self.trace_by.clone_from(&line.caller);
+        } else if self.trace_by != line.caller {
+            return;
+        }
+        if self.trace.len() == MAX_FRAMES {
+            self.cut = true;
+        } else {
+            self.trace.push(frame);
+        }
+    }
+
+    /// The list behind `Modules linked in:`.
+    pub(super) fn module_list(&mut self, text: &str, line: &Line) {
+        self.modules = Some(Vec::new());
+        self.list_goes_on(text, line);
+    }
+
+    pub(super) fn list_goes_on(&mut self, text: &str, line: &Line) {
+        let Some(modules) = &mut self.modules else {
+            return;
+        };
+        match header::modules(text) {
+            Some(more) if modules.len() + more.len() <= MAX_MODULES => modules.extend(more),
+            _ => self.cut = true,
+        }
+        if let Some(module) = header::last_unloaded(text) {
+            self.complete.last_unloaded = Some(module);
+            self.complete.modules = true;
+            self.list = List::No;
+        } else {
+            self.list = List::Line {
+                timed: line.uptime.is_some(),
+                long: line.text.len() >= LONG_LINE,
+            };
+        }
+    }
+
+    /// Reports of one task, in which another's header has no place.
+    const fn is_of_one_task(&self) -> bool {
+        match self.primary {
+            Signal::BadPage
+            | Signal::Warning
+            | Signal::Oops
+            | Signal::SoftLockup
+            | Signal::HardLockup => self.panic.is_none(),
+            Signal::RcuStall | Signal::HungTask | Signal::MachineCheck | Signal::Panic => false,
+        }
+    }
+
+    fn task(&mut self, header: header::TaskHeader) {
+        // The detector of hung tasks reports another task than itself; its own is
+        // shown where it panics.
+        let other = self.primary == Signal::HungTask;
+        let agrees = self.agrees(&header);
+        let one = self.is_of_one_task() || self.primary == Signal::Panic;
+        let not_own = !agrees && one || other && self.panic.is_none();
+        self.complete.mixed |= header.cpu.is_some() && not_own;
+        self.complete.taint_damaged |= header.taint.is_none();
+        if !other && self.comm.is_none() && agrees {
+            self.comm = header.comm;
+            self.cpu = self.cpu.or(header.cpu);
+            self.pid = self.pid.or(header.pid);
+        }
+        if !agrees && self.is_of_one_task() {
+            return;
+        }
+        if self.taint.is_none() {
+            self.taint = header.taint;
+        }
+        if self.release.is_none() {
+            self.release = header.release;
+        }
+    }
+
+    fn agrees(&self, header: &header::TaskHeader) -> bool {
+        self.is_about(&Found {
+            cpu: header.cpu,
+            pid: header.pid,
+            ..Found::default()
+        })
+    }
+}

@@ -1,0 +1,494 @@
+//! Lines become events, and events records: those of one host.
+
+use std::{collections::VecDeque, rc::Rc};
+
+use super::{
+    super::{
+        Signal,
+        record::{CrashRecord, NonFatalSignal, Precision, When},
+    },
+    Anchor, Reading,
+    event::Event,
+    format::Found,
+    headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
+    histories, keep,
+    line::Line,
+    prefix::date::Kind as DateKind,
+    timeline::Timeline,
+};
+
+/// Two reports of which the lines may come by turns.
+const SAME_MOMENT_SECONDS: f64 = 1.0;
+/// Events that may still be reported again, or led to a panic.
+const MAX_OPEN: usize = 64;
+/// Hung tasks of one look of the detector (kernel/hung_task.c).
+const ONE_LOOK_SECONDS: f64 = 10.0;
+/// A clock that goes back to this early, by more than the CPUs' lines may be out of
+/// order, is another boot's.
+const EARLY_SECONDS: f64 = 60.0;
+const BACK_SECONDS: f64 = 5.0;
+
+/// A lockup that is reported again within this is the same (the soft lockup
+/// detector repeats itself every 20 s by default, hung tasks every 120 s).
+const REPEAT_SECONDS: f64 = 300.0;
+
+/// A panic that follows an oops by no more than this was caused by it.
+const OOPS_TO_PANIC_SECONDS: f64 = 10.0;
+/// What is known of the boot that is being read.
+#[derive(Default)]
+pub(super) struct Boot {
+    release: Option<String>,
+    /// Where the log shows both clocks.
+    anchor: Option<Anchor>,
+    /// Shared with the events: it changes far less often than they come.
+    timeline: Rc<Timeline>,
+    /// The last time seen.
+    uptime: f64,
+    /// Records and lesser signals of this boot.
+    pub(super) records: usize,
+    pub(super) lesser: usize,
+}
+
+/// A line about a user program.
+struct UserLine {
+    uptime: Option<f64>,
+    /// How many lines its names may still take.
+    lines: u32,
+}
+
+/// How the kernel ends a line about a user program: ` in FILE[401000+1000]` (also with
+/// an offset before), ` likely on CPU 1 (core 1, socket 0)`.
+fn is_kernels_end(text: &str) -> bool {
+    let hexadecimal =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let range = text
+        .strip_suffix(']')
+        .and_then(|text| text.rsplit_once('['))
+        .and_then(|(_, range)| range.rsplit_once('+'));
+    range.is_some_and(|(start, length)| start.split(',').all(hexadecimal) && hexadecimal(length))
+        || text.ends_with(')') && text.contains("likely on CPU ")
+        || text.ends_with("executable stack")
+}
+
+/// `NAME_MAX` is 255, the shortest line that starts a report has 9 bytes.
+const MAX_NAME_LINES: u32 = 28;
+
+pub(super) struct Reader<'a> {
+    reading: &'a Reading,
+    pub(super) boot: Boot,
+    /// Events of this boot that may get more, the oldest first.
+    events: VecDeque<Event>,
+    /// The one whose lines come.
+    current: Option<usize>,
+    pub(super) records: VecDeque<CrashRecord>,
+    pub(super) lesser: VecDeque<NonFatalSignal>,
+    /// Lines that only the kernel writes.
+    pub(super) recognised: u64,
+    /// One that looks so, but lacks what the kernel's others have.
+    pub(super) doubted: Option<String>,
+    /// A first line of an oops to which nothing else belongs.
+    pub(super) lone: Option<String>,
+    /// The last line was about a user program, or part of one.
+    user_line: Option<UserLine>,
+}
+
+impl histories::Read for Reader<'_> {
+    fn new_boot(&mut self) {
+        self.end_boot();
+        self.boot = Boot::default();
+    }
+
+    fn starts_report(line: &Line) -> bool {
+        matches!(
+            recognise(&line.text),
+            Some(Sign::Start(..) | Sign::Report(..) | Sign::Die | Sign::Panic(_))
+        )
+    }
+
+    fn line(&mut self, line: &Line) {
+        let text = line.text.as_str();
+        let known = recognise(text);
+        let livepatch = Timeline::concerns(text.trim_start());
+        if !line.understood && (known.is_some() || livepatch) {
+            self.doubted
+                .get_or_insert_with(|| text.chars().take(160).collect());
+            return;
+        }
+        self.recognised += u64::from(known.is_some() || livepatch);
+        if known.is_none() && may_be_start(text) {
+            // Cut, or wrapped where the rest cannot be found.
+            self.lone.get_or_insert_with(|| text.to_owned());
+        }
+        // What a message of several lines goes on with may be a user's.
+        let known = known.filter(|_| !line.continues);
+        if let Some(uptime) = line.uptime {
+            // A quiet console does not show the line that a boot begins with.
+            if uptime < EARLY_SECONDS && uptime + BACK_SECONDS < self.boot.uptime {
+                self.end_boot();
+                self.boot = Boot::default();
+            }
+            self.boot.uptime = uptime;
+        }
+        if self.of_a_name(line) {
+            return;
+        }
+        if let Some(event) = self.event() {
+            event.next(line);
+        }
+        match known {
+            Some(Sign::Boot { release }) => {
+                self.end_boot();
+                self.boot = Boot {
+                    release,
+                    ..Boot::default()
+                };
+            }
+            Some(Sign::Start(signal, who)) => self.start(signal, None, &who, line),
+            Some(Sign::Report(name, who)) => self.start(Signal::Warning, Some(name), &who, line),
+            Some(Sign::Die) => self.die(line),
+            Some(Sign::Panic(panic)) => self.panic(&panic, line),
+            Some(Sign::EndTrace) => {
+                if let Some(event) = self.event() {
+                    event.end();
+                }
+            }
+            None => {
+                if let Some(event) = self.event() {
+                    event.detail(line);
+                }
+                let text = text.trim_start();
+                if livepatch && !line.continues {
+                    Rc::make_mut(&mut self.boot.timeline).read(text, line.clock);
+                }
+                if let Some(anchor) = anchor(line) {
+                    self.boot.anchor = Some(anchor);
+                }
+            }
+        }
+        if let (Some(event), Some(clock)) = (self.event(), line.clock) {
+            event.last_clock = Some(clock);
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(reading: &'a Reading) -> Self {
+        Self {
+            reading,
+            boot: Boot::default(),
+            events: VecDeque::new(),
+            current: None,
+            records: VecDeque::new(),
+            lesser: VecDeque::new(),
+            recognised: 0,
+            doubted: None,
+            lone: None,
+            user_line: None,
+        }
+    }
+
+    /// Whether a line is part of a name: a file's may hold newlines, and what stands
+    /// between two of them becomes a line, of the same moment as the line about the
+    /// user program that it belongs to. Where there are no times, such a line ends
+    /// where the kernel's own text ends it.
+    fn of_a_name(&mut self, line: &Line) -> bool {
+        let text = line.text.as_str();
+        let ends = is_kernels_end(text);
+        if of_a_user_program(text) {
+            let open =
+                text.contains(" in ") || text.ends_with(" in") || text.starts_with("process '");
+            let ends = ends || !open;
+            self.user_line = Some(UserLine {
+                uptime: line.uptime,
+                lines: if ends { 0 } else { MAX_NAME_LINES },
+            });
+            return false;
+        }
+        let Some(user) = &mut self.user_line else {
+            return false;
+        };
+        let part = match user.uptime {
+            Some(_) => user.uptime == line.uptime,
+            None => line.uptime.is_none() && user.lines > 0,
+        };
+        user.lines = if ends {
+            0
+        } else {
+            user.lines.saturating_sub(1)
+        };
+        if !part {
+            self.user_line = None;
+        }
+        part
+    }
+
+    fn event(&mut self) -> Option<&mut Event> {
+        self.events.get_mut(self.current?)
+    }
+
+    fn start(&mut self, signal: Signal, report: Option<&'static str>, who: &Found, line: &Line) {
+        if let Some(event) = self.event() {
+            let ago = event.seconds_since(line);
+            let repeats = ago.is_none_or(|ago| ago <= REPEAT_SECONDS);
+            if event.panic.is_some() {
+                // Whatever is said after a panic is said because of it.
+                event.add(signal);
+                event.interrupted();
+                if ago.is_some_and(|ago| ago.abs() > SAME_MOMENT_SECONDS) {
+                    return;
+                }
+                // Its lines and the panic's may come by turns.
+                event.mixed();
+                return;
+            }
+            // A machine check is told of each CPU and bank.
+            let about = event.is_about(who) || signal == Signal::MachineCheck;
+            if event.primary == signal && about {
+                match signal {
+                    Signal::Oops if !event.died && !event.ended => return,
+                    Signal::MachineCheck => return,
+                    Signal::HardLockup if repeats => {
+                        event.end_dump();
+                        return;
+                    }
+                    Signal::SoftLockup | Signal::HungTask | Signal::RcuStall if repeats => {
+                        event.reports = event.reports.saturating_add(1);
+                        event.end_dump();
+                        return;
+                    }
+                    Signal::BadPage
+                    | Signal::Warning
+                    | Signal::HardLockup
+                    | Signal::Oops
+                    | Signal::SoftLockup
+                    | Signal::HungTask
+                    | Signal::RcuStall
+                    | Signal::Panic => {}
+                }
+            }
+            if is_lockup(event.primary) && is_lockup(signal) && repeats && event.same_cpu(who) {
+                event.upgrade(signal, who, line);
+                return;
+            }
+            if event.report.is_some() && report.is_none() && event.leads_to(signal, line) {
+                event.restart(signal, who, line);
+                return;
+            }
+        }
+        if is_repeated(signal) && self.again(signal, who, line) {
+            return;
+        }
+        self.open(signal, who, line);
+        if let Some(event) = self.event() {
+            event.report = report;
+        }
+    }
+
+    /// Whether an earlier event is reported again, while others were in between.
+    fn again(&mut self, signal: Signal, who: &Found, line: &Line) -> bool {
+        let same = |event: &Event| {
+            let ago = event.seconds_since(line);
+            event.primary == signal
+                && event.panic.is_none()
+                && event.is_surely_about(who)
+                && ago.is_none_or(|ago| (0.0..=REPEAT_SECONDS).contains(&ago))
+        };
+        let Some(at) = self.events.iter().rposition(same) else {
+            return false;
+        };
+        self.current = Some(at);
+        if let Some(event) = self.event() {
+            event.reports = event.reports.saturating_add(1);
+            event.end_dump();
+        }
+        true
+    }
+
+    fn die(&mut self, line: &Line) {
+        if let Some(event) = self.event() {
+            if event.panic.is_some() {
+                event.add(Signal::Oops);
+                return;
+            }
+            if event.primary == Signal::Oops && !event.ended {
+                // Another before the end of the first is a fault in its report.
+                if event.died {
+                    event.reports = event.reports.saturating_add(1);
+                    event.end_dump();
+                }
+                event.died();
+                return;
+            }
+            if event.report.is_some() && event.leads_to(Signal::Oops, line) {
+                event.restart(Signal::Oops, &Found::default(), line);
+                event.died = true;
+                return;
+            }
+        }
+        self.open(Signal::Oops, &Found::default(), line);
+        if let Some(event) = self.event() {
+            event.died = true;
+        }
+    }
+
+    fn panic(&mut self, panic: &str, line: &Line) {
+        if let Some(event) = self.event() {
+            if event.panic.is_some() {
+                event.mixed();
+                return;
+            }
+            let soon = event
+                .seconds_since(line)
+                .is_none_or(|ago| ago <= OOPS_TO_PANIC_SECONDS);
+            if event.lead && soon {
+                event.lead_to(panic, line);
+                return;
+            }
+            let after_oops = event.primary == Signal::Oops && soon;
+            let cause = cause(panic, after_oops);
+            let caused =
+                cause == Some(event.primary) && (event.primary != Signal::Oops || after_oops);
+            // A report that the panic breaks off.
+            let broken_off = after_oops && !event.ended && cause.is_none();
+            let cut = soon && cause.is_none() && may_be_cause(panic, event.primary);
+            if caused
+                || broken_off
+                || cut
+                || cause.is_some_and(|cause| event.signals.contains(&cause)) && soon
+            {
+                event.give_up(panic);
+                if cause == Some(Signal::HungTask) {
+                    self.one_look(line);
+                }
+                return;
+            }
+        }
+        // The line that began it is not in this text: the panic names the cause.
+        let cause = cause(panic, false).unwrap_or(Signal::Panic);
+        self.open(cause, &Found::default(), line);
+        if let Some(event) = self.event() {
+            event.lead = false;
+            event.give_up(panic);
+            event.expect_dump();
+        }
+    }
+
+    /// The detector of hung tasks reports all of them and then panics: that is one
+    /// crash, which started with the first.
+    fn one_look(&mut self, line: &Line) {
+        let of_it = |event: &Event| {
+            let ago = event.seconds_since(line);
+            let now = ago.is_some_and(|ago| (0.0..=ONE_LOOK_SECONDS).contains(&ago));
+            event.primary == Signal::HungTask && now
+        };
+        let events = std::mem::take(&mut self.events);
+        let (tasks, rest): (Vec<Event>, Vec<Event>) = events.into_iter().partition(of_it);
+        self.events = rest.into();
+        let mut tasks = tasks.into_iter();
+        let Some(mut first) = tasks.next() else {
+            return;
+        };
+        for mut task in tasks {
+            first.reports = first.reports.saturating_add(task.reports);
+            if let Some(panic) = task.panic.take() {
+                first.give_up(&panic);
+            }
+            first.others.push(task);
+        }
+        self.events.push_back(first);
+        self.current = self.events.len().checked_sub(1);
+    }
+
+    fn open(&mut self, signal: Signal, who: &Found, line: &Line) {
+        let (unix_seconds, precision) = match (line.unix, line.uptime, self.boot.anchor) {
+            (Some(unix), _, _) => (Some(unix), Precision::Line),
+            (None, Some(uptime), Some(anchor)) => (
+                Some(anchor.unix_seconds - anchor.uptime_seconds + uptime),
+                Precision::LogClock,
+            ),
+            _ => match line.date.map(|date| (date.seconds, date.kind)) {
+                Some((seconds, DateKind::Local)) => (Some(seconds), Precision::LocalTime),
+                Some(_) => (None, Precision::NoYear),
+                None => (None, Precision::Unknown),
+            },
+        };
+        let when = When {
+            uptime_seconds: line.uptime,
+            unix_seconds,
+            precision,
+        };
+        if let Some(event) = self.event() {
+            event.interrupted();
+        }
+        let timeline = Rc::clone(&self.boot.timeline);
+        if self.events.len() == MAX_OPEN
+            && let Some(oldest) = self.events.pop_front()
+        {
+            self.close(oldest);
+        }
+        self.events
+            .push_back(Event::new(signal, who, line, when, timeline));
+        self.current = self.events.len().checked_sub(1);
+    }
+
+    /// What is known of the boot's events is all there is.
+    pub(super) fn end_boot(&mut self) {
+        self.current = None;
+        while let Some(event) = self.events.pop_front() {
+            self.close(event);
+        }
+    }
+
+    fn close(&mut self, event: Event) {
+        if !event.is_believed() {
+            self.lone
+                .get_or_insert_with(|| event.headline().chars().take(160).collect());
+            return;
+        }
+        match event.finish(self.boot.release.as_ref(), self.reading) {
+            Ok(record) => {
+                self.boot.records += 1;
+                keep(&mut self.records, record);
+            }
+            Err(lesser) => {
+                self.boot.lesser += 1;
+                keep(&mut self.lesser, *lesser);
+            }
+        }
+    }
+}
+
+/// Signals that are raised again and again while their cause lasts.
+const fn is_repeated(signal: Signal) -> bool {
+    matches!(
+        signal,
+        Signal::RcuStall | Signal::SoftLockup | Signal::HungTask
+    )
+}
+
+/// Signals of a CPU that is stuck, which are raised one after the other.
+const fn is_lockup(signal: Signal) -> bool {
+    matches!(
+        signal,
+        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup
+    )
+}
+
+/// Lines that show the wall clock beside the log's: `audit(1795438089.828:1)`, and
+/// the RTC's `setting system clock to 2026-11-23T12:48:09 UTC (1795438089)`.
+fn anchor(line: &Line) -> Option<Anchor> {
+    let text = line.text.as_str();
+    let digits = if let Some((_, rest)) = text.split_once(" audit(") {
+        rest.split_once(':')?.0
+    } else {
+        let (_, rest) = text.split_once(": setting system clock to ")?;
+        rest.rsplit_once('(')?.1.strip_suffix(')')?
+    };
+    let plain = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    Some(Anchor {
+        unix_seconds: (plain && digits.len() < 20).then(|| digits.parse().ok())??,
+        uptime_seconds: line.uptime?,
+    })
+}

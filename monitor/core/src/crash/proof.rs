@@ -1,0 +1,241 @@
+//! The one rule for negatives: "no", "unpatched" and "no crash" are said only where the
+//! text proves them. What is not proved is unknown, with the reason.
+
+use super::{
+    Phase, Signal,
+    parser::timeline::{Life, Timeline},
+    record::{CrashRecord, Function, Module},
+};
+use crate::transition::Direction;
+
+/// How completely a report was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Completeness {
+    /// The module list is there and the line behind it was seen, so that it does not
+    /// go on.
+    pub(super) modules: bool,
+    /// The place is that of the instruction that failed, or of the caller of panic(),
+    /// or where a blocked task sleeps.
+    pub(super) place: bool,
+    /// The place is that of the instruction that failed, not of a caller.
+    pub(super) faulted: bool,
+    /// The report goes on behind its call trace.
+    pub(super) end: bool,
+    /// A line of the trace or the list was not understood.
+    pub(super) garbled: bool,
+    /// Lines of another task or CPU are mixed in.
+    pub(super) mixed: bool,
+    /// The module that was unloaded last, as the list's end names it.
+    pub(super) last_unloaded: Option<Module>,
+    /// The header with the taint flags was there and was not understood.
+    pub(super) taint_damaged: bool,
+}
+
+/// Why it is not proved that no livepatch is loaded; empty: it is proved.
+pub(super) fn against_unpatched(
+    record: &CrashRecord,
+    timeline: &Timeline,
+    complete: &Completeness,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let gone = |life: Life| match life {
+        Life::Done(Direction::Unpatch) | Life::Failed => true,
+        Life::Done(Direction::Patch) | Life::Loading | Life::Transition(_) => false,
+    };
+    for known in timeline.patches.iter().filter(|known| !gone(known.life)) {
+        let listed = record
+            .patches
+            .iter()
+            .any(|patch| patch.name == known.name && patch.state.is_some());
+        if !listed && complete.modules && known.life == Life::Done(Direction::Patch) {
+            // It may be gone, but what became of its functions is not known.
+            reasons.push(format!(
+                "livepatch {} is not in the module list any more",
+                known.name
+            ));
+        } else {
+            reasons.push(format!(
+                "the log does not say that livepatch {} is gone",
+                known.name
+            ));
+        }
+    }
+    for patch in record.patches.iter().filter(|patch| patch.state.is_some()) {
+        reasons.push(format!("livepatch {} is in the module list", patch.name));
+    }
+    if !reasons.is_empty() {
+        return reasons;
+    }
+    if timeline.unnamed {
+        reasons.push("a transition ran, and the log does not name its patch".to_owned());
+    }
+    match record.taint.as_deref() {
+        None if complete.taint_damaged => {
+            reasons.push("the kernel's taint flags cannot be read".to_owned());
+        }
+        None => reasons.push("the kernel's taint flags are not in the log".to_owned()),
+        // K: a livepatch was loaded; U: the out-of-tree kpatch core does so.
+        Some(taint) if taint.contains(['K', 'U']) => {
+            let explained = !timeline.patches.is_empty() && complete.modules;
+            if !explained {
+                reasons.push(
+                    "the kernel is tainted by a livepatch (K), and the log does not name it"
+                        .to_owned(),
+                );
+            }
+        }
+        Some(_) => {}
+    }
+    if complete.mixed {
+        reasons.push(MIXED.to_owned());
+    }
+    reasons
+}
+
+const MIXED: &str = "lines of another task are mixed into the report";
+
+/// Why it is not proved that no livepatch had a hand in it; empty: it is proved.
+pub(super) fn against_no(
+    record: &CrashRecord,
+    timeline: &Timeline,
+    complete: &Completeness,
+) -> Vec<String> {
+    let unpatched = against_unpatched(record, timeline, complete);
+    let untainted = record
+        .taint
+        .as_deref()
+        .is_some_and(|taint| !taint.contains(['K', 'U']));
+    if unpatched.is_empty() && untainted {
+        return Vec::new();
+    }
+    let mut reasons: Vec<String> = Vec::new();
+    let mut say = |reason: &str| reasons.push(reason.to_owned());
+    if record.taint.is_none() {
+        say(match complete.taint_damaged {
+            true => "the kernel's taint flags cannot be read",
+            false => "the kernel's taint flags are not in the log",
+        });
+    }
+    if !complete.place {
+        say(match record.kind {
+            _ if record.signals.contains(&Signal::Oops) => {
+                "the faulting function is not in the log"
+            }
+            _ => "the function it happened in is not in the log",
+        });
+    }
+    // A patch's code lies in its module: a stack without any module needs no list.
+    let mut places = record
+        .function
+        .iter()
+        .chain(record.trace.iter().map(|frame| &frame.function));
+    if places.any(|place| place.module.is_some()) {
+        match record.modules {
+            None => say("the module list is not in the log"),
+            Some(_) if !complete.modules => say("the module list may go on"),
+            Some(_) => {}
+        }
+    }
+    if record.cut {
+        say("some of the trace or the module list was left out");
+    }
+    if !complete.end {
+        say("the end of the report is not in the log");
+    }
+    if complete.garbled {
+        say("a line of the report cannot be read");
+    }
+    if complete.mixed {
+        say(MIXED);
+    }
+    let unexplained = record
+        .taint
+        .as_deref()
+        .is_some_and(|taint| taint.contains('K'))
+        && record.patches.is_empty();
+    if unexplained {
+        say("the kernel is tainted by a livepatch (K), and the log does not name it");
+    }
+    reasons.extend(recent_changes(record, timeline, complete));
+    let places = record
+        .function
+        .iter()
+        .chain(record.trace.iter().map(|frame| &frame.function));
+    for place in places {
+        let reason = about_place(place, record);
+        reasons.extend(reason.filter(|reason| !reasons.contains(reason)));
+    }
+    reasons
+}
+
+/// Patches that are being loaded, or have just gone: their code may be in use although
+/// no place on the stack has its name.
+fn recent_changes(
+    record: &CrashRecord,
+    timeline: &Timeline,
+    complete: &Completeness,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if timeline.unnamed && record.patches.is_empty() {
+        reasons.push("a transition ran, and the log does not name its patch".to_owned());
+    }
+    for known in &timeline.patches {
+        let listed = record
+            .patches
+            .iter()
+            .any(|patch| patch.name == known.name && patch.state.is_some());
+        match known.life {
+            Life::Loading => {
+                reasons.push(format!("livepatch {} was being loaded", known.name));
+            }
+            Life::Done(Direction::Patch) if !listed => {
+                reasons.push(format!("livepatch {} may have been replaced", known.name));
+            }
+            Life::Done(Direction::Unpatch) if record.phase == Phase::Soak => {
+                reasons.push(format!("livepatch {} has just been disabled", known.name));
+            }
+            Life::Done(_) | Life::Transition(_) | Life::Failed => {}
+        }
+    }
+    if let Some(module) = complete
+        .last_unloaded
+        .as_ref()
+        .filter(|module| module.taints.contains('K'))
+    {
+        reasons.push(format!(
+            "livepatch {} is the module that was unloaded last",
+            module.name
+        ));
+    }
+    reasons
+}
+
+fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
+    if place.offset.is_none() && place.name.starts_with("0x") {
+        return Some(format!(
+            "{} has no name: it may be in a livepatch that is gone",
+            place.name
+        ));
+    }
+    let module = place.module.as_deref()?;
+    let patch = record.patches.iter().any(|patch| patch.name == module);
+    if patch {
+        // A guessed frame: not proof of guilt, but none of innocence.
+        return Some(format!("{place} is on the stack, though not for sure"));
+    }
+    let listed = record
+        .modules
+        .as_ref()?
+        .iter()
+        .any(|known| known.name == module);
+    (!listed).then(|| format!("{place} is in a module that the list does not have"))
+}
+
+/// The reason to doubt that a text without a crash has none, if the line is one that
+/// only a report has but a second sign of it is missing.
+pub(super) fn lone_headline(headline: &str) -> String {
+    format!(
+        "cannot determine whether this is a crash, since nothing else of its report is in the \
+         log: {headline}"
+    )
+}

@@ -1,0 +1,131 @@
+//! No damage to a log turns what is known of it into a negative.
+
+use std::sync::LazyLock;
+
+use proptest::{prelude::*, sample::Index};
+
+use super::*;
+use crate::crash::parser::ParsedLog;
+
+struct Log {
+    lines: Vec<String>,
+    records: usize,
+    implicated: Option<Implicated>,
+    pid: Option<u32>,
+}
+
+/// Logs of one crash each: every kind, and the recorded crashes of one kernel.
+static LOGS: LazyLock<Vec<Log>> = LazyLock::new(|| {
+    let kinds = KINDS.iter().map(|(name, _)| kind_log(name));
+    let recorded = CASES.iter().map(|case| console("6.12", case.name));
+    let logs = kinds.chain(recorded).map(|text| {
+        let told = parser::read(&text, &Reading::new(SOAK));
+        let text = String::from_utf8(text).unwrap().replace('\r', "");
+        Log {
+            lines: text.lines().map(|line| format!("{line}\n")).collect(),
+            records: told.records.len(),
+            implicated: told.records.first().map(|record| record.implicated),
+            pid: told.records.first().and_then(|record| record.pid),
+        }
+    });
+    logs.filter(|log| log.records == 1).collect()
+});
+
+fn read(text: &[u8]) -> ParsedLog {
+    parser::read(text, &Reading::new(SOAK))
+}
+
+/// A "no" where the whole log says otherwise.
+fn no_is_new(log: &Log, told: &ParsedLog) -> bool {
+    let no = told
+        .records
+        .iter()
+        .any(|record| record.implicated == Implicated::No);
+    no && log.implicated != Some(Implicated::No)
+}
+
+proptest! {
+    /// A log that was cut at both ends, in the middle of lines too.
+    #[test]
+    fn a_piece(log in any::<Index>(), from in any::<Index>(), to in any::<Index>()) {
+        let log = log.get(&LOGS);
+        let text = log.lines.concat().into_bytes();
+        let (from, to) = (from.index(text.len()), to.index(text.len()));
+        let told = read(&text[from.min(to)..=from.max(to)]);
+        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
+        prop_assert!(told.records.len() <= 1, "{:#?}", told.records);
+    }
+
+    /// A log that was cut behind the first lines of its report has a crash, or says
+    /// that this is not known.
+    #[test]
+    fn an_end_that_is_lost(log in any::<Index>(), to in any::<Index>()) {
+        let log = log.get(&LOGS);
+        let first = log.lines.iter().position(|line| read(line.as_bytes()).records.len() == 1
+            || !read(line.as_bytes()).problems.is_empty());
+        let first = first.unwrap_or(0);
+        let to = first + to.index(log.lines.len() - first);
+        let told = read(log.lines[..=to].concat().as_bytes());
+        prop_assert!(!told.records.is_empty() || !told.problems.is_empty());
+        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
+    }
+
+    /// Bytes that a serial line lost or damaged.
+    #[test]
+    fn damaged(log in any::<Index>(), at in proptest::collection::vec((any::<Index>(), 0..3_usize), 1..6)) {
+        let log = log.get(&LOGS);
+        let mut text = log.lines.concat().into_bytes();
+        for (at, byte) in at {
+            let at = at.get_mut(&mut text);
+            if *at != b'\n' {
+                *at = [b'#', 0xff, b'~'][byte];
+            }
+        }
+        let told = read(&text);
+        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
+    }
+
+    /// Lines that a mail program or a terminal wrapped at some width.
+    #[test]
+    fn wrapped(log in any::<Index>(), width in 60..100_usize) {
+        let log = log.get(&LOGS);
+        let mut text = String::new();
+        for line in &log.lines {
+            let mut length = 0;
+            for word in line.trim_end().split_inclusive(' ') {
+                if length > 0 && length + word.len() > width {
+                    text.truncate(text.trim_end().len());
+                    text.push('\n');
+                    length = 0;
+                }
+                text.push_str(word);
+                length += word.len();
+            }
+            text.push('\n');
+        }
+        let told = read(text.as_bytes());
+        prop_assert!(!no_is_new(log, &told), "{:#?}\n{text}", told.records);
+        prop_assert!(told.records.len() <= 1, "{:#?}\n{text}", told.records);
+        prop_assert!(told.records.len() == 1 || !told.problems.is_empty(), "{text}");
+    }
+
+    /// Lines of two CPUs that print at the same time.
+    #[test]
+    fn interleaved(one in any::<Index>(), two in any::<Index>(), order in proptest::collection::vec(any::<bool>(), 200)) {
+        let guilty = |log: &&Log| log.implicated != Some(Implicated::No) && log.pid.is_some();
+        let logs: Vec<&Log> = LOGS.iter().filter(guilty).collect();
+        let (one, two) = (*one.get(&logs), *two.get(&logs));
+        if one.pid == two.pid {
+            // One task has one report at a time.
+            return Ok(());
+        }
+        let (mut first, mut second) = (one.lines.iter(), two.lines.iter());
+        let mut text = String::new();
+        for own in order {
+            let line = if own { first.next() } else { second.next() };
+            text.push_str(line.map_or("", String::as_str));
+        }
+        let told = read(text.as_bytes());
+        prop_assert!(!no_is_new(one, &told), "{text}\n{:#?}", told.records);
+    }
+}

@@ -211,6 +211,14 @@ fn what_a_mail_wrapped_is_joined() {
     assert_eq!(record.modules.unwrap().len(), 5);
 }
 
+/// Whether the lines of a format show when they were written.
+fn has_times(format: usize) -> bool {
+    let (_, wrap) = FORMATS[format];
+    let text: String = LOG.iter().map(|entry| wrap(entry) + "\n").collect();
+    let when = only(parser::read(text.as_bytes(), &Reading::new(SOAK)).records).when;
+    when.uptime_seconds.is_some() || when.unix_seconds.is_some()
+}
+
 proptest! {
     /// The first lines as one program wrote them, the rest as another.
     #[test]
@@ -221,6 +229,9 @@ proptest! {
         let alone = ["busybox syslogd", "a form nobody knows"];
         let names = [FORMATS.get(one).unwrap().0, FORMATS.get(two).unwrap().0];
         prop_assume!(one == two || !names.iter().any(|name| alone.contains(name)));
+        // In a file whose lines have a time, a line without one may be anybody's: it is not
+        // believed, and the reading says so.
+        prop_assume!(has_times(one) == has_times(two));
         let (before, after) = LOG.split_at(at);
         let text: String = before
             .iter()

@@ -27,7 +27,7 @@ pub use history::History;
 pub use report::BlockerReport;
 pub use task::{Frame, PendingTask, Symbol, TaskState};
 
-use crate::patch::VMLINUX;
+use crate::function_ref::FunctionRef;
 use crate::transition::BootTime;
 use crate::transition::Direction;
 use matching::{Match, Matcher};
@@ -84,10 +84,8 @@ pub struct Scan {
 /// A function that pending tasks must leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedFunc {
-    /// `vmlinux` or the module.
-    pub object: String,
-    /// The patched function's name.
-    pub function: String,
+    /// The patched function.
+    pub function: FunctionRef,
     /// The addresses of the code in force that must be left; `None` where only
     /// the name is known.
     pub range: Option<Range<u64>>,
@@ -139,11 +137,9 @@ pub struct Blocker {
     pub task: PendingTask,
     /// Why.
     pub reason: Reason,
-    /// The object of the function on its stack that it must leave; also set for
+    /// The function on its stack that it must leave; also set for
     /// [`Reason::UnreliableStack`] where there is one.
-    pub object: Option<String>,
-    /// That function.
-    pub function: Option<String>,
+    pub function: Option<FunctionRef>,
     /// One plain sentence, fit for a terminal.
     pub detail: String,
 }
@@ -166,7 +162,6 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
     let blocker = |reason, detail: String| Blocker {
         task: task.clone(),
         reason,
-        object: None,
         function: None,
         detail,
     };
@@ -184,14 +179,12 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
         if let Match::Function(func) = found {
             blocker.detail.push_str("; also in ");
             blocker.detail.push_str(&matching::place(scan, func));
-            blocker.object = Some(func.object.clone());
             blocker.function = Some(func.function.clone());
         }
         return blocker;
     }
     match found {
         Match::Function(func) => Blocker {
-            object: Some(func.object.clone()),
             function: Some(func.function.clone()),
             // Ready to run is running, wherever it was when it lost its CPU.
             ..blocker(
@@ -368,7 +361,7 @@ impl Counts {
             *counts.reasons.entry(blocker.reason).or_default() += 1;
             // Behind an unreliable stack the function is only likely.
             if blocker.reason == Reason::Sleeping
-                && let (Some(object), Some(function)) = (&blocker.object, &blocker.function)
+                && let Some(FunctionRef { object, function }) = &blocker.function
             {
                 *counts
                     .functions
@@ -397,9 +390,4 @@ impl Counts {
     pub fn total(&self) -> u64 {
         self.reasons.values().sum()
     }
-}
-
-/// `vmlinux`'s symbols have no module.
-fn module_of(object: &str) -> Option<&str> {
-    (object != VMLINUX).then_some(object)
 }

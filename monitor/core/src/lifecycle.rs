@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::journal::entry::{Entry, LoadedPatch, TimedEntry};
 use crate::{
     crash::{Last, Phase, Running, Signal, parser::Replaced},
-    patch::VMLINUX,
     transition::{BootTime, Direction, Outcome},
 };
 
@@ -256,10 +255,9 @@ impl History {
         let of_patch = |patch: &LoadedPatch| {
             let name = patch.name.clone();
             let functions = patch.functions.clone().into_iter();
-            functions.map(move |replaced| Replaced {
+            functions.map(move |function| Replaced {
                 patch: name.clone(),
-                module: (replaced.object != VMLINUX).then_some(replaced.object),
-                function: replaced.function,
+                function,
             })
         };
         let patches = self.patches.iter().flatten();

@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use crate::{
         blockers::{CheckedFunc, Frame, PendingTask, ScanSource, TaskState},
+        function_ref::FunctionRef,
         transition::Direction,
     };
 
@@ -151,8 +152,10 @@ mod tests {
             direction: Direction::Patch,
             attempts: Some(1),
             funcs: Some(vec![CheckedFunc {
-                object: "vmlinux".into(),
-                function: "hold".into(),
+                function: FunctionRef {
+                    object: "vmlinux".into(),
+                    function: "hold".into(),
+                },
                 range: Some(0x1000..0x1040),
             }]),
             funcs_truncated: false,

@@ -13,6 +13,7 @@ use super::{
 };
 use livepatch_core::{
     blockers::{CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol, TaskState},
+    function_ref::FunctionRef,
     patch::VMLINUX,
     transition::{BootTime, Direction},
 };
@@ -172,8 +173,10 @@ fn exactly<T: bytemuck::Pod>(bytes: &[u8]) -> Option<T> {
 
 fn func(record: &FuncRecord) -> CheckedFunc {
     CheckedFunc {
-        object: text(&record.object).unwrap_or_else(|| VMLINUX.to_owned()),
-        function: text(&record.function).unwrap_or_default(),
+        function: FunctionRef {
+            object: text(&record.object).unwrap_or_else(|| VMLINUX.to_owned()),
+            function: text(&record.function).unwrap_or_default(),
+        },
         range: Some(record.address..record.address.saturating_add(record.size)),
     }
 }
@@ -341,7 +344,7 @@ mod tests {
         );
         assert!(!scan.funcs_truncated && !scan.idle_unknown);
         let funcs = scan.funcs.unwrap();
-        assert_eq!(funcs[0].object, VMLINUX);
+        assert_eq!(funcs[0].function.object, VMLINUX);
         assert_eq!(funcs[0].range, Some(0x1000..0x1020));
         let task = &scan.tasks[0];
         assert_eq!(

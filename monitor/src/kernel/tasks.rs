@@ -22,6 +22,7 @@ use livepatch_core::{
         Blocker, BlockerReport, CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol,
         TaskState,
     },
+    function_ref::FunctionRef,
     transition::Direction,
 };
 
@@ -270,8 +271,10 @@ fn walk(
             objects
                 .flat_map(|object| {
                     object.functions.iter().map(|function| CheckedFunc {
-                        object: object.name.clone(),
-                        function: function.name.clone(),
+                        function: FunctionRef {
+                            object: object.name.clone(),
+                            function: function.name.clone(),
+                        },
                         range: None,
                     })
                 })

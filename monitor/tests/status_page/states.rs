@@ -11,6 +11,7 @@ use livepatch_core::{
         Signal, When, boots::HostCrash, capture::Source, counts,
     },
     degradation::Degradation,
+    function_ref::FunctionRef,
     lifecycle::InForce,
     patch::{self, Object, Patch, PatchSet},
     pending_tasks::Found,
@@ -169,8 +170,10 @@ pub(crate) fn blocker(number: u32, comm: &str, reason: Reason, detail: &str) -> 
             },
         },
         reason,
-        object: (reason == Reason::Sleeping).then(|| "vmlinux".into()),
-        function: (reason == Reason::Sleeping).then(|| "tcp_rcv_established".into()),
+        function: (reason == Reason::Sleeping).then(|| FunctionRef {
+            object: "vmlinux".into(),
+            function: "tcp_rcv_established".into(),
+        }),
         detail: printable(detail.as_bytes()),
     }
 }
@@ -429,8 +432,10 @@ pub(crate) fn foreign(text: &str) -> Page {
     });
     values(&mut page).transitions.forced = BTreeMap::from([(text(), true)]);
     let mut held = blocker(0, &text(), Reason::Sleeping, &text());
-    held.object = Some(text());
-    held.function = Some(text());
+    held.function = Some(FunctionRef {
+        object: text(),
+        function: text(),
+    });
     for frame in &mut held.task.stack {
         if let Some(symbol) = &mut frame.symbol {
             symbol.name = text();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckedFunc, Direction, Frame, Scan, Symbol, module_of, printable};
+use super::{CheckedFunc, Direction, Frame, Scan, Symbol, printable};
 
 /// What a stack holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl<'a> Matcher<'a> {
         for func in scan.funcs.iter().flatten() {
             match &func.range {
                 Some(range) => ranges.push((range.start, range.end, func)),
-                None => names.entry(&func.function).or_default().push(func),
+                None => names.entry(&func.function.function).or_default().push(func),
             }
         }
         ranges.sort_by_key(|(start, ..)| *start);
@@ -112,7 +112,7 @@ impl<'a> Matcher<'a> {
         candidates
             .iter()
             .copied()
-            .find(|func| self.original_in_force() && module == module_of(&func.object))
+            .find(|func| self.original_in_force() && module == func.function.module())
     }
 
     /// While unpatching, the original function is where tasks go, not what they
@@ -129,8 +129,8 @@ impl<'a> Matcher<'a> {
 
 /// "lpm_hold (module lpm_target), which the patch replaces".
 pub(super) fn place(scan: &Scan, func: &CheckedFunc) -> String {
-    let name = printable(func.function.as_bytes());
-    let object = match module_of(&func.object) {
+    let name = printable(func.function.function.as_bytes());
+    let object = match func.function.module() {
         Some(module) => format!("module {}", printable(module.as_bytes())),
         None => "kernel".to_owned(),
     };

@@ -58,8 +58,11 @@ impl BlockerReport {
             cgroup,
             state: task.state.to_string(),
             reason: blocker.reason,
-            object: blocker.object.clone(),
-            function: blocker.function.clone(),
+            object: blocker.function.as_ref().map(|place| place.object.clone()),
+            function: blocker
+                .function
+                .as_ref()
+                .map(|place| place.function.clone()),
             detail: blocker.detail.clone(),
             age_seconds: start
                 .and_then(|start| now.since(start))
@@ -114,7 +117,6 @@ mod tests {
         let blocker = Blocker {
             task,
             reason: Reason::Sleeping,
-            object: None,
             function: None,
             detail: String::new(),
         };

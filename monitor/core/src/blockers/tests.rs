@@ -3,13 +3,16 @@
 mod properties;
 
 use super::*;
+use crate::patch::VMLINUX;
 
 const HOLD: u64 = 0xffff_ffff_c010_0000;
 
 fn hold() -> CheckedFunc {
     CheckedFunc {
-        object: "lpm_target".to_owned(),
-        function: "lpm_hold".to_owned(),
+        function: FunctionRef {
+            object: "lpm_target".to_owned(),
+            function: "lpm_hold".to_owned(),
+        },
         range: Some(HOLD..HOLD + 0x40),
     }
 }
@@ -80,7 +83,8 @@ fn one(scan: &Scan) -> Blocker {
 }
 
 fn named(blocker: &Blocker) -> Option<(&str, &str)> {
-    Some((blocker.object.as_deref()?, blocker.function.as_deref()?))
+    let FunctionRef { object, function } = blocker.function.as_ref()?;
+    Some((object, function))
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn asleep_in_a_patched_function() {
     };
     let blocker = one(&scan([ready]));
     assert_eq!(blocker.reason, Reason::Running);
-    assert_eq!(blocker.function.as_deref(), Some("lpm_hold"));
+    assert_eq!(named(&blocker), Some(("lpm_target", "lpm_hold")));
     assert!(
         Counts::of(std::slice::from_ref(&blocker))
             .functions()
@@ -124,8 +128,10 @@ fn asleep_in_a_patched_function() {
 #[test]
 fn the_innermost_of_several() {
     let outer = CheckedFunc {
-        object: VMLINUX.to_owned(),
-        function: "ksys_read".to_owned(),
+        function: FunctionRef {
+            object: VMLINUX.to_owned(),
+            function: "ksys_read".to_owned(),
+        },
         range: Some(0x1000..0x1100),
     };
     let stack = [in_hold(), frame(Some(0x1010), "ksys_read", None)];
@@ -150,8 +156,10 @@ fn the_kernels_own_bounds() {
 #[test]
 fn ranges_that_overlap() {
     let func = |function: &str, range| CheckedFunc {
-        object: VMLINUX.to_owned(),
-        function: function.to_owned(),
+        function: FunctionRef {
+            object: VMLINUX.to_owned(),
+            function: function.to_owned(),
+        },
         range: Some(range),
     };
     let mut scan = scan([task([frame(Some(0x1800), "x", None)])]);
@@ -400,8 +408,10 @@ fn what_cannot_be_told_says_why() {
 /// A scan of /proc: names without addresses.
 fn by_name(direction: Direction, stack: &[(&str, Option<&str>)]) -> Scan {
     let func = |object: &str, function: &str| CheckedFunc {
-        object: object.to_owned(),
-        function: function.to_owned(),
+        function: FunctionRef {
+            object: object.to_owned(),
+            function: function.to_owned(),
+        },
         range: None,
     };
     Scan {

@@ -161,8 +161,10 @@ fn evidence(
     replaced: &[Replaced],
 ) -> Vec<Evidence> {
     let replacing = |function: &Function| {
-        let same =
-            |known: &&Replaced| known.function == function.name && known.module == function.module;
+        let same = |known: &&Replaced| {
+            let module = function.module.as_deref();
+            known.function.is_symbol(&function.name, module)
+        };
         Some(replaced.iter().find(same)?.patch.clone())
     };
     let patch_of = |function: &Function| {

@@ -24,6 +24,7 @@ use super::{
     Signal,
     record::{CrashRecord, NonFatalSignal, Precision, When, merge},
 };
+use crate::function_ref::FunctionRef;
 
 /// Records, and lesser signals, kept of one text.
 const MAX_EVENTS: usize = 256;
@@ -52,10 +53,8 @@ pub struct ParsedLog {
 pub struct Replaced {
     /// The patch.
     pub patch: String,
-    /// The module it is in; none is the kernel itself.
-    pub module: Option<String>,
     /// The function.
-    pub function: String,
+    pub function: FunctionRef,
 }
 
 /// What a text is read with.

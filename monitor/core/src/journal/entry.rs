@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     crash::Signal,
+    function_ref::FunctionRef,
     patch::{Patch, PatchSet},
     transition::{BootTime, Direction, Effect, Outcome},
 };
@@ -91,16 +92,7 @@ pub struct LoadedPatch {
     /// Its build's fingerprint, where known.
     pub srcversion: Option<String>,
     /// The functions it replaces.
-    pub functions: Vec<ReplacedFunction>,
-}
-
-/// A function that a patch replaces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplacedFunction {
-    /// `vmlinux` or the module.
-    pub object: String,
-    /// The function.
-    pub function: String,
+    pub functions: Vec<FunctionRef>,
 }
 
 /// Patches and bytes of functions' names that a note has room for: it must fit a frame.
@@ -127,7 +119,7 @@ fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
                 break;
             };
             *room = left;
-            functions.push(ReplacedFunction {
+            functions.push(FunctionRef {
                 object: object.name.clone(),
                 function: function.name.clone(),
             });

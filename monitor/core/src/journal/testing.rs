@@ -2,7 +2,8 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::entry::{Entry, LoadedPatch, ReplacedFunction, TimedEntry};
+use super::entry::{Entry, LoadedPatch, TimedEntry};
+use crate::function_ref::FunctionRef;
 use crate::{
     crash::Signal,
     transition::{BootTime, Direction, Outcome},
@@ -28,7 +29,7 @@ pub fn any_note() -> impl Strategy<Value = Entry> {
     let outcome = prop::option::of(prop::sample::select(Outcome::ALL.to_vec()));
     let start = prop::option::of(any::<u64>().prop_map(BootTime::from_nanos));
     let functions = vec(
-        (name(), name()).prop_map(|(object, function)| ReplacedFunction { object, function }),
+        (name(), name()).prop_map(|(object, function)| FunctionRef { object, function }),
         0..4,
     );
     let patch = (name(), prop::option::of(any::<bool>()), functions).prop_map(

@@ -1,9 +1,9 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::journal::{
-    entry::ReplacedFunction,
-    testing::{any_note, noted},
+use crate::{
+    function_ref::FunctionRef,
+    journal::testing::{any_note, noted},
 };
 
 const SOAK: Duration = Duration::from_secs(100);
@@ -41,11 +41,11 @@ fn patches(enabled: &[Option<bool>]) -> Entry {
         enabled: *enabled,
         srcversion: None,
         functions: vec![
-            ReplacedFunction {
+            FunctionRef {
                 object: "vmlinux".into(),
                 function: "a".into(),
             },
-            ReplacedFunction {
+            FunctionRef {
                 object: "ext4".into(),
                 function: "b".into(),
             },
@@ -129,7 +129,7 @@ fn a_signal_keeps_the_phase_it_came_in() {
 #[test]
 fn what_is_replaced_is_told_with_its_module() {
     let replaced = history(&[(1, patches(&[Some(true)]))]).replaced();
-    let modules: Vec<_> = replaced.iter().map(|one| one.module.as_deref()).collect();
+    let modules: Vec<_> = replaced.iter().map(|one| one.function.module()).collect();
     assert_eq!(modules, [None, Some("ext4")]);
 }
 

@@ -18,6 +18,7 @@ use crate::{
         self, Blocker, CheckedFunc, History, PendingTask, Reason, Scan, ScanSource, TaskState,
         lossy, printable,
     },
+    function_ref::FunctionRef,
     patch::Patch,
     transition::{BootTime, Direction},
 };
@@ -172,8 +173,11 @@ impl Forecaster {
             kthread: task.kthread,
             unit: None,
             state: task.state.to_string(),
-            object: blocker.object.clone(),
-            function: blocker.function.clone(),
+            object: blocker.function.as_ref().map(|place| place.object.clone()),
+            function: blocker
+                .function
+                .as_ref()
+                .map(|place| place.function.clone()),
             reason: blocker.reason,
             detail,
             seen: 1,
@@ -315,8 +319,10 @@ fn checked(
         .and_then(|size| Some(place.address..place.address.checked_add(size)?))
         .filter(|_| !replaced);
     Some(CheckedFunc {
-        object: object.to_owned(),
-        function: function.name.clone(),
+        function: FunctionRef {
+            object: object.to_owned(),
+            function: function.name.clone(),
+        },
         range,
     })
 }

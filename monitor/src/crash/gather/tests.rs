@@ -5,8 +5,9 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use livepatch_core::{
     crash::{Implicated, Phase, Signal, boots::HostCrash},
+    function_ref::FunctionRef,
     journal::{
-        entry::{Entry, LoadedPatch, ReplacedFunction, TimedEntry},
+        entry::{Entry, LoadedPatch, TimedEntry},
         testing::any_note,
     },
     lifecycle::History,
@@ -33,7 +34,7 @@ fn boot_note() -> Entry {
 }
 
 fn patches(enabled: bool) -> Entry {
-    let function = ReplacedFunction {
+    let function = FunctionRef {
         object: "vmlinux".into(),
         function: "sysrq_handle_crash".into(),
     };

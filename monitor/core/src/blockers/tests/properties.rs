@@ -1,6 +1,7 @@
 //! What must hold of any scan, however odd.
 
 use super::*;
+use crate::patch::VMLINUX;
 use proptest::prelude::*;
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -73,8 +74,10 @@ fn any_scan() -> impl Strategy<Value = Scan> {
         prop::option::of(range),
     )
         .prop_map(|(object, function, range)| CheckedFunc {
-            object: object.to_owned(),
-            function: function.to_owned(),
+            function: FunctionRef {
+                object: object.to_owned(),
+                function: function.to_owned(),
+            },
             range,
         });
     (
@@ -127,7 +130,6 @@ proptest! {
             prop_assert!(history.len() <= scan.tasks.len());
             for (blocker, task) in blockers.iter().zip(&scan.tasks) {
                 prop_assert_eq!(&blocker.task, task);
-                prop_assert_eq!(blocker.object.is_some(), blocker.function.is_some());
                 prop_assert!(blocker.reason != Reason::Sleeping || blocker.function.is_some());
                 prop_assert!(!blocker.detail.is_empty());
                 prop_assert!(!blocker.detail.chars().any(|c| c.is_control() || c == '\u{202e}'), "{:?}", blocker.detail);

@@ -1,0 +1,47 @@
+//! A function in an object of a livepatch.
+
+use serde::{Deserialize, Serialize};
+
+use crate::patch::VMLINUX;
+
+/// A function, and the object that it is in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FunctionRef {
+    /// [`VMLINUX`] for the kernel image, otherwise the module's name.
+    pub object: String,
+    /// The function's name as in the kernel's symbol table.
+    pub function: String,
+}
+
+impl FunctionRef {
+    /// The module that holds the function; `None` for the kernel image.
+    #[must_use]
+    pub fn module(&self) -> Option<&str> {
+        (self.object != VMLINUX).then_some(self.object.as_str())
+    }
+
+    /// Whether a symbol that the kernel printed as `function` or `function [module]` is
+    /// this function.
+    #[must_use]
+    pub fn is_symbol(&self, function: &str, module: Option<&str>) -> bool {
+        self.function == function && self.module() == module
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FunctionRef;
+
+    #[test]
+    fn a_module_s_function_is_not_the_kernel_s() {
+        let function = |object: &str| FunctionRef {
+            object: object.into(),
+            function: "hold".into(),
+        };
+        assert!(function("vmlinux").is_symbol("hold", None));
+        assert!(!function("vmlinux").is_symbol("hold", Some("vmlinux")));
+        assert!(function("lp_target").is_symbol("hold", Some("lp_target")));
+        assert!(!function("lp_target").is_symbol("hold", None));
+        assert!(!function("lp_target").is_symbol("holds", Some("lp_target")));
+    }
+}

@@ -80,6 +80,13 @@ fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
     Ok(text.into_bytes())
 }
 
+/// Warns at the start if the log cannot be read, rather than at the first crash.
+pub(super) fn check(device: &Path) {
+    if let Err(error) = KmsgReader::open(device).and_then(|mut log| log.read_new(|_| ())) {
+        warn!("{error}; crash signals are not attributed");
+    }
+}
+
 /// The log for an event loop to wait for; the lines so far are skipped.
 pub(super) fn to_wait_for(device: &Path) -> Option<AsyncFd<KmsgReader>> {
     let result = KmsgReader::open(device).and_then(|mut log| {

@@ -138,11 +138,17 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     log_lines::degradations(&exporter.degradations);
     log_lines::crash_capture(&exporter.collectors.crash_capture.read());
     let waits = exporter.collectors.crashes.waits_for_log();
-    let log = waits.then(|| kernel_log::to_wait_for(&exporter.options.kmsg));
+    let log = match waits {
+        true => kernel_log::to_wait_for(&exporter.options.kmsg),
+        false => {
+            kernel_log::check(&exporter.options.kmsg);
+            None
+        }
+    };
     Ok(Started {
         exporter,
         ring: attached.ring,
-        log: log.flatten(),
+        log,
         watching,
     })
 }

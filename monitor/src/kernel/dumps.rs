@@ -265,14 +265,23 @@ fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
             return Some((what, remedy));
         }
     }
-    // UTF-16, as Windows programs write a log.
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return None;
-    }
+    const LOG: (&str, &str) = ("binary", "give a console log, dmesg or a pstore directory");
     let sample = bytes.get(..SAMPLE).unwrap_or(bytes);
+    let strange = |byte: u8| byte < 0x20 && !b"\t\n\r\x08\x1b".contains(&byte);
+    // UTF-16, as Windows programs write a log: nearly all of a kernel log is ASCII.
+    let high = match sample.get(..2) {
+        Some([0xff, 0xfe]) => Some(1),
+        Some([0xfe, 0xff]) => Some(0),
+        _ => None,
+    };
+    if let Some(high) = high {
+        let units = || sample.chunks_exact(2).skip(1);
+        let text =
+            |unit: &&[u8]| unit.get(high) == Some(&0) && !unit.iter().all(|byte| strange(*byte));
+        let text = units().filter(text).count();
+        return (text < units().count() / 10 * 9).then_some(LOG);
+    }
     // A serial line drops or invents bytes now and then.
-    let strange = |byte: &&u8| **byte < 0x20 && !b"\t\n\r\x08\x1b".contains(byte);
-    let strange = sample.iter().filter(strange).count();
-    (strange > sample.len() / 10)
-        .then_some(("binary", "give a console log, dmesg or a pstore directory"))
+    let strange = sample.iter().filter(|byte| strange(**byte)).count();
+    (strange > sample.len() / 10).then_some(LOG)
 }

@@ -136,8 +136,8 @@ pub(crate) fn crashes() -> Vec<Row> {
         row(
             FILE,
             &["crashes", "import", "/dev/null"],
-            With(1),
-            &["no crash found"],
+            With(2),
+            &["/dev/null", "cannot determine whether there was a crash"],
         ),
         row(
             FILE,
@@ -189,8 +189,8 @@ pub(crate) fn crashes() -> Vec<Row> {
         row(
             SOAK,
             &["crashes", "import", "@file", "--soak", "0s"],
-            Ends::With(1),
-            &[],
+            Ends::With(2),
+            &["cannot determine whether there was a crash"],
         ),
     ]
 }

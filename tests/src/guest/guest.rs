@@ -18,7 +18,7 @@ use crate::{
     host::Host,
     livepatch, modules,
     monitor::{self, Monitor},
-    target,
+    process, target,
 };
 
 /// Released tasks switch at the kernel's next attempts, about one a second.
@@ -210,6 +210,12 @@ impl Guest {
             self.file(&name, exposition.text())?;
         }
         Ok(exposition)
+    }
+
+    /// Waits until no thread of the monitor is at work: what it has noted is on the disk.
+    pub(crate) fn wait_idle(&self) -> Result<()> {
+        let pid = self.monitor()?.pid();
+        eventually(CLEAN_UP, || process::expect_idle(pid))
     }
 
     /// Waits until the series that match add up to `value`. Returns the first scrape that

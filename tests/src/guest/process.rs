@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::files;
 
@@ -44,6 +44,22 @@ pub(crate) fn context_switches_by_thread(pid: u32) -> Result<BTreeMap<String, u6
         switches.insert(format!("{id} {name}"), sum);
     }
     Ok(switches)
+}
+
+/// Fails unless every thread sleeps interruptibly: none runs, and none waits for a disk
+/// (proc_pid_stat(5)).
+pub(crate) fn expect_idle(pid: u32) -> Result<()> {
+    let folder = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let stat = task.context("a task")?.path().join("stat");
+        let text = files::read(&stat.to_string_lossy())?;
+        let state = text.rsplit_once(") ").map(|(_, rest)| rest);
+        ensure!(
+            state.is_some_and(|state| state.starts_with('S')),
+            "a thread is at work: {text}"
+        );
+    }
+    Ok(())
 }
 
 /// What a process holds.

@@ -23,6 +23,7 @@ pub(super) mod power_cut_in_transition {
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
         fatal::held(guest)?;
+        guest.wait_idle()?;
         cut(guest, 0)?;
         expect_end()
     }
@@ -128,12 +129,14 @@ pub(super) mod power_cuts {
         PATCH_A.load()?;
         let active = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
         guest.wait_for(seconds(20), active, 1.0)?;
+        guest.wait_idle()?;
         reach(guest, *moment, Transition)?;
 
         reach(guest, *moment, ToPatched)?;
         target::release()?;
         PATCH_A.wait_transition_done(seconds(30))?;
         guest.wait_for(seconds(20), &ended("patch", "completed"), 1.0)?;
+        guest.wait_idle()?;
         reach(guest, *moment, Patched)?;
 
         target::hold()?;
@@ -142,6 +145,7 @@ pub(super) mod power_cuts {
         PATCH_A.disable()?;
         let active = "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}";
         guest.wait_for(seconds(20), active, 1.0)?;
+        guest.wait_idle()?;
         reach(guest, *moment, Unpatching)?;
         expect_end()
     }

@@ -105,7 +105,9 @@ fn monitored(guest: &mut Guest, counters: &Counters) -> Result<[u64; 2]> {
 /// The attempts that a patching and an unpatching take.
 fn patch_and_unpatch(guest: &Guest, counters: &Counters) -> Result<[u64; 2]> {
     let patching = attempts(guest, counters, || VMLINUX.load())?;
+    guest.note(format!("attempts to patch: {patching}"))?;
     let unpatching = attempts(guest, counters, || VMLINUX.disable())?;
+    guest.note(format!("attempts to unpatch: {unpatching}"))?;
     modules::unload(VMLINUX.name)?;
     Ok([patching, unpatching])
 }

@@ -279,7 +279,7 @@ fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         let text =
             |unit: &&[u8]| unit.get(high) == Some(&0) && !unit.iter().all(|byte| strange(*byte));
         let text = units().filter(text).count();
-        return (text < units().count() / 10 * 9).then_some(LOG);
+        return (text * 10 < units().count() * 9).then_some(LOG);
     }
     // A serial line drops or invents bytes now and then.
     let strange = sample.iter().filter(|byte| strange(**byte)).count();

@@ -249,7 +249,7 @@ fn the_status_page_names_the_blocker() {
         "process 42 &quot;ho\\&quot;l d&quot;, unit db.service",
         "asleep in hold (module target), which the patch replaces",
         "vfs_read+0x90/0x300",
-        "no kernel probes",
+        "task_scan",
         "http-equiv=\"refresh\"",
     ] {
         assert!(page.contains(text), "no {text:?} in {page}");

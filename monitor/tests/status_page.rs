@@ -88,7 +88,7 @@ const STATES: &[State] = &[
             "<code>livepatch-monitor crashes show 20261123T124908Z-oops-20404707</code>",
             "the machine went down with it",
             "An update has left 2 packages half done.",
-            "<code>dpkg --configure -a</code>",
+            "<code>dpkg --configure -a; apt-get -f install</code>",
             "should be in force and is not loaded",
         ],
     ),

@@ -24,9 +24,8 @@ use stack::Stack;
 /// machine beside another answers slowly: a shorter one would take it for dead.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longer than three scrapes, as on a real machine: an emulated one is back after one, and
-/// silence takes two scrapes that fail in a row.
-const FIRMWARE: Duration = Duration::from_secs(16);
+/// Longer than two scrapes, as on a real machine: an emulated one is back after one.
+const FIRMWARE: Duration = Duration::from_secs(11);
 
 /// What it runs on, of several.
 pub(crate) const KERNEL: &str = "6.12";

@@ -163,6 +163,9 @@ impl<'a> Lines<'a> {
         let mut object = b"{".to_vec();
         while let Some(line) = self.physical() {
             let line = line.trim_ascii();
+            if line.starts_with(b"\"dmesg\":") {
+                return self.dmesg_json();
+            }
             object.extend(line);
             if line.starts_with(b"}") || object.len() > MAX_RECORD {
                 break;
@@ -172,6 +175,55 @@ impl<'a> Lines<'a> {
         let text = text.trim_end_matches([',', ']']);
         if let Some(fields) = Fields::json(text) {
             self.fields(fields);
+        }
+    }
+
+    /// `dmesg --json` (util-linux 2.38 to 2.42): one array of objects, each member on a line of
+    /// its own and the text last, so that a cut-off file is read as far as it goes. Of a file
+    /// (`--file`), 2.38 repeats in each text all that follows it.
+    fn dmesg_json(&mut self) {
+        let mut before = String::new();
+        let mut held: Option<(String, String)> = None;
+        while let Some(line) = self.physical() {
+            let line = String::from_utf8_lossy(&line);
+            let Some((name, value)) = line.trim().split_once(": ") else {
+                if line.trim() == "]" {
+                    break;
+                }
+                continue;
+            };
+            let value = value.trim().trim_end_matches(',');
+            match name {
+                "\"pri\"" => before = format!("<{value}>"),
+                "\"time\"" => before.push_str(&format!("[{value:>12}]")),
+                "\"caller\"" => before.push_str(&format!("[{}]", value.trim_matches('"'))),
+                "\"msg\"" => {
+                    let text: String = serde_json::from_str(value).unwrap_or_default();
+                    let repeated = |(_, last): &(String, String)| last.ends_with(&text);
+                    let own = if held.as_ref().is_some_and(repeated) {
+                        1
+                    } else {
+                        usize::MAX
+                    };
+                    self.dmesg_record(held.take(), own);
+                    held = Some((std::mem::take(&mut before), text));
+                }
+                _ => {}
+            }
+        }
+        self.dmesg_record(held, usize::MAX);
+    }
+
+    /// The first `own` lines of a record of `dmesg --json`.
+    fn dmesg_record(&mut self, record: Option<(String, String)>, own: usize) {
+        let Some((before, text)) = record else {
+            return;
+        };
+        for (index, line) in text.lines().take(own).enumerate() {
+            match index {
+                0 => self.plain(format!("{before} {line}").trim_start()),
+                _ => self.plain(line),
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! How the exporter starts: probes, what an earlier process of this boot knew, what sysfs
-//! and the kernel log say now.
+//! Starts the exporter: attaches the probes, restores what an earlier process of this boot saved,
+//! and reads sysfs and the kernel log.
 
 use std::{
     sync::{Mutex, atomic::AtomicBool},
@@ -55,7 +55,7 @@ use livepatch_core::{
     transition::{BootTime, Watching},
 };
 
-/// The exporter, and what its event loop waits for.
+/// The exporter and the sources that its event loop waits for.
 pub(super) struct Started {
     pub(super) exporter: Exporter,
     pub(super) ring: Option<RingBuf<MapData>>,
@@ -63,7 +63,7 @@ pub(super) struct Started {
     pub(super) watching: Watching,
 }
 
-/// Attaches the probes, opens what is read later, and finds out what runs now.
+/// Attaches the probes, opens what is read later, and finds out whether a transition runs.
 ///
 /// # Errors
 /// The metrics library refuses a metric; everything else degrades.
@@ -160,7 +160,7 @@ fn see_message(what: String) -> Degradation {
     }
 }
 
-/// The probes, as far as they could be attached.
+/// What could be attached.
 struct Attached {
     scanner: TaskScanner,
     ring: Option<RingBuf<MapData>>,
@@ -272,7 +272,7 @@ impl Records {
                     .and_then(|(earlier, errors)| {
                         boots = boots_of(&earlier, began, options.soak);
                         problems.extend(errors.iter().map(ToString::to_string));
-                        // Files that are not understood are nobody's to remove.
+                        // Files that cannot be read are not removed.
                         match errors.is_empty() {
                             true => opened.recorder.prune(),
                             false => Ok(()),
@@ -316,7 +316,7 @@ impl Records {
                     id: boot_id.map(str::to_owned),
                     began,
                 };
-                // Which boot a dump is of takes the journal, which is another monitor's.
+                // Assigning a dump to a boot needs the journal, which another monitor holds.
                 if !another_monitor {
                     problems.extend(after_boot(
                         &mut store,
@@ -351,7 +351,7 @@ fn ids(store: &Store) -> impl Iterator<Item = &str> {
     store.crashes().iter().map(|crash| crash.id.as_str())
 }
 
-/// The boots that the journal has, each with the start of the one after it.
+/// The boots in the journal, each with the start of the next one.
 fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
     for boot in earlier {
@@ -373,8 +373,8 @@ fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) ->
     boots
 }
 
-/// Reading BTF and the programs takes some 20 MiB that the allocator would keep for ever,
-/// although nothing later needs a tenth of it.
+/// Returns free memory to the system. Reading BTF and loading the programs takes about 20 MiB,
+/// which the allocator would otherwise keep; later less than a tenth of it is needed.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer and only returns free pages.
@@ -383,7 +383,7 @@ fn give_back_memory() {
     }
 }
 
-/// The status of every probe where none could be loaded.
+/// The status of all probes if none could be loaded.
 fn no_probes() -> Vec<ProbeStatus> {
     EventKind::ALL
         .into_iter()

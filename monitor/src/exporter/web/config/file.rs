@@ -1,4 +1,4 @@
-//! The web configuration as it is written: strict YAML into checked values.
+//! Parses the web configuration: strict YAML into checked values.
 
 use std::{
     collections::BTreeMap,
@@ -64,11 +64,11 @@ struct RawRate {
     burst: Option<Spanned<u32>>,
 }
 
-/// A checked configuration; the files that it names are not yet read.
+/// A checked configuration; the files that it names have not been read yet.
 #[derive(Debug)]
 pub(in crate::exporter::web) struct File {
     pub(in crate::exporter::web) tls: Option<Tls>,
-    /// Keys of TLS are given, but none that turns it on, as in Prometheus.
+    /// TLS keys are given, but none that enables TLS (as in Prometheus, this is allowed).
     pub(in crate::exporter::web) tls_idle: bool,
     pub(in crate::exporter::web) http2: bool,
     pub(in crate::exporter::web) headers: Vec<(HeaderName, HeaderValue)>,
@@ -76,7 +76,7 @@ pub(in crate::exporter::web) struct File {
     pub(in crate::exporter::web) rate: Option<Rate>,
 }
 
-/// What `tls_server_config` asks for.
+/// The section `tls_server_config`.
 #[derive(Debug)]
 pub(in crate::exporter::web) struct Tls {
     pub(in crate::exporter::web) cert: Pem,
@@ -84,23 +84,23 @@ pub(in crate::exporter::web) struct Tls {
     pub(in crate::exporter::web) client_ca: Option<Pem>,
     pub(in crate::exporter::web) client_auth: ClientAuth,
     pub(in crate::exporter::web) allowed_sans: Option<Vec<String>>,
-    /// Those of TLS 1.2, TLS 1.3 that are allowed.
+    /// Whether TLS 1.2 and TLS 1.3 are allowed.
     pub(in crate::exporter::web) versions: (bool, bool),
-    /// In order of preference; empty: the library's own.
+    /// In order of preference; empty: the library's default.
     pub(in crate::exporter::web) suites: Vec<Suite>,
     pub(in crate::exporter::web) prefer_server: bool,
-    /// In order of preference; empty: the library's own.
+    /// In order of preference; empty: the library's default.
     pub(in crate::exporter::web) curves: Vec<rustls::NamedGroup>,
 }
 
-/// PEM in a file or in the configuration itself.
+/// PEM text in a file or in the configuration itself.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::exporter::web) struct Pem {
     pub(in crate::exporter::web) place: Place,
     pub(in crate::exporter::web) from: From,
 }
 
-/// Where PEM comes from.
+/// Where the PEM text comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::exporter::web) enum From {
     File(PathBuf),
@@ -108,7 +108,7 @@ pub(in crate::exporter::web) enum From {
 }
 
 impl std::fmt::Debug for Pem {
-    /// Without the text: it may be a private key.
+    /// Leaves the text out, which may be a private key.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.from {
             From::File(path) => path.fmt(formatter),
@@ -117,7 +117,7 @@ impl std::fmt::Debug for Pem {
     }
 }
 
-/// Reads the text of a configuration file that lies at `path`. No I/O.
+/// Parses the text of the configuration file at `path`. No I/O.
 pub(in crate::exporter::web) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     Reader { path, text }.file()
 }
@@ -260,7 +260,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// True where it is not given.
+    /// A boolean, true if it is not given.
     fn boolean(&self, value: Option<Spanned<bool>>, key: &str) -> Result<bool, Error> {
         let Some(value) = value else { return Ok(true) };
         let first = value
@@ -303,7 +303,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A relative path starts at the configuration file's directory.
+    /// Resolves a relative path against the configuration file's directory.
     fn beside(&self, path: &str) -> PathBuf {
         self.path
             .parent()
@@ -385,7 +385,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The key that a line begins with; never its value, which may be a secret.
+    /// The key at the start of a line; never its value, which may be a secret.
     fn key_on(&self, line: u64) -> Option<String> {
         let index = usize::try_from(line.checked_sub(1)?).ok()?;
         let (key, _) = self.text.lines().nth(index)?.split_once(':')?;
@@ -400,13 +400,13 @@ impl Reader<'_> {
     }
 }
 
-/// An empty text is none, as in Prometheus.
+/// An empty text counts as absent, as in Prometheus.
 fn given(text: Text) -> Text {
     text.filter(|text| !text.value.is_empty())
 }
 
-/// The reader's words without its advice to programmers and without the place,
-/// which is said before them.
+/// The reader's message without its advice to programmers and without the place, which the error
+/// already states.
 fn plain(words: &str) -> String {
     let words = words
         .rsplit_once(" at line ")

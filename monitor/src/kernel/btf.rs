@@ -1,9 +1,9 @@
-//! The kernel's own type information (/sys/kernel/btf/vmlinux): where members
-//! lie, and which functions and enumerators this kernel has.
+//! The kernel's type information (/sys/kernel/btf/vmlinux): the offsets of members, and which
+//! functions and enumerators this kernel has.
 //!
-//! The format is include/uapi/linux/btf.h. Its "layout" section, which describes how to
-//! skip kinds that a reader does not know, and the wider `vlen` and kind fields came
-//! between 6.12 and 7.2; older kernels leave those bits zero.
+//! The format is include/uapi/linux/btf.h. Its "layout" section, which describes how to skip kinds
+//! that a reader does not know, and the wider `vlen` and kind fields were added between 6.12 and
+//! 7.2; older kernels leave those bits zero.
 
 use std::path::Path;
 
@@ -19,18 +19,17 @@ mod members;
 #[cfg(test)]
 mod tests;
 
-/// Kernels ship 4 to 8 MB; the format itself ends at 16 MiB of names.
+/// Most bytes read. Kernels ship 4 to 8 MB; the format itself allows at most 16 MiB of names.
 const MAX_BLOB: u64 = 128 << 20;
-/// Type information: the blob and the place of every type in it.
+/// The type information: the blob and the offset of every type in it.
 ///
-/// Look up what is needed and drop it: it holds the whole blob (5 to 8 MB) and
-/// four bytes per type.
+/// Drop it after use: it holds the whole blob (4 to 8 MB) and four bytes per type.
 #[derive(Debug)]
 pub struct Btf {
     blob: Blob,
     types: Span,
     strings: Span,
-    /// Of each type, from number 1, its offset in the blob.
+    /// The offset of each type in the blob, starting with type 1.
     offsets: Vec<u32>,
 }
 
@@ -56,8 +55,8 @@ impl Btf {
             .filter_map(|offset| self.type_at(usize::try_from(*offset).ok()?))
     }
 
-    /// Whether the name at this offset of the names is `name`, without looking
-    /// for the end of the stored one first.
+    /// Whether the string at this offset of the string section is `name`. Does not search for its
+    /// end first.
     fn is_named(&self, offset: u32, name: &[u8]) -> bool {
         let names = self.blob.bytes.get(self.strings.start..self.strings.end);
         let rest = names.and_then(|names| names.get(usize::try_from(offset).ok()?..));
@@ -77,8 +76,8 @@ impl Btf {
         !name.is_empty() && self.composites(name).next().is_some()
     }
 
-    /// Bytes that a structure or union takes; `None` where none is defined, or
-    /// several of the name disagree.
+    /// The size of a structure or union in bytes; `None` if none is defined or several of this name
+    /// disagree.
     #[must_use]
     pub fn struct_size(&self, name: &str) -> Option<u32> {
         let mut sizes = self.composites(name).map(|ty| ty.size_or_type);
@@ -86,15 +85,15 @@ impl Btf {
         sizes.all(|other| other == first).then_some(first)
     }
 
-    /// Whether a function of this name is described: the kernel describes those
-    /// that tracing programs may attach to.
+    /// Whether BTF describes a function of this name. It describes those that tracing programs may
+    /// attach to.
     #[must_use]
     pub fn has_func(&self, name: &str) -> bool {
         self.types()
             .any(|ty| ty.kind == KIND_FUNC && self.is_named(ty.name, name.as_bytes()))
     }
 
-    /// Whether an enumeration of this name has this value, of 32 or 64 bits.
+    /// Whether an enumeration of this name (32 or 64 bits) has this enumerator.
     #[must_use]
     pub fn has_enumerator(&self, enum_name: &str, value_name: &str) -> bool {
         self.types().any(|ty| {

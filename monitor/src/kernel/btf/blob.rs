@@ -4,11 +4,11 @@ use super::{Btf, BtfError};
 
 pub(super) const MAGIC: u16 = 0xeb9f;
 pub(super) const VERSION: u8 = 1;
-/// magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
+/// `struct btf_header`: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
 pub(super) const HEADER_LEN: usize = 24;
-/// `HEADER_LEN` with layout_off, layout_len.
+/// `struct btf_header` with layout_off and layout_len.
 pub(super) const HEADER_LEN_WITH_LAYOUT: usize = 32;
-/// `struct btf_type`: name_off, info, size or type.
+/// `struct btf_type`: name_off, info, and size or type.
 pub(super) const TYPE_LEN: usize = 12;
 
 pub(super) const KIND_INT: u32 = 1;
@@ -20,14 +20,14 @@ pub(super) const KIND_ENUM: u32 = 6;
 pub(super) const KIND_FUNC: u32 = 12;
 pub(super) const KIND_ENUM64: u32 = 19;
 
-/// A part of the blob, checked to lie within it.
+/// A part of the blob. It is checked to lie within the blob.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,
 }
 
-/// Bytes in the byte order given by their magic number.
+/// The bytes, and the byte order that the magic number shows.
 #[derive(Debug)]
 pub(super) struct Blob {
     pub(super) bytes: Vec<u8>,
@@ -54,7 +54,7 @@ impl Blob {
             })
     }
 
-    /// The section whose offset (from the header's end) and length stand at `field`.
+    /// The section whose offset (from the header's end) and length are at `field`.
     fn section(&self, header_len: usize, field: usize) -> Result<Span, BtfError> {
         let (offset, len) = (self.field(field)?, self.field(field + 4)?);
         let start = header_len.checked_add(offset);
@@ -69,25 +69,25 @@ impl Blob {
     }
 }
 
-/// A type's fixed part, and where the rest of it begins.
+/// The fixed part of a type, and the offset of the rest.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Type {
     pub(super) name: u32,
     pub(super) kind: u32,
-    /// For composites: member offsets carry bit field sizes.
+    /// For structures and unions: member offsets include bit field sizes.
     pub(super) flagged: bool,
     pub(super) len: usize,
-    /// Size in bytes or number of another type, by kind.
+    /// Size in bytes or the number of another type, depending on the kind.
     pub(super) size_or_type: u32,
     pub(super) body: usize,
 }
 
 impl Btf {
-    /// Checks the blob's structure and notes where its types are. One pass; the
-    /// memory used is the blob and at most a third of it.
+    /// Checks the blob's structure and records the offset of each type, in one pass. Uses at most a
+    /// third of the blob's size in addition.
     ///
     /// # Errors
-    /// [`BtfError::Malformed`] and [`BtfError::UnknownKind`].
+    /// [`BtfError::Malformed`], [`BtfError::UnknownKind`].
     pub fn parse(blob: impl Into<Vec<u8>>) -> Result<Self, BtfError> {
         let bytes: Vec<u8> = blob.into();
         let malformed = |offset, what| BtfError::Malformed { offset, what };
@@ -198,7 +198,7 @@ impl Btf {
         })
     }
 
-    /// The type of this number; none for 0 (`void`) and numbers past the last.
+    /// The type with this number; `None` for 0 (`void`) and numbers that do not exist.
     pub(super) fn type_by_id(&self, id: u32) -> Option<Type> {
         let index = usize::try_from(id.checked_sub(1)?).ok()?;
         self.type_at(usize::try_from(*self.offsets.get(index)?).ok()?)

@@ -7,13 +7,13 @@ use super::{
     blob::{KIND_ARRAY, KIND_INT, KIND_POINTER, KIND_STRUCT, KIND_UNION, Type},
 };
 
-/// Typedefs and qualifiers seen through before a chain is taken for a loop.
+/// Most typedefs and qualifiers followed; a longer chain is taken to be a loop.
 const MAX_MODIFIERS: usize = 64;
 
-/// The kernels that this is built for have 64 bits.
+/// In bytes: only 64-bit kernels are supported.
 const POINTER_SIZE: u32 = 8;
 
-/// A member of a composite.
+/// A member of a structure or union.
 #[derive(Clone, Copy, Debug)]
 struct Member {
     name: u32,
@@ -22,7 +22,7 @@ struct Member {
     bit_field: bool,
 }
 
-/// What a search of one composite for one member came to.
+/// The result of looking for a member in a structure or union.
 enum Search {
     Found { byte: u32, id: u32 },
     BitField,
@@ -30,19 +30,17 @@ enum Search {
 }
 
 impl Btf {
-    /// Bytes from the start of the structure (or union) to a member: `member`, or
-    /// a path `a.b` through structures that lie in one another. Members of
-    /// anonymous structures and unions are members of what holds them, as in C;
-    /// pointers and arrays are not followed.
+    /// The offset of a member in its structure or union, in bytes. `path` is a member or a path
+    /// `a.b` through nested structures. Members of anonymous structures and unions belong to the
+    /// enclosing type, as in C; pointers and arrays are not followed.
     ///
     /// # Errors
     /// [`BtfError::NoStruct`], [`BtfError::NoMember`], [`BtfError::NotAStruct`],
-    /// [`BtfError::BitField`], and [`BtfError::Ambiguous`] when structures of the
-    /// same name disagree.
+    /// [`BtfError::BitField`], and [`BtfError::Ambiguous`] if structures of the same name disagree.
     pub fn member_offset(&self, struct_name: &str, path: &str) -> Result<u32, BtfError> {
         let mut found: Option<u32> = None;
         let mut refusal = None;
-        // A kernel may hold several definitions under one name.
+        // A kernel may have several definitions with one name.
         for composite in self
             .composites(struct_name)
             .filter(|_| !struct_name.is_empty())
@@ -69,8 +67,7 @@ impl Btf {
         })
     }
 
-    /// Bytes that a member takes; `None` where there is no such member or its
-    /// type has no size.
+    /// The size of a member in bytes; `None` if there is no such member or its type has no size.
     #[must_use]
     pub fn member_size(&self, struct_name: &str, path: &str) -> Option<u32> {
         self.composites(struct_name).find_map(|composite| {
@@ -97,7 +94,7 @@ impl Btf {
         }
     }
 
-    /// Where a member lies, and its type.
+    /// The offset of a member and the number of its type.
     fn path_place(
         &self,
         composite: Type,
@@ -144,9 +141,8 @@ impl Btf {
         Ok((offset, last))
     }
 
-    /// Looks for a member in a composite and in its anonymous members. Each
-    /// anonymous type is entered once, which bounds the work on a blob whose
-    /// types hold themselves.
+    /// Looks for a member in a structure or union and in its anonymous members. Each anonymous type
+    /// is entered once, which bounds the work on a malformed blob whose types contain themselves.
     fn search(&self, composite: Type, name: &[u8]) -> Search {
         let mut entered = HashSet::new();
         let mut open = vec![(composite, 0_u32)];
@@ -200,8 +196,8 @@ impl Btf {
         })
     }
 
-    /// Whether this is an integer of fewer bits than its bytes hold: how bit
-    /// fields were written before the kind flag (4.20).
+    /// Whether this is an integer with fewer bits than its bytes have. Bit fields were written like
+    /// this before the kind flag was added (4.20).
     fn is_narrow_int(&self, id: u32) -> bool {
         self.behind_modifiers(id)
             .filter(|ty| ty.kind == KIND_INT)

@@ -14,10 +14,10 @@ pub enum ProbesError {
     /// The kernel has no livepatch support.
     #[error("this kernel has no {}", .0.display())]
     NoLivepatch(PathBuf),
-    /// The object could not be loaded.
+    /// The programs could not be loaded: the reason.
     #[error("cannot load the BPF programs: {0}")]
     Load(String),
-    /// A map of the object has another shape than expected.
+    /// A map of the object is missing or cannot be used: its name and the reason.
     #[error("BPF map {0}: {1}")]
     Map(&'static str, String),
 }

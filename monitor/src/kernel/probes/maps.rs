@@ -1,4 +1,4 @@
-//! What is read from and written to the loaded programs' maps, and the task iterator's output.
+//! The loaded programs' maps and the output of the task iterator.
 
 use std::io;
 

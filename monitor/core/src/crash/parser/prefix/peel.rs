@@ -231,7 +231,7 @@ fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let Some((date, behind)) = date::at_start(start) else {
         return false;
     };
-    // The first that tells the zone is the best.
+    // The first date with a time zone is the best.
     if peeled.date.is_none_or(|known| known.kind != Kind::Exact) {
         peeled.date = Some(date);
     }

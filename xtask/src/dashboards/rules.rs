@@ -1,5 +1,5 @@
-//! What the shipped Prometheus rules have to keep to: each alert tells enough to act on,
-//! has a page in the runbooks, a unit test in which it fires and one in which it does not.
+//! What the shipped Prometheus rules must satisfy: each alert says enough to act on, has a page in
+//! the runbooks, a unit test in which it fires and one in which it does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -154,8 +154,8 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of some 350 series those that tell of the patch: without the zeros, the
-/// histogram and the monitor's own.
+/// Of some 350 series, those about the patch: without the zeros, the histogram and the monitor's
+/// own.
 fn tells_of_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")

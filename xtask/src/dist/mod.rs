@@ -43,8 +43,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd
-/// too; tells what has been shown.
+/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd too;
+/// returns what has been shown.
 pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     packages::install(PACKAGES, "to check the packages")?;
     let folder = folder()?;

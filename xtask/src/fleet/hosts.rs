@@ -46,7 +46,7 @@ impl Clock {
     }
 }
 
-/// What is told of a host.
+/// What the scenario knows about a host.
 #[derive(Debug, Serialize)]
 pub(super) struct Account {
     instance: String,

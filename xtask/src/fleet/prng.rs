@@ -1,4 +1,4 @@
-//! Chance that is the same in every run: a hash of a seed and a number.
+//! Pseudo-random numbers that are the same in every run: a hash of a seed and a number.
 
 /// Evenly between 0 and 1, without 1.
 pub(super) fn uniform(seed: u64, number: usize) -> f64 {

@@ -75,7 +75,7 @@ fn rollout(monitor: &Path) -> Result<()> {
 
     fleet.reboot(FIRST)?;
     alert("LivepatchHostCrashed", "instance", &instance(FIRST))?;
-    expect(&gate, 1, "a host tells of its crash")?;
+    expect(&gate, 1, "a host reports its crash")?;
 
     let stuck = format!("patch:livepatch_hosts_in_transition:count{{patch=\"{PATCH}\"}} == 1");
     fleet.patch(SECOND + 1, f64::INFINITY)?;

@@ -69,7 +69,7 @@ pub(crate) fn mirror() -> Result<String> {
     if let Some(mirror) = mirror_of(&apt_sources()?, &codename) {
         return Ok(mirror);
     }
-    // apt tells its sources only once it has their lists.
+    // apt knows its sources only once it has downloaded their lists.
     apt_update()?;
     mirror_of(&apt_sources()?, &codename).with_context(|| {
         format!("apt has no source of Debian `{codename}` main: set {MIRROR_VARIABLE} to a mirror")

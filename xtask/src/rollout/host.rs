@@ -1,5 +1,5 @@
-//! A virtual machine as a host of a rollout: it is told what to do over the network,
-//! crashes, and boots again, until it is told to finish.
+//! A virtual machine as a host of a rollout: it receives commands over the network, crashes, and
+//! boots again, until it is ordered to finish.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -137,7 +137,7 @@ impl Host {
         }
     }
 
-    /// Tells it something and waits until it is done.
+    /// Sends a command and waits until it is done.
     pub(crate) fn order(&self, order: Order) -> Result<()> {
         self.check()?;
         let what = format!("{} to take the order {order:?}", self.name);

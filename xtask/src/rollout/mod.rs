@@ -39,9 +39,8 @@ fn unix_seconds() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Plays the story; each of its steps is told as it has passed, the first that fails
-/// ends it. To bless is to take the hosts' expositions for those that the simulated
-/// fleet is made of.
+/// Runs the scenario. `passed` is called after each step; the first step that fails ends it. With
+/// `bless`, the hosts' expositions replace the ones of which the simulated fleet is made.
 pub(crate) fn run(
     prepared: Prepared,
     monitor: &Path,
@@ -76,7 +75,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     expect(&words, &["cannot tell", HELD_PATCH])?;
     let words = stack.gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
     expect(&words, &["nowhere"])?;
-    passed("the gate cannot tell of a patch that nobody has");
+    passed("the gate cannot tell about a patch that no host has");
 
     b.order(Order::Land)?;
     let soaked = [
@@ -155,7 +154,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
     passed("no rule fails");
 
-    // What the last page told must lie in the past of every step that is asked for.
+    // Everything on the last page must be in the past of every step that is queried.
     thread::sleep(INTERVAL);
     let prometheus = &stack.prometheus;
     let complaints = panels::check_panels(

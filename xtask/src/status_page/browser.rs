@@ -18,7 +18,7 @@ use crate::host::process;
 
 /// For one answer, on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// For the process to end once told to.
+/// How long the process may take to end once asked to.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Chromium reads messages from descriptor 3 and writes them to 4; the shell makes

@@ -76,7 +76,7 @@ const SCREENS: &[Screen] = &[
 
 const SCHEMES: &[&str] = &["light", "dark"];
 
-/// What [`MEASURE`] tells.
+/// What [`MEASURE`] returns.
 #[derive(Clone, Debug, Deserialize)]
 struct Measured {
     title: String,

@@ -263,7 +263,7 @@ impl Check<'_> {
         }
     }
 
-    /// What only the whole query tells.
+    /// What only the whole query shows.
     fn whole(&mut self, legend: &str) {
         // `$job` may be `.+`, which is everything that this Prometheus scrapes.
         if let Some(name) = self.shared.clone().filter(|_| !self.own) {

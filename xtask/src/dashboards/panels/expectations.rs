@@ -50,7 +50,7 @@ const NO_SIGNAL: &str =
     "the panic takes the machine down before its signal can be scraped, and nothing else is unwell";
 const NOBODY_FORCES: &str = "nobody forces a transition";
 const NOBODY_REVERSES: &str = "nobody reverses a transition";
-const NONE_EXPECTED: &str = "the hosts are told to expect no patch, and have no kpatch";
+const NONE_EXPECTED: &str = "the hosts are configured to expect no patch, and have no kpatch";
 const NO_PACKAGES: &str = "the guests have no package manager";
 const NONE_LOST: &str = "the ring buffer does not fill";
 const DISK_WORKS: &str = "the disk takes every note";

@@ -17,7 +17,7 @@ use expectations::EXPECTATIONS;
 /// Longer than two scrapes of the end-to-end test, as Grafana would choose it.
 const RATE_INTERVAL: &str = "20s";
 
-/// How finely the story is looked at, in seconds: no state of it is shorter.
+/// The step of the scenario's time range, in seconds: no state in it is shorter.
 const STEP: f64 = 1.0;
 
 /// Counts come as floating-point numbers.
@@ -26,7 +26,7 @@ const TOLERANCE: f64 = 1e-9;
 /// Labels that a series has.
 type Labels = &'static [(&'static str, &'static str)];
 
-/// What a query has to give over the whole story.
+/// What a query must return over the whole scenario.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
     /// The highest value of the series with these labels.

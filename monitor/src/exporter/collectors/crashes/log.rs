@@ -62,7 +62,7 @@ impl Crashes {
         for record in parsed.records {
             effects.extend(self.survived(record, history));
         }
-        for signal in parsed.lesser {
+        for signal in parsed.non_fatal {
             effects.extend(self.non_fatal(signal, history));
         }
         (LogReading::Complete, effects)

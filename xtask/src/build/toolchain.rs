@@ -176,7 +176,8 @@ pub(crate) fn cargo_with(folder: &Path) -> Result<Command> {
 
 fn released(name: &str, version: &str) -> Result<PathBuf> {
     installed(name, |command| {
-        // Built without optimisation: each is run once or twice and never for long.
+        // Built with little optimisation, which is faster: each is run once or twice and never for
+        // long.
         command
             .args(["--locked", "--version", version])
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::host::{paths, process};
 
-/// The gate command and its fixed arguments.
+/// The gate command of a monitor, with its Prometheus and patch.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     program: PathBuf,

@@ -316,7 +316,7 @@ fn slowest_rules(prometheus: &Prometheus) -> Result<Vec<RuleTime>> {
     Ok(rules)
 }
 
-/// Retries once: a Prometheus that shares its cores may answer too late.
+/// Asks until there is an answer: a Prometheus that shares its cores may answer too late.
 fn answered<T>(ask: impl FnMut() -> Result<T>) -> Result<T> {
     wait_for("an answer of Prometheus", LATE, ask)
 }

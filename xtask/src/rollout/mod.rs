@@ -1,5 +1,5 @@
-//! A rollout that goes wrong, for real: two virtual machines, Prometheus and
-//! Alertmanager with what `dashboards/` ships, a pager, and the gate.
+//! A rollout that goes wrong on real kernels: two virtual machines, Prometheus and Alertmanager
+//! with the shipped configuration of `dashboards/`, a pager, and the gate.
 
 pub(crate) mod host;
 pub(crate) mod stack;
@@ -20,14 +20,14 @@ use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page
 use host::Host;
 use stack::Stack;
 
-/// Between two scrapes of a host, and two evaluations of the rules. An emulated
-/// machine beside another answers slowly: a shorter one would take it for dead.
+/// The interval of scrapes and rule evaluations. Emulated machines answer slowly: with a shorter
+/// interval they would count as down.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longer than two scrapes, as on a real machine: an emulated one is back after one.
+/// Longer than two scrape intervals, as on a real machine; an emulated one would be back after one.
 const FIRMWARE: Duration = Duration::from_secs(11);
 
-/// What it runs on, of several.
+/// The kernel it runs on if several are given.
 pub(crate) const KERNEL: &str = "6.12";
 
 /// The states of a host whose expositions are kept.
@@ -62,7 +62,7 @@ pub(crate) fn run(
 
 fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
     let a = Host::start(prepared, "host-a", FIRMWARE)?;
-    // Its ports are taken by now.
+    // Its ports are open by now.
     a.wait_for_boot(1)?;
     let b = Host::start(prepared, "host-b", FIRMWARE)?;
     b.wait_for_boot(1)?;
@@ -89,7 +89,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     ];
     expect(&stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
     stack.keep(&b, "/metrics", "fleet/patched.prom")?;
-    // Not long enough, and not enough of them.
+    // The soak is too short, and there are too few hosts.
     stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
     stack.gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
     passed("the gate lets a patch go on that has landed and soaked");
@@ -136,7 +136,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
         &stack.gate(HELD_PATCH, &[], 1)?,
         &["hold", a.name(), b.name()],
     )?;
-    // One bad patch is one page, whatever it does to however many hosts.
+    // A bad patch is paged once, however many hosts it affects.
     let pages = stack.pager.received();
     let groups: BTreeSet<_> = pages
         .iter()
@@ -176,7 +176,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     b.finish()
 }
 
-/// All of these words are said.
+/// Checks that the text contains all of these words.
 fn expect(said: &str, words: &[&str]) -> Result<()> {
     for word in words {
         if !said.contains(word) {

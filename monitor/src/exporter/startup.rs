@@ -50,7 +50,7 @@ use crate::{
 use livepatch_core::{
     crash::boots::Boot,
     degradation::Degradation,
-    journal::entry::Entry,
+    journal::entry::{Entry, TimedEntry},
     lifecycle::History,
     transition::{BootTime, Watching},
 };
@@ -257,45 +257,14 @@ struct Records {
 impl Records {
     fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
         let mut problems = Vec::new();
-        let mut boots = Vec::new();
-        let mut notes = Vec::new();
         let now = clock::boot_time();
         let began = clock::unix_seconds(BootTime::from_nanos(0));
-        let mut another_monitor = false;
-        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
-            Some(Ok(opened)) => {
-                notes = opened.notes;
-                problems.extend(opened.problem);
-                let earlier = opened
-                    .recorder
-                    .earlier_boots()
-                    .and_then(|(earlier, errors)| {
-                        boots = boots_of(&earlier, began, options.soak);
-                        problems.extend(errors.iter().map(ToString::to_string));
-                        // Files that cannot be read are not removed.
-                        match errors.is_empty() {
-                            true => opened.recorder.prune(),
-                            false => Ok(()),
-                        }
-                    });
-                if let Err(error) = earlier {
-                    problems.push(error.to_string());
-                }
-                Some(opened.recorder)
-            }
-            Some(Err(error)) => {
-                another_monitor = matches!(error, RecorderError::Locked { .. });
-                problems.push(error.to_string());
-                None
-            }
-            None => {
-                problems.push(format!(
-                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
-                    options.procfs.display()
-                ));
-                None
-            }
-        };
+        let Recorded {
+            recorder,
+            notes,
+            boots,
+            another_monitor,
+        } = Recorded::open(options, boot_id, began, &mut problems);
         let mut journal = Journal::new(recorder, &notes, options.soak);
         if let Some(boot_id) = boot_id.filter(|_| notes.is_empty()) {
             let boot = Entry::Boot {
@@ -343,6 +312,69 @@ impl Records {
             store,
             boot_unclean,
             problems,
+        }
+    }
+}
+
+/// The recorder of this boot, and what it and the boots before it have recorded.
+struct Recorded {
+    recorder: Option<Recorder>,
+    notes: Vec<TimedEntry>,
+    boots: Vec<Boot>,
+    /// Another monitor holds the recorder.
+    another_monitor: bool,
+}
+
+impl Recorded {
+    /// Adds what could not be opened or read to `problems`.
+    fn open(
+        options: &Options,
+        boot_id: Option<&str>,
+        began: Option<f64>,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let mut boots = Vec::new();
+        let mut notes = Vec::new();
+        let mut another_monitor = false;
+        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
+            Some(Ok(opened)) => {
+                notes = opened.notes;
+                problems.extend(opened.problem);
+                let earlier = opened
+                    .recorder
+                    .earlier_boots()
+                    .and_then(|(earlier, errors)| {
+                        boots = boots_of(&earlier, began, options.soak);
+                        problems.extend(errors.iter().map(ToString::to_string));
+                        // Files that cannot be read are not removed.
+                        match errors.is_empty() {
+                            true => opened.recorder.prune(),
+                            false => Ok(()),
+                        }
+                    });
+                if let Err(error) = earlier {
+                    problems.push(error.to_string());
+                }
+                Some(opened.recorder)
+            }
+            Some(Err(error)) => {
+                another_monitor = matches!(error, RecorderError::Locked { .. });
+                problems.push(error.to_string());
+                None
+            }
+            None => {
+                problems.push(format!(
+                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
+                    options.procfs.display()
+                ));
+                None
+            }
+        };
+        Self {
+            recorder,
+            notes,
+            boots,
+            another_monitor,
         }
     }
 }

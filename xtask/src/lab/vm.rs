@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{net::UnixStream, process::ExitStatusExt as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -214,6 +214,11 @@ impl Machine<'_> {
             }
         }
         let status = qemu.process.wait().context("cannot wait for QEMU")?;
+        self.end(status, done, going_down)
+    }
+
+    /// How the boot ended, after QEMU has exited.
+    fn end(&self, status: ExitStatus, done: bool, going_down: bool) -> Result<End> {
         let errors = fs::read_to_string(self.errors()).unwrap_or_default();
         if !status.success() {
             let why = format!("QEMU failed: {status}\n{}", errors.trim_end());

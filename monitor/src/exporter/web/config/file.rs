@@ -151,28 +151,8 @@ impl Reader<'_> {
 
     fn tls(&self, raw: RawTls) -> Result<Option<Tls>, Error> {
         let key = |name: &str| format!("tls_server_config.{name}");
-        let min = self.version(raw.min_version.as_ref(), &key("min_version"))?;
-        let max = self.version(raw.max_version.as_ref(), &key("max_version"))?;
-        let versions = (min != Some(13), max != Some(12));
-        if versions == (false, false) {
-            return Err(self.at(
-                raw.max_version.as_ref(),
-                &key("max_version"),
-                Problem::NoVersion,
-            ));
-        }
-        let suites = self.list(
-            raw.cipher_suites.as_deref(),
-            &key("cipher_suites"),
-            display::suite,
-        )?;
-        if versions == (true, false)
-            && !suites.is_empty()
-            && !suites.iter().any(|suite| display::is_tls12(*suite))
-        {
-            let first = raw.cipher_suites.as_ref().and_then(|suites| suites.first());
-            return Err(self.at(first, &key("cipher_suites"), Problem::NoSuite));
-        }
+        let versions = self.versions(&raw)?;
+        let suites = self.suites(&raw, versions)?;
         let curves = self.list(
             raw.curve_preferences.as_deref(),
             &key("curve_preferences"),
@@ -206,27 +186,11 @@ impl Reader<'_> {
         let cert = cert.ok_or_else(|| missing("cert_file"))?;
         let private = private.ok_or_else(|| missing("key_file"))?;
 
-        let auth_key = key("client_auth_type");
-        let client_auth = match &auth {
-            None => ClientAuth::None,
-            Some(text) => {
-                display::client_auth(&text.value).map_err(|p| self.at(Some(text), &auth_key, p))?
-            }
-        };
-        if let Some(ca) = &client_ca
-            && client_auth == ClientAuth::None
-        {
-            return Err(self.of(ca, Problem::AuthorityWithoutPolicy));
-        }
-        if client_auth.verifies() && client_ca.is_none() {
-            return Err(self.at(auth.as_ref(), &auth_key, Problem::PolicyWithoutAuthority));
-        }
-        if let Some(sans) = &raw.client_allowed_sans
-            && !client_auth.mandatory()
-        {
-            let key = key("client_allowed_sans");
-            return Err(self.at(sans.first(), &key, Problem::SansWithoutPolicy));
-        }
+        let client_auth = self.client_auth(
+            auth.as_ref(),
+            client_ca.as_ref(),
+            raw.client_allowed_sans.as_deref(),
+        )?;
         Ok(Some(Tls {
             cert,
             key: private,
@@ -240,6 +204,66 @@ impl Reader<'_> {
             prefer_server,
             curves,
         }))
+    }
+
+    /// Whether TLS 1.2 and TLS 1.3 are allowed.
+    fn versions(&self, raw: &RawTls) -> Result<(bool, bool), Error> {
+        let key = |name: &str| format!("tls_server_config.{name}");
+        let min = self.version(raw.min_version.as_ref(), &key("min_version"))?;
+        let max = self.version(raw.max_version.as_ref(), &key("max_version"))?;
+        let versions = (min != Some(13), max != Some(12));
+        if versions == (false, false) {
+            return Err(self.at(
+                raw.max_version.as_ref(),
+                &key("max_version"),
+                Problem::NoVersion,
+            ));
+        }
+        Ok(versions)
+    }
+
+    fn suites(&self, raw: &RawTls, versions: (bool, bool)) -> Result<Vec<Suite>, Error> {
+        let key = "tls_server_config.cipher_suites";
+        let suites = self.list(raw.cipher_suites.as_deref(), key, display::suite)?;
+        if versions == (true, false)
+            && !suites.is_empty()
+            && !suites.iter().any(|suite| display::is_tls12(*suite))
+        {
+            let first = raw.cipher_suites.as_ref().and_then(|suites| suites.first());
+            return Err(self.at(first, key, Problem::NoSuite));
+        }
+        Ok(suites)
+    }
+
+    /// The policy for client certificates, checked against the keys that it needs or excludes.
+    fn client_auth(
+        &self,
+        auth: Option<&Spanned<String>>,
+        client_ca: Option<&Pem>,
+        allowed_sans: Option<&[Spanned<String>]>,
+    ) -> Result<ClientAuth, Error> {
+        let auth_key = "tls_server_config.client_auth_type";
+        let client_auth = match auth {
+            None => ClientAuth::None,
+            Some(text) => {
+                display::client_auth(&text.value).map_err(|p| self.at(Some(text), auth_key, p))?
+            }
+        };
+        if let Some(ca) = client_ca
+            && client_auth == ClientAuth::None
+        {
+            return Err(self.of(ca, Problem::AuthorityWithoutPolicy));
+        }
+        if client_auth.verifies() && client_ca.is_none() {
+            return Err(self.at(auth, auth_key, Problem::PolicyWithoutAuthority));
+        }
+        if let Some(sans) = allowed_sans
+            && !client_auth.mandatory()
+        {
+            let key = "tls_server_config.client_allowed_sans";
+            return Err(self.at(sans.first(), key, Problem::SansWithoutPolicy));
+        }
+        Ok(client_auth)
     }
 
     fn version(&self, text: Option<&Spanned<String>>, key: &str) -> Result<Option<u8>, Error> {

@@ -74,8 +74,8 @@ pub struct Scan {
     /// The names of the loaded livepatches: their modules hold code that may be
     /// in force. Needed only where functions come without a range.
     pub patches: Vec<String>,
-    /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; told by
-    /// `bpf_has_frame_pointer` in kallsyms). False where not known.
+    /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; `bpf_has_frame_pointer` in
+    /// kallsyms shows it). False if unknown.
     pub bpf_frames_reliable: bool,
     /// The tasks.
     pub tasks: Vec<PendingTask>,
@@ -103,7 +103,7 @@ pub enum Reason {
     UnreliableStack,
     /// Nothing is in the way; the kernel has not looked at it yet.
     Unvisited,
-    /// Cannot be told; the detail says why.
+    /// Cannot be determined; the detail says why.
     Unknown,
 }
 

@@ -64,7 +64,7 @@ pub struct InForce {
     pub took: Option<Duration>,
 }
 
-/// A boot as its notes tell it.
+/// A boot, as its journal entries describe it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// The boot's id, once its first note is read.

@@ -25,7 +25,7 @@ const MAX_KDUMPS: usize = 1024;
 pub struct Text {
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// What its place tells of its clock.
+    /// What its location says about its clock.
     pub anchor: Option<Anchor>,
     /// The files it was read from, oldest text first.
     pub files: Vec<String>,

@@ -152,7 +152,7 @@ impl Store {
         &self.crashes
     }
 
-    /// The stored crash that this record tells of.
+    /// The stored crash that this record describes.
     #[must_use]
     pub fn find(&self, record: &CrashRecord) -> Option<&HostCrash> {
         self.crashes.iter().find(|known| known.record.same(record))
@@ -308,8 +308,8 @@ impl Store {
     }
 }
 
-/// What tells a crash from all others: its line and its moment on the boot's own
-/// clock; of a reset, which has neither, the boot.
+/// What identifies a crash: its line and its time on the boot's own clock; of a reset, which has
+/// neither, the boot.
 fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
     let mut hash = crc32fast::Hasher::new();
     hash.update(record.headline.as_bytes());

@@ -1,4 +1,4 @@
-//! The lab: virtual machines with the kernels of the matrix, and what is in them.
+//! The lab: virtual machines with the supported kernels, and their contents.
 
 pub(crate) mod artifacts;
 pub(crate) mod command;

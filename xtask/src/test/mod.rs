@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Scenarios to run, instead of all
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Machines to run at a time; by default one a core
+    /// Machines to run at a time; by default one per core
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
     /// Only the workspace's own checks: no VM, nothing fetched for one
@@ -58,12 +58,12 @@ pub(crate) struct Arguments {
     /// at its end
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
-    /// Take the golden files that the guests send as the new truth
+    /// Replace the golden files with those that the guests send
     #[arg(long, conflicts_with = "no_vm")]
     bless: bool,
 }
 
-/// What is done side by side.
+/// A part of the run; parts run in parallel.
 enum Work<'a> {
     Check(&'static str, fn() -> Result<()>),
     /// The fleet of simulated hosts.
@@ -72,7 +72,7 @@ enum Work<'a> {
     Packages,
 }
 
-/// Runs everything asked for; `false` when a scenario failed or none ran.
+/// Runs everything that is requested; `false` if a scenario failed or none ran.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let begin = Instant::now();
     let lines = kernels::lines(&arguments.kernel)?;
@@ -109,14 +109,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     runs.sort_by_key(|run| Reverse(run.planned.weight()));
-    // The checks compile, which a guest does not: beside one, neither core waits. First,
-    // because what they find is found soonest.
+    // The checks come first, because they fail soonest. They use the CPU while guests mostly wait.
     let mut work = Vec::new();
     if !arguments.only_vm {
         work.extend(checks::GROUPS.map(|(name, check)| Work::Check(name, check)));
         work.push(Work::Fleet);
     }
-    // The packages wait for the disk and for apt.
+    // Building packages mostly waits for the disk and apt.
     if all || asked.contains(&PACKAGES) {
         work.push(Work::Packages);
     }
@@ -148,7 +147,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(tally.holds())
 }
 
-/// By turns, as long as both have something.
+/// Alternates the elements of both lists.
 fn interleaved<'a>(first: Vec<Work<'a>>, second: Vec<Work<'a>>) -> Vec<Work<'a>> {
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut mixed = Vec::new();
@@ -162,10 +161,10 @@ fn interleaved<'a>(first: Vec<Work<'a>>, second: Vec<Work<'a>>) -> Vec<Work<'a>>
     }
 }
 
-/// Does all of it, as many at a time as were asked for. After a check that failed, nothing
-/// new is started.
+/// Runs all parts, as many in parallel as requested. After a check has failed, nothing new is
+/// started.
 fn side_by_side(work: Vec<Work<'_>>, arguments: &Arguments, programs: &Programs) -> Tally {
-    // A guest waits more than it works, so that a machine a core is not too many.
+    // Guests wait more than they work, so one per core is not too many.
     let jobs = arguments
         .jobs
         .or_else(|| thread::available_parallelism().ok())
@@ -230,7 +229,7 @@ fn print_steps(begin: Instant) {
     );
 }
 
-/// The rollout on two machines, which have the computer to themselves.
+/// Runs the rollout on two machines, with nothing else in parallel.
 fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<Tally> {
     let line = lines.iter().find(|line| plan::is_the_one(line, lines));
     let line = line.context("no kernel")?;
@@ -251,7 +250,7 @@ fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<
     Ok(tally)
 }
 
-/// The packages: built, looked at, and installed under systemd.
+/// Builds the packages, checks them and installs them under systemd.
 fn packages() -> Tally {
     let mut tally = Tally::default();
     let outcome = dist::run(true, |name| {

@@ -1,4 +1,4 @@
-//! Which machines a run has, and which scenarios each of them.
+//! Plans the machines of a run and their scenarios.
 
 use livepatch_monitor_tests::protocol::{
     CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS, SCENARIOS,
@@ -9,28 +9,28 @@ use crate::{
     rollout,
 };
 
-/// The scenario of two machines, a Prometheus and an Alertmanager.
+/// The scenario with two machines, Prometheus and Alertmanager.
 pub(super) const ROLLOUT: &str = "rollout";
-/// The packages, and their life under systemd.
+/// The packages: built, installed, upgraded and removed.
 pub(super) const PACKAGES: &str = "packages";
 
-/// The kernel of what is run on one only.
+/// The kernel for scenarios that run on one kernel only.
 const ONE_KERNEL: &str = rollout::KERNEL;
 
-/// What a machine is made for.
+/// The kinds of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The scenarios of one boot.
+    /// Scenarios of one boot.
     Scenarios,
-    /// Those that take the machine down, with a memory for its last words.
+    /// Scenarios that crash or reboot the machine, with this pstore backend.
     Reboots(&'static str),
-    /// Those beside real programs of others.
+    /// Scenarios with other programs beside the monitor.
     Interop,
-    /// Those of a monitor that runs for long or is stormed.
+    /// Scenarios with a long run or a storm of events.
     Endurance,
 }
 
-/// The kinds, and their scenarios in the order of a full run.
+/// The kinds with their scenarios, in the order of a full run.
 const KINDS: [(Kind, &[&str]); 4] = [
     (Kind::Scenarios, &SCENARIOS),
     (Kind::Reboots(reboot_vm::MAIN_MEMORY), &CRASH_SCENARIOS),
@@ -39,7 +39,7 @@ const KINDS: [(Kind, &[&str]); 4] = [
 ];
 
 impl Kind {
-    /// How long a scenario takes beside those of other kinds, roughly.
+    /// A rough measure of how long a scenario of this kind takes.
     fn weight(self) -> usize {
         match self {
             Self::Scenarios => 2,
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// A machine, and the scenarios that it runs.
+/// A machine and its scenarios.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Planned {
     pub(super) kind: Kind,
@@ -62,16 +62,16 @@ impl Planned {
         Self { kind, scenarios }
     }
 
-    /// A rough measure of its time: what takes long is started first, so that no machine
-    /// runs alone at the end.
+    /// A rough measure of its time. Long ones are started first, so that no machine runs alone at
+    /// the end.
     pub(super) fn weight(&self) -> usize {
         self.kind.weight() * self.scenarios.len()
     }
 }
 
-/// The machines of a line. `list` has the scenarios of a line that does not run all;
-/// `once` says whether it is the line that has the machines that a run has once; `asked`
-/// are the scenarios asked for, none is a whole run.
+/// The machines of a kernel line. `list` contains the scenarios of a line that does not run all;
+/// `once` says whether this is the line for the machines that a run has only once; `asked` are the
+/// requested scenarios (empty means all).
 pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Planned> {
     let mut machines = match (asked, list) {
         ([], None) => {
@@ -87,7 +87,7 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
         let [.., interop, endurance] = &KINDS;
         machines.extend([interop, endurance].map(|(kind, names)| Planned::new(*kind, names)));
     }
-    // A line with a list is there for what it lists.
+    // A line with a list runs only what it lists.
     let each_memory = match asked {
         [] => list.is_none(),
         names => names.contains(&reboot_vm::OF_EACH_MEMORY),
@@ -96,7 +96,7 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
         let others = reboot_vm::MEMORIES
             .into_iter()
             .filter(|memory| *memory != reboot_vm::MAIN_MEMORY);
-        // The crash of one scenario shows what each memory keeps.
+        // One scenario is enough to show what each backend keeps.
         machines.extend(
             others.map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
         );
@@ -104,8 +104,8 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
     machines
 }
 
-/// Each to the machine of its kind; a name that is of none goes to the first, whose guest
-/// says that it does not know it.
+/// Assigns each scenario to the machine of its kind. An unknown name goes to the first machine,
+/// whose guest reports that it is unknown.
 fn by_kind(names: &[&str]) -> Vec<Planned> {
     let kind_of = |name: &str| {
         KINDS
@@ -126,7 +126,7 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
         .collect()
 }
 
-/// What a run without `--thorough` leaves out on these lines, a line of text each.
+/// What a run without `--thorough` leaves out on these kernel lines, one line of text each.
 pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
     let mut text: Vec<String> = lines
         .iter()
@@ -158,8 +158,8 @@ pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
     text
 }
 
-/// Whether a line is the one for what is run on one kernel: [`ONE_KERNEL`], or the first
-/// where that one is not among them.
+/// Whether this is the line for scenarios that run on one kernel only: [`ONE_KERNEL`], or the first
+/// line if that one is not included.
 pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
     let one = lines.iter().find(|line| line.name == ONE_KERNEL);
     one.or(lines.first())

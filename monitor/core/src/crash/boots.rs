@@ -1,5 +1,5 @@
-//! How a boot ended, and which crash that was: what the flight recorder noted and what
-//! the dumps tell, put together. Pure.
+//! How a boot ended, and which crash that was: what the flight recorder noted and what the dumps
+//! say, combined. Pure.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Whether it ended badly, as far as the notes tell.
+    /// Whether it ended in a crash, as far as the entries show.
     #[must_use]
     pub fn unclean(&self) -> Option<bool> {
         if !self.history.stopped {
@@ -55,7 +55,7 @@ impl Boot {
         (gap <= STOP_TO_BOOT.as_secs_f64()).then_some(false)
     }
 
-    /// Whether a crash that a dump tells of may be this boot's.
+    /// Whether a crash that a dump reports may be this boot's.
     #[must_use]
     pub fn may_be_of(&self, record: &CrashRecord) -> bool {
         let history = &self.history;
@@ -78,13 +78,13 @@ impl Boot {
         self.unclean() != Some(false) && uptime >= last - UPTIME_SLACK_SECONDS
     }
 
-    /// Fills in what a dump does not tell but the notes do.
+    /// Adds what the entries contain and a dump does not.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
         supplement(&self.history, record, soak);
     }
 
-    /// The crash that ended the boot, if no dump tells of it: the signal that was its
-    /// last note, or else a reset.
+    /// The crash that ended the boot, if no dump reports it: the signal that was its last note, or
+    /// else a reset.
     #[must_use]
     pub fn last_word(&self, soak: Duration) -> CrashRecord {
         let history = &self.history;
@@ -142,9 +142,9 @@ pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
         && times.is_some_and(|(one, other)| (one - other).abs() <= SAME_SIGNAL_SECONDS)
 }
 
-/// Fills in what a record does not tell but the notes do.
+/// Adds what the entries contain and a record does not.
 pub fn supplement(history: &History, record: &mut CrashRecord, soak: Duration) {
-    // What was noted after the crash (none in a boot that it ended) tells nothing.
+    // Entries after the crash do not count (there are none in a boot that it ended).
     let now = history.last_time;
     if record.phase == Phase::Unknown {
         record.phase = history.phase(now, soak);

@@ -49,7 +49,7 @@ pub fn when(when: &When) -> String {
             uptime.map_or_else(|| source.to_owned(), |uptime| format!("{uptime}; {source}"))
         }
         (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
-        (None, None) => "not told".to_owned(),
+        (None, None) => "unknown".to_owned(),
     }
 }
 
@@ -97,13 +97,13 @@ pub fn phase(record: &CrashRecord) -> String {
             shown(&patch.name)
         ))
     };
-    let told = match record.phase {
+    let details = match record.phase {
         Phase::Load => loading(),
         Phase::Transition => transition(),
         Phase::Soak | Phase::Patched | Phase::Unpatched => last(),
         Phase::Unknown => None,
     };
-    told.unwrap_or_else(|| name.to_owned())
+    details.unwrap_or_else(|| name.to_owned())
 }
 
 /// Whether a livepatch is implicated, and by what.
@@ -144,7 +144,7 @@ fn reason(evidence: &Evidence) -> String {
     }
 }
 
-/// The task that met it, and where, as far as told.
+/// The task in which it happened, and where, as far as the log says.
 #[must_use]
 pub fn task(record: &CrashRecord) -> Option<String> {
     let mut words = Vec::new();

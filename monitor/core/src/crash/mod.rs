@@ -1,7 +1,7 @@
-//! What a kernel's log tells of a crash: bytes in, [`CrashRecord`]s out. Pure: no
-//! clock, file or socket. The text may come from anywhere (a console, a dump that
-//! was cut, another host), so nothing in it is trusted: every line, name and list
-//! has a limit, and what is not understood is skipped.
+//! What a kernel log says about a crash: bytes in, [`CrashRecord`]s out. Pure: no clock, file or
+//! socket. The text may come from anywhere (a console, a dump that was cut, another host), so
+//! nothing in it is trusted: every line, name and list has a limit, and what is not understood is
+//! skipped.
 
 mod attribution;
 pub mod boots;
@@ -27,8 +27,7 @@ pub use record::{
 use serde::{Deserialize, Serialize};
 pub use signal::{KernelCounter, Kind, Signal};
 
-/// How long after the end of a transition a crash counts as in its wake, unless
-/// told otherwise.
+/// How long after the end of a transition a crash counts as one during its soak, by default.
 pub const SOAK: Duration = Duration::from_secs(30 * 60);
 
 /// Where in a patch's life a crash falls.
@@ -45,7 +44,7 @@ pub enum Phase {
     Patched,
     /// None is.
     Unpatched,
-    /// The text does not tell.
+    /// The text does not say.
     Unknown,
 }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::function_ref::FunctionRef;
 
-/// Records, and lesser signals, kept of one text.
+/// Most records, and most non-fatal signals, kept of one text.
 const MAX_EVENTS: usize = 256;
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,13 +37,13 @@ pub struct Anchor {
     pub uptime_seconds: f64,
 }
 
-/// What a text told.
+/// What a kernel log contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
     /// Crashes, oldest first; of more than 256 the latest.
     pub records: Vec<CrashRecord>,
     /// Signals that were no crash and led to none; of more than 256 the latest.
-    pub lesser: Vec<NonFatalSignal>,
+    pub non_fatal: Vec<NonFatalSignal>,
     /// What could not be made out, and why nothing can be concluded from it.
     pub problems: Vec<String>,
 }
@@ -114,20 +114,24 @@ pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
         for record in of_boot {
             date(&mut record.when, anchor);
         }
-        let of_boot = reader.lesser.iter_mut().rev().take(reader.boot.lesser);
-        for lesser in of_boot {
-            date(&mut lesser.when, anchor);
+        let of_boot = reader
+            .non_fatal
+            .iter_mut()
+            .rev()
+            .take(reader.boot.non_fatal);
+        for signal in of_boot {
+            date(&mut signal.when, anchor);
         }
     }
     rest.into_iter().for_each(|history| log.add(history));
     log.end(&lines.summary, closed)
 }
 
-/// What the hosts of a text told.
+/// What the lines of all hosts in a text contain.
 #[derive(Default)]
 struct Log {
     records: VecDeque<CrashRecord>,
-    lesser: VecDeque<NonFatalSignal>,
+    non_fatal: VecDeque<NonFatalSignal>,
     recognised: u64,
     doubted: Option<String>,
     lone: Option<String>,
@@ -141,8 +145,8 @@ impl Log {
             record.host.clone_from(&history.host);
             keep(&mut self.records, record);
         }
-        for lesser in reader.lesser {
-            keep(&mut self.lesser, lesser);
+        for signal in reader.non_fatal {
+            keep(&mut self.non_fatal, signal);
         }
         self.recognised += reader.recognised;
         self.doubted = self.doubted.take().or(reader.doubted);
@@ -189,7 +193,7 @@ impl Log {
         }
         ParsedLog {
             records: merge(records),
-            lesser: self.lesser.into(),
+            non_fatal: self.non_fatal.into(),
             problems,
         }
     }

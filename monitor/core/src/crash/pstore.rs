@@ -11,7 +11,7 @@ use super::parser::{Anchor, last_uptime};
 /// Parts of one dump that are joined; `kmsg_bytes` makes it two or three.
 const MAX_PARTS: usize = 4096;
 
-/// What a file's name tells: `dmesg-erst-7711347904312508417`.
+/// What a file's name says: `dmesg-erst-7711347904312508417`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// `erst`, `ramoops`, `efi_pstore` or another.
@@ -161,9 +161,8 @@ struct Key {
     number: u32,
 }
 
-/// Joins parts, in whatever order they come, into dumps, oldest first. Where the
-/// numbers tell no time (ramoops, renamed files) a part that is there twice begins
-/// another dump.
+/// Joins parts, in whatever order they come, into dumps, oldest first. Where the numbers are not
+/// times (ramoops, renamed files), a part that occurs twice starts another dump.
 #[must_use]
 pub fn join(mut parts: Vec<Part>) -> Vec<Dump> {
     parts.sort_by(|one, two| one.name.cmp(&two.name));

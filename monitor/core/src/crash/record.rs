@@ -57,9 +57,9 @@ impl When {
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// Bytes from its start, where told.
+    /// Bytes from its start; `None` if the log does not say.
     pub offset: Option<u64>,
-    /// Its size in bytes, where told.
+    /// Its size in bytes; `None` if the log does not say.
     pub size: Option<u64>,
     /// The module it is in; none is the kernel itself.
     pub module: Option<String>,
@@ -155,7 +155,7 @@ pub enum Implicated {
     /// The fault or its stack is known, what is loaded is known, and neither lies
     /// in a livepatch or the livepatch core.
     No,
-    /// The text does not tell.
+    /// The text does not say.
     Unknown,
 }
 
@@ -212,7 +212,7 @@ impl EvidenceKind {
 pub struct Evidence {
     /// Of what kind.
     pub kind: EvidenceKind,
-    /// Which patch, where it can be told.
+    /// Which patch, if known.
     pub patch: Option<String>,
     /// The place in the code, for all but [`EvidenceKind::PatchLoading`].
     pub function: Option<Function>,
@@ -275,9 +275,9 @@ pub struct CrashRecord {
     pub comm: Option<String>,
     /// Its id.
     pub pid: Option<u32>,
-    /// Taint letters without `G`; empty is not tainted, none not told.
+    /// Taint letters without `G`; empty if not tainted, `None` if the log does not say.
     pub taint: Option<String>,
-    /// The module list; none is not told.
+    /// The module list; `None` if the log has none.
     pub modules: Option<Vec<Module>>,
     /// The call trace, innermost first.
     pub trace: Vec<Frame>,
@@ -369,7 +369,7 @@ impl CrashRecord {
         patches
     }
 
-    /// How much it tells, to choose between two records of one crash.
+    /// How complete it is, to choose between two records of one crash.
     fn weight(&self) -> (bool, bool, usize, bool, bool) {
         (
             self.panic.is_some(),
@@ -380,8 +380,8 @@ impl CrashRecord {
         )
     }
 
-    /// Takes in another record of the same crash: the one that tells more stays, with
-    /// the files of both.
+    /// Merges another record of the same crash: the more complete one stays, with the files of
+    /// both.
     pub fn absorb(&mut self, mut other: Self) {
         if other.weight() > self.weight() {
             std::mem::swap(self, &mut other);
@@ -452,9 +452,8 @@ impl CrashRecord {
 /// between; two boots that crash at the same microsecond are further apart.
 const SAME_BOOT_SECONDS: f64 = 15.0;
 
-/// Makes one of each two records of the same crash: a dump at the oops and another
-/// at the panic, a console log and pstore. The one that tells more stays, with the
-/// files of both.
+/// Makes one of each two records of the same crash: a dump at the oops and another at the panic, a
+/// console log and pstore. The more complete one stays, with the files of both.
 #[must_use]
 pub fn merge(records: Vec<CrashRecord>) -> Vec<CrashRecord> {
     let mut merged: Vec<CrashRecord> = Vec::new();

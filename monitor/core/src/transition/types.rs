@@ -105,7 +105,7 @@ pub enum Origin {
 /// begins the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
-    /// The patch; `None` until an event or a snapshot tells its name.
+    /// The patch; `None` until an event or a snapshot shows its name.
     pub patch: Option<String>,
     /// Where this leg leads.
     pub direction: Direction,
@@ -128,7 +128,7 @@ pub struct Active {
     /// Signal rounds of this leg accounted for; `None` until the attempt number
     /// is first seen on a leg that was not followed from its start.
     pub(super) signalled: Option<u32>,
-    /// The direction was told by an event, or by `enabled` past doubt.
+    /// The direction is known from an event, or from `enabled` if that is unambiguous.
     pub(super) settled: bool,
     /// Since when snapshots show the opposite direction.
     pub(super) opposed_since: Option<BootTime>,
@@ -207,8 +207,8 @@ pub(super) const fn rounds(failed: u32) -> u32 {
 /// Counters since this process began; they only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Attempts to complete a transition, with those told only by a gap in the
-    /// kernel's attempt number.
+    /// Attempts to complete a transition, including those known only from a gap in the kernel's
+    /// attempt number.
     pub attempts: u64,
     /// Rounds in which the kernel signalled the remaining tasks.
     pub signals: u64,

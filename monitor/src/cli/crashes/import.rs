@@ -24,7 +24,7 @@ const MAX_CRASHES: usize = 4096;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
-                  kernel log (what the others tell is shown all the same)."
+                  kernel log (crashes found in the others are still shown)."
 )]
 pub(super) struct Import {
     /// Console log, dmesg, kdump's vmcore-dmesg, pstore file, or a directory of these
@@ -75,25 +75,25 @@ impl Import {
                 anchor: found.anchor,
                 ..Reading::new(self.soak.as_secs_f64())
             };
-            let mut told = parser::read(&found.bytes, &reading);
+            let mut parsed = parser::read(&found.bytes, &reading);
             let files = found.files.join(", ");
-            let unclear = told.problems.drain(..);
+            let unclear = parsed.problems.drain(..);
             unread.extend(unclear.map(|problem| format!("{files}: {problem}")));
             let room = MAX_CRASHES - crashes.len();
-            left_out += told.records.len().saturating_sub(room);
-            told.records.truncate(room);
-            for record in &mut told.records {
+            left_out += parsed.records.len().saturating_sub(room);
+            parsed.records.truncate(room);
+            for record in &mut parsed.records {
                 record.files.clone_from(&found.files);
             }
-            crashes.append(&mut told.records);
-            for lesser in told.lesser {
-                // Dumps of one boot repeat what came before.
+            crashes.append(&mut parsed.records);
+            for signal in parsed.non_fatal {
+                // Dumps of one boot repeat earlier lines.
                 let known = |known: &NonFatalSignal| {
-                    known.headline == lesser.headline
-                        && known.when.uptime_seconds == lesser.when.uptime_seconds
+                    known.headline == signal.headline
+                        && known.when.uptime_seconds == signal.when.uptime_seconds
                 };
                 if report.signals.len() < MAX_CRASHES && !report.signals.iter().any(known) {
-                    report.signals.push(lesser);
+                    report.signals.push(signal);
                 }
             }
         };
@@ -118,21 +118,21 @@ impl Report {
             }
             show(&mut text, record);
         }
-        // A file that was not understood may hold one.
+        // A file that could not be read may contain a crash.
         if self.crashes.is_empty() && self.problems.is_empty() {
             text.push_str("no crash found\n");
         }
         if !self.signals.is_empty() {
             text.push_str("\nAlso in the log, no crash by themselves:\n");
         }
-        for lesser in &self.signals {
-            let name = lesser.report.as_deref().unwrap_or(lesser.signal.name());
-            let headline = shown(&lesser.headline);
-            let _ = writeln!(text, "  {name}, {}: {headline}", when(&lesser.when));
-            let function = lesser.function.as_ref();
+        for signal in &self.signals {
+            let name = signal.report.as_deref().unwrap_or(signal.signal.name());
+            let headline = shown(&signal.headline);
+            let _ = writeln!(text, "  {name}, {}: {headline}", when(&signal.when));
+            let function = signal.function.as_ref();
             let place =
                 function.map_or_else(String::new, |f| format!("{}, ", shown(&f.to_string())));
-            let (phase, implicated) = (lesser.phase.name(), lesser.implicated.name());
+            let (phase, implicated) = (signal.phase.name(), signal.implicated.name());
             let _ = writeln!(
                 text,
                 "    {place}phase {phase}, livepatch implicated: {implicated}"

@@ -1,4 +1,4 @@
-//! What would be kept of the next crash.
+//! Which evidence the next crash would leave behind.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -16,10 +16,10 @@ metrics! {
     EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or get the machine out of it; absent where unknown.";
 }
 
-/// What would be kept of the next crash.
+/// Which evidence the next crash would leave behind.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// Whether each source is ready; those of which that is unknown are left out.
+    /// Whether each source is ready; a source whose state is unknown is left out.
     pub ready: BTreeMap<Source, bool>,
 }
 
@@ -35,7 +35,7 @@ impl CrashCapture {
         Self { procfs, sysfs }
     }
 
-    /// What the kernel says of each source but the monitor's own journal.
+    /// What the kernel says about each source except the monitor's own journal.
     pub(in crate::exporter) fn read(&self) -> Vec<(Source, bool)> {
         crash_capture::read(&self.procfs, &self.sysfs)
     }

@@ -44,7 +44,7 @@ enum Trace {
     Ahead,
     /// Frames are being read.
     Inside,
-    /// What comes now is another dump's, which tells nothing new.
+    /// The following lines belong to another dump, which adds nothing.
     Behind,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Event {
     pub(super) lead: bool,
     /// The name of the report, where it has one.
     pub(super) report: Option<&'static str>,
-    /// Others of the same cause, which tell no more than this one does.
+    /// Others with the same cause, which add nothing to this one.
     pub(super) others: Vec<Event>,
     /// The end mark was seen.
     pub(super) ended: bool,
@@ -291,8 +291,8 @@ impl Event {
         self.cpu.zip(who.cpu).is_none_or(|(one, two)| one == two)
     }
 
-    /// Another signal of the same event: if it is the more severe one, the event
-    /// takes its name, and the dump that follows tells more.
+    /// Another signal of the same event: if it is the more severe one, the event takes its name,
+    /// and the dump that follows says more.
     pub(super) fn upgrade(&mut self, signal: Signal, who: &Found, line: &Line) {
         self.add(signal);
         if signal <= self.primary {

@@ -44,9 +44,9 @@ pub(super) struct Boot {
     timeline: Rc<Timeline>,
     /// The last time seen.
     uptime: f64,
-    /// Records and lesser signals of this boot.
+    /// Records and non-fatal signals of this boot.
     pub(super) records: usize,
-    pub(super) lesser: usize,
+    pub(super) non_fatal: usize,
 }
 
 /// A line about a user program.
@@ -81,7 +81,7 @@ pub(super) struct Reader<'a> {
     /// The one whose lines come.
     current: Option<usize>,
     pub(super) records: VecDeque<CrashRecord>,
-    pub(super) lesser: VecDeque<NonFatalSignal>,
+    pub(super) non_fatal: VecDeque<NonFatalSignal>,
     /// Lines that only the kernel writes.
     pub(super) recognised: u64,
     /// One that looks so, but lacks what the kernel's others have.
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
             events: VecDeque::new(),
             current: None,
             records: VecDeque::new(),
-            lesser: VecDeque::new(),
+            non_fatal: VecDeque::new(),
             recognised: 0,
             doubted: None,
             lone: None,
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
                 event.mixed();
                 return;
             }
-            // A machine check is told of each CPU and bank.
+            // A machine check is reported for each CPU and bank.
             let about = event.is_about(who) || signal == Signal::MachineCheck;
             if event.primary == signal && about {
                 match signal {
@@ -450,9 +450,9 @@ impl<'a> Reader<'a> {
                 self.boot.records += 1;
                 keep(&mut self.records, record);
             }
-            Err(lesser) => {
-                self.boot.lesser += 1;
-                keep(&mut self.lesser, *lesser);
+            Err(signal) => {
+                self.boot.non_fatal += 1;
+                keep(&mut self.non_fatal, *signal);
             }
         }
     }

@@ -253,7 +253,7 @@ fn nobody_there() {
 }
 
 #[test]
-fn an_unknown_patch_is_shown_its_neighbours() {
+fn an_unknown_patch_is_answered_with_similar_names() {
     let known = ["other", "fix_1", "fix_2"].map(str::to_owned);
     let asked = Asked {
         patch: "fix-1",

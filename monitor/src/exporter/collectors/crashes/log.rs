@@ -1,4 +1,4 @@
-//! What the kernel log says of the signals that hooks announced.
+//! What the kernel log says about the signals that hooks announced.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::{
     kernel::{clock, kmsg::KmsgError},
 };
 
-/// A report is still being printed while the log's last line is younger than this.
+/// While the log's last line is younger than this, a report is taken to be still printing.
 const QUIET: Duration = Duration::from_millis(200);
-/// How often a log that does not come to rest is waited for.
+/// How many times a log that does not become quiet is read again.
 const MAX_WAITS: u32 = 5;
-/// Whether to read the kernel log once more.
+/// Whether the kernel log must be read again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::exporter) enum LogReading {
-    /// All is read.
+    /// Everything has been read.
     #[default]
     Complete,
     /// A report is still being printed.
@@ -51,7 +51,7 @@ impl Crashes {
             return (LogReading::Unfinished, Vec::new());
         }
         state.waited = 0;
-        // A long log takes a while to parse, and to store what it says.
+        // Released first: parsing a long log and storing its records takes a while.
         drop(state);
         let reading = Reading {
             replaced: history.replaced(),
@@ -62,7 +62,7 @@ impl Crashes {
         for record in parsed.records {
             effects.extend(self.survived(record, history));
         }
-        for signal in parsed.lesser {
+        for signal in parsed.non_fatal {
             effects.extend(self.non_fatal(signal, history));
         }
         (LogReading::Complete, effects)
@@ -86,7 +86,7 @@ impl Crashes {
         (reading, effect.into_iter().collect())
     }
 
-    /// A crash that the machine has survived.
+    /// Completes and stores a crash that the machine survived.
     fn survived(&self, mut record: CrashRecord, history: &History) -> Option<Effect> {
         let time = self.place(&mut record.when, &mut record.phase, history)?;
         let mut state = lock(&self.state);
@@ -103,7 +103,7 @@ impl Crashes {
         effect
     }
 
-    /// A signal that is no crash.
+    /// Completes and counts a signal that is not a crash.
     fn non_fatal(&self, mut signal: NonFatalSignal, history: &History) -> Option<Effect> {
         let time = self.place(&mut signal.when, &mut signal.phase, history)?;
         if time < self.since {
@@ -119,7 +119,7 @@ impl Crashes {
         counted(&mut lock(&self.state), sighting)
     }
 
-    /// Dates a line of the running boot's log, and says in which phase it came.
+    /// Sets the date of a line of this boot's log, and the phase in which it was printed.
     fn place(&self, when: &mut When, phase: &mut Phase, history: &History) -> Option<BootTime> {
         let time = boot_time(when.uptime_seconds?);
         when.unix_seconds = clock::unix_seconds(time);
@@ -132,7 +132,7 @@ impl Crashes {
     }
 }
 
-/// A moment of the log's clock.
+/// Converts a time of the log's clock.
 fn boot_time(uptime_seconds: f64) -> BootTime {
     since_boot(Duration::try_from_secs_f64(uptime_seconds).unwrap_or_default())
 }

@@ -1,5 +1,5 @@
-//! One clock for each host, by which lines with and without the kernel's time can be
-//! put in order and their distances told.
+//! One clock for each host, with which lines with and without the kernel's time can be ordered and
+//! the time between them determined.
 
 use std::collections::HashMap;
 

@@ -132,6 +132,18 @@ impl Guest {
         Ok(pid)
     }
 
+    /// Waits until a helper has ended, as it should.
+    pub(crate) fn wait_helper(&mut self, pid: u32, timeout: Duration) -> Result<()> {
+        let child = self.children.iter_mut().find(|child| child.id() == pid);
+        let child = child.with_context(|| format!("no helper {pid}"))?;
+        let status = eventually(timeout, || {
+            let status = child.try_wait().context("cannot wait for a helper")?;
+            status.with_context(|| format!("helper {pid} has not ended"))
+        })?;
+        ensure!(status.success(), "helper {pid} ended with {status}");
+        Ok(())
+    }
+
     /// Starts the monitor and waits for its first answer.
     pub(crate) fn start_monitor(&mut self, arguments: &[&str]) -> Result<()> {
         self.start_monitor_confined(Confinement::None, arguments)

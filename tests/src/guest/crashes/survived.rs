@@ -8,12 +8,14 @@ use crate::{
 };
 use expected::{Expected, expect_none, expect_one, expect_signal};
 
+/// Loads a module that does something wrong, and waits until it has done it: what the
+/// kernel has to say of it is in its log then.
 fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
-    guest.helper(&Task::Load {
+    let helper = guest.helper(&Task::Load {
         module: "lpm_crash".to_owned(),
         parameters: parameters.to_owned(),
     })?;
-    Ok(())
+    guest.wait_helper(helper, seconds(90))
 }
 
 /// The new function of a livepatch dereferences NULL; its caller is killed.
@@ -99,7 +101,6 @@ pub(super) mod soft_lockup_is_survived {
         set("watchdog_thresh", "3")?;
         // Stuck after twice that, and noticed up to as long again later.
         broken_module(guest, "how=spin seconds=16")?;
-        thread::sleep(seconds(17));
         expect_signal(guest, "soft_lockup", "unpatched", |_| Ok(()))
     }
 
@@ -128,7 +129,6 @@ pub(super) mod rcu_stall_is_survived {
         set("watchdog_thresh", "60")?;
         files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
         broken_module(guest, "how=spin seconds=12")?;
-        thread::sleep(seconds(13));
         // Where the kernel has no tracepoint for it, its log does.
         let method = match Path::new(TRACEPOINT).exists() {
             true => "tracepoint",

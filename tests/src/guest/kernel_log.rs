@@ -40,7 +40,9 @@ pub(crate) fn clock_ahead() -> Result<(f64, f64)> {
     let mut log = open()?;
     log.seek(SeekFrom::End(0)).context("cannot go to its end")?;
     let before = monotonic()?;
-    log.write_all(LINE.as_bytes())
+    // Without its end, a line is not shown before the next one (vprintk_store,
+    // kernel/printk/printk.c).
+    log.write_all(format!("{LINE}\n").as_bytes())
         .with_context(|| format!("cannot write to {LOG}"))?;
     let after = monotonic()?;
     while let Some(record) = next(&mut log)? {

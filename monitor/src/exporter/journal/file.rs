@@ -89,7 +89,7 @@ pub struct Recorder {
     reserved: u64,
     essence: Essence,
     /// Held as long as this is.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// A recorder with what its file held already: the notes of a monitor before this one.
@@ -313,7 +313,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn lock(directory: &Path) -> Result<File, RecorderError> {
+/// Keeps other monitors out until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that is being started has a copy of
+        // the descriptor until its exec, and the lock with it (flock(2)).
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, RecorderError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -323,7 +335,7 @@ fn lock(directory: &Path) -> Result<File, RecorderError> {
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(RecorderError::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }

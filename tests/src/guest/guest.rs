@@ -227,7 +227,27 @@ impl Guest {
     /// Waits until no thread of the monitor is at work: what it has noted is on the disk.
     pub(crate) fn wait_idle(&self) -> Result<()> {
         let pid = self.monitor()?.pid();
-        eventually(CLEAN_UP, || process::expect_idle(pid))
+        eventually(CLEAN_UP, || {
+            let before = process::context_switches_by_thread(pid)?;
+            process::expect_idle(pid)?;
+            // The threads are looked at one after the other: one that was asleep may have
+            // been given work by one that is asleep by now.
+            ensure!(
+                process::context_switches_by_thread(pid)? == before,
+                "a thread was woken meanwhile"
+            );
+            Ok(())
+        })
+    }
+
+    /// Waits until the monitor knows from the kernel that so many transitions have started,
+    /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
+    /// start wakes nobody before the kernel's second attempt.
+    pub(crate) fn wait_start_noted(&mut self, starts: f64) -> Result<Exposition> {
+        let started = "livepatch_monitor_events_total{event=klp_init_transition}";
+        let metrics = self.wait_for(seconds(30), started, starts)?;
+        self.wait_idle()?;
+        Ok(metrics)
     }
 
     /// Waits until the series that match add up to `value`. Returns the first scrape that

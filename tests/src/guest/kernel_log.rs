@@ -22,12 +22,12 @@ const NON_BLOCKING: i32 = 0o4000;
 /// kernel/printk/internal.h; half of it before 6.4).
 const RECORD: usize = 16 << 10;
 
-/// How many lines of the log are this one.
-pub(crate) fn count(line: &str) -> Result<u64> {
+/// How many lines that the log still has are such ones.
+pub(crate) fn count(is_one: impl Fn(&str) -> bool) -> Result<u32> {
     let mut log = open()?;
     let mut count = 0;
     while let Some(record) = next(&mut log)? {
-        count += u64::from(stamp(&record, line).is_some());
+        count += u32::from(text(&record).is_some_and(&is_one));
     }
     Ok(count)
 }
@@ -84,11 +84,14 @@ fn monotonic() -> Result<Duration> {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).context("the clock is negative")
 }
 
+fn text(record: &str) -> Option<&str> {
+    record.split_once(';')?.1.lines().next()
+}
+
 /// The time of a record of this text.
-fn stamp(record: &str, text: &str) -> Option<Duration> {
-    let (prefix, rest) = record.split_once(';')?;
-    (rest.lines().next()? == text).then_some(())?;
-    let micros = prefix.split(',').nth(2)?.parse().ok()?;
+fn stamp(record: &str, line: &str) -> Option<Duration> {
+    (text(record)? == line).then_some(())?;
+    let micros = record.split([',', ';']).nth(2)?.parse().ok()?;
     Some(Duration::from_micros(micros))
 }
 

@@ -242,11 +242,13 @@ pub(super) fn held(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
     PATCH_A.load()?;
-    let metrics = guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    let metrics = guest.wait_start_noted(1.0)?;
     metrics.expect(
         "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
         1.0,
-    )
+    )?;
+    guest.wait_for(seconds(20), "livepatch_pending_tasks", 1.0)?;
+    guest.wait_idle()
 }
 
 /// In the wake of a transition.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::result::Ending;
 use super::{
@@ -30,10 +30,6 @@ const INIT: &str = include_str!("init.sh");
 
 /// In MiB.
 const MEMORY: u32 = 1024;
-
-/// The exit code of an error of this program's own, as `docker run` has it: what the
-/// command returns is passed on, and may be 1.
-const OWN_ERROR: u8 = 125;
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -109,13 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             words,
         } => command(guest, Duration::from_secs(*timeout), words),
     };
-    match code {
-        Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            OWN_ERROR.into()
-        }
-    }
+    result::exit(code)
 }
 
 fn fetch(names: &[String]) -> Result<()> {
@@ -211,11 +201,7 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
         if timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
             qemu.kill().context("cannot end QEMU")?;
             qemu.wait().context("cannot wait for QEMU")?;
-            bail!(
-                "the guest was not done after {} s; --timeout gives it longer\n{}",
-                begin.elapsed().as_secs(),
-                console_end(&console)
-            );
+            return Ok(Ending::Timeout(begin.elapsed()));
         }
         thread::sleep(POLL);
     };
@@ -228,24 +214,8 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     Ok(Ending::read(&String::from_utf8_lossy(&text)))
 }
 
-/// The exit code, or what happened in its place.
 fn ending(prepared: &Prepared, ending: Ending, program: &str) -> Result<u8> {
-    let console = prepared.console();
-    match ending {
-        Ending::Exit(code) => Ok(code),
-        Ending::Missing => bail!(
-            "`{program}` is not in the guest; it has busybox's commands (`busybox --list`), \
-             livepatch-monitor, and what you reach by a path such as /modules"
-        ),
-        Ending::Panic => bail!(
-            "the guest's kernel panicked before `{program}` ended\n{}",
-            console_end(&console)
-        ),
-        Ending::Unknown => bail!(
-            "the guest ended before `{program}` did\n{}",
-            console_end(&console)
-        ),
-    }
+    ending.code(program, &console_end(&prepared.console()))
 }
 
 fn console_end(console: &Path) -> String {

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Scenarios to run, instead of all
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Machines to run at a time; by default one a core
+    /// Machines and checks to run at a time; by default three for two cores
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
     /// Only the workspace's own checks: no VM, nothing fetched for one
@@ -96,10 +96,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if all || asked.contains(&PACKAGES) {
         more.push(Work::Packages);
     }
-    let jobs = arguments
-        .jobs
-        .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let jobs = arguments.jobs.map_or_else(|| jobs_of(cores), NonZero::get);
     let tally = Mutex::new(Tally::default());
     let programs = OnceLock::new();
     // The checks compile, which a guest does not: beside one, neither core waits. First,
@@ -158,6 +156,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
     println!("\n{}", tally.closing_line());
     Ok(tally.holds())
+}
+
+/// A guest waits as much as it works: for the kernel's next attempt, for a lockup to be
+/// noticed. With three for two cores, neither core waits with it.
+const fn jobs_of(cores: usize) -> usize {
+    cores + cores / 2
 }
 
 /// Builds the programs and, beside them, fetches the kernels.

@@ -117,7 +117,6 @@ pub(crate) const LINES: &[Line] = &[
             "killed_in_mid_transition",
             "names_break_nothing",
             "ten_thousand_threads",
-            "first_attempts_succeed",
             "transitions_take_no_longer",
             "oops_in_patch_is_survived",
             "oops_elsewhere",
@@ -151,7 +150,6 @@ pub(crate) const LINES: &[Line] = &[
             "clean_patch_and_unpatch",
             "held_by_user_task",
             "probed_function_can_be_patched",
-            "sysrq_in_transition",
         ]),
     },
 ];

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -154,6 +155,9 @@ pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()>
 }
 
 fn apt_install(packages: &[&str], suite: Option<&str>, why: &str) -> Result<()> {
+    // Steps run side by side, and dpkg lets one in at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let list = packages.join(" ");
     require_root(&list)?;
     eprintln!("==> installing with apt: {list} ({why})");

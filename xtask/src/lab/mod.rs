@@ -8,6 +8,6 @@ pub(crate) mod initramfs;
 pub(crate) mod interop;
 pub(crate) mod kernels;
 pub(crate) mod machine;
-mod modules;
+pub(crate) mod modules;
 pub(crate) mod reboot_vm;
 pub(crate) mod vm;

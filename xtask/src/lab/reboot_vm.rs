@@ -72,8 +72,12 @@ pub(crate) fn run(
     if memory != "erst" {
         words.push("erst_disable");
     }
-    if memory == "ramoops" {
-        words.push(RAMOOPS_RESERVED);
+    match memory {
+        "ramoops" => words.push(RAMOOPS_RESERVED),
+        // With a second CPU, the monitor may or may not get to the disk before that CPU
+        // is stopped.
+        "none" => words.push("maxcpus=1"),
+        _ => {}
     }
     for boot in 1..=MOST_BOOTS {
         let machine = Machine {

@@ -5,7 +5,10 @@ use livepatch_monitor_tests::protocol::{
 };
 
 use crate::{
-    lab::{kernels::Line, reboot_vm},
+    lab::{
+        kernels::{self, Line},
+        reboot_vm,
+    },
     rollout,
 };
 
@@ -87,18 +90,16 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
         let [.., interop, endurance] = &KINDS;
         machines.extend([interop, endurance].map(|(kind, names)| Planned::new(*kind, names)));
     }
-    // A line with a list runs only what it lists.
+    // Another line with a list is there for what it lists.
     let each_memory = match asked {
-        [] => list.is_none(),
+        [] => list.is_none() || once,
         names => names.contains(&reboot_vm::OF_EACH_MEMORY),
     };
     if each_memory {
-        let others = reboot_vm::MEMORIES
-            .into_iter()
-            .filter(|memory| *memory != reboot_vm::MAIN_MEMORY);
-        // One scenario is enough to show what each backend keeps.
+        // The crash of one scenario shows what each memory keeps.
         machines.extend(
-            others.map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
+            other_memories()
+                .map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
         );
     }
     machines
@@ -128,29 +129,33 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
 
 /// What a run without `--thorough` leaves out on these kernel lines, one line of text each.
 pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
-    let mut text: Vec<String> = lines
+    let mut text = Vec::new();
+    for line in lines {
+        let Some(list) = line.normal_run else {
+            continue;
+        };
+        let mut left: Vec<String> = SCENARIOS
+            .iter()
+            .chain(&CRASH_SCENARIOS)
+            .filter(|name| !list.contains(name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        if !is_the_one(line, lines) {
+            left.extend(
+                other_memories()
+                    .map(|memory| format!("{} with {memory}", reboot_vm::OF_EACH_MEMORY)),
+            );
+        }
+        text.push(format!("kernel {}: {}", line.name, left.join(", ")));
+    }
+    let absent: Vec<&str> = kernels::LINES
         .iter()
-        .filter_map(|line| {
-            let list = line.normal_run?;
-            let left: Vec<&str> = SCENARIOS
-                .iter()
-                .chain(&CRASH_SCENARIOS)
-                .copied()
-                .filter(|name| !list.contains(name))
-                .collect();
-            let memories = reboot_vm::MEMORIES
-                .iter()
-                .filter(|memory| **memory != reboot_vm::MAIN_MEMORY)
-                .map(|memory| format!("{} with {memory}", reboot_vm::OF_EACH_MEMORY));
-            let memories: Vec<String> = memories.collect();
-            Some(format!(
-                "kernel {}: {}, {}",
-                line.name,
-                left.join(", "),
-                memories.join(", ")
-            ))
-        })
+        .map(|line| line.name)
+        .filter(|name| lines.iter().all(|line| line.name != *name))
         .collect();
+    if !absent.is_empty() {
+        text.push(format!("kernels {}: everything", absent.join(", ")));
+    }
     text.push("15 of the 20 power cuts of power_cuts".to_owned());
     text.push(
         "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
@@ -158,8 +163,30 @@ pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
     text
 }
 
-/// Whether this is the line for scenarios that run on one kernel only: [`ONE_KERNEL`], or the first
-/// line if that one is not included.
+/// What runs on one kernel alone, with `--thorough` as without.
+pub(super) fn on_one_kernel(lines: &[&Line]) -> Option<String> {
+    let one = lines.iter().find(|line| is_the_one(line, lines))?;
+    let names = INTEROP_SCENARIOS
+        .iter()
+        .chain(&ENDURANCE_SCENARIOS)
+        .copied();
+    let names: Vec<&str> = names.chain([PACKAGES, ROLLOUT]).collect();
+    Some(format!(
+        "run on kernel {} alone, with --thorough too: {}",
+        one.name,
+        names.join(", ")
+    ))
+}
+
+/// Those that one scenario is run with beside the main one.
+fn other_memories() -> impl Iterator<Item = &'static str> {
+    reboot_vm::MEMORIES
+        .into_iter()
+        .filter(|memory| *memory != reboot_vm::MAIN_MEMORY)
+}
+
+/// Whether a line is the one for what is run on one kernel: [`ONE_KERNEL`], or the first
+/// where that one is not among them.
 pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
     let one = lines.iter().find(|line| line.name == ONE_KERNEL);
     one.or(lines.first())
@@ -169,7 +196,6 @@ pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::kernels;
 
     fn planned(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<String> {
         let machines = plan(list, once, asked).into_iter();
@@ -207,9 +233,13 @@ mod tests {
 
     #[test]
     fn some_machines_are_run_once() {
-        let once = planned(None, true, &[]);
-        assert!(once.contains(&"interop: all".to_owned()), "{once:?}");
-        assert!(once.contains(&"endurance: all".to_owned()), "{once:?}");
+        for list in [None, Some(["reversed"].as_slice())] {
+            let once = planned(list, true, &[]);
+            assert!(once.contains(&"interop: all".to_owned()), "{once:?}");
+            assert!(once.contains(&"endurance: all".to_owned()), "{once:?}");
+            let memory = "none: sysrq_in_transition".to_owned();
+            assert!(once.contains(&memory), "{once:?}");
+        }
         let lines = kernels::lines(&["6.1".to_owned(), ONE_KERNEL.to_owned()]).unwrap();
         assert!(is_the_one(lines[1], &lines) && !is_the_one(lines[0], &lines));
         assert!(is_the_one(lines[0], &lines[..1]));
@@ -249,19 +279,53 @@ mod tests {
         }
     }
 
+    fn in_a_normal_run(line: &Line, name: &str) -> bool {
+        line.normal_run.is_none_or(|list| list.contains(&name))
+    }
+
     #[test]
-    fn every_scenario_runs_on_two_lines_in_a_normal_run_and_the_rest_is_named() {
-        let whole: Vec<_> = kernels::LINES
-            .iter()
-            .filter(|line| line.normal_run.is_none())
-            .map(|line| line.name)
-            .collect();
-        assert_eq!(whole, ["6.12", "7.2"]);
-        let lines = kernels::lines(&["5.10".to_owned(), "6.12".to_owned()]).unwrap();
-        let text = left_out(&lines).join("\n");
-        assert!(text.contains("kernel 5.10: "), "{text}");
-        assert!(text.contains("ten_thousand_threads"), "{text}");
-        assert!(!text.contains("rcu_stall_is_survived"), "{text}");
-        assert!(!text.contains("6.12"), "{text}");
+    fn every_scenario_runs_on_two_lines_in_a_normal_run() {
+        for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
+            let lines = kernels::LINES
+                .iter()
+                .filter(|line| in_a_normal_run(line, name));
+            assert!(lines.count() >= 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_left_out_is_named() {
+        let lines: Vec<&Line> = kernels::LINES.iter().collect();
+        let text = left_out(&lines);
+        for line in kernels::LINES {
+            let own = text
+                .iter()
+                .find(|text| text.starts_with(&format!("kernel {}: ", line.name)));
+            for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
+                let named = own.is_some_and(|own| own.split([' ', ',']).any(|word| word == *name));
+                // One memory of several runs.
+                if *name != reboot_vm::OF_EACH_MEMORY {
+                    assert_eq!(named, !in_a_normal_run(line, name), "{}: {name}", line.name);
+                }
+            }
+            let memory = own.is_some_and(|own| own.contains("with ramoops"));
+            let has = line.normal_run.is_none() || line.name == ONE_KERNEL;
+            assert_eq!(memory, !has, "{}", line.name);
+        }
+        let text = left_out(&lines[1..3]).join("\n");
+        assert!(
+            text.contains("kernels 5.10, 7.2, 7.2-generic: everything"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_runs_on_one_kernel_is_named() {
+        let lines: Vec<&Line> = kernels::LINES.iter().collect();
+        let text = on_one_kernel(&lines).unwrap();
+        assert!(text.starts_with("run on kernel 6.12 alone"), "{text}");
+        for name in INTEROP_SCENARIOS.iter().chain(&ENDURANCE_SCENARIOS) {
+            assert!(text.contains(name), "{text}");
+        }
     }
 }

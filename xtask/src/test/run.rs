@@ -1,6 +1,6 @@
 //! Runs the scenarios of one machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use livepatch_monitor_tests::protocol::{Message, command_line};
@@ -27,14 +27,14 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 const LONG: (u32, u32) = (1_000, 10_000);
 const SHORT: (u32, u32) = (200, 1_000);
 
-/// A machine of a kernel line, and what it runs.
-pub(super) struct Run<'a> {
+/// What a machine of a line runs.
+pub(super) struct Run {
     pub(super) planned: Planned,
-    pub(super) line: &'a Line,
-    pub(super) prepared: &'a Prepared,
+    pub(super) line: &'static Line,
+    pub(super) prepared: Arc<Prepared>,
 }
 
-impl Run<'_> {
+impl Run {
     pub(super) fn judged(&self, thorough: bool, bless: bool) -> Tally {
         let mut judge = Judge::new(self.line.name, self.planned.kind);
         let what = format!("{} on kernel {}", self.what(), self.prepared.kernel);
@@ -80,9 +80,9 @@ impl Run<'_> {
                     .run(on_message)
             }
             Kind::Reboots(memory) => {
-                reboot_vm::run(self.prepared, memory, run, thorough, on_message)
+                reboot_vm::run(&self.prepared, memory, run, thorough, on_message)
             }
-            Kind::Interop => interop::run(self.prepared, run, on_message),
+            Kind::Interop => interop::run(&self.prepared, run, on_message),
         }
     }
 

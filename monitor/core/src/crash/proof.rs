@@ -179,16 +179,27 @@ fn recent_changes(
     if timeline.unnamed && record.patches.is_empty() {
         reasons.push("a transition ran, and the log does not name its patch".to_owned());
     }
-    for known in &timeline.patches {
+    for (index, known) in timeline.patches.iter().enumerate() {
         let listed = record
             .patches
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
+        // panic() prints no module list (kernel/panic.c, lib/dump_stack.c). What the log
+        // said last of a patch then holds, unless a later patch may have replaced it: the
+        // log names every patch whose transition starts or ends.
+        let mut later = timeline.patches.iter().skip(index + 1);
+        let later = later.any(|later| {
+            matches!(
+                later.life,
+                Life::Transition(Direction::Patch) | Life::Done(Direction::Patch)
+            )
+        });
+        let missing = !listed && (complete.modules || later);
         match known.life {
             Life::Loading => {
                 reasons.push(format!("livepatch {} was being loaded", known.name));
             }
-            Life::Done(Direction::Patch) if !listed => {
+            Life::Done(Direction::Patch) if missing => {
                 reasons.push(format!("livepatch {} may have been replaced", known.name));
             }
             Life::Done(Direction::Unpatch) if record.phase == Phase::Soak => {

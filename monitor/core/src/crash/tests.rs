@@ -12,6 +12,7 @@ use super::{
 
 mod formats;
 mod kinds;
+mod no_module_list;
 mod properties;
 mod pstore_parts;
 

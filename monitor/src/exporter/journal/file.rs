@@ -88,8 +88,8 @@ pub struct Recorder {
     length: u64,
     reserved: u64,
     essence: Essence,
-    /// Held for as long as the recorder exists.
-    _lock: File,
+    /// Held as long as this is.
+    _lock: Lock,
 }
 
 /// A recorder, and the entries that its file already held from a monitor that ran before in this
@@ -312,7 +312,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn lock(directory: &Path) -> Result<File, RecorderError> {
+/// Keeps other monitors out until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that is being started has a copy of
+        // the descriptor until its exec, and the lock with it (flock(2)).
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, RecorderError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -322,7 +334,7 @@ fn lock(directory: &Path) -> Result<File, RecorderError> {
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(RecorderError::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }

@@ -205,16 +205,24 @@ async fn talk(
     }
 }
 
+/// Bytes of a plain HTTP request that are read and thrown away; connections have a time
+/// limit too.
+const MOST_OF_PLAIN: u64 = 1 << 20;
+
 /// Answers a client that sends plain HTTP instead of a TLS handshake with an explanation.
 async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
         Connection: close\r\n\r\nthis port speaks TLS: use https://, or scheme: https in \
         Prometheus's scrape configuration\n";
-    // Closing a connection with unread data would reset it, and the client would lose the response.
-    let mut request = [0; 4096];
-    let _ = stream.read(&mut request).await.context("plain HTTP")?;
     stream.write_all(ANSWER).await.context("plain HTTP")?;
-    stream.shutdown().await.context("plain HTTP")
+    stream.shutdown().await.context("plain HTTP")?;
+    // What lies unread when a connection is closed, or comes after that, makes the other
+    // side lose the answer (RFC 9112, section 9.6): the client closes first.
+    let mut request = stream.take(MOST_OF_PLAIN);
+    tokio::io::copy(&mut request, &mut tokio::io::sink())
+        .await
+        .context("plain HTTP")
+        .map(drop)
 }
 
 /// Runs a connection; when ordered to stop, it finishes the pending requests.

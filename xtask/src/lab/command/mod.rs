@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::result::Ending;
 use super::{
@@ -29,10 +29,6 @@ const INIT: &str = include_str!("init.sh");
 
 /// In MiB.
 const MEMORY: u32 = 1024;
-
-/// The exit code of xtask's own errors, as in `docker run`: the command's exit code, which may be
-/// 1, is passed on.
-const OWN_ERROR: u8 = 125;
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -108,13 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             words,
         } => command(guest, Duration::from_secs(*timeout), words),
     };
-    match code {
-        Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            OWN_ERROR.into()
-        }
-    }
+    result::exit(code)
 }
 
 fn fetch(names: &[String]) -> Result<()> {
@@ -210,11 +200,7 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
         if timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
             qemu.kill().context("cannot end QEMU")?;
             qemu.wait().context("cannot wait for QEMU")?;
-            bail!(
-                "the guest was not done after {} s; --timeout gives it longer\n{}",
-                begin.elapsed().as_secs(),
-                console_end(&console)
-            );
+            return Ok(Ending::Timeout(begin.elapsed()));
         }
         thread::sleep(POLL);
     };
@@ -229,22 +215,7 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
 
 /// The command's exit code, or an error that says why there is none.
 fn ending(prepared: &Prepared, ending: Ending, program: &str) -> Result<u8> {
-    let console = prepared.console();
-    match ending {
-        Ending::Exit(code) => Ok(code),
-        Ending::Missing => bail!(
-            "`{program}` is not in the guest; it has busybox's commands (`busybox --list`), \
-             livepatch-monitor, and what you reach by a path such as /modules"
-        ),
-        Ending::Panic => bail!(
-            "the guest's kernel panicked before `{program}` ended\n{}",
-            console_end(&console)
-        ),
-        Ending::Unknown => bail!(
-            "the guest ended before `{program}` did\n{}",
-            console_end(&console)
-        ),
-    }
+    ending.code(program, &console_end(&prepared.console()))
 }
 
 fn console_end(console: &Path) -> String {

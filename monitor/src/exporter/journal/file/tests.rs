@@ -107,6 +107,17 @@ fn two_monitors_do_not_write_into_each_other() {
 }
 
 #[test]
+fn a_copy_of_the_descriptor_does_not_hold_the_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path());
+    // As a process has it that another thread is about to start.
+    let copy = first.recorder._lock.0.try_clone().unwrap();
+    drop(first);
+    open(directory.path());
+    drop(copy);
+}
+
+#[test]
 fn a_newer_version_is_left_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = open(directory.path()).recorder.path;

@@ -2,7 +2,7 @@
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
 mod event;
-pub(super) mod format;
+mod format;
 mod header;
 mod headline;
 mod histories;
@@ -10,8 +10,8 @@ mod line;
 mod place;
 mod prefix;
 mod reader;
+mod report;
 mod symbol;
-pub(super) mod timeline;
 
 use std::collections::VecDeque;
 
@@ -20,23 +20,14 @@ use histories::{Histories, History};
 use line::lines;
 use reader::Reader;
 
+pub use super::reading::{Anchor, Reading, Replaced};
 use super::{
-    Signal,
     record::{CrashRecord, NonFatalSignal, Precision, When, merge},
+    signal::Signal,
 };
-use crate::function_ref::FunctionRef;
 
 /// Records, and lesser signals, kept of one text.
 const MAX_EVENTS: usize = 256;
-/// A moment on both clocks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Anchor {
-    /// Seconds since 1970.
-    pub unix_seconds: f64,
-    /// Seconds on the log's clock.
-    pub uptime_seconds: f64,
-}
-
 /// What a text told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
@@ -46,38 +37,6 @@ pub struct ParsedLog {
     pub lesser: Vec<NonFatalSignal>,
     /// What could not be made out, and why nothing can be concluded from it.
     pub problems: Vec<String>,
-}
-
-/// A function that a loaded patch replaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replaced {
-    /// The patch.
-    pub patch: String,
-    /// The function.
-    pub function: FunctionRef,
-}
-
-/// What a text is read with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
-    /// How long after the end of a transition a crash counts as in its wake.
-    pub soak_seconds: f64,
-    /// What is known of the last boot's clock from elsewhere.
-    pub anchor: Option<Anchor>,
-    /// What the loaded patches replace, where that is known.
-    pub replaced: Vec<Replaced>,
-}
-
-impl Reading {
-    /// Of a text of which nothing else is known.
-    #[must_use]
-    pub fn new(soak_seconds: f64) -> Self {
-        Self {
-            soak_seconds,
-            anchor: None,
-            replaced: Vec::new(),
-        }
-    }
 }
 
 /// The signal that a line of the kernel's begins or names, if it does.

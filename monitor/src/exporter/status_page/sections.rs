@@ -7,7 +7,7 @@ use crate::exporter::collectors::transitions;
 use livepatch_core::{
     blockers::{BlockerReport, Reason},
     crash::{
-        boots::HostCrash,
+        HostCrash,
         counts::Counts,
         display::{self, shown},
     },

@@ -1,6 +1,7 @@
 //! The kernel's log, from whatever kept it: a serial console, `dmesg`, syslog,
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
+mod date;
 mod event;
 mod format;
 mod header;
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 
 use headline::{Sign, recognise};
 use histories::{Histories, History};
-use line::lines;
+use prefix::Lines;
 use reader::Reader;
 
 pub use super::reading::{Anchor, Reading, Replaced};
@@ -55,7 +56,7 @@ pub fn signal(line: &str) -> Option<Signal> {
 /// events kept, not by the text.
 #[must_use]
 pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
-    let mut lines = lines(text);
+    let mut lines = Lines::new(text);
     let mut histories = Histories::new();
     let mut log = Log::default();
     for line in &mut lines {
@@ -159,7 +160,7 @@ impl Log {
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
     // Only the end can matter, and it is short of a few lines without a time.
     let tail = text.get(text.len().saturating_sub(TAIL)..).unwrap_or(text);
-    lines(tail).filter_map(|line| line.uptime).last()
+    Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
 /// Bytes in which [`last_uptime`] looks.

@@ -9,12 +9,12 @@ use super::{
         signal::Signal,
     },
     Anchor, Reading,
+    date::Kind as DateKind,
     event::Event,
     format::Found,
     headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
     histories, keep,
     line::Line,
-    prefix::date::Kind as DateKind,
 };
 
 /// Two reports of which the lines may come by turns.

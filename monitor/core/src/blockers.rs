@@ -349,7 +349,7 @@ fn unsure(scan: &Scan, task: &PendingTask) -> Option<String> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     reasons: BTreeMap<Reason, u64>,
-    functions: BTreeMap<(String, String), u64>,
+    functions: BTreeMap<FunctionRef, u64>,
 }
 
 impl Counts {
@@ -361,12 +361,9 @@ impl Counts {
             *counts.reasons.entry(blocker.reason).or_default() += 1;
             // Behind an unreliable stack the function is only likely.
             if blocker.reason == Reason::Sleeping
-                && let Some(FunctionRef { object, function }) = &blocker.function
+                && let Some(function) = &blocker.function
             {
-                *counts
-                    .functions
-                    .entry((object.clone(), function.clone()))
-                    .or_default() += 1;
+                *counts.functions.entry(function.clone()).or_default() += 1;
             }
         }
         counts
@@ -378,10 +375,10 @@ impl Counts {
         self.reasons.get(&reason).copied().unwrap_or(0)
     }
 
-    /// Tasks with a function on their stack that they must leave, by (object,
-    /// function), in that order.
+    /// Tasks with a function on their stack that they must leave, by object
+    /// and function.
     #[must_use]
-    pub const fn functions(&self) -> &BTreeMap<(String, String), u64> {
+    pub const fn functions(&self) -> &BTreeMap<FunctionRef, u64> {
         &self.functions
     }
 

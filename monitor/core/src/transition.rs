@@ -26,8 +26,8 @@ use livepatch_monitor_ebpf::EventKind;
 pub use direction::{Direction, Outcome};
 pub use display::{age, doing, progress};
 pub use types::{
-    Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, SavedTransition,
-    Totals, Watching,
+    Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, Totals, Transition,
+    Watching,
 };
 
 use observe::Snapshot;
@@ -77,16 +77,9 @@ impl Transitions {
     #[must_use]
     pub fn restore(saved: SavedState) -> Self {
         let active = saved.active.map(|saved| {
-            let mut active = Active::new(
-                saved.patch,
-                saved.direction,
-                Origin::Restored,
-                BootTime::default(),
-            );
-            active.start = saved.start;
-            active.attempts = saved.attempts;
-            active.forced = saved.forced;
-            active.cancelling = saved.cancelling;
+            let mut active =
+                Active::new(None, saved.direction, Origin::Restored, BootTime::default());
+            active.transition = saved;
             active.settled = false;
             active
         });
@@ -102,14 +95,7 @@ impl Transitions {
     #[must_use]
     pub fn save(&self) -> SavedState {
         SavedState {
-            active: self.active.as_ref().map(|active| SavedTransition {
-                patch: active.patch.clone(),
-                direction: active.direction,
-                start: active.start,
-                attempts: active.attempts,
-                forced: active.forced,
-                cancelling: active.cancelling,
-            }),
+            active: self.active.as_ref().map(|active| active.transition.clone()),
             forced: self.forced.clone(),
             watched: self.watched.clone(),
         }

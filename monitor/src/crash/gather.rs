@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use livepatch_core::crash::{
-    CrashRecord, Kind,
-    boots::{self, Boot, is_of_signal},
-    parser::{self, Anchor, Reading},
-    pstore::{self, Part},
+use livepatch_core::{
+    boots::{Boot, is_of_signal},
+    crash::{
+        CrashRecord, HostCrash, Kind,
+        parser::{self, Anchor, Reading},
+        pstore::{self, Part},
+    },
 };
 
 use super::store::{Store, StoreError};
@@ -210,9 +212,9 @@ fn close(store: &mut Store, boot: &Boot, soak: Duration) -> Result<(), StoreErro
     if boot.unclean() != Some(true) {
         return Ok(());
     }
-    let of_boot = |crash: &&boots::HostCrash| crash.boot_id.as_deref() == Some(boot_id);
+    let of_boot = |crash: &&HostCrash| crash.boot_id.as_deref() == Some(boot_id);
     let mut crashes = store.crashes().iter().filter(of_boot);
-    let is_reset = |crash: &&boots::HostCrash| crash.record.kind == Kind::Reset;
+    let is_reset = |crash: &&HostCrash| crash.record.kind == Kind::Reset;
     let reset = crashes.clone().find(is_reset).map(|crash| crash.id.clone());
     if crashes.any(|crash| crash.ended_boot == Some(true) && !is_reset(&crash)) {
         // Its dump came to light later than the reset was noticed.
@@ -234,9 +236,8 @@ fn close(store: &mut Store, boot: &Boot, soak: Duration) -> Result<(), StoreErro
 #[must_use]
 pub fn last_boot_unclean(store: &Store, boots: &[Boot]) -> Option<bool> {
     let last = boots.last()?;
-    let ended = |crash: &boots::HostCrash| {
-        crash.boot_id == last.history.boot_id && crash.ended_boot == Some(true)
-    };
+    let ended =
+        |crash: &HostCrash| crash.boot_id == last.history.boot_id && crash.ended_boot == Some(true);
     if last.history.boot_id.is_some() && store.crashes().iter().any(ended) {
         return Some(true);
     }

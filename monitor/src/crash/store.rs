@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::bounded_read;
-use livepatch_core::crash::{CrashRecord, Kind, Phase, boots::HostCrash};
+use livepatch_core::crash::{CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
 /// Crashes kept whole; of older ones only what they count for.

@@ -16,7 +16,7 @@ use livepatch_core::{
     crash::counts::Sighting,
     degradation::Degradation,
     journal::entry::Entry,
-    lifecycle::History,
+    journal::history::History,
     pending_tasks::Found,
     transition::{self, BootTime},
     transition_state::Running,

@@ -4,7 +4,7 @@ use tracing::{error, info, warn};
 
 use livepatch_core::{
     blockers::{Blocker, printable},
-    crash::{boots::HostCrash, capture::Source, counts::Sighting},
+    crash::{HostCrash, capture::Source, counts::Sighting},
     degradation::Degradation,
     transition::{Direction, Effect},
     transition_state::Running,

@@ -48,10 +48,10 @@ use crate::{
     },
 };
 use livepatch_core::{
-    crash::boots::Boot,
+    boots::Boot,
     degradation::Degradation,
-    journal::entry::{Entry, TimedEntry},
-    lifecycle::History,
+    journal::entry::Entry,
+    journal::history::History,
     transition::{BootTime, Watching},
 };
 
@@ -234,7 +234,7 @@ fn end_what_ended(exporter: &Exporter) {
     if exporter.transition_runs() {
         return;
     }
-    let running = lock(&exporter.journal).history.transition.clone();
+    let running = lock(&exporter.journal).history.life.transition.clone();
     if let Some(running) = running {
         let ended = Entry::Ended {
             patch: running.patch,

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    CrashRecord, Evidence, EvidenceKind, Marker, Patch, Phase, Precision, When, boots::HostCrash,
+    CrashRecord, Evidence, EvidenceKind, HostCrash, Marker, Patch, Phase, Precision, When,
 };
 use crate::{blockers::printable, transition::doing};
 
@@ -74,7 +74,7 @@ pub fn phase(record: &CrashRecord) -> String {
     let transition = || {
         let running = record.transition.as_ref()?;
         let (patch, to) = (shown(&running.patch), doing(running.direction));
-        Some(match seconds(running.running_for_seconds) {
+        Some(match seconds(running.seconds) {
             Some(age) => format!("{name}: {to} of {patch} had run for {age}"),
             None => format!("{name}: {to} of {patch} ran"),
         })
@@ -82,7 +82,7 @@ pub fn phase(record: &CrashRecord) -> String {
     let last = || {
         let last = record.last_transition.as_ref()?;
         let (patch, to) = (shown(&last.patch), doing(last.direction));
-        let ago = seconds(last.ended_before_seconds)?;
+        let ago = seconds(last.seconds)?;
         Some(format!("{name}: {to} of {patch} had ended {ago} before"))
     };
     let loading = || {

@@ -1,8 +1,9 @@
 //! The kernel's log, from whatever kept it: a serial console, `dmesg`, syslog,
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
+mod date;
 mod event;
-pub(super) mod format;
+mod format;
 mod header;
 mod headline;
 mod histories;
@@ -10,33 +11,24 @@ mod line;
 mod place;
 mod prefix;
 mod reader;
+mod report;
 mod symbol;
-pub(super) mod timeline;
 
 use std::collections::VecDeque;
 
 use headline::{Sign, recognise};
 use histories::{Histories, History};
-use line::lines;
+use prefix::Lines;
 use reader::Reader;
 
+pub use super::reading::{Anchor, Reading, Replaced};
 use super::{
-    Signal,
     record::{CrashRecord, NonFatalSignal, Precision, When, merge},
+    signal::Signal,
 };
-use crate::function_ref::FunctionRef;
 
 /// Most records, and most non-fatal signals, kept of one text.
 const MAX_EVENTS: usize = 256;
-/// A moment on both clocks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Anchor {
-    /// Seconds since 1970.
-    pub unix_seconds: f64,
-    /// Seconds on the log's clock.
-    pub uptime_seconds: f64,
-}
-
 /// What a kernel log contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
@@ -46,38 +38,6 @@ pub struct ParsedLog {
     pub non_fatal: Vec<NonFatalSignal>,
     /// What could not be made out, and why nothing can be concluded from it.
     pub problems: Vec<String>,
-}
-
-/// A function that a loaded patch replaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replaced {
-    /// The patch.
-    pub patch: String,
-    /// The function.
-    pub function: FunctionRef,
-}
-
-/// What a text is read with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
-    /// How long after the end of a transition a crash counts as in its wake.
-    pub soak_seconds: f64,
-    /// What is known of the last boot's clock from elsewhere.
-    pub anchor: Option<Anchor>,
-    /// What the loaded patches replace, where that is known.
-    pub replaced: Vec<Replaced>,
-}
-
-impl Reading {
-    /// Of a text of which nothing else is known.
-    #[must_use]
-    pub fn new(soak_seconds: f64) -> Self {
-        Self {
-            soak_seconds,
-            anchor: None,
-            replaced: Vec::new(),
-        }
-    }
 }
 
 /// The signal that a line of the kernel's begins or names, if it does.
@@ -96,7 +56,7 @@ pub fn signal(line: &str) -> Option<Signal> {
 /// events kept, not by the text.
 #[must_use]
 pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
-    let mut lines = lines(text);
+    let mut lines = Lines::new(text);
     let mut histories = Histories::new();
     let mut log = Log::default();
     for line in &mut lines {
@@ -204,7 +164,7 @@ impl Log {
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
     // Only the end can matter, and it is short of a few lines without a time.
     let tail = text.get(text.len().saturating_sub(TAIL)..).unwrap_or(text);
-    lines(tail).filter_map(|line| line.uptime).last()
+    Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
 /// Bytes in which [`last_uptime`] looks.

@@ -4,10 +4,14 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
-use super::{Kind, Phase, Signal};
-use crate::transition::Direction;
+use super::signal::{Kind, Signal};
+use crate::{
+    lifecycle::{Lifecycle, age},
+    phase::Phase,
+    transition::{BootTime, Direction, Transition},
+};
 
 /// How exactly [`When::unix_seconds`] is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,26 +128,71 @@ pub struct Patch {
     pub kpatch: bool,
 }
 
-/// A transition that had not ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Running {
+/// A transition that a crash fell in or came after.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PatchTransition {
     /// The patch.
     pub patch: String,
     /// Where to.
     pub direction: Direction,
-    /// For how long, where the log has times.
-    pub running_for_seconds: Option<f64>,
+    /// Seconds from its start to the crash if it ran, from its end otherwise; `None` where
+    /// the times are not known.
+    #[serde(alias = "running_for_seconds", alias = "ended_before_seconds")]
+    pub seconds: Option<f64>,
 }
 
-/// The last transition that had ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Last {
-    /// The patch.
-    pub patch: String,
-    /// Where to.
-    pub direction: Direction,
-    /// How long before the crash it ended, where the log has times.
-    pub ended_before_seconds: Option<f64>,
+impl PatchTransition {
+    /// The transition that runs, if its patch is known.
+    #[must_use]
+    pub fn running(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
+        let running = life.transition.as_ref()?;
+        Self::of(running, age(running.start, now))
+    }
+
+    /// The one that ended last, if its patch and its direction are known.
+    #[must_use]
+    pub fn ended(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
+        let ended = life.ended.as_ref()?;
+        Self::of(ended.transition.as_ref()?, life.ended_before(now))
+    }
+
+    fn of(transition: &Transition, age: Option<std::time::Duration>) -> Option<Self> {
+        Some(Self {
+            patch: transition.patch.clone()?,
+            direction: transition.direction,
+            seconds: age.map(|age| age.as_secs_f64()),
+        })
+    }
+}
+
+/// In JSON the seconds have a name that says what they are.
+fn with_seconds_as<S: Serializer>(
+    name: &'static str,
+    transition: Option<&PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(transition) = transition else {
+        return serializer.serialize_none();
+    };
+    let mut json = serializer.serialize_struct("PatchTransition", 3)?;
+    json.serialize_field("patch", &transition.patch)?;
+    json.serialize_field("direction", &transition.direction)?;
+    json.serialize_field(name, &transition.seconds)?;
+    json.end()
+}
+
+fn as_running<S: Serializer>(
+    transition: &Option<PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    with_seconds_as("running_for_seconds", transition.as_ref(), serializer)
+}
+
+fn as_ended<S: Serializer>(
+    transition: &Option<PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    with_seconds_as("ended_before_seconds", transition.as_ref(), serializer)
 }
 
 /// Whether a livepatch had a hand in it.
@@ -288,9 +337,11 @@ pub struct CrashRecord {
     /// Where in a patch's life it falls.
     pub phase: Phase,
     /// The transition that ran.
-    pub transition: Option<Running>,
+    #[serde(serialize_with = "as_running")]
+    pub transition: Option<PatchTransition>,
     /// The one that ended last.
-    pub last_transition: Option<Last>,
+    #[serde(serialize_with = "as_ended")]
+    pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
     /// On what evidence.
@@ -308,6 +359,20 @@ pub struct CrashRecord {
     /// The host, where the log names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+}
+
+/// A crash of this host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostCrash {
+    /// Its name, which never changes.
+    pub id: String,
+    /// The boot that it happened in, where known.
+    pub boot_id: Option<String>,
+    /// Whether the boot ended with it; false: the machine lived on.
+    pub ended_boot: Option<bool>,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: CrashRecord,
 }
 
 impl CrashRecord {

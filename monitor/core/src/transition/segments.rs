@@ -159,7 +159,7 @@ impl Transitions {
             start,
         });
         let none_yet = (watching == Watching::Probes).then_some(0);
-        let mut active = Active::new(old.patch, direction, Origin::Reversed, now);
+        let mut active = Active::new(old.transition.patch, direction, Origin::Reversed, now);
         active.start = start;
         active.attempts = none_yet;
         active.signalled = none_yet;
@@ -180,8 +180,8 @@ impl Transitions {
         };
         effects.push(Effect::Ended {
             duration: active.age(now),
-            patch: active.patch,
-            direction: active.direction,
+            patch: active.transition.patch,
+            direction: active.transition.direction,
             outcome,
         });
     }
@@ -198,15 +198,15 @@ impl Transitions {
         }
         effects.push(if active.cancelling {
             Effect::Ended {
-                patch: active.patch,
-                direction: active.direction,
+                patch: active.transition.patch,
+                direction: active.transition.direction,
                 outcome: Outcome::Cancelled,
                 duration: None,
             }
         } else {
             Effect::EndUnseen {
-                patch: active.patch,
-                direction: Some(active.direction),
+                patch: active.transition.patch,
+                direction: Some(active.transition.direction),
             }
         });
     }

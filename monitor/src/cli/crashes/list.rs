@@ -19,7 +19,7 @@ use crate::{
 use livepatch_core::{
     blockers::printable,
     crash::{
-        boots::HostCrash,
+        HostCrash,
         display::{self, date, shown},
     },
     transition::BootTime,

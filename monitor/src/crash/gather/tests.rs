@@ -4,13 +4,13 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use livepatch_core::{
-    crash::{Implicated, Phase, Signal, boots::HostCrash},
+    crash::{Implicated, Phase, Signal},
     function_ref::FunctionRef,
+    journal::history::History,
     journal::{
         entry::{Entry, LoadedPatch, TimedEntry},
         testing::any_note,
     },
-    lifecycle::History,
     transition::{BootTime, Direction, Outcome},
 };
 

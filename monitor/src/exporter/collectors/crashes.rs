@@ -13,13 +13,12 @@ use std::{
 use livepatch_core::crash::parser;
 use livepatch_core::{
     crash::{
-        EvidenceKind, Implicated, Kind, Phase, Precision, Signal, When,
-        boots::HostCrash,
+        EvidenceKind, HostCrash, Implicated, Kind, Phase, Precision, Signal, When,
         counts::{Counts, Grouping, Sighting},
     },
     degradation::Degradation,
     journal::entry::Entry,
-    lifecycle::{History, SignalSeen},
+    journal::history::{History, SignalSeen},
     transition::BootTime,
 };
 use livepatch_monitor_ebpf::EventKind;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use livepatch_core::{degradation::Degradation, lifecycle::History};
+use livepatch_core::{degradation::Degradation, journal::history::History};
 use livepatch_monitor_ebpf::EventKind;
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
 

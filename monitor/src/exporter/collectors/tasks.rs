@@ -8,6 +8,7 @@ use std::{
 
 use livepatch_core::{
     blockers::{Counts, Reason},
+    function_ref::FunctionRef,
     pending_tasks::{Found, PendingTasks},
     transition_state::Running,
 };
@@ -194,7 +195,7 @@ impl Collector<All> for Tasks {
                 let number = if is_stuck { number } else { 0.0 };
                 stuck.push((vec![name, reason.name()], number));
             }
-            for ((object, function), number) in counts.functions() {
+            for (FunctionRef { object, function }, number) in counts.functions() {
                 blocking.push((vec![name, object, function], count(*number)));
             }
         }

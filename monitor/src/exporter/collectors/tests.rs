@@ -2,7 +2,7 @@ use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use livepatch_core::{
     journal::entry::Entry,
-    lifecycle::History,
+    journal::history::History,
     transition::{self, Direction, KlpEvent, Watching},
 };
 use livepatch_monitor_ebpf::EventKind;

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use livepatch_core::{
-    journal::entry::Entry,
-    lifecycle::{History, InForce},
+    journal::{entry::Entry, history::History},
+    lifecycle::InForce,
     patch::{Patch, PatchSet},
     transition::{
         self, BootTime, Direction, KlpEvent, Outcome as HowItEnded, SavedState, Totals, Watching,
@@ -207,10 +207,10 @@ impl Transitions {
     /// reaches back that far.
     pub(in crate::exporter) fn start_from_log(&self) -> Option<Effect> {
         let running = self.running()?;
-        let patch = running.patch?;
+        let patch = running.transition.patch?;
         let read = self
             .log
-            .read(|log| kmsg::transition_start(log, &patch, running.direction));
+            .read(|log| kmsg::transition_start(log, &patch, running.transition.direction));
         let said = match read {
             Ok(Some(since_boot)) => {
                 // The log's clock stops during suspend.
@@ -260,7 +260,7 @@ impl Collector<All> for Transitions {
                 || attempted && event.attempt.is_some_and(|attempt| attempt > 0);
             if event.kind == EventKind::ModuleLoad {
                 effects.push(Effect::Note(event.time, Entry::Load { patch }));
-            } else if is_loaded && history.loads.iter().any(|(name, _)| *name == patch) {
+            } else if is_loaded && history.is_loading(&patch) {
                 effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
             }
         }
@@ -357,7 +357,7 @@ pub(in crate::exporter) fn in_force<'a>(
 ) -> Option<&'a InForce> {
     let running = collected.values.transitions.running_of(&patch.name);
     let rests = patch.enabled == Some(true) && running.is_none();
-    let known = collected.moment.history.in_force.get(&patch.name);
+    let known = collected.moment.history.life.in_force(&patch.name);
     known.filter(|_| rests)
 }
 

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::{exporter::journal::file::Recorder, kernel::clock};
 use livepatch_core::{
     journal::entry::{Entry, TimedEntry},
-    lifecycle::History,
+    journal::history::History,
     transition::BootTime,
 };
 
@@ -92,11 +92,10 @@ impl Journal {
 
     /// Adds an entry and sends it to the writer thread.
     pub(in crate::exporter) fn note(&mut self, time: BootTime, note: Entry) {
-        let noted = TimedEntry {
-            time,
-            unix_seconds: clock::unix_seconds(time),
-            note,
-        };
+        self.take(timed(time, note));
+    }
+
+    fn take(&mut self, noted: TimedEntry) {
         Arc::make_mut(&mut self.history).take(&noted, self.soak);
         let sent = self
             .writer
@@ -109,13 +108,9 @@ impl Journal {
 
     /// Adds an entry unless it says what is known already.
     pub(in crate::exporter) fn note_news(&mut self, time: BootTime, entry: Entry) {
-        let known = match &entry {
-            Entry::Patches { patches } => self.history.patches.as_ref() == Some(patches),
-            Entry::Loaded { patch } => !self.history.loads.iter().any(|(name, _)| name == patch),
-            _ => false,
-        };
-        if !known {
-            self.note(time, entry);
+        let entry = timed(time, entry);
+        if !self.history.knows(&entry) {
+            self.take(entry);
         }
     }
 
@@ -143,6 +138,14 @@ impl Journal {
         while !thread.is_finished() && begin.elapsed() < CLOSE {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn timed(time: BootTime, note: Entry) -> TimedEntry {
+    TimedEntry {
+        time,
+        unix_seconds: clock::unix_seconds(time),
+        note,
     }
 }
 

@@ -7,10 +7,11 @@ use crate::exporter::collectors::transitions;
 use livepatch_core::{
     blockers::{BlockerReport, Reason},
     crash::{
-        boots::HostCrash,
+        HostCrash,
         counts::Counts,
         display::{self, shown},
     },
+    function_ref::FunctionRef,
     patch::{Object, Patch},
     pending_tasks::Found,
     transition::age,
@@ -108,7 +109,7 @@ fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
                 @for reason in reasons {
                     li { (counts.reason(reason)) " " (reason.name()) }
                 }
-                @for ((object, function), tasks) in counts.functions() {
+                @for (FunctionRef { object, function }, tasks) in counts.functions() {
                     li { (tasks) " asleep in " code { (shown(function)) } " (" (shown(object)) ")" }
                 }
             }

@@ -2,6 +2,7 @@
 
 mod client_certs;
 pub mod config;
+mod config_error;
 mod connections;
 mod handlers;
 mod listen;

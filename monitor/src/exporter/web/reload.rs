@@ -10,7 +10,10 @@ use std::{
 
 use tracing::{error, info};
 
-use super::config::{self, Error, Settings};
+use super::{
+    config::{self, Settings},
+    config_error::Error,
+};
 use crate::exporter::lock;
 
 /// A file that changed within this time may still be being written.

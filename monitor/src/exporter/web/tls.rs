@@ -1,6 +1,6 @@
 //! Turns a checked configuration and PEM into a rustls server configuration. No I/O.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite,
@@ -13,7 +13,7 @@ use rustls::{
 
 use super::{
     client_certs::Clients,
-    config::{Problem, file::Tls},
+    config_error::{Place, Problem},
 };
 
 /// A cipher suite by its IANA number.
@@ -47,7 +47,48 @@ impl ClientAuth {
     }
 }
 
-/// Which part of the configuration is invalid, and why.
+/// What `tls_server_config` asks for.
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub(super) cert: Pem,
+    pub(super) key: Pem,
+    pub(super) client_ca: Option<Pem>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) allowed_sans: Option<Vec<String>>,
+    /// Those of TLS 1.2, TLS 1.3 that are allowed.
+    pub(super) versions: (bool, bool),
+    /// In order of preference; empty: the library's own.
+    pub(super) suites: Vec<Suite>,
+    pub(super) prefer_server: bool,
+    /// In order of preference; empty: the library's own.
+    pub(super) curves: Vec<rustls::NamedGroup>,
+}
+
+/// PEM in a file or in the configuration itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pem {
+    pub(super) place: Place,
+    pub(super) from: From,
+}
+
+/// Where PEM comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum From {
+    File(PathBuf),
+    Inline(String),
+}
+
+impl std::fmt::Debug for Pem {
+    /// Without the text: it may be a private key.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.from {
+            From::File(path) => path.fmt(formatter),
+            From::Inline(_) => formatter.write_str("inline"),
+        }
+    }
+}
+
+/// Which part of the configuration is at fault, and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) part: Part,

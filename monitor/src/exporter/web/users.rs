@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bcrypt::HashParts;
 use ring::{error::Unspecified, hmac, rand::SystemRandom};
 
-use super::config::Problem;
+use super::config_error::Problem;
 use crate::exporter::lock;
 
 /// `basic_auth_users` of the web configuration.

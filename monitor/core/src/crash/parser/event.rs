@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use super::{
     super::{
-        Kind, Signal, attribution,
+        attribution,
+        livepatch_log::LivepatchLog,
         proof::Completeness,
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
+        signal::{Kind, Signal},
     },
     Reading,
     format::Found,
@@ -16,7 +18,6 @@ use super::{
     line::Line,
     place::place,
     symbol::{self, MAX_NAME, cut},
-    timeline::Timeline,
 };
 
 /// Bytes of a headline.
@@ -93,7 +94,7 @@ pub(super) struct Event {
     foreign: Option<String>,
     /// Between `<TASK>` and `</TASK>`.
     in_task: bool,
-    timeline: Rc<Timeline>,
+    livepatches: Rc<LivepatchLog>,
 }
 
 impl Event {
@@ -102,7 +103,7 @@ impl Event {
         who: &Found,
         line: &Line,
         when: When,
-        timeline: Rc<Timeline>,
+        livepatches: Rc<LivepatchLog>,
     ) -> Self {
         let (headline, list) = unglued(line.text.trim());
         let mut event = Self {
@@ -136,7 +137,7 @@ impl Event {
             caller: line.caller.clone(),
             foreign: None,
             in_task: false,
-            timeline,
+            livepatches,
         };
         if let Some(list) = list {
             event.module_list(list, line);
@@ -351,7 +352,13 @@ impl Event {
             ..CrashRecord::empty(kind.unwrap_or(Kind::Panic))
         };
         let complete = &self.complete;
-        attribution::judge(&mut record, &self.timeline, self.clock, complete, reading);
+        attribution::judge(
+            &mut record,
+            &self.livepatches,
+            self.clock,
+            complete,
+            reading,
+        );
         for other in others {
             if let Ok(other) = other.finish(release, reading) {
                 match (record.implicated, other.implicated) {

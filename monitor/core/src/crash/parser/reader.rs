@@ -4,17 +4,17 @@ use std::{collections::VecDeque, rc::Rc};
 
 use super::{
     super::{
-        Signal,
+        livepatch_log::LivepatchLog,
         record::{CrashRecord, NonFatalSignal, Precision, When},
+        signal::Signal,
     },
     Anchor, Reading,
+    date::Kind as DateKind,
     event::Event,
     format::Found,
     headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
     histories, keep,
     line::Line,
-    prefix::date::Kind as DateKind,
-    timeline::Timeline,
 };
 
 /// Two reports of which the lines may come by turns.
@@ -41,7 +41,7 @@ pub(super) struct Boot {
     /// Where the log shows both clocks.
     anchor: Option<Anchor>,
     /// Shared with the events: it changes far less often than they come.
-    timeline: Rc<Timeline>,
+    livepatches: Rc<LivepatchLog>,
     /// The last time seen.
     uptime: f64,
     /// Records and non-fatal signals of this boot.
@@ -108,7 +108,7 @@ impl histories::Read for Reader<'_> {
     fn line(&mut self, line: &Line) {
         let text = line.text.as_str();
         let known = recognise(text);
-        let livepatch = Timeline::concerns(text.trim_start());
+        let livepatch = LivepatchLog::concerns(text.trim_start());
         if !line.understood && (known.is_some() || livepatch) {
             self.doubted
                 .get_or_insert_with(|| text.chars().take(160).collect());
@@ -158,7 +158,7 @@ impl histories::Read for Reader<'_> {
                 }
                 let text = text.trim_start();
                 if livepatch && !line.continues {
-                    Rc::make_mut(&mut self.boot.timeline).read(text, line.clock);
+                    Rc::make_mut(&mut self.boot.livepatches).read(text, line.clock);
                 }
                 if let Some(anchor) = anchor(line) {
                     self.boot.anchor = Some(anchor);
@@ -420,14 +420,14 @@ impl<'a> Reader<'a> {
         if let Some(event) = self.event() {
             event.interrupted();
         }
-        let timeline = Rc::clone(&self.boot.timeline);
+        let livepatches = Rc::clone(&self.boot.livepatches);
         if self.events.len() == MAX_OPEN
             && let Some(oldest) = self.events.pop_front()
         {
             self.close(oldest);
         }
         self.events
-            .push_back(Event::new(signal, who, line, when, timeline));
+            .push_back(Event::new(signal, who, line, when, livepatches));
         self.current = self.events.len().checked_sub(1);
     }
 

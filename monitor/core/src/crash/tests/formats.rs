@@ -18,7 +18,7 @@ fn comparable(mut record: CrashRecord) -> CrashRecord {
     record.host = None;
     // A date of whole seconds dates the transition's end to a second.
     if let Some(last) = &mut record.last_transition {
-        last.ended_before_seconds = None;
+        last.seconds = None;
     }
     record
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use livepatch_core::{
+    boots,
     crash::{
-        CrashRecord, NonFatalSignal, Phase, Precision, When, boots,
+        CrashRecord, NonFatalSignal, Phase, Precision, When,
         counts::Sighting,
         parser::{self, Reading},
     },
-    lifecycle::History,
+    journal::history::History,
     transition::BootTime,
 };
 

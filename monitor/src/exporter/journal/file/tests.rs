@@ -5,8 +5,8 @@ use livepatch_monitor_test_support::left_out;
 use super::*;
 use livepatch_core::{
     crash::Signal,
+    journal::history::History,
     journal::testing::noted,
-    lifecycle::History,
     transition::{BootTime, Direction, Outcome},
 };
 
@@ -264,7 +264,7 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
         for noted in notes {
             history.take(noted, Duration::from_secs(60));
         }
-        (history.in_force, history.ended)
+        (history.life.in_force("first").cloned(), history.life)
     };
     let Some(disk) = Disk::new("8m") else { return };
     let mut opened = open(disk.path());
@@ -295,7 +295,7 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
     assert!(notes.len() < all.len() / 2, "{} notes", notes.len());
     let known = in_force(&notes);
     assert_eq!(known, in_force(&all));
-    assert_eq!(known.0["first"].took, Some(Duration::from_secs(2)));
+    assert_eq!(known.0.unwrap().took, Some(Duration::from_secs(2)));
 }
 
 #[test]

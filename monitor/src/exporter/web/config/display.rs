@@ -3,7 +3,7 @@
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
-use super::error::Problem;
+use crate::exporter::web::config_error::Problem;
 use crate::exporter::web::tls::{ClientAuth, Suite};
 
 /// Cipher suites by the names that Go uses, which are IANA's.

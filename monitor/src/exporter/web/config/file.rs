@@ -10,13 +10,11 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{
-    display,
-    error::{Error, Place, Problem},
-};
+use super::display;
 use crate::exporter::web::{
+    config_error::{Error, Place, Problem},
     rate::Rate,
-    tls::{ClientAuth, Suite},
+    tls::{ClientAuth, From, Pem, Tls},
     users::Users,
 };
 
@@ -76,48 +74,7 @@ pub(in crate::exporter::web) struct File {
     pub(in crate::exporter::web) rate: Option<Rate>,
 }
 
-/// The section `tls_server_config`.
-#[derive(Debug)]
-pub(in crate::exporter::web) struct Tls {
-    pub(in crate::exporter::web) cert: Pem,
-    pub(in crate::exporter::web) key: Pem,
-    pub(in crate::exporter::web) client_ca: Option<Pem>,
-    pub(in crate::exporter::web) client_auth: ClientAuth,
-    pub(in crate::exporter::web) allowed_sans: Option<Vec<String>>,
-    /// Whether TLS 1.2 and TLS 1.3 are allowed.
-    pub(in crate::exporter::web) versions: (bool, bool),
-    /// In order of preference; empty: the library's default.
-    pub(in crate::exporter::web) suites: Vec<Suite>,
-    pub(in crate::exporter::web) prefer_server: bool,
-    /// In order of preference; empty: the library's default.
-    pub(in crate::exporter::web) curves: Vec<rustls::NamedGroup>,
-}
-
-/// PEM text in a file or in the configuration itself.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::exporter::web) struct Pem {
-    pub(in crate::exporter::web) place: Place,
-    pub(in crate::exporter::web) from: From,
-}
-
-/// Where the PEM text comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::exporter::web) enum From {
-    File(PathBuf),
-    Inline(String),
-}
-
-impl std::fmt::Debug for Pem {
-    /// Leaves the text out, which may be a private key.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.from {
-            From::File(path) => path.fmt(formatter),
-            From::Inline(_) => formatter.write_str("inline"),
-        }
-    }
-}
-
-/// Parses the text of the configuration file at `path`. No I/O.
+/// Reads the text of a configuration file that lies at `path`. No I/O.
 pub(in crate::exporter::web) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     Reader { path, text }.file()
 }

@@ -1,7 +1,6 @@
 //! The web configuration: the settings in force, and reading them.
 
 mod display;
-mod error;
 pub(super) mod file;
 
 #[cfg(test)]
@@ -17,9 +16,13 @@ use std::{
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 
-pub use self::error::{Error, Place, Problem};
-use self::file::{File, From, Pem};
-use super::{rate::Rate, tls, users::Users};
+use self::file::File;
+use super::{
+    config_error::{Error, Problem},
+    rate::Rate,
+    tls::{self, From, Pem, Tls},
+    users::Users,
+};
 
 /// Most bytes of a file: more than any configuration, certificate chain or list of authorities has.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -78,7 +81,7 @@ fn settings(path: &Path, files: &mut Vec<PathBuf>) -> Result<Settings, Error> {
     })
 }
 
-fn tls_config(path: &Path, wanted: &file::Tls, file: &File) -> Result<ServerConfig, Error> {
+fn tls_config(path: &Path, wanted: &Tls, file: &File) -> Result<ServerConfig, Error> {
     let cert = wanted.cert.read(path)?;
     let key = wanted.key.read(path)?;
     let client_ca = match &wanted.client_ca {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::date::{Date, Kind};
+use super::super::date::{Date, Kind};
 
 /// Hosts whose clocks are remembered.
 const MAX_HOSTS: usize = 256;

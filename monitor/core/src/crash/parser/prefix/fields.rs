@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{
-    date::{self, Date, Kind},
+    super::date::{self, Date, Kind},
     peel::Origin,
 };
 

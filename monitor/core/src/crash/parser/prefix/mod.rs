@@ -1,13 +1,13 @@
 //! What stands before the kernel's own text, for each file: found out once for the
-//! whole file ([`profile`]), taken off line by line ([`peel`]). Who logged a line, on
+//! whole file ([`learn`]), taken off line by line ([`peel`]). Who logged a line, on
 //! which host, when and in which boot is read there; lines of other programs are left
 //! out, and what is not understood is counted and shown.
 
 mod clean;
 mod clock;
-pub(super) mod date;
 mod fields;
 mod fragments;
+mod learn;
 mod peel;
 mod profile;
 #[cfg(test)]
@@ -15,13 +15,15 @@ mod tests;
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::line::Line;
+use super::{
+    date::{self, Date, Kind},
+    line::Line,
+};
 use clock::Clocks;
-use date::{Date, Kind};
 use fields::Fields;
 use fragments::Fragments;
-use peel::{Origin, Peeled, peel};
-use profile::{Profile, mark, stamp};
+use peel::{Origin, Peeled, peel, stamp};
+use profile::{Profile, mark};
 
 /// Bytes of a record of many lines.
 const MAX_RECORD: usize = 256 << 10;
@@ -41,7 +43,8 @@ pub(super) struct Summary {
     pub(super) sample: Option<String>,
 }
 
-/// The lines of a file without what stands before them.
+/// The lines of a text without what stands before them; a carriage return ends one too, as
+/// on a serial console.
 pub(super) struct Lines<'a> {
     bytes: Cow<'a, [u8]>,
     at: usize,
@@ -60,7 +63,7 @@ impl<'a> Lines<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let bytes = clean::decode(bytes);
         Self {
-            profile: Profile::of(&bytes),
+            profile: learn::profile(&bytes),
             bytes,
             at: 0,
             clocks: Clocks::default(),

@@ -1,8 +1,8 @@
 //! What stands before the kernel's own text in one line, taken off piece by piece.
 
 use super::{
-    date::{self, Date, Kind},
-    profile::{Profile, mark, stamp},
+    super::date::{self, Date, Kind},
+    profile::{Profile, mark},
 };
 
 /// Who wrote a line, as far as its beginning shows.
@@ -34,6 +34,21 @@ pub(super) struct Peeled<'a> {
     /// Which part of a text that a netconsole sent in pieces, and of what sequence.
     pub(super) fragment: Option<(u64, usize, usize)>,
     pub(super) text: &'a str,
+}
+
+/// Where a time of the kernel's clock stands in a line.
+pub(super) fn stamp(text: &str) -> Option<usize> {
+    let mut places = text.match_indices('[').map(|(at, _)| at);
+    places.find(|at| {
+        let inner = text.get(*at..).and_then(bracket);
+        inner.is_some_and(|(inner, _)| {
+            // The kernel prints microseconds.
+            let exact = inner
+                .split_once('.')
+                .is_some_and(|(_, part)| part.len() >= 6);
+            exact && uptime(inner).is_some()
+        })
+    })
 }
 
 /// Pieces that can stand before one text; more are not a prefix any more.

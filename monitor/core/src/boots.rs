@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{CrashRecord, Evidence, EvidenceKind, Implicated, Kind, Patch, Phase, Precision, When};
-use crate::lifecycle::{History, SignalSeen};
+use crate::{
+    crash::{CrashRecord, Evidence, EvidenceKind, Implicated, Kind, Patch, Precision, When},
+    journal::history::{History, SignalSeen},
+    phase::Phase,
+};
 
 /// A monitor that is stopped in order goes with its machine, or the machine goes on
 /// without it. If the next boot begins within this the former is taken for true.
@@ -20,20 +21,6 @@ const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
 /// What a boot without a last word is called.
 pub const RESET_HEADLINE: &str = "the boot ended without a word";
-
-/// A crash of this host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HostCrash {
-    /// Its name, which never changes.
-    pub id: String,
-    /// The boot that it happened in, where known.
-    pub boot_id: Option<String>,
-    /// Whether the boot ended with it; false: the machine lived on.
-    pub ended_boot: Option<bool>,
-    /// What is known of it.
-    #[serde(flatten)]
-    pub record: CrashRecord,
-}
 
 /// A boot before this one.
 #[derive(Clone, Debug, PartialEq)]

@@ -50,7 +50,7 @@ use crate::{
 use livepatch_core::{
     boots::Boot,
     degradation::Degradation,
-    journal::entry::Entry,
+    journal::entry::{Entry, TimedEntry},
     journal::history::History,
     transition::{BootTime, Watching},
 };

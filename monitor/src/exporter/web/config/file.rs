@@ -14,7 +14,7 @@ use super::display;
 use crate::exporter::web::{
     config_error::{Error, Place, Problem},
     rate::Rate,
-    tls::{ClientAuth, From, Pem, Tls},
+    tls::{ClientAuth, From, Pem, Suite, Tls},
     users::Users,
 };
 

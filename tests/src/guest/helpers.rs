@@ -110,6 +110,15 @@ impl Hold {
         threads: 1,
         idle_threads: 0,
     };
+
+    /// One task that holds, named `holder`, of the unit `holder.service`.
+    pub(crate) fn of_a_service() -> Self {
+        Self {
+            unit: Some("holder.service".to_owned()),
+            comm: Some(b"holder".to_vec()),
+            ..Self::ONE
+        }
+    }
 }
 
 /// What a program is not allowed.

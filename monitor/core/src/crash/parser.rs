@@ -60,7 +60,7 @@ pub struct Replaced {
 /// What a text is read with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// How long after the end of a transition a crash counts as in its wake.
+    /// How long after the end of a transition a crash still counts as in its soak phase.
     pub soak_seconds: f64,
     /// What is known of the last boot's clock from elsewhere.
     pub anchor: Option<Anchor>,

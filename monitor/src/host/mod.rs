@@ -1,5 +1,5 @@
-//! What is installed on the host: packages that an update left half done, livepatches
-//! that should be in force, what would be kept of a crash. Every reader takes its root
+//! Reads the state of the host: packages that an update left half-installed, livepatches that
+//! should be in force, and which evidence a crash would leave behind. Every reader takes its root
 //! path.
 
 pub mod crash_capture;

@@ -16,11 +16,11 @@ use livepatch_core::{
     },
 };
 
-/// Crashes shown at once; what many dumps repeat counts here as often.
+/// Most crashes handled in one call, before dumps of the same crash are merged.
 const MAX_CRASHES: usize = 4096;
 
-/// Exit code 0: crashes were found; 1: none; 2: a file could not be used or not be
-/// understood, so that it cannot be determined whether it holds one.
+/// Exit code 0: crashes were found; 1: none; 2: a file could not be read or understood, so that it
+/// is unknown whether it contains a crash.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
@@ -33,7 +33,7 @@ pub(super) struct Import {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// How long after a transition a crash counts as in its wake
+    /// How long after a transition a crash still counts as in its soak phase
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = crate::cli::values::duration)]
     soak: Duration,
 }

@@ -7,7 +7,7 @@ use livepatch_monitor_test_support::layers::Imports;
 /// The top-level modules, the lowest layer first. A module imports from lower layers only.
 const LAYERS: &[&[&str]] = &[
     &["bounded_read", "metrics", "sandbox"],
-    &["kernel", "prometheus_client", "state"],
+    &["kernel", "prometheus_client"],
     &["crash", "host"],
     &["exporter"],
     &["cli"],

@@ -49,21 +49,41 @@ fn journal(dir: &Path) -> std::path::PathBuf {
     dir.join(format!("recorder/{PRESENT}.rec"))
 }
 
-/// The state, from wherever it is now, is that of the recorded file.
-fn check_restored(dir: &Path) {
-    let saved = saved::read(dir, PRESENT).unwrap().unwrap();
-    assert_eq!(saved.start_unix_seconds, Some(1_795_438_218.0));
+/// What is known of the state of a boot: the start of the transition on both clocks, its
+/// patch, direction and attempts, and whether each of two patches was forced.
+type Known = (
+    Option<f64>,
+    Option<BootTime>,
+    Option<String>,
+    Direction,
+    Option<u32>,
+    [Option<bool>; 2],
+);
+
+fn known(dir: &Path, boot_id: &str) -> Option<Known> {
+    let saved = saved::read(dir, boot_id).ok()??;
     let transitions = Transitions::restore(saved.transitions);
-    let active = transitions.active().unwrap();
-    assert_eq!(active.patch.as_deref(), Some("livepatch_fix"));
-    assert_eq!(active.direction, Direction::Patch);
-    assert_eq!(
-        (active.start, active.attempts),
-        (Some(second(130)), Some(9))
-    );
-    assert_eq!(transitions.forced("livepatch_old"), Some(true));
-    assert_eq!(transitions.forced("livepatch_fix"), Some(false));
-    assert!(saved::read(dir, CRASHED).unwrap().is_none());
+    let active = transitions.active()?;
+    Some((
+        saved.start_unix_seconds,
+        active.start,
+        active.patch.clone(),
+        active.direction,
+        active.attempts,
+        ["livepatch_old", "livepatch_fix"].map(|patch| transitions.forced(patch)),
+    ))
+}
+
+/// What 0.1.0 wrote of the present boot.
+fn recorded() -> Option<Known> {
+    Some((
+        Some(1_795_438_218.0),
+        Some(second(130)),
+        Some("livepatch_fix".to_owned()),
+        Direction::Patch,
+        Some(9),
+        [Some(true), Some(false)],
+    ))
 }
 
 /// A command reads what 0.1.0 left, and changes nothing.
@@ -71,7 +91,8 @@ fn check_restored(dir: &Path) {
 fn the_running_transition_is_read() {
     let dir = state_dir().unwrap();
     let before = fs::read(journal(dir.path())).unwrap();
-    check_restored(dir.path());
+    assert_eq!(known(dir.path(), PRESENT), recorded());
+    assert_eq!(saved::read(dir.path(), CRASHED).unwrap(), None);
     assert_eq!(fs::read(journal(dir.path())).unwrap(), before);
     assert!(dir.path().join("transition.json").exists());
 }
@@ -92,7 +113,7 @@ fn the_state_is_taken_over() {
     assert_eq!(after[8..12], 2_u32.to_le_bytes());
     // What was there is there, byte for byte; the state comes behind it.
     assert_eq!(after[12..before.len()], before[12..]);
-    check_restored(dir.path());
+    assert_eq!(known(dir.path(), PRESENT), recorded());
     let again = Recorder::open(dir.path(), PRESENT).unwrap();
     assert_eq!(again.notes, notes);
     drop(again);
@@ -126,12 +147,12 @@ fn a_first_start_that_is_cut_off_loses_nothing() {
                 .unwrap();
             old.set_modified(SystemTime::now() - Duration::from_secs(3600))
                 .unwrap();
-            check_restored(dir.path());
+            assert_eq!(known(dir.path(), PRESENT), recorded());
             let opened = Recorder::open(dir.path(), PRESENT).unwrap();
             let is_state = |noted: &&TimedEntry| matches!(noted.note, Entry::State(_));
             assert_eq!(opened.notes.iter().filter(is_state).count(), 1);
             drop(opened);
-            check_restored(dir.path());
+            assert_eq!(known(dir.path(), PRESENT), recorded());
             assert!(!dir.path().join("transition.json").exists());
         }
     }

@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use crate::bounded_read;
+use livepatch_core::function_ref::CodePlace;
 
 #[cfg(test)]
 mod tests;
@@ -107,31 +108,14 @@ impl Found {
     }
 }
 
-/// What an address lies in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// The symbol; the first in the file where several have one address, as the
-    /// kernel itself does.
-    pub symbol: String,
-    /// The module it is in; none for the kernel image.
-    pub module: Option<String>,
-    /// Bytes from the symbol to the address.
-    pub offset: u64,
-    /// Bytes to the next symbol, where that one bounds it.
-    pub size: Option<u64>,
-}
-
-impl Resolved {
-    /// Whether the kernel generated this code at run time: a BPF program or
-    /// trampoline, an ftrace trampoline, a kprobe slot. The ORC unwinder of 6.1
-    /// and 6.12 has no entry for a BPF trampoline (7.2 knows such frames), so
-    /// livepatch takes a stack that passes through one for unreliable.
-    #[must_use]
-    pub fn generated(&self) -> bool {
-        self.module
-            .as_deref()
-            .is_some_and(|module| GENERATED.contains(&module))
-    }
+/// Whether the kernel generated this code at run time: a BPF program or
+/// trampoline, an ftrace trampoline, a kprobe slot. The ORC unwinder of 6.1
+/// and 6.12 has no entry for a BPF trampoline (7.2 knows such frames), so
+/// livepatch takes a stack that passes through one for unreliable.
+#[must_use]
+pub fn is_generated(place: &CodePlace) -> bool {
+    let module = place.module.as_deref();
+    module.is_some_and(|module| GENERATED.contains(&module))
 }
 
 /// One line, taken apart.
@@ -321,7 +305,7 @@ fn is_end_marker(name: &[u8]) -> bool {
 pub fn resolve(
     symbols: &mut Kallsyms,
     addresses: &BTreeSet<u64>,
-) -> Result<HashMap<u64, Resolved>, KallsymsError> {
+) -> Result<HashMap<u64, CodePlace>, KallsymsError> {
     let asked: Vec<u64> = addresses.iter().copied().collect();
     let mut nearest = vec![Nearest::default(); asked.len()];
     for_each(symbols, |line| {
@@ -378,7 +362,7 @@ fn carry<'a>(slots: impl Iterator<Item = &'a mut Option<Edge>>) {
     }
 }
 
-fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
+fn judge(address: u64, slot: &Nearest) -> Option<CodePlace> {
     let before = slot.before.as_ref()?;
     if !is_text(before.kind) {
         return None;
@@ -400,10 +384,10 @@ fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
     };
     let offset = address.checked_sub(before.address)?;
     let size = closing.and_then(|after| after.address.checked_sub(before.address));
-    (offset < limit).then(|| Resolved {
-        symbol: lossy(&before.name),
+    (offset < limit).then(|| CodePlace {
+        name: lossy(&before.name),
         module: before.module.as_deref().map(lossy),
-        offset,
+        offset: Some(offset),
         size: size.filter(|size| *size <= MAX_DISTANCE),
     })
 }

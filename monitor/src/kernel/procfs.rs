@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::bounded_read;
+use livepatch_core::function_ref::CodePlace;
 
 #[cfg(test)]
 mod tests;
@@ -97,23 +98,10 @@ pub struct ProcTask {
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`) since boot.
     pub start_ticks: u64,
     /// Its kernel stack, innermost first; empty where it could not be read.
-    pub frames: Vec<ProcFrame>,
+    pub frames: Vec<CodePlace>,
     /// The function it sleeps in, seen from outside the scheduler; none while it
     /// runs and where it may not be read.
     pub wchan: Option<String>,
-}
-
-/// A return address on a kernel stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcFrame {
-    /// The function; a bare address where the kernel has no name.
-    pub symbol: String,
-    /// Bytes from the function's start.
-    pub offset: Option<u64>,
-    /// The function's length in bytes.
-    pub size: Option<u64>,
-    /// The module it is in; none for the kernel image.
-    pub module: Option<String>,
 }
 
 /// What reading a task's file came to.
@@ -379,12 +367,12 @@ fn unescape(comm: &[u8]) -> Vec<u8> {
 }
 
 /// Lines of `[<0>] symbol+0xoffset/0xsize [module]`.
-fn parse_stack(text: &[u8]) -> Vec<ProcFrame> {
+fn parse_stack(text: &[u8]) -> Vec<CodePlace> {
     let lines = text.split(|byte| *byte == b'\n');
     lines.filter_map(parse_frame).take(MAX_FRAMES).collect()
 }
 
-fn parse_frame(line: &[u8]) -> Option<ProcFrame> {
+fn parse_frame(line: &[u8]) -> Option<CodePlace> {
     let (address, text) = split_once(line.strip_prefix(b"[<")?, b']')?;
     // Kernels before 4.12 or so end a stack with this.
     if address == b"ffffffffffffffff>" || !address.ends_with(b">") {
@@ -409,14 +397,14 @@ fn parse_frame(line: &[u8]) -> Option<ProcFrame> {
             Some((place.get(..plus)?, hexadecimal(offset)?, hexadecimal(size)?))
         });
     Some(match bounds {
-        Some((symbol, offset, size)) => ProcFrame {
-            symbol: lossy(symbol),
+        Some((symbol, offset, size)) => CodePlace {
+            name: lossy(symbol),
             offset: Some(offset),
             size: Some(size),
             module,
         },
-        None => ProcFrame {
-            symbol: lossy(place),
+        None => CodePlace {
+            name: lossy(place),
             offset: None,
             size: None,
             module,

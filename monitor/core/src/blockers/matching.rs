@@ -104,8 +104,8 @@ impl<'a> Matcher<'a> {
     /// (Of several functions of one name in an object one cannot be told from
     /// another without addresses.)
     fn named(&self, symbol: &Symbol) -> Option<&'a CheckedFunc> {
-        let candidates = self.names.get(symbol.name.as_str())?;
-        let module = symbol.module.as_deref();
+        let candidates = self.names.get(symbol.place.name.as_str())?;
+        let module = symbol.place.module.as_deref();
         if self.livepatch(symbol).is_some() {
             return candidates.first().copied();
         }
@@ -122,7 +122,7 @@ impl<'a> Matcher<'a> {
     }
 
     fn livepatch(&self, symbol: &Symbol) -> Option<&'a str> {
-        let module = symbol.module.as_deref()?;
+        let module = symbol.place.module.as_deref()?;
         self.modules.iter().copied().find(|name| *name == module)
     }
 }

@@ -2,11 +2,10 @@
 //! replaced and cut to a limit; they are for JSON, or for a terminal after
 //! [`crate::blockers::printable`].
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::signal::{Kind, Signal};
+pub use crate::function_ref::CodePlace as Function;
 use crate::{
     lifecycle::{Lifecycle, age},
     phase::Phase,
@@ -53,32 +52,6 @@ impl When {
     #[must_use]
     pub fn is_utc(&self) -> bool {
         self.precision != Precision::LocalTime
-    }
-}
-
-/// A place in the kernel's code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Function {
-    /// Its name.
-    pub name: String,
-    /// Bytes from its start, where told.
-    pub offset: Option<u64>,
-    /// Its size in bytes, where told.
-    pub size: Option<u64>,
-    /// The module it is in; none is the kernel itself.
-    pub module: Option<String>,
-}
-
-impl fmt::Display for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if let (Some(offset), Some(size)) = (self.offset, self.size) {
-            write!(f, "+{offset:#x}/{size:#x}")?;
-        }
-        match &self.module {
-            Some(module) => write!(f, " [{module}]"),
-            None => Ok(()),
-        }
     }
 }
 

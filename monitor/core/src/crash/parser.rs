@@ -1,12 +1,14 @@
 //! The kernel's log, from whatever kept it: a serial console, `dmesg`, syslog,
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
+mod die;
 mod event;
 pub(super) mod format;
 mod header;
 mod headline;
 mod histories;
 mod line;
+mod names;
 mod place;
 mod prefix;
 mod reader;

@@ -87,6 +87,11 @@ pub(super) struct Event {
     complete: Completeness,
     /// A second line that only a report of the kernel has.
     second_sign: bool,
+    /// Its first line has the time of the line before it: it may be part of a name with
+    /// a newline in it, until a sign comes with another time.
+    suspect: bool,
+    /// Dumps of other tasks come behind this event's own.
+    follow_ups: bool,
     /// Who printed its first line.
     caller: Option<String>,
     /// Who prints lines of another task between this event's.
@@ -133,6 +138,8 @@ impl Event {
             cut: false,
             complete: Completeness::default(),
             second_sign: false,
+            suspect: false,
+            follow_ups: false,
             caller: line.caller.clone(),
             foreign: None,
             in_task: false,
@@ -221,7 +228,31 @@ impl Event {
 
     /// Whether it is more than a line that a user may have made up.
     pub(super) fn is_believed(&self) -> bool {
-        self.primary != Signal::Oops || self.second_sign || self.panic.is_some()
+        !self.suspect
+            && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
+    }
+
+    /// A crash by itself, or because the kernel panicked.
+    pub(super) const fn is_crash(&self) -> bool {
+        self.primary.kind().is_some() || self.panic.is_some()
+    }
+
+    /// The first line may be part of a name.
+    pub(super) const fn suspect(&mut self) {
+        self.suspect = true;
+    }
+
+    /// A line comes; returns whether a sign in it would clear the suspicion.
+    pub(super) fn awaits_sign(&mut self, line: &Line, another_message: bool) -> bool {
+        let other = line.uptime != self.when.uptime_seconds || another_message;
+        let later = self.suspect && other;
+        self.second_sign &= !later;
+        later
+    }
+
+    /// Such a line was read.
+    pub(super) const fn cleared(&mut self) {
+        self.suspect &= !self.second_sign;
     }
 
     pub(super) fn headline(&self) -> &str {
@@ -328,7 +359,10 @@ impl Event {
         let others = std::mem::take(&mut self.others);
         let report = self.report.map(str::to_owned);
         self.complete.faulted = self.fault.is_some();
-        let function = self.fault.or_else(|| place(self.primary, &self.trace));
+        let is_report = self.report.is_some();
+        let function = self
+            .fault
+            .or_else(|| place(self.primary, is_report, &self.trace));
         self.complete.place = function.is_some();
         let mut record = CrashRecord {
             signals: self.signals,

@@ -40,8 +40,16 @@ impl Event {
         if self.list != List::No {
             return;
         }
+        if self.is_follow_up(text) {
+            self.second_sign = true;
+            self.follow_ups = true;
+            self.end_dump();
+            return;
+        }
+        self.second_sign |= is_sign(text);
         if let Some(header) = header::task_header(text) {
-            self.second_sign |= header.cpu.is_some();
+            let hung = self.primary == Signal::HungTask;
+            self.second_sign |= header.cpu.is_some() || header.pid.is_some() || hung;
             // Where the log says who prints a line, all lines of another task are known.
             let other = self.caller.as_ref().zip(line.caller.as_ref());
             if self.is_of_one_task()
@@ -65,8 +73,8 @@ impl Event {
                 | Signal::RcuStall
                 | Signal::SoftLockup
                 | Signal::HardLockup
-                | Signal::Oops
-                | Signal::MachineCheck => true,
+                | Signal::Oops => true,
+                Signal::MachineCheck => self.panic.is_none(),
             };
             if own && self.fault.is_none() {
                 self.fault = Some(function);
@@ -82,7 +90,8 @@ impl Event {
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
         if text.eq_ignore_ascii_case("call trace:") || stack {
             // Another task's, whose first line is not there.
-            let second = self.trace_at == Trace::Behind && self.reports == 1;
+            let second =
+                self.trace_at == Trace::Behind && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
                 (Trace::Ahead, _) | (_, true) => Trace::Inside,
@@ -143,6 +152,28 @@ impl Event {
             self.cut = true;
         } else {
             self.trace.push(frame);
+        }
+    }
+
+    /// The kernel shows another task, which is not the one that the report is about: who
+    /// holds what a hung task waits for (kernel/hung_task.c, since 6.15), the thread of
+    /// RCU's grace periods (kernel/rcu/tree_stall.h).
+    fn is_follow_up(&self, text: &str) -> bool {
+        match self.primary {
+            Signal::HungTask => {
+                text.starts_with("INFO: task ")
+                    && [" likely owned by task ", " likely last held by task "]
+                        .iter()
+                        .any(|words| text.contains(words))
+            }
+            Signal::RcuStall => text.ends_with("RCU grace-period kthread stack dump:"),
+            Signal::BadPage
+            | Signal::Warning
+            | Signal::SoftLockup
+            | Signal::HardLockup
+            | Signal::Oops
+            | Signal::MachineCheck
+            | Signal::Panic => false,
         }
     }
 
@@ -216,4 +247,20 @@ impl Event {
             ..Found::default()
         })
     }
+}
+
+/// What only a report or a panic goes on with (kernel/panic.c, kernel/smp.c,
+/// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
+fn is_sign(text: &str) -> bool {
+    const SIGNS: [&str; 8] = [
+        "---[ end Kernel panic",
+        "Kernel Offset: ",
+        "Rebooting in ",
+        "SMP: stopping secondary CPUs",
+        "Shutting down cpus with NMI",
+        "mce: [Hardware Error]: ",
+        "Showing busy workqueues and worker pools:",
+        "Sending NMI from CPU",
+    ];
+    SIGNS.iter().any(|sign| text.starts_with(sign))
 }

@@ -244,6 +244,9 @@ impl<'a> Lines<'a> {
         let stamped = profile.stamped;
         let wrapped = profile.wrapped;
         self.profile = profile;
+        if peeled.doubted {
+            self.unclear(text);
+        }
         if peeled.origin == Origin::Other {
             return;
         }
@@ -340,6 +343,10 @@ impl<'a> Lines<'a> {
         if before.is_empty() || own.contains(&before) {
             return;
         }
+        self.unclear(text);
+    }
+
+    fn unclear(&mut self, text: &str) {
         self.summary.unclear += 1;
         if self.summary.sample.is_none() {
             self.summary.sample = Some(text.chars().take(160).collect());

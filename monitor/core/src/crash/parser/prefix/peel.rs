@@ -31,6 +31,8 @@ pub(super) struct Peeled<'a> {
     pub(super) facility: Option<u32>,
     /// The file's own form of beginning was taken off.
     pub(super) learned: bool,
+    /// Taken for another program's, though the kernel's own text starts so.
+    pub(super) doubted: bool,
     /// Which part of a text that a netconsole sent in pieces, and of what sequence.
     pub(super) fragment: Option<(u64, usize, usize)>,
     pub(super) text: &'a str,
@@ -275,6 +277,8 @@ fn tag(peeled: &mut Peeled<'_>, profile: &Profile) {
                 peeled.origin = Origin::Kernel;
             } else if profile.tags_others(host) {
                 peeled.origin = Origin::Other;
+                // `BUG: `, `livepatch: `: no program's name, or one that is made to look so.
+                peeled.doubted = host.is_none() && mark(text.trim_start()) == Some(0);
             } else {
                 break;
             }

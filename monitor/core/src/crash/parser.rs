@@ -160,6 +160,10 @@ impl Log {
                 "the beginnings of these lines are not understood ({}): {sample}",
                 summary.unclear
             ));
+        } else if let Some(sample) = summary.hidden.as_ref().filter(|_| self.recognised == 0) {
+            problems.push(format!(
+                "the beginnings of these lines are not understood: {sample}"
+            ));
         } else if summary.kernel == 0 && self.recognised == 0 {
             problems.push(
                 "no line of it is known to be the kernel's: cannot determine whether there was a \

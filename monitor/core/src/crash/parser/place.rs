@@ -94,13 +94,14 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
             let last = callers.clone().position(entry)?;
             callers.skip(last).find(|function| !entry(function)).cloned()
         }
+        // Only the hardware knows.
+        Signal::MachineCheck => None,
         Signal::Warning if is_report => callers.find(|function| !is_tool(function)).cloned(),
         Signal::BadPage
         | Signal::Warning
         | Signal::SoftLockup
         | Signal::HardLockup
         | Signal::Oops
-        | Signal::MachineCheck
         | Signal::Panic => {
             callers.by_ref().find(|function| reports(function))?;
             callers.find(|function| !reports(function)).cloned()

@@ -75,6 +75,13 @@ impl Fields {
                 self.origin = origin(&program);
             }
         }
+        // `dmesg --json`
+        if let Some(time) = value.get("time").filter(|_| value.get("pri").is_some()) {
+            let facility = text("fac").unwrap_or_else(|| "kern".to_owned());
+            self.origin = origin(&facility);
+            self.transport = self.origin == Origin::Kernel;
+            self.uptime = time.as_f64();
+        }
         for name in JOURNAL {
             if let Some(text) = text(name) {
                 self.journal(name, &text);

@@ -5,13 +5,17 @@
 
 mod clean;
 mod clock;
+mod copies;
 pub(super) mod date;
 mod fields;
 mod fragments;
 mod peel;
+mod hidden;
 mod profile;
+mod suffix;
 #[cfg(test)]
 mod tests;
+mod vendor;
 
 use std::{borrow::Cow, collections::VecDeque};
 
@@ -19,7 +23,9 @@ use super::line::Line;
 use clock::Clocks;
 use date::{Date, Kind};
 use fields::Fields;
+use copies::Copies;
 use fragments::Fragments;
+use hidden::Hidden;
 use peel::{Origin, Peeled, peel};
 use profile::{Profile, mark, stamp};
 
@@ -27,6 +33,8 @@ use profile::{Profile, mark, stamp};
 const MAX_RECORD: usize = 256 << 10;
 /// A clock that shows a time this long ago is not the one that runs.
 const BACK_SECONDS: f64 = 5.0;
+/// Lines of one record; the journal's have about 50.
+const MAX_FIELDS: usize = 256;
 /// A line that the next word would have made longer than this may be wrapped.
 const WRAPPED: usize = 60;
 
@@ -39,6 +47,8 @@ pub(super) struct Summary {
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
+    /// One of lines that hold the kernel's words behind something that they all have.
+    pub(super) hidden: Option<String>,
 }
 
 /// The lines of a file without what stands before them.
@@ -53,6 +63,8 @@ pub(super) struct Lines<'a> {
     /// A line that the next one may go on with, and the length it had in the file.
     held: Option<(Line, usize)>,
     last_uptime: Option<f64>,
+    copies: Copies,
+    hidden: Hidden,
     pub(super) summary: Summary,
 }
 
@@ -68,6 +80,8 @@ impl<'a> Lines<'a> {
             ready: VecDeque::new(),
             held: None,
             last_uptime: None,
+            copies: Copies::default(),
+            hidden: Hidden::default(),
             summary: Summary::default(),
         }
     }
@@ -92,8 +106,8 @@ impl<'a> Lines<'a> {
         }
         let text = clean::line(bytes, self.profile.html).into_owned();
         let text = text.as_str();
-        if text == "{" || text == "[{" || text == "  {" {
-            return self.pretty();
+        if ["{", "[{", "},{", "}, {"].contains(&text.trim_start()) && self.pretty() {
+            return;
         }
         if let Some(at) = text.find('{').filter(|at| *at < 64)
             && let Some(object) = text.get(at..)
@@ -158,21 +172,41 @@ impl<'a> Lines<'a> {
         Some(value)
     }
 
-    /// `json-pretty`: an object over many lines.
-    fn pretty(&mut self) {
+    /// `json-pretty`, `dmesg --json`: objects over many lines, perhaps in a list inside
+    /// another. False where it is none.
+    fn pretty(&mut self) -> bool {
+        let start = self.at;
         let mut object = b"{".to_vec();
-        while let Some(line) = self.physical() {
+        let mut lines = 0;
+        while let Some(line) = self.physical().filter(|_| lines < MAX_FIELDS) {
             let line = line.trim_ascii();
-            object.extend(line);
-            if line.starts_with(b"}") || object.len() > MAX_RECORD {
-                break;
+            if line.ends_with(b"[") || line.ends_with(b"{") && !line.starts_with(b"}") {
+                // What is asked for is inside.
+                object.truncate(1);
+                continue;
             }
+            lines += 1;
+            if !line.starts_with(b"}") {
+                object.extend(line);
+                continue;
+            }
+            object.push(b'}');
+            let found = Fields::json(&String::from_utf8_lossy(&object));
+            let any = found.is_some();
+            if let Some(fields) = found {
+                self.fields(fields);
+            }
+            if !line.ends_with(b"{") {
+                if !any {
+                    self.at = start;
+                }
+                return any;
+            }
+            object.truncate(1);
+            lines = 0;
         }
-        let text = String::from_utf8_lossy(&object);
-        let text = text.trim_end_matches([',', ']']);
-        if let Some(fields) = Fields::json(text) {
-            self.fields(fields);
-        }
+        self.at = start;
+        false
     }
 
     /// The journal's `verbose`: a date, then indented fields.
@@ -232,6 +266,8 @@ impl<'a> Lines<'a> {
     }
 
     fn plain(&mut self, text: &str) {
+        let bare = self.profile.suffix.as_ref().and_then(|suffix| suffix.strip(text));
+        let text = bare.as_deref().unwrap_or(text);
         let profile = std::mem::take(&mut self.profile);
         let mut peeled = peel(text, &profile);
         if peeled.origin == Origin::Unsaid
@@ -258,9 +294,15 @@ impl<'a> Lines<'a> {
                 return;
             }
             self.doubt(peeled.text);
+        } else {
+            self.hidden.add(peeled.text);
+        }
+        if self.copies.is_one(&peeled) {
+            return;
         }
         let mut line = self.line(&peeled);
-        line.understood = !stamped || peeled.origin == Origin::Kernel;
+        line.understood =
+            !stamped || peeled.origin == Origin::Kernel || peeled.date.is_some();
         if let Some((sequence, offset, whole)) = peeled.fragment {
             if let Some(line) = self.fragments.add(line, sequence, offset, whole) {
                 self.records(line);
@@ -399,6 +441,7 @@ impl Iterator for Lines<'_> {
                         self.records(line);
                     }
                     self.hold(None, 0);
+                    self.summary.hidden = self.hidden.sample();
                     return self.ready.pop_front();
                 }
             }

@@ -179,6 +179,9 @@ fn time<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
             rest = behind;
         }
         rest = rest.strip_prefix(' ').unwrap_or(rest);
+        if profile.vendor {
+            rest = super::vendor::behind(rest).unwrap_or(rest);
+        }
         peeled.text = rest;
         // `journalctl -o short-monotonic` has the host behind its time.
         let named = profile.monotonic_host.as_deref().is_none_or(|host| {

@@ -7,6 +7,8 @@ use std::collections::{HashMap, HashSet};
 use super::{
     clean,
     peel::{Origin, Peeled, bracket, is_name, peel, uptime},
+    suffix::Suffix,
+    vendor,
 };
 
 /// Places of a long file that are looked at, and lines at each.
@@ -36,7 +38,11 @@ pub(super) struct Profile {
     pub(super) learned_timed: bool,
     /// Entities of HTML.
     pub(super) html: bool,
-    /// Nearly all lines bear the kernel's time.
+    /// What stands behind the lines.
+    pub(super) suffix: Option<Suffix>,
+    /// A vendor's kernel shows the CPU and the task behind the time.
+    pub(super) vendor: bool,
+    /// Nearly all lines bear the kernel's time, or a date.
     pub(super) stamped: bool,
     /// No line is longer than a mail's, and some have no time of their own.
     pub(super) wrapped: bool,
@@ -54,7 +60,7 @@ enum Token {
 }
 
 impl Shape {
-    fn of(text: &str) -> Option<Self> {
+    pub(super) fn of(text: &str) -> Option<Self> {
         let mut tokens: Vec<Token> = Vec::new();
         for next in text.chars() {
             let token = match next {
@@ -134,6 +140,7 @@ impl Profile {
             .map(|line| clean::line(line, profile.html).into_owned())
             .filter(|line| !line.trim().is_empty())
             .collect();
+        profile.suffix = Suffix::of(&samples);
         profile.tags(&samples);
         profile.hosts(&samples);
         profile.learn(&samples);
@@ -189,7 +196,11 @@ impl Profile {
         let unknown: Vec<&str> = samples
             .iter()
             .map(|line| peel(line, self))
-            .filter(|peeled| peeled.uptime.is_none() && peeled.origin == Origin::Unsaid)
+            .filter(|peeled| {
+                let timed = !peeled.tagged && stamp(peeled.text).is_some_and(|at| at > 0);
+                let kernels = peeled.origin == Origin::Kernel && timed;
+                peeled.uptime.is_none() && (peeled.origin == Origin::Unsaid || kernels)
+            })
             .map(|peeled| peeled.text)
             .collect();
         // Where the kernel's texts start lines, what stands before others is theirs.
@@ -229,8 +240,13 @@ impl Profile {
             .iter()
             .filter(|peeled| peeled.origin != Origin::Other);
         let all = mine.clone().count();
-        let stamped = mine.filter(|peeled| peeled.uptime.is_some()).count();
-        self.stamped = stamped >= 20 && stamped * 100 >= all * 95;
+        let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
+        let vendors = timed.clone().filter(|peeled| vendor::behind(peeled.text).is_some());
+        let (stamped, vendors) = (timed.count(), vendors.count());
+        self.vendor = vendors >= 5 && vendors * 10 >= stamped * 7;
+        let dated = mine.filter(|peeled| peeled.uptime.is_some() || peeled.date.is_some());
+        let dated = dated.count();
+        self.stamped = dated >= 20 && dated * 100 >= all * 95;
         // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
         let longest = samples.iter().map(|line| line.chars().count()).max();
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());

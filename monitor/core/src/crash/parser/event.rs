@@ -90,6 +90,10 @@ pub(super) struct Event {
     /// Its first line has the time of the line before it: it may be part of a name with
     /// a newline in it, until a sign comes with another time.
     suspect: bool,
+    /// Lines of other messages since.
+    later_lines: u32,
+    /// A line that only a crash's report has.
+    own_sign: bool,
     /// Dumps of other tasks come behind this event's own.
     follow_ups: bool,
     /// Who printed its first line.
@@ -139,6 +143,8 @@ impl Event {
             complete: Completeness::default(),
             second_sign: false,
             suspect: false,
+            later_lines: 0,
+            own_sign: false,
             follow_ups: false,
             caller: line.caller.clone(),
             foreign: None,
@@ -166,7 +172,7 @@ impl Event {
     pub(super) fn give_up(&mut self, panic: &str) {
         self.panic = Some(cut(panic, MAX_HEADLINE));
         self.add(Signal::Panic);
-        self.second_sign = true;
+        self.sign();
         if let Some((_, place)) = panic.split_once("Kernel stack is corrupted in: ")
             && self.fault.is_none()
         {
@@ -189,6 +195,11 @@ impl Event {
         self.complete.end = false;
     }
 
+    const fn sign(&mut self) {
+        self.second_sign = true;
+        self.own_sign = true;
+    }
+
     /// The event has had nothing but its first line.
     pub(super) fn is_headline_only(&self) -> bool {
         self.trace.is_empty() && self.taint.is_none() && self.modules.is_none() && !self.died
@@ -197,7 +208,7 @@ impl Event {
     /// The line of `die()` comes behind the report's first.
     pub(super) const fn died(&mut self) {
         self.died = true;
-        self.second_sign = true;
+        self.sign();
     }
 
     /// What this event names comes with a report of the kernel's own: `list_add
@@ -246,13 +257,19 @@ impl Event {
     pub(super) fn awaits_sign(&mut self, line: &Line, another_message: bool) -> bool {
         let other = line.uptime != self.when.uptime_seconds || another_message;
         let later = self.suspect && other;
-        self.second_sign &= !later;
+        if later {
+            self.later_lines = self.later_lines.saturating_add(1);
+            self.second_sign = false;
+            self.own_sign = false;
+        }
         later
     }
 
-    /// Such a line was read.
+    /// Such a line was read. Other reports have a task's header and a trace too: those
+    /// count only where they come at once.
     pub(super) const fn cleared(&mut self) {
-        self.suspect &= !self.second_sign;
+        let at_once = self.second_sign && self.later_lines == 1;
+        self.suspect &= !(self.own_sign || at_once);
     }
 
     pub(super) fn headline(&self) -> &str {
@@ -281,7 +298,7 @@ impl Event {
     /// The report's end mark.
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.second_sign = true;
+        self.sign();
         self.complete.end = true;
         self.end_dump();
     }

@@ -41,12 +41,14 @@ impl Event {
             return;
         }
         if self.is_follow_up(text) {
-            self.second_sign = true;
+            self.sign();
             self.follow_ups = true;
             self.end_dump();
             return;
         }
-        self.second_sign |= is_sign(text);
+        if is_sign(text) {
+            self.sign();
+        }
         if let Some(header) = header::task_header(text) {
             let hung = self.primary == Signal::HungTask;
             self.second_sign |= header.cpu.is_some() || header.pid.is_some() || hung;
@@ -63,7 +65,7 @@ impl Event {
             return;
         }
         if let Some(function) = symbol::instruction(text) {
-            self.second_sign = true;
+            self.sign();
             // In the trace of a panic it is what was interrupted, not what failed.
             let own = match self.primary {
                 Signal::HungTask => false,

@@ -5,12 +5,30 @@
 use std::collections::HashMap;
 
 use super::{
-    super::headline::of_a_user_program,
-    profile::{MARKS, Shape, mark},
+    super::headline::{of_a_user_program, recognise},
+    peel::bracket,
+    profile::{MARKS, Shape, mark, stamp},
 };
 
 /// Forms that are remembered.
 const MAX_FORMS: usize = 64;
+
+/// Whether several lines were made one, as mail programs and forwarding log daemons do:
+/// a time stands inside, and the kernel's words behind it.
+pub(super) fn holds_another(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(at) = stamp(rest) {
+        let Some((_, behind)) = rest.get(at..).and_then(bracket) else {
+            return false;
+        };
+        let words = behind.trim_start();
+        if mark(words) == Some(0) || recognise(words).is_some() {
+            return !of_a_user_program(text);
+        }
+        rest = behind;
+    }
+    false
+}
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -294,6 +294,8 @@ impl<'a> Lines<'a> {
                 return;
             }
             self.doubt(peeled.text);
+        } else if hidden::holds_another(peeled.text) {
+            self.unclear(text);
         } else {
             self.hidden.add(peeled.text);
         }

@@ -154,7 +154,7 @@ impl Log {
     fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
         let mut problems = Vec::new();
         if let Some(sample) = summary.sample.as_ref()
-            && (summary.unclear > 1 || self.recognised == 0)
+            && (summary.unclear > 1 || summary.joined || self.recognised == 0)
         {
             problems.push(format!(
                 "the beginnings of these lines are not understood ({}): {sample}",

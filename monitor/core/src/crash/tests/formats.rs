@@ -6,6 +6,7 @@ use super::*;
 use crate::crash::When;
 
 mod list;
+mod tools;
 
 use list::{Entry, FORMATS, LOG, Wrap};
 

@@ -47,6 +47,8 @@ pub(super) struct Summary {
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
+    /// Several lines were made one.
+    pub(super) joined: bool,
     /// One of lines that hold the kernel's words behind something that they all have.
     pub(super) hidden: Option<String>,
 }
@@ -295,6 +297,7 @@ impl<'a> Lines<'a> {
             }
             self.doubt(peeled.text);
         } else if hidden::holds_another(peeled.text) {
+            self.summary.joined = true;
             self.unclear(text);
         } else {
             self.hidden.add(peeled.text);

@@ -1,0 +1,30 @@
+//! One log as real tools wrote it (`tests/fixtures/crash/tools`): dmesg of util-linux
+//! 2.38, journalctl 252, rsyslog 8.2302, ts, multilog, svlogd.
+
+use super::*;
+
+#[test]
+fn each_tool_gives_the_same() {
+    let folder = folder().join("tools");
+    let read = |name: &str| {
+        let bytes = fs::read(folder.join(name)).unwrap();
+        let told = parser::read(&bytes, &Reading::new(SOAK));
+        assert_eq!(told.problems, [""; 0], "{name}");
+        comparable(only(told.records))
+    };
+    let base = read("console.log");
+    assert_eq!((base.kind, base.phase), (Kind::Oops, Phase::Soak));
+    assert_eq!(base.implicated, Implicated::Yes);
+    let mut tools = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let mut expected = base.clone();
+        // Neither date nor time: how long ago the transition ended is not in the text.
+        if ["dmesg-t.log", "journalctl-cat.log"].contains(&name.as_str()) {
+            expected.phase = Phase::Unknown;
+        }
+        assert_eq!(read(&name), expected, "{name}");
+        tools += 1;
+    }
+    assert_eq!(tools, 49);
+}

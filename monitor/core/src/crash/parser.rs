@@ -14,6 +14,7 @@ mod prefix;
 mod reader;
 mod symbol;
 pub(super) mod timeline;
+mod turns;
 
 use std::collections::VecDeque;
 
@@ -141,9 +142,15 @@ impl Log {
         reader.end_boot();
         for mut record in reader.records {
             record.host.clone_from(&history.host);
+            if reader.turns.are_taken() {
+                record.not_proved(super::proof::TURNS);
+            }
             keep(&mut self.records, record);
         }
-        for lesser in reader.lesser {
+        for mut lesser in reader.lesser {
+            if reader.turns.are_taken() {
+                lesser.not_proved();
+            }
             keep(&mut self.lesser, lesser);
         }
         self.recognised += reader.recognised;
@@ -154,7 +161,7 @@ impl Log {
     fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
         let mut problems = Vec::new();
         if let Some(sample) = summary.sample.as_ref()
-            && (summary.unclear > 1 || summary.joined || self.recognised == 0)
+            && (summary.unclear > 1 || summary.certain || self.recognised == 0)
         {
             problems.push(format!(
                 "the beginnings of these lines are not understood ({}): {sample}",

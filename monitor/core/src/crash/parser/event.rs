@@ -67,6 +67,8 @@ pub(super) struct Event {
     pub(super) last_clock: Option<f64>,
     /// When it started, on the host's clock.
     clock: Option<f64>,
+    /// The kernel's time of the last line that told something of it.
+    told_at: Option<f64>,
     headline: String,
     when: When,
     cpu: Option<u32>,
@@ -94,6 +96,8 @@ pub(super) struct Event {
     later_lines: u32,
     /// A line that only a crash's report has.
     own_sign: bool,
+    /// The trace is that of the thread that looks for hung tasks.
+    is_of_detector: bool,
     /// Dumps of other tasks come behind this event's own.
     follow_ups: bool,
     /// Who printed its first line.
@@ -126,6 +130,7 @@ impl Event {
             ended: false,
             last_clock: line.clock,
             clock: line.clock,
+            told_at: line.uptime,
             headline: cut(headline, MAX_HEADLINE),
             when,
             cpu: who.cpu,
@@ -145,6 +150,7 @@ impl Event {
             suspect: false,
             later_lines: 0,
             own_sign: false,
+            is_of_detector: false,
             follow_ups: false,
             caller: line.caller.clone(),
             foreign: None,
@@ -160,6 +166,11 @@ impl Event {
     /// Seconds from the event's last line to this one.
     pub(super) fn seconds_since(&self, line: &Line) -> Option<f64> {
         Some(line.clock? - self.last_clock?)
+    }
+
+    /// A line told something of it.
+    pub(super) fn told(&mut self, line: &Line) {
+        self.told_at = line.uptime.or(self.told_at);
     }
 
     pub(super) fn add(&mut self, signal: Signal) {
@@ -191,6 +202,7 @@ impl Event {
 
     /// The dump that follows is the event's own and not a second one.
     pub(super) fn expect_dump(&mut self) {
+        self.is_of_detector = self.primary == Signal::HungTask;
         self.trace_at = Trace::Ahead;
         self.complete.end = false;
     }
@@ -379,7 +391,8 @@ impl Event {
         let is_report = self.report.is_some();
         let function = self
             .fault
-            .or_else(|| place(self.primary, is_report, &self.trace));
+            .or_else(|| place(self.primary, is_report, &self.trace))
+            .filter(|_| !self.is_of_detector);
         self.complete.place = function.is_some();
         let mut record = CrashRecord {
             signals: self.signals,

@@ -16,6 +16,7 @@ use super::{
     names::Names,
     prefix::date::Kind as DateKind,
     timeline::Timeline,
+    turns::Turns,
 };
 
 /// Two reports of which the lines may come by turns.
@@ -71,6 +72,8 @@ pub(super) struct Reader<'a> {
     names: Names,
     /// The line that is being read may be part of one.
     joined: bool,
+    /// Whether another machine's lines are mixed in.
+    pub(super) turns: Turns,
     /// The line before was certainly the kernel's own.
     trusted: bool,
 }
@@ -107,6 +110,7 @@ impl histories::Read for Reader<'_> {
                 self.boot = Boot::default();
             }
             self.boot.uptime = uptime;
+            self.turns.line(uptime);
         }
         if self.names.holds(line) {
             return;
@@ -125,6 +129,7 @@ impl histories::Read for Reader<'_> {
             event.next(line);
             awaits_sign = event.awaits_sign(line, another);
         }
+        let told = known.is_some();
         match known {
             Some(Sign::Boot { release }) => {
                 self.end_boot();
@@ -162,6 +167,9 @@ impl histories::Read for Reader<'_> {
             if awaits_sign {
                 event.cleared();
             }
+            if told {
+                event.told(line);
+            }
         }
     }
 }
@@ -180,6 +188,7 @@ impl<'a> Reader<'a> {
             lone: None,
             names: Names::default(),
             joined: false,
+            turns: Turns::default(),
             trusted: false,
         }
     }

@@ -17,11 +17,23 @@ const MAX_FRAMES: usize = 128;
 /// 1024 less the prefix).
 const LONG_LINE: usize = 900;
 
+/// A report's lines come one after the other; what comes later, or is of another time, is
+/// another's.
+const PAUSE_SECONDS: f64 = 10.0;
+
 impl Event {
     /// A line that neither begins nor ends an event.
     pub(in super::super) fn detail(&mut self, line: &Line) {
         if line.caller.is_some() && line.caller == self.foreign {
             return;
+        }
+        if self.takes(&line.text) {
+            let pause = self.told_at.zip(line.uptime).map(|(told, now)| now - told);
+            if pause.is_some_and(|pause| pause.abs() > PAUSE_SECONDS) {
+                self.complete.mixed |= !self.ended;
+                return;
+            }
+            self.told(line);
         }
         // The rest of a wrapped line, or a program's text between the kernel's.
         self.complete.garbled |= self.when.uptime_seconds.is_some() && line.uptime.is_none();
@@ -203,6 +215,15 @@ impl Event {
                 long: line.text.len() >= LONG_LINE,
             };
         }
+    }
+
+    /// Whether a line would tell something of the event.
+    fn takes(&self, text: &str) -> bool {
+        let frame = || self.trace_at != Trace::Behind && symbol::frame(text).is_some();
+        text.trim_start().starts_with("Modules linked in:")
+            || header::task_header(text).is_some()
+            || symbol::instruction(text).is_some()
+            || frame()
     }
 
     /// Reports of one task, in which another's header has no place.

@@ -47,8 +47,8 @@ pub(super) struct Summary {
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
-    /// Several lines were made one.
-    pub(super) joined: bool,
+    /// One of these has the kernel's time or tag, so that it is no quotation.
+    pub(super) certain: bool,
     /// One of lines that hold the kernel's words behind something that they all have.
     pub(super) hidden: Option<String>,
 }
@@ -283,6 +283,7 @@ impl<'a> Lines<'a> {
         let wrapped = profile.wrapped;
         self.profile = profile;
         if peeled.doubted {
+            self.summary.certain = true;
             self.unclear(text);
         }
         if peeled.origin == Origin::Other {
@@ -297,7 +298,7 @@ impl<'a> Lines<'a> {
             }
             self.doubt(peeled.text);
         } else if hidden::holds_another(peeled.text) {
-            self.summary.joined = true;
+            self.summary.certain = true;
             self.unclear(text);
         } else {
             self.hidden.add(peeled.text);
@@ -390,6 +391,7 @@ impl<'a> Lines<'a> {
         if before.is_empty() || own.contains(&before) {
             return;
         }
+        self.summary.certain |= stamp(before).is_some();
         self.unclear(text);
     }
 

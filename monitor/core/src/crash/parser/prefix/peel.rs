@@ -60,6 +60,8 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
     // The kernel's facility is in use here: what has another is not the kernel's.
     if peeled.tagged && profile.kernel_facility && peeled.facility.is_some_and(|code| code != 0) {
         peeled.origin = Origin::Other;
+        // Or a log daemon's that keeps the kernel's lines under another facility.
+        peeled.doubted = mark(peeled.text.trim_start()) == Some(0);
     }
     peeled
 }

@@ -21,6 +21,8 @@ use super::{
 
 /// Bytes of a headline.
 const MAX_HEADLINE: usize = 1024;
+/// Bytes of a task's name (`TASK_COMM_LEN` less its end).
+const MAX_COMM: usize = 15;
 /// What is printed before the report that it belongs to.
 const LEAD_SECONDS: f64 = 1.0;
 /// Whether the line before was one of the module list.
@@ -92,6 +94,8 @@ pub(super) struct Event {
     /// Its first line has the time of the line before it: it may be part of a name with
     /// a newline in it, until a sign comes with another time.
     suspect: bool,
+    /// Its first line is no longer than a task's name.
+    short: bool,
     /// Lines of other messages since.
     later_lines: u32,
     /// A line that only a crash's report has.
@@ -148,6 +152,7 @@ impl Event {
             complete: Completeness::default(),
             second_sign: false,
             suspect: false,
+            short: line.text.trim().len() <= MAX_COMM,
             later_lines: 0,
             own_sign: false,
             is_of_detector: false,
@@ -218,9 +223,10 @@ impl Event {
     }
 
     /// The line of `die()` comes behind the report's first.
-    pub(super) const fn died(&mut self) {
+    pub(super) fn died(&mut self, line: &Line) {
         self.died = true;
-        self.sign();
+        self.second_sign = true;
+        self.own_sign |= line.text.trim().len() > MAX_COMM;
     }
 
     /// What this event names comes with a report of the kernel's own: `list_add
@@ -265,10 +271,15 @@ impl Event {
         self.suspect = true;
     }
 
+    /// The first line may be a task's name, if it is that short.
+    pub(super) const fn suspect_if_short(&mut self) {
+        self.suspect |= self.short;
+    }
+
     /// A line comes; returns whether a sign in it would clear the suspicion.
     pub(super) fn awaits_sign(&mut self, line: &Line, another_message: bool) -> bool {
         let other = line.uptime != self.when.uptime_seconds || another_message;
-        let later = self.suspect && other;
+        let later = self.suspect && (other || self.short);
         if later {
             self.later_lines = self.later_lines.saturating_add(1);
             self.second_sign = false;
@@ -280,7 +291,7 @@ impl Event {
     /// Such a line was read. Other reports have a task's header and a trace too: those
     /// count only where they come at once.
     pub(super) const fn cleared(&mut self) {
-        let at_once = self.second_sign && self.later_lines == 1;
+        let at_once = self.second_sign && self.later_lines == 1 && !self.short;
         self.suspect &= !(self.own_sign || at_once);
     }
 

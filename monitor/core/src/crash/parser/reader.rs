@@ -296,7 +296,7 @@ impl<'a> Reader<'a> {
                     event.reports = event.reports.saturating_add(1);
                     event.end_dump();
                 }
-                event.died();
+                event.died(line);
                 return;
             }
             let soon = event
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
             if event.primary == Signal::MachineCheck && !event.died && soon {
                 // arch/powerpc/kernel/traps.c: it is what the oops is about.
                 event.add(Signal::Oops);
-                event.died();
+                event.died(line);
                 return;
             }
             if event.report.is_some() && event.leads_to(Signal::Oops, line) {
@@ -317,6 +317,7 @@ impl<'a> Reader<'a> {
         self.open(Signal::Oops, &Found::default(), line);
         if let Some(event) = self.event() {
             event.died = true;
+            event.suspect_if_short();
         }
     }
 

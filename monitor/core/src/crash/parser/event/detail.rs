@@ -77,7 +77,9 @@ impl Event {
             return;
         }
         if let Some(function) = symbol::instruction(text) {
-            self.sign();
+            self.second_sign = true;
+            // A user's instruction has no name.
+            self.own_sign |= function.offset.is_some();
             // In the trace of a panic it is what was interrupted, not what failed.
             let own = match self.primary {
                 Signal::HungTask => false,

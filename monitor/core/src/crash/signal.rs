@@ -191,6 +191,8 @@ signals! {
             // arch/x86/kernel/{doublefault,traps,dumpstack}.c
             "PANIC: double fault",
             "traps: PANIC: double fault",
+            // arch/x86/mm/extable.c
+            "PANIC: early exception {x} IP ",
             "BUG: {} stack guard page was hit at ",
             "BUG: stack guard page was hit at ",
             // arch/{arm,arm64,riscv}/mm/fault.c, arch/s390/mm/fault.c, and

@@ -86,7 +86,11 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
         .iter()
         .filter(|frame| frame.reliable)
         .map(|frame| &frame.function);
-    let reports = |function: &&Function| REPORTERS.contains(&function.name.as_str());
+    // `nmi_panic.cold`: the compiler put a part of it elsewhere.
+    let reports = |function: &&Function| {
+        let name = function.name.split('.').next().unwrap_or_default();
+        REPORTERS.contains(&name)
+    };
     match signal {
         Signal::HungTask => callers.find(|function| !is_sleep(function)).cloned(),
         Signal::RcuStall => {

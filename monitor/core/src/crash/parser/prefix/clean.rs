@@ -52,6 +52,13 @@ fn unquoted(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The last line first.
+pub(super) fn reversed(bytes: &[u8]) -> Vec<u8> {
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    lines.reverse();
+    lines.join(&b'\n')
+}
+
 fn utf_8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let unit: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,

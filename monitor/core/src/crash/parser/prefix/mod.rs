@@ -72,9 +72,13 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let bytes = clean::decode(bytes);
+        let mut bytes = clean::decode(bytes);
+        let profile = Profile::of(&bytes);
+        if profile.reversed {
+            bytes = clean::reversed(&bytes).into();
+        }
         Self {
-            profile: Profile::of(&bytes),
+            profile,
             bytes,
             at: 0,
             clocks: Clocks::default(),

@@ -73,6 +73,7 @@ fn piece(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
         return level(peeled, start) || time(peeled, start, profile);
     }
     quote(peeled, start)
+        || profile.broadcast && broadcast(peeled)
         || level(peeled, start)
         || time(peeled, start, profile)
         || dated(peeled, start, profile)
@@ -91,6 +92,17 @@ fn quote(peeled: &mut Peeled<'_>, start: &str) -> bool {
     if let Some(rest) = peeled.text.strip_prefix(' ') {
         peeled.text = rest;
     }
+    true
+}
+
+/// ` kernel:`, without a date.
+fn broadcast(peeled: &mut Peeled<'_>) -> bool {
+    let Some(rest) = peeled.text.trim_start().strip_prefix("kernel:") else {
+        return false;
+    };
+    peeled.tagged = true;
+    peeled.origin = Origin::Kernel;
+    peeled.text = rest;
     true
 }
 

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     clean,
+    date::Kind,
     peel::{Origin, Peeled, bracket, is_name, peel, uptime},
     suffix::Suffix,
     vendor,
@@ -40,6 +41,10 @@ pub(super) struct Profile {
     pub(super) html: bool,
     /// What stands behind the lines.
     pub(super) suffix: Option<Suffix>,
+    /// Newest first (`journalctl --reverse`).
+    pub(super) reversed: bool,
+    /// What syslogd writes to all terminals: ` kernel:TEXT`.
+    pub(super) broadcast: bool,
     /// A vendor's kernel shows the CPU and the task behind the time.
     pub(super) vendor: bool,
     /// Nearly all lines bear the kernel's time, or a date.
@@ -141,6 +146,8 @@ impl Profile {
             .filter(|line| !line.trim().is_empty())
             .collect();
         profile.suffix = Suffix::of(&samples);
+        let broadcasts = |line: &String| line.starts_with("Message from syslogd@");
+        profile.broadcast = samples.iter().any(broadcasts);
         profile.tags(&samples);
         profile.hosts(&samples);
         profile.learn(&samples);
@@ -241,6 +248,7 @@ impl Profile {
             .filter(|peeled| peeled.origin != Origin::Other);
         let all = mine.clone().count();
         let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
+        self.reversed = is_reversed(&peeled);
         let vendors = timed.clone().filter(|peeled| vendor::behind(peeled.text).is_some());
         let (stamped, vendors) = (timed.count(), vendors.count());
         self.vendor = vendors >= 5 && vendors * 10 >= stamped * 7;
@@ -252,6 +260,23 @@ impl Profile {
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());
         self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
     }
+}
+
+/// Whether the times of nearly all lines are earlier than those of the lines before.
+fn is_reversed(lines: &[Peeled<'_>]) -> bool {
+    let time = |line: &Peeled<'_>| {
+        line.uptime
+            .or(line.date.filter(|date| date.kind != Kind::Delta).map(|date| date.seconds))
+    };
+    let times: Vec<f64> = lines.iter().filter_map(time).collect();
+    let steps = times.windows(2).filter_map(|pair| {
+        let step = pair.get(1)? - pair.first()?;
+        (step != 0.0).then_some(step < 0.0)
+    });
+    let (back, all) = steps.fold((0, 0), |(back, all), is_back| {
+        (back + usize::from(is_back), all + 1)
+    });
+    back >= 3 && back * 10 >= all * 9
 }
 
 fn is_monotonic(peeled: &Peeled<'_>) -> bool {

@@ -1,5 +1,5 @@
 //! What a file has behind its lines: the end of a quoted field (`"},`, `'}`), further
-//! columns, `#012` for the line's end. It is taken off only where nearly all lines have it.
+//! columns, a tag, `#012` for the line's end. It is taken off only where nearly all lines have it.
 
 use super::profile::{mark, stamp};
 
@@ -66,7 +66,7 @@ fn common_end<'a>(one: &'a str, two: &str) -> Option<&'a str> {
 
 /// The part that starts with what ends a field or a line.
 fn start(end: &str) -> Option<&str> {
-    let at = ["\\r", "\\n", "\"", "'", "#01"]
+    let at = ["\\r", "\\n", "\"", "'", "#01", " |", "</"]
         .iter()
         .filter_map(|start| end.find(start))
         .min()?;
@@ -101,6 +101,8 @@ mod tests {
             ("msg: 'TEXT'}", "'}"),
             ("\"a\",\"TEXT\",\"host\",\"/var/log/messages\"", "\",\"host\",\"/var/log/messages\""),
             ("Nov 23 12:00:00 h kernel: TEXT#012", "#012"),
+            ("| 12:00:00 | TEXT |", " |"),
+            ("<entry>TEXT</entry>", "</entry>"),
             ("\"TEXT\\r\\n\",", "\\r\\n\","),
         ] {
             assert_eq!(of(line).unwrap().text, end, "{line}");

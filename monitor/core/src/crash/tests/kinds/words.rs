@@ -78,5 +78,10 @@ fn names_are_not_the_kernels_words() {
 
 #[test]
 fn columns_and_quotes_around_lines() {
-    check("wrappings.txt", 18);
+    check("wrappings.txt", 29);
+}
+
+#[test]
+fn of_more_kernels() {
+    check("more.txt", 15);
 }

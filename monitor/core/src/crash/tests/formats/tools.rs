@@ -28,3 +28,30 @@ fn each_tool_gives_the_same() {
     }
     assert_eq!(tools, 49);
 }
+
+/// How exactly the date is known.
+#[test]
+fn dates_of_tools() {
+    let folder = folder().join("tools");
+    let precision = |name: &str| {
+        let bytes = fs::read(folder.join(name)).unwrap();
+        only(parser::read(&bytes, &Reading::new(SOAK)).records).when.precision
+    };
+    for (name, expected) in [
+        ("dmesg-d.log", Precision::Unknown),
+        ("dmesg-T.log", Precision::LocalTime),
+        ("dmesg-H-P.log", Precision::NoYear),
+        ("dmesg--time-formatiso.log", Precision::Line),
+        ("journalctl-short.log", Precision::NoYear),
+        ("journalctl-short-full.log", Precision::Line),
+        ("journalctl-short-unix.log", Precision::Line),
+        ("journalctl-verbose.log", Precision::Line),
+        ("multilog.log", Precision::Line),
+        ("tai64nlocal.log", Precision::LocalTime),
+        ("rsyslog-traditional.log", Precision::NoYear),
+        ("rsyslog-file.log", Precision::Line),
+        ("ts.log", Precision::NoYear),
+    ] {
+        assert_eq!(precision(name), expected, "{name}");
+    }
+}

@@ -7,6 +7,7 @@ mod attribution;
 pub mod boots;
 pub mod capture;
 pub mod counts;
+pub mod dating;
 pub mod display;
 pub mod parser;
 mod proof;

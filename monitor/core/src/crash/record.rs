@@ -23,10 +23,16 @@ pub enum Precision {
     /// The line bears a local time without its zone: the number is that time read as
     /// if it were UTC, which is wrong by up to 14 hours.
     LocalTime,
+    /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
+    /// clock, minutes after the crash.
+    File,
     /// From a line earlier in the log that has both clocks: as good as the
     /// machine's clock was at that line.
     LogClock,
-    /// From the number of a pstore record, to about a second.
+    /// From the journal's two clocks and the uptime: as good as the log's clock keeps time
+    /// after the journal's last entry.
+    Journal,
+    /// From the number or the time of a pstore record, to about a second.
     Dump,
     /// The line itself bears the time of the program that logged it.
     Line,
@@ -436,21 +442,12 @@ impl CrashRecord {
         let releases = release(self)
             .zip(release(other))
             .is_none_or(|(one, two)| one == two);
-        let boots = self
-            .when
-            .unix_seconds
-            .zip(other.when.unix_seconds)
-            .filter(|_| self.when.is_utc() && other.when.is_utc())
-            .is_none_or(|(one, two)| (one - two).abs() < SAME_BOOT_SECONDS);
+        let boots = super::dating::agree(&self.when, &other.when);
         let hosts = self.host.as_ref().zip(other.host.as_ref());
         let hosts = hosts.is_none_or(|(one, two)| one == two);
         times && releases && boots && hosts && self.headline == other.headline
     }
 }
-
-/// Two estimates of one moment differ by no more than a clock that was set in
-/// between; two boots that crash at the same microsecond are further apart.
-const SAME_BOOT_SECONDS: f64 = 15.0;
 
 /// Makes one of each two records of the same crash: a dump at the oops and another
 /// at the panic, a console log and pstore. The one that tells more stays, with the

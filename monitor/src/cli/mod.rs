@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
-use crate::crash::gather::Sources;
+use crate::crash::{look::Limits, sources::Sources};
 
 /// Shows within a second whether a kernel livepatch is being applied or is stuck, and
 /// after a crash whether a livepatch was involved.
@@ -148,6 +148,10 @@ impl Paths {
             pstore: self.pstore.clone(),
             systemd_pstore: self.systemd_pstore.clone(),
             kdump: self.kdump.clone(),
+            sysfs: self.sysfs.clone(),
+            rootfs: self.rootfs.clone(),
+            owner: 0,
+            limits: Limits::default(),
         }
     }
 }

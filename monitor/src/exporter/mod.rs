@@ -32,7 +32,7 @@ use tracing::info;
 
 pub use self::runtime::Exporter;
 use self::{event_loop::EventLoop, startup::Started};
-use crate::{crash::gather::Sources, kernel::clock};
+use crate::{crash::sources::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
 #[derive(Clone, Debug)]

@@ -18,11 +18,8 @@ pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
         Some(text.trim().to_owned())
     };
     let mut ready = Vec::new();
-    // No file: no pstore in this kernel.
-    let backend = text(&sysfs.join("module/pstore/parameters/backend"));
-    let backend = backend.filter(|backend| !backend.is_empty() && backend != "(null)");
     if sysfs.join("module").is_dir() {
-        ready.push((Source::Pstore, backend.is_some()));
+        ready.push((Source::Pstore, backend(sysfs).is_some()));
     }
     if sysfs.join("kernel").is_dir() {
         let loaded = text(&sysfs.join("kernel/kexec_crash_loaded"));
@@ -38,6 +35,47 @@ pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
         ready.push((Source::RebootOnPanic, seconds != "0"));
     }
     ready
+}
+
+/// What stores dumps for pstore, if anything does.
+#[must_use]
+pub fn backend(sysfs: &Path) -> Option<String> {
+    // No file: no pstore in this kernel.
+    let path = sysfs.join("module/pstore/parameters/backend");
+    let text = bounded_read::read_text(&path, bounded_read::VALUE).ok()?;
+    let backend = text.trim();
+    (!backend.is_empty() && backend != "(null)").then(|| backend.to_owned())
+}
+
+/// The bytes of a log that the kernel gives to pstore at a crash
+/// (`CONFIG_PSTORE_DEFAULT_KMSG_BYTES`).
+#[must_use]
+pub fn kmsg_bytes(sysfs: &Path) -> u64 {
+    let path = sysfs.join("module/pstore/parameters/kmsg_bytes");
+    let text = bounded_read::read_text(&path, bounded_read::VALUE).ok();
+    text.and_then(|text| text.trim().parse().ok())
+        .unwrap_or(10240)
+}
+
+/// Why EFI's variables have no room for a dump, if they have none. Kernels before 6.5 do not
+/// say (`fs/efivarfs/super.c`, `efivarfs_statfs`).
+#[must_use]
+pub fn efi_full(sysfs: &Path) -> Option<String> {
+    /// `EFIVARFS_MAGIC` (include/uapi/linux/magic.h).
+    const EFIVARFS: u64 = 0xde5e_81e4;
+    /// The kernel leaves this much alone (`EFI_MIN_RESERVE`,
+    /// arch/x86/platform/efi/quirks.c).
+    const RESERVE: u64 = 5120;
+    let path = sysfs.join("firmware/efi/efivars");
+    let kind = rustix::fs::statfs(&path).ok()?;
+    let room = rustix::fs::statvfs(&path).ok()?;
+    let of_efi = u64::try_from(kind.f_type)
+        .ok()
+        .map(|kind| kind & 0xffff_ffff)
+        == Some(EFIVARFS);
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let full = of_efi && room.f_blocks > 0 && free < RESERVE + kmsg_bytes(sysfs);
+    full.then(|| format!("EFI's variables have room for {free} bytes only, too few for a dump"))
 }
 
 #[cfg(test)]

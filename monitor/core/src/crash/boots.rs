@@ -105,7 +105,10 @@ impl Boot {
         let last = history.last_time.as_duration().as_secs_f64();
         // Nothing is noted after the kernel's end.
         let after_the_last = uptime.is_none_or(|uptime| uptime >= last - drift);
-        let length = self.ended_by().zip(self.began()).map(|(end, start)| end - start);
+        let length = self
+            .ended_by()
+            .zip(self.began())
+            .map(|(end, start)| end - start);
         let within_length = uptime
             .zip(length)
             .is_none_or(|(uptime, length)| uptime <= length + drift + SLACK_SECONDS);
@@ -136,6 +139,14 @@ impl Boot {
         })
     }
 
+    /// Whether nothing is known of this boot after a crash.
+    #[must_use]
+    pub fn may_have_ended(&self, record: &CrashRecord) -> bool {
+        let last = self.history.last_time.as_duration().as_secs_f64();
+        let uptime = record.when.uptime_seconds;
+        uptime.is_some_and(|uptime| uptime >= last - dating::drift_seconds(&record.when))
+    }
+
     /// Fills in what a dump does not tell but the journal does: the date first, then where
     /// in a patch's life it falls.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
@@ -145,7 +156,11 @@ impl Boot {
         let now = dating::moment(history, seen, &record.when);
         // What came after it, where the machine lived on, tells nothing.
         let until = self.notes.partition_point(|noted| noted.time <= now);
-        match self.notes.get(until..).is_some_and(|later| !later.is_empty()) {
+        match self
+            .notes
+            .get(until..)
+            .is_some_and(|later| !later.is_empty())
+        {
             true => {
                 let before = fold(self.notes.get(..until).unwrap_or_default(), soak);
                 supplement(&before, record, now, soak);

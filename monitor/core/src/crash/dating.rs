@@ -18,7 +18,7 @@ use crate::{
 pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
 /// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
 /// uptime. A report has 10 hours, after some weeks.
-const DRIFT: f64 = 0.02;
+pub const DRIFT: f64 = 0.02;
 /// Two readings of the right clock for one moment differ by no more than this.
 const SAME_MOMENT_SECONDS: f64 = 15.0;
 const SLACK_SECONDS: f64 = 60.0;

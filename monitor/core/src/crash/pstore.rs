@@ -26,6 +26,7 @@ const MAX_WRITE_SECONDS: u64 = 60;
 const OUT_OF_ORDER_SECONDS: f64 = 1.0;
 
 const ERST: &str = "erst";
+const RAMOOPS: &str = "ramoops";
 const EFI: &str = "efi_pstore";
 /// The backend's earlier name.
 const EFI_OLD: &str = "efi";
@@ -160,6 +161,8 @@ fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
 /// A dump, joined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
+    /// Who stored it, where the names are those that pstore gave.
+    pub backend: Option<String>,
     /// `Panic` or `Oops`.
     pub reason: String,
     /// Its number in its boot.
@@ -185,6 +188,24 @@ impl Dump {
         (self.reason == "Panic").then_some(true)
     }
 
+    /// Says so if the store had no room for all that the kernel gives it of a log,
+    /// `kmsg_bytes`: the next dump will not fit either. Ramoops writes over old records.
+    #[must_use]
+    pub fn did_not_fit(&self, kmsg_bytes: u64) -> Option<String> {
+        let starts = |line: &[u8]| line.windows(14).any(|words| words == b"Linux version ");
+        let whole = self.text.split(|byte| *byte == b'\n').any(starts);
+        let backend = self
+            .backend
+            .as_deref()
+            .filter(|backend| *backend != RAMOOPS)?;
+        (!whole && (self.text.len() as u64) < kmsg_bytes).then(|| {
+            format!(
+                "pstore ({backend}) had room for {} bytes of the last dump only, and is full",
+                self.text.len()
+            )
+        })
+    }
+
     /// The crash that a dump is proof of, where its text has no report: the part with the
     /// report was lost. None for dumps that are made of other occasions (a restart).
     #[must_use]
@@ -196,7 +217,10 @@ impl Dump {
         };
         let headline = match (self.parts, self.missing) {
             (_, 0) => format!("{what} of which pstore kept no report"),
-            (1, missing) => format!("{what} of which pstore kept one part of {}", missing.saturating_add(1)),
+            (1, missing) => format!(
+                "{what} of which pstore kept one part of {}",
+                missing.saturating_add(1)
+            ),
             (there, missing) => {
                 let all = there.saturating_add(missing);
                 format!("{what} of which pstore kept {there} parts of {all}")
@@ -238,8 +262,7 @@ impl Open {
         let name = part.name.as_ref();
         let backend = name.map(|name| name.backend.as_str());
         let of_dump = |first: &Part| {
-            (&first.header.reason, first.header.number)
-                == (&part.header.reason, part.header.number)
+            (&first.header.reason, first.header.number) == (&part.header.reason, part.header.number)
         };
         let backends = self.backend().zip(backend);
         let times = self.time.zip(name.and_then(Name::unix_seconds));
@@ -346,7 +369,9 @@ fn anchor(open: &Open) -> Option<Anchor> {
     let unix_seconds = match newest.name.as_ref().map(|name| name.backend.as_str()) {
         // Its number is of the first dump of the boot, its own time is no earlier.
         Some(ERST) => {
-            let written = newest.written.filter(|written| named.is_none_or(|at| *written >= at));
+            let written = newest
+                .written
+                .filter(|written| named.is_none_or(|at| *written >= at));
             written.or(named.filter(|_| newest.header.number == 1))
         }
         Some(EFI | EFI_OLD) => named,
@@ -364,6 +389,7 @@ fn dump(parts: BTreeMap<u32, Part>, anchor: Option<Anchor>) -> Dump {
     let there = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     let complete_end = parts.contains_key(&1);
     let (mut reason, mut number) = (String::new(), 0);
+    let mut backend = None;
     let mut text = Vec::new();
     let mut files: Vec<String> = Vec::new();
     for part in parts.into_values().rev() {
@@ -376,8 +402,10 @@ fn dump(parts: BTreeMap<u32, Part>, anchor: Option<Anchor>) -> Dump {
             files.push(part.file);
         }
         (reason, number) = (part.header.reason, part.header.number);
+        backend = part.name.map(|name| name.backend).or(backend);
     }
     Dump {
+        backend,
         reason,
         number,
         text,

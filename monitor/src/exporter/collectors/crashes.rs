@@ -108,6 +108,10 @@ struct State {
     /// Whether the log could be read when it was read last, and why not.
     log_readable: bool,
     log_problem: Option<String>,
+    /// What of the log was not understood.
+    unclear: Vec<String>,
+    /// By how much the boot's clock is ahead of the log's.
+    drift_seconds: f64,
     /// Why the last crash record that failed was not stored.
     store_problem: Option<String>,
 }
@@ -146,6 +150,8 @@ impl Crashes {
             waited: 0,
             log_readable: start.log.is_open(),
             log_problem: None,
+            unclear: Vec::new(),
+            drift_seconds: 0.0,
             store_problem: None,
         };
         Self {
@@ -309,6 +315,12 @@ impl Collector<All> for Crashes {
                 .into_iter()
                 .flatten()
                 .cloned()
+                .chain(
+                    state
+                        .unclear
+                        .iter()
+                        .map(|unclear| format!("kernel log: {unclear}")),
+                )
                 .collect(),
             degradations: self.degradations(&state),
             ..Outcome::default()

@@ -39,7 +39,7 @@ fn collectors(root: &Path) -> Collectors {
         crashes: crashes::Crashes::new(start, &[]),
         updates: updates::Updates::new(root),
         expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
-        crash_capture: crash_capture::CrashCapture::new(procfs, sysfs),
+        crash_capture: crash_capture::CrashCapture::new(procfs, sysfs, None),
         monitor: monitor::Monitor::new(Vec::new()),
     }
 }

@@ -172,7 +172,11 @@ fn a_dump_of_two_seconds_is_one() {
             ..part.clone()
         })
         .collect();
-    let both = parts.iter().cloned().chain(copies.iter().cloned()).collect();
+    let both = parts
+        .iter()
+        .cloned()
+        .chain(copies.iter().cloned())
+        .collect();
     assert_eq!(pstore::join(both), dumps);
     // And with nothing but the copies, in two files.
     let joined = pstore::join(copies);
@@ -198,7 +202,10 @@ fn two_crashes_within_a_minute_stay_two() {
     let mut parts: Vec<_> = boot(1_000_000, 90).into();
     parts.extend(boot(1_000_040, 30));
     let dumps = pstore::join(parts);
-    let all: Vec<_> = dumps.iter().map(|dump| (dump.parts, dump.missing)).collect();
+    let all: Vec<_> = dumps
+        .iter()
+        .map(|dump| (dump.parts, dump.missing))
+        .collect();
     assert_eq!(all, [(3, 0), (3, 0)]);
     // Of the first the store had room for one part only: what is later on the boot's
     // clock than the part before it is of another boot.

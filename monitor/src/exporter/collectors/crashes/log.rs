@@ -6,7 +6,8 @@ use livepatch_core::{
     crash::{
         CrashRecord, NonFatalSignal, Phase, Precision, When, boots,
         counts::Sighting,
-        parser::{self, Reading},
+        dating,
+        parser::{self, ParsedLog, Reading},
     },
     lifecycle::History,
     transition::BootTime,
@@ -22,6 +23,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(200);
 /// How often a log that does not come to rest is waited for.
 const MAX_WAITS: u32 = 5;
+/// A line and its hook are no further apart where the clocks agree.
+const LEAST_DRIFT_SECONDS: f64 = 0.5;
+
 /// Whether to read the kernel log once more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::exporter) enum LogReading {
@@ -42,7 +46,8 @@ impl Crashes {
         };
         let mut state = lock(&self.state);
         state.log_readable = true;
-        let last = parser::last_uptime(&text).map(boot_time);
+        let last = parser::last_uptime(&text);
+        let last = last.map(|uptime| boot_time(uptime, state.drift_seconds));
         let restless = last
             .and_then(|last| now.since(last))
             .is_none_or(|quiet| quiet < QUIET);
@@ -58,6 +63,11 @@ impl Crashes {
             ..Reading::new(self.soak.as_secs_f64())
         };
         let parsed = parser::read(&text, &reading);
+        {
+            let mut state = lock(&self.state);
+            state.unclear.clone_from(&parsed.problems);
+            state.drift_seconds = drift(history, &parsed).unwrap_or(state.drift_seconds);
+        }
         let mut effects = Vec::new();
         for record in parsed.records {
             effects.extend(self.survived(record, history));
@@ -92,7 +102,7 @@ impl Crashes {
         let mut state = lock(&self.state);
         let mut effect = None;
         if time >= self.since {
-            boots::supplement(history, &mut record, self.soak);
+            boots::supplement(history, &mut record, time, self.soak);
             effect = counted(&mut state, Sighting::from(&record));
         }
         if let Some(store) = &mut state.store
@@ -121,7 +131,7 @@ impl Crashes {
 
     /// Dates a line of the running boot's log, and says in which phase it came.
     fn place(&self, when: &mut When, phase: &mut Phase, history: &History) -> Option<BootTime> {
-        let time = boot_time(when.uptime_seconds?);
+        let time = boot_time(when.uptime_seconds?, lock(&self.state).drift_seconds);
         when.unix_seconds = clock::unix_seconds(time);
         when.precision = Precision::Line;
         let known = self.phase_at(time, history);
@@ -132,7 +142,44 @@ impl Crashes {
     }
 }
 
-/// A moment of the log's clock.
-fn boot_time(uptime_seconds: f64) -> BootTime {
-    since_boot(Duration::try_from_secs_f64(uptime_seconds).unwrap_or_default())
+/// A moment of the log's clock, which the boot's is ahead of by `drift_seconds`.
+fn boot_time(uptime_seconds: f64, drift_seconds: f64) -> BootTime {
+    let uptime = Duration::try_from_secs_f64(uptime_seconds + drift_seconds);
+    since_boot(uptime.unwrap_or_default())
+}
+
+/// By how much the boot's clock is ahead of the log's by now: a hook stamps what it sees with
+/// the boot's clock, the kernel its line with the log's. None where no line was seen by
+/// both.
+fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
+    let records = parsed
+        .records
+        .iter()
+        .map(|it| (&it.headline, &it.when, it.reports));
+    let lesser = parsed
+        .lesser
+        .iter()
+        .map(|it| (&it.headline, &it.when, it.reports));
+    // Of what was reported several times the record has the first moment only.
+    let lines: Vec<_> = records
+        .chain(lesser)
+        .filter(|(_, _, reports)| *reports <= 1)
+        .collect();
+    history.signals.iter().rev().find_map(|seen| {
+        let of_line = lines
+            .iter()
+            .filter(|(headline, _, _)| **headline == seen.headline);
+        let uptime = of_line
+            .filter_map(|(_, when, _)| when.uptime_seconds)
+            .last()?;
+        let logged = boot_time(uptime, 0.0).as_duration().as_secs_f64();
+        let drift = seen.time.as_duration().as_secs_f64() - logged;
+        // More than clocks drift apart: another line with the same text.
+        let believed = drift.abs() <= dating::DRIFT * uptime;
+        believed.then_some(if drift.abs() < LEAST_DRIFT_SECONDS {
+            0.0
+        } else {
+            drift
+        })
+    })
 }

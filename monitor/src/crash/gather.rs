@@ -123,8 +123,7 @@ pub fn after_boot(
     soak: Duration,
 ) -> Gathered {
     let targets = Targets::read(&sources.rootfs);
-    let state_dir = store.state_dir().filter(|_| store.exists());
-    let (seen, unusable) = Seen::open(state_dir);
+    let (seen, unusable) = Seen::open(store.state_dir(), !store.exists());
     let mut gathering = Gathering {
         look: Look::new(sources.owner, sources.limits),
         seen,

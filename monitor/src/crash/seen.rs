@@ -54,11 +54,13 @@ pub(super) struct Seen {
 
 impl Seen {
     /// Reads the list. Without a directory, or a list that can be used, every file is new.
-    pub(super) fn open(state_dir: Option<&Path>) -> (Self, Option<StoreError>) {
+    ///
+    /// `forget` reads every file again: the records that were made of them are gone.
+    pub(super) fn open(state_dir: Option<&Path>, forget: bool) -> (Self, Option<StoreError>) {
         let Some(path) = state_dir.map(|directory| directory.join(FILE)) else {
             return (Self::default(), None);
         };
-        let files = match path.exists() {
+        let files = match path.exists() && !forget {
             true => read::<Files>(&path),
             false => Ok(Files::default()),
         };

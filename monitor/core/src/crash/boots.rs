@@ -1,7 +1,7 @@
 //! How a boot ended, and which crash that was: the journal and the dumps, put
 //! together. Pure.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ use crate::{
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
 /// By how much clocks that are set right may disagree.
 const SLACK_SECONDS: f64 = 60.0;
+/// From a crash to the next boot, the saving of a dump included, in seconds.
+const MAX_DOWNTIME: u64 = 15 * 60;
 
 /// A signal in the journal and its record in the log are no further apart.
 const SAME_SIGNAL_SECONDS: f64 = 5.0;
@@ -112,13 +114,20 @@ impl Boot {
         let within_length = uptime
             .zip(length)
             .is_none_or(|(uptime, length)| uptime <= length + drift + SLACK_SECONDS);
+        // From the crash to the next boot: a crash that ended a boot is followed by one.
+        let downtime = uptime.zip(length).map(|(uptime, length)| length - uptime);
+        let downtime = downtime.and_then(|down| Duration::try_from_secs_f64(down.max(0.0)).ok());
+        let downtime = downtime.map(|down| down.as_secs());
         let in_time = (!ended || after_the_last) && within_length;
         let when = &record.when;
-        let off = when.unix_seconds.filter(|_| when.is_utc()).map(|date| {
-            let before = self.began().map_or(0.0, |start| start - date);
-            let after = self.ended_by().map_or(0.0, |end| date - end);
-            before.max(after).max(0.0)
-        });
+        let date = when.unix_seconds.filter(|_| when.is_utc());
+        let off = date
+            .filter(|date| *date > dating::NEVER_SET_BEFORE)
+            .map(|date| {
+                let before = self.began().map_or(0.0, |start| start - date);
+                let after = self.ended_by().map_or(0.0, |end| date - end);
+                before.max(after).max(0.0)
+            });
         if off.is_some_and(|off| off > dating::CLOCK_WRONG_SECONDS) {
             return None;
         }
@@ -135,7 +144,9 @@ impl Boot {
         (possible || noted).then_some(Fit {
             in_system_time: of_system && in_time,
             noted,
+            ends_it: ended && in_time && downtime.is_some_and(|down| down <= MAX_DOWNTIME),
             in_firmware_time: in_span && in_time,
+            downtime: Reverse(downtime.unwrap_or(u64::MAX)),
         })
     }
 
@@ -236,8 +247,12 @@ pub struct Fit {
     in_system_time: bool,
     /// The boot's journal has the kernel's line for it, at that uptime.
     noted: bool,
+    /// The next boot follows it closely.
+    ends_it: bool,
     /// Its date by another clock is in the boot's time.
     in_firmware_time: bool,
+    /// From it to the next boot, in seconds.
+    downtime: Reverse<u64>,
 }
 
 /// The entry that the monitor wrote when the kernel reported this very thing.

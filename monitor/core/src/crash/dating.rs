@@ -16,6 +16,8 @@ use crate::{
 /// A clock that nobody has set right is off by no more than this: a day in another time
 /// zone. What is further away is of another time.
 pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
+/// A date before this (2017) is that of a firmware's clock that was never set, and is none.
+pub(super) const NEVER_SET_BEFORE: f64 = 1.5e9;
 /// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
 /// uptime. A report has 10 hours, after some weeks.
 pub const DRIFT: f64 = 0.02;

@@ -1,6 +1,6 @@
 //! One crash, one record, in the right boot, with the right date, whatever kept its log.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::UNIX_EPOCH};
 
 use livepatch_core::crash::{Precision, pstore::Header};
 
@@ -102,7 +102,10 @@ impl Host {
     fn kdump_log(&self, path: &str, text: &str) {
         let path = self.root.path().join("crash").join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(&path, text).unwrap();
+        let written = UNIX_EPOCH + Duration::from_secs_f64(BEGAN + 3000.0);
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(written).unwrap();
     }
 
     /// Parts of EFI's variables, over a second boundary behind the third.
@@ -162,7 +165,7 @@ fn kdump_pstore_and_systemd_pstore_have_the_same_crash() {
     let boots = [watched("b1", BEGAN, 40.0, Some(BEGAN + 600.0))];
     // The monitor starts before systemd-pstore.
     host.efi("Oops", 1, began + 100, &log);
-    host.efi("Panic", 2, began + 104, &panicked(&log, uptime));
+    host.efi("Panic", 2, began + 104, &panicked(&log, uptime + 4.0));
     let (crashes, _) = host.gather_twice(&boots);
     let crash = only(&crashes);
     assert_eq!(
@@ -229,7 +232,8 @@ fn what_was_noted_live_is_the_same_crash() {
 fn a_wrong_firmware_clock_moves_no_crash() {
     for off in [-5.0 * HOUR, -2.0 * HOUR, 0.0, 2.0 * HOUR, 5.0 * HOUR] {
         let host = Host::new();
-        let starts = [BEGAN - 4.0 * HOUR, BEGAN - 2.0 * HOUR, BEGAN - HOUR];
+        let second = BEGAN - 2.0 * HOUR;
+        let starts = [BEGAN - 4.0 * HOUR, second, second + 2400.0];
         let boots = [
             watched("b1", starts[0], 400.0, Some(starts[1])),
             watched("b2", starts[1], 2000.0, Some(starts[2])),
@@ -407,7 +411,6 @@ fn a_crash_without_a_log_is_one_too() {
         for file in files {
             host.kdump_log(&format!("x/{file}"), "");
         }
-        let boots = [watched("b1", BEGAN, 40.0, None)];
         let mut store = Store::open(host.root.path()).unwrap().store;
         for _ in 0..2 {
             let gathered = after_boot(&mut store, &[], &host.this(), &host.sources(), SOAK);
@@ -425,7 +428,6 @@ fn a_crash_without_a_log_is_one_too() {
             );
             assert_eq!(crash.record.when.precision, Precision::File);
         }
-        drop(boots);
     }
 }
 

@@ -392,7 +392,13 @@ impl CrashRecord {
         if other.weight() > self.weight() {
             std::mem::swap(self, &mut other);
         }
-        if other.when.precision > self.when.precision {
+        let same = other.when.precision == self.when.precision;
+        let first = other.when.unix_seconds.zip(self.when.unix_seconds);
+        // Of two dumps the first was written closer to it: firmware is slow.
+        let closer = same && first.is_some_and(|(one, two)| one < two);
+        if other.when.precision > self.when.precision
+            || self.when.precision == Precision::Dump && closer
+        {
             self.when = other.when;
         }
         // The other may have been read with more knowledge of what is replaced.

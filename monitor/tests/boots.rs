@@ -41,17 +41,26 @@ fn line<'a>(metrics: &'a str, start: &str) -> Option<&'a str> {
 #[test]
 fn a_clone_does_not_report_its_templates_boot() {
     let host = FakeHost::held();
-    host.write("rootfs/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    host.write(
+        "rootfs/etc/machine-id",
+        "0123456789abcdef0123456789abcdef\n",
+    );
     lose_power(boot(&host, 1, &[]));
     // The copy that is still the same machine knows of its crash.
     let monitor = boot(&host, 2, &[]);
     let metrics = monitor.metrics();
-    assert_eq!(line(&metrics, "livepatch_boot_unclean"), Some("livepatch_boot_unclean 1"));
+    assert_eq!(
+        line(&metrics, "livepatch_boot_unclean"),
+        Some("livepatch_boot_unclean 1")
+    );
     let last = line(&metrics, "livepatch_last_crash_info").unwrap();
     assert!(last.contains("phase=\"transition\""), "{last}");
     lose_power(monitor);
 
-    host.write("rootfs/etc/machine-id", "ffffffffffffffffffffffffffffffff\n");
+    host.write(
+        "rootfs/etc/machine-id",
+        "ffffffffffffffffffffffffffffffff\n",
+    );
     run(&host, &["crashes"]).says(0, &["copied from another machine"]);
     let monitor = boot(&host, 3, &[]);
     let metrics = monitor.metrics();
@@ -64,7 +73,9 @@ fn a_clone_does_not_report_its_templates_boot() {
     let mut entries = fs::read_dir(host.path("state")).unwrap();
     let aside = entries.find_map(|entry| {
         let path = entry.unwrap().path();
-        path.to_string_lossy().contains("of-machine-").then_some(path)
+        path.to_string_lossy()
+            .contains("of-machine-")
+            .then_some(path)
     });
     assert!(aside.unwrap().join("crashes").is_dir());
 }
@@ -104,7 +115,10 @@ fn a_container_says_that_it_is_none() {
 #[test]
 fn a_planted_dump_is_named_and_nothing_else() {
     let host = FakeHost::held();
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/crash/6.1/oops.log");
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/fixtures/crash/6.1/oops.log"
+    );
     let dump = fs::read(fixture).unwrap();
     host.write("crash/root/dmesg.1", &dump);
     host.write("crash/planted/dmesg.1", &dump);
@@ -141,7 +155,13 @@ fn a_planted_dump_is_named_and_nothing_else() {
     let crashes = run(&host, &[&["crashes"], &flags[..]].concat());
     crashes.says(code, &["Not trusted, and not counted"]);
     if is_root {
-        crashes.says(0, &["crash/planted: others than root", "crash/link: a symbolic link"]);
+        crashes.says(
+            0,
+            &[
+                "crash/planted: others than root",
+                "crash/link: a symbolic link",
+            ],
+        );
     }
     let json = run(&host, &[&["crashes", "--json"], &flags[..]].concat()).json();
     assert!(!json["untrusted"].as_array().unwrap().is_empty());

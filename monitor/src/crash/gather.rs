@@ -240,10 +240,8 @@ impl<'a> Gathering<'a> {
     /// When a record of pstore was written: its file has that date, or the one at which
     /// pstore was mounted in this boot.
     fn written(&self, file: &Candidate) -> Option<u64> {
-        let written = u64::try_from(file.modified.0).ok()?;
-        #[allow(clippy::cast_precision_loss, reason = "a date")]
-        let before = self.this.began.is_none_or(|began| (written as f64) < began);
-        before.then_some(written)
+        let before = self.this.began.is_none_or(|began| seconds(file) < began);
+        u64::try_from(file.modified.0).ok().filter(|_| before)
     }
 
     /// Each directory that kdump made is one crash. The latest comes first: if there is no
@@ -319,10 +317,9 @@ impl<'a> Gathering<'a> {
             None => "see why in kdump's own log".to_owned(),
         };
         let name = first.path.to_string_lossy().into_owned();
-        let problems = vec![format!(
+        self.problems.push(format!(
             "{name}: kdump saved no log of this crash: {remedy}"
-        )];
-        self.problems.extend(problems.iter().cloned());
+        ));
         if self.seen.recall(first).is_none() {
             let text = Text::of_kdump(vec![name], Vec::new(), Some(seconds(first)));
             self.take(&text);
@@ -452,9 +449,9 @@ enum Whose<'a> {
     Unknown(Option<String>),
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a date")]
+/// When a file was written, in seconds since 1970.
 fn seconds(file: &Candidate) -> f64 {
-    file.modified.0 as f64
+    u32::try_from(file.modified.0).map_or(0.0, f64::from)
 }
 
 #[cfg(test)]

@@ -144,10 +144,10 @@ fn variable<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         let line = line.trim();
         let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
         let value = line.strip_prefix(key)?.strip_prefix('=')?;
-        let quoted = |quote: char| Some(value.strip_prefix(quote)?.split(quote).next()?);
+        let quoted = |quote: char| value.strip_prefix(quote)?.split(quote).next();
         let plain = || value.split([' ', '\t', '#', ';']).next();
         quoted('"').or_else(|| quoted('\'')).or_else(plain)
     };
-    let last = text.lines().filter_map(value).last()?;
+    let last = text.lines().filter_map(value).next_back()?;
     (!last.is_empty()).then_some(last)
 }

@@ -340,19 +340,13 @@ struct Doubt {
     sticky: bool,
 }
 
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::cast_sign_loss,
-    clippy::cast_possible_wrap,
-    reason = "the fields' types differ between architectures"
-)]
 fn candidate(path: PathBuf, stat: &Stat) -> Candidate {
     Candidate {
         path,
-        size: stat.st_size as u64,
-        modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-        device: stat.st_dev as u64,
-        inode: stat.st_ino as u64,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: (stat.st_mtime, stat.st_mtime_nsec),
+        device: stat.st_dev,
+        inode: stat.st_ino,
     }
 }
 

@@ -29,7 +29,7 @@ enum Keeper {
     /// The kernel, when it dumped its log: the crash of which the dump is proof, for want of
     /// a report in its text, and whether the kernel ended with it.
     Pstore {
-        lost: Option<CrashRecord>,
+        lost: Option<Box<CrashRecord>>,
         ended: Option<bool>,
     },
     /// The crash kernel, which runs only because the other one died. When it wrote the file,
@@ -75,7 +75,7 @@ impl Text {
     pub fn of_pstore(dump: Dump) -> Self {
         Self {
             keeper: Keeper::Pstore {
-                lost: dump.without_report(),
+                lost: dump.without_report().map(Box::new),
                 ended: dump.ended_boot(),
             },
             anchor: dump.anchor,
@@ -126,7 +126,7 @@ impl Text {
     fn lost(&self, end: Option<f64>) -> Option<CrashRecord> {
         let mut record = match &self.keeper {
             Keeper::Anybody => return None,
-            Keeper::Pstore { lost, .. } => lost.clone()?,
+            Keeper::Pstore { lost, .. } => CrashRecord::clone(lost.as_ref()?),
             Keeper::Kdump { .. } => CrashRecord {
                 signals: vec![Signal::Panic],
                 reports: 1,

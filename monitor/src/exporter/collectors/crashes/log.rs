@@ -171,7 +171,7 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
             .filter(|(headline, _, _)| **headline == seen.headline);
         let uptime = of_line
             .filter_map(|(_, when, _)| when.uptime_seconds)
-            .last()?;
+            .next_back()?;
         let logged = boot_time(uptime, 0.0).as_duration().as_secs_f64();
         let drift = seen.time.as_duration().as_secs_f64() - logged;
         // More than clocks drift apart: another line with the same text.

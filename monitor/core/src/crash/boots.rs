@@ -323,3 +323,6 @@ fn add_patch(record: &mut CrashRecord, name: &str) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ use super::{
 
 /// Parts of one dump that are joined; `kmsg_bytes` makes it two or three.
 const MAX_PARTS: usize = 4096;
+/// More than the first line of a part has.
+const HEADER_BYTES: u64 = 64;
 /// From one part to the next at most: firmware takes up to seconds to store a variable.
 const MAX_WRITE_SECONDS: u64 = 60;
 /// By this much a line may bear an earlier time than the line before: CPUs print at once.
@@ -198,7 +200,9 @@ impl Dump {
             .backend
             .as_deref()
             .filter(|backend| *backend != RAMOOPS)?;
-        (!whole && (self.text.len() as u64) < kmsg_bytes).then(|| {
+        // The parts' headers count, too.
+        let size = self.text.len() as u64 + u64::from(self.parts) * HEADER_BYTES;
+        (!whole && size < kmsg_bytes).then(|| {
             format!(
                 "pstore ({backend}) had room for {} bytes of the last dump only, and is full",
                 self.text.len()

@@ -278,3 +278,32 @@ fn a_part_without_the_report_is_still_a_crash() {
     );
     assert_eq!(one("Shutdown", 1), (None, None));
 }
+
+/// The kernel gives pstore the end of its log, or all of it: less than that did not fit.
+#[test]
+fn a_dump_that_was_cut_short_shows_a_full_store() {
+    let full = |parts: Vec<Part>| {
+        let dumps = pstore::join(parts);
+        dumps.first().unwrap().did_not_fit(10240)
+    };
+    let text = "[ 9.0] x\n".repeat(500);
+    let one = |number, text: &str| efi(1_000_000, "Panic", 1, number, text);
+    let said = full(vec![one(1, &text)]).unwrap();
+    assert!(
+        said.contains("efi_pstore") && said.contains("4500"),
+        "{said}"
+    );
+    let older = "[ 8.0] x\n".repeat(700);
+    assert_eq!(full(vec![one(1, &text), one(2, &older)]), None);
+    let start = "[ 0.0] Linux version 6.1.0 (x)\n";
+    assert_eq!(full(vec![one(1, &text), one(2, start)]), None);
+    // Ramoops has a place for one part, and writes over the oldest.
+    let ramoops = Part {
+        name: Name::parse("dmesg-ramoops-0"),
+        ..one(1, &text)
+    };
+    assert_eq!(full(vec![ramoops]), None);
+    for kernel in KERNELS {
+        assert_eq!(full(parts(kernel, "oops")), None, "{kernel}");
+    }
+}

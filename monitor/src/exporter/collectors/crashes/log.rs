@@ -183,3 +183,81 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use livepatch_core::{
+        crash::{Implicated, Signal},
+        lifecycle::SignalSeen,
+    };
+
+    use super::*;
+
+    fn at(seconds: f64) -> BootTime {
+        BootTime::from_duration(Duration::from_secs_f64(seconds))
+    }
+
+    fn seen(seconds: f64, headline: &str) -> SignalSeen {
+        SignalSeen {
+            time: at(seconds),
+            unix_seconds: None,
+            signal: Signal::Warning,
+            headline: headline.into(),
+            phase: Phase::Unknown,
+        }
+    }
+
+    fn logged(seconds: f64, headline: &str, reports: u32) -> NonFatalSignal {
+        NonFatalSignal {
+            signal: Signal::Warning,
+            when: When {
+                uptime_seconds: Some(seconds),
+                unix_seconds: None,
+                precision: Precision::Unknown,
+            },
+            headline: headline.into(),
+            function: None,
+            phase: Phase::Unknown,
+            implicated: Implicated::Unknown,
+            evidence: Vec::new(),
+            report: None,
+            reports,
+        }
+    }
+
+    fn drift_of(signals: Vec<SignalSeen>, lesser: Vec<NonFatalSignal>) -> Option<f64> {
+        let history = History {
+            signals,
+            ..History::default()
+        };
+        let parsed = ParsedLog {
+            lesser,
+            ..ParsedLog::default()
+        };
+        // The machine may have been suspended: then both clocks have stood still together.
+        let suspended = clock::suspended().as_secs_f64();
+        drift(&history, &parsed).map(|drift| {
+            let drift = drift + if drift == 0.0 { 0.0 } else { suspended };
+            (drift * 1e3).round() / 1e3
+        })
+    }
+
+    /// The log's clock is seven seconds behind after some hours.
+    #[test]
+    fn a_line_that_a_hook_announced_shows_the_drift() {
+        let (early, late) = ("WARNING: a", "WARNING: b");
+        let lines = || vec![logged(20_000.0, early, 1), logged(39_993.0, late, 1)];
+        let signals = vec![seen(20_003.0, early), seen(40_000.0, late)];
+        assert_eq!(drift_of(signals, lines()), Some(7.0));
+        assert_eq!(drift_of(vec![seen(39_993.1, late)], lines()), Some(0.0));
+        assert_eq!(drift_of(Vec::new(), lines()), None);
+        assert_eq!(drift_of(vec![seen(40_000.0, "WARNING: c")], lines()), None);
+        // Hours apart it is another line with the same text.
+        assert_eq!(drift_of(vec![seen(60_000.0, late)], lines()), None);
+        // Of several reports the record has the first only.
+        let several = vec![logged(39_000.0, late, 9)];
+        assert_eq!(drift_of(vec![seen(40_000.0, late)], several), None);
+    }
+}

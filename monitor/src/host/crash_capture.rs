@@ -57,15 +57,13 @@ pub fn kmsg_bytes(sysfs: &Path) -> u64 {
         .unwrap_or(10240)
 }
 
-/// Why EFI's variables have no room for a dump, if they have none. Kernels before 6.5 do not
-/// say (`fs/efivarfs/super.c`, `efivarfs_statfs`).
+/// Why EFI's variables have no room for a dump, if they have none: what is available, without
+/// the reserve that the kernel leaves alone (`fs/efivarfs/super.c`, `efivarfs_statfs`). Early
+/// kernels do not say, nor does some firmware; both give no blocks at all.
 #[must_use]
 pub fn efi_full(sysfs: &Path) -> Option<String> {
     /// `EFIVARFS_MAGIC` (include/uapi/linux/magic.h).
     const EFIVARFS: u64 = 0xde5e_81e4;
-    /// The kernel leaves this much alone (`EFI_MIN_RESERVE`,
-    /// arch/x86/platform/efi/quirks.c).
-    const RESERVE: u64 = 5120;
     let path = sysfs.join("firmware/efi/efivars");
     let kind = rustix::fs::statfs(&path).ok()?;
     let room = rustix::fs::statvfs(&path).ok()?;
@@ -74,7 +72,7 @@ pub fn efi_full(sysfs: &Path) -> Option<String> {
         .map(|kind| kind & 0xffff_ffff)
         == Some(EFIVARFS);
     let free = room.f_bavail.saturating_mul(room.f_frsize);
-    let full = of_efi && room.f_blocks > 0 && free < RESERVE + kmsg_bytes(sysfs);
+    let full = of_efi && room.f_blocks > 0 && free < kmsg_bytes(sysfs);
     full.then(|| format!("EFI's variables have room for {free} bytes only, too few for a dump"))
 }
 

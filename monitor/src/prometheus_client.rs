@@ -1,5 +1,7 @@
-//! Client for Prometheus's query API (`POST /api/v1/query`), which Thanos and Mimir serve
-//! as well.
+//! Client for Prometheus's query API (`POST /api/v1/query`), which Thanos, Mimir and
+//! VictoriaMetrics serve as well.
+
+mod url;
 
 use std::{
     io,
@@ -13,9 +15,11 @@ use base64::Engine as _;
 use thiserror::Error;
 use ureq::{
     Agent, Body,
-    http::{Response, StatusCode, Uri, header},
+    http::{Response, StatusCode, header},
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
+
+pub use url::Url;
 
 use crate::bounded_read;
 use livepatch_core::gate::answer::{self, Vector};
@@ -49,63 +53,6 @@ pub enum Login {
         /// File that holds the password.
         file: PathBuf,
     },
-}
-
-/// The URL of a Prometheus server: http or https, a host, and an optional path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url(String);
-
-impl Url {
-    /// Parses and checks a URL.
-    ///
-    /// # Errors
-    ///
-    /// A message that includes the remedy.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|error| format!("{error}; write http://prometheus:9090"))?;
-        let Some(scheme @ ("http" | "https")) = uri.scheme_str() else {
-            return Err(
-                "must start with http:// or https://; write http://prometheus:9090".to_owned(),
-            );
-        };
-        if uri.host().is_none_or(str::is_empty) {
-            return Err("the host is missing; write http://prometheus:9090".to_owned());
-        }
-        if uri
-            .authority()
-            .is_some_and(|host| host.as_str().contains('@'))
-        {
-            return Err(
-                "a user or password in the URL would be visible in the process list; give them \
-                with --user and --password-file"
-                    .to_owned(),
-            );
-        }
-        let port = uri.authority().and_then(|authority| {
-            let behind = authority.as_str().strip_prefix(authority.host())?;
-            behind.strip_prefix(':')
-        });
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return Err("invalid port; write http://prometheus:9090".to_owned());
-        }
-        if uri.query().is_some() || text.contains('#') {
-            return Err(
-                "must not have a query (?) or fragment (#): /api/v1/query is appended to it"
-                    .to_owned(),
-            );
-        }
-        // In lower case, since the scheme decides later whether TLS is used.
-        let rest = text.get(scheme.len()..).unwrap_or_default();
-        Ok(Self(format!("{scheme}{}", rest.trim_end_matches('/'))))
-    }
-
-    /// The URL without a trailing slash.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// The client cannot be set up.
@@ -172,6 +119,8 @@ pub struct Client {
     timeout: Duration,
 }
 
+/// By how many seconds the time of an evaluation may differ from the one asked for.
+const LARGEST_SHIFT: f64 = 0.5;
 /// Largest response that is read, in bytes. For 14,000 hosts it is about 3 MB.
 const LARGEST: u64 = 256 << 20;
 /// Largest secret file that is read, in bytes.
@@ -230,10 +179,21 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The query failed or its response is invalid.
+    /// The query failed or its response is invalid; the server evaluates queries at another
+    /// time than asked for, which hides the newest samples.
     pub fn time(&self) -> Result<f64, Failure> {
-        let body = self.send("time()", None)?;
-        answer::time(&body).map_err(|error| self.undecoded(&error))
+        let decode = |body: &[u8]| answer::time(body).map_err(|error| self.undecoded(&error));
+        let time = decode(&self.send("time()", None)?)?;
+        let evaluated = decode(&self.send("vector(time())", Some(&format!("{time:.3}")))?)?;
+        let off = time - evaluated;
+        if off.abs() <= LARGEST_SHIFT {
+            return Ok(time);
+        }
+        Err(Failure::lasting(format!(
+            "{} evaluates queries {off:.0} s before the time asked for, so a host that has crashed \
+            since then would look well; start VictoriaMetrics with -search.latencyOffset=1ms",
+            self.url
+        )))
     }
 
     /// Sends the queries in parallel and returns their results in the same order.
@@ -267,7 +227,14 @@ impl Client {
     fn send(&self, query: &str, time: Option<&str>) -> Result<Vec<u8>, Failure> {
         // Prometheus aborts the query no later than this client does.
         let timeout = format!("{}ms", self.timeout.as_millis());
-        let mut form = vec![("query", query), ("timeout", timeout.as_str())];
+        let mut form = vec![
+            ("query", query),
+            ("timeout", timeout.as_str()),
+            // VictoriaMetrics hides the newest 30 s of samples (-search.latencyOffset) unless one
+            // of these is given; nocache is the older one. Others ignore both.
+            ("latency_offset", "1ms"),
+            ("nocache", "1"),
+        ];
         form.extend(time.map(|time| ("time", time)));
         let mut request = self
             .agent
@@ -459,38 +426,4 @@ fn system_roots() -> Result<RootCerts, SetupError> {
         return Err(SetupError::NoSystemRoots(errors.join(", ")));
     }
     Ok(RootCerts::Specific(Arc::new(certificates)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls() {
-        for (text, wanted) in [
-            ("http://prometheus:9090", "http://prometheus:9090"),
-            (
-                "https://m.example/prometheus/",
-                "https://m.example/prometheus",
-            ),
-            ("http://[::1]:9090/", "http://[::1]:9090"),
-            ("HTTPs://Prometheus/", "https://Prometheus"),
-        ] {
-            assert_eq!(Url::parse(text).unwrap().as_str(), wanted);
-        }
-        for (text, word) in [
-            ("", "http://prometheus:9090"),
-            ("prometheus:9090", "http://"),
-            ("ftp://prometheus", "must start with"),
-            ("http:///graph", "http"),
-            ("http://prometheus:99999", "port"),
-            ("http://[::1]:", "port"),
-            ("http://u:p@prometheus", "--password-file"),
-            ("http://prometheus/graph?g0=1", "?"),
-            ("http://prometheus/#graph", "#"),
-        ] {
-            let error = Url::parse(text).unwrap_err();
-            assert!(error.contains(word), "{text}: {error}");
-        }
-    }
 }

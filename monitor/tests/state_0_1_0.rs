@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 
 use livepatch_core::{
     crash::{Implicated, Kind, Phase, Signal},
-    lifecycle::History,
+    journal::history::History,
     transition::{BootTime, Direction, Outcome, Transitions},
 };
 use livepatch_monitor::{crash::store::Store, exporter::journal::file::Recorder, state};
@@ -62,15 +62,21 @@ fn the_boots_journals_are_read() {
     for entry in &opened.notes {
         present.take(entry, SOAK);
     }
-    let running = present.transition.as_ref().unwrap();
+    let running = present.life.transition.as_ref().unwrap();
     assert_eq!(running.patch.as_deref(), Some("livepatch_fix"));
     assert_eq!(running.start, Some(second(130)));
     assert_eq!(
-        present.ended.as_ref().unwrap().outcome,
+        present.life.ended.as_ref().unwrap().outcome,
         Some(Outcome::Completed)
     );
     assert_eq!(
-        present.in_force["livepatch_old"].took.unwrap().as_millis(),
+        present
+            .life
+            .in_force("livepatch_old")
+            .unwrap()
+            .took
+            .unwrap()
+            .as_millis(),
         3250
     );
     assert_eq!(present.signals[0].signal, Signal::Warning);

@@ -14,6 +14,9 @@ static int seconds = 3600;
 module_param(seconds, int, 0444);
 static int times = 1;
 module_param(times, int, 0444);
+/* Written while its init runs: "spin" ends before its seconds are over. */
+static bool stop;
+module_param(stop, bool, 0644);
 
 static int __attribute__((__noipa__)) lpm_crash_null(void)
 {
@@ -34,7 +37,7 @@ static void __attribute__((__noipa__)) lpm_crash_spin(void)
 	/* Without a grace period that waits for this CPU, RCU has no complaint. */
 	call_rcu(&head, lpm_crash_nothing);
 	preempt_disable();
-	while (ktime_get_seconds() < end)
+	while (ktime_get_seconds() < end && !READ_ONCE(stop))
 		cpu_relax();
 	preempt_enable();
 }

@@ -1,7 +1,7 @@
-//! The project's chores: `cargo xtask build`, `lab`, `demo`, `test`, `fuzz`, `bench`.
+//! The project's development tasks: `cargo xtask build`, `lab`, `demo`, `test`, `fuzz`, `bench`.
 //!
-//! `demo`, `test` and `bench` boot real kernels in QEMU and set up what that
-//! needs by themselves, on a Debian machine, saying first what they install.
+//! `demo`, `test` and `bench` boot real kernels in QEMU. On a Debian machine they install what they
+//! need, after announcing it.
 
 mod bench;
 mod build;
@@ -42,7 +42,7 @@ enum Command {
         #[arg(long)]
         bpf: bool,
     },
-    /// Show a livepatch that gets stuck, and what the monitor says of it, in a VM
+    /// Show a livepatch that gets stuck in a VM, and what the monitor reports about it
     Demo(demo::Arguments),
     /// Boot a guest with a shell, or run one command in one
     Lab(lab::command::Arguments),
@@ -50,13 +50,13 @@ enum Command {
     Test(test::Arguments),
     /// Build the packages and check them
     Dist(dist::Arguments),
-    /// Give the parsers of foreign bytes to a fuzzer
+    /// Fuzz the parsers of untrusted bytes
     Fuzz(fuzz::Arguments),
-    /// Measure what the monitor costs a kernel, in a VM
+    /// Measure in a VM what the monitor costs
     Bench(bench::Arguments),
-    /// Show a fleet of simulated hosts to a real Prometheus with the shipped rules, and measure it
+    /// Measure a real Prometheus with the shipped rules and a fleet of simulated hosts
     Fleet(fleet::Arguments),
-    /// Check the Grafana dashboards
+    /// Check the dashboards, rules and runbooks
     Dashboards(dashboards::Arguments),
 }
 

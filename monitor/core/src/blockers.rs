@@ -74,8 +74,8 @@ pub struct Scan {
     /// The names of the loaded livepatches: their modules hold code that may be
     /// in force. Needed only where functions come without a range.
     pub patches: Vec<String>,
-    /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; told by
-    /// `bpf_has_frame_pointer` in kallsyms). False where not known.
+    /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; `bpf_has_frame_pointer` in
+    /// kallsyms shows it). False if unknown.
     pub bpf_frames_reliable: bool,
     /// The tasks.
     pub tasks: Vec<PendingTask>,
@@ -103,7 +103,7 @@ pub enum Reason {
     UnreliableStack,
     /// Nothing is in the way; the kernel has not looked at it yet.
     Unvisited,
-    /// Cannot be told; the detail says why.
+    /// Cannot be determined; the detail says why.
     Unknown,
 }
 
@@ -349,7 +349,7 @@ fn unsure(scan: &Scan, task: &PendingTask) -> Option<String> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     reasons: BTreeMap<Reason, u64>,
-    functions: BTreeMap<(String, String), u64>,
+    functions: BTreeMap<FunctionRef, u64>,
 }
 
 impl Counts {
@@ -361,12 +361,9 @@ impl Counts {
             *counts.reasons.entry(blocker.reason).or_default() += 1;
             // Behind an unreliable stack the function is only likely.
             if blocker.reason == Reason::Sleeping
-                && let Some(FunctionRef { object, function }) = &blocker.function
+                && let Some(function) = &blocker.function
             {
-                *counts
-                    .functions
-                    .entry((object.clone(), function.clone()))
-                    .or_default() += 1;
+                *counts.functions.entry(function.clone()).or_default() += 1;
             }
         }
         counts
@@ -378,10 +375,10 @@ impl Counts {
         self.reasons.get(&reason).copied().unwrap_or(0)
     }
 
-    /// Tasks with a function on their stack that they must leave, by (object,
-    /// function), in that order.
+    /// Tasks with a function on their stack that they must leave, by object
+    /// and function.
     #[must_use]
-    pub const fn functions(&self) -> &BTreeMap<(String, String), u64> {
+    pub const fn functions(&self) -> &BTreeMap<FunctionRef, u64> {
         &self.functions
     }
 

@@ -13,11 +13,26 @@ pub struct FunctionRef {
     pub function: String,
 }
 
+/// The module that an object is; `None` for the kernel image.
+#[must_use]
+pub fn module_of(object: &str) -> Option<&str> {
+    (object != VMLINUX).then_some(object)
+}
+
 impl FunctionRef {
+    /// The function of this name in a module, or in the kernel image where there is none.
+    #[must_use]
+    pub fn in_module(module: Option<&str>, function: &str) -> Self {
+        Self {
+            object: module.unwrap_or(VMLINUX).to_owned(),
+            function: function.to_owned(),
+        }
+    }
+
     /// The module that holds the function; `None` for the kernel image.
     #[must_use]
     pub fn module(&self) -> Option<&str> {
-        (self.object != VMLINUX).then_some(self.object.as_str())
+        module_of(&self.object)
     }
 
     /// Whether a symbol that the kernel printed as `function` or `function [module]` is

@@ -5,6 +5,7 @@
 //! hands what it read to this one, and acts on the result.
 
 pub mod blockers;
+pub mod boots;
 pub mod crash;
 pub mod degradation;
 pub mod function_ref;
@@ -14,6 +15,7 @@ pub mod lifecycle;
 pub mod message;
 pub mod patch;
 pub mod pending_tasks;
+pub mod phase;
 pub mod preflight;
 pub mod transition;
 pub mod transition_state;

@@ -47,7 +47,8 @@ pub struct Object {
 pub struct Function {
     /// The old function's name.
     pub name: String,
-    /// Which of several symbols of that name, from 1.
+    /// Which of several symbols of that name, from 1; 0, in a module's file, means the
+    /// only one.
     pub sympos: u64,
 }
 

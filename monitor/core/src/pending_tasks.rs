@@ -123,7 +123,7 @@ mod tests {
     use crate::{
         blockers::{CheckedFunc, Frame, PendingTask, ScanSource, TaskState},
         function_ref::FunctionRef,
-        transition::Direction,
+        transition::{Direction, Transition},
     };
 
     const fn at(seconds: u64) -> BootTime {
@@ -134,12 +134,13 @@ mod tests {
     fn running(seconds: u64) -> Running {
         let age = Duration::from_secs(seconds.saturating_sub(100));
         Running {
-            patch: Some("fix".into()),
-            direction: Direction::Patch,
-            start: Some(at(100)),
+            transition: Transition {
+                start: Some(at(100)),
+                attempts: Some(1),
+                ..Transition::new(Some("fix".into()), Direction::Patch)
+            },
             running_for: Some(age),
             at_least: age,
-            attempts: Some(1),
             signals: Some(0),
             segment: 7,
         }
@@ -247,9 +248,9 @@ mod tests {
         let mut tasks = PendingTasks::default();
         let mut run = running(101);
         tasks.scanned(&run, &held(101), Duration::ZERO);
-        run.patch = Some("other".into());
+        run.transition.patch = Some("other".into());
         assert!(tasks.found(&run, at(101)).is_none());
-        run.patch = None;
+        run.transition.patch = None;
         assert!(tasks.found(&run, at(101)).is_some());
     }
 }

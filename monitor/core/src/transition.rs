@@ -1,5 +1,4 @@
-//! The life of a transition, told from the kernel's events and from snapshots of
-//! sysfs.
+//! The course of a transition, derived from the kernel's events and from snapshots of sysfs.
 //!
 //! Events may be lost and names may be unknown; a snapshot may be older or newer
 //! than the events around it. The rule is to say what is certain, to call the
@@ -27,8 +26,8 @@ use livepatch_monitor_ebpf::EventKind;
 pub use direction::{Direction, Outcome};
 pub use display::{age, doing, progress};
 pub use types::{
-    Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, SavedTransition,
-    Totals, Watching,
+    Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, Totals, Transition,
+    Watching,
 };
 
 use observe::Snapshot;
@@ -42,7 +41,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Transitions {
     active: Option<Active>,
-    /// The last end told by an event: the patch and when.
+    /// The last end that an event reported: the patch and the time.
     ended: Option<(Option<String>, BootTime)>,
     /// Patches asked for (`klp_enable_patch`) of which nothing more is known yet.
     requests: BTreeMap<String, BootTime>,
@@ -78,16 +77,9 @@ impl Transitions {
     #[must_use]
     pub fn restore(saved: SavedState) -> Self {
         let active = saved.active.map(|saved| {
-            let mut active = Active::new(
-                saved.patch,
-                saved.direction,
-                Origin::Restored,
-                BootTime::default(),
-            );
-            active.start = saved.start;
-            active.attempts = saved.attempts;
-            active.forced = saved.forced;
-            active.cancelling = saved.cancelling;
+            let mut active =
+                Active::new(None, saved.direction, Origin::Restored, BootTime::default());
+            active.transition = saved;
             active.settled = false;
             active
         });
@@ -103,14 +95,7 @@ impl Transitions {
     #[must_use]
     pub fn save(&self) -> SavedState {
         SavedState {
-            active: self.active.as_ref().map(|active| SavedTransition {
-                patch: active.patch.clone(),
-                direction: active.direction,
-                start: active.start,
-                attempts: active.attempts,
-                forced: active.forced,
-                cancelling: active.cancelling,
-            }),
+            active: self.active.as_ref().map(|active| active.transition.clone()),
             forced: self.forced.clone(),
             watched: self.watched.clone(),
         }
@@ -140,8 +125,8 @@ impl Transitions {
         }
     }
 
-    /// The kernel's log told when the running transition of `patch` began. Taken
-    /// only if that is not known better; returns whether it was taken.
+    /// Sets the start of the running transition of `patch` from the kernel log. Ignored if a better
+    /// start is known; returns whether it was used.
     ///
     /// The line to look for is the last `'X': starting … transition`: the kernel
     /// prints it at a reversal too (`klp_start_transition`).
@@ -219,8 +204,8 @@ impl Transitions {
         }
     }
 
-    /// The request of this patch was heard. Without a name that can only be told
-    /// if there is but one.
+    /// Removes the request for this patch, which has been answered. Without a name this is possible
+    /// only if there is exactly one request.
     fn answered(&mut self, name: Option<&str>) {
         match name {
             Some(name) => {
@@ -263,8 +248,7 @@ impl Transitions {
             }
         } else {
             self.close(effects);
-            // Without a direction nothing can be said; the first attempt or a
-            // snapshot tells it.
+            // Without a direction nothing can be said; the first attempt or a snapshot shows it.
             let Some(direction) = event.target else {
                 return;
             };

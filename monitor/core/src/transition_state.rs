@@ -1,11 +1,11 @@
 //! The transition state machine with a number for the current segment, so that facts
 //! gathered for one segment are never shown for another.
 
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
 
 use crate::{
     patch::PatchSet,
-    transition::{Active, BootTime, Direction, Effect, KlpEvent, Transitions, Watching},
+    transition::{Active, BootTime, Effect, KlpEvent, Transition, Transitions, Watching},
 };
 
 /// The state of transitions, fed by kernel events and snapshots of sysfs.
@@ -17,37 +17,37 @@ pub struct TransitionState {
     segment: u64,
 }
 
-/// A snapshot of the running transition, as a plain value.
+/// A snapshot of the running transition, as a plain value. Reads as the [`Transition`]
+/// that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// Name of the patch; `None` until an event or a snapshot provides it.
-    pub patch: Option<String>,
-    /// Whether the patch is being applied or removed.
-    pub direction: Direction,
-    /// When it started or was last reversed; `None` if that was not observed.
-    pub start: Option<BootTime>,
+    /// What is known of it.
+    pub transition: Transition,
     /// How long it has run; `None` if its start is unknown.
     pub running_for: Option<Duration>,
     /// A lower bound of how long it has run: since its start, or since it was first seen.
     pub at_least: Duration,
-    /// Attempts made, if known.
-    pub attempts: Option<u32>,
     /// Rounds of signals sent, if known.
     pub signals: Option<u32>,
     /// Number of the segment within this process: each start, reversal or end increments it.
     pub segment: u64,
 }
 
+impl Deref for Running {
+    type Target = Transition;
+
+    fn deref(&self) -> &Transition {
+        &self.transition
+    }
+}
+
 impl Running {
     fn new(active: &Active, segment: u64, now: BootTime) -> Self {
         let running_for = active.age(now);
         Self {
-            patch: active.patch.clone(),
-            direction: active.direction,
-            start: active.start,
+            transition: Transition::clone(active),
             running_for,
             at_least: running_for.unwrap_or_else(|| active.known_for(now)),
-            attempts: active.attempts,
             signals: active.signals(),
             segment,
         }
@@ -113,7 +113,7 @@ mod tests {
     use livepatch_monitor_ebpf::EventKind;
 
     use super::*;
-    use crate::patch::Patch;
+    use crate::{patch::Patch, transition::Direction};
 
     const fn at(seconds: u64) -> BootTime {
         BootTime::from_nanos(seconds * 1_000_000_000)

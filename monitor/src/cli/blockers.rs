@@ -51,10 +51,10 @@ impl Blockers {
         let text = if self.json {
             let running = now.running.as_ref();
             let report = Report {
-                patch: running.map(|running| running.patch.as_str()),
-                direction: running.map(|running| running.direction.name()),
-                attempts: running.and_then(|running| running.attempts),
-                running_for_seconds: running.and_then(|running| running.running_for_seconds),
+                patch: running.and_then(|running| running.transition.patch.as_deref()),
+                direction: running.map(|running| running.transition.direction.name()),
+                attempts: running.and_then(|running| running.transition.attempts),
+                running_for_seconds: running.and_then(|running| Some(running.age?.as_secs_f64())),
                 idle_tasks_unknown: running.map(|running| running.idle_unknown),
                 pending: blockers.len(),
                 tasks: shown,

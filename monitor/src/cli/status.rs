@@ -11,6 +11,7 @@ use super::{
 };
 use livepatch_core::{
     blockers::{Counts, Reason},
+    function_ref::FunctionRef,
     patch::{Patch, PatchSet},
 };
 
@@ -77,7 +78,7 @@ fn text(now: &Now) -> String {
                     let _ = writeln!(text, "  {} {}", counts.reason(reason), reason.name());
                 }
             }
-            for ((object, function), tasks) in counts.functions() {
+            for (FunctionRef { object, function }, tasks) in counts.functions() {
                 let _ = writeln!(text, "  {tasks} asleep in {function} ({object})");
             }
             if !running.blockers.is_empty() {

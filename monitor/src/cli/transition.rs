@@ -5,7 +5,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::Cli;
 use crate::{
@@ -21,7 +21,7 @@ use livepatch_core::{
     blockers::{self, Blocker, History, Reason},
     degradation::Degradation,
     patch::PatchSet,
-    transition::{BootTime, Direction, Transitions, Watching, progress},
+    transition::{BootTime, Transition, Transitions, Watching, progress},
 };
 
 /// How long to wait for the kernel's next attempt. It retries about every second
@@ -29,22 +29,32 @@ use livepatch_core::{
 /// checked tasks that it had not checked before.
 const NEXT_ATTEMPT: Duration = Duration::from_millis(1500);
 
-/// The running transition.
-#[derive(Debug, Serialize)]
+/// The running transition and what holds it up.
+#[derive(Debug)]
 pub(super) struct Running {
-    /// Name of the patch.
-    pub patch: String,
-    /// Whether the patch is being applied or removed.
-    pub direction: Direction,
-    /// Attempts the kernel has made since the start or the last reversal, if known.
-    pub attempts: Option<u32>,
-    /// Age in seconds, if its start is known.
-    pub running_for_seconds: Option<f64>,
+    pub transition: Transition,
+    /// How long it has run, if its start is known.
+    pub age: Option<Duration>,
     /// The pending tasks.
-    #[serde(skip)]
     pub blockers: Vec<Blocker>,
     /// Whether idle tasks could not be checked.
     pub idle_unknown: bool,
+}
+
+/// As `status --json` prints it.
+impl Serialize for Running {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut json = serializer.serialize_struct("Running", 5)?;
+        json.serialize_field("patch", &self.transition.patch)?;
+        json.serialize_field("direction", &self.transition.direction)?;
+        json.serialize_field("attempts", &self.transition.attempts)?;
+        json.serialize_field(
+            "running_for_seconds",
+            &self.age.map(|age| age.as_secs_f64()),
+        )?;
+        json.serialize_field("idle_unknown", &self.idle_unknown)?;
+        json.end()
+    }
 }
 
 /// The loaded patches, the running transition, and what could not be determined.
@@ -120,12 +130,12 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
             .map(|scan| blockers::analyse(scan, &mut history));
     }
     let running = scan.zip(found).map(|(scan, blockers)| Running {
-        patch: scan.patch,
-        direction: scan.direction,
-        attempts: scan.attempts,
-        running_for_seconds: start
-            .and_then(|start| clock::boot_time().since(start))
-            .map(|age| age.as_secs_f64()),
+        transition: Transition {
+            start,
+            attempts: scan.attempts,
+            ..Transition::new(Some(scan.patch), scan.direction)
+        },
+        age: start.and_then(|start| clock::boot_time().since(start)),
         blockers,
         idle_unknown: scan.idle_unknown,
     });
@@ -138,10 +148,13 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
 
 /// One line that describes the running transition.
 pub(super) fn headline(running: &Running) -> String {
-    let running_for = running
-        .running_for_seconds
-        .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let Transition {
+        patch,
+        direction,
+        attempts,
+        ..
+    } = &running.transition;
     let pending = u64::try_from(running.blockers.len()).ok();
-    let progress = progress(running.direction, running_for, running.attempts, pending);
-    format!("{}: {progress}", running.patch)
+    let progress = progress(*direction, running.age, *attempts, pending);
+    format!("{}: {progress}", patch.as_deref().unwrap_or_default())
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use livepatch_core::crash::{
-    Implicated, Kind,
-    boots::{Boot, HostCrash, is_of_signal},
+use livepatch_core::{
+    boots::{Boot, is_of_signal},
+    crash::{HostCrash, Implicated, Kind},
 };
 
 use super::{

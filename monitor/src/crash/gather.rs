@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
-use livepatch_core::crash::{
-    CrashRecord,
-    boots::{Boot, HostCrash, is_of_signal},
-    parser::Reading,
-    pstore::{self, Part},
+use livepatch_core::{
+    boots::{Boot, is_of_signal},
+    crash::{
+        CrashRecord, HostCrash,
+        parser::Reading,
+        pstore::{self, Part},
+    },
 };
 
 use super::{
@@ -23,12 +25,10 @@ use super::{
     store::{Store, StoreError},
     text::Text,
 };
-use crate::{
-    host::crash_capture,
-    kernel::{
-        dumps::{self, Found},
-        kmsg::KmsgReader,
-    },
+use crate::kernel::{
+    dumps::{self, Found},
+    kmsg::KmsgReader,
+    pstore::kmsg_bytes,
 };
 
 /// Reads the files and directories that an operator names; the parts of a dump in pstore
@@ -226,7 +226,7 @@ impl<'a> Gathering<'a> {
         }
         let in_pstore = |part: &&Part| Path::new(&part.file).starts_with(&self.sources.pstore);
         let kept: Vec<_> = parts.iter().filter(in_pstore).cloned().collect();
-        let bytes = crash_capture::kmsg_bytes(&self.sources.sysfs);
+        let bytes = kmsg_bytes(&self.sources.sysfs);
         self.seen.pstore_full = pstore::join(kept)
             .last()
             .and_then(|last| last.did_not_fit(bytes));

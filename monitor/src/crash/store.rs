@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::bounded_read;
-use livepatch_core::crash::{CrashRecord, Kind, Phase, boots::HostCrash, dating};
+use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
 /// Crashes kept whole; of older ones only what they count for.
@@ -157,7 +157,7 @@ impl Store {
         &self.crashes
     }
 
-    /// The stored crash that this record tells of.
+    /// The stored crash that this record describes.
     #[must_use]
     pub fn find(&self, record: &CrashRecord) -> Option<&HostCrash> {
         self.crashes.iter().find(|known| known.record.same(record))
@@ -219,7 +219,7 @@ impl Store {
         Ok(true)
     }
 
-    /// The stored crash that a record of this boot tells of: the same line at the same
+    /// The stored crash that a record of this boot describes: the same line at the same
     /// moment, as far as both are known. Two boots may crash alike to the microsecond; then
     /// their dates differ.
     fn known(&self, record: &CrashRecord, boot_id: Option<&str>) -> Option<&HostCrash> {
@@ -376,8 +376,8 @@ impl Store {
     }
 }
 
-/// What tells a crash from all others: its line and its moment on the boot's own
-/// clock; of a reset, which has neither, the boot.
+/// What identifies a crash: its line and its time on the boot's own clock; of a reset, which has
+/// neither, the boot.
 fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
     let mut hash = crc32fast::Hasher::new();
     hash.update(record.headline.as_bytes());
@@ -412,7 +412,7 @@ fn is_named(crash: &HostCrash, fingerprint: &str) -> bool {
 fn is_past(past: &str, fingerprint: &str, record: &CrashRecord) -> bool {
     let (of_past, time) = past.split_once('@').unwrap_or((past, ""));
     let times = time.parse::<f64>().ok().zip(record.when.unix_seconds);
-    let near = |(one, other): (f64, f64)| (one - other).abs() <= dating::CLOCK_WRONG_SECONDS;
+    let near = |(one, other): (f64, f64)| (one - other).abs() <= CLOCK_WRONG_SECONDS;
     of_past == fingerprint && times.is_none_or(near)
 }
 

@@ -1,9 +1,9 @@
-//! What a collector is, and how all of them are run: each one timed, and on its own, so
-//! that one that fails or panics costs its own metrics and nothing else.
+//! What a collector is, and how the collectors are run: each one is timed and isolated, so that a
+//! collector that fails or panics loses only its own metrics.
 //!
-//! A collector has a lock of its own and takes nobody else's. What it needs of another
-//! comes as a value: collectors run in order, and each sees the values of those before
-//! it. What it wants done comes back as an [`Effect`].
+//! A collector has its own lock and never takes another collector's. It gets what it needs from
+//! another collector as a value: collectors run in order, and each sees the values of those before
+//! it. It returns what the event loop should do as [`Effect`]s.
 
 use std::{
     fmt::Debug,
@@ -16,7 +16,7 @@ use livepatch_core::{
     crash::counts::Sighting,
     degradation::Degradation,
     journal::entry::Entry,
-    lifecycle::History,
+    journal::history::History,
     pending_tasks::Found,
     transition::{self, BootTime},
     transition_state::Running,
@@ -49,14 +49,13 @@ pub trait Collector<V>: Debug + Send + Sync {
     /// Its rows of the metric contract.
     fn metrics(&self) -> &'static [Metric];
 
-    /// Takes an event of the kernel. `history` is what the journal says of this boot so
-    /// far.
+    /// Handles a kernel event. `history` is what the journal holds about this boot so far.
     fn event(&self, _event: &KernelEvent, _history: &History) -> Vec<Effect> {
         Vec::new()
     }
 
-    /// Reads its sources and puts what it found into `values`, for `/metrics`, the text
-    /// file and the status page alike.
+    /// Reads its sources and stores what it found in `values`, from which `/metrics`, the text file
+    /// and the status page are made.
     fn collect(&self, moment: &Moment, values: &mut V) -> Outcome;
 
     /// Its metrics, made from the values that were collected.
@@ -71,47 +70,48 @@ pub trait Collector<V>: Debug + Send + Sync {
 pub enum Effect {
     /// A step of a transition: a log line, a journal entry.
     Transition(BootTime, transition::Effect),
-    /// What the kernel log says of the start of a transition that was found under way.
+    /// What the kernel log says about the start of a transition that was already running when the
+    /// monitor found it.
     StartFromLog(String, StartFromLog),
-    /// What must outlive a restart of the monitor has changed.
+    /// State that must survive a restart of the monitor has changed.
     Save,
-    /// The kernel has tried to complete a transition: the result is worth a scan.
+    /// The kernel has tried to complete a transition: scan the tasks that are still pending.
     Attempt,
     /// A livepatch's module is being loaded.
     Loading,
-    /// A crash hook was hit: the kernel log has more to say.
+    /// A crash hook was hit: read the kernel log for the details.
     ReadLog,
-    /// A journal entry, written if it says something new.
+    /// A journal entry, written if it adds something.
     Note(BootTime, Entry),
     /// A crash signal was counted.
     Signal(Sighting),
     /// A transition is stuck.
     Stuck(Running, Arc<Found>),
-    /// An update was left half done.
+    /// A package manager left an update half done.
     UpdateInterrupted(Interrupted),
-    /// What an update had left half done is complete.
+    /// The update that was left half done is complete.
     UpdateRepaired(Manager),
     /// A livepatch that should be in force is not.
     PatchMissing(Expected),
 }
 
-/// What the kernel log says of a transition's start.
+/// What the kernel log says about the start of a transition.
 #[derive(Debug)]
 pub enum StartFromLog {
-    /// It has it.
+    /// The log has the start.
     Found,
-    /// It does not reach back so far.
+    /// The log does not reach back that far.
     TooShort,
-    /// It cannot be read.
+    /// The log cannot be read: the reason.
     Unreadable(String),
 }
 
-/// What every collector may know when it collects.
+/// What every collector is given when it collects.
 #[derive(Clone, Debug, Default)]
 pub struct Moment {
     /// The time.
     pub now: BootTime,
-    /// What the journal says of this boot.
+    /// What the journal holds about this boot.
     pub history: Arc<History>,
     /// Journal entries that did not reach the disk.
     pub recorder_errors: u64,
@@ -122,13 +122,13 @@ pub struct Moment {
 /// How a collection went.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Something that should have been read was not.
+    /// A source that should have been read could not be.
     pub failed: bool,
-    /// What is wrong, one sentence each. Logged when it changes.
+    /// What is wrong, one sentence each; logged when it changes.
     pub problems: Vec<String>,
-    /// What is not seen because of it, where `problems` alone does not say.
+    /// What the monitor cannot see because of it, if `problems` alone does not say so.
     pub degradations: Vec<Degradation>,
-    /// What is to be done.
+    /// What the event loop should do.
     pub effects: Vec<Effect>,
 }
 
@@ -149,7 +149,7 @@ impl Outcome {
 pub struct Run {
     /// The label's value.
     pub label: &'static str,
-    /// They read all that they need.
+    /// They read everything they need.
     pub success: bool,
     /// How long they took together.
     pub duration: Duration,
@@ -180,7 +180,7 @@ pub struct Collected<V> {
     pub moment: Moment,
     /// The collectors' values.
     pub values: V,
-    /// How the collectors of each label did.
+    /// Success and duration of the collectors of each label.
     pub runs: Vec<Run>,
     /// What the monitor cannot see.
     pub degradations: Vec<Degradation>,
@@ -210,15 +210,15 @@ impl<V> Collected<V> {
     }
 }
 
-/// Who runs the collectors.
+/// The caller of [`collect`], who owns the time, the journal and the log.
 pub trait Listener {
-    /// What they may know now.
+    /// What the next collector is given.
     fn moment(&self) -> Moment;
 
     /// A collector wants this done before the next one runs.
     fn effects(&mut self, effects: Vec<Effect>);
 
-    /// What was wrong in a step of a collector; nothing, if the list is empty.
+    /// What went wrong in a step of a collector; an empty list means that nothing did.
     fn problems(&mut self, collector: &'static str, step: Step, problems: &[String]);
 }
 
@@ -257,8 +257,8 @@ pub fn collect<V: Default>(
     collected
 }
 
-/// The metrics of all collectors. One whose metrics are refused counts as failed; the
-/// collectors after it report that.
+/// The metrics of all collectors. A collector whose metrics are refused counts as failed, which the
+/// collectors after it report.
 pub fn families<V>(
     collectors: &[&dyn Collector<V>],
     collected: &mut Collected<V>,

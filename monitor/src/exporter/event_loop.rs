@@ -1,5 +1,5 @@
-//! The exporter's loop: events of the kernel, its log after a crash hook, sysfs where
-//! there are no events. Everything here waits; nothing runs while nothing happens.
+//! The exporter's loop. It waits for kernel events, reads the kernel log after a crash hook, and
+//! polls sysfs if there are no events. Nothing runs while nothing happens.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,36 +16,36 @@ use super::{Exporter, collectors::crashes::LogReading, kernel_log, readable, run
 use crate::kernel::{clock, events, kmsg::KmsgReader};
 use livepatch_core::transition::Watching;
 
-/// From the start of an attempt to a scan of what it left pending: the attempt walks all
-/// tasks first.
+/// From the start of an attempt to the scan of the tasks it left pending: the attempt first walks
+/// all tasks.
 const AFTER_ATTEMPT: Duration = Duration::from_millis(100);
-/// How often sysfs is read where no probe reports transitions.
+/// How often sysfs is read if no probe reports transitions.
 const POLL: Duration = Duration::from_secs(1);
-/// While a livepatch's module loads nothing wakes the monitor before the kernel's
-/// first attempt is over, so it looks by itself, after this and then twice as long each
+/// While a livepatch's module loads, nothing wakes the monitor before the kernel's first attempt is
+/// over. So the monitor checks by itself, first after this time, then after twice as long each
 /// time, up to [`LOADING_MOST`].
 const LOADING: Duration = Duration::from_millis(250);
 const LOADING_MOST: Duration = Duration::from_secs(1);
-/// From a crash hook to reading the log: a report takes a moment to print.
+/// From a crash hook to reading the log: the kernel takes a moment to print a report.
 const AFTER_CRASH: Duration = Duration::from_millis(100);
-/// Reading the log may cost one part in this many of a CPU: in a storm of reports the
-/// next reading waits.
+/// Reading the log may take one part in this many of a CPU: during a storm of reports the next
+/// reading waits.
 const LOG_SHARE: u32 = 20;
 /// A report that is still being printed is read again after this.
 const LOG_QUIET: Duration = Duration::from_millis(300);
 
-/// Events that are taken out of the ring buffer at once: more than it holds.
+/// Events taken out of the ring buffer at once: more than it can hold.
 const BATCH: usize = 1024;
 
-/// What is to be done when.
+/// What the loop must do, and when.
 #[derive(Debug, Default)]
 struct Due {
-    /// The ring buffer, which was not emptied.
+    /// The ring buffer was not emptied.
     events: bool,
     look: Option<Instant>,
     loading: Option<(Instant, Duration)>,
     log: Option<Instant>,
-    /// The log is not read before.
+    /// The log is not read before this time.
     log_rests: Option<Instant>,
 }
 
@@ -73,9 +73,9 @@ impl Due {
 /// What the loop waits for.
 pub(super) struct EventLoop {
     exporter: Arc<Exporter>,
-    /// None without probes.
+    /// `None` without probes.
     ring: Option<AsyncFd<RingBuf<MapData>>>,
-    /// None where a hook announces the log's lines.
+    /// `None` if a hook announces the log's lines.
     log: Option<AsyncFd<KmsgReader>>,
     /// Transitions are seen by reading sysfs only.
     polls: bool,
@@ -107,10 +107,10 @@ impl EventLoop {
         })
     }
 
-    /// Takes the kernel's events, or reads sysfs where there are none.
+    /// Handles the kernel's events, or polls sysfs if there are none.
     ///
     /// # Errors
-    /// There is nothing to wait on any more.
+    /// Waiting for events failed.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         // A module was being loaded when the monitor before this one ended.
         self.see_loading(LOADING);
@@ -120,7 +120,7 @@ impl EventLoop {
                     ready?;
                     self.drain();
                 }
-                // In a storm that does not end the others have their turn too.
+                // The other branches get their turn even in an endless storm of events.
                 () = tokio::task::yield_now(), if self.due.events => self.drain(),
                 () = until(self.due.look) => {
                     self.due.look = None;
@@ -146,14 +146,14 @@ impl EventLoop {
         }
     }
 
-    /// Looks again after `step` while a livepatch's module is being loaded.
+    /// Checks again after `step` while a livepatch's module is being loaded.
     fn see_loading(&mut self, step: Duration) {
         let loading = self.exporter.still_loading();
         self.due.loading = loading.then(|| (Instant::now() + step, step));
     }
 
-    /// Looks on a thread of its own, for a read of a task's stack may block behind
-    /// that task; not while an earlier look still goes on.
+    /// Scans on another thread, because reading a task's stack may block behind that task. Does
+    /// nothing while an earlier scan still runs.
     fn look_aside(&mut self) {
         if self.looking.as_ref().is_none_or(JoinHandle::is_finished) {
             let exporter = self.exporter.clone();
@@ -161,8 +161,8 @@ impl EventLoop {
         }
     }
 
-    /// Takes what the ring buffer holds: all of it first, so that there is room for what
-    /// comes while it is worked on.
+    /// Empties the ring buffer and handles its events. It is emptied first, so that there is room
+    /// for the events that arrive meanwhile.
     fn drain(&mut self) {
         let Some(ring) = &mut self.ring else {
             return;
@@ -202,7 +202,7 @@ impl EventLoop {
         }
     }
 
-    /// Reads the lines of the kernel log that have come.
+    /// Reads the new lines of the kernel log.
     fn read_lines(&mut self) {
         let Some(log) = &mut self.log else {
             return;
@@ -220,7 +220,7 @@ impl EventLoop {
     }
 }
 
-/// Waits for events, for ever where there is no ring buffer.
+/// Waits for events; without a ring buffer it never returns.
 async fn events_ready(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> anyhow::Result<()> {
     match ring {
         Some(ring) => {
@@ -228,8 +228,8 @@ async fn events_ready(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> anyhow::R
                 .readable_mut()
                 .await
                 .context("waiting for kernel events")?;
-            // Cleared first: an event that comes while the buffer is drained
-            // wakes us again rather than being left until the one after it.
+            // Cleared first, so that an event that arrives while the buffer is drained wakes the
+            // loop again.
             guard.clear_ready();
             Ok(())
         }
@@ -237,7 +237,7 @@ async fn events_ready(ring: Option<&mut AsyncFd<RingBuf<MapData>>>) -> anyhow::R
     }
 }
 
-/// Waits for lines of the kernel log, for ever where a hook announces them.
+/// Waits for lines of the kernel log; if a hook announces them it never returns.
 async fn lines_ready(log: Option<&mut AsyncFd<KmsgReader>>) -> anyhow::Result<()> {
     match log {
         Some(log) => {

@@ -1,4 +1,4 @@
-//! The kernel log as collectors read it: each has a reader of its own.
+//! The kernel log as collectors read it: each collector has its own reader.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,10 +18,10 @@ use crate::kernel::{
     kmsg::{KmsgError, KmsgReader},
 };
 
-/// Bytes of the log that are read, from its end.
+/// Bytes of the log that are kept, counted from its end.
 const MAX_LOG: usize = 16 << 20;
 
-/// A reader, opened while that is still allowed, and again later where it was not.
+/// A reader. It is opened while that is still allowed; if that failed, it is tried again later.
 #[derive(Debug)]
 pub(super) struct KernelLog {
     device: PathBuf,
@@ -32,7 +32,7 @@ impl KernelLog {
     pub(super) fn open(device: &Path) -> Self {
         Self {
             device: device.to_owned(),
-            // Where it fails it is tried again, and reported, when it is read.
+            // A failure is reported when the log is read, which tries again.
             open: Mutex::new(KmsgReader::open(device).ok()),
         }
     }
@@ -45,7 +45,7 @@ impl KernelLog {
         lock(&self.open).is_some()
     }
 
-    /// Calls `read` with the log at its oldest record.
+    /// Calls `read` with the reader at the oldest record.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&mut KmsgReader) -> Result<T, KmsgError>,
@@ -59,7 +59,7 @@ impl KernelLog {
         read(log)
     }
 
-    /// The kernel's own lines, as a console shows them.
+    /// The kernel's own lines in the form in which a console shows them.
     pub(super) fn console(&self) -> Result<Vec<u8>, KmsgError> {
         self.read(console)
     }
@@ -80,14 +80,14 @@ fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
     Ok(text.into_bytes())
 }
 
-/// Warns at the start if the log cannot be read, rather than at the first crash.
+/// Warns at startup, not only at the first crash, if the log cannot be read.
 pub(super) fn check(device: &Path) {
     if let Err(error) = KmsgReader::open(device).and_then(|mut log| log.read_new(|_| ())) {
         warn!("{error}; crash signals are not attributed");
     }
 }
 
-/// The log for an event loop to wait for; the lines so far are skipped.
+/// The log for the event loop to wait for; the lines so far are skipped.
 pub(super) fn to_wait_for(device: &Path) -> Option<AsyncFd<KmsgReader>> {
     let result = KmsgReader::open(device).and_then(|mut log| {
         log.read_new(|_| ())?;
@@ -118,7 +118,7 @@ pub(super) struct SignalLine {
     pub(super) text: String,
 }
 
-/// The lines since the last call that start a report, and why no more could be read.
+/// The lines since the last call that start a report, and the error that ended the reading, if any.
 pub(super) fn new_signals(log: &mut KmsgReader) -> (Vec<SignalLine>, Option<KmsgError>) {
     let mut signals = Vec::new();
     let result = log.read_new(|record| {
@@ -134,7 +134,7 @@ pub(super) fn new_signals(log: &mut KmsgReader) -> (Vec<SignalLine>, Option<Kmsg
     (signals, result.err())
 }
 
-/// A moment of the log's clock, which stands still in suspend.
+/// Converts a time of the log's clock, which stops during suspend.
 pub(super) fn since_boot(uptime: std::time::Duration) -> BootTime {
     BootTime::from_duration(uptime + clock::suspended())
 }

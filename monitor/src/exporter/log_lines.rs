@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use livepatch_core::{
     blockers::{Blocker, printable},
-    crash::{boots::HostCrash, capture::Source, counts::Sighting},
+    crash::{HostCrash, capture::Source, counts::Sighting},
     degradation::Degradation,
     transition::{Direction, Effect},
     transition_state::Running,
@@ -21,9 +21,9 @@ use crate::{
     },
 };
 
-/// Packages that a line names.
+/// Most packages named in one line.
 const PACKAGES_SHOWN: usize = 10;
-/// Blockers that have a line of their own.
+/// Most blocking tasks that get a line of their own.
 const BLOCKERS_SHOWN: usize = 10;
 /// Dumps that have a line of their own although nobody believes them.
 const UNTRUSTED_SHOWN: usize = 10;
@@ -33,7 +33,7 @@ fn name(patch: Option<&String>) -> &str {
     patch.map_or("(not known)", String::as_str)
 }
 
-/// Logs what this host does not let the monitor do.
+/// Logs what the monitor cannot do on this host.
 pub(super) fn degradations(degradations: &[Degradation]) {
     for missing in degradations {
         warn!(remedy = missing.remedy, "degraded: {}", missing.what);
@@ -179,7 +179,7 @@ pub(super) fn stuck(running: &Running, blockers: &[Blocker]) {
     }
 }
 
-/// Logs what the kernel log says of the start of a transition found under way.
+/// Logs what the kernel log says about the start of a transition that was already running.
 pub(super) fn start_from_log(patch: &str, said: &StartFromLog) {
     match said {
         StartFromLog::Found => info!(
@@ -194,7 +194,7 @@ pub(super) fn start_from_log(patch: &str, said: &StartFromLog) {
     }
 }
 
-/// Logs what an update left half done.
+/// Logs an update that was left half done.
 pub(super) fn update_interrupted(found: &Interrupted) {
     let shown = found.packages.iter().take(PACKAGES_SHOWN);
     let names: Vec<String> = shown
@@ -209,7 +209,7 @@ pub(super) fn update_interrupted(found: &Interrupted) {
     );
 }
 
-/// Logs that nothing is half done any more.
+/// Logs that the update has been completed.
 pub(super) fn update_repaired(manager: Manager) {
     info!(manager = manager.name(), "no package is half done any more");
 }
@@ -222,8 +222,8 @@ pub(super) fn patch_missing(expected: &Expected) {
     }
 }
 
-/// Logs at the start what would not be kept of a crash. Where no dump at all would be,
-/// that is a warning.
+/// Logs at startup which evidence a crash would not leave behind. It is a warning if there would be
+/// no dump at all.
 pub(super) fn crash_capture(ready: &[(Source, bool)]) {
     let dump = [Source::Pstore, Source::Kdump];
     let is_kept = ready

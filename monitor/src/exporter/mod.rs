@@ -39,15 +39,15 @@ use crate::{crash::sources::Sources, kernel::clock};
 pub struct Options {
     /// Addresses to listen on.
     pub listen: Vec<SocketAddr>,
-    /// Listen on what systemd hands over instead.
+    /// Use the sockets that systemd passes instead.
     pub systemd_socket: bool,
     /// TLS and users.
     pub web_config: Option<PathBuf>,
     /// Path of the exposition.
     pub telemetry_path: String,
-    /// Age from which pending tasks count as stuck.
+    /// Age of a transition from which it counts as stuck.
     pub stuck_after: Duration,
-    /// Where state is kept over a restart.
+    /// Where state is kept across restarts.
     pub state_dir: PathBuf,
     /// Root of procfs.
     pub procfs: PathBuf,
@@ -57,11 +57,11 @@ pub struct Options {
     pub kmsg: PathBuf,
     /// Show the log of the BPF programs.
     pub kernel_log: bool,
-    /// How long after a transition a crash is still counted as of its soak.
+    /// How long after a transition a crash still counts as one during its soak.
     pub soak: Duration,
     /// Where crashes leave evidence.
     pub sources: Sources,
-    /// Root of the host's file system.
+    /// Where the host's root file system is mounted.
     pub rootfs: PathBuf,
     /// Further directories of livepatches that should be in force.
     pub expected_directories: Vec<PathBuf>,
@@ -71,13 +71,13 @@ pub struct Options {
     pub textfile: Option<PathBuf>,
 }
 
-/// A panic elsewhere must not silence the exporter: the values are still whole,
-/// since each is replaced in one assignment.
+/// Locks even after a panic, which must not silence the exporter. The values are still consistent,
+/// because each is replaced in one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As [`lock`], but `None` where somebody else holds it.
+/// Like [`lock`], but `None` if the lock is held.
 fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
@@ -86,12 +86,12 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Attaches the probes, takes up what an earlier process of this boot knew, and
-/// listens until a signal stops it.
+/// Attaches the probes, restores what an earlier process of this boot saved, and serves until a
+/// signal stops it.
 ///
 /// # Errors
-/// The exporter cannot listen on an address, or the web configuration is wrong;
-/// everything else degrades.
+/// The exporter cannot listen on an address, or the web configuration is invalid. Everything else
+/// degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
@@ -101,15 +101,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         log,
         watching,
     } = startup::start(options)?;
-    // Everything is open: what that took is given up before anybody is answered. No other
-    // thread runs yet, so that none keeps what this one gives up.
+    // Everything is open: the rights that were needed for it are given up before the first request
+    // is answered. No other thread runs yet that could keep them.
     sandbox::enter(&mut exporter, &source.files());
     let exporter = Arc::new(exporter);
     let addresses: Vec<_> = listeners
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
-    // Whoever learns that it listens may stop it at once.
+    // Before it says that it listens: whoever reads that may stop it at once.
     let stop = stop()?;
     let mut server = web::Server::start(listeners, source, exporter.clone())?;
     for address in &addresses {
@@ -134,7 +134,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
 }
 
-/// From now on waits for SIGTERM or SIGINT, also before it is polled.
+/// Waits for SIGTERM or SIGINT. The handlers are installed now, before the future is polled.
 fn stop() -> anyhow::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
@@ -148,7 +148,7 @@ fn stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-/// A kernel descriptor that becomes readable when there is something to read.
+/// Registers a kernel descriptor that becomes readable when there is something to read.
 fn readable<T: AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: both sources (a ring buffer, and the log's) own one descriptor that
     // they neither close nor replace while they live, and the AsyncFd owns them.

@@ -1,4 +1,4 @@
-//! Owns the collectors: gives them events, runs them at a scrape, and does what they ask
+//! Owns the collectors: passes events to them, runs them at a scrape, and carries out what they ask
 //! for.
 
 use std::sync::{
@@ -29,7 +29,7 @@ use crate::{
     metrics,
 };
 
-/// The exporter at work. Its locks are each held for one step and never two at a time.
+/// The running exporter. Each of its locks is held for one step, and never two at a time.
 #[derive(Debug)]
 pub struct Exporter {
     pub(super) options: super::Options,
@@ -37,32 +37,32 @@ pub struct Exporter {
     pub(super) journal: Mutex<Journal>,
     pub(super) state: StateFile,
     pub(super) complaints: Complaints,
-    /// What this host does not let the monitor do, as found out at the start.
+    /// What the monitor cannot do on this host, as found out at startup.
     pub(super) degradations: Vec<Degradation>,
-    /// Something has changed that the text file should show.
+    /// Signalled when something has changed that the text file should show.
     pub(super) changed: Notify,
-    /// What is loaded has changed and was not read since.
+    /// The loaded livepatches have changed and have not been read since.
     pub(super) patches_due: AtomicBool,
 }
 
-/// What the event loop must do next because of events.
+/// What the event loop must do next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Next {
-    /// Save the state: what must outlive a restart has changed.
+    /// Save the state that must survive a restart.
     pub(super) save: bool,
     /// Scan the tasks: the kernel has tried to complete a transition.
     pub(super) scan: bool,
-    /// See whether a livepatch's module is still being loaded.
+    /// Check whether a livepatch's module is still being loaded.
     pub(super) loading: bool,
     /// Read the kernel log.
     pub(super) log: bool,
 }
 
 impl Exporter {
-    /// Gives an event to the collectors.
+    /// Passes an event to the collectors.
     pub(super) fn event(&self, event: &KernelEvent, next: &mut Next) {
         for collector in self.collectors.all() {
-            // Not kept: a journal entry would have to copy what is shared.
+            // Not kept: with a second reference, a journal entry would have to copy the history.
             let history = lock(&self.journal).history.clone();
             let effects = self.guarded(collector, || collector.event(event, &history));
             drop(history);
@@ -70,8 +70,8 @@ impl Exporter {
         }
     }
 
-    /// Does what collectors ask for: log lines, journal entries, a new text file. The
-    /// rest is for the event loop to do `next`.
+    /// Carries out what collectors ask for: log lines, journal entries, a new text file. What the
+    /// event loop has to do is noted in `next`.
     pub(super) fn carry_out(&self, effects: Vec<Effect>, next: &mut Next) {
         for effect in effects {
             match effect {
@@ -87,7 +87,7 @@ impl Exporter {
                     self.changed.notify_one();
                 }
                 Effect::Stuck(running, found) => {
-                    // The scan took a while: the transition may have ended meanwhile.
+                    // The scan took a while; the transition may have ended meanwhile.
                     let now = self.collectors.transitions.running();
                     if now.is_some_and(|now| now.segment == running.segment) {
                         log_lines::stuck(&running, &found.blockers);
@@ -104,13 +104,13 @@ impl Exporter {
         log_lines::transition(step);
         if let Ok(entry) = Entry::try_from(step) {
             self.note(time, entry);
-            // What a crash must be judged by: the functions that are replaced now.
+            // A crash is attributed by the functions that are patched now.
             self.patches_due.store(true, Ordering::Relaxed);
         }
         self.changed.notify_one();
     }
 
-    /// Carries out what was asked for outside of the event loop.
+    /// Carries out effects outside the event loop.
     fn finish(&self, effects: Vec<Effect>) {
         let mut next = Next::default();
         self.carry_out(effects, &mut next);
@@ -119,7 +119,7 @@ impl Exporter {
         }
     }
 
-    /// Calls into a collector. Its panic ends here, and nothing comes of the call.
+    /// Calls into a collector and catches its panic, which gives the default value.
     fn guarded<T: Default>(
         &self,
         collector: &dyn Collector<Values>,
@@ -203,14 +203,14 @@ impl Exporter {
         self.finish(effects);
     }
 
-    /// New lines of the kernel log could not be read.
+    /// Reports that new lines of the kernel log could not be read.
     pub(super) fn log_lines_unreadable(&self, error: &KmsgError) {
         let subject = (self.collectors.crashes.name(), Step::Event);
         self.complaints.about(subject, &error.to_string());
     }
 
-    /// Whether a livepatch's module is still being loaded. One whose init has returned,
-    /// or that is gone, is noted as loaded.
+    /// Whether a livepatch's module is still being loaded. If its init has returned or it is gone,
+    /// the journal gets an entry that it is loaded.
     pub(super) fn still_loading(&self) -> bool {
         let now = clock::boot_time();
         loop {
@@ -225,7 +225,7 @@ impl Exporter {
     }
 
     fn collect(&self) -> Collected<Values> {
-        // What is due is read now.
+        // The reading that was due happens now.
         self.patches_due.store(false, Ordering::Relaxed);
         let mut collected = collector::collect(&self.collectors.all(), &mut AtScrape(self));
         collected
@@ -237,7 +237,7 @@ impl Exporter {
     /// The exposition, for `/metrics` and the text file.
     ///
     /// # Errors
-    /// The metrics library cannot write what the collectors gave.
+    /// The metrics library cannot encode the collectors' metrics.
     pub fn scrape(&self) -> anyhow::Result<String> {
         let mut collected = self.collect();
         let families =
@@ -245,14 +245,14 @@ impl Exporter {
         metrics::encode(families).context("writing the exposition")
     }
 
-    /// What the status page shows: the values that a scrape would show now. `stay` is the
-    /// reader's wish that the page not reload itself.
+    /// What the status page shows: the values that a scrape would show now. With `stay` the page
+    /// does not reload itself.
     #[must_use]
     pub fn status(&self, stay: bool) -> Page {
         let collected = self.collect();
         let found = collected.values.tasks.found.clone();
         let mut blockers: Vec<_> = found.iter().flat_map(|found| &found.blockers).collect();
-        // First those that will not move by themselves.
+        // First the tasks that will not switch by themselves.
         blockers.sort_by_key(|blocker| blocker.reason);
         let blockers = blockers.into_iter().take(BLOCKERS_SHOWN);
         Page {
@@ -263,7 +263,7 @@ impl Exporter {
             now_unix_seconds: clock::unix_seconds(clock::boot_time()),
             telemetry_path: self.options.telemetry_path.clone(),
             stay,
-            // Each is a read of /proc.
+            // Each report reads /proc.
             blockers: blockers
                 .map(|blocker| tasks::report(&self.options.procfs, blocker))
                 .collect(),
@@ -283,7 +283,7 @@ impl Exporter {
     }
 }
 
-/// The exporter as the collectors' runner sees it.
+/// The exporter as the caller of [`collector::collect`](super::collector::collect).
 struct AtScrape<'a>(&'a Exporter);
 
 impl Listener for AtScrape<'_> {

@@ -1,4 +1,4 @@
-//! What the exporter still needs once everything is open.
+//! The rights that the exporter still needs once everything is open.
 
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,16 @@ use crate::{
 };
 use livepatch_core::blockers::ScanSource;
 
-/// What reading through open BPF descriptors may need: on kernels before 5.19 every
-/// bpf() call does where unprivileged ones are off (kernel/bpf/syscall.c).
+/// What reading through open BPF descriptors may need: before 5.19, every bpf() call needs one of
+/// them if unprivileged BPF is disabled (kernel/bpf/syscall.c).
 const FOR_BPF: [Cap; 2] = [Cap::BPF, Cap::SYS_ADMIN];
 
-/// What a walk of /proc needs: `patch_state` is its owner's alone, `stack` asks for
-/// CAP_SYS_ADMIN, `wchan` and hidden processes for CAP_SYS_PTRACE (fs/proc/base.c).
+/// What a walk of /proc needs: `patch_state` is readable only by its owner, `stack` needs
+/// CAP_SYS_ADMIN, `wchan` and hidden processes need CAP_SYS_PTRACE (fs/proc/base.c).
 const FOR_WALK: [Cap; 3] = [Cap::DAC_READ_SEARCH, Cap::SYS_PTRACE, Cap::SYS_ADMIN];
 
-/// Gives up what is no longer needed, then starts the first other thread. `web` are the
-/// files of the web configuration.
+/// Gives up the rights that are no longer needed, then starts the first other thread. `web` lists
+/// the files of the web configuration.
 pub(super) fn enter(exporter: &mut Exporter, web: &[PathBuf]) {
     let options = &exporter.options;
     let expected = exporter.collectors.expected.directories();
@@ -54,21 +54,21 @@ pub(super) fn enter(exporter: &mut Exporter, web: &[PathBuf]) {
     lock(&exporter.journal).start();
 }
 
-/// Everything that is read from now on.
+/// The paths that are read from now on.
 fn readable(options: &Options, expected: &[PathBuf], web: &[PathBuf]) -> Vec<PathBuf> {
     let mut read = vec![
         options.procfs.clone(),
         options.sysfs.clone(),
         options.kmsg.clone(),
-        // What libraries read, whatever the flags say.
+        // Read by libraries, independent of the flags.
         "/proc".into(),
         "/sys".into(),
     ];
     read.extend(Packages::directories(&options.rootfs));
-    // A file that is replaced is another file: what may be read is its directory.
+    // A replaced file is a new file, so access is granted to its directory.
     let directories = web.iter().filter_map(|file| file.parent());
     read.extend(directories.map(|directory| Path::new(".").join(directory)));
-    // The package of the first livepatch creates its directory.
+    // The directory may not exist until the first livepatch's package is installed.
     read.extend(expected.iter().filter_map(|directory| nearest(directory)));
     read
 }

@@ -1,4 +1,4 @@
-//! Keeps what must be known again after a restart of the monitor in the same boot.
+//! Saves the state that a later process of the monitor needs in the same boot.
 
 use std::{path::Path, path::PathBuf, sync::Mutex};
 
@@ -12,14 +12,15 @@ use crate::state::{self, Saved, StateError};
 #[derive(Debug)]
 pub(super) struct StateFile {
     directory: PathBuf,
-    /// `None` where nothing is saved: the boot has no id, or the file was written by
-    /// another program, and is not overwritten.
+    /// `None` if nothing is saved: the boot id is unknown, or another program wrote the file, which
+    /// is not overwritten.
     boot_id: Option<String>,
     writing: Mutex<()>,
 }
 
 impl StateFile {
-    /// Reads what an earlier process of this boot saved, and what went wrong with that.
+    /// Opens the file and reads what an earlier process of this boot saved, or why it cannot be
+    /// read.
     pub(super) fn open(
         directory: &Path,
         boot_id: Option<&str>,
@@ -40,7 +41,7 @@ impl StateFile {
         let Some(boot_id) = self.boot_id.clone() else {
             return;
         };
-        // Asked for in here, so that an older state does not replace a newer one.
+        // `current` is called under the lock, so that an older state does not replace a newer one.
         let _writing = lock(&self.writing);
         let (transitions, start) = current();
         if let Err(error) = state::store(&self.directory, &Saved::new(boot_id, start, transitions))

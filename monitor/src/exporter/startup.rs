@@ -1,5 +1,5 @@
-//! How the exporter starts: probes, what an earlier process of this boot knew, what sysfs
-//! and the kernel log say now.
+//! Starts the exporter: attaches the probes, restores what an earlier process of this boot saved,
+//! and reads sysfs and the kernel log.
 
 use std::{
     sync::{Mutex, atomic::AtomicBool},
@@ -52,13 +52,13 @@ use crate::{
     },
 };
 use livepatch_core::{
-    crash::boots::Boot,
+    boots::Boot,
     degradation::Degradation,
-    journal::entry::Entry,
+    journal::entry::{Entry, TimedEntry},
     transition::{BootTime, Watching},
 };
 
-/// The exporter, and what its event loop waits for.
+/// The exporter and the sources that its event loop waits for.
 pub(super) struct Started {
     pub(super) exporter: Exporter,
     pub(super) ring: Option<RingBuf<MapData>>,
@@ -66,7 +66,7 @@ pub(super) struct Started {
     pub(super) watching: Watching,
 }
 
-/// Attaches the probes, opens what is read later, and finds out what runs now.
+/// Attaches the probes, opens what is read later, and finds out whether a transition runs.
 ///
 /// # Errors
 /// The metrics library refuses a metric; everything else degrades.
@@ -173,7 +173,7 @@ fn see_message(what: String) -> Degradation {
     }
 }
 
-/// The probes, as far as they could be attached.
+/// What could be attached.
 struct Attached {
     scanner: TaskScanner,
     ring: Option<RingBuf<MapData>>,
@@ -247,7 +247,7 @@ fn end_what_ended(exporter: &Exporter) {
     if exporter.transition_runs() {
         return;
     }
-    let running = lock(&exporter.journal).history.transition.clone();
+    let running = lock(&exporter.journal).history.life.transition.clone();
     if let Some(running) = running {
         let ended = Entry::Ended {
             patch: running.patch,
@@ -283,45 +283,14 @@ impl Records {
     fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
         let mut problems = Vec::new();
         problems.extend(adopt_state(options));
-        let mut boots = Vec::new();
-        let mut notes = Vec::new();
         let now = clock::boot_time();
         let began = clock::unix_seconds(BootTime::from_nanos(0));
-        let mut another_monitor = false;
-        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
-            Some(Ok(opened)) => {
-                notes = opened.notes;
-                problems.extend(opened.problem);
-                let earlier = opened
-                    .recorder
-                    .earlier_boots()
-                    .and_then(|(earlier, errors)| {
-                        boots = boots_of(earlier, began, options.soak);
-                        problems.extend(errors.iter().map(ToString::to_string));
-                        // Files that are not understood are nobody's to remove.
-                        match errors.is_empty() {
-                            true => opened.recorder.prune(),
-                            false => Ok(()),
-                        }
-                    });
-                if let Err(error) = earlier {
-                    problems.push(error.to_string());
-                }
-                Some(opened.recorder)
-            }
-            Some(Err(error)) => {
-                another_monitor = matches!(error, RecorderError::Locked { .. });
-                problems.push(error.to_string());
-                None
-            }
-            None => {
-                problems.push(format!(
-                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
-                    options.procfs.display()
-                ));
-                None
-            }
-        };
+        let Recorded {
+            recorder,
+            notes,
+            boots,
+            another_monitor,
+        } = Recorded::open(options, boot_id, began, &mut problems);
         let mut journal = Journal::new(recorder, &notes, options.soak);
         if let Some(boot_id) = boot_id.filter(|_| notes.is_empty()) {
             let boot = Entry::Boot {
@@ -344,7 +313,7 @@ impl Records {
                     began,
                     kmsg: options.kmsg.clone(),
                 };
-                // Which boot a dump is of takes the journal, which is another monitor's.
+                // Assigning a dump to a boot needs the journal, which another monitor holds.
                 if !another_monitor {
                     let sources = &options.sources;
                     let gathered = after_boot(&mut store, &boots, &this, sources, options.soak);
@@ -394,11 +363,74 @@ fn adopt_state(options: &Options) -> Option<String> {
     }
 }
 
+/// The recorder of this boot, and what it and the boots before it have recorded.
+struct Recorded {
+    recorder: Option<Recorder>,
+    notes: Vec<TimedEntry>,
+    boots: Vec<Boot>,
+    /// Another monitor holds the recorder.
+    another_monitor: bool,
+}
+
+impl Recorded {
+    /// Adds what could not be opened or read to `problems`.
+    fn open(
+        options: &Options,
+        boot_id: Option<&str>,
+        began: Option<f64>,
+        problems: &mut Vec<String>,
+    ) -> Self {
+        let mut boots = Vec::new();
+        let mut notes = Vec::new();
+        let mut another_monitor = false;
+        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
+            Some(Ok(opened)) => {
+                notes = opened.notes;
+                problems.extend(opened.problem);
+                let earlier = opened
+                    .recorder
+                    .earlier_boots()
+                    .and_then(|(earlier, errors)| {
+                        boots = boots_of(earlier, began, options.soak);
+                        problems.extend(errors.iter().map(ToString::to_string));
+                        // Files that cannot be read are not removed.
+                        match errors.is_empty() {
+                            true => opened.recorder.prune(),
+                            false => Ok(()),
+                        }
+                    });
+                if let Err(error) = earlier {
+                    problems.push(error.to_string());
+                }
+                Some(opened.recorder)
+            }
+            Some(Err(error)) => {
+                another_monitor = matches!(error, RecorderError::Locked { .. });
+                problems.push(error.to_string());
+                None
+            }
+            None => {
+                problems.push(format!(
+                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
+                    options.procfs.display()
+                ));
+                None
+            }
+        };
+        Self {
+            recorder,
+            notes,
+            boots,
+            another_monitor,
+        }
+    }
+}
+
 fn ids(store: &Store) -> impl Iterator<Item = &str> {
     store.crashes().iter().map(|crash| crash.id.as_str())
 }
 
-/// The boots that the journal has, each with the start of the one after it.
+/// The boots in the journal, each with the start of the next one.
 fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
     for earlier in earlier {
@@ -413,8 +445,8 @@ fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) 
     boots
 }
 
-/// Reading BTF and the programs takes some 20 MiB that the allocator would keep for ever,
-/// although nothing later needs a tenth of it.
+/// Returns free memory to the system. Reading BTF and loading the programs takes about 20 MiB,
+/// which the allocator would otherwise keep; later less than a tenth of it is needed.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes no pointer and only returns free pages.
@@ -423,7 +455,7 @@ fn give_back_memory() {
     }
 }
 
-/// The status of every probe where none could be loaded.
+/// The status of all probes if none could be loaded.
 fn no_probes() -> Vec<ProbeStatus> {
     EventKind::ALL
         .into_iter()

@@ -1,4 +1,4 @@
-//! Messages to systemd: ready, alive, stopping. Without systemd there are none.
+//! Messages to systemd: ready, alive, stopping. Without systemd none are sent.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use sd_notify::NotifyState;
 use tokio::time;
 use tracing::warn;
 
-/// The service answers from now on.
+/// Reports that the service is ready.
 pub(super) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The service ends.
+/// Reports that the service is stopping.
 pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Says twice in each of systemd's intervals that the service is alive, if `alive`
-/// returns meanwhile. Runs for ever; without a watchdog it never wakes.
+/// Sends a keep-alive twice per watchdog interval, provided that `alive` returns. Runs forever;
+/// without a watchdog it never wakes.
 pub(super) async fn feed_watchdog<F: Future>(alive: impl Fn() -> F) {
     let Some(interval) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;

@@ -1,5 +1,5 @@
-//! The exposition as a file, for node_exporter's textfile collector: for hosts that
-//! allow no further port.
+//! Writes the exposition to a file for node_exporter's textfile collector, for hosts that allow no
+//! further port.
 
 use std::{
     fs::{self, File, Permissions},
@@ -18,11 +18,11 @@ use super::Exporter;
 /// node_exporter reads files whose names end in `.prom`.
 const NAME: &str = "livepatch_monitor.prom";
 
-/// As often as Prometheus scrapes; an older file means that the monitor does not run.
+/// The usual scrape interval. An older file means that the monitor does not run.
 const EVERY: Duration = Duration::from_secs(15);
-/// While a transition runs.
+/// The interval while a transition runs.
 const IN_TRANSITION: Duration = Duration::from_secs(2);
-/// From a change to the new file: several events of one cause are written once.
+/// From a change to the new file, so that several events with one cause are written once.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Why the file could not be written.
@@ -33,7 +33,7 @@ struct TextfileError {
     source: io::Error,
 }
 
-/// Keeps the file current until the process stops; without one, waits for ever.
+/// Keeps the file current until the process stops; without a directory it never returns.
 pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
     let Some(directory) = exporter.options.textfile.clone() else {
         return std::future::pending().await;
@@ -42,8 +42,8 @@ pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
     let mut problem = String::new();
     loop {
         let (writer, directory, before) = (exporter.clone(), directory.clone(), problem);
-        // Reads of the kernel must not delay its events. The problem is logged in there,
-        // so that it is even if the process is stopped meanwhile.
+        // Reading from the kernel must not delay its events. The problem is logged in the closure,
+        // so that it is logged even if the process is stopped meanwhile.
         let writing = move || {
             let problem = write(&writer, &directory).err().unwrap_or_default();
             if !problem.is_empty() && problem != before {
@@ -67,7 +67,7 @@ fn write(exporter: &Exporter, directory: &Path) -> Result<(), String> {
     store(directory, &text).map_err(|error| error.to_string())
 }
 
-/// Removes the file: what is no longer kept current says nothing.
+/// Removes the file, because it would no longer be current.
 pub(super) fn remove(directory: Option<&Path>) {
     let Some(path) = directory.map(|directory| directory.join(NAME)) else {
         return;
@@ -84,22 +84,22 @@ fn missing(error: io::Error) -> io::Result<()> {
     }
 }
 
-/// Writes the file so that a reader sees the old or the new one, never a mixture.
+/// Writes the file so that a reader sees either the old or the new one, never a mixture.
 fn store(directory: &Path, exposition: &str) -> Result<(), TextfileError> {
     let path = directory.join(NAME);
     let fresh = path.with_extension("new");
     File::create(&fresh)
         .and_then(|mut file| {
             file.write_all(of_livepatch(exposition).as_bytes())?;
-            // Another user reads it, whatever the umask.
+            // Another user must be able to read it, whatever the umask.
             file.set_permissions(Permissions::from_mode(0o644))?;
             fs::rename(&fresh, &path)
         })
         .map_err(|source| TextfileError { path, source })
 }
 
-/// Without `process_*`: node_exporter has its own, and refuses all if one name comes
-/// twice.
+/// The exposition without `process_*`: node_exporter has its own and refuses the whole file if a
+/// name occurs twice.
 fn of_livepatch(exposition: &str) -> String {
     let own = |line: &&str| {
         let series = line

@@ -6,28 +6,27 @@ use rustix::time::{ClockId, clock_gettime};
 
 use livepatch_core::transition::BootTime;
 
-/// How often two clocks are compared. Between its two reads a thread may be kept waiting
-/// for a processor, which makes the second one late and the difference smaller: the
-/// greatest difference is the best.
+/// How many times two clocks are compared. If the thread is preempted between the two reads, the
+/// second one is late and the difference too small, so the largest difference is the best.
 const READS: usize = 5;
 
-/// Time since boot, suspend included (`CLOCK_BOOTTIME`): what the BPF programs
-/// stamp events with.
+/// Time since boot, including suspend (`CLOCK_BOOTTIME`): the clock of the BPF programs'
+/// timestamps.
 #[must_use]
 pub fn boot_time() -> BootTime {
     BootTime::from_nanos(nanos(ClockId::Boottime))
 }
 
-/// How far `CLOCK_BOOTTIME` is ahead of `CLOCK_MONOTONIC`, which the kernel log
-/// is stamped with: the time spent in suspend.
+/// How far `CLOCK_BOOTTIME` is ahead of `CLOCK_MONOTONIC`, the clock of the kernel log: the time
+/// spent in suspend.
 #[must_use]
 pub fn suspended() -> Duration {
     let ahead = || nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic));
     Duration::from_nanos((0..READS).map(|_| ahead()).max().unwrap_or(0))
 }
 
-/// Seconds since the Unix epoch at a moment since boot, to the millisecond.
-/// `None` where the wall clock is set before the epoch or before the boot.
+/// Converts a time since boot to seconds since the Unix epoch, rounded to milliseconds. `None` if
+/// the wall clock is set to a time before the epoch or before the boot.
 #[must_use]
 pub fn unix_seconds(time: BootTime) -> Option<f64> {
     let at = || {
@@ -41,7 +40,7 @@ pub fn unix_seconds(time: BootTime) -> Option<f64> {
     )
 }
 
-/// What the calling thread has cost: CPU time, not the time it was kept waiting.
+/// The CPU time that the calling thread has used.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {
     Duration::from_nanos(nanos(ClockId::ThreadCPUTime))

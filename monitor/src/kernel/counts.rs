@@ -1,11 +1,11 @@
-//! Reads the kernel's own counters of crash signals, a cross-check of what the probes saw.
+//! Reads the kernel's own counters of crash signals, with which the probes' counts are compared.
 
 use std::{collections::BTreeMap, path::Path};
 
 use crate::bounded_read;
 use livepatch_core::crash::{KernelCounter, Signal};
 
-/// The counters that this kernel has and that can be read.
+/// The counters that this kernel has, as far as they can be read.
 #[must_use]
 pub fn read(procfs: &Path, sysfs: &Path) -> BTreeMap<Signal, u64> {
     let count = |signal: Signal| {

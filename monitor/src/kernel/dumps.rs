@@ -1,5 +1,5 @@
-//! Files that a crash leaves behind, here or copied from another host: console
-//! logs, kdump's dmesg, pstore directories.
+//! Reads files that a crash leaves behind, on this host or copied from another one: console logs,
+//! kdump's dmesg, pstore directories.
 
 use std::{
     fs::{self, Metadata},
@@ -14,22 +14,22 @@ use livepatch_core::crash::pstore::{self, Name, Part};
 #[cfg(test)]
 mod tests;
 
-/// Bytes read of a file, from its end: a crash is the last thing in a log.
+/// Most bytes read of a file, from its end: a crash is the last thing in a log.
 const MAX_FILE: u64 = 64 << 20;
-/// How long a pipe may bring nothing.
+/// How long to wait for data from a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of one part; pstore's are 10240 before decompression.
+/// Most bytes of one part; pstore's have 10240 before decompression.
 const MAX_PART: usize = 1 << 20;
-/// Bytes of all parts together, which are joined in memory.
+/// Most bytes of all parts together, which are joined in memory.
 const MAX_PARTS: usize = 256 << 20;
-/// Entries looked at in a directory and those below.
+/// Most entries examined in a directory tree.
 const MAX_ENTRIES: usize = 16384;
-/// Directories below the one given: /var/crash/DATE, /var/lib/systemd/pstore/ID/N.
+/// Most levels below the given directory: /var/crash/DATE, /var/lib/systemd/pstore/ID/N.
 const MAX_DEPTH: u32 = 3;
 /// Bytes examined to distinguish text from other content.
 const SAMPLE: usize = 64 << 10;
 
-/// A file that could not be used, or not whole.
+/// Why a file could not be used, or not completely.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
     /// It could not be read.
@@ -50,7 +50,7 @@ pub enum DumpError {
         /// What to do.
         remedy: &'static str,
     },
-    /// Only its end was read.
+    /// The file is too long; only its end was read.
     #[error(
         "{} is longer than {} MiB; only its end was read (for a pipe: its start)",
         path.display(),
@@ -60,12 +60,12 @@ pub enum DumpError {
         /// The file.
         path: PathBuf,
     },
-    /// A directory that was not read whole.
+    /// The directory was not read completely.
     #[error("{} holds too many entries ({what}); give the files by name", path.display())]
     TooMuch {
         /// The directory.
         path: PathBuf,
-        /// More of what.
+        /// What there is too much of.
         what: &'static str,
     },
 }
@@ -92,9 +92,9 @@ pub enum Found {
     Part(Part),
 }
 
-/// Reads a file, or all regular files of a directory and those below, in the order
-/// of their names, one at a time. What cannot be used is named; the others are read
-/// all the same. Links inside a directory are not followed.
+/// Reads a file, or all regular files of a directory tree in the order of their names, one at a
+/// time. Files that cannot be used are returned as errors; the others are still read. Links inside
+/// a directory are not followed.
 pub fn read(path: &Path, visit: &mut dyn FnMut(Found)) -> Vec<DumpError> {
     let mut reader = Reader {
         visit,
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 break;
             }
             self.entries += 1;
-            // A pipe would block, a link could lead anywhere.
+            // Not pipes, which would block, nor links, which could lead anywhere.
             if kind.is_file() || kind.is_dir() {
                 found.push(entry.path());
             }
@@ -235,7 +235,7 @@ fn compressed(path: &Path) -> bool {
     name.is_some_and(|name| name.compressed)
 }
 
-/// The last [`MAX_FILE`] bytes, and whether that is all.
+/// The last [`MAX_FILE`] bytes, and whether that is the whole file.
 fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let mut file = bounded_read::open(path)?;
     let length = file.metadata()?.len();
@@ -253,8 +253,8 @@ fn tail(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     Ok((text, !long && !more))
 }
 
-/// The first [`MAX_FILE`] bytes of a file that cannot be read from its end, and whether
-/// that is all of it.
+/// The first [`MAX_FILE`] bytes of a file that cannot be read from its end, and whether that is the
+/// whole file.
 fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     let mut text = bounded_read::read_stream(path, MAX_FILE + 1, PATIENCE)?;
     let whole = text.len() as u64 <= MAX_FILE;
@@ -262,7 +262,7 @@ fn stream(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     Ok((text, whole))
 }
 
-/// What content that is not text seems to be, and what to do about it.
+/// What content that is not text looks like, and the remedy.
 fn not_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     const UNPACK: &str = "unpack it first";
     const DMESG: &str = "give the dmesg beside it, or what makedumpfile --dump-dmesg makes of it";

@@ -1,11 +1,9 @@
-//! The kernel's symbols (/proc/kallsyms): addresses of names and names of
-//! addresses.
+//! The kernel's symbols (/proc/kallsyms): finds the addresses of names and the names of addresses.
 //!
-//! The file has 150,000 lines and more, so both questions are answered in one
-//! pass with one line in memory. Lines are `address type name`, with
-//! `\t[module]` for what is not part of the kernel image (s_show,
-//! kernel/kallsyms.c). The image's symbols come first and are sorted by address;
-//! the rest is not.
+//! The file has 150,000 lines and more, so both lookups take one pass with one line in memory.
+//! Lines are `address type name`, followed by `\t[module]` for symbols outside the kernel image
+//! (s_show, kernel/kallsyms.c). The image's symbols come first and are sorted by address; the rest
+//! is not sorted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -17,19 +15,19 @@ use crate::bounded_read;
 #[cfg(test)]
 mod tests;
 
-/// `KSYM_NAME_LEN` is 512 since 6.1; address, type and module add less than 100.
+/// Most bytes of a line. `KSYM_NAME_LEN` is 512 since 6.1; address, type and module add less than
+/// 100.
 const MAX_LINE: usize = 4096;
 
-/// How far past a symbol an address may lie when the next symbol, of the same
-/// owner and text too, closes the range.
+/// How far behind a symbol an address may be, in bytes, if another text symbol of the same owner
+/// follows and closes the range.
 const MAX_DISTANCE: u64 = 1 << 20;
 
-/// The same limit for an owner's last text symbol, whose end is unknown.
+/// The same limit for the last text symbol of an owner, whose end is unknown.
 const MAX_DISTANCE_OPEN: u64 = 64 << 10;
 
-/// Pseudo-modules under which the kernel lists code that it generated: BPF
-/// programs and trampolines (5.2; trampolines 5.7), ftrace trampolines and kprobe
-/// slots (both 5.8).
+/// Pseudo-modules under which the kernel lists generated code: BPF programs (since 5.2) and
+/// trampolines (5.7), ftrace trampolines and kprobe slots (both 5.8).
 const GENERATED: [&str; 3] = ["bpf", "__builtin__ftrace", "__builtin__kprobes"];
 
 /// Why symbols could not be read.
@@ -43,7 +41,7 @@ pub enum KallsymsError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Every address reads as zero: the reader may not see them.
+    /// Every address reads as zero, because the reader is not allowed to see them.
     #[error(
         "the kernel hides the addresses in {}: give CAP_SYSLOG and set kernel.kptr_restrict below 2",
         path.display()
@@ -52,7 +50,7 @@ pub enum KallsymsError {
         /// The file.
         path: PathBuf,
     },
-    /// Not one line looks like a symbol.
+    /// No line looks like a symbol.
     #[error("{} holds no symbol in its {lines} lines", path.display())]
     NoSymbols {
         /// The file.
@@ -62,38 +60,37 @@ pub enum KallsymsError {
     },
 }
 
-/// A place that a name stands for.
+/// A symbol with the requested name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
     /// Its address.
     pub address: u64,
-    /// The module it is in; none for the kernel image.
+    /// The module it is in; `None` for the kernel image.
     pub module: Option<String>,
 }
 
-/// The symbols found for the names asked for.
+/// The symbols found for the requested names.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     symbols: HashMap<String, Vec<Symbol>>,
 }
 
 impl Found {
-    /// All places of this name, in the file's order: static functions of one name
-    /// are several.
+    /// All symbols with this name, in the file's order: several static functions may share a name.
     #[must_use]
     pub fn all(&self, name: &str) -> &[Symbol] {
         self.symbols.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// All names with their places.
+    /// All names with their symbols.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Symbol)> {
         self.symbols
             .iter()
             .flat_map(|(name, places)| places.iter().map(move |place| (name.as_str(), place)))
     }
 
-    /// The address of this name in the kernel image; none where it is not there,
-    /// or stands for several places.
+    /// The address of this name in the kernel image; `None` if it is not there or several symbols
+    /// have the name.
     #[must_use]
     pub fn in_vmlinux(&self, name: &str) -> Option<u64> {
         let mut places = self
@@ -107,25 +104,24 @@ impl Found {
     }
 }
 
-/// What an address lies in.
+/// The function that contains an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The symbol; the first in the file where several have one address, as the
-    /// kernel itself does.
+    /// The symbol; if several have the same address, the first in the file, as in the kernel's own
+    /// lookup.
     pub symbol: String,
-    /// The module it is in; none for the kernel image.
+    /// The module it is in; `None` for the kernel image.
     pub module: Option<String>,
     /// Bytes from the symbol to the address.
     pub offset: u64,
-    /// Bytes to the next symbol, where that one bounds it.
+    /// Bytes from the symbol to the next one, if that one is its end.
     pub size: Option<u64>,
 }
 
 impl Resolved {
-    /// Whether the kernel generated this code at run time: a BPF program or
-    /// trampoline, an ftrace trampoline, a kprobe slot. The ORC unwinder of 6.1
-    /// and 6.12 has no entry for a BPF trampoline (7.2 knows such frames), so
-    /// livepatch takes a stack that passes through one for unreliable.
+    /// Whether the kernel generated this code at run time: a BPF program or trampoline, an ftrace
+    /// trampoline or a kprobe slot. The ORC unwinder of 6.1 and 6.12 has no entry for a BPF
+    /// trampoline (7.2 knows such frames), so livepatch considers a stack with one unreliable.
     #[must_use]
     pub fn generated(&self) -> bool {
         self.module
@@ -134,7 +130,7 @@ impl Resolved {
     }
 }
 
-/// One line, taken apart.
+/// A parsed line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Line<'a> {
     address: u64,
@@ -171,9 +167,9 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// The symbols, open: the kernel decides at the opening whether the reader may see
-/// addresses (`kallsyms_open`, kernel/kallsyms.c), so one that opens them may ask
-/// again after it has given CAP_SYSLOG up. Each question reads what is there then.
+/// The open file. The kernel decides when it is opened whether the reader may see addresses
+/// (`kallsyms_open`, kernel/kallsyms.c), so it stays usable after CAP_SYSLOG has been given up.
+/// Each lookup reads it again.
 #[derive(Debug)]
 pub struct Kallsyms {
     path: PathBuf,
@@ -181,7 +177,7 @@ pub struct Kallsyms {
 }
 
 impl Kallsyms {
-    /// Opens them.
+    /// Opens `PROCFS/kallsyms`.
     ///
     /// # Errors
     /// [`KallsymsError::Read`]
@@ -194,8 +190,8 @@ impl Kallsyms {
     }
 }
 
-/// Hands every symbol to `visit`. A line that is none is passed over: one odd name
-/// must not cost all the others.
+/// Calls `visit` for every symbol. Other lines are skipped: one odd name must not cost all the
+/// others.
 fn for_each(symbols: &mut Kallsyms, mut visit: impl FnMut(Line<'_>)) -> Result<(), KallsymsError> {
     let path = symbols.path.clone();
     let failed = |source| KallsymsError::Read {
@@ -216,7 +212,7 @@ fn for_each(symbols: &mut Kallsyms, mut visit: impl FnMut(Line<'_>)) -> Result<(
         {
             break;
         }
-        // A line past the limit comes in pieces: none of them is a symbol.
+        // A line over the limit comes in pieces, none of which is a symbol.
         let piece = cut;
         cut = !line.ends_with(b"\n") && line.len() == MAX_LINE;
         if piece || cut {
@@ -240,11 +236,11 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Addresses of these names, whatever their type: from 7.2 on the type letter no longer
-/// distinguishes data from text.
+/// The addresses of these names, whatever their type letter: from 7.2 on it no longer distinguishes
+/// data from text.
 ///
 /// # Errors
-/// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
+/// [`KallsymsError`]; [`KallsymsError::Hidden`] if the kernel hides the addresses.
 pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     let names: HashMap<&[u8], &str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
     let mut found = Found::default();
@@ -290,7 +286,7 @@ impl Edge {
         }
     }
 
-    /// Takes this symbol's place, without a new allocation where it can.
+    /// Replaces the symbol, reusing the allocations.
     fn replace(&mut self, line: Line<'_>) {
         self.address = line.address;
         self.kind = line.kind;
@@ -300,24 +296,23 @@ impl Edge {
     }
 }
 
-/// Text, as `nm` has it: local, global, weak.
+/// Whether the type letter means text, as in `nm`: local, global or weak.
 fn is_text(kind: u8) -> bool {
     matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
-/// Linker symbols of the image that mark the end of some text and start nothing
+/// Linker symbols of the image that mark the end of a text section and are no function
 /// (include/asm-generic/vmlinux.lds.h).
 fn is_end_marker(name: &[u8]) -> bool {
     matches!(name, b"_end" | b"_etext" | b"_einittext") || name.ends_with(b"_text_end")
 }
 
-/// The functions that these addresses lie in, in one pass over the file: N
-/// symbols and M addresses take N log M. An address gets no name rather than a
-/// doubtful one: when it lies outside every owner's text, or too far behind the
-/// last symbol of a module.
+/// The functions that contain these addresses, in one pass over the file (N log M for N symbols and
+/// M addresses). An address gets no name rather than a doubtful one, if it is outside every owner's
+/// text or too far behind the last symbol of a module.
 ///
 /// # Errors
-/// [`KallsymsError`]; [`KallsymsError::Hidden`] where the addresses are not shown.
+/// [`KallsymsError`]; [`KallsymsError::Hidden`] if the kernel hides the addresses.
 pub fn resolve(
     symbols: &mut Kallsyms,
     addresses: &BTreeSet<u64>,
@@ -325,8 +320,8 @@ pub fn resolve(
     let asked: Vec<u64> = addresses.iter().copied().collect();
     let mut nearest = vec![Nearest::default(); asked.len()];
     for_each(symbols, |line| {
-        // A symbol is noted with the two addresses around it only; the sweeps
-        // below carry it on to addresses that have none closer.
+        // A symbol is stored only with the two addresses around it; `carry` passes it on to
+        // addresses that have none closer.
         let index = asked.partition_point(|address| *address < line.address);
         if let Some(slot) = nearest.get_mut(index) {
             match &mut slot.before {
@@ -356,7 +351,7 @@ pub fn resolve(
 
 /// Whether `line` is a better symbol to name an address by than `edge`.
 fn is_nearer_before(edge: &Edge, line: Line<'_>) -> bool {
-    // Of several at one address the first that can name a function does.
+    // Of several symbols at one address, the first that can be a function's name is used.
     let names = |kind, name| is_text(kind) && !is_end_marker(name);
     line.address > edge.address
         || line.address == edge.address
@@ -364,10 +359,10 @@ fn is_nearer_before(edge: &Edge, line: Line<'_>) -> bool {
             && names(line.kind, line.name)
 }
 
-/// Fills what is missing with what came before it in this order.
+/// Fills empty slots with the symbol of the slot before, in this order.
 ///
-/// A slot that has a symbol has the nearest one: every symbol is noted with the
-/// address next to it, so one from further off is further away.
+/// A filled slot already has the nearest symbol: every symbol is stored with the address next to
+/// it, so a symbol carried from another slot is further away.
 fn carry<'a>(slots: impl Iterator<Item = &'a mut Option<Edge>>) {
     let mut last: Option<Edge> = None;
     for slot in slots {
@@ -387,8 +382,8 @@ fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
         .after
         .as_ref()
         .filter(|after| after.module == before.module);
-    // The image's own symbols end with `_end`: without one behind it the address
-    // is outside the image.
+    // The image's symbols end with `_end`: without a symbol behind it, the address is outside the
+    // image.
     if before.module.is_none() && (closing.is_none() || is_end_marker(&before.name)) {
         return None;
     }

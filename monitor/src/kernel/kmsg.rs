@@ -1,8 +1,8 @@
-//! Reads livepatch's messages from the kernel log (/dev/kmsg).
+//! Reads the kernel log (/dev/kmsg), and livepatch's messages in it.
 //!
-//! It is read for what happened before this program ran: when the transition that
-//! is found running began. The texts are those of kernel/livepatch/{core,transition,
-//! patch}.c, the same from 5.10 to 7.2. The log is a ring: old records go.
+//! Livepatch's messages show when a transition started that was already running at startup. The
+//! texts are those of kernel/livepatch/{core,transition,patch}.c, the same from 5.10 to 7.2. The
+//! log is a ring buffer: old records are overwritten.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -19,20 +19,20 @@ use livepatch_core::{message::LivepatchMessage, transition::Direction};
 #[cfg(test)]
 mod tests;
 
-/// A record with its dictionary is at most 8192 bytes (`CONSOLE_EXT_LOG_MAX`,
+/// Size of the buffer. A record with its dictionary has at most 8192 bytes (`CONSOLE_EXT_LOG_MAX`,
 /// `PRINTK_MESSAGE_MAX` since 6.4); the kernel refuses buffers that are too small.
 const MAX_RECORD: usize = 16 << 10;
 
-/// Reads of one pass: more than the largest ring (32 MiB) holds records, so that a
-/// log that grows as fast as it is read still ends.
+/// Most reads in one pass: more than the largest ring buffer (32 MiB) has records, so that the pass
+/// ends even if the log grows as fast as it is read.
 const MAX_READS: usize = 1 << 20;
 
-/// Bytes of one pass: some times the largest ring, for what is no log at all.
+/// Most bytes in one pass: several times the largest ring buffer, for files that are not a log.
 const MAX_BYTES: usize = 256 << 20;
 
-/// Whether the console shows lines of level error (3) and graver ones: those below the
-/// first number of /proc/sys/kernel/printk (Documentation/admin-guide/sysctl/kernel.rst).
-/// False where that cannot be read.
+/// Whether the console shows lines of level error (3) and more severe ones: it shows levels below
+/// the first number in /proc/sys/kernel/printk (Documentation/admin-guide/sysctl/kernel.rst). False
+/// if that cannot be read.
 #[must_use]
 pub fn console_shows_errors(procfs: &Path) -> bool {
     const ERROR: u32 = 3;
@@ -79,20 +79,19 @@ pub struct Record {
     pub level: u8,
     /// 0 for the kernel's own records; user space cannot write that one.
     pub facility: u32,
-    /// Number of the record since boot.
+    /// Number of the record, counted from boot.
     pub sequence: u64,
-    /// When it was written, by the kernel's `local_clock`: since boot like
-    /// `CLOCK_BOOTTIME`, but it stands still in suspend, is not disciplined by NTP
-    /// and so may drift from it by seconds over weeks. Good for "about when", not
-    /// for a difference to a time of another clock.
+    /// When it was written, by the kernel's `local_clock`: time since boot, but unlike
+    /// `CLOCK_BOOTTIME` it stops during suspend and is not adjusted by NTP, so it may drift by
+    /// seconds over weeks. Do not subtract it from a time of another clock.
     pub time: Duration,
-    /// The text, without escapes; bytes that are not UTF-8 replaced.
+    /// The text, with escapes decoded and invalid UTF-8 replaced.
     pub text: String,
 }
 
 impl Record {
-    /// Takes a record apart as one `read` of the device yields it; none when it is
-    /// malformed. The dictionary (lines ` KEY=value`) is left out.
+    /// Parses a record as one `read` of the device returns it; `None` if it is malformed. The
+    /// dictionary (lines ` KEY=value`) is left out.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Self> {
         let prefix_len = record.iter().position(|byte| *byte == b';')?;
@@ -101,7 +100,7 @@ impl Record {
             .get(prefix_len + 1..)?
             .split(|byte| *byte == b'\n')
             .next()?;
-        // Later kernels may add fields behind the flags (`caller=T1` is one).
+        // Later kernels may add fields behind the flags, such as `caller=T1`.
         let mut fields = prefix.split(',');
         let priority: u32 = decimal(fields.next()?)?;
         let sequence = decimal(fields.next()?)?;
@@ -118,20 +117,20 @@ impl Record {
         })
     }
 
-    /// The record as a console shows it, each of its lines behind the time
-    /// (`[    5.123456] `, kernel/printk/printk.c, `print_time`).
+    /// The record as a console shows it, with the time in front of each line (`[    5.123456] `,
+    /// kernel/printk/printk.c, `print_time`).
     #[must_use]
     pub fn console_text(&self) -> String {
         let (seconds, micros) = (self.time.as_secs(), self.time.subsec_micros());
         let mut text = String::new();
         for line in self.text.lines() {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "[{seconds:5}.{micros:06}] {line}");
         }
         text
     }
 
-    /// The message of livepatch that this record is, if it is one of the kernel's.
+    /// The livepatch message in this record, if the kernel wrote it.
     #[must_use]
     pub fn livepatch(&self) -> Option<LivepatchMessage> {
         if self.facility == 0 {
@@ -148,7 +147,8 @@ fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
         .then(|| text.parse().ok())?
 }
 
-/// The kernel writes what is not printable ASCII, and backslashes, as `\xHH`.
+/// Decodes `\xHH`, which the kernel writes for backslashes and everything that is not printable
+/// ASCII.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let hex = |digit: u8| {
         char::from(digit)
@@ -171,10 +171,10 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// When the transition of this patch in this direction that has not ended yet
-/// began, by the log: the time of the last matching "starting" message behind
-/// which neither an end nor another start of the same patch follows. None where
-/// the log does not tell (any more). For the clock see [`Record::time`].
+/// When the running transition of this patch in this direction started, according to the log: the
+/// time of the last matching "starting" message that is followed by neither an end nor another
+/// start of the same patch. `None` if the log does not show it (any more). For the clock see
+/// [`Record::time`].
 ///
 /// # Errors
 /// [`KmsgError`]
@@ -189,7 +189,7 @@ pub fn transition_start(
     Ok(course.start)
 }
 
-/// What the log says about the transition of one patch.
+/// What the log says about the transitions of one patch.
 struct Course<'a> {
     patch: &'a str,
     direction: Direction,
@@ -221,7 +221,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Follows the log, from its oldest record on.
+/// Reads the log, starting at its oldest record.
 #[derive(Debug)]
 pub struct KmsgReader {
     device: PathBuf,
@@ -229,7 +229,7 @@ pub struct KmsgReader {
 }
 
 impl KmsgReader {
-    /// Opens the device; reads of it never wait.
+    /// Opens the device without blocking reads.
     ///
     /// # Errors
     /// [`KmsgError::Open`]
@@ -244,8 +244,8 @@ impl KmsgReader {
         })
     }
 
-    /// Goes back to the oldest record. The kernel asks for permission at the opening
-    /// only, so this works where opening the device again would not.
+    /// Goes back to the oldest record. The kernel checks permissions only when the device is
+    /// opened, so this works even if opening it again would not.
     ///
     /// # Errors
     /// [`KmsgError::Read`]
@@ -256,7 +256,7 @@ impl KmsgReader {
         })
     }
 
-    /// Visits the records that have come since the last call.
+    /// Calls `visit` for the records since the last call.
     ///
     /// # Errors
     /// [`KmsgError::Read`]
@@ -274,7 +274,7 @@ impl AsRawFd for KmsgReader {
     }
 }
 
-/// Reads records until there are no more now. Each read of the device yields one.
+/// Reads records until there are no more. Each read of the device returns one.
 fn for_each_record(
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     mut visit: impl FnMut(&Record),
@@ -293,7 +293,7 @@ fn for_each_record(
             }
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::AGAIN) => return Ok(()),
-                // The next record was overwritten; the device goes on at the oldest.
+                // The next record was overwritten; the device continues with the oldest one.
                 Some(Errno::PIPE | Errno::INTR) => {}
                 _ => return Err(error),
             },

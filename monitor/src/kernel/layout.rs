@@ -1,5 +1,5 @@
-//! Where the BPF programs find things in the running kernel: member offsets from
-//! its BTF, variables from its symbol table.
+//! What the BPF programs need to know about the running kernel: member offsets from its BTF,
+//! addresses of variables from its symbol table.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::{
 use crate::bounded_read;
 use livepatch_core::preflight::module::KlpLayout;
 
-/// A member that the programs read, and the sizes with which they can: one of
-/// another size is treated as missing rather than read as nonsense.
+/// A member that the programs read, and the sizes in bytes that they can read. A member of another
+/// size is treated as missing instead of being misread.
 struct Member {
     global: &'static str,
     structure: &'static str,
-    /// Its name, and the one it had before.
+    /// Its name, and its name in older kernels.
     names: &'static [&'static str],
     sizes: &'static [u32],
 }
@@ -36,7 +36,7 @@ const fn member(
     }
 }
 
-/// A structure that is entered or passed on, not read.
+/// Any size: a structure whose address is used, not its content.
 const ANY: &[u32] = &[];
 const WORD: &[u32] = &[4];
 const LONG: &[u32] = &[8];
@@ -60,7 +60,7 @@ const MEMBERS: &[Member] = &[
     member("MODULE_NAME", "module", &["name"], ANY),
     member("MODULE_KLP", "module", &["klp"], &[1]),
     member("TASK_PATCH_STATE", "task_struct", &["patch_state"], WORD),
-    // `state`, a long, before 5.14: its low word holds every state.
+    // `state`, a long, before 5.14: its low word contains every state.
     member("TASK_STATE", "task_struct", &["__state", "state"], &[4, 8]),
     member("TASK_FLAGS", "task_struct", &["flags"], WORD),
     // An int up to 6.12, a u8 in 7.2: the low byte is read.
@@ -90,7 +90,7 @@ impl Member {
     }
 }
 
-/// (global in the programs, variable of the kernel).
+/// A global of the programs, and the kernel variable whose address it gets.
 const VARIABLES: &[(&str, &str)] = &[
     ("KLP_TRANSITION_PATCH", "klp_transition_patch"),
     ("KLP_TARGET_STATE", "klp_target_state"),
@@ -100,26 +100,26 @@ const VARIABLES: &[(&str, &str)] = &[
     ("IDLE_THREADS", "idle_threads"),
 ];
 
-/// The function by which the unwinder knows BPF frames.
+/// The function with which the unwinder recognises BPF frames.
 const BPF_FRAME_POINTER: &str = "bpf_has_frame_pointer";
 
-/// What was found, ready to be set as globals.
+/// The values of the programs' globals.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     /// Global and offset.
     pub offsets: Vec<(&'static str, u32)>,
     /// Global and address.
     pub addresses: Vec<(&'static str, u64)>,
-    /// CPUs that may ever come up; 0 not known.
+    /// Number of possible CPUs; 0 if unknown.
     pub possible_cpus: u32,
-    /// The unwinder walks BPF frames reliably (arch/x86/net/bpf_jit_comp.c and
+    /// Whether the unwinder walks BPF frames reliably (arch/x86/net/bpf_jit_comp.c and
     /// arch/x86/kernel/unwind_orc.c of 7.2; 6.1 and 6.12 do not).
     pub bpf_frames_reliable: bool,
-    /// What this kernel's BTF lacks, as `structure.member`.
+    /// Members that this kernel's BTF lacks, as `structure.member`.
     pub missing_members: Vec<String>,
-    /// What this kernel's symbol table lacks.
+    /// Variables that this kernel's symbol table lacks.
     pub missing_variables: Vec<&'static str>,
-    /// Why the symbol table gives no address at all, if so.
+    /// Why the symbol table shows no addresses, if so.
     pub addresses_hidden: Option<String>,
 }
 
@@ -164,8 +164,8 @@ impl Layout {
         layout
     }
 
-    /// Whether pending tasks can be distinguished from the others: without these members a
-    /// scan would show nothing instead of reporting that it does not know.
+    /// Whether pending tasks can be distinguished from others. Without these members a scan would
+    /// show no tasks, although it should report that they are unknown.
     #[must_use]
     pub fn can_scan(&self) -> bool {
         let known = |name| {
@@ -184,7 +184,7 @@ impl Layout {
     }
 }
 
-/// The error, with the setting that is behind it where there is one.
+/// The error, with the setting that causes it, if any.
 fn why_hidden(error: &KallsymsError, procfs: &Path) -> String {
     let path = procfs.join("sys/kernel/kptr_restrict");
     let setting = std::fs::read_to_string(path).unwrap_or_default();
@@ -196,8 +196,8 @@ fn why_hidden(error: &KallsymsError, procfs: &Path) -> String {
     }
 }
 
-/// Where this kernel's livepatch structures have their members;
-/// [`KlpLayout::KNOWN`] where its type information does not tell all of it.
+/// The member offsets of this kernel's livepatch structures; [`KlpLayout::KNOWN`] if its BTF does
+/// not contain all of them.
 #[must_use]
 pub fn of_livepatches(btf: &Btf) -> KlpLayout {
     let member = |structure, name| {
@@ -233,7 +233,7 @@ pub fn trampolines_share(btf: &Btf) -> bool {
     )
 }
 
-/// Reads `0-3,8` style lists; 0 where the file is missing or absurd.
+/// Number of possible CPUs from a list like `0-3,8`; 0 if the file is missing or invalid.
 fn possible_cpus(sysfs: &Path) -> u32 {
     let Ok(text) = bounded_read::read_text(
         &sysfs.join("devices/system/cpu/possible"),

@@ -5,15 +5,15 @@ use std::path::Path;
 use crate::bounded_read;
 use livepatch_core::degradation::Degradation;
 
-/// The level at which the kernel lets no BPF program read its memory
-/// (`LOCKDOWN_BPF_READ_KERNEL`) and nobody set a kprobe (`LOCKDOWN_KPROBES`).
+/// The level at which BPF programs may not read kernel memory (`LOCKDOWN_BPF_READ_KERNEL`) and no
+/// kprobe may be set (`LOCKDOWN_KPROBES`).
 const CONFIDENTIALITY: &str = "confidentiality";
 
 /// The reason given for probes that this level forbids.
 pub const REASON: &str = "kernel lockdown is at confidentiality";
 
-/// The level in force: `none`, `integrity` or `confidentiality`; `None` where the kernel
-/// has no lockdown, or securityfs is not mounted.
+/// The current level: `none`, `integrity` or `confidentiality`. `None` if the kernel has no
+/// lockdown or securityfs is not mounted.
 #[must_use]
 pub fn level(sysfs: &Path) -> Option<String> {
     let text =
@@ -44,9 +44,9 @@ pub fn degradation(level: Option<&str>) -> Option<Degradation> {
     })
 }
 
-/// Whether this error is how the kernel refuses a probe at this level: programs may not
-/// use the helpers (check_helper_call, kernel/bpf/verifier.c; "unknown func" before 6.10),
-/// and nobody may set kprobes.
+/// Whether lockdown explains this error: at this level programs may not use the helpers
+/// (check_helper_call, kernel/bpf/verifier.c; "unknown func" before 6.10), and no kprobes may be
+/// set.
 #[must_use]
 pub fn explains(problem: &str) -> bool {
     ["cannot use helper", "unknown func", "(os error 1)"]

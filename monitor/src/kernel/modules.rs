@@ -19,7 +19,7 @@ const MAX_LIST: u64 = 16 << 20;
 /// The release of the running kernel, `uname -r`.
 ///
 /// # Errors
-/// A message that says why it is unknown.
+/// The reason why it is unknown.
 pub fn release(procfs: &Path) -> Known<String> {
     let path = procfs.join("sys/kernel/osrelease");
     match bounded_read::read_text(&path, bounded_read::VALUE) {
@@ -31,10 +31,10 @@ pub fn release(procfs: &Path) -> Known<String> {
     }
 }
 
-/// The loaded modules, with their srcversion where they have one.
+/// The loaded modules, each with its srcversion if it has one.
 ///
 /// # Errors
-/// A message that says why they are unknown.
+/// The reason why they are unknown.
 pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<String>>> {
     let path = procfs.join("modules");
     let text = bounded_read::read_text(&path, MAX_LIST).map_err(|error| {
@@ -70,7 +70,7 @@ pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
     }
 }
 
-/// Finds all places of these symbols, with their lengths in bytes.
+/// Finds all addresses of these symbols, with their lengths in bytes.
 ///
 /// # Errors
 /// [`KallsymsError`].
@@ -94,7 +94,7 @@ pub fn symbols(procfs: &Path, names: &BTreeSet<&str>) -> Result<Symbols, Kallsym
 /// The number of threads: the second number of the fourth field of /proc/loadavg.
 ///
 /// # Errors
-/// A message that says why it is unknown.
+/// The reason why it is unknown.
 pub fn threads(procfs: &Path) -> Known<usize> {
     let path = procfs.join("loadavg");
     let text = bounded_read::read_text(&path, bounded_read::VALUE)

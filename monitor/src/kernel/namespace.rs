@@ -1,8 +1,8 @@
-//! Determines whose tasks are visible from this PID namespace.
+//! Determines which tasks are visible from this PID namespace.
 //!
-//! A task iterator shows the tasks of its reader's namespace (`init_seq_pidns`,
-//! kernel/bpf/task_iter.c, 5.8 to 7.2), a procfs those of the one that it was mounted
-//! in. A transition waits for all tasks there are.
+//! A task iterator shows the tasks of its reader's PID namespace (`init_seq_pidns`,
+//! kernel/bpf/task_iter.c, 5.8 to 7.2), a procfs those of the namespace in which it was mounted. A
+//! transition waits for all tasks of the host.
 
 use std::{fs, path::Path};
 
@@ -16,7 +16,7 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 /// Which of the host's tasks this process can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PidNsVisibility {
-    /// All: this is the host's own namespace, or nothing indicates otherwise.
+    /// All: this is the host's namespace, or nothing indicates otherwise.
     Whole,
     /// All through procfs, which is the host's; only some through a task iterator.
     ByProcfs,
@@ -24,7 +24,7 @@ pub enum PidNsVisibility {
     Part,
 }
 
-/// Determines whose tasks are visible, using the procfs mounted at this path.
+/// Determines which tasks are visible, using the procfs mounted at this path.
 #[must_use]
 pub fn visibility(procfs: &Path) -> PidNsVisibility {
     let own = fs::read_link(procfs.join("self/ns/pid"));
@@ -33,9 +33,9 @@ pub fn visibility(procfs: &Path) -> PidNsVisibility {
     judge(own, second.as_deref())
 }
 
-/// `own` is the name of this process's namespace, `second` the status line of the task
-/// with pid 2: in the first namespace that is kthreadd (`rest_init`, init/main.c), and no
-/// other has kernel threads.
+/// `own` is the name of this process's namespace, `second` the status line of the task with pid 2.
+/// In the first namespace that is kthreadd (`rest_init`, init/main.c); no other namespace has
+/// kernel threads.
 fn judge(own: Option<&str>, second: Option<&str>) -> PidNsVisibility {
     match own {
         Some(own) if own != FIRST => match second.and_then(is_kthread) {
@@ -46,7 +46,7 @@ fn judge(own: Option<&str>, second: Option<&str>) -> PidNsVisibility {
     }
 }
 
-/// The ninth field of a status line, the seventh behind the name, has the flags.
+/// The flags are the ninth field of the status line, the seventh behind the name.
 fn is_kthread(stat: &str) -> Option<bool> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let flags: u32 = rest.split(' ').nth(6)?.parse().ok()?;
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_first_namespace_sees_all() {
         assert_eq!(judge(Some(FIRST), Some(KTHREADD)), PidNsVisibility::Whole);
-        // Not mounted, or no procfs at all: nothing says that tasks are missing.
+        // Not mounted, or not a procfs: nothing indicates that tasks are missing.
         assert_eq!(judge(None, None), PidNsVisibility::Whole);
         assert_eq!(visibility(Path::new("/nowhere")), PidNsVisibility::Whole);
     }

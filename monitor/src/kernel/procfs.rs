@@ -1,11 +1,9 @@
-//! Reads the tasks that a transition waits for from /proc, for hosts where BPF is not
-//! available.
+//! Reads the tasks that a transition waits for from /proc, for hosts without BPF.
 //!
-//! `PID/task/TID/patch_state` (0400) is what decides; `stat`, `stack` (needs
-//! CAP_SYS_ADMIN) and `wchan` describe. Idle tasks (swapper) are not in /proc.
-//! Reading `stack` and `wchan` waits for a task that is in the middle of `execve`
-//! (`lock_trace` and `ptrace_may_access`, fs/proc/base.c): run a walk where
-//! waiting is harmless.
+//! `PID/task/TID/patch_state` (mode 0400) decides whether a task is pending; `stat`, `stack` (needs
+//! CAP_SYS_ADMIN) and `wchan` describe it. Idle tasks (swapper) are not in /proc. Reading `stack`
+//! and `wchan` blocks while the task is in `execve` (`lock_trace` and `ptrace_may_access`,
+//! fs/proc/base.c): call this where blocking does no harm.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,18 +16,18 @@ use crate::bounded_read;
 #[cfg(test)]
 mod tests;
 
-/// Pending tasks described; the rest are counted. At the start of a transition
+/// Most pending tasks that are described; the rest are only counted. At the start of a transition
 /// every task is pending.
 pub const MAX_TASKS: usize = 4096;
 
-/// Frames kept of a stack; the kernel prints 64 (`MAX_STACK_TRACE_DEPTH`).
+/// Most frames kept of a stack; the kernel prints at most 64 (`MAX_STACK_TRACE_DEPTH`).
 const MAX_FRAMES: usize = 100;
-/// Bytes read of a file; a stack of 64 long names stays below.
+/// Most bytes read of a file: more than a stack of 64 long names.
 const MAX_FILE: u64 = 64 << 10;
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
-/// `patch_state` of a task that no transition concerns (`KLP_UNDEFINED`, -1;
-/// `KLP_TRANSITION_IDLE` since 6.12).
+/// `patch_state` of a task without a transition (`KLP_UNDEFINED`, -1; `KLP_TRANSITION_IDLE` since
+/// 6.12).
 const IDLE: i32 = -1;
 
 /// The tasks could not be read.
@@ -43,13 +41,13 @@ pub enum ProcError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Tasks are there but have no `patch_state`.
+    /// There are tasks, but they have no `patch_state`.
     #[error("no task under {} has a patch_state: the kernel is built without CONFIG_LIVEPATCH", path.display())]
     NoPatchState {
         /// The root of procfs.
         path: PathBuf,
     },
-    /// A file does not hold what the kernel writes there.
+    /// The content of a file is not what the kernel writes there.
     #[error("{} does not hold {expected}", path.display())]
     Malformed {
         /// The file.
@@ -59,22 +57,21 @@ pub enum ProcError {
     },
 }
 
-/// What a walk over all tasks came to.
+/// The result of a walk over all tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Walk {
-    /// The tasks that have not reached the target, the first [`MAX_TASKS`] of them.
+    /// The first [`MAX_TASKS`] tasks that have not reached the target state.
     pub tasks: Vec<ProcTask>,
-    /// How many there are, described or not.
+    /// Number of pending tasks, described or not.
     pub pending: usize,
-    /// Tasks whose `patch_state` was read.
+    /// Number of tasks whose `patch_state` was read.
     pub visited: usize,
-    /// Of those, the ones that no transition concerns (-1). When all are, the
-    /// transition has ended.
+    /// How many of those have no transition (-1). If all of them do, the transition has ended.
     pub idle: usize,
-    /// Tasks whose `patch_state` may not be read: with any, the walk does not
-    /// know all pending tasks.
+    /// Number of tasks whose `patch_state` may not be read. If it is not 0, the walk may have
+    /// missed pending tasks.
     pub denied: usize,
-    /// Pending tasks described whose stack may not be read.
+    /// Number of described tasks whose stack may not be read.
     pub stack_denied: usize,
 }
 
@@ -85,10 +82,10 @@ pub struct ProcTask {
     pub tid: u32,
     /// Process id.
     pub tgid: u32,
-    /// Its name: any bytes. A kernel thread's may be longer than 15 (5.17+), and
-    /// a worker's includes its work queue.
+    /// Its name, any bytes. A kernel thread's may be longer than 15 bytes (since 5.17), and a
+    /// worker's includes its work queue.
     pub comm: Vec<u8>,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kthread: bool,
     /// The state's letter (`R`, `S`, `D`, `I`, …).
     pub state: char,
@@ -96,17 +93,17 @@ pub struct ProcTask {
     pub patch_state: i32,
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`) since boot.
     pub start_ticks: u64,
-    /// Its kernel stack, innermost first; empty where it could not be read.
+    /// Its kernel stack, innermost frame first; empty if it could not be read.
     pub frames: Vec<ProcFrame>,
-    /// The function it sleeps in, seen from outside the scheduler; none while it
-    /// runs and where it may not be read.
+    /// The function it sleeps in, outside the scheduler; `None` while it runs and if it may not be
+    /// read.
     pub wchan: Option<String>,
 }
 
 /// A return address on a kernel stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcFrame {
-    /// The function; a bare address where the kernel has no name.
+    /// The function; a bare address if the kernel has no name for it.
     pub symbol: String,
     /// Bytes from the function's start.
     pub offset: Option<u64>,
@@ -116,10 +113,10 @@ pub struct ProcFrame {
     pub module: Option<String>,
 }
 
-/// What reading a task's file came to.
+/// The result of reading a file of a task.
 enum Reading<T> {
     Got(T),
-    /// The task, or this file of it, is not there (any more).
+    /// The task or this file does not exist (any more).
     Absent,
     Denied,
 }
@@ -133,14 +130,14 @@ impl<T> Reading<T> {
     }
 }
 
-/// Walks all threads for those whose `patch_state` is not `target_patch_state`
-/// (0 unpatched, 1 patched). Tasks that end meanwhile are passed over; tasks that
-/// no transition concerns (-1) are counted and not pending.
+/// Finds all threads whose `patch_state` is not `target_patch_state` (0 unpatched, 1 patched).
+/// Tasks that exit meanwhile are skipped; tasks without a transition (-1) are counted but not
+/// pending.
 ///
 /// # Errors
-/// [`ProcError::Read`] when the list of processes cannot be read or a file fails
-/// for another reason than a missing right; [`ProcError::NoPatchState`] on a
-/// kernel without livepatch.
+/// [`ProcError::Read`] if the list of processes cannot be read, or a file cannot be read for
+/// another reason than missing permission; [`ProcError::NoPatchState`] on a kernel without
+/// livepatch.
 pub fn pending_tasks(procfs: &Path, target_patch_state: i32) -> Result<Walk, ProcError> {
     walk(procfs, |patch_state| {
         patch_state != IDLE && patch_state != target_patch_state
@@ -181,7 +178,7 @@ fn walk(procfs: &Path, wanted: impl Fn(i32) -> bool) -> Result<Walk, ProcError> 
                     expected: "a patch state",
                 })?,
                 Reading::Absent => {
-                    // The file is missing while its task is there.
+                    // The file is missing although its task exists.
                     without = without || directory.join("stat").exists();
                     continue;
                 }
@@ -251,9 +248,9 @@ impl Walk {
     }
 }
 
-/// The cgroup of a task: its path in the unified hierarchy, or in systemd's if that is
-/// more specific (hybrid and legacy set-ups). `None` if the task is gone, may not be
-/// read, or is in no cgroup.
+/// The cgroup of a task: its path in the unified hierarchy, or in systemd's if that one is more
+/// specific (hybrid and legacy setups). `None` if the task is gone, may not be read, or is in no
+/// cgroup.
 #[must_use]
 pub fn cgroup_of(procfs: &Path, tid: u32) -> Option<String> {
     let text = read(&procfs.join(tid.to_string()).join("cgroup"))
@@ -274,13 +271,13 @@ pub fn cgroup_of(procfs: &Path, tid: u32) -> Option<String> {
         .map(lossy)
 }
 
-/// The path without the mark of a removed cgroup.
+/// The path without the suffix of a removed cgroup.
 fn cgroup_path(path: &[u8]) -> Option<&[u8]> {
     Some(path.strip_suffix(b" (deleted)").unwrap_or(path)).filter(|path| !path.is_empty())
 }
 
-/// The systemd unit that a cgroup path belongs to: its last component that is
-/// named like one. Containers keep the names their scopes have.
+/// The systemd unit of a cgroup path: the last component that is named like a unit. A container's
+/// is its scope.
 #[must_use]
 pub fn unit_of(cgroup_path: &str) -> Option<String> {
     const KINDS: [&str; 6] = ["service", "scope", "slice", "socket", "mount", "swap"];
@@ -289,14 +286,14 @@ pub fn unit_of(cgroup_path: &str) -> Option<String> {
             .rsplit_once('.')
             .is_some_and(|(name, kind)| !name.is_empty() && KINDS.contains(&kind))
     })?;
-    // systemd marks names that the kernel would take for its own (cg_escape).
+    // systemd prefixes names that would collide with the kernel's own files (cg_escape).
     Some(unit.strip_prefix('_').unwrap_or(unit).to_owned())
 }
 
 /// The random id of this boot (`/proc/sys/kernel/random/boot_id`).
 ///
 /// # Errors
-/// [`ProcError::Read`], and [`ProcError::Malformed`] when it is no UUID.
+/// [`ProcError::Read`], and [`ProcError::Malformed`] if it is not a UUID.
 pub fn boot_id(procfs: &Path) -> Result<String, ProcError> {
     let path = procfs.join("sys/kernel/random/boot_id");
     let failed = |source| ProcError::Read {
@@ -323,7 +320,7 @@ pub fn boot_id(procfs: &Path) -> Result<String, ProcError> {
     }
 }
 
-/// The fields of a task's `stat` that are of use.
+/// The fields of a task's `stat` that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stat {
     comm: Vec<u8>,
@@ -332,8 +329,8 @@ struct Stat {
     start_ticks: u64,
 }
 
-/// `pid (comm) state ppid …` (do_task_stat, fs/proc/array.c). The name may hold
-/// parentheses and blanks, so it ends at the last parenthesis.
+/// Parses `pid (comm) state ppid …` (do_task_stat, fs/proc/array.c). The name may contain
+/// parentheses and spaces, so it ends at the last parenthesis.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let open = text.iter().position(|byte| *byte == b'(')?;
     let close = text.iter().rposition(|byte| *byte == b')')?;
@@ -355,7 +352,7 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     })
 }
 
-/// The kernel writes a name's newlines and backslashes as `\n` and `\\`.
+/// Decodes `\n` and `\\`, which the kernel writes for newlines and backslashes in a name.
 fn unescape(comm: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(comm.len());
     let mut rest = comm;
@@ -378,7 +375,7 @@ fn unescape(comm: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Lines of `[<0>] symbol+0xoffset/0xsize [module]`.
+/// Parses lines of the form `[<0>] symbol+0xoffset/0xsize [module]`.
 fn parse_stack(text: &[u8]) -> Vec<ProcFrame> {
     let lines = text.split(|byte| *byte == b'\n');
     lines.filter_map(parse_frame).take(MAX_FRAMES).collect()
@@ -444,7 +441,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The directories that are named with a number, in its order.
+/// The directories whose names are numbers, in numeric order.
 fn read_ids(directory: &Path) -> io::Result<Vec<u32>> {
     let mut ids = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -467,8 +464,8 @@ fn read(path: &Path) -> Result<Reading<Vec<u8>>, ProcError> {
     sort_out(path, read_bytes(path))
 }
 
-/// A task may end at any moment: ENOENT when it is looked up, ESRCH when it is
-/// read. EPERM and EACCES are both said of a missing right.
+/// Sorts out the errors of reading a task's file. A task may exit at any time: ENOENT on lookup,
+/// ESRCH on read. EPERM and EACCES both mean missing permission.
 fn sort_out<T>(path: &Path, result: io::Result<T>) -> Result<Reading<T>, ProcError> {
     match result {
         Ok(value) => Ok(Reading::Got(value)),

@@ -25,14 +25,14 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
-    /// A record ends before its size says so.
+    /// A record is shorter than its size field says.
     #[error("task scan: record {number} of kind {kind} is cut short after {left} bytes")]
     Truncated {
-        /// Which record, from 0.
+        /// The record's number, from 0.
         number: usize,
         /// Its kind.
         kind: u32,
-        /// Bytes there are.
+        /// Bytes that are left.
         left: usize,
     },
     /// A record of an unknown kind, or of the wrong size for its kind.
@@ -40,11 +40,11 @@ pub enum ScanError {
         "task scan: record {number} has kind {kind} and {size} bytes: the BPF programs are from another build"
     )]
     Unknown {
-        /// Which record, from 0.
+        /// The record's number, from 0.
         number: usize,
         /// Its kind.
         kind: u32,
-        /// Its size.
+        /// Its size in bytes.
         size: u32,
     },
     /// The first record is missing.
@@ -52,8 +52,8 @@ pub enum ScanError {
     NoStart,
 }
 
-/// Reads a whole scan; `None` while no transition runs. `bpf_frames_reliable` is
-/// what this kernel's unwinder can do.
+/// Decodes a whole scan; `None` if no transition runs. `bpf_frames_reliable` says whether this
+/// kernel's unwinder walks BPF frames reliably.
 ///
 /// # Errors
 /// A record is cut short, of an unknown kind, or the start is missing.
@@ -72,7 +72,7 @@ pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, S
     if start.active == 0 {
         return Ok(None);
     }
-    // A function whose code cannot be located may be on any stack.
+    // A function without an address may be on any stack.
     let located = funcs.len();
     funcs.retain(|func| func.range.as_ref().is_some_and(|range| range.start != 0));
     let funcs_lost = funcs.len() < located;
@@ -89,22 +89,22 @@ pub fn decode(bytes: &[u8], bpf_frames_reliable: bool) -> Result<Option<Scan>, S
         idle_unknown: !idle_end && !idle_seen,
         idle_truncated: !idle_end && idle_seen,
         source: ScanSource::Iterator,
-        // Functions come with their addresses.
+        // Not needed: the functions have addresses.
         patches: Vec::new(),
         bpf_frames_reliable,
         tasks,
     }))
 }
 
-/// Reads the tasks of a scan of all of them, whether a transition runs or not.
+/// Decodes a scan of all tasks, whether or not a transition runs.
 ///
 /// # Errors
-/// As [`decode`].
+/// Same as [`decode`].
 pub fn decode_tasks(bytes: &[u8]) -> Result<Vec<PendingTask>, ScanError> {
     Ok(Records::read(bytes)?.tasks)
 }
 
-/// The records of a scan, sorted out.
+/// The records of a scan by kind.
 struct Records {
     start: ScanStart,
     funcs: Vec<CheckedFunc>,
@@ -166,7 +166,7 @@ fn take<T: bytemuck::Pod>(bytes: &[u8]) -> Option<(T, &[u8])> {
     Some((bytemuck::try_pod_read_unaligned(head).ok()?, rest))
 }
 
-/// The value, if the bytes are as many as it has.
+/// The value, if there are exactly as many bytes as it has.
 fn exactly<T: bytemuck::Pod>(bytes: &[u8]) -> Option<T> {
     bytemuck::try_pod_read_unaligned(bytes).ok()
 }
@@ -218,23 +218,22 @@ fn task(record: &TaskRecord) -> PendingTask {
     }
 }
 
-/// Names addresses, remembering them while a transition runs: the symbol table
-/// is read only for addresses not seen before.
+/// Finds the names of addresses and remembers them while a transition runs: the symbol table is
+/// read only for new addresses.
 #[derive(Debug, Default)]
 pub struct Symbols {
     table: Option<Kallsyms>,
     known: HashMap<u64, Option<Resolved>>,
 }
 
-/// A transition that shows more distinct addresses than this starts afresh, so
-/// that memory stays bounded.
+/// Most remembered addresses. If there are more, all are forgotten, so that memory stays bounded.
 const MOST_ADDRESSES: usize = 65_536;
 
 impl Symbols {
-    /// Opens the symbol table for later, when that may no longer be allowed.
+    /// Opens the symbol table in advance, because opening it may not be allowed later.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The symbol table cannot be opened.
     pub fn open(&mut self, procfs: &Path) -> Result<&mut Kallsyms, KallsymsError> {
         match self.table.take() {
             Some(open) => Ok(self.table.insert(open)),
@@ -242,10 +241,10 @@ impl Symbols {
         }
     }
 
-    /// Puts names to the frames of a scan.
+    /// Adds names to the frames of a scan.
     ///
     /// # Errors
-    /// The symbol table cannot be read; the frames keep their bare addresses.
+    /// The symbol table cannot be read; the frames then have only addresses.
     pub fn name_frames(&mut self, procfs: &Path, scan: &mut Scan) -> Result<(), KallsymsError> {
         let frames = || scan.tasks.iter().flat_map(|task| &task.stack);
         let fresh: BTreeSet<u64> = frames()
@@ -281,7 +280,7 @@ impl Symbols {
         Ok(())
     }
 
-    /// Forgets everything: modules may have come and gone.
+    /// Forgets all names: modules may have been loaded and unloaded.
     pub fn clear(&mut self) {
         self.known = HashMap::new();
     }

@@ -1,10 +1,9 @@
-//! The loaded livepatches (/sys/kernel/livepatch).
+//! Reads the loaded livepatches (/sys/kernel/livepatch).
 //!
-//! What is there by kernel version (Documentation/ABI/testing/sysfs-kernel-livepatch):
-//! `enabled` and the directories of objects and functions 3.19, `transition`
-//! 4.12, `OBJECT/patched` 6.1, `replace` 6.11. Reading these takes no lock of
-//! livepatch. `stack_order` (6.14) does take `klp_mutex`, so a reader would hang
-//! behind a stuck patch; it and `force` are never opened.
+//! Kernel versions (Documentation/ABI/testing/sysfs-kernel-livepatch): `enabled` and the
+//! directories of objects and functions exist since 3.19, `transition` since 4.12, `OBJECT/patched`
+//! since 6.1, `replace` since 6.11. Reading these takes no livepatch lock. `stack_order` (6.14)
+//! takes `klp_mutex`, so a reader would hang behind a stuck patch; it and `force` are never opened.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,32 +17,32 @@ use livepatch_core::patch::{Function, Object, Patch, PatchSet};
 #[cfg(test)]
 mod tests;
 
-/// Patches read; a host has a handful.
+/// Most patches read; a host has a handful.
 const MAX_PATCHES: usize = 4096;
-/// Objects read of one patch; at most one for each loaded module.
+/// Most objects read of one patch; there is at most one for each loaded module.
 const MAX_OBJECTS: usize = 4096;
-/// Functions read of one object; cumulative patches have some hundreds.
+/// Most functions read of one object; cumulative patches have some hundreds.
 const MAX_FUNCTIONS: usize = 65536;
-/// Functions read in all.
+/// Most functions read in total.
 const MAX_FUNCTIONS_IN_ALL: usize = 1 << 20;
-/// Bytes read of an attribute; the longest, srcversion, has 24.
+/// Most bytes read of an attribute; the longest, srcversion, has 24.
 const MAX_VALUE: usize = 256;
 
-/// Whether a module's init has not returned yet (/sys/module/NAME/initstate, `coming`;
-/// kernel/module/sysfs.c and before it kernel/module.c).
+/// Whether a module's init has not returned yet: /sys/module/NAME/initstate is `coming`
+/// (kernel/module/sysfs.c, formerly kernel/module.c).
 #[must_use]
 pub fn is_loading(sysfs: &Path, module: &str) -> bool {
     let state = sysfs.join("module").join(module).join("initstate");
     bounded_read::read_text(&state, bounded_read::VALUE).is_ok_and(|state| state.trim() == "coming")
 }
 
-/// What could not be read of the loaded patches, or makes no sense.
+/// What could not be read about the loaded patches, or is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SysfsError {
-    /// sysfs is not there.
+    /// The path is not a sysfs.
     #[error("{} is not sysfs: mount it, or give the right path (--path.sysfs)", path.display())]
     NotSysfs {
-        /// The root that was given.
+        /// The given root.
         path: PathBuf,
     },
     /// A file or directory could not be read.
@@ -54,12 +53,12 @@ pub enum SysfsError {
         /// The system's reason.
         source: io::Error,
     },
-    /// An attribute does not hold what the kernel writes there.
+    /// The content of an attribute is not what the kernel writes there.
     #[error("{} holds {value:?}, not {expected}", path.display())]
     Value {
         /// The attribute.
         path: PathBuf,
-        /// What it holds, cut to 256 bytes.
+        /// Its content, cut to 256 bytes.
         value: String,
         /// What the kernel writes.
         expected: &'static str,
@@ -70,7 +69,7 @@ pub enum SysfsError {
         /// The directory.
         path: PathBuf,
     },
-    /// More entries than any kernel has; the rest is left out.
+    /// A directory has more entries than any kernel creates; the rest is left out.
     #[error("{} has more than {limit} entries; the rest is left out", path.display())]
     TooMany {
         /// The directory.
@@ -80,9 +79,9 @@ pub enum SysfsError {
     },
 }
 
-/// Reads the loaded patches, and lists what could not be read: a value that is `None` for
-/// another reason than the kernel's version has its error in the list. A patch that goes
-/// away while it is read is left out without an error.
+/// Reads the loaded patches, and lists what could not be read: if a value is `None` for another
+/// reason than the kernel's version, the list contains the error. A patch that is removed while it
+/// is read is left out without an error.
 ///
 /// # Errors
 /// [`SysfsError::NotSysfs`] and [`SysfsError::Read`] if nothing at all can be read. A
@@ -97,7 +96,7 @@ pub fn read_patches(sysfs: &Path) -> Result<(PatchSet, Vec<SysfsError>), SysfsEr
     let names = match list_directories(&root, MAX_PATCHES) {
         Ok(listing) => reader.complete(&root, listing, MAX_PATCHES),
         Err(source) if is_gone(&source) => {
-            // A typing error in the path must not look like a kernel without livepatch.
+            // A typo in the path must not look like a kernel without livepatch.
             return match sysfs.join("kernel").is_dir() {
                 true => Ok((PatchSet::default(), Vec::new())),
                 false => Err(SysfsError::NotSysfs {
@@ -123,7 +122,7 @@ pub fn read_patches(sysfs: &Path) -> Result<(PatchSet, Vec<SysfsError>), SysfsEr
 /// The thing that was being read no longer exists.
 struct Gone;
 
-/// Names of directories, sorted, and whether there are more than were taken.
+/// The sorted names of directories, and whether there are more.
 struct Listing {
     names: Vec<String>,
     cut: bool,
@@ -141,7 +140,7 @@ impl Reader<'_> {
         let mark = self.problems.len();
         let read = self.patch_in(&directory, name);
         if read.is_err() {
-            // What was odd about a patch on its way out is of no interest.
+            // Problems with a patch that is being removed do not matter.
             self.problems.truncate(mark);
         }
         read
@@ -158,9 +157,9 @@ impl Reader<'_> {
                 objects.push(object);
             }
         }
-        // `enabled` is as old as livepatch, and a patch's own attributes go after its
-        // objects (klp_free_patch_start, klp_free_patch_finish): while it is there, so
-        // was all that was read, and what was not is lacking on this kernel.
+        // `enabled` is as old as livepatch, and a patch's own attributes are removed after its
+        // objects (klp_free_patch_start, klp_free_patch_finish). So while it exists, an attribute
+        // that was not found does not exist on this kernel.
         let last = fs::symlink_metadata(directory.join("enabled"));
         if last.is_err_and(|error| is_gone(&error)) {
             return Err(Gone);
@@ -198,8 +197,8 @@ impl Reader<'_> {
         })
     }
 
-    /// Directories in `directory`; one that cannot be read counts as empty and is
-    /// a problem.
+    /// The directories in `directory`. If it cannot be read, the result is empty and the error is
+    /// added to the problems.
     fn list(&mut self, directory: &Path, limit: usize) -> Result<Vec<String>, Gone> {
         match list_directories(directory, limit) {
             Ok(listing) => Ok(self.complete(directory, listing, limit)),
@@ -224,7 +223,7 @@ impl Reader<'_> {
         listing.names
     }
 
-    /// An attribute of 0 or 1; none where this kernel has none.
+    /// An attribute that is 0 or 1; `None` if this kernel does not have it.
     fn flag(&mut self, path: PathBuf) -> Result<Option<bool>, Gone> {
         match self.value(&path) {
             Err(Missing::Gone) => Err(Gone),
@@ -244,8 +243,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `/sys/module/NAME/srcversion`: a hash in hexadecimal, of modules built with
-    /// `CONFIG_MODULE_SRCVERSION_ALL` or a `MODULE_VERSION`.
+    /// `/sys/module/NAME/srcversion`, a hash in hexadecimal, which modules have that were built
+    /// with `CONFIG_MODULE_SRCVERSION_ALL` or have a `MODULE_VERSION`.
     fn srcversion(&mut self, name: &str) -> Option<String> {
         let path = self.sysfs.join("module").join(name).join("srcversion");
         let value = self.value(&path).ok().flatten()?;
@@ -260,8 +259,8 @@ impl Reader<'_> {
         None
     }
 
-    /// An attribute's text without its newline; none where it could not be read,
-    /// which is a problem.
+    /// An attribute's text without its newline; `None` if it could not be read, which adds a
+    /// problem.
     fn value(&mut self, path: &Path) -> Result<Option<String>, Missing> {
         match read_value(path) {
             Ok(value) => Ok(Some(value)),
@@ -278,9 +277,9 @@ impl Reader<'_> {
     }
 }
 
-/// Why an attribute is not there.
+/// Why an attribute is missing.
 enum Missing {
-    /// Nothing of this name.
+    /// It does not exist.
     Absent,
     /// It is being removed.
     Gone,
@@ -295,8 +294,8 @@ fn read_value(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(value).into_owned())
 }
 
-/// Not there any more: sysfs says ENODEV of a file that is removed while it is
-/// opened (kernfs_fop_open, fs/kernfs/file.c).
+/// Whether the file is being removed: sysfs returns ENODEV if a file is removed while it is opened
+/// (kernfs_fop_open, fs/kernfs/file.c).
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
         || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
@@ -319,7 +318,7 @@ fn list_directories(directory: &Path, limit: usize) -> io::Result<Listing> {
     Ok(Listing { names, cut })
 }
 
-/// `FUNCTION,POSITION`; the kernel shows position 0 ("the only one") as 1.
+/// Parses `FUNCTION,POSITION`; the kernel shows position 0 ("the only one") as 1.
 fn parse_function(directory: &str) -> Option<Function> {
     let (name, position) = directory.rsplit_once(',')?;
     let digits = !position.is_empty() && position.bytes().all(|byte| byte.is_ascii_digit());

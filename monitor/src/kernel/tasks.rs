@@ -1,5 +1,5 @@
-//! The tasks a transition waits for: from the iterator where it can be had, from
-//! /proc where not.
+//! The tasks that a transition waits for: read from the task iterator if that is loaded, otherwise
+//! from /proc.
 
 use std::{
     io::{self, Read as _},
@@ -52,9 +52,9 @@ pub enum TasksError {
     Denied {
         /// The root of procfs.
         procfs: PathBuf,
-        /// Tasks that could not be read.
+        /// Number of tasks that could not be read.
         denied: usize,
-        /// Tasks looked at.
+        /// Number of tasks read.
         visited: usize,
     },
     /// /proc hides the tasks' stacks.
@@ -64,7 +64,7 @@ pub enum TasksError {
     StacksDenied {
         /// The root of procfs.
         procfs: PathBuf,
-        /// Tasks whose stack could not be read.
+        /// Number of tasks whose stack could not be read.
         denied: usize,
     },
     /// The host's tasks are not visible from this PID namespace.
@@ -75,14 +75,14 @@ pub enum TasksError {
         /// The root of procfs.
         procfs: PathBuf,
     },
-    /// More tasks are pending than a walk describes.
+    /// More tasks are pending than a walk of /proc describes.
     #[error(
         "{procfs}: {pending} tasks to check, more than a walk of /proc can describe; the task iterator has no such limit (it needs BPF and BTF)"
     )]
     TooMany {
         /// The root of procfs.
         procfs: PathBuf,
-        /// Pending tasks.
+        /// Number of pending tasks.
         pending: usize,
     },
 }
@@ -99,8 +99,8 @@ pub fn report(procfs: &Path, blocker: &Blocker) -> BlockerReport {
     BlockerReport::new(blocker, cgroup, unit, clock::boot_time())
 }
 
-/// Passes of the iterator over a patch's functions: with the hundred tasks of the
-/// smallest host, more than 6,000 functions.
+/// Most passes of the iterator over a patch's functions: on the smallest host, with a hundred
+/// tasks, that covers more than 6,000 functions.
 const MOST_PASSES: u32 = 32;
 
 /// Scans tasks, one scan at a time.
@@ -141,7 +141,7 @@ impl TaskScanner {
         walk(&self.procfs, sysfs, patch, direction).map(Some)
     }
 
-    /// Where tasks are read.
+    /// Where tasks are read from.
     #[must_use]
     pub fn source(&self) -> ScanSource {
         let iterator = self.probes.as_ref();
@@ -151,9 +151,9 @@ impl TaskScanner {
         }
     }
 
-    /// Puts all existing tasks into `scan`, pending or not: those that a transition that
-    /// started now would have to switch. Idle tasks are left out, since they never hold up a
-    /// transition for long.
+    /// Puts all tasks into `scan`, pending or not: the tasks that a transition that started now
+    /// would have to switch. Idle tasks are left out, because they never hold up a transition for
+    /// long.
     ///
     /// # Errors
     /// Neither the iterator nor /proc can be read, or /proc does not show all tasks.
@@ -212,7 +212,7 @@ impl TaskScanner {
             }
         }
         if let Err(error) = self.symbols.name_frames(&self.procfs, &mut scan) {
-            // The patched functions come with addresses of their own.
+            // The patched functions already have addresses.
             warn!("stacks are shown as addresses, without function names: {error}");
         }
         debug!(tasks = scan.tasks.len(), bytes = bytes.len(), "task scan");
@@ -241,7 +241,7 @@ impl TaskScanner {
         }
     }
 
-    /// Forgets the state kept for the transition that ended.
+    /// Forgets the state that is kept for one transition.
     pub fn forget(&mut self) {
         self.symbols.clear();
     }
@@ -300,7 +300,7 @@ fn walk(
     })
 }
 
-/// The walk, if it is of all tasks.
+/// The walk, or an error if it could not read all tasks.
 fn whole(procfs: &Path, walk: procfs::Walk) -> Result<procfs::Walk, TasksError> {
     if namespace::visibility(procfs) == PidNsVisibility::Part {
         return Err(TasksError::OtherNamespace {
@@ -352,7 +352,7 @@ fn pending(task: ProcTask) -> PendingTask {
     }
 }
 
-/// /proc counts in ticks of `sysconf(_SC_CLK_TCK)`.
+/// Converts a start time of /proc, in ticks of `sysconf(_SC_CLK_TCK)`, to nanoseconds.
 fn start_ns(ticks: u64) -> Option<u64> {
     let per_second = rustix::param::clock_ticks_per_second();
     ticks.checked_mul(1_000_000_000)?.checked_div(per_second)

@@ -12,12 +12,12 @@ use livepatch_core::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
 
 /// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
 const MAX_LIST: u64 = 64 << 20;
-/// Most bytes kept of the list of callbacks of a function.
+/// Most bytes kept of a function's list of callbacks.
 const MAX_WHO: usize = 300;
 /// Most entries kept of each list.
 const MAX_KEPT: usize = 65_536;
 
-/// Reads the entries for these functions, in any object.
+/// Reads the entries of functions with these names, in any object.
 #[must_use]
 pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     let tracing = ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
@@ -37,7 +37,7 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
         kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
     });
     let mut events = Vec::new();
-    // Kprobes' list says which there are; this one only how they are called.
+    // The list of kprobes says which ones exist; this file only gives their names.
     let _ = for_each_line(&folder.join("kprobe_events"), |line| {
         let event = parse_event(line).filter(|event| functions.contains(event.name.as_str()));
         events.extend(event.filter(|_| events.len() < MAX_KEPT));

@@ -19,6 +19,14 @@ fn invalid_arguments() {
     says(&["--timeout", "0s"], &["--timeout"]);
     says(&["--since", "yesterday"], &["--since", "1970"]);
     says(&["--job", ""], &["--job", "empty"]);
+    says(&["--next", "5"], &["--max-risk"]);
+    says(&["--max-risk", "0.01"], &["--max-risk", "write 1% or 3"]);
+    says(&["--max-risk", "0%"], &["--max-risk", "write 1% or 3"]);
+    says(&["--expect-hosts", ""], &["--expect-hosts", "empty"]);
+    says(
+        &["--expect-hosts", "/absent"],
+        &["--expect-hosts", "/absent", "a number or a file"],
+    );
     says(
         &["--selector", "env=prod"],
         &["character 5", "env=\"prod\""],
@@ -29,6 +37,35 @@ fn invalid_arguments() {
     run(&["--prometheus", url, "--patch", ""]).says(2, &["--patch", "empty"]);
     run(&["--prometheus", url]).says(2, &["--patch"]);
     run(&["--patch", "fix"]).says(2, &["--prometheus"]);
+}
+
+#[test]
+fn unusable_lists_of_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("hosts");
+    let name = path.to_str().unwrap();
+    for (bytes, word) in [
+        (&b""[..], "names no host"),
+        (b"# nobody\n", "names no host"),
+        (b"a\nb c\n", "line 2"),
+        (b"\xff\n", "UTF-8"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let answer = gate("http://127.0.0.1:9", &["--expect-hosts", name]);
+        answer.says(2, &["--expect-hosts", name, word]);
+    }
+}
+
+#[test]
+fn an_engine_that_hides_the_newest_samples_is_refused() {
+    let server = Fleet::default().landed("a", 4000.0).shifted(30.0).serve();
+    gate(&server.url, &[]).says(2, &["30 s before", "-search.latencyOffset=1ms"]);
+}
+
+#[test]
+fn a_partial_answer_of_victoriametrics_is_never_go_on() {
+    let server = Fleet::default().landed("a", 4000.0).partial().serve();
+    gate(&server.url, &[]).says(2, &["cannot tell", "isPartial"]);
 }
 
 #[test]

@@ -35,15 +35,71 @@ fn every_query_is_a_post_with_job_and_selector() {
     let prefixed = format!("{}/prometheus/", server.url);
     gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
     let seen = server.seen();
-    // The time, 12 questions, and 5 about the host that is down.
-    assert_eq!(seen.len(), 18);
+    // The time, a check that it is the time of evaluation, 16 questions, and 5 about the host
+    // that is down.
+    assert_eq!(seen.len(), 23);
     for request in seen {
         assert_eq!(request.method, "POST");
         assert_eq!(request.path, "/prometheus/api/v1/query");
         let query = &request.form["query"];
         let whose = r#"{job="livepatch-monitor",env="prod""#;
-        assert!(query == "time()" || query.contains(whose), "{query}");
+        let time = query == "time()" || query == "vector(time())";
+        assert!(time || query.contains(whose), "{query}");
+        // VictoriaMetrics hides the newest samples otherwise.
+        assert_eq!(request.form["latency_offset"], "1ms");
+        assert_eq!(request.form["nocache"], "1");
     }
+}
+
+#[test]
+fn an_agent_that_stopped_sending_is_seen_within_two_scrape_intervals() {
+    let fleet = Fleet::default().landed("a", 4000.0).landed("b", 4000.0);
+    let fleet = fleet.every_15_s("a", 5.0).every_15_s("b", 31.0);
+    let answer = gate(&fleet.serve().url, &[]);
+    answer.says(2, &["b:9969", "stale", "31 s ago", "scraped every 15 s"]);
+}
+
+#[test]
+fn expected_hosts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("hosts");
+    fs::write(&file, "# the fleet\na\n\nb:9969\nc\n").unwrap();
+    let server = Fleet::default()
+        .landed("a", 4000.0)
+        .landed("b", 4000.0)
+        .serve();
+    let file = file.to_str().unwrap();
+    gate(&server.url, &["--expect-hosts", file]).says(2, &["    c", "unseen", "--expect-hosts"]);
+    gate(&server.url, &["--expect-hosts", file, "--max-missing", "1"]).says(0, &["note", "    c"]);
+    gate(&server.url, &["--expect-hosts", "2"]).says(0, &[]);
+    let three = gate(&server.url, &["--expect-hosts", "3"]);
+    three.says(2, &["2 hosts of the 3 expected"]);
+}
+
+#[test]
+fn the_risk_of_the_next_wave() {
+    let fleet = (0..60).fold(Fleet::default(), |fleet, host| {
+        fleet.landed(&format!("h{host}"), 1800.0)
+    });
+    let server = fleet.up("n").serve();
+    let next = |next, risk| gate(&server.url, &["--next", next, "--max-risk", risk]);
+    next("60", "3").says(0, &["of the next 60"]);
+    next("100", "5%").says(0, &[]);
+    next("100", "1%").says(1, &["hold", "--max-risk", "239 more must soak"]);
+    let json = gate(&server.url, &["--max-risk", "1%", "--next", "9", "--json"]).json();
+    assert_eq!(json["reasons"][0]["kind"], "risk");
+    assert_eq!(json["risk"]["next"], 9);
+    assert_eq!(json["risk"]["more_to_soak"], 239);
+}
+
+#[test]
+fn a_wrong_clock_is_not_soaked() {
+    let fleet = Fleet::default()
+        .landed("a", 9000.0)
+        .with("up before", "a", "", "1");
+    gate(&fleet.clone().serve().url, &[]).says(2, &["a:9969", "clock", "timedatectl"]);
+    let seen = fleet.with("livepatch_patch_enabled before", "a", "", "1");
+    gate(&seen.serve().url, &[]).says(0, &[]);
 }
 
 #[test]

@@ -51,6 +51,22 @@ fn a_hold_ends_the_wait() {
 }
 
 #[test]
+fn a_missed_scrape_is_waited_for() {
+    let well = Fleet::default().landed("a", 4000.0).landed("b", 4000.0);
+    let well = well.every_15_s("a", 1.0).every_15_s("b", 1.0);
+    let missed =
+        well.clone()
+            .with("up", "b", "", "0")
+            .with("last livepatch_patch_enabled", "b", "", "1");
+    let blip = missed.clone().with("up recently", "b", "", "1");
+    let server = in_turn(vec![Some(blip.clone()), Some(well)]);
+    gate(&server.url, &WAIT).says(0, &["waiting: ", "go on"]);
+    // It is down for good.
+    let server = in_turn(vec![Some(blip), Some(missed)]);
+    gate(&server.url, &WAIT).says(1, &["waiting: ", "hold", "b:9969"]);
+}
+
+#[test]
 fn a_wait_that_cannot_help_ends_at_once() {
     for server in [
         Fleet::default().moving("a").down("b").serve(),

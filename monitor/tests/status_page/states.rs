@@ -7,15 +7,15 @@ use livepatch_core::{
         Blocker, BlockerReport, Counts, Frame, PendingTask, Reason, Symbol, TaskState, printable,
     },
     crash::{
-        CrashRecord, Evidence, EvidenceKind, Function, Implicated, Kind, Last, Phase, Precision,
-        Signal, When, boots::HostCrash, capture::Source, counts,
+        CrashRecord, Evidence, EvidenceKind, Function, HostCrash, Implicated, Kind,
+        PatchTransition, Phase, Precision, Signal, When, capture::Source, counts,
     },
     degradation::Degradation,
     function_ref::FunctionRef,
-    lifecycle::InForce,
+    lifecycle::{At, Step},
     patch::{self, Object, Patch, PatchSet},
     pending_tasks::Found,
-    transition::{BootTime, Direction, Totals},
+    transition::{BootTime, Direction, Outcome, Totals, Transition},
     transition_state::Running,
 };
 use livepatch_monitor::{
@@ -107,12 +107,18 @@ fn patch(name: &str) -> Patch {
 /// A patch is in force.
 pub(crate) fn in_force() -> Page {
     let mut page = quiet();
-    let since = InForce {
-        since_unix_seconds: Some(NOW - 93_784.0),
+    let since = At {
+        unix_seconds: Some(NOW - 93_784.0),
+        ..At::default()
+    };
+    let ended = Step::Ended {
+        patch: Some(PATCH),
+        direction: Some(Direction::Patch),
+        outcome: Some(Outcome::Completed),
         took: Some(Duration::from_millis(2_340)),
     };
     let history = Arc::make_mut(&mut page.collected.moment.history);
-    history.in_force.insert(PATCH.into(), since);
+    history.life.step(since, ended);
     let known = values(&mut page);
     known.patches.set = Some(PatchSet {
         supported: true,
@@ -206,12 +212,12 @@ pub(crate) fn waiting(mut page: Page, blockers: &[Blocker], running_for: u64, st
     }));
     known.transitions.stuck = stuck;
     known.transitions.running = Some(Running {
-        patch,
-        direction: Direction::Patch,
-        start: None,
+        transition: Transition {
+            attempts: u32::try_from(running_for).ok(),
+            ..Transition::new(patch, Direction::Patch)
+        },
         running_for: Some(age),
         at_least: age,
-        attempts: u32::try_from(running_for).ok(),
         signals: u32::try_from(running_for / 15).ok(),
         segment: 1,
     });
@@ -277,10 +283,10 @@ pub(crate) fn crash(ended_boot: bool) -> HostCrash {
             pid: Some(145),
             cpu: Some(0),
             phase: Phase::Soak,
-            last_transition: Some(Last {
+            last_transition: Some(PatchTransition {
                 patch: PATCH.into(),
                 direction: Direction::Patch,
-                ended_before_seconds: Some(4.1),
+                seconds: Some(4.1),
             }),
             implicated: Implicated::Yes,
             evidence: vec![Evidence {
@@ -394,12 +400,9 @@ pub(crate) fn unknown() -> Page {
 pub(crate) fn nameless() -> Page {
     let mut page = unknown();
     values(&mut page).transitions.running = Some(Running {
-        patch: None,
-        direction: Direction::Unpatch,
-        start: None,
+        transition: Transition::new(None, Direction::Unpatch),
         running_for: None,
         at_least: Duration::ZERO,
-        attempts: None,
         signals: None,
         segment: 1,
     });
@@ -456,10 +459,10 @@ pub(crate) fn foreign(text: &str) -> Page {
         module: Some(text()),
     });
     last.record.evidence[0].patch = Some(text());
-    last.record.last_transition = Some(Last {
+    last.record.last_transition = Some(PatchTransition {
         patch: text(),
         direction: Direction::Patch,
-        ended_before_seconds: Some(1.0),
+        seconds: Some(1.0),
     });
     let known = values(&mut page);
     known.crashes.last = Some(last);

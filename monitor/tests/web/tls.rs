@@ -1,6 +1,9 @@
 //! TLS as clients meet it.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Read as _, Write as _},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -171,6 +174,28 @@ fn a_scrape_by_tls() {
     assert_eq!(plain.status, 400);
     assert!(plain.body.contains("https://"), "{plain:?}");
     assert!(!plain.body.contains("livepatch"), "{plain:?}");
+}
+
+/// The server answers the first bytes; the client, which is still sending, gets all of the
+/// answer.
+#[test]
+fn plain_http_in_parts_is_answered_too() {
+    let (host, _) = pki::host();
+    host.write("web.yml", TLS);
+    let exporter = start(&host);
+    let mut stream = exporter.connect();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+    let mut answer = vec![0];
+    stream.read_exact(&mut answer).unwrap();
+    let header = format!("X-Padding: {}\r\n", "x".repeat(4000));
+    for _ in 0..20 {
+        stream.write_all(header.as_bytes()).unwrap();
+    }
+    stream.write_all(b"\r\n").unwrap();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("https://"), "{answer}");
 }
 
 #[test]

@@ -132,6 +132,18 @@ impl Guest {
         Ok(pid)
     }
 
+    /// Waits until a helper has ended, as it should.
+    pub(crate) fn wait_helper(&mut self, pid: u32, timeout: Duration) -> Result<()> {
+        let child = self.children.iter_mut().find(|child| child.id() == pid);
+        let child = child.with_context(|| format!("no helper {pid}"))?;
+        let status = eventually(timeout, || {
+            let status = child.try_wait().context("cannot wait for a helper")?;
+            status.with_context(|| format!("helper {pid} has not ended"))
+        })?;
+        ensure!(status.success(), "helper {pid} ended with {status}");
+        Ok(())
+    }
+
     /// Starts the monitor and waits for its first answer.
     pub(crate) fn start_monitor(&mut self, arguments: &[&str]) -> Result<()> {
         self.start_monitor_confined(Confinement::None, arguments)
@@ -215,7 +227,40 @@ impl Guest {
     /// Waits until no thread of the monitor is at work: what it has noted is on the disk.
     pub(crate) fn wait_idle(&self) -> Result<()> {
         let pid = self.monitor()?.pid();
-        eventually(CLEAN_UP, || process::expect_idle(pid))
+        eventually(CLEAN_UP, || {
+            let before = process::context_switches_by_thread(pid)?;
+            process::expect_idle(pid)?;
+            // The threads are looked at one after the other: one that was asleep may have
+            // been given work by one that is asleep by now.
+            ensure!(
+                process::context_switches_by_thread(pid)? == before,
+                "a thread was woken meanwhile"
+            );
+            Ok(())
+        })
+    }
+
+    /// The same, and until the threads that did a piece of work have ended: they stay for
+    /// 10 s (tokio's blocking pool).
+    pub(crate) fn wait_at_rest(&self) -> Result<()> {
+        let pid = self.monitor()?.pid();
+        eventually(CLEAN_UP, || {
+            let threads = process::context_switches_by_thread(pid)?;
+            let helper = threads.keys().find(|thread| thread.contains(" tokio-"));
+            ensure!(helper.is_none(), "{helper:?} is still there");
+            Ok(())
+        })?;
+        self.wait_idle()
+    }
+
+    /// Waits until the monitor knows from the kernel that so many transitions have started,
+    /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
+    /// start wakes nobody before the kernel's second attempt.
+    pub(crate) fn wait_start_noted(&mut self, starts: f64) -> Result<Exposition> {
+        let started = "livepatch_monitor_events_total{event=klp_init_transition}";
+        let metrics = self.wait_for(seconds(30), started, starts)?;
+        self.wait_idle()?;
+        Ok(metrics)
     }
 
     /// Waits until the series that match add up to `value`. Returns the first scrape that

@@ -4,7 +4,11 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{eventually::eventually, files, modules};
+use crate::{
+    counters::{ATTEMPT, Counters},
+    eventually::{eventually, seconds},
+    files, modules,
+};
 
 /// Patches all of lpm_target, lpm_late and a function of the kernel image.
 pub(crate) const PATCH_A: Livepatch = Livepatch::new("lpm_patch_a");
@@ -23,6 +27,10 @@ pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 pub(crate) const OOPSES: Livepatch = Livepatch::new("lpm_patch_oops");
 
 const FOLDER: &str = "/sys/kernel/livepatch";
+
+/// The kernel tries about once a second (kernel/livepatch/transition.c,
+/// klp_try_complete_transition).
+const ATTEMPTS: Duration = seconds(60);
 
 /// A livepatch by its module's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,12 +90,19 @@ impl Livepatch {
         wait_transition_done(self.name, timeout)
     }
 
-    /// Fails unless the transition is still running after the time in which one that
-    /// nothing holds up would end.
+    /// Fails unless the transition is still running after a whole attempt of the kernel
+    /// that began later than this.
     pub(crate) fn expect_held(self) -> Result<()> {
-        std::thread::sleep(Duration::from_millis(2500));
+        let counters = Counters::of(&[ATTEMPT])?;
+        // The first is over when the second begins.
+        let held = eventually(ATTEMPTS, || {
+            let attempts = counters.get(ATTEMPT)?;
+            let held = self.in_transition()?;
+            ensure!(!held || attempts >= 2, "{attempts} attempts");
+            Ok(held)
+        })?;
         ensure!(
-            self.in_transition()?,
+            held,
             "the transition of {} ended although a task should hold it",
             self.name
         );

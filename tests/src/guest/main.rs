@@ -12,6 +12,7 @@ mod guest;
 mod helpers;
 mod host;
 mod interop;
+mod kernel_log;
 mod livepatch;
 mod lost_events;
 mod modules;

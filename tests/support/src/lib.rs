@@ -1,7 +1,8 @@
 //! What the tests of the monitor and the VM scenarios share.
 //!
-//! [`http`] is for both. The rest, behind the feature `fakes`, is for tests that run
-//! beside the monitor: a host made of files, the monitor as a process, a Prometheus.
+//! [`http`] is for both. What is behind the feature `fakes` is for tests that run beside
+//! the monitor: a host made of files, the monitor as a process, a Prometheus. `layers` reads
+//! a package's sources.
 
 use std::io::Write as _;
 
@@ -9,6 +10,8 @@ pub mod http;
 
 #[cfg(feature = "fakes")]
 pub mod host;
+#[cfg(feature = "layers")]
+pub mod layers;
 #[cfg(feature = "fakes")]
 pub mod process;
 #[cfg(feature = "fakes")]

@@ -234,12 +234,37 @@ fn write_broken(mut stream: TcpStream, bytes: &[u8], then: Then) {
 pub struct Fleet {
     series: HashMap<String, BTreeMap<String, String>>,
     warnings: Vec<String>,
+    partial: bool,
+    shift: f64,
 }
 
 impl Fleet {
+    /// Every answer is marked as partial the way VictoriaMetrics does it.
+    #[must_use]
+    pub fn partial(mut self) -> Self {
+        self.partial = true;
+        self
+    }
+
+    /// A server that evaluates queries so many seconds before the time asked for.
+    #[must_use]
+    pub fn shifted(mut self, seconds: f64) -> Self {
+        self.shift = seconds;
+        self
+    }
+
+    /// A host that is scraped every 15 s, last so many seconds ago.
+    #[must_use]
+    pub fn every_15_s(self, host: &str, ago: f64) -> Self {
+        self.with("scraped", host, "", &(NOW - ago).to_string())
+            .with("scrapes", host, "", "18")
+            .with("scrapes before", host, "", "20")
+    }
+
     /// A series of this host, in place of one with the same labels. The question is a
-    /// metric; `last` and a metric for a host that is down; `scraped`, `gone`, or `known`
-    /// (patches). `labels` are further ones, as JSON members with a leading comma.
+    /// metric; `last` and a metric for a host that is down; a metric and `before` for what was
+    /// so at a time before; `scraped`, `scrapes`, `scrapes before`, `up recently`, `gone`, or
+    /// `known` (patches). `labels` are further ones, as JSON members with a leading comma.
     #[must_use]
     pub fn with(mut self, question: &str, host: &str, labels: &str, value: &str) -> Self {
         let metric = format!(r#"{{"job":"livepatch-monitor","instance":"{host}:9969"{labels}}}"#);
@@ -310,6 +335,11 @@ impl Fleet {
             format!(
                 r#"{{"status":"success","data":{{"resultType":"scalar","result":[{NOW},"{NOW}"]}}}}"#
             )
+        } else if query == "vector(time())" {
+            let evaluated = NOW - self.shift;
+            format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"value":[{NOW},"{evaluated}"]}}]}}}}"#
+            )
         } else {
             assert_eq!(request.form["time"], format!("{NOW:.3}"));
             self.vector(query)
@@ -329,8 +359,13 @@ impl Fleet {
             [] => String::new(),
             all => format!(r#","warnings":{}"#, serde_json::to_string(all).unwrap()),
         };
+        let partial = if self.partial {
+            r#","isPartial":true"#
+        } else {
+            ""
+        };
         format!(
-            r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}{warnings}}}"#
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}{warnings}{partial}}}"#
         )
     }
 
@@ -346,7 +381,12 @@ fn question(query: &str) -> String {
     let (metric, _) = query.split_once('{').unwrap();
     let metric = metric.rsplit(['(', ' ']).next().unwrap();
     let last = query.contains("last_over_time(");
+    let before = query.contains(" offset ");
     match metric {
+        "up" if query.contains("count_over_time(") && before => "scrapes before".to_owned(),
+        "up" if query.contains("count_over_time(") => "scrapes".to_owned(),
+        "up" if query.contains("max_over_time(") => "up recently".to_owned(),
+        metric if before => format!("{metric} before"),
         "up" if last => "gone".to_owned(),
         "up" if query.starts_with("timestamp(") => "scraped".to_owned(),
         "livepatch_patch_info" => "known".to_owned(),

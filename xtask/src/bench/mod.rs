@@ -15,7 +15,7 @@ const MEMORY: u32 = 2048;
 const SILENCE: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(45 * 60);
 
-/// What the guest makes load with.
+/// Programs with which the guest makes load.
 const BORROWED: &[&str] = &["sh", "cat", "ls", "sleep", "true"];
 
 /// The exporter that the monitor is compared with.
@@ -26,13 +26,13 @@ pub(crate) struct Arguments {
     /// The kernel to measure on
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// Tables to make, instead of all: latency, scan, functions, patches, cost, start, size,
+    /// Tables to measure, instead of all: latency, scan, functions, patches, cost, start, size,
     /// transition
     #[arg(long, value_delimiter = ',')]
     table: Vec<String>,
 }
 
-/// Runs the measurements, prints their tables and keeps their numbers.
+/// Runs the measurements, prints their tables and stores the numbers.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let line = kernels::lines(std::slice::from_ref(&arguments.kernel))?
         .into_iter()

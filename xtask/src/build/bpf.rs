@@ -22,15 +22,14 @@ const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
 const BINARY: &str = "livepatch-monitor-bpf";
 
-/// The object in the tree, and the file that names what it was made of and with.
+/// The object in the tree, and the file that records its sources and toolchain.
 const OBJECT: &str = "monitor/bpf/programs.bpf";
 const BUILT_FROM: &str = "monitor/bpf/built-from";
 
-/// The flags are separated by it (Cargo's CARGO_ENCODED_RUSTFLAGS): a path may have spaces.
+/// Separates the flags (Cargo's CARGO_ENCODED_RUSTFLAGS), because a path may contain spaces.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Builds the programs where the sources are not those that the object in the tree was
-/// made of.
+/// Builds the programs if the object in the tree was made from other sources.
 pub(crate) fn refresh_if_old() -> Result<()> {
     let line = format!("sources crc32 {}", sources()?);
     let built_from = fs::read_to_string(paths::root()?.join(BUILT_FROM)).unwrap_or_default();
@@ -58,9 +57,9 @@ pub(crate) fn refresh() -> Result<()> {
 
 /// Builds the programs and compares the object in the tree with them, byte for byte.
 ///
-/// Another compiler gives other bytes. Where the object was made by another one, they are
-/// built all the same, the sources must be those of the object, and the answer is a text
-/// that says what was not compared.
+/// Another compiler gives other bytes. If the object was made by another one, the programs are
+/// still built and the sources must be those of the object; the returned text says what was not
+/// compared.
 ///
 /// # Errors
 ///
@@ -102,7 +101,7 @@ fn sources() -> Result<String> {
         .with_context(|| format!("cannot read the sources in {}", package.display()))
 }
 
-/// The compiler and the linker, a line each.
+/// The versions of the compiler and the linker, one line each.
 fn described(toolchain: Toolchain) -> Result<[String; 2]> {
     let compiler = process::output(toolchain.rustc().arg("--version"))?;
     let linker = toolchain::linker_folder(toolchain)?.join("bpf-linker");
@@ -110,11 +109,11 @@ fn described(toolchain: Toolchain) -> Result<[String; 2]> {
     Ok([compiler, linker].map(|text| text.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// Builds the programs; the path of their ELF file, without debug information but with
-/// BTF. The same sources, compiler and linker give the same bytes wherever the tree is.
+/// Builds the programs and returns the path of their ELF file, which has BTF but no debug
+/// information. The same sources, compiler and linker give the same bytes in every checkout.
 fn build(toolchain: Toolchain) -> Result<PathBuf> {
     let linker = toolchain::linker_folder(toolchain)?;
-    // Apart from the workspace's: another compiler would rebuild everything.
+    // Not the workspace's folder: another compiler would rebuild everything there.
     let target = paths::target()?.join("bpf-build");
     let mut folders = vec![linker];
     if let Some(path) = std::env::var_os("PATH") {
@@ -146,8 +145,8 @@ fn build(toolchain: Toolchain) -> Result<PathBuf> {
     Ok(stripped)
 }
 
-/// BTF for the kernel, and paths that are the same on every machine: it has the name of
-/// each source file.
+/// Flags for BTF, and for source paths that are the same on every machine, because BTF contains
+/// them.
 fn flags(toolchain: Toolchain) -> Result<OsString> {
     let mut flags = OsString::from(["-C", "debuginfo=2", "-C", "link-arg=--btf"].join(SEPARATOR));
     let registry = toolchain::cargo_home()?.join("registry/src");
@@ -155,8 +154,8 @@ fn flags(toolchain: Toolchain) -> Result<OsString> {
         (paths::root()?, "/livepatch-monitor"),
         (toolchain.library()?, "/rust"),
     ];
-    // One folder an index; its name has a hash of the index's address. This program was
-    // built from it, so that it is there.
+    // One folder per index, named with a hash of the index's address. It exists, because this
+    // program was built from it.
     if registry.is_dir() {
         let indexes = paths::listed(&registry)?.into_iter();
         remapped.extend(indexes.map(|index| (index, "/cargo")));

@@ -1,5 +1,4 @@
-//! Building the programs that run in the VM: static, so that they need no file
-//! system around them.
+//! Builds the programs that run in the VM. They are static, so that they need no libraries there.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,10 +12,10 @@ use crate::{
     host::{paths, process},
 };
 
-/// What the programs are built for.
+/// The target of the programs.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// What a build gives.
+/// The programs that were built.
 #[derive(Debug)]
 pub(crate) struct Programs {
     /// The monitor with its BPF programs inside.
@@ -37,8 +36,8 @@ pub(crate) fn build_all() -> Result<Programs> {
     Ok(Programs { monitor, guest })
 }
 
-/// Builds the monitor with the BPF programs of the tree, which are built first where their
-/// sources have changed.
+/// Builds the monitor with the BPF programs of the tree. These are built first if their sources
+/// have changed.
 pub(crate) fn build_monitor() -> Result<PathBuf> {
     bpf::refresh_if_old()?;
     process::step("build the static monitor", || {
@@ -60,7 +59,7 @@ fn build(package: &str, binary: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A program that asks for an interpreter would die in the VM without a word.
+/// Fails if the program is not static: in the VM it would die without a message.
 fn check_static(path: &Path) -> Result<()> {
     let listing = process::output(Command::new("ldd").arg(path)).unwrap_or_default();
     if listing.contains("=>") {

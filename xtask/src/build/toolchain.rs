@@ -1,8 +1,7 @@
 //! The compiler and the linker of the BPF programs.
 //!
-//! They are built for a target without a prebuilt `core`, so the compiler must
-//! come with the source of its library: rustup's nightly with `rust-src`, or the
-//! pair of compiler and source that Debian ships for building browsers.
+//! The target has no prebuilt `core`, so the compiler needs the source of its library: rustup's
+//! nightly with `rust-src`, or the compiler and source that Debian packages for building browsers.
 
 use std::{
     path::{Path, PathBuf},
@@ -34,8 +33,8 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    /// Takes nightly when its library's source is there, else Debian's pair,
-    /// which it installs if need be.
+    /// Chooses nightly if its library's source is installed, otherwise Debian's pair, which it
+    /// installs if necessary.
     pub(crate) fn choose() -> Result<Self> {
         let chosen = if nightly_has_source() {
             eprintln!("    BPF compiler: rustup's nightly with rust-src");
@@ -86,13 +85,13 @@ impl Toolchain {
         command
     }
 
-    /// Where the source of its library is.
+    /// The folder with the source of its library.
     pub(crate) fn library(self) -> Result<PathBuf> {
         let sysroot = process::output(self.rustc().args(["--print", "sysroot"]))?;
         Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust"))
     }
 
-    /// LLVM's strip, of the compiler's LLVM: the one of binutils does not know BPF.
+    /// The strip program of the compiler's LLVM; that of binutils does not know BPF.
     pub(crate) fn strip(self) -> Result<PathBuf> {
         match self {
             Self::Nightly => process::find_program("llvm-strip")
@@ -115,13 +114,13 @@ impl Toolchain {
     }
 }
 
-/// Finds bpf-linker or installs it with cargo; returns its folder, for PATH.
+/// Finds bpf-linker or installs it with cargo; returns its folder for PATH.
 pub(crate) fn linker_folder(toolchain: Toolchain) -> Result<PathBuf> {
     installed("bpf-linker", |command| {
         if toolchain != Toolchain::Debian {
             return Ok(());
         }
-        // It reads what the compiler writes, so both need the same LLVM.
+        // It reads the compiler's output, so both need the same LLVM.
         let llvm = toolchain.llvm()?;
         let packages = [
             format!("llvm-{llvm}-dev"),
@@ -147,17 +146,17 @@ pub(crate) fn cargo_fuzz_folder() -> Result<PathBuf> {
     released("cargo-fuzz", CARGO_FUZZ_VERSION)
 }
 
-/// The same of cargo-deb, which makes the Debian package.
+/// The same for cargo-deb, which makes the Debian package.
 pub(crate) fn cargo_deb_folder() -> Result<PathBuf> {
     released("cargo-deb", CARGO_DEB_VERSION)
 }
 
-/// The same of cargo-generate-rpm, which makes the RPM package.
+/// The same for cargo-generate-rpm, which makes the RPM package.
 pub(crate) fn cargo_generate_rpm_folder() -> Result<PathBuf> {
     released("cargo-generate-rpm", CARGO_GENERATE_RPM_VERSION)
 }
 
-/// The same of cargo-deny, which looks at licences and sources.
+/// The same for cargo-deny, which checks licences and sources.
 pub(crate) fn cargo_deny_folder() -> Result<PathBuf> {
     released("cargo-deny", CARGO_DENY_VERSION)
 }
@@ -177,7 +176,8 @@ pub(crate) fn cargo_with(folder: &Path) -> Result<Command> {
 
 fn released(name: &str, version: &str) -> Result<PathBuf> {
     installed(name, |command| {
-        // Each is run once or twice, and never for long: what counts is that it is there soon.
+        // Built with little optimisation, which is faster: each is run once or twice and never for
+        // long.
         command
             .args(["--locked", "--version", version])
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
@@ -187,8 +187,8 @@ fn released(name: &str, version: &str) -> Result<PathBuf> {
     })
 }
 
-/// The folder of a program, which is installed with cargo if it is nowhere; `prepare`
-/// adds to the arguments what that takes.
+/// The folder of a program, which is installed with cargo if it is not found. `prepare` adds
+/// arguments for that.
 fn installed(name: &str, prepare: impl FnOnce(&mut Command) -> Result<()>) -> Result<PathBuf> {
     if let Some(folder) = process::find_program(name)
         .as_deref()
@@ -236,15 +236,14 @@ pub(crate) fn env_cargo() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// Takes away build flags of this program's environment, which are not meant for
-/// other targets.
+/// Removes this program's build flags from the environment, which are not meant for other targets.
 pub(crate) fn forget_build_flags(command: &mut Command) {
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
         command.env_remove(name);
     }
 }
 
-/// Takes away what binds a child to the toolchain that runs this program.
+/// Removes the variables that bind a child process to the toolchain that runs this program.
 fn forget_running_cargo(command: &mut Command) {
     forget_build_flags(command);
     for name in ["CARGO", "RUSTUP_TOOLCHAIN", "LD_LIBRARY_PATH"] {
@@ -257,7 +256,7 @@ fn nightly_has_source() -> bool {
     command
         .args(["run", "nightly", "rustc", "--print", "sysroot"])
         .env("RUSTUP_AUTO_INSTALL", "0");
-    // No rustup or no nightly is no error here: Debian's pair is the answer.
+    // Without rustup or nightly, Debian's pair is used.
     process::output(&mut command).is_ok_and(|sysroot| {
         Path::new(sysroot.trim())
             .join("lib/rustlib/src/rust/library/core/src/lib.rs")

@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: the parsers of foreign bytes under libFuzzer, with recorded files
-//! as the beginning of each corpus. They are one program, which is built in the time of
-//! one; the environment names the group of parsers that a run is about.
+//! `cargo xtask fuzz`: runs the parsers of untrusted bytes under libFuzzer. Recorded files start
+//! each corpus. All parsers are one program, so that there is only one build; an environment
+//! variable selects the group of parsers.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ use crate::{
     host::{packages, paths, process},
 };
 
-/// Groups of parsers, with the fixtures of the monitor's tests that they begin with.
+/// Groups of parsers, with the test fixtures that start their corpus.
 const TARGETS: &[(&str, Option<&str>)] = &[
     ("crash", Some("crash")),
     ("gate", None),
@@ -25,10 +25,10 @@ const TARGETS: &[(&str, Option<&str>)] = &[
 /// The fuzzer's program.
 const PROGRAM: &str = "parsers";
 
-/// What a test run gives each target.
+/// Seconds that each target runs in a test run.
 const IN_A_TEST: u32 = 6;
 
-/// A parser that needs more than this for inputs of some KiB has no bound.
+/// A parser that needs more memory than this for inputs of a few KiB is unbounded.
 const LIMITS: &[&str] = &["-rss_limit_mb=1024", "-malloc_limit_mb=256", "-timeout=10"];
 
 #[derive(clap::Args)]
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     fuzz(&targets, arguments.seconds)
 }
 
-/// Runs all, for a moment each.
+/// Runs every target briefly.
 pub(crate) fn run_briefly() -> Result<()> {
     fuzz(&TARGETS.iter().collect::<Vec<_>>(), IN_A_TEST)
 }
@@ -78,7 +78,7 @@ fn one(tools: &Path, target: &str, fixtures: Option<&str>, seconds: u32) -> Resu
     command
         .env("PARSERS", target)
         .arg(PROGRAM)
-        // New inputs go to the first folder; the others are only read.
+        // libFuzzer writes new inputs to the first folder and only reads the others.
         .arg(&corpus);
     let root = paths::root()?;
     let seeds = root.join("tests/fuzz/seeds").join(target);
@@ -94,7 +94,7 @@ fn one(tools: &Path, target: &str, fixtures: Option<&str>, seconds: u32) -> Resu
         .arg("--")
         .arg(format!("-max_total_time={seconds}"))
         .args(LIMITS);
-    // In memory: a parser reads its files some thousand times a second.
+    // In memory, because a parser reads its files some thousand times a second.
     let folder = format!("/dev/shm/livepatch-monitor-fuzz-{}", std::process::id());
     command.env("PARSERS_ROOT", &folder);
     let log = paths::target()?.join(format!("fuzz-{target}.log"));
@@ -105,7 +105,7 @@ fn one(tools: &Path, target: &str, fixtures: Option<&str>, seconds: u32) -> Resu
     result
 }
 
-/// A folder and those below it.
+/// A folder and its subfolders.
 fn folders(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut found = vec![folder.to_owned()];
     let entries =
@@ -128,7 +128,7 @@ fn cargo_fuzz(tools: &Path, action: &str) -> Result<Command> {
         .args(["fuzz", action, "--fuzz-dir", "tests/fuzz"])
         .arg("--target-dir")
         .arg(paths::target()?.join("fuzz"))
-        // libFuzzer needs flags that a stable compiler keeps to itself.
+        // libFuzzer needs unstable compiler flags.
         .env("RUSTC_BOOTSTRAP", "1");
     toolchain::forget_build_flags(&mut command);
     Ok(command)

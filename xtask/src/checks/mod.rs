@@ -1,4 +1,4 @@
-//! The workspace's own checks: format, lints, unit tests, a moment of fuzzing.
+//! The workspace's own checks: format, lints, unit tests, brief fuzzing.
 
 pub(crate) mod fuzz;
 
@@ -33,10 +33,10 @@ const STEPS: &[(&str, &[&str])] = &[
     ("cargo test", &["test", "--quiet", "--workspace"]),
 ];
 
-/// What a group of checks is called, and what does it.
+/// The name of a group of checks, and its function.
 type Group = (&'static str, fn() -> Result<()>);
 
-/// The checks in groups that do not depend on each other, and what each is called.
+/// The checks, in groups that do not depend on each other.
 pub(crate) const GROUPS: [Group; 4] = [
     ("checks of the code", code),
     ("checks of rules, boards and definitions", definitions),
@@ -44,7 +44,7 @@ pub(crate) const GROUPS: [Group; 4] = [
     ("the BPF programs against their sources", programs),
 ];
 
-/// Runs all; the first that fails ends it.
+/// Runs all groups; the first failure ends it.
 pub(crate) fn run() -> Result<()> {
     GROUPS.iter().try_for_each(|(_, check)| check())
 }
@@ -56,7 +56,7 @@ fn code() -> Result<()> {
                 Command::new(toolchain::env_cargo())
                     .current_dir(paths::root()?)
                     .args(*arguments)
-                    // Tests of rules and dashboards run the real programs.
+                    // Tests of rules and dashboards run the real Prometheus tools.
                     .env("PATH", prometheus_tools::search_path()?),
             )
         })?;
@@ -64,10 +64,10 @@ fn code() -> Result<()> {
     process::step("cargo deny", deny)
 }
 
-/// What a check could not do is said when it is over, and again by [`not_checked`].
+/// What checks could not do, for [`not_checked`].
 static NOT_CHECKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What the checks left out, and why.
+/// What the checks left out, with the reasons.
 pub(crate) fn not_checked() -> Vec<String> {
     NOT_CHECKED
         .lock()
@@ -103,7 +103,7 @@ fn definitions() -> Result<()> {
     })
 }
 
-/// Licences, sources and doubles of the dependencies, and what is known against them.
+/// Checks the dependencies: licences, sources, duplicates and advisories.
 fn deny() -> Result<()> {
     let deny = |words: &[&str]| -> Result<Command> {
         let mut command = toolchain::cargo_with(&toolchain::cargo_deny_folder()?)?;

@@ -1,4 +1,4 @@
-//! A dashboard's JSON, as far as the checks read it.
+//! The parts of a dashboard's JSON that the checks read.
 
 use std::{fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::host::paths;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Board {
-    /// Where it was read from; messages begin with it.
+    /// The file name, with which messages begin.
     #[serde(skip)]
     pub(crate) file: String,
     #[serde(default)]
@@ -25,7 +25,7 @@ pub(crate) struct Board {
     pub(crate) tags: Vec<String>,
     #[serde(default)]
     pub(crate) schema_version: u32,
-    /// Grafana takes a missing one as true.
+    /// Grafana treats a missing value as true.
     #[serde(default = "yes")]
     pub(crate) editable: bool,
     #[serde(default)]
@@ -42,7 +42,7 @@ pub(crate) struct Templating {
     pub(crate) list: Vec<Variable>,
 }
 
-/// A variable that the reader of the board chooses.
+/// A variable that the user of the dashboard chooses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Variable {
@@ -81,12 +81,12 @@ pub(crate) struct Panel {
     pub(crate) field_config: Value,
     #[serde(default)]
     pub(crate) transformations: Vec<Value>,
-    /// Of a row: the panels that it hides while collapsed.
+    /// For a row: the panels that it hides while collapsed.
     #[serde(default)]
     pub(crate) panels: Vec<Value>,
 }
 
-/// In columns, of which a board has 24, and rows.
+/// Position and size in columns (a dashboard has 24) and rows.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct GridPos {
     pub(crate) x: u32,
@@ -122,7 +122,7 @@ const fn yes() -> bool {
 }
 
 impl Board {
-    /// Reads a dashboard's text; `file` is its name in messages.
+    /// Parses a dashboard; `file` is its name in messages.
     pub(crate) fn parse(file: &str, text: &str) -> Result<Self> {
         let mut board: Self =
             serde_json::from_str(text).with_context(|| format!("{file}: not a dashboard"))?;
@@ -130,7 +130,7 @@ impl Board {
         Ok(board)
     }
 
-    /// The panels that show something: all but rows.
+    /// The panels that show something: all except rows.
     pub(crate) fn shown(&self) -> impl Iterator<Item = &Panel> {
         self.panels.iter().filter(|panel| !panel.is_row())
     }

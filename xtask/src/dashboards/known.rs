@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{host::paths, monitoring::prometheus::rule_files};
 
-/// What a metric's samples are.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Gauge,
@@ -21,9 +21,9 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Metric {
     pub(crate) kind: Kind,
-    /// All its labels, with those of the target.
+    /// All its labels, including the target's.
     pub(crate) labels: BTreeSet<String>,
-    /// Other exporters have it too.
+    /// Whether other exporters have it too.
     pub(crate) shared: bool,
 }
 
@@ -36,7 +36,7 @@ impl Metric {
         }
     }
 
-    /// Of a host: it carries the labels of the host's scrape.
+    /// A metric of a host, with the labels of the scrape.
     fn of_host(kind: Kind, labels: &[&str]) -> Self {
         let mut metric = Self::new(kind, labels);
         metric.labels.extend(TARGET.map(str::to_owned));
@@ -57,12 +57,12 @@ const PROCESS: [(&str, Kind); 7] = [
     ("process_virtual_memory_bytes", Kind::Gauge),
 ];
 
-/// The labels of a recording rule: those that the first part of its name promises, and
-/// what a few have beside.
+/// The labels of a recording rule: those that the first part of its name stands for, and the extra
+/// labels of a few.
 fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
     let level = name.split(':').next().unwrap_or_default();
     Some(match (level, name) {
-        // `livepatch:` are the thresholds.
+        // `livepatch:` rules are the thresholds.
         ("livepatch" | "fleet", _) => &[],
         ("release", _) => &["release", "patch"],
         ("patch", "patch:livepatch_patching_duration_seconds:quantile") => &["patch", "quantile"],
@@ -84,7 +84,7 @@ fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
     })
 }
 
-/// All that may be asked for.
+/// All metrics that a query may use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) metrics: BTreeMap<String, Metric>,
@@ -92,7 +92,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// From docs/metrics.md and the rules of the repository.
+    /// Reads docs/metrics.md and the rules of the repository.
     pub(crate) fn of_repository() -> Result<Self> {
         let path = paths::root()?.join("docs/metrics.md");
         let contract =
@@ -105,7 +105,7 @@ impl Known {
         Self::parse(&contract, &rules)
     }
 
-    /// `contract` is the table of docs/metrics.md, `rules` the text of rule files.
+    /// Parses the table of docs/metrics.md (`contract`) and the text of rule files (`rules`).
     pub(crate) fn parse(contract: &str, rules: &str) -> Result<Self> {
         let mut known = Self::default();
         let mut add = |name: &str, metric: Metric| known.metrics.insert(name.to_owned(), metric);

@@ -1,4 +1,4 @@
-//! `cargo xtask dashboards`: what the shipped Grafana dashboards have to keep to.
+//! `cargo xtask dashboards`: checks the shipped dashboards, rules and runbooks.
 
 mod board;
 mod known;
@@ -26,15 +26,15 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Hold boards, rules, alerts and runbooks against what this project asks of them
+    /// Check dashboards, rules, alerts and runbooks against the project's own rules
     Lint,
-    /// Have promtool and amtool check the rules, test them, and check the examples
+    /// Check the rules and examples with promtool and amtool, and run the rules' unit tests
     Rules,
-    /// Hold the dashboards against the types that Grafana publishes
+    /// Check the dashboards against the types that Grafana publishes
     Types,
 }
 
-/// Runs what was asked for; `false` when a dashboard is at fault.
+/// Runs the command; `false` if a dashboard is wrong.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     match arguments.command {
         Command::Lint => lint(),
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     }
 }
 
-/// Whether the dashboards fit the types that Grafana publishes; says what does not.
+/// Whether the dashboards match the types that Grafana publishes; prints what does not.
 pub(crate) fn fit_types() -> Result<bool> {
     types::check()
 }
@@ -63,7 +63,7 @@ fn lint() -> Result<bool> {
     Ok(complaints.is_empty())
 }
 
-/// Routes of the example, and the receiver where alerts with these labels must arrive.
+/// Labels of alerts, and the receivers to which the example must route them.
 const ROUTES: &[(&str, &[&str])] = &[
     (
         "pager",
@@ -85,7 +85,7 @@ const ROUTES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What Prometheus's own tools say of the rules, their tests and the examples.
+/// Checks the rules, their tests and the examples with Prometheus's own tools.
 pub(crate) fn check_rules() -> Result<()> {
     prometheus_tools::prepare()?;
     rules::run()?;

@@ -1,5 +1,5 @@
-//! What the shipped Prometheus rules have to keep to: each alert tells enough to act on,
-//! has a page in the runbooks, a unit test in which it fires and one in which it does not.
+//! What the shipped Prometheus rules must satisfy: each alert says enough to act on, has a page in
+//! the runbooks, a unit test in which it fires and one in which it does not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +15,11 @@ use crate::{host::paths, monitoring::prometheus::rule_files};
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 const PREFIX: &str = "Livepatch";
 const THRESHOLD: &str = "livepatch:threshold_";
-/// Rules of the global view, which are loaded instead of the other rule files, under
-/// `dashboards/`.
+/// The folder under `dashboards/` with the rules of the global view, which replace the other rule
+/// files.
 const GLOBAL: &str = "prometheus/global";
-/// The address of the runbooks, on a domain that is nobody's: dashboards/README.md says
-/// how to put one's own in its place.
+/// The address of the runbooks, on a reserved domain: dashboards/README.md says how to replace it
+/// with your own.
 const RUNBOOKS: &str = "https://livepatch-monitor.example/runbooks/";
 
 /// A file of rules.
@@ -43,7 +43,7 @@ struct Rule {
     annotations: BTreeMap<String, String>,
 }
 
-/// A file of promtool's unit tests, as far as alerts and recording rules are looked at.
+/// The parts of a file of promtool unit tests that are checked.
 #[derive(Debug, Deserialize)]
 struct TestFile {
     tests: Vec<Test>,
@@ -64,7 +64,7 @@ struct AlertTest {
     exp_alerts: Vec<ExpectedAlert>,
 }
 
-/// Only that there is one matters.
+/// Only its presence matters.
 #[derive(Debug, Deserialize)]
 struct ExpectedAlert {}
 
@@ -73,7 +73,7 @@ struct ExpressionTest {
     expr: String,
 }
 
-/// Everything that is looked at.
+/// Everything that is checked.
 #[derive(Debug, Default)]
 struct Shipped {
     rules: Vec<Rule>,
@@ -190,7 +190,7 @@ impl Shipped {
     fn of_record(&self, name: &str) -> Vec<String> {
         let mut faults = Vec::new();
         if name.starts_with(THRESHOLD) {
-            // Tested with the alerts that compare with it.
+            // Tested through the alerts that compare with it.
             return Vec::new();
         }
         if !is_record_name(name) {
@@ -206,7 +206,8 @@ impl Shipped {
     }
 }
 
-/// `level:metric:operation`, each of lower-case letters, digits and `_`.
+/// Whether a name has the form `level:metric:operation`, each of lower-case letters, digits and
+/// `_`.
 fn is_record_name(name: &str) -> bool {
     let is_word = |word: &str| {
         word.starts_with(|first: char| first.is_ascii_lowercase())
@@ -308,7 +309,7 @@ tests:
         assert_eq!(complaints(RULES, TESTS, &["LivepatchForced.md"]), [""; 0]);
     }
 
-    /// One change, and the one complaint that it has to bring.
+    /// Each change must cause exactly one complaint.
     #[test]
     fn each_fault_is_named() {
         const FOR: &str = "LivepatchForced: ";

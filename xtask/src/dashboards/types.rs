@@ -1,4 +1,4 @@
-//! The dashboards against the types that Grafana publishes, by way of its foundation SDK.
+//! Checks the dashboards against the types that Grafana publishes in its foundation SDK.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use super::board;
 use crate::host::{paths, python};
 
-/// Of Grafana 11.6; the number before the `!` is the day of the SDK's release.
+/// For Grafana 11.6; the number before the `!` is the SDK's release time.
 const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";
 
 const SCRIPT: &str = include_str!("grafana_types.py");
 
-/// What the script must find, so that its silence means something: where, what is put
-/// there, and what is said of it.
+/// Faults that the script must find, as a check of the check: the place, the wrong value, and a
+/// part of the message.
 fn faults() -> [(&'static str, Value, &'static str); 6] {
     [
         ("/colour", json!("red"), "not a field"),
@@ -43,7 +43,7 @@ fn faults() -> [(&'static str, Value, &'static str); 6] {
     ]
 }
 
-/// Checks all dashboards; `false` when one does not fit.
+/// Checks all dashboards; `false` if one does not match.
 pub(super) fn check() -> Result<bool> {
     let programs = python::programs(
         "grafana-types",
@@ -79,7 +79,7 @@ pub(super) fn check() -> Result<bool> {
     Ok(fits)
 }
 
-/// A copy of a dashboard with another value at a place.
+/// A copy of a dashboard with another value at one place.
 fn with_fault(text: &str, place: &str, value: Value) -> Result<Value> {
     let mut copy: Value = serde_json::from_str(text).context("not JSON")?;
     let (parent, key) = place.rsplit_once('/').context("no place")?;
@@ -90,7 +90,7 @@ fn with_fault(text: &str, place: &str, value: Value) -> Result<Value> {
     Ok(copy)
 }
 
-/// Whether the files fit, and what was said of them.
+/// Whether the files match, and the script's output.
 fn judge(python: &Path, files: &[PathBuf]) -> Result<(bool, String)> {
     let output = Command::new(python)
         .args(["-c", SCRIPT])

@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: a livepatch gets stuck in a VM, then the machine crashes; what
-//! the monitor says of it, and what Prometheus makes of that.
+//! `cargo xtask demo`: a livepatch gets stuck in a VM, then the machine crashes. Shows what the
+//! monitor, Prometheus and Alertmanager make of it.
 
 use std::{
     sync::Arc,
@@ -20,16 +20,16 @@ use crate::{
     },
 };
 
-/// One machine alone answers within a second.
+/// A single machine answers within a second.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Nobody wants to wait a minute for the pager.
+/// Shorter than the default, so that the alert comes soon.
 const STUCK_SECONDS: u32 = 5;
 
-/// Long enough to be missed.
+/// How long the machine stays down: long enough for a scrape to fail.
 const FIRMWARE: Duration = Duration::from_secs(3);
 
-/// What the reader of an open page needs at least.
+/// The shortest time for which a state is shown.
 const SHOW: Duration = Duration::from_secs(5);
 
 const HOST: &str = "demo-host";
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     stay: u64,
 }
 
-/// Runs the demonstration from set-up to power-off.
+/// Runs the demonstration from setup to power-off.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let line = kernels::one(arguments.kernel.as_deref())?;
     prometheus_tools::prepare()?;
@@ -107,11 +107,11 @@ fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
     println!("\n[the service is restarted, its task leaves lpm_hold]\n");
     host.order(Order::Release)?;
     host.order(Order::Status)?;
-    // Until Prometheus has seen it, the gate holds for what was.
+    // Until Prometheus has scraped it, the gate answers for the previous state.
     stack.wait_for_value("sum(livepatch_stuck_tasks)", 0.0)?;
     gate(stack, &["--soak", "1s", "--wait", "--wait-limit", "1m"], 0)?;
 
-    // What the rules have not noted before the crash, they cannot know after it.
+    // The rules must have recorded this before the crash.
     stack.wait_for_value(
         "count(instance:livepatch_at_risk:since{phase=\"soak\"})",
         1.0,
@@ -126,7 +126,7 @@ fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
     page(stack, "LivepatchHostCrashed")
 }
 
-/// What the pager shows.
+/// Prints the alert that the pager received.
 fn page(stack: &Stack, alert: &str) -> Result<()> {
     let page = stack.wait_for_page(alert, HOST, HELD_PATCH)?;
     println!("\n[the pager rings]\n");
@@ -154,8 +154,8 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of some 350 series those that tell of the patch: without the zeros, the
-/// histogram and the monitor's own.
+/// Of some 350 series, those about the patch: without the zeros, the histogram and the monitor's
+/// own.
 fn tells_of_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")

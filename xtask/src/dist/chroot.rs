@@ -1,4 +1,5 @@
-//! The Debian package's whole life in a Debian of its own, without a running systemd.
+//! Installs, upgrades, removes and purges the Debian package in a Debian tree without a running
+//! systemd.
 
 use std::{
     fs,
@@ -36,7 +37,7 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
         ensure!(root.path(file).is_file(), "there is no /{file}");
     }
 
-    // What an administrator has set, and what the monitor has kept, outlives an upgrade.
+    // The administrator's settings and the monitor's data must survive an upgrade.
     let settings = root.path(SETTINGS);
     fs::write(&settings, "ARGS=\"--log.level=debug\"\n").context("cannot write the settings")?;
     let kept = root.path(STATE).join("kept");
@@ -84,11 +85,11 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A Debian.
+/// A Debian tree.
 pub(super) struct Root(PathBuf);
 
 impl Root {
-    /// One with systemd in it, made anew each time from a tree in the cache.
+    /// Makes a tree with systemd, each time from a cached one.
     pub(super) fn make(root: &Path) -> Result<Self> {
         let tree = paths::cache()?.join(format!("tree-{SUITE}.tar"));
         if !tree.is_file() {
@@ -110,7 +111,7 @@ impl Root {
                 .with_context(|| format!("cannot make {}", tree.display()))?;
         }
         paths::empty(root)?;
-        // Devices are of no use in it, and a container may not make them.
+        // It needs no devices, and a container may not create them.
         process::run(
             Command::new("tar")
                 .args(["--extract", "--exclude=./dev/*", "--file"])
@@ -163,7 +164,7 @@ impl Root {
         Ok(String::from_utf8_lossy(&output.stdout).trim() == "enabled")
     }
 
-    /// All files, but for what dpkg and others keep for themselves.
+    /// All files, except those in which dpkg and others keep their own state.
     fn files(&self) -> Result<Vec<String>> {
         let text = self.output(&["find", "/", "-xdev", "-not", "-type", "d"])?;
         let others = [

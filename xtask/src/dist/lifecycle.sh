@@ -1,5 +1,5 @@
 #!/bin/bash
-# The Debian package under a running systemd, told to the host as JSON (see
+# The Debian package under a running systemd, reported to the host as JSON (see
 # tests/src/protocol.rs). Run by the machine of `cargo xtask dist`.
 
 unit=livepatch-monitor.service

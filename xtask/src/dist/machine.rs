@@ -1,4 +1,4 @@
-//! The Debian package's life on a kernel, under a running systemd.
+//! Installs, upgrades, removes and purges the Debian package in a VM with a running systemd.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 const KERNEL: &str = "6.12";
-/// In MiB: the file system is in memory, twice while it is unpacked.
+/// In MiB: the file system is in memory, and there twice while it is unpacked.
 const MEMORY: u32 = 2048;
 const SILENCE: Duration = Duration::from_secs(300);
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -80,7 +80,7 @@ pub(super) fn run(deb: &Path, next: &Path, mut passed: impl FnMut(&str)) -> Resu
     Ok(())
 }
 
-/// A Debian with the packages and the script in it, as the kernel unpacks it.
+/// The initramfs: a Debian with the packages and the script.
 fn file_system(folder: &Path, deb: &Path, next: &Path) -> Result<PathBuf> {
     let root = Root::make(&folder.join("root"))?;
     let inside = |path: &str| root.path(path);
@@ -102,7 +102,7 @@ fn file_system(folder: &Path, deb: &Path, next: &Path) -> Result<PathBuf> {
         "etc/systemd/system/lpm-life.target",
         "[Unit]\nWants=multi-user.target lpm-life.service\nAfter=multi-user.target\n",
     )?;
-    // One that systemd would make at the first boot, and ask things.
+    // Otherwise systemd would treat this as the first boot and ask questions.
     write("etc/machine-id", "5f0c7d1e8a634b0e9d3c2b1a4f5e6d7c\n")?;
     symlink("usr/lib/systemd/systemd", inside("init")).context("cannot make /init")?;
     let path = folder.join("initramfs.cpio");

@@ -1,4 +1,4 @@
-//! The Kubernetes manifest against the schemas that Kubernetes publishes.
+//! Checks the Kubernetes manifest against the schemas that Kubernetes publishes.
 
 use std::{
     fs,
@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::host::{paths, python};
 
-/// Its version is that of Kubernetes.
+/// The validator; its version is that of Kubernetes.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 
-/// What the validator must find, so that its silence means something: a word of the
-/// manifest, what is put in its place, and what is said of that.
+/// Faults that the validator must find, as a check of the check: a text of the manifest, its
+/// replacement, and a part of the message.
 const FAULTS: [(&str, &str, &str); 2] = [
     ("hostPID:", "hostPid:", "'hostPid' was unexpected"),
     ("containerPort: 9969", "containerPort: metrics", "integer"),
@@ -53,7 +53,7 @@ pub(super) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Whether a manifest fits, and what was said of it.
+/// Whether a manifest is valid, and the validator's output.
 fn judge(program: &Path, manifest: &Path) -> Result<(bool, String)> {
     let output = Command::new(program)
         .arg("--strict")

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the packages, and what shows that they are right.
+//! `cargo xtask dist`: builds the packages and tests them.
 
 mod chroot;
 mod machine;
@@ -20,10 +20,10 @@ use crate::{
     host::{packages, paths, process},
 };
 
-/// What the packages are checked with.
+/// Debian packages with the programs that check the packages.
 const PACKAGES: &[&str] = &["lintian", "systemd", "mmdebstrap", "rpm"];
 
-/// `systemd-analyze security` rates a unit from 0 to 100; 20 is shown as 2.0.
+/// The highest accepted rating of `systemd-analyze security`, from 0 to 100; 20 is shown as 2.0.
 const MOST_EXPOSED: &str = "--threshold=20";
 
 const UNITS: [&str; 2] = ["livepatch-monitor.service", "livepatch-monitor.socket"];
@@ -43,8 +43,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd
-/// too; tells what has been shown.
+/// Builds everything under `target/dist` and checks it, with `vm` under a running systemd too;
+/// returns what has been shown.
 pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     packages::install(PACKAGES, "to check the packages")?;
     let folder = folder()?;
@@ -53,7 +53,7 @@ pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     process::step("manual, completions, dashboards", || stage(&folder))?;
     copy(&monitor, &folder.join("livepatch-monitor"))?;
     let (deb, next) = process::step("the Debian package", || {
-        // A second one of the same content, to upgrade to.
+        // A second package with the same content and a later version, to upgrade to.
         Ok((
             debian_package(&folder, "1")?,
             debian_package(&folder.join("next"), "2")?,
@@ -75,7 +75,7 @@ pub(crate) fn run(vm: bool, mut passed: impl FnMut(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The Kubernetes manifest, and the units by systemd's own measure.
+/// Checks the Kubernetes manifest, and the units with systemd's own tools.
 pub(crate) fn check_definitions() -> Result<()> {
     process::step("the Kubernetes manifest", manifest::check)?;
     packages::install(&["systemd"], "to check the units")?;
@@ -91,8 +91,8 @@ pub(crate) fn check_definitions() -> Result<()> {
     process::step("systemd-analyze verify", || verify(&units))
 }
 
-/// Whether systemd understands every line. It also looks for the program and its
-/// manual, which need not be installed here.
+/// Checks that systemd understands every line. Its complaints about the program and manual, which
+/// need not be installed here, are ignored.
 fn verify(units: &Path) -> Result<()> {
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
@@ -108,7 +108,7 @@ fn verify(units: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where everything goes: the packages' definitions name it.
+/// The output folder, which the packages' definitions name.
 fn folder() -> Result<PathBuf> {
     Ok(paths::root()?.join("target/dist"))
 }
@@ -177,7 +177,7 @@ fn rpm_package(folder: &Path) -> Result<()> {
             .arg("--output")
             .arg(&path),
     )?;
-    // rpm reads it back: what is in it, and that its scripts are scripts.
+    // rpm reads the package back: its files, and that its scripts are valid.
     let query = |what: &[&str]| {
         process::output(
             Command::new("rpm")

@@ -1,5 +1,5 @@
-//! The play of docs/gate.md that patches in waves, run by Ansible: on simulated hosts, with
-//! the real gate in front of a real Prometheus.
+//! Runs the playbook of docs/gate.md, which patches in waves, on simulated hosts with the real gate
+//! and a real Prometheus.
 
 use std::{
     fmt::Write as _,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const PATCH: &str = "livepatch_2026_11_fix";
-/// Of scrapes and rules, in seconds.
+/// The interval of scrapes and rules, in seconds.
 const INTERVAL: u32 = 2;
 const HOSTS: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,8 +30,8 @@ const TERMS: &str = "--soak 2s --wait --wait-limit 2m";
 /// The host of the third wave, which is this one alone.
 const THIRD: usize = 2;
 
-/// Runs the play: with a patch that is good, it must reach all hosts; with one that kills
-/// its host, it must end with the first wave; where a host cannot be reached, with its.
+/// Runs the playbook. With a good patch it must reach all hosts; with one that crashes its host it
+/// must stop at the first wave; if a host is unreachable, at that host's wave.
 pub(crate) fn check(monitor: &Path) -> Result<()> {
     prometheus_tools::prepare()?;
     packages::install(
@@ -66,7 +66,8 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         );
         Ok(())
     })?;
-    // As the patch may have left it. Ansible goes on to the next wave if it is let.
+    // An unreachable host, as a patch may leave it. By default Ansible would go on to the next
+    // wave.
     process::step("rollout play, with a host that cannot be reached", || {
         let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;
         ensure!(
@@ -77,7 +78,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
     })
 }
 
-/// Whether the play ended well, how many hosts it touched, and what it said.
+/// Whether the playbook succeeded, how many hosts it touched, and its output.
 fn rollout(
     folder: &Path,
     play: &Path,
@@ -96,7 +97,7 @@ fn rollout(
     let mut hosts = String::from("[livepatch]\n");
     for host in 0..HOSTS {
         let way = match unreachable == Some(host) {
-            // Nobody listens there.
+            // Nothing listens on that port.
             true => "ansible_connection=ssh ansible_host=127.0.0.1 ansible_port=1",
             false => "ansible_connection=local ansible_python_interpreter=/usr/bin/python3",
         };
@@ -120,7 +121,7 @@ fn rollout(
         .arg(play)
         .env("ANSIBLE_NOCOLOR", "1")
         .env("ANSIBLE_LOCALHOST_WARNING", "False")
-        // Python wants one, and Ansible that it is UTF-8.
+        // Ansible needs a UTF-8 locale.
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null())
         .output()
@@ -130,7 +131,7 @@ fn rollout(
     Ok((output.status.success(), touched(&url)?, said))
 }
 
-/// Hosts that are not as they were at the start.
+/// The number of hosts that are no longer in their initial state.
 fn touched(url: &str) -> Result<usize> {
     let port = url.rsplit_once(':').context("a URL without a port")?.1;
     let port = port.parse().context("a port that is no number")?;
@@ -141,7 +142,7 @@ fn touched(url: &str) -> Result<usize> {
     Ok(touched.count())
 }
 
-/// The block of docs/gate.md that is a play.
+/// The playbook in docs/gate.md.
 fn documented_play() -> Result<String> {
     let path: PathBuf = paths::root()?.join("docs/gate.md");
     let text =

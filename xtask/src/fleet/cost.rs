@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use super::{sample::Sample, server};
 use crate::{host::http, monitoring::prometheus::Prometheus};
 
-/// What is left to the rest of the machine, in bytes.
+/// Bytes of memory that are left to the rest of the machine.
 pub(super) const RESERVE: f64 = 1.5 * 1024.0 * 1024.0 * 1024.0;
 
-/// What the kernel counts CPU time in, for every program.
+/// `USER_HZ`, in which the kernel reports CPU time.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Counters of a Prometheus at one moment.
@@ -24,9 +24,9 @@ pub(super) struct Reading {
     pub(super) resident: f64,
     /// Series in its head.
     pub(super) head_series: f64,
-    /// Samples taken in since it started.
+    /// Samples ingested since it started.
     pub(super) samples: f64,
-    /// By rule group, how long its last evaluation took, in seconds.
+    /// The duration of the last evaluation of each rule group, in seconds.
     pub(super) groups: BTreeMap<String, f64>,
     /// Evaluations of rules that failed, and of groups that were left out.
     pub(super) rule_failures: f64,
@@ -39,7 +39,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Asks the Prometheus for its own metrics.
+    /// Reads Prometheus's own metrics.
     pub(super) fn take(prometheus: &Prometheus) -> Result<Self> {
         let text = http::get(prometheus.port(), "/metrics")?;
         let mut reading = Self::of(&text);
@@ -88,8 +88,8 @@ impl Reading {
         (self.cpu - earlier.cpu) / self.seconds_since(earlier)
     }
 
-    /// Seconds that its threads waited for a core, for each second that they had one:
-    /// by so much others on the machine slowed it down.
+    /// Seconds that its threads waited for a core per second of CPU time: how much other work on
+    /// the machine slowed it down.
     pub(super) fn waiting_since(&self, earlier: &Self) -> f64 {
         (self.waited - earlier.waited) / (self.cpu - earlier.cpu).max(0.001)
     }
@@ -109,21 +109,21 @@ impl Reading {
     }
 }
 
-/// The most memory that a process had at a time, in bytes.
+/// The peak memory of a process, in bytes.
 pub(super) fn peak_memory(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     kibibytes(&text, "VmHWM").with_context(|| format!("{path} has no VmHWM"))
 }
 
-/// Memory that can be had without swapping, in bytes.
+/// Available memory without swapping, in bytes.
 pub(super) fn available_memory() -> Result<f64> {
     let path = "/proc/meminfo";
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     kibibytes(&text, "MemAvailable").with_context(|| format!("{path} has no MemAvailable"))
 }
 
-/// The machine's load: runnable tasks of the last minute.
+/// The load average of the last minute.
 pub(super) fn load() -> Result<f64> {
     let path = "/proc/loadavg";
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
@@ -158,7 +158,7 @@ fn simulator_cpu() -> Result<f64> {
     let mut ticks = 0.0;
     for entry in fs::read_dir("/proc/self/task").context("cannot read /proc/self/task")? {
         let folder = entry.context("cannot read /proc/self/task")?.path();
-        // A thread that has ended meanwhile is none of ours.
+        // The thread has ended meanwhile.
         let Ok(stat) = fs::read_to_string(folder.join("stat")) else {
             continue;
         };

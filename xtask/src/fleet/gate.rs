@@ -1,4 +1,4 @@
-//! Asks `livepatch-monitor gate`, and takes its time.
+//! Runs `livepatch-monitor gate` and measures how long it takes.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::host::{paths, process};
 
-/// The program that is asked.
+/// The gate command of a monitor, with its Prometheus and patch.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     program: PathBuf,
@@ -19,10 +19,10 @@ pub(super) struct Gate {
     patch: String,
 }
 
-/// What it said.
+/// Its answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Answer {
-    /// When it was asked.
+    /// The moment of the scenario at which it was run.
     pub(super) moment: &'static str,
     /// Its exit code: 0 go on, 1 hold, 2 cannot tell.
     pub(super) code: i32,
@@ -32,7 +32,7 @@ pub(super) struct Answer {
     pub(super) text: String,
 }
 
-/// Builds the program that has the command, without BPF programs, which it does not use.
+/// Builds the monitor with plain `cargo build`.
 pub(super) fn build() -> Result<PathBuf> {
     process::run(Command::new(env!("CARGO")).args([
         "build",
@@ -52,7 +52,7 @@ impl Gate {
         }
     }
 
-    /// Asks it.
+    /// Runs it with these further arguments.
     pub(super) fn ask(&self, moment: &'static str, further: &[&str]) -> Result<Answer> {
         let begin = Instant::now();
         let output = Command::new(&self.program)

@@ -1,4 +1,4 @@
-//! The simulated hosts: their timelines, and what each serves at a moment.
+//! The simulated hosts: their timelines, and what each one serves at a given time.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -13,13 +13,13 @@ use super::{
     scenario::{Condition, Event, Refusal, Timeline},
 };
 
-/// Two releases, as a fleet has them that is being upgraded.
+/// Two kernel releases, as in a fleet that is being upgraded.
 const RELEASES: [&str; 2] = ["6.12.95+deb12-cloud-amd64", "6.12.90+deb12-cloud-amd64"];
 
-/// How many digits a host's name has.
+/// Number of digits in a host's name.
 const DIGITS: usize = 5;
 
-/// All hosts; those that ask and those that change them are different threads.
+/// All hosts; they are read and changed by different threads.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     recordings: Recordings,
@@ -27,11 +27,11 @@ pub(crate) struct Hosts {
     clock: RwLock<Clock>,
 }
 
-/// The scenario's clock. Until the scenario begins it stands at 0: a Prometheus takes its
-/// time over the first scrape of thousands of hosts.
+/// The scenario's clock. It stays at 0 until the scenario begins, because Prometheus needs some
+/// time for the first scrape of thousands of hosts.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    /// What the scenario calls 0, in seconds since 1970.
+    /// The scenario's time 0, in seconds since 1970.
     epoch: f64,
     runs: bool,
 }
@@ -46,7 +46,7 @@ impl Clock {
     }
 }
 
-/// What is told of a host.
+/// What the scenario knows about a host.
 #[derive(Debug, Serialize)]
 pub(super) struct Account {
     instance: String,
@@ -54,7 +54,7 @@ pub(super) struct Account {
 }
 
 impl Hosts {
-    /// Hosts with these timelines, as they are when the scenario begins.
+    /// Hosts with these timelines, in their state at the start of the scenario.
     pub(super) fn new(recordings: Recordings, timelines: Vec<Timeline>) -> Result<Self> {
         Ok(Self {
             recordings,
@@ -79,7 +79,7 @@ impl Hosts {
         *self.clock.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// The number of hosts.
     pub(super) fn len(&self) -> usize {
         self.timelines
             .read()
@@ -92,7 +92,7 @@ impl Hosts {
         self.clock().now()
     }
 
-    /// What a host answers to a scrape; `None` while it is down.
+    /// The response of a host to a scrape; `None` while it is down.
     pub(super) fn scrape(&self, host: usize) -> Result<Option<String>> {
         let clock = self.clock();
         let timelines = self
@@ -139,7 +139,7 @@ impl Hosts {
         Some(self.recordings.of(state).render(&facts))
     }
 
-    /// Lets something happen to a host now.
+    /// Applies an event to a host now.
     pub(super) fn happen(&self, host: usize, event: Event) -> Result<(), Refusal> {
         let now = self
             .now()
@@ -154,7 +154,7 @@ impl Hosts {
         }
     }
 
-    /// What each host is at present.
+    /// The present condition of each host.
     pub(super) fn accounts(&self) -> Result<Vec<Account>> {
         let now = self.now()?;
         let timelines = self
@@ -171,7 +171,7 @@ impl Hosts {
             .collect())
     }
 
-    /// Series of a host in the state that has most.
+    /// The number of series of a host in the state with the most.
     pub(super) fn series_of_a_host(&self) -> usize {
         self.recordings.of(State::Patched).series()
     }
@@ -186,7 +186,7 @@ fn number(host: usize) -> String {
     format!("{:0DIGITS$}", host + 1)
 }
 
-/// The host of a name: `host-00001` or `00001`.
+/// The host with a name: `host-00001` or `00001`.
 pub(super) fn host_of(name: &str) -> Option<usize> {
     let digits = name.strip_prefix("host-").unwrap_or(name);
     digits.parse::<usize>().ok()?.checked_sub(1)

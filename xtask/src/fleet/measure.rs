@@ -1,4 +1,4 @@
-//! Measures fleets of several sizes, one after the other, as far as the memory goes.
+//! Measures fleets of several sizes, one after the other, as long as there is enough memory.
 
 use std::{fs, path::PathBuf};
 
@@ -15,32 +15,32 @@ use super::{
 };
 use crate::host::process;
 
-/// What a series takes in Prometheus's memory at most, in bytes: the guess that a
-/// size is refused by before it is tried.
+/// An upper bound for the memory of a series in Prometheus, in bytes: a size that would exceed the
+/// memory is not tried.
 const BYTES_PER_SERIES: f64 = 3_300.0;
 
-/// The part of a host's memory that is left with `--trim`.
+/// The part of a host's series that is left with `--trim`.
 const TRIMMED: f64 = 0.5;
 
-/// What every size has in common.
+/// The settings for all sizes.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     /// The patch that is rolled out.
     pub(super) patch: String,
-    /// What chance is made of.
+    /// The seed of the random numbers.
     pub(super) seed: u64,
-    /// Part of the hosts whose transition gets stuck.
+    /// The fraction of hosts whose transition gets stuck.
     pub(super) stuck_ratio: f64,
-    /// Whether series that nobody asks for are dropped.
+    /// Whether series that no rule and no gate query uses are dropped.
     pub(super) trim: bool,
-    /// The program that has the gate.
+    /// The monitor, whose gate is run.
     pub(super) gate: PathBuf,
     /// Where Prometheus's data go.
     pub(super) folder: PathBuf,
 }
 
-/// Measures every size in `sizes`; `false` when an aim is not met or a size could not
-/// be measured. Without `scrape_interval`, in seconds, each size has its own.
+/// Measures every size in `sizes`; `false` if an aim is not met or a size could not be measured.
+/// `scrape_interval` is in seconds; without it each size has its own.
 pub(super) fn all(setup: &Setup, sizes: &[usize], scrape_interval: Option<u32>) -> Result<bool> {
     let folder = &setup.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -55,7 +55,7 @@ pub(super) fn all(setup: &Setup, sizes: &[usize], scrape_interval: Option<u32>) 
                 report.not_measured.insert(*hosts, format!("{error:#}"));
             }
         }
-        // What was measured is kept, whatever comes of the next size.
+        // Written now, so that it is kept whatever happens at the next size.
         report.write(&folder.join(if setup.trim {
             "report-trimmed.json"
         } else {
@@ -66,7 +66,7 @@ pub(super) fn all(setup: &Setup, sizes: &[usize], scrape_interval: Option<u32>) 
     Ok(report.holds())
 }
 
-/// What two cores carry, in seconds.
+/// The scrape interval, in seconds, that two cores can handle.
 fn interval(hosts: usize) -> u32 {
     match hosts {
         0..=1_000 => 15,
@@ -99,7 +99,7 @@ fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures> {
     let gate = Gate::new(&setup.gate, prometheus.url(), &setup.patch);
     let figures = Run::whole(&fleet, &scenario, &prometheus, gate, interval, &setup.patch);
     drop(prometheus);
-    // The data are of no more use, whatever became of it, and large.
+    // The data are large and no longer needed, whatever the result.
     let data = setup.folder.join("prometheus/data");
     fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     figures

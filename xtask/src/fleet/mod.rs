@@ -24,7 +24,7 @@ use anyhow::{Result, bail};
 use self::{measure::Setup, scenario::Plan, simulation::Fleet};
 use crate::host::{paths, process, prometheus_tools};
 
-/// What a Prometheus that is looked at by hand scrapes in, in seconds.
+/// The scrape interval in manual mode, in seconds.
 const MANUAL_INTERVAL: u32 = 5;
 
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     /// How often a host is scraped [default: 15 up to 1,000 hosts, 30 up to 5,000, else 60]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=120))]
     scrape_interval: Option<u32>,
-    /// Part of the hosts whose transition gets stuck
+    /// Fraction of the hosts whose transition gets stuck
     #[arg(long, default_value_t = 0.01)]
     stuck_ratio: f64,
     /// The same number gives the same rollout
@@ -44,10 +44,10 @@ pub(crate) struct Arguments {
     /// The patch that is rolled out
     #[arg(long, default_value = "livepatch_2026_11_fix")]
     patch: String,
-    /// Drop at the scrape what neither rules nor gate ask for
+    /// Drop series at the scrape that neither rules nor the gate use
     #[arg(long)]
     trim: bool,
-    /// The monitor whose gate is asked [default: it is built]
+    /// The monitor whose gate is run [default: it is built]
     #[arg(long, value_name = "FILE")]
     monitor: Option<PathBuf>,
     /// The short form, as `cargo xtask test` runs it
@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
     port: u16,
 }
 
-/// Runs what is asked for; `false` when an aim is not met.
+/// Runs the command; `false` if an aim is not met.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if !(0.0..=1.0).contains(&arguments.stuck_ratio) {
         bail!(

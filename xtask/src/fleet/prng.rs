@@ -1,6 +1,6 @@
-//! Chance that is the same in every run: a hash of a seed and a number.
+//! Pseudo-random numbers that are the same in every run: a hash of a seed and a number.
 
-/// Evenly between 0 and 1, without 1.
+/// Uniformly distributed in [0, 1).
 pub(super) fn uniform(seed: u64, number: usize) -> f64 {
     let number = u64::try_from(number).unwrap_or(u64::MAX);
     // splitmix64, whose first output for neighbouring seeds is already unrelated.
@@ -8,7 +8,7 @@ pub(super) fn uniform(seed: u64, number: usize) -> f64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^= hash >> 31;
-    // The upper 32 bits, which a float holds exactly.
+    // The upper 32 bits, which a float represents exactly.
     let upper = u32::try_from(hash >> 32).unwrap_or(u32::MAX);
     f64::from(upper) / (f64::from(u32::MAX) + 1.0)
 }

@@ -1,7 +1,7 @@
 //! Recorded expositions: what a simulated host serves in each of its states.
 //!
-//! A recording is split once into the bytes that are the same for every host and
-//! the few values that are not, so that a scrape is copied together.
+//! A recording is split once into the parts that are the same for every host and the few values
+//! that are not, so that a scrape only concatenates them.
 
 use std::{fmt, fs, path::Path};
 
@@ -12,7 +12,7 @@ use super::{
     sample::{Sample, escaped},
 };
 
-/// What a recording is of; its file is named after it.
+/// The state of the recorded host; the file is named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// No livepatch is loaded.
@@ -41,8 +41,8 @@ impl State {
         }
     }
 
-    /// What a scrape of this state must say to be one: a series, whether it must
-    /// be above zero (else it must not be there above zero).
+    /// What a recording of this state must contain: each series, and whether it must be above zero
+    /// (otherwise it must be absent or zero).
     fn marks(self) -> &'static [Mark] {
         const MOVING: (&str, &[(&str, &str)]) =
             ("livepatch_transition_active", &[("direction", "patch")]);
@@ -70,10 +70,10 @@ impl fmt::Display for State {
     }
 }
 
-/// When, in the timeline of a patch, a host crashed.
+/// The phase in which a host crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// While it patched.
+    /// During the transition.
     Transition,
     /// Within `--soak` of its end.
     Soak,
@@ -101,11 +101,11 @@ impl Phase {
     }
 }
 
-/// What is a host's own at the moment of a scrape. Times are in seconds since 1970;
-/// `None` is what its state does not have.
+/// The values that belong to one host at the time of a scrape. Times are in seconds since 1970; a
+/// value is `None` if the host's state does not have it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
-    /// The host's number, for what differs at random.
+    /// The host's number, for values that differ randomly.
     pub(super) host: usize,
     /// The time of the scrape.
     pub(super) now: f64,
@@ -130,7 +130,7 @@ enum Varying {
     TransitionStart,
     Complete,
     Duration,
-    /// 1 where patching took no longer than this, else 0.
+    /// 1 if patching took no longer than this, otherwise 0.
     WithinBucket(f64),
     CrashTime,
     /// The phase of the crash, or the other one.
@@ -151,7 +151,7 @@ enum Part {
     Varying(Varying),
 }
 
-/// One recording, made that of the rollout's patch.
+/// One recording, with the patch's name replaced by that of the rollout.
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     parts: Vec<Part>,
@@ -159,7 +159,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Takes a recording apart. Its patch becomes `patch`; other patches stay.
+    /// Parses a recording. Its patch is renamed to `patch`; other patches stay.
     pub(super) fn parse(state: State, text: &str, patch: &str) -> Result<Self> {
         let samples = samples(text)?;
         check(state, &samples)?;
@@ -191,12 +191,12 @@ impl Recording {
         })
     }
 
-    /// Series of a scrape.
+    /// The number of series in a scrape.
     pub(super) fn series(&self) -> usize {
         self.series
     }
 
-    /// What the host serves.
+    /// The exposition of a host with these facts.
     pub(super) fn render(&self, facts: &Facts<'_>) -> String {
         let fixed = |part: &Part| match part {
             Part::Fixed(text) => text.len(),
@@ -233,7 +233,7 @@ impl Varying {
                 .map(|duration| f64::from(u8::from(duration <= limit))),
             Self::CrashTime => facts.crash.map(|(when, _)| when),
             Self::MonitorStart => Some(facts.monitor_start),
-            // A thousandth of a core, as an exporter that is scraped has it.
+            // A thousandth of a core, which is what a scraped exporter uses.
             Self::CpuSeconds => Some((facts.now - facts.monitor_start).max(0.0) * 0.001),
             Self::Attempts => facts
                 .transition_start
@@ -244,7 +244,7 @@ impl Varying {
                 Some(recorded * (0.9 + 0.2 * prng::uniform(seed, facts.host)))
             }
         };
-        // A recording has only what its state has (`Shape::add` sees to it).
+        // A recording has only the values of its state (`Shape::add` ensures it).
         let number = number.unwrap_or(f64::NAN);
         text.push_str(&((number * 1e6).round() / 1e6).to_string());
     }
@@ -350,7 +350,7 @@ impl Shape<'_> {
     }
 }
 
-/// Neighbouring fixed parts are one.
+/// Parts of a recording; adjacent fixed parts are merged.
 #[derive(Debug, Default)]
 struct Parts(Vec<Part>);
 
@@ -383,8 +383,7 @@ fn samples(text: &str) -> Result<Vec<Sample<'_>>> {
     Ok(samples)
 }
 
-/// The name that the recording's machine knew the patch by: `lpm_patch_a`, or the
-/// only one.
+/// The name of the patch in the recording: `lpm_patch_a`, or the only one.
 fn recorded_patch<'a>(samples: &[Sample<'a>]) -> Result<Option<&'a str>> {
     let mut names: Vec<&str> = samples
         .iter()
@@ -424,7 +423,7 @@ fn check(state: State, samples: &[Sample<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// One recording a state.
+/// One recording for each state.
 #[derive(Clone, Debug)]
 pub(super) struct Recordings {
     unpatched: Recording,
@@ -453,7 +452,7 @@ impl Recordings {
         })
     }
 
-    /// The one of a state.
+    /// The recording of a state.
     pub(super) fn of(&self, state: State) -> &Recording {
         match state {
             State::Unpatched => &self.unpatched,

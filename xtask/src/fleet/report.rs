@@ -1,4 +1,4 @@
-//! What was measured, against the aims.
+//! Compares the measurements with the aims.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::gate;
 
-/// Every rule group is evaluated within this, in seconds.
+/// The longest evaluation of a rule group, in seconds.
 const RULES_AIM: f64 = 1.0;
-/// An alert comes so many scrape intervals after the crash.
+/// The longest time from a crash to its alert, in scrape intervals.
 const ALERT_AIM: f64 = 2.0;
-/// The gate answers within this, in seconds.
+/// The longest time for the gate to answer, in seconds.
 const GATE_AIM: f64 = 2.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -31,23 +31,23 @@ pub(super) struct Figures {
     pub(super) hosts: usize,
     pub(super) scrape_interval_seconds: u32,
     pub(super) evaluation_interval_seconds: u32,
-    /// With those that Prometheus and the rules add.
+    /// Including the series that Prometheus and the rules add.
     pub(super) series_per_host: f64,
     pub(super) samples_per_scrape: f64,
     pub(super) active_series: f64,
-    /// From Prometheus's start until it had scraped every host once.
+    /// From the start of Prometheus until it had scraped every host once.
     pub(super) first_scrapes_seconds: f64,
     pub(super) samples_per_second: f64,
     pub(super) scrape_seconds_median: f64,
     pub(super) scrape_seconds_p99: f64,
-    /// Of Prometheus, at the end.
+    /// Prometheus's memory at the end.
     pub(super) resident_bytes: f64,
-    /// Of Prometheus, the most at a time.
+    /// Prometheus's peak memory.
     pub(super) peak_bytes: f64,
-    /// Of Prometheus, in use on average.
+    /// Cores that Prometheus used on average.
     pub(super) cores: f64,
     pub(super) simulator_cores: f64,
-    /// How long its threads waited for a core, for each second that they had one.
+    /// Seconds that its threads waited for a core per second of CPU time.
     pub(super) waited_per_cpu_second: f64,
     pub(super) rule_groups: BTreeMap<String, GroupTime>,
     pub(super) slowest_rules: Vec<RuleTime>,
@@ -56,7 +56,7 @@ pub(super) struct Figures {
     pub(super) rule_errors: Vec<String>,
     pub(super) alerts: Vec<AlertTime>,
     pub(super) gate: Vec<gate::Answer>,
-    /// Runnable tasks on the machine: other work makes everything slower.
+    /// The machine's load average: other work makes everything slower.
     pub(super) machine_load: f64,
 }
 
@@ -88,13 +88,13 @@ pub(super) struct RuleTime {
     pub(super) seconds: f64,
 }
 
-/// From what happened to the alert that fires.
+/// The time from an event to its alert.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct AlertTime {
     pub(super) name: String,
     /// The host or the patch.
     pub(super) of: String,
-    /// Absent where it did not fire.
+    /// `None` if it did not fire.
     pub(super) seconds: Option<f64>,
     pub(super) intervals: Option<f64>,
 }
@@ -152,7 +152,7 @@ impl Report {
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// One column a size, in Markdown.
+    /// A Markdown table with one column per size.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, cell: &dyn Fn(&Figures) -> String| {
@@ -241,7 +241,7 @@ impl Report {
         each.max().unwrap_or(0)
     }
 
-    /// What one more host costs, from the smallest size to the largest.
+    /// The cost of one more host, from the difference between the smallest and the largest size.
     fn cost_of_a_host(&self) -> Option<String> {
         let smallest = self.sizes.iter().min_by_key(|size| size.hosts)?;
         let largest = self.sizes.iter().max_by_key(|size| size.hosts)?;
@@ -251,7 +251,7 @@ impl Report {
             return None;
         }
         let memory = (largest.peak_bytes - smallest.peak_bytes) / more;
-        // CPU time of a scrape is what does not depend on the interval.
+        // The CPU time per scrape does not depend on the interval.
         let scrapes = float(largest.hosts) / f64::from(largest.scrape_interval_seconds);
         Some(format!(
             "One more host costs Prometheus {:.2} MiB of memory and {:.1} ms of CPU time a \

@@ -1,4 +1,4 @@
-//! One measurement: the scenario is played to a Prometheus, and what comes of it is noted.
+//! One measurement: runs the scenario in front of a Prometheus and records the results.
 
 use std::{
     collections::BTreeMap,
@@ -21,35 +21,35 @@ use crate::{
     monitoring::{prometheus::Prometheus, wait_for},
 };
 
-/// How often is looked whether an alert fires.
+/// How often the alerts are checked.
 const POLL: Duration = Duration::from_millis(250);
 
 /// How often Prometheus's own counters are read.
 const READ: Duration = Duration::from_secs(5);
 
-/// The first scrapes are the dearest, as all series are new: how long all hosts may
-/// take, in scrape intervals, and in seconds for Prometheus to find them.
+/// How long the first scrape of all hosts may take, in scrape intervals, plus seconds for
+/// Prometheus to discover them. The first scrapes cost the most, because all series are new.
 const WARM_UP: f64 = 12.0;
 const SET_UP: f64 = 60.0;
 
-/// How long Prometheus may give no answer at all.
+/// How long Prometheus may fail to answer.
 const LATE: Duration = Duration::from_secs(180);
 
-/// Moments of the measurement, in scrape intervals from the begin of the scenario; the
-/// first crash is after them (`scenario::moments`).
+/// Moments of the measurement, in scrape intervals from the start of the scenario; the first crash
+/// comes later (`scenario::moments`).
 const ASK_FIRST: f64 = 1.75;
 const WINDOW: f64 = 2.0;
 
-/// How long an alert is waited for, in scrape intervals after the scenario's end.
+/// How long to wait for an alert, in scrape intervals after the scenario's end.
 const PATIENCE: f64 = 3.0;
 
-/// An alert that must come, and when it did.
+/// An expected alert, and when it fired.
 #[derive(Clone, Debug)]
 struct Expected {
     name: &'static str,
     of: String,
     query: String,
-    /// When what it is about happens, on the scenario's clock.
+    /// When its cause happens, on the scenario's clock.
     since: f64,
     fired: Option<f64>,
 }
@@ -78,17 +78,17 @@ fn expected(scenario: &Scenario, patch: &str) -> Vec<Expected> {
     ]
 }
 
-/// A measurement under way.
+/// A running measurement.
 pub(super) struct Run<'a> {
-    /// Of scrapes, in seconds.
+    /// The scrape interval in seconds.
     interval: f64,
     fleet: &'a Fleet,
     prometheus: &'a Prometheus,
     scenario: &'a Scenario,
     alerts: Vec<Expected>,
-    /// Until all hosts were scraped.
+    /// How long it took until all hosts were scraped.
     first_scrapes: Duration,
-    /// The first is of the scenario's begin.
+    /// The first reading is from the start of the scenario.
     readings: Vec<Reading>,
     /// How long evaluations of each rule group took, in seconds.
     groups: BTreeMap<String, Vec<f64>>,
@@ -97,7 +97,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Plays the whole scenario, and says what was measured.
+    /// Runs the whole scenario and returns what was measured.
     pub(super) fn whole(
         fleet: &'a Fleet,
         scenario: &'a Scenario,
@@ -206,7 +206,7 @@ impl<'a> Run<'a> {
         }
         let reading = answered(|| Reading::take(self.prometheus))?;
         for (group, seconds) in &reading.groups {
-            // Before its first evaluation a group has taken no time.
+            // A group that has not been evaluated yet has 0.
             if *seconds > 0.0 {
                 self.groups.entry(group.clone()).or_default().push(*seconds);
             }
@@ -270,7 +270,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The readings around a time in which all is scraped and nothing crashes.
+    /// The readings around a period in which all hosts are scraped and none crashes.
     fn window(&self, begin: Instant) -> Option<(&Reading, &Reading)> {
         let seconds = |reading: &Reading| reading.at.duration_since(begin).as_secs_f64();
         let from = self
@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// How long the last evaluation took of the rules that took longest.
+/// The last evaluation time of the slowest rules.
 fn slowest_rules(prometheus: &Prometheus) -> Result<Vec<RuleTime>> {
     let answer: serde_json::Value =
         serde_json::from_str(&http::get(prometheus.port(), "/api/v1/rules")?)
@@ -316,7 +316,7 @@ fn slowest_rules(prometheus: &Prometheus) -> Result<Vec<RuleTime>> {
     Ok(rules)
 }
 
-/// A Prometheus that has to share its cores may once answer too late.
+/// Asks until there is an answer: a Prometheus that shares its cores may answer too late.
 fn answered<T>(ask: impl FnMut() -> Result<T>) -> Result<T> {
     wait_for("an answer of Prometheus", LATE, ask)
 }

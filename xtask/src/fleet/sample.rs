@@ -1,6 +1,6 @@
-//! A line of the Prometheus text format, taken apart without losing a character.
+//! Parses a line of the Prometheus text format without losing a character.
 
-/// One series and its value, all as written.
+/// One series and its value, exactly as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sample<'a> {
     pub(super) name: &'a str,
@@ -9,7 +9,7 @@ pub(super) struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Reads a line that is neither blank nor a comment; `None` where it is no sample.
+    /// Parses a line that is neither blank nor a comment; `None` if it is not a sample.
     pub(super) fn parse(line: &'a str) -> Option<Self> {
         let end_of_name = line.find(['{', ' '])?;
         let (name, mut rest) = line.split_at(end_of_name);
@@ -50,11 +50,11 @@ impl<'a> Sample<'a> {
 
     /// The value as a number.
     pub(super) fn number(&self) -> f64 {
-        // `parse` has seen that it is one.
+        // `parse` has checked that it is a number.
         self.value.parse().unwrap_or(f64::NAN)
     }
 
-    /// Whether the series has these labels among its own.
+    /// Whether the series has these labels.
     pub(super) fn has(&self, labels: &[(&str, &str)]) -> bool {
         labels
             .iter()
@@ -70,7 +70,7 @@ fn valid_name(name: &str) -> bool {
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
-/// Where the value ends, a backslash making the next character part of it.
+/// The end of a quoted value; a backslash escapes the next character.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -84,7 +84,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     None
 }
 
-/// A label's value as the format wants it written.
+/// A label's value with escapes.
 pub(super) fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")

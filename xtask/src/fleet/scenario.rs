@@ -1,7 +1,7 @@
-//! The timeline of a simulated host, and the rollout that the hosts go through.
+//! The timeline of a simulated host, and the rollout over all hosts.
 //!
-//! Time is in seconds on the scenario's own clock: 0 is when it begins to be scraped,
-//! and what happened before is negative. Nothing here looks at a real clock.
+//! Times are in seconds on the scenario's own clock: 0 is the start of the scenario, earlier times
+//! are negative. Nothing here reads a real clock.
 
 use std::fmt;
 
@@ -20,25 +20,25 @@ const LONG_AGO: f64 = -20.0 * 24.0 * 3600.0;
 /// What happens to a host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Event {
-    /// The patch is loaded; its transition takes so long, unless something happens.
+    /// The patch is loaded; its transition takes this long unless another event ends it.
     Patch {
         /// In seconds; may be infinite.
         takes: f64,
     },
-    /// What held the transition up lets go.
+    /// The task that held up the transition no longer does.
     Finish,
-    /// The machine dies, and does not come back by itself.
+    /// The machine crashes and stays down.
     Crash,
-    /// It boots, or boots again, without the patch.
+    /// The machine boots or reboots, without the patch.
     Reboot,
 }
 
-/// What a host is at one moment.
+/// The condition of a host at one time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Condition {
     /// Without the patch.
     Unpatched,
-    /// Patching since.
+    /// In transition.
     Transition {
         /// Its begin.
         began: f64,
@@ -50,14 +50,14 @@ pub(super) enum Condition {
         /// Its end.
         completed: f64,
     },
-    /// Dead since a crash.
+    /// Down since a crash.
     Down {
         /// The crash.
         since: f64,
         /// What it interrupted.
         during: Phase,
     },
-    /// Up again, without the patch, and it knows of the crash.
+    /// Up again, without the patch, with a record of the crash.
     Crashed {
         /// The crash.
         at: f64,
@@ -67,12 +67,12 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// A transition that is old enough to count as stuck.
+    /// Whether it is a transition that is old enough to count as stuck.
     pub(super) fn is_stuck(self, now: f64) -> bool {
         matches!(self, Self::Transition { began } if now - began >= STUCK_AFTER)
     }
 
-    /// In a word or a few.
+    /// Its name.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Unpatched => "unpatched",
@@ -100,17 +100,17 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What happens to one host, in the order of time.
+/// The events of one host in order of time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timeline(Vec<(f64, Event)>);
 
 impl Timeline {
-    /// The host at a moment.
+    /// The condition of the host at a time.
     pub(super) fn at(&self, now: f64) -> Condition {
         self.followed(now).0
     }
 
-    /// When its monitor, as it runs at the moment, was started.
+    /// When the monitor that runs at this time was started.
     pub(super) fn monitor_start(&self, now: f64) -> f64 {
         self.0
             .iter()
@@ -120,7 +120,7 @@ impl Timeline {
             .unwrap_or(LONG_AGO)
     }
 
-    /// Lets something happen, now or at a later moment than all before.
+    /// Adds an event, which must not be earlier than the existing ones.
     pub(super) fn add(&mut self, at: f64, event: Event) -> Result<(), Refusal> {
         if self.0.last().is_some_and(|(last, _)| *last > at) {
             return Err(Refusal(
@@ -163,7 +163,7 @@ impl Timeline {
     }
 }
 
-/// A transition ends by itself when its time is over.
+/// Ends a transition whose time is over.
 fn settled(condition: Condition, takes: f64, now: f64) -> Condition {
     match condition {
         Condition::Transition { began } if began + takes <= now => Condition::Patched {
@@ -174,7 +174,7 @@ fn settled(condition: Condition, takes: f64, now: f64) -> Condition {
     }
 }
 
-/// What an event makes of a host; `None` where it cannot happen.
+/// The condition after an event; `None` if the event is impossible.
 fn step(condition: Condition, at: f64, event: Event) -> Option<Condition> {
     match (event, condition) {
         (Event::Patch { .. }, Condition::Unpatched) => Some(Condition::Transition { began: at }),
@@ -201,30 +201,29 @@ fn step(condition: Condition, at: f64, event: Event) -> Option<Condition> {
     }
 }
 
-/// A rollout that goes wrong.
+/// The parameters of a rollout that goes wrong.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Hosts of the fleet.
     pub(super) hosts: usize,
-    /// What chance is made of.
+    /// The seed of the random numbers.
     pub(super) seed: u64,
     /// The scrape interval in seconds, the unit of the plan.
     pub(super) interval: f64,
-    /// Part of the hosts whose transition gets stuck.
+    /// The fraction of hosts whose transition gets stuck.
     pub(super) stuck_ratio: f64,
 }
 
-/// The rollout played through: what happens to every host, and the moments that
-/// the measurement waits for.
+/// A whole rollout: the events of every host, and the times that the measurement waits for.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     /// By host.
     pub(super) timelines: Vec<Timeline>,
-    /// By host: 0 the canaries, then 1, 2, and 3 which is never begun.
+    /// By host: 0 for the canaries, then 1, 2, and 3, which is never started.
     pub(super) waves: Vec<usize>,
     /// The host that crashes first, and when.
     pub(super) first_crash: (usize, f64),
-    /// The second, which stops the rollout.
+    /// The host that crashes second, which stops the rollout, and when.
     pub(super) second_crash: (usize, f64),
     /// When the first is up again.
     pub(super) first_reboot: f64,
@@ -232,7 +231,7 @@ pub(super) struct Scenario {
     pub(super) end: f64,
 }
 
-/// Up to which part of the hosts each wave goes.
+/// The fraction of the hosts up to which each wave goes.
 const WAVES: [f64; 3] = [0.02, 0.12, 0.62];
 
 /// In scrape intervals.
@@ -241,7 +240,7 @@ mod moments {
     pub(super) const WAVE: f64 = 1.0;
     /// … and would have begun on its last host.
     pub(super) const WAVE_END: f64 = 8.0;
-    /// So long have the two that crash been in transition, so that they were seen in it.
+    /// How long the two hosts that crash are in transition before, so that they are scraped in it.
     pub(super) const SEEN: f64 = 2.2;
     pub(super) const FIRST_CRASH: f64 = 4.0;
     pub(super) const SECOND_CRASH: f64 = 6.5;
@@ -250,10 +249,10 @@ mod moments {
 }
 
 impl Plan {
-    /// Fewest hosts: two crash, and others are patched before them.
+    /// The smallest number of hosts: two crash, and others are patched before them.
     pub(super) const MIN_HOSTS: usize = 20;
 
-    /// Who is patched when, who gets stuck, who crashes.
+    /// Builds the rollout: which host is patched when, gets stuck or crashes.
     pub(super) fn scenario(&self) -> Scenario {
         let draw = |what: u64, host: usize| prng::uniform(self.seed.wrapping_mul(31) ^ what, host);
         let mut order: Vec<usize> = (0..self.hosts).collect();
@@ -315,7 +314,7 @@ impl Plan {
         scenario
     }
 
-    /// Most transitions take a second or a few; some wait for a task.
+    /// A patch event: most transitions take a few seconds; some wait for a task.
     fn patching(&self, luck: f64, length: f64, wave: usize) -> Event {
         let between = |least: f64, most: f64| least * (most / least).powf(length);
         let takes = if luck >= self.stuck_ratio {
@@ -323,14 +322,14 @@ impl Plan {
         } else if wave == WAVES.len() - 1 {
             between(STUCK_AFTER, 1_800.0)
         } else {
-            // Of the earlier waves some wait still.
+            // Some hosts of the earlier waves are still waiting.
             between(STUCK_AFTER, 20_000.0)
         };
         Event::Patch { takes }
     }
 }
 
-/// The part of `all` that lies before `rank`.
+/// The fraction of `all` that is before `rank`.
 fn share(rank: usize, all: usize) -> f64 {
     let float = |number: usize| u32::try_from(number).map_or(f64::from(u32::MAX), f64::from);
     float(rank) / float(all).max(1.0)

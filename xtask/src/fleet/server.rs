@@ -1,7 +1,7 @@
-//! One port of loopback that is all the hosts: a path is a host.
+//! Serves all hosts on one loopback port: each host is a path.
 //!
-//! A real host that is down refuses the connection or lets it wait. A path cannot,
-//! so it answers 503, which is `up` 0 all the same.
+//! A real host that is down refuses the connection or does not answer. A path cannot do that, so it
+//! answers 503, which also gives `up` 0.
 
 use std::{net::Ipv4Addr, sync::Arc, thread};
 
@@ -21,7 +21,7 @@ use super::{
     scenario::Event,
 };
 
-/// How long a transition takes that nobody gave a time, in seconds.
+/// The default duration of a transition, in seconds.
 const TRANSITION: f64 = 2.0;
 
 const HELP: &str = "\
@@ -43,9 +43,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves the hosts on a port of 127.0.0.1; 0 is one that is free.
+    /// Serves the hosts on a port of 127.0.0.1; 0 means any free port.
     pub(super) fn start(hosts: Arc<Hosts>, port: u16) -> Result<Self> {
-        // One thread: what the hosts cost is apart from what is measured.
+        // One thread, so that the hosts' CPU time can be separated from what is measured.
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -77,20 +77,20 @@ impl Server {
         })
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 }
 
-/// By its name its CPU time is found.
+/// The thread's name, by which its CPU time is found.
 pub(super) const THREAD: &str = "hosts";
 
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Only a panic fails it, which has been printed.
+            // It fails only after a panic, which has been printed.
             let _ = thread.join();
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     monitoring::prometheus::{Config, Prometheus},
 };
 
-/// The job of our rules and examples.
+/// The job name in the shipped rules and examples.
 pub(super) const JOB: &str = "livepatch-monitor";
 
 /// Rules are evaluated at least this often, in seconds.
@@ -31,8 +31,8 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Hosts without the patch, which change by [`Self::patch`] and the like, or by
-    /// `POST /host/NAME/patch`.
+    /// Hosts without the patch. [`Self::patch`] and the like change them, or `POST
+    /// /host/NAME/patch`.
     pub(super) fn start(hosts: usize, patch: &str) -> Result<Self> {
         Self::start_on(0, hosts, patch)
     }
@@ -48,7 +48,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Hosts with a scenario, which has not begun.
+    /// Hosts with a scenario that has not begun yet.
     pub(super) fn with_timelines(
         port: u16,
         timelines: Vec<Timeline>,
@@ -65,7 +65,7 @@ impl Fleet {
         })
     }
 
-    /// Where the hosts are, without a slash behind it.
+    /// The URL of the hosts, without a trailing slash.
     pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.server.port())
     }
@@ -75,17 +75,17 @@ impl Fleet {
         self.happen(host, Event::Patch { takes: seconds })
     }
 
-    /// What held its transition up lets go.
+    /// Ends what held up its transition.
     pub(super) fn finish(&self, host: usize) -> Result<()> {
         self.happen(host, Event::Finish)
     }
 
-    /// The machine dies.
+    /// Crashes a host.
     pub(super) fn crash(&self, host: usize) -> Result<()> {
         self.happen(host, Event::Crash)
     }
 
-    /// The machine boots, without the patch.
+    /// Boots a host without the patch.
     pub(super) fn reboot(&self, host: usize) -> Result<()> {
         self.happen(host, Event::Reboot)
     }
@@ -111,14 +111,14 @@ impl Fleet {
         ))
     }
 
-    /// A Prometheus with the shipped rules that scrapes all hosts, its data under
+    /// Starts a Prometheus with the shipped rules that scrapes all hosts. Its data are under
     /// `folder`; `interval` is in seconds.
     pub(super) fn prometheus(&self, folder: &Path, interval: u32) -> Result<Prometheus> {
         start_prometheus(folder, interval, self.scrape_config(folder, interval)?)
     }
 }
 
-/// A Prometheus with the shipped rules that scrapes what `scrape_configs` names.
+/// Starts a Prometheus with the shipped rules and these `scrape_configs`.
 pub(super) fn start_prometheus(
     folder: &Path,
     interval: u32,

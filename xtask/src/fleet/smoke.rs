@@ -1,5 +1,5 @@
-//! The short form for `cargo xtask test`: a small fleet, and every answer that a
-//! rollout depends on. When something must fire is measured elsewhere; here it must.
+//! The short form for `cargo xtask test`: a small fleet, and every answer on which a rollout
+//! depends. Checks that alerts fire; how soon is measured elsewhere.
 
 use std::{path::Path, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
 };
 
 const HOSTS: usize = 200;
-/// Of scrapes and rules, in seconds.
+/// The interval of scrapes and rules, in seconds.
 const INTERVAL: u32 = 2;
 const PATCH: &str = "livepatch_2026_11_fix";
-/// What is waited for takes a few scrapes.
+/// How long to wait; everything takes only a few scrapes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Hosts that are patched without trouble, and those that crash.
@@ -27,8 +27,8 @@ const GOOD: std::ops::Range<usize> = 0..20;
 const FIRST: usize = 100;
 const SECOND: usize = 101;
 
-/// Patches, crashes and reboots simulated hosts in front of a real Prometheus with the
-/// shipped rules: the alerts must fire, and the monitor's gate must say what it has to.
+/// Patches, crashes and reboots simulated hosts in front of a real Prometheus with the shipped
+/// rules. The alerts must fire, and the gate must give the right answers.
 pub(crate) fn run(monitor: &Path) -> Result<()> {
     prometheus_tools::prepare()?;
     process::step(&format!("a rollout on {HOSTS} simulated hosts"), || {
@@ -75,7 +75,7 @@ fn rollout(monitor: &Path) -> Result<()> {
 
     fleet.reboot(FIRST)?;
     alert("LivepatchHostCrashed", "instance", &instance(FIRST))?;
-    expect(&gate, 1, "a host tells of its crash")?;
+    expect(&gate, 1, "a host reports its crash")?;
 
     let stuck = format!("patch:livepatch_hosts_in_transition:count{{patch=\"{PATCH}\"}} == 1");
     fleet.patch(SECOND + 1, f64::INFINITY)?;
@@ -110,7 +110,7 @@ fn wait_for_series(prometheus: &Prometheus, query: &str) -> Result<()> {
     })
 }
 
-/// Terms that a minute can meet.
+/// Gate terms that can be met within a minute.
 const TERMS: &[&str] = &["--soak", "2s", "--min-hosts", "20"];
 
 fn expect(gate: &Gate, code: i32, when: &'static str) -> Result<()> {

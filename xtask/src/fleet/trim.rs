@@ -1,5 +1,5 @@
-//! Which series of a host nobody at fleet level asks for: the relabelling that the
-//! example configuration shows as a comment, so that what is measured is what is shipped.
+//! Drops the series that nothing at fleet level uses, with the relabelling from a comment in the
+//! shipped example configuration, so that exactly this is measured.
 
 use std::fs;
 
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(uncommented("metric_relabel_configs:\n"), None);
     }
 
-    /// What is dropped at the scrape, no rule may ask for.
+    /// No rule may use a series that is dropped at the scrape.
     #[test]
     fn no_rule_asks_for_what_is_dropped() {
         let relabelling = relabelling().unwrap();

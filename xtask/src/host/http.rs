@@ -1,4 +1,4 @@
-//! The least of HTTP that fetching a scrape takes.
+//! A minimal HTTP client for fetching a scrape.
 
 use std::{
     io::{Read as _, Write as _},
@@ -23,7 +23,7 @@ fn fetch(port: u16, path: &str) -> Result<String> {
     stream
         .set_read_timeout(Some(TIMEOUT))
         .context("cannot set the timeout")?;
-    // HTTP/1.0: the answer ends with the connection and comes in one piece.
+    // HTTP/1.0: the response is not chunked and ends with the connection.
     write!(
         stream,
         "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n"

@@ -1,20 +1,21 @@
-//! Debian packages: which are missing, and installing them after saying so.
+//! Debian packages: finds which are missing, and installs them after announcing it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::host::process;
 
-/// QEMU before this breaks guests with two CPUs when the kernel patches its own
-/// text (seen with 7.2: half of the boots died).
+/// The oldest usable QEMU version: earlier ones break guests with two CPUs when the kernel patches
+/// its own text (seen with 7.2: half of the boots died).
 const OLDEST_QEMU: u32 = 8;
 
-/// What building and booting the kernels needs.
+/// Packages needed to build for and boot the kernels.
 const VM_PACKAGES: &[&str] = &[
     "mmdebstrap",
     "debian-archive-keyring",
@@ -24,7 +25,7 @@ const VM_PACKAGES: &[&str] = &[
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";
 
-/// The Debian mirror to use, when it is not the one of this machine's apt.
+/// The variable that sets a Debian mirror other than that of this machine's apt.
 const MIRROR_VARIABLE: &str = "LIVEPATCH_MONITOR_MIRROR";
 
 const BACKPORTS_LIST: &str = "/etc/apt/sources.list.d/livepatch-monitor-backports.list";
@@ -59,8 +60,8 @@ pub(crate) fn install_vm_packages() -> Result<()> {
     }
 }
 
-/// Where Debian packages come from: what the variable says, else the mirror that
-/// this machine's apt uses for its own suite.
+/// The Debian mirror: the one in the variable, otherwise the one that this machine's apt uses for
+/// its own suite.
 pub(crate) fn mirror() -> Result<String> {
     if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
         return Ok(mirror);
@@ -69,7 +70,7 @@ pub(crate) fn mirror() -> Result<String> {
     if let Some(mirror) = mirror_of(&apt_sources()?, &codename) {
         return Ok(mirror);
     }
-    // apt tells its sources only once it has their lists.
+    // apt knows its sources only once it has downloaded their lists.
     apt_update()?;
     mirror_of(&apt_sources()?, &codename).with_context(|| {
         format!("apt has no source of Debian `{codename}` main: set {MIRROR_VARIABLE} to a mirror")
@@ -96,8 +97,7 @@ fn mirror_of(targets: &str, codename: &str) -> Option<String> {
     })
 }
 
-/// Installs the packages that are missing; does nothing, and asks nothing of the
-/// network, when all are there.
+/// Installs the missing packages. If none is missing, it does nothing and does not use the network.
 pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     let mut missing = Vec::new();
     for package in packages {
@@ -111,9 +111,9 @@ pub(crate) fn install(packages: &[&str], why: &str) -> Result<()> {
     apt_install(&missing, None, why)
 }
 
-/// Brings the packages' files, without installing them, under `folder`.
+/// Unpacks the packages' files under `folder` without installing them.
 ///
-/// For programs whose package would start a service that nobody asked for.
+/// For programs whose packages would start services.
 pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()> {
     eprintln!(
         "==> fetching Debian's {} into {} ({why})",
@@ -155,6 +155,9 @@ pub(crate) fn extract(packages: &[&str], folder: &Path, why: &str) -> Result<()>
 }
 
 fn apt_install(packages: &[&str], suite: Option<&str>, why: &str) -> Result<()> {
+    // Steps run side by side, and dpkg lets one in at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let list = packages.join(" ");
     require_root(&list)?;
     eprintln!("==> installing with apt: {list} ({why})");

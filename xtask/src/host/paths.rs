@@ -1,5 +1,4 @@
-//! Where things are: the repository, its build folder, and the cache that
-//! outlives a clone.
+//! Paths: the repository, its build folder, and the cache shared by all clones.
 
 use std::{
     env, fs,
@@ -8,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The cache's place, when the default does not suit.
+/// The variable that sets another cache folder than the default.
 const CACHE_VARIABLE: &str = "LIVEPATCH_MONITOR_CACHE";
 
 /// The repository's root.
@@ -31,7 +30,7 @@ pub(crate) fn target() -> Result<PathBuf> {
     }
 }
 
-/// What is slow to fetch or make, and the same for every clone.
+/// The cache, for what is slow to fetch or build and the same for every clone.
 pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(path) = env::var_os(CACHE_VARIABLE) {
         return std::path::absolute(path).context(CACHE_VARIABLE);
@@ -47,7 +46,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(base.join("livepatch-monitor"))
 }
 
-/// What is in a folder, in order.
+/// The entries of a folder, sorted.
 pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let problem = || format!("cannot read {}", folder.display());
     let mut paths = fs::read_dir(folder)
@@ -58,7 +57,7 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Makes a folder, or what it holds go.
+/// Creates a folder, or empties it.
 pub(crate) fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)

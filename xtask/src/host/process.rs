@@ -1,4 +1,4 @@
-//! Running programs, and saying what is being done and how long it took.
+//! Runs programs, and reports steps and how long they took.
 
 use std::{
     cell::Cell,
@@ -18,25 +18,25 @@ use anyhow::{Context as _, Result, bail};
 pub(crate) struct Step {
     /// What was done.
     pub(crate) what: String,
-    /// How many steps it was part of.
+    /// The number of enclosing steps.
     pub(crate) depth: usize,
     /// From its start to its end.
     pub(crate) elapsed: Duration,
 }
 
-/// All steps that have ended, a step's parts before it.
+/// The steps that have ended; a step comes after its parts.
 static STEPS: Mutex<Vec<Step>> = Mutex::new(Vec::new());
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Every step of this program that has ended, a step's parts before it.
+/// The steps that have ended; a step comes after its parts.
 pub(crate) fn steps() -> Vec<Step> {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Prints what is done now, does it, and prints how long it took.
+/// Prints the name of a step, runs it, and prints how long it took.
 pub(crate) fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("==> {what}");
     let begin = Instant::now();
@@ -59,7 +59,7 @@ pub(crate) fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> 
     result
 }
 
-/// Runs a program that speaks to the terminal; its failure is an error.
+/// Runs a program with this terminal; its failure is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .stdin(Stdio::null())

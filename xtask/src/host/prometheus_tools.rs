@@ -1,4 +1,4 @@
-//! Programs of the Prometheus side that the checks use.
+//! Prometheus's and Alertmanager's programs, which the checks use.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ struct Tool {
     package: &'static str,
 }
 
-/// Their packages start services when installed, so they are only unpacked.
+/// The programs. Their packages would start services when installed, so they are only unpacked.
 const TOOLS: &[Tool] = &[
     Tool {
         program: "promtool",
@@ -39,7 +39,7 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
-/// What the pages of Debian's Prometheus are made of, and where that goes.
+/// The web files of Debian's Prometheus, and where they go.
 const PAGES: &[&str] = &[
     "libjs-bootstrap4",
     "libjs-d3",
@@ -54,10 +54,10 @@ const PAGES: &[&str] = &[
 ];
 const PAGES_FOLDER: &str = "usr/share/javascript";
 
-/// Where Debian's Alertmanager looks for its templates, wherever it is itself.
+/// Where Debian's Alertmanager looks for its templates, independent of its own location.
 const TEMPLATES: &str = "usr/share/prometheus/alertmanager";
 
-/// Where the tools are that PATH lacks.
+/// The folder of the unpacked tools.
 pub(crate) fn folder() -> Result<PathBuf> {
     Ok(paths::cache()?.join("tools"))
 }
@@ -82,7 +82,7 @@ pub(crate) fn prepare() -> Result<()> {
     if packages.contains(&"prometheus") {
         packages.extend(PAGES);
     }
-    // Under another name until whole, so that an interrupted run starts again.
+    // Under another name until it is complete, so that an interrupted run starts over.
     let partial = folder.with_extension("partial");
     for path in [&partial, &folder] {
         if path.exists() {
@@ -99,7 +99,7 @@ pub(crate) fn prepare() -> Result<()> {
     place_templates(&folder)
 }
 
-/// Puts the templates of an Alertmanager that was only unpacked where it looks.
+/// Puts the templates of the unpacked Alertmanager where it looks for them.
 fn place_templates(folder: &Path) -> Result<()> {
     let (from, to) = (folder.join(TEMPLATES), Path::new("/").join(TEMPLATES));
     if to.exists() || !from.exists() {
@@ -128,14 +128,13 @@ pub(crate) fn path(program: &str) -> Result<PathBuf> {
     })
 }
 
-/// Where the pages of Debian's Prometheus are, if they were only unpacked; other builds
-/// have them inside.
+/// The web files of Debian's Prometheus, if it was unpacked; other builds have them inside.
 pub(crate) fn prometheus_pages() -> Result<Option<PathBuf>> {
     let unpacked = process::find_program("prometheus").is_none();
     Ok(unpacked.then_some(folder()?.join("usr/share/prometheus/web")))
 }
 
-/// PATH with the tools behind what is already there.
+/// PATH with the tools' folder appended.
 pub(crate) fn search_path() -> Result<std::ffi::OsString> {
     let mut folders: Vec<PathBuf> = std::env::var_os("PATH")
         .map(|path| std::env::split_paths(&path).collect())

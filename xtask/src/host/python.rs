@@ -1,4 +1,4 @@
-//! Programs of PyPI, each in an environment of its own.
+//! Programs from PyPI, each in its own virtual environment.
 
 use std::{
     fs,
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 
 use crate::host::{packages, paths, process};
 
-/// The last thing made in an environment: it is whole.
+/// A file that is created last, when an environment is complete.
 const WHOLE: &str = "whole";
 
-/// The folder of an environment's programs, `python` among them. It is made where the
+/// The folder of an environment's programs, including `python`. The environment is created if the
 /// cache has none of this name with `package`, such as `name==1.2.3`.
 pub(crate) fn programs(name: &str, package: &str, why: &str) -> Result<PathBuf> {
     let folder = paths::cache()?.join(name);

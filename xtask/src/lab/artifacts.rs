@@ -1,4 +1,4 @@
-//! Files that a guest hands out: storing them, and checking expositions.
+//! Files that a guest sends: stores them, and checks expositions.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host::{paths, prometheus_tools};
 
-/// Stores a guest's file under `folder`; the name may not lead out of it.
+/// Stores a guest's file under `folder`. A name that leads out of it is refused.
 pub(crate) fn store(folder: &Path, name: &str, content: &str) -> Result<PathBuf> {
     let inside = Path::new(name)
         .components()
@@ -27,14 +27,14 @@ pub(crate) fn store(folder: &Path, name: &str, content: &str) -> Result<PathBuf>
     Ok(path)
 }
 
-/// Whether the guest's file is a scrape.
+/// Whether the guest's file is an exposition.
 pub(crate) fn is_exposition(name: &str) -> bool {
     Path::new(name)
         .extension()
         .is_some_and(|extension| extension == "prom")
 }
 
-/// Has promtool read and lint an exposition; returns what it complains of.
+/// Checks an exposition with promtool; returns its complaints.
 pub(crate) fn lint(exposition: &str) -> Result<Option<String>> {
     let mut promtool = Command::new(prometheus_tools::path("promtool")?)
         .args(["check", "metrics"])
@@ -59,8 +59,8 @@ pub(crate) fn lint(exposition: &str) -> Result<Option<String>> {
     Ok(Some(format!("{} {}", output.status, complaint.trim())))
 }
 
-/// Compares a stored `golden/NAME` with `tests/golden/NAME`, or, to bless,
-/// replaces the latter. Returns the difference. Other files have no counterpart.
+/// Compares a stored `golden/NAME` with `tests/golden/NAME` and returns the difference; with
+/// `bless`, replaces the latter. Other files are not compared.
 pub(crate) fn compare_golden(name: &str, stored: &Path, bless: bool) -> Result<Option<String>> {
     let Ok(relative) = Path::new(name).strip_prefix("golden") else {
         return Ok(None);

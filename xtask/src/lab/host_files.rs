@@ -1,4 +1,4 @@
-//! Programs of this machine that a VM borrows, with the libraries they need.
+//! Programs of this machine that are copied into a VM, with the libraries they need.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ pub(crate) struct HostFile {
     pub(crate) host: PathBuf,
 }
 
-/// A program as `guest`, and every shared library that the loader says it takes.
+/// A program, at the path `guest` in the VM, and the shared libraries that `ldd` lists.
 pub(crate) fn program(host: &Path, guest: &str) -> Result<Vec<HostFile>> {
     let mut files = vec![HostFile {
         guest: guest.to_owned(),
@@ -35,8 +35,7 @@ pub(crate) fn program(host: &Path, guest: &str) -> Result<Vec<HostFile>> {
     Ok(files)
 }
 
-/// Programs found on PATH, each as `/bin/NAME`, without doubles among their
-/// libraries.
+/// Programs found on PATH, each as `/bin/NAME`, with their libraries, without duplicates.
 pub(crate) fn programs(names: &[&str]) -> Result<Vec<HostFile>> {
     let mut files: Vec<HostFile> = Vec::new();
     for name in names {
@@ -47,7 +46,7 @@ pub(crate) fn programs(names: &[&str]) -> Result<Vec<HostFile>> {
     Ok(files)
 }
 
-/// Adds files whose place in the VM is not taken yet.
+/// Adds the files whose path in the VM is not taken yet.
 pub(crate) fn merge(files: &mut Vec<HostFile>, more: Vec<HostFile>) {
     for file in more {
         if files.iter().all(|known| known.guest != file.guest) {
@@ -56,7 +55,7 @@ pub(crate) fn merge(files: &mut Vec<HostFile>, more: Vec<HostFile>) {
     }
 }
 
-/// The absolute paths in a listing of `ldd`: behind `=>`, or the loader's own.
+/// The absolute paths in the output of `ldd`: behind `=>`, or the loader itself.
 fn libraries(listing: &str) -> impl Iterator<Item = &str> {
     listing.lines().filter_map(|line| {
         let place = line.split_once("=>").map_or(line, |(_, place)| place);

@@ -1,5 +1,5 @@
-//! The modules that come with a kernel. Which there are differs from one to the next, so
-//! a module's file is asked what it needs.
+//! The modules that come with a kernel. Their dependencies differ between kernels, so they are read
+//! from each module's file.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::lab::kernels::Kernel;
 
-/// A module of a kernel's own.
+/// An in-tree module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InTreeModule {
     /// Its name.
@@ -21,8 +21,7 @@ pub(crate) struct InTreeModule {
     pub(crate) content: Vec<u8>,
 }
 
-/// These modules of the kernel's own and those that they need, in load order. What is
-/// built in is left out.
+/// These in-tree modules and the modules they need, in load order. Built-in ones are left out.
 pub(crate) fn with_needed(kernel: &Kernel, names: &[&str]) -> Result<Vec<InTreeModule>> {
     in_load_order(names, |name| {
         let Some(content) = in_tree_module(kernel, name)? else {
@@ -33,7 +32,7 @@ pub(crate) fn with_needed(kernel: &Kernel, names: &[&str]) -> Result<Vec<InTreeM
     })
 }
 
-/// A module's file, and what it needs; none if it is built in.
+/// A module's file and the modules it needs; `None` if it is built in.
 type Found = Option<(Vec<u8>, Vec<String>)>;
 
 fn in_load_order(
@@ -54,7 +53,7 @@ fn add(
     seen: &mut Vec<String>,
     found: &mut Vec<InTreeModule>,
 ) -> Result<()> {
-    // Seen before it is read: two that need each other would never end.
+    // Marked before it is read, so that two modules that need each other do not loop.
     if seen.iter().any(|other| other == name) {
         return Ok(());
     }
@@ -72,8 +71,8 @@ fn add(
     Ok(())
 }
 
-/// What a module's file says that it needs: `depends=a,b` in its section `.modinfo`
-/// (scripts/mod/modpost.c, add_depends).
+/// The modules that a module needs: `depends=a,b` in its section `.modinfo` (scripts/mod/modpost.c,
+/// add_depends).
 fn needed(module: &[u8]) -> Result<Vec<String>> {
     let file = object::File::parse(module)?;
     let section = file
@@ -92,7 +91,7 @@ fn depends(modinfo: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// A module of the kernel's own, decompressed; none if it is built in.
+/// An in-tree module, decompressed; `None` if it is built in.
 fn in_tree_module(kernel: &Kernel, name: &str) -> Result<Option<Vec<u8>>> {
     let folder = kernel.tree.join("usr/lib/modules").join(&kernel.release);
     let Some(path) = find(&folder.join("kernel"), name)? else {
@@ -123,7 +122,7 @@ fn in_tree_module(kernel: &Kernel, name: &str) -> Result<Option<Vec<u8>>> {
         .with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Whether a list of paths, one a line, has the module's.
+/// Whether a list of paths, one per line, contains the module's.
 fn lists(paths: &str, name: &str) -> bool {
     paths
         .lines()
@@ -148,8 +147,7 @@ fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether a file is the module's. Its name may have a hyphen where the module's has an
-/// underscore.
+/// Whether a file is the module's. File names may have hyphens in place of underscores.
 fn is_of(file: &str, name: &str) -> bool {
     [".ko", ".ko.xz"]
         .iter()

@@ -16,18 +16,16 @@ use crate::{
     },
 };
 
-/// The kernel's own modules that a virtio network card needs; what they need in turn
-/// comes with them.
+/// The in-tree modules for a virtio network card; their dependencies are added.
 pub(crate) const NETWORK_MODULES: &[&str] = &["virtio_pci", "virtio_net"];
 
-/// Those that a virtio disk and its file system need.
+/// The in-tree modules for a virtio disk and its file system.
 pub(crate) const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 
-/// Those that keep the kernel's last words in memory; the guest loads them when it is
-/// to.
+/// The in-tree modules for ramoops, which the guest loads on demand.
 pub(crate) const RAMOOPS_MODULES: &[&str] = &["ramoops"];
 
-/// The names of the modules in `/modules/kernel` that are loaded at the start, one a
+/// The file with the names of the modules in `/modules/kernel` that are loaded at boot, one per
 /// line, in load order.
 const LOAD_ORDER: &str = "modules/kernel/load-order";
 
@@ -40,18 +38,18 @@ const PROGRAM: u32 = 0o100_755;
 const PLAIN_FILE: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
-/// What a machine's file system holds beyond its kernel's and the scenarios' parts.
+/// What a machine's file system contains in addition.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras<'a> {
-    /// Modules of the kernel's own, loaded at the start with those that they need.
+    /// In-tree modules that are loaded at boot, with their dependencies.
     pub(crate) modules: &'a [&'a str],
-    /// Those that are there to be loaded when they are wanted.
+    /// In-tree modules that are loaded on demand.
     pub(crate) modules_on_demand: &'a [&'a str],
     /// Programs of this machine.
     pub(crate) files: &'a [HostFile],
-    /// A script that is PID 1 in place of the guest of the scenarios.
+    /// A script to run as PID 1 instead of the scenarios' guest.
     pub(crate) init: Option<&'a str>,
-    /// Files with this content, all of them executable.
+    /// Paths and contents of further files, all executable.
     pub(crate) contents: &'a [(&'a str, &'a [u8])],
 }
 
@@ -109,7 +107,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A cpio archive in the making.
+/// A cpio archive that is being written.
 #[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,

@@ -1,5 +1,5 @@
-//! The machine for interoperation: a disk with real programs of Debian's that work on the
-//! same kernel as the monitor, and scenarios that run both.
+//! The machine for interoperation: a disk with Debian's kpatch, bpftrace and others, and scenarios
+//! that run them beside the monitor on the same kernel.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use crate::{
 /// Debian's stable release, whose own kernel is 6.12.
 const SUITE: &str = "trixie";
 
-/// What the scenarios run, and what that needs: kpatch is a script.
+/// The packages that the scenarios use, and what those need: kpatch is a script.
 const PACKAGES: &[&str] = &[
     "kpatch",
     "bpftrace",
@@ -47,7 +47,7 @@ const LEFT_OUT: &[&str] = &[
     "/usr/share/man/*",
 ];
 
-/// Of which most stays empty, and the file has holes.
+/// Size of the disk in bytes; the file is sparse.
 const DISK: u64 = 1 << 30;
 
 /// In MiB: bpftrace is a compiler.
@@ -80,7 +80,7 @@ pub(crate) fn run(
     machine.run(on_message)
 }
 
-/// A disk of this run's own, for the guest writes to it.
+/// A copy of the disk for this run, because the guest writes to it.
 fn disk(folder: &Path) -> Result<PathBuf> {
     let tree = tree()?;
     let path = folder.join("interop.disk");
@@ -94,13 +94,13 @@ fn disk(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The programs, unpacked and never installed: none of their scripts runs here.
+/// The tree with the programs. They are unpacked, not installed, so no maintainer script runs here.
 fn tree() -> Result<PathBuf> {
     let folder = paths::cache()?.join("interop");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let _lock = kernels::lock(&folder)?;
     let tree = folder.join("tree");
-    // Written last, and says of what the tree was made.
+    // Written last; contains the packages from which the tree was made.
     let stamp = folder.join("packages");
     let packages = format!("{SUITE}: {}", PACKAGES.join(","));
     if fs::read_to_string(&stamp).is_ok_and(|made_of| made_of == packages) {
@@ -130,7 +130,7 @@ fn fetch(tree: &Path, log: &Path) -> Result<()> {
     command.arg(SUITE).arg(tree);
     command.arg(format!("deb {} {SUITE} main", packages::mirror()?));
     process::run_logged(&mut command, log)?;
-    // A maintainer script would make it; none ran.
+    // Normally created by a maintainer script.
     let awk = tree.join("usr/bin/awk");
     std::os::unix::fs::symlink("mawk", &awk)
         .with_context(|| format!("cannot make {}", awk.display()))

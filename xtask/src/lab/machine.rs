@@ -1,5 +1,4 @@
-//! From a kernel's name to a machine that can boot: packages, kernel, modules,
-//! programs and file system.
+//! Prepares a machine for a kernel: packages, kernel, modules, programs and file system.
 
 use std::path::PathBuf;
 
@@ -14,7 +13,7 @@ use crate::{
     },
 };
 
-/// A kernel with the file system it boots into, and the folder of its results.
+/// A kernel, its file system, and the folder for the results.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// The kernel.
@@ -26,13 +25,13 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Where the kernel's log goes.
+    /// The file for the kernel log.
     pub(crate) fn console(&self) -> PathBuf {
         self.folder.join("console.log")
     }
 }
 
-/// Makes all that a run needs, under `target/PURPOSE/KERNEL`.
+/// Prepares everything that a run needs, under `target/PURPOSE/KERNEL`.
 pub(crate) fn prepare(
     line: &Line,
     programs: &Programs,

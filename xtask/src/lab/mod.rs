@@ -1,4 +1,4 @@
-//! The lab: virtual machines with the kernels of the matrix, and what is in them.
+//! The lab: virtual machines with the supported kernels, and their contents.
 
 pub(crate) mod artifacts;
 pub(crate) mod command;
@@ -8,6 +8,6 @@ pub(crate) mod initramfs;
 pub(crate) mod interop;
 pub(crate) mod kernels;
 pub(crate) mod machine;
-mod modules;
+pub(crate) mod modules;
 pub(crate) mod reboot_vm;
 pub(crate) mod vm;

@@ -1,4 +1,4 @@
-//! Building the scenarios' C modules for a kernel, in that kernel's tree.
+//! Builds the scenarios' C modules for a kernel in that kernel's tree.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     lab::kernels::{self, Kernel},
 };
 
-/// The modules built for `kernel`, from the cache when nothing changed.
+/// The modules built for `kernel`, from the cache if nothing has changed.
 pub(crate) fn build(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let sources = sources(&paths::root()?.join("tests/modules"))?;
     let key = key(kernel, &sources);
@@ -86,7 +86,7 @@ fn make(kernel: &Kernel, sources: &[Source], key: &str, cached: &Path) -> Result
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     process::run_logged(&mut command, &kernel.folder.join("make-modules.log"))?;
 
-    // Under another name until all are there: the folder's presence is the stamp.
+    // Under another name until it is complete: the folder's presence is the stamp.
     let partial = cached.with_extension("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial)

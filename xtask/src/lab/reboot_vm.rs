@@ -1,5 +1,5 @@
-//! A machine that crashes, boots again, and goes on where it was: one QEMU a boot, one
-//! disk and one memory for the kernel's last words over all of them.
+//! A machine that crashes, reboots and continues: one QEMU process per boot, with the same disk and
+//! the same persistent memory for pstore.
 
 use std::{
     fs::{self, File},
@@ -20,13 +20,13 @@ use crate::{
     },
 };
 
-/// What may keep the kernel's last words.
+/// The pstore backends.
 pub(crate) const MEMORIES: [&str; 3] = [MAIN_MEMORY, "ramoops", "none"];
 
-/// The one that every scenario is run with.
+/// The backend with which every scenario runs.
 pub(crate) const MAIN_MEMORY: &str = "erst";
 
-/// The scenario that is run with each of them.
+/// The scenario that runs with every backend.
 pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
 
 /// In MiB.
@@ -34,20 +34,20 @@ pub(crate) const MEMORY: u32 = 768;
 const DISK: u64 = 48 << 20;
 const ERST: u64 = 1 << 20;
 
-/// The part of the memory that ramoops keeps: the guest finds it by these words too.
-/// The kernel takes `$` as it is; no shell comes in between.
+/// The kernel parameter that reserves memory for ramoops; the guest reads the address from it too.
+/// No shell interprets the `$`.
 const RAMOOPS_RESERVED: &str = "memmap=2M$0x20000000";
 
-/// A guest that waits for a lockup to be noticed says nothing for a while.
+/// A guest that waits for the lockup detector is silent for a while.
 const SILENCE: Duration = Duration::from_secs(150);
 const BOOT_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// A chain that does not come to an end repeats itself.
+/// More boots than this mean that it repeats itself.
 const MOST_BOOTS: u32 = 120;
 
 const CUTS: &str = "5";
 const CUTS_WHEN_THOROUGH: &str = "20";
 
-/// What the file system holds for it.
+/// What its file system contains in addition.
 pub(crate) fn extras() -> Extras<'static> {
     Extras {
         modules: DISK_MODULES,
@@ -72,8 +72,12 @@ pub(crate) fn run(
     if memory != "erst" {
         words.push("erst_disable");
     }
-    if memory == "ramoops" {
-        words.push(RAMOOPS_RESERVED);
+    match memory {
+        "ramoops" => words.push(RAMOOPS_RESERVED),
+        // With a second CPU, the monitor may or may not get to the disk before that CPU
+        // is stopped.
+        "none" => words.push("maxcpus=1"),
+        _ => {}
     }
     for boot in 1..=MOST_BOOTS {
         let machine = Machine {
@@ -96,7 +100,7 @@ pub(crate) fn run(
     bail!("the guest was not done after {MOST_BOOTS} boots")
 }
 
-/// An empty disk and an empty memory of this kind, as the files `NAME.…` of a folder.
+/// Creates an empty disk and an empty memory of this kind, in the files `NAME.…` of a folder.
 pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Persistent> {
     Ok(Persistent {
         disk: disk(folder, name)?,
@@ -126,7 +130,7 @@ fn crash_memory(folder: &Path, name: &str, memory: &str) -> Result<CrashMemory> 
     })
 }
 
-/// An empty file of this size, all hole.
+/// Creates an empty sparse file of this size.
 pub(crate) fn make(path: &Path, size: u64) -> Result<()> {
     if path.exists() {
         fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;

@@ -1,4 +1,4 @@
-//! One run of a virtual machine: QEMU, what its guest says, and when to give up.
+//! Runs a virtual machine: starts QEMU, reads the guest's messages, and enforces the time limits.
 
 use std::{
     ffi::OsString,
@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{net::UnixStream, process::ExitStatusExt as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -20,55 +20,55 @@ use crate::host::process;
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// How often the console and the limits are looked at.
+/// How often the console and the limits are checked.
 const POLL: Duration = Duration::from_millis(200);
 
-/// From `Done` to the end of QEMU: powering off takes the guest a moment.
+/// From `Done` to the end of QEMU: the guest takes a moment to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
 
-/// Lines of the kernel's log that a failure shows.
+/// Lines of the kernel log that a failure shows.
 const CONSOLE_LINES: usize = 60;
 
-/// A port of this machine that leads to one of the guest's.
+/// A port of this machine that is forwarded to the guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forward {
-    /// On 127.0.0.1 here.
+    /// The port on this machine's 127.0.0.1.
     pub(crate) host: u16,
-    /// In the guest.
+    /// The port in the guest.
     pub(crate) guest: u16,
 }
 
-/// What outlives a boot of a machine.
+/// What persists from one boot of a machine to the next.
 #[derive(Clone, Debug)]
 pub(crate) struct Persistent {
     /// The image of its disk.
     pub(crate) disk: PathBuf,
-    /// What keeps the kernel's last words.
+    /// The pstore backend.
     pub(crate) memory: CrashMemory,
 }
 
-/// What keeps the kernel's last words, and the file that is its content.
+/// A pstore backend, and the file with its content.
 #[derive(Clone, Debug)]
 pub(crate) enum CrashMemory {
-    /// The firmware's error record serialization table.
+    /// The firmware's error record serialization table (ACPI ERST).
     Erst(PathBuf),
-    /// A part of the memory that a reboot leaves alone.
+    /// A memory range that survives a reboot.
     Ramoops(PathBuf),
     /// Nothing.
     None,
 }
 
-/// QEMU ended by a fault of its own: nothing is known of what ran in the guest.
+/// QEMU died of its own fault: the result of what ran in the guest is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("the emulator died: {0}")]
 pub(crate) struct EmulatorDied(pub(crate) String);
 
-/// What the kernel's log has of a panic (kernel/panic.c, panic).
+/// The kernel's message for a panic (kernel/panic.c, panic).
 const KERNEL_PANIC: &str = "Kernel panic - not syncing";
 
-/// Whether a QEMU that failed died of itself: by a signal that a program gets for its own
-/// fault, or of an assertion that its standard error names. A guest, whatever its kernel
-/// does, ends QEMU without either; SIGKILL comes from outside.
+/// Whether QEMU died of its own fault: by a signal for a program's own fault, or by an assertion on
+/// its standard error. A guest cannot cause either, whatever its kernel does; SIGKILL comes from
+/// outside.
 fn emulator_died(signal: Option<i32>, errors: &str) -> bool {
     // SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV (signal(7), x86).
     const OWN_FAULTS: [i32; 6] = [4, 5, 6, 7, 8, 11];
@@ -81,9 +81,9 @@ fn emulator_died(signal: Option<i32>, errors: &str) -> bool {
 /// How a boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// All was done.
+    /// The guest has finished.
     Done,
-    /// As announced, and the next boot goes on.
+    /// The guest went down as announced, and the next boot continues.
     Down,
 }
 
@@ -94,30 +94,29 @@ pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Path,
     /// The file system.
     pub(crate) initramfs: &'a Path,
-    /// What PID 1 is to do: `test`, `crash`, `interop`, `rollout`, `demo` or `bench`.
+    /// The task of PID 1: `test`, `crash`, `interop`, `rollout`, `demo` or `bench`.
     pub(crate) mode: &'a str,
     /// The scenarios to run, comma-separated.
     pub(crate) run: &'a str,
-    /// More words for the kernel's command line.
+    /// Further kernel parameters.
     pub(crate) command_line: &'a [&'a str],
     /// Memory in MiB.
     pub(crate) memory: u32,
-    /// A network with these ways in, and no way out; none is no network.
+    /// A network with these forwarded ports and no access to the outside; if empty, no network.
     pub(crate) forwards: &'a [Forward],
-    /// What outlives the boot.
+    /// What persists over the boot.
     pub(crate) persistent: Option<Persistent>,
-    /// Where the kernel's log goes.
+    /// The file for the kernel log.
     pub(crate) console: PathBuf,
-    /// Nothing said on either port for so long: the guest hangs.
+    /// If both ports are silent for this long, the guest is considered hung.
     pub(crate) silence: Duration,
-    /// The whole run.
+    /// The time limit for the whole run.
     pub(crate) limit: Duration,
 }
 
 impl Machine<'_> {
-    /// Boots the machine and hands on what the guest says until it powers off
-    /// after `Done`. Any other end is an error that shows the end of the kernel's
-    /// log, and so is one that `on_message` returns.
+    /// Boots the machine and passes the guest's messages on until it powers off after `Done`. Any
+    /// other end, or an error from `on_message`, is an error that shows the end of the kernel log.
     pub(crate) fn run(&self, on_message: impl FnMut(Message) -> Result<()>) -> Result<()> {
         match self.boot(on_message)? {
             End::Done => Ok(()),
@@ -125,12 +124,12 @@ impl Machine<'_> {
         }
     }
 
-    /// As [`Self::run`], but the guest may announce that it goes down.
-    /// A scenario that failed is handed on with the end of the kernel's log.
+    /// Like [`Self::run`], but the guest may announce that it goes down. A failed scenario is
+    /// passed on with the end of the kernel log.
     ///
     /// # Errors
     ///
-    /// An [`EmulatorDied`] where QEMU died of itself.
+    /// An [`EmulatorDied`] if QEMU died of its own fault.
     pub(crate) fn boot(&self, mut on_message: impl FnMut(Message) -> Result<()>) -> Result<End> {
         let result = self.watch(|mut message| {
             if let Message::ScenarioFailed { reason, .. } = &mut message {
@@ -162,7 +161,7 @@ impl Machine<'_> {
             match qemu.lines.recv_timeout(due.unwrap_or(POLL).min(POLL)) {
                 Ok(line) => {
                     heard = Instant::now();
-                    // A boot that ends in the middle of a line has said nothing.
+                    // An incomplete line at the end of a boot is ignored.
                     let message = match parse(&line) {
                         Ok(Some(message)) => message,
                         Ok(None) => continue,
@@ -215,6 +214,11 @@ impl Machine<'_> {
             }
         }
         let status = qemu.process.wait().context("cannot wait for QEMU")?;
+        self.end(status, done, going_down)
+    }
+
+    /// How the boot ended, after QEMU has exited.
+    fn end(&self, status: ExitStatus, done: bool, going_down: bool) -> Result<End> {
         let errors = fs::read_to_string(self.errors()).unwrap_or_default();
         if !status.success() {
             let why = format!("QEMU failed: {status}\n{}", errors.trim_end());
@@ -236,7 +240,7 @@ impl Machine<'_> {
         Ok(End::Done)
     }
 
-    /// QEMU's own console, for what is done to the machine.
+    /// The socket of QEMU's monitor console, to control the machine.
     fn control(&self) -> PathBuf {
         self.console.with_extension("control")
     }
@@ -325,8 +329,7 @@ impl Machine<'_> {
     fn append(&self) -> String {
         let mut words = vec![
             "console=ttyS0".to_owned(),
-            // A busy host delays the guest's clock watchdog, which would then
-            // take the slow HPET for the better clock.
+            // A busy host delays the guest's clock watchdog, which would then prefer the slow HPET.
             "tsc=reliable".to_owned(),
             "panic=1".to_owned(),
             format!("{}={}", command_line::MODE, self.mode),
@@ -337,9 +340,9 @@ impl Machine<'_> {
     }
 }
 
-/// A QEMU with this kernel, `memory` in MiB, two CPUs, and nothing else: no port, no disk.
+/// A QEMU command with this kernel, `memory` in MiB and two CPUs, without ports and disks.
 pub(super) fn qemu(kernel: &Path, initramfs: &Path, memory: u32, append: &str) -> Command {
-    // util-linux's setpriv lets no QEMU outlive this program, however it ends.
+    // util-linux's setpriv ensures that QEMU ends with this program.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", QEMU]);
     command.args(if kvm_works() {
@@ -358,8 +361,8 @@ pub(super) fn qemu(kernel: &Path, initramfs: &Path, memory: u32, append: &str) -
     command
 }
 
-/// Two serial ports: the first is the kernel's log and goes to `console`, the second is
-/// standard input and output.
+/// Adds two serial ports: the first is the kernel log and goes to `console`, the second is standard
+/// input and output.
 pub(super) fn add_ports(command: &mut Command, console: &Path) {
     let mut log = OsString::from("file,id=console,append=on,path=");
     log.push(console);
@@ -371,7 +374,7 @@ pub(super) fn add_ports(command: &mut Command, console: &Path) {
         .args(["-serial", "chardev:messages"]);
 }
 
-/// A running QEMU, ended when dropped.
+/// A running QEMU, killed when dropped.
 struct Qemu {
     process: Child,
     lines: Receiver<String>,
@@ -379,8 +382,7 @@ struct Qemu {
 
 impl Qemu {
     fn start(machine: &Machine<'_>) -> Result<Self> {
-        // A log of an earlier run must not pass for this one's; one of an earlier boot
-        // goes on.
+        // The log of an earlier run is overwritten; that of an earlier boot is continued.
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -400,7 +402,7 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Both fail only when QEMU has ended already.
+        // Both fail only if QEMU has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -423,7 +425,7 @@ fn forward_lines(output: ChildStdout, sender: &mpsc::Sender<String>) {
     }
 }
 
-/// Reads a line of the guest; blank ones mean nothing.
+/// Parses a line of the guest; blank lines are ignored.
 fn parse(line: &str) -> Result<Option<Message>> {
     if line.is_empty() {
         return Ok(None);
@@ -433,8 +435,8 @@ fn parse(line: &str) -> Result<Option<Message>> {
         .with_context(|| format!("not a message of the guest: `{line}`"))
 }
 
-/// KVM opens in some virtual machines whose processor lacks what it needs; its
-/// guests then hang.
+/// Whether KVM can be used. In some virtual machines it can be opened although the processor lacks
+/// what it needs; its guests then hang.
 fn kvm_works() -> bool {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let able = flags

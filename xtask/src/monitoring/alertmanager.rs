@@ -20,7 +20,7 @@ impl Deref for Alertmanager {
 }
 
 impl Alertmanager {
-    /// Starts one that knows nothing, under `folder`, with a configuration's text.
+    /// Starts one without state, under `folder`, with the text of a configuration.
     pub(crate) fn start(folder: &Path, config: &str) -> Result<Self> {
         let folder = folder.join("alertmanager");
         paths::empty(&folder)?;

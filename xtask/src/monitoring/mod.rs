@@ -1,5 +1,5 @@
-//! The Prometheus side, for real: Debian's Prometheus and Alertmanager on loopback,
-//! with the rules of `dashboards/`, and a receiver for what Alertmanager sends.
+//! A real monitoring stack: Debian's Prometheus and Alertmanager on loopback, with the rules of
+//! `dashboards/`, and a receiver for Alertmanager's notifications.
 
 pub(crate) mod alertmanager;
 pub(crate) mod prometheus;
@@ -18,11 +18,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::host::{http, process};
 
-/// Servers start slowly on a machine that runs VMs beside them.
+/// How long a server may take to start, which is slow beside running VMs.
 const START: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
 
-/// A server of this machine's, ended when dropped.
+/// A server on this machine, stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Child,
@@ -38,7 +38,7 @@ impl Server {
         let errors = output
             .try_clone()
             .with_context(|| format!("cannot share {}", log.display()))?;
-        // util-linux's setpriv lets no server outlive this program, however it ends.
+        // util-linux's setpriv ensures that the server ends with this program.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL"])
             .arg(program)
@@ -68,7 +68,7 @@ impl Server {
         }
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -86,13 +86,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on now: this one, if it is free.
+/// A free port of 127.0.0.1: the preferred one, if it is free.
 pub(crate) fn free_port(preferred: u16) -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, preferred))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
@@ -100,8 +100,8 @@ pub(crate) fn free_port(preferred: u16) -> Result<u16> {
     Ok(listener.local_addr().context("the port's number")?.port())
 }
 
-/// Asks again and again until `look` finds something; its last error is the reason
-/// of the failure.
+/// Calls `look` repeatedly until it finds something; after the time limit, its last error is
+/// returned.
 pub(crate) fn wait_for<T>(
     what: &str,
     timeout: Duration,

@@ -17,7 +17,7 @@ use crate::host::{http, paths, prometheus_tools};
 /// What it scrapes and how often.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Of scrapes and of rules, in Prometheus's notation.
+    /// The interval of scrapes and rules, in Prometheus's notation.
     pub(crate) interval: String,
     /// The items of `scrape_configs`, as YAML from column 0.
     pub(crate) scrape_configs: String,
@@ -41,7 +41,7 @@ impl Deref for Prometheus {
     }
 }
 
-/// A series of an answer.
+/// A series of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Series {
     /// Its labels.
@@ -101,7 +101,7 @@ impl Prometheus {
         .with_context(|| format!("the query `{query}`"))
     }
 
-    /// The value of an instant query that must give one series.
+    /// The value of an instant query that must return exactly one series.
     pub(crate) fn value(&self, query: &str) -> Result<f64> {
         let series = self.query(query)?;
         match series.as_slice() {
@@ -169,7 +169,7 @@ impl Config {
     }
 }
 
-/// The shipped rules: what of `dashboards/prometheus/*.yml` has groups.
+/// The shipped rules: the files in `dashboards/prometheus/*.yml` with groups.
 pub(crate) fn rule_files() -> Result<Vec<PathBuf>> {
     let has_groups = |text: String| text.lines().any(|line| line == "groups:");
     let mut files = paths::listed(&paths::root()?.join("dashboards/prometheus"))?;
@@ -180,7 +180,7 @@ pub(crate) fn rule_files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A file of rules in which the recording rules of these names have other values.
+/// The text of a rule file with other values for these recording rules.
 fn with_thresholds(text: &str, thresholds: &[(&str, u32)]) -> String {
     let mut changed = String::new();
     let mut value = None;
@@ -204,7 +204,7 @@ fn with_thresholds(text: &str, thresholds: &[(&str, u32)]) -> String {
     changed
 }
 
-/// For a place in a URL's query.
+/// Percent-encodes a text for a URL's query.
 fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut encoded, byte| {
         if byte.is_ascii_alphanumeric() {

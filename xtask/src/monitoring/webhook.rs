@@ -1,4 +1,4 @@
-//! What receives Alertmanager's notifications, as a pager would.
+//! Receives Alertmanager's notifications in place of a pager.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::wait_for;
 
-/// A notification is some KiB long.
+/// The longest accepted notification, in bytes; usually they have a few KiB.
 const LONGEST: usize = 4 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -22,9 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Notification {
-    /// Who it is for.
+    /// The name of the receiver.
     pub(crate) receiver: String,
-    /// What the alerts have in common.
+    /// The labels by which the alerts are grouped.
     pub(crate) group_labels: BTreeMap<String, String>,
     /// The alerts.
     pub(crate) alerts: Vec<Alert>,
@@ -42,12 +42,12 @@ pub(crate) struct Alert {
 }
 
 impl Alert {
-    /// A label's value; empty where it has none.
+    /// The value of a label; empty if it is missing.
     pub(crate) fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// An annotation; empty where it has none.
+    /// The value of an annotation; empty if it is missing.
     pub(crate) fn annotation(&self, name: &str) -> &str {
         self.annotations.get(name).map_or("", String::as_str)
     }
@@ -88,7 +88,7 @@ impl Webhook {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// All that was received until now.
+    /// The notifications received so far.
     pub(crate) fn received(&self) -> Vec<Notification> {
         self.received
             .lock()
@@ -96,7 +96,7 @@ impl Webhook {
             .clone()
     }
 
-    /// Waits for a firing alert of this name of which `matches` is true.
+    /// Waits for a firing alert with this name for which `matches` is true.
     pub(crate) fn wait_for(
         &self,
         name: &str,

@@ -1,5 +1,5 @@
-//! A virtual machine as a host of a rollout: it is told what to do over the network,
-//! crashes, and boots again, until it is told to finish.
+//! A virtual machine as a host of a rollout: it receives commands over the network, crashes, and
+//! boots again, until it is ordered to finish.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -29,14 +29,14 @@ use crate::{
 /// A host that waits for orders says nothing.
 const SILENCE: Duration = Duration::from_secs(20 * 60);
 const LIMIT: Duration = Duration::from_secs(20 * 60);
-/// An emulated machine boots and loads its BPF programs slowly beside others.
+/// An emulated machine boots slowly when others run beside it.
 const BOOT: Duration = Duration::from_secs(180);
-/// What an order takes at the most.
+/// The time limit for an order.
 const ORDER: Duration = Duration::from_secs(90);
 const CONNECT: Duration = Duration::from_secs(5);
 const MOST_BOOTS: u32 = 10;
 
-/// What the file system of such a machine holds.
+/// The in-tree modules of such a machine.
 pub(crate) fn modules() -> Vec<&'static str> {
     [NETWORK_MODULES, DISK_MODULES].concat()
 }
@@ -61,15 +61,15 @@ pub(crate) struct Host {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Boots in which the exporter has answered.
+    /// The number of boots in which the exporter has answered.
     serving: AtomicU32,
-    /// Why there will be no other boot; empty once it has finished in order.
+    /// Why there will be no further boot; empty if it was powered off in order.
     end: Mutex<Option<String>>,
 }
 
 impl Host {
-    /// Boots it. Returns at once. After a crash it stays down for `firmware`, the time
-    /// that a real machine spends before its kernel begins.
+    /// Boots it and returns immediately. After a crash it stays down for `firmware`, the time that
+    /// a real machine spends in its firmware.
     pub(crate) fn start(
         prepared: &Arc<Prepared>,
         name: &'static str,
@@ -110,12 +110,12 @@ impl Host {
         self.name
     }
 
-    /// Where its exporter is reached on 127.0.0.1.
+    /// The port of its exporter on 127.0.0.1.
     pub(crate) fn exporter(&self) -> u16 {
         self.exporter
     }
 
-    /// Waits until its exporter answers in its boot number `boot`, counted from 1.
+    /// Waits until its exporter answers in boot number `boot`, counted from 1.
     pub(crate) fn wait_for_boot(&self, boot: u32) -> Result<()> {
         let deadline = std::time::Instant::now() + BOOT;
         while self.state.serving.load(Ordering::Relaxed) < boot {
@@ -128,7 +128,7 @@ impl Host {
         Ok(())
     }
 
-    /// An error if there will be no other boot.
+    /// Returns an error if there will be no further boot.
     pub(crate) fn check(&self) -> Result<()> {
         match lock(&self.state.end).as_deref() {
             None => Ok(()),
@@ -137,7 +137,7 @@ impl Host {
         }
     }
 
-    /// Tells it something and waits until it is done.
+    /// Sends a command and waits until it is done.
     pub(crate) fn order(&self, order: Order) -> Result<()> {
         self.check()?;
         let what = format!("{} to take the order {order:?}", self.name);
@@ -148,7 +148,7 @@ impl Host {
         Ok(())
     }
 
-    /// The panic may overtake the answer.
+    /// Orders a panic, which may come before the answer.
     pub(crate) fn crash(&self) -> Result<()> {
         self.check()?;
         match self.call(Order::Crash) {
@@ -157,7 +157,7 @@ impl Host {
         }
     }
 
-    /// An error where nobody took the order.
+    /// Sends an order; an error if it was not received.
     fn call(&self, order: Order) -> Result<String> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.orders));
         let mut stream = TcpStream::connect_timeout(&address, CONNECT).context("no connection")?;

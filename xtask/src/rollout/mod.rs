@@ -1,5 +1,5 @@
-//! A rollout that goes wrong, for real: two virtual machines, Prometheus and
-//! Alertmanager with what `dashboards/` ships, a pager, and the gate.
+//! A rollout that goes wrong on real kernels: two virtual machines, Prometheus and Alertmanager
+//! with the shipped configuration of `dashboards/`, a pager, and the gate.
 
 pub(crate) mod host;
 pub(crate) mod stack;
@@ -7,7 +7,7 @@ pub(crate) mod stack;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -20,14 +20,14 @@ use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page
 use host::Host;
 use stack::Stack;
 
-/// Between two scrapes of a host, and two evaluations of the rules. An emulated
-/// machine beside another answers slowly: a shorter one would take it for dead.
+/// The interval of scrapes and rule evaluations. Emulated machines answer slowly: with a shorter
+/// interval they would count as down.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Longer than two scrapes, as on a real machine: an emulated one is back after one.
+/// Longer than two scrape intervals, as on a real machine; an emulated one would be back after one.
 const FIRMWARE: Duration = Duration::from_secs(11);
 
-/// What it runs on, of several.
+/// The kernel it runs on if several are given.
 pub(crate) const KERNEL: &str = "6.12";
 
 /// The states of a host whose expositions are kept.
@@ -39,9 +39,8 @@ fn unix_seconds() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Plays the story; each of its steps is told as it has passed, the first that fails
-/// ends it. To bless is to take the hosts' expositions for those that the simulated
-/// fleet is made of.
+/// Runs the scenario. `passed` is called after each step; the first step that fails ends it. With
+/// `bless`, the hosts' expositions replace the ones of which the simulated fleet is made.
 pub(crate) fn run(
     prepared: Prepared,
     monitor: &Path,
@@ -61,9 +60,19 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// A rollout in progress.
+struct Rollout<'a> {
+    a: Host,
+    b: Host,
+    stack: Stack,
+    /// When Prometheus was started, in seconds since 1970.
+    start: f64,
+    passed: &'a mut dyn FnMut(&str),
+}
+
 fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
     let a = Host::start(prepared, "host-a", FIRMWARE)?;
-    // Its ports are taken by now.
+    // Its ports are open by now.
     a.wait_for_boot(1)?;
     let b = Host::start(prepared, "host-b", FIRMWARE)?;
     b.wait_for_boot(1)?;
@@ -72,112 +81,161 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     stack.wait_for_hosts(2)?;
     stack.keep(&a, "/metrics", "fleet/unpatched.prom")?;
 
-    let words = stack.gate(HELD_PATCH, &[], 2)?;
-    expect(&words, &["cannot tell", HELD_PATCH])?;
-    let words = stack.gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
-    expect(&words, &["nowhere"])?;
-    passed("the gate cannot tell of a patch that nobody has");
-
-    b.order(Order::Land)?;
-    let soaked = [
-        "--soak",
-        "2s",
-        "--wait",
-        "--wait-limit",
-        "2m",
-        "--selector",
-        "env=\"test\"",
-    ];
-    expect(&stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
-    stack.keep(&b, "/metrics", "fleet/patched.prom")?;
-    // Not long enough, and not enough of them.
-    stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
-    stack.gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
-    passed("the gate lets a patch go on that has landed and soaked");
-
-    a.order(Order::Hold)?;
-    a.order(Order::Patch)?;
-    stack.keep(&a, "/metrics", "fleet/transition.prom")?;
-    let page = stack.wait_for_page("LivepatchTransitionStuck", a.name(), HELD_PATCH)?;
-    expect(page.annotation("description"), &["lpm_hold"])?;
-    stack.keep(&a, "/metrics", "fleet/stuck.prom")?;
-    let stuck = stack.keep(&a, "/", "page/stuck.html")?;
-    let words = stack.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
-    expect(&words, &["hold", a.name(), "stuck"])?;
-    passed("a stuck transition reaches the pager, and the gate holds");
-
-    a.crash()?;
-    stack.wait_for_page("LivepatchHostSilentInTransition", a.name(), HELD_PATCH)?;
-    expect(
-        &stack.gate(HELD_PATCH, &[], 1)?,
-        &["hold", a.name(), "silent"],
-    )?;
-    passed("a crash in transition reaches the pager before the reboot");
-
-    a.wait_for_boot(2)?;
-    stack.wait_for_hosts(2)?;
-    stack.wait_for_page("LivepatchHostCrashed", a.name(), HELD_PATCH)?;
-    stack.keep(&a, "/metrics", "fleet/crashed.prom")?;
-    let crashed = stack.keep(&a, "/", "page/crashed.html")?;
-    expect(
-        &stack.gate(HELD_PATCH, &[], 1)?,
-        &["hold", a.name(), "crashed"],
-    )?;
-    stack.gate(HELD_PATCH, &["--max-crashed", "1"], 2)?;
-    passed("and as a crash after it");
-
-    b.order(Order::Hold)?;
-    b.order(Order::Patch)?;
-    let both = "count(last_over_time(livepatch_transition_active{patch=\"lpm_patch_a\",direction=\"patch\"}[10m]) == 1)";
-    stack.wait_for_value(both, 2.0)?;
-    b.crash()?;
-    let page = stack.wait_for_page("LivepatchStopRollout", "", HELD_PATCH)?;
-    expect(page.annotation("description"), &[a.name(), b.name()])?;
-    expect(
-        &stack.gate(HELD_PATCH, &[], 1)?,
-        &["hold", a.name(), b.name()],
-    )?;
-    // One bad patch is one page, whatever it does to however many hosts.
-    let pages = stack.pager.received();
-    let groups: BTreeSet<_> = pages
-        .iter()
-        .filter(|page| page.receiver == "pager")
-        .map(|page| &page.group_labels)
-        .collect();
-    let one = BTreeMap::from([("patch".to_owned(), HELD_PATCH.to_owned())]);
-    ensure!(groups == BTreeSet::from([&one]), "the pages are {groups:?}");
-    passed("two hosts hurt by one patch stop the rollout, as one page");
-
-    b.wait_for_boot(2)?;
-    stack.wait_for_hosts(2)?;
-    stack.wait_for_page("LivepatchHostCrashed", b.name(), HELD_PATCH)?;
-    let errors = stack.prometheus.rule_errors()?;
-    ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
-    passed("no rule fails");
-
-    // What the last page told must lie in the past of every step that is asked for.
-    thread::sleep(INTERVAL);
-    let prometheus = &stack.prometheus;
-    let complaints = panels::check_panels(
-        |query, start, end, step| prometheus.query_range(query, start, end, step),
+    let mut rollout = Rollout {
+        a,
+        b,
+        stack,
         start,
-        unix_seconds(),
-    )?;
-    ensure!(
-        complaints.is_empty(),
-        "panels do not show what they mean:\n{}",
-        complaints.join("\n")
-    );
-    passed("every panel of the dashboards shows what it means");
+        passed,
+    };
+    rollout.land()?;
+    let stuck = rollout.get_stuck()?;
+    let crashed = rollout.crash()?;
+    rollout.crash_again()?;
+    rollout.check_panels()?;
 
     status_page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
-    passed("the status pages of a stuck and of a crashed host are fit to be read");
+    (rollout.passed)("the status pages of a stuck and of a crashed host are fit to be read");
 
-    a.finish()?;
-    b.finish()
+    rollout.a.finish()?;
+    rollout.b.finish()
 }
 
-/// All of these words are said.
+impl Rollout<'_> {
+    /// Asks the gate before any patch, and after one was applied on host-b.
+    fn land(&mut self) -> Result<()> {
+        let words = self.stack.gate(HELD_PATCH, &[], 2)?;
+        expect(&words, &["cannot tell", HELD_PATCH])?;
+        let words = self
+            .stack
+            .gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
+        expect(&words, &["nowhere"])?;
+        (self.passed)("the gate cannot tell about a patch that no host has");
+
+        self.b.order(Order::Land)?;
+        let soaked = [
+            "--soak",
+            "2s",
+            "--wait",
+            "--wait-limit",
+            "2m",
+            "--selector",
+            "env=\"test\"",
+        ];
+        expect(&self.stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
+        self.stack.keep(&self.b, "/metrics", "fleet/patched.prom")?;
+        // The soak is too short, and there are too few hosts.
+        self.stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
+        self.stack
+            .gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
+        (self.passed)("the gate lets a patch go on that has landed and soaked");
+        Ok(())
+    }
+
+    /// Patches host-a, where the transition gets stuck; returns its status page.
+    fn get_stuck(&mut self) -> Result<PathBuf> {
+        self.a.order(Order::Hold)?;
+        self.a.order(Order::Patch)?;
+        self.stack
+            .keep(&self.a, "/metrics", "fleet/transition.prom")?;
+        let page =
+            self.stack
+                .wait_for_page("LivepatchTransitionStuck", self.a.name(), HELD_PATCH)?;
+        expect(page.annotation("description"), &["lpm_hold"])?;
+        self.stack.keep(&self.a, "/metrics", "fleet/stuck.prom")?;
+        let page = self.stack.keep(&self.a, "/", "page/stuck.html")?;
+        let words = self.stack.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
+        expect(&words, &["hold", self.a.name(), "stuck"])?;
+        (self.passed)("a stuck transition reaches the pager, and the gate holds");
+        Ok(page)
+    }
+
+    /// Crashes host-a in that transition and waits for its reboot; returns its status page.
+    fn crash(&mut self) -> Result<PathBuf> {
+        self.a.crash()?;
+        self.stack
+            .wait_for_page("LivepatchHostSilentInTransition", self.a.name(), HELD_PATCH)?;
+        expect(
+            &self.stack.gate(HELD_PATCH, &[], 1)?,
+            &["hold", self.a.name(), "silent"],
+        )?;
+        (self.passed)("a crash in transition reaches the pager before the reboot");
+
+        self.a.wait_for_boot(2)?;
+        self.stack.wait_for_hosts(2)?;
+        self.stack
+            .wait_for_page("LivepatchHostCrashed", self.a.name(), HELD_PATCH)?;
+        self.stack.keep(&self.a, "/metrics", "fleet/crashed.prom")?;
+        let page = self.stack.keep(&self.a, "/", "page/crashed.html")?;
+        expect(
+            &self.stack.gate(HELD_PATCH, &[], 1)?,
+            &["hold", self.a.name(), "crashed"],
+        )?;
+        self.stack.gate(HELD_PATCH, &["--max-crashed", "1"], 2)?;
+        (self.passed)("and as a crash after it");
+        Ok(page)
+    }
+
+    /// Patches host-b and crashes it too, which stops the rollout.
+    fn crash_again(&mut self) -> Result<()> {
+        self.b.order(Order::Hold)?;
+        self.b.order(Order::Patch)?;
+        let both = "count(last_over_time(livepatch_transition_active{patch=\"lpm_patch_a\",direction=\"patch\"}[10m]) == 1)";
+        self.stack.wait_for_value(both, 2.0)?;
+        self.b.crash()?;
+        let page = self
+            .stack
+            .wait_for_page("LivepatchStopRollout", "", HELD_PATCH)?;
+        expect(
+            page.annotation("description"),
+            &[self.a.name(), self.b.name()],
+        )?;
+        expect(
+            &self.stack.gate(HELD_PATCH, &[], 1)?,
+            &["hold", self.a.name(), self.b.name()],
+        )?;
+        // A bad patch is paged once, however many hosts it affects.
+        let pages = self.stack.pager.received();
+        let groups: BTreeSet<_> = pages
+            .iter()
+            .filter(|page| page.receiver == "pager")
+            .map(|page| &page.group_labels)
+            .collect();
+        let one = BTreeMap::from([("patch".to_owned(), HELD_PATCH.to_owned())]);
+        ensure!(groups == BTreeSet::from([&one]), "the pages are {groups:?}");
+        (self.passed)("two hosts hurt by one patch stop the rollout, as one page");
+
+        self.b.wait_for_boot(2)?;
+        self.stack.wait_for_hosts(2)?;
+        self.stack
+            .wait_for_page("LivepatchHostCrashed", self.b.name(), HELD_PATCH)?;
+        let errors = self.stack.prometheus.rule_errors()?;
+        ensure!(errors.is_empty(), "rules fail:\n{}", errors.join("\n"));
+        (self.passed)("no rule fails");
+        Ok(())
+    }
+
+    /// Checks what every panel of the dashboards shows of the rollout.
+    fn check_panels(&mut self) -> Result<()> {
+        // Everything on the last page must be in the past of every step that is queried.
+        thread::sleep(INTERVAL);
+        let prometheus = &self.stack.prometheus;
+        let complaints = panels::check_panels(
+            |query, start, end, step| prometheus.query_range(query, start, end, step),
+            self.start,
+            unix_seconds(),
+        )?;
+        ensure!(
+            complaints.is_empty(),
+            "panels do not show what they mean:\n{}",
+            complaints.join("\n")
+        );
+        (self.passed)("every panel of the dashboards shows what it means");
+        Ok(())
+    }
+}
+
+/// Checks that the text contains all of these words.
 fn expect(said: &str, words: &[&str]) -> Result<()> {
     for word in words {
         if !said.contains(word) {

@@ -1,5 +1,5 @@
-//! What a rollout is watched with: Prometheus and Alertmanager with what `dashboards/`
-//! ships, a pager that takes what they send, and the gate.
+//! What monitors a rollout: Prometheus and Alertmanager with the shipped configuration of
+//! `dashboards/`, a pager that receives the notifications, and the gate.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// For what should take some intervals at the most.
+/// The time limit for things that take a few intervals.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Prometheus, Alertmanager, and a pager.
@@ -31,13 +31,13 @@ pub(crate) struct Stack {
     pub(crate) prometheus: Prometheus,
     /// With the shipped routes.
     pub(crate) alertmanager: Alertmanager,
-    /// What it received.
+    /// Receives the notifications.
     pub(crate) pager: Webhook,
     monitor: PathBuf,
     folder: PathBuf,
 }
 
-/// The exporters as scrape targets, each under its host's name.
+/// The exporters as scrape targets, each with its host's name.
 fn scrape_configs(hosts: &[&Host]) -> String {
     let mut text = String::from("- job_name: livepatch-monitor\n  static_configs:\n");
     for host in hosts {
@@ -51,9 +51,8 @@ fn scrape_configs(hosts: &[&Host]) -> String {
 }
 
 impl Stack {
-    /// Starts the servers for these hosts, scraped and judged once an `interval`, with these
-    /// thresholds in the place of shipped ones;
-    /// `monitor` is the monitor's program.
+    /// Starts the servers for these hosts, with `interval` for scrapes and rules and with these
+    /// thresholds instead of the shipped ones. `monitor` is the monitor's program.
     pub(crate) fn start(
         folder: &Path,
         monitor: &Path,
@@ -82,12 +81,12 @@ impl Stack {
         })
     }
 
-    /// Waits until Prometheus has so many hosts' metrics.
+    /// Waits until Prometheus has the metrics of this many hosts.
     pub(crate) fn wait_for_hosts(&self, count: u32) -> Result<()> {
         self.wait_for_value("count(livepatch_kernel_info)", f64::from(count))
     }
 
-    /// Waits until an instant query has this one value.
+    /// Waits until an instant query returns exactly this value.
     pub(crate) fn wait_for_value(&self, query: &str, expected: f64) -> Result<()> {
         wait_for(query, PATIENCE, || {
             let value = self.prometheus.value(query)?;
@@ -99,8 +98,8 @@ impl Stack {
         })
     }
 
-    /// Waits for a page about a host, or about the fleet where `host` is empty; its
-    /// runbook must be there.
+    /// Waits for a page about a host, or about the fleet if `host` is empty. Its runbook must
+    /// exist.
     pub(crate) fn wait_for_page(&self, alert: &str, host: &str, patch: &str) -> Result<Alert> {
         let page = self.pager.wait_for(alert, PATIENCE, |alert| {
             alert.label("instance") == host && alert.label("patch") == patch
@@ -115,7 +114,7 @@ impl Stack {
         Ok(page)
     }
 
-    /// Asks the gate; its words, if it ends with this exit code.
+    /// Runs the gate, which must end with this exit code; returns its output.
     pub(crate) fn gate(&self, patch: &str, arguments: &[&str], code: i32) -> Result<String> {
         let output = Command::new(&self.monitor)
             .args(["gate", "--prometheus", &self.prometheus.url()])
@@ -134,7 +133,7 @@ impl Stack {
         Ok(words)
     }
 
-    /// Keeps a page or an exposition of a host's.
+    /// Stores a page or an exposition of a host.
     pub(crate) fn keep(&self, host: &Host, path: &str, name: &str) -> Result<PathBuf> {
         let text = wait_for(&format!("{} of {}", path, host.name()), PATIENCE, || {
             http::get(host.exporter(), path)
@@ -143,7 +142,7 @@ impl Stack {
     }
 }
 
-/// The example's routes, with one pager for all and no waiting.
+/// The routes of the shipped example, with one pager for all and without delays.
 fn pager_config(url: &str) -> Result<String> {
     let path = paths::root()?.join("dashboards/alertmanager/alertmanager.yml");
     let text =

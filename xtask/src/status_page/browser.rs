@@ -1,5 +1,5 @@
-//! Chromium without a window, spoken to in the DevTools protocol over a pipe: messages
-//! of JSON, each ended by a NUL.
+//! Controls a headless Chromium with the DevTools protocol over a pipe: JSON messages, each ended
+//! by a NUL.
 
 use std::{
     fs::{self, File},
@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 
 use crate::host::process;
 
-/// For one answer, on a machine that has much else to do.
+/// The time limit for one answer, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// For the process to end once told to.
+/// How long the process may take to end once asked to.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Chromium reads messages from descriptor 3 and writes them to 4; the shell makes
-/// these of the two that a child has anyway.
+/// Chromium reads messages from descriptor 3 and writes them to 4; the shell connects these to
+/// standard input and output.
 const REDIRECT: &str = r#"exec 3<&0 4>&1 </dev/null >&2; exec "$@""#;
 
-/// Nothing here may ask the network for anything.
+/// Chromium's flags; nothing here may use the network.
 const FLAGS: &[&str] = &[
     "--headless",
     "--no-sandbox",
@@ -50,12 +50,12 @@ pub(super) struct Browser {
     log: PathBuf,
     session: Option<String>,
     last_id: u64,
-    /// Events since they were taken last.
+    /// The events since the last [`Self::take_events`].
     events: Vec<Value>,
 }
 
 impl Browser {
-    /// Starts it; it keeps its profile and its log in this folder.
+    /// Starts the browser with its profile and log in this folder.
     pub(super) fn start(folder: &Path) -> Result<Self> {
         let profile = folder.join("profile");
         if profile.exists() {
@@ -109,7 +109,7 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Asks for something and waits for the answer.
+    /// Calls a method and waits for the answer.
     pub(super) fn call(&mut self, method: &str, parameters: &Value) -> Result<Value> {
         self.last_id += 1;
         let id = self.last_id;
@@ -135,7 +135,7 @@ impl Browser {
         }
     }
 
-    /// Waits for an event; events before it stay to be taken.
+    /// Waits for an event; earlier events are kept.
     pub(super) fn wait_for(&mut self, method: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut known = 0;
@@ -150,7 +150,7 @@ impl Browser {
         }
     }
 
-    /// The events since the last time, forgotten by this.
+    /// Takes the events since the last call.
     pub(super) fn take_events(&mut self) -> Vec<Value> {
         self.events.extend(self.messages.try_iter());
         std::mem::take(&mut self.events)

@@ -1,4 +1,4 @@
-// What a browser finds on the status page; the value of the last expression is told.
+// What a browser finds on the status page; the value of the last expression is the result.
 (() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const channels = (color) => color.match(/[\d.]+/g).map(Number);

@@ -1,5 +1,5 @@
-//! The status page in a real browser: on a telephone and on a desk, by day and by
-//! night.
+//! Checks the status page in a real browser: on a phone and on a desktop, with the light and the
+//! dark colours.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ mod browser;
 
 const MEASURE: &str = include_str!("measure.js");
 
-/// A page with every fault, and how each is called.
+/// A page with every fault that the check must find.
 const INVALID_PAGE: &str = include_str!("invalid.html");
 const INVALID_PAGE_BY: &[&str] = &[
     "the title is",
@@ -37,7 +37,7 @@ const INVALID_PAGE_BY: &[&str] = &[
     "missing is not defined",
 ];
 
-/// The sections that each page has, in this order.
+/// The sections of every page, in this order.
 const SECTIONS: &[&str] = &[
     "verdict",
     "transition",
@@ -48,10 +48,10 @@ const SECTIONS: &[&str] = &[
     "degraded",
 ];
 
-/// A screenshot shows no more of a long page.
+/// The greatest height of a screenshot, in pixels.
 const TALLEST: u64 = 6000;
 
-/// What the page is looked at on.
+/// A screen on which the page is checked.
 struct Screen {
     name: &'static str,
     width: u64,
@@ -76,7 +76,7 @@ const SCREENS: &[Screen] = &[
 
 const SCHEMES: &[&str] = &["light", "dark"];
 
-/// What [`MEASURE`] tells.
+/// What [`MEASURE`] returns.
 #[derive(Clone, Debug, Deserialize)]
 struct Measured {
     title: String,
@@ -95,9 +95,8 @@ struct Measured {
     wide: Vec<String>,
 }
 
-/// Opens each page, given by a name and its file, in Chromium: it must be whole, fit the
-/// screen, be legible, ask for nothing and complain of nothing. Screenshots are left in
-/// `target/page`.
+/// Opens each page (name and file) in Chromium. It must be complete, fit the screen, be legible,
+/// load nothing and log no error. Screenshots go to `target/page`.
 pub(crate) fn check(pages: &[(&str, &Path)]) -> Result<()> {
     let findings = examine(pages)?;
     if findings.is_empty() {
@@ -110,12 +109,12 @@ pub(crate) fn check(pages: &[(&str, &Path)]) -> Result<()> {
     )
 }
 
-/// Where screenshots go.
+/// The folder for screenshots.
 fn folder() -> Result<PathBuf> {
     Ok(paths::target()?.join("page"))
 }
 
-/// What is wrong with the pages.
+/// All faults of the pages.
 fn examine(pages: &[(&str, &Path)]) -> Result<Vec<String>> {
     packages::install(
         &["chromium", "fonts-dejavu-core"],
@@ -141,7 +140,7 @@ fn examine(pages: &[(&str, &Path)]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The pages that the monitor's own tests leave, one for each state of a host.
+/// Checks the pages that the monitor's tests write, one for each state of a host.
 pub(crate) fn check_samples() -> Result<()> {
     let folder = paths::target()?.join("tmp/page");
     let files = paths::listed(&folder)
@@ -162,7 +161,7 @@ pub(crate) fn check_samples() -> Result<()> {
     })
 }
 
-/// A check that finds nothing in a page full of faults would be none.
+/// Checks that every fault of [`INVALID_PAGE`] is found.
 fn check_the_check() -> Result<()> {
     let file = folder()?.join("invalid.html");
     fs::write(&file, INVALID_PAGE).with_context(|| format!("cannot write {}", file.display()))?;
@@ -178,7 +177,7 @@ fn check_the_check() -> Result<()> {
     Ok(())
 }
 
-/// Opens the page once and says what is wrong with it.
+/// Opens the page once and returns its faults.
 fn look(
     browser: &mut Browser,
     file: &Path,
@@ -227,7 +226,7 @@ fn look(
     Ok(found)
 }
 
-/// What is wrong with a page that was measured so.
+/// The faults of a page with these measurements.
 fn faults(page: &Measured, width: u64, scheme: &str) -> Vec<String> {
     let mut faults = Vec::new();
     let mut claim = |holds: bool, fault: String| {
@@ -289,7 +288,7 @@ fn faults(page: &Measured, width: u64, scheme: &str) -> Vec<String> {
     faults
 }
 
-/// What an event of the browser says against the page at this address.
+/// The fault that a browser event shows in the page at this address, if any.
 fn complaint(event: &Value, url: &str) -> Option<String> {
     let parameters = &event["params"];
     match event["method"].as_str()? {

@@ -1,4 +1,4 @@
-//! What the machines' guests report, counted and judged.
+//! Counts and judges what the guests report.
 
 use std::{
     path::Path,
@@ -11,12 +11,12 @@ use livepatch_monitor_tests::protocol::Message;
 use super::{plan::Kind, resume::Cause, table::Timed};
 use crate::lab::{artifacts, reboot_vm, vm::EmulatorDied};
 
-/// What the scenarios came to, over all kernels.
+/// The results of the scenarios on all kernels.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) passed: usize,
     pub(super) failures: Vec<String>,
-    /// What an emulator that died of itself had to do with it.
+    /// Lines about emulators that died of their own fault.
     pub(super) emulator: Vec<String>,
     pub(super) timed: Vec<Timed>,
 }
@@ -34,19 +34,19 @@ impl Tally {
         format!("{} passed, {} failed", self.passed, self.failures.len())
     }
 
-    /// A run that ran nothing has shown nothing.
+    /// Whether the run passed: nothing failed, and something ran.
     pub(super) fn holds(&self) -> bool {
         self.passed > 0 && self.failures.is_empty()
     }
 }
 
-/// Counts what one kernel's guest reports.
+/// Counts what the guest of one kernel reports.
 pub(super) struct Judge {
-    /// The line.
+    /// The kernel line.
     kernel: String,
-    /// What its lines begin with.
+    /// The prefix of its lines.
     name: String,
-    /// What is said of a scenario behind its name in the table.
+    /// Added to a scenario's name in the table.
     variant: Option<&'static str>,
     start: Instant,
     booted: bool,
@@ -56,7 +56,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// For a machine of this kind, on a line.
+    /// A judge for a machine of this kind on a kernel line.
     pub(super) fn new(kernel: &str, kind: Kind) -> Self {
         let (name, variant) = match kind {
             Kind::Scenarios => (kernel.to_owned(), None),
@@ -131,7 +131,7 @@ impl Judge {
         &self.finished
     }
 
-    /// The emulator died of itself, and another machine goes on.
+    /// Records that the emulator died of its own fault and another machine continues.
     pub(super) fn resumed(&mut self, error: &anyhow::Error) {
         let what = match self.running.take() {
             Some((scenario, _)) => format!("in {scenario}"),
@@ -146,8 +146,8 @@ impl Judge {
         ));
     }
 
-    /// Judges the run's end: a scenario that was running then has failed, and a
-    /// guest that ran none has shown nothing.
+    /// Judges the end of the run: a scenario that was still running has failed, and so has a guest
+    /// that ran none.
     pub(super) fn close(mut self, outcome: Result<()>) -> Tally {
         let running = self.running.take().map(|(scenario, _)| scenario);
         match (outcome, running) {
@@ -164,7 +164,7 @@ impl Judge {
         self.tally
     }
 
-    /// Machines run side by side, so each line names its kernel.
+    /// Prints a line with the kernel's name, because machines run in parallel.
     fn say(&self, text: &str) {
         println!("    [{}] {text}", self.name);
     }

@@ -5,19 +5,17 @@ mod plan;
 mod resume;
 mod run;
 mod table;
+mod work;
 
 use std::{
     cmp::Reverse,
     num::NonZero,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::guest_binaries::{self, Programs},
@@ -25,7 +23,8 @@ use crate::{
     host::{packages, process, prometheus_tools},
     lab::{
         kernels::{self, Line},
-        machine, reboot_vm,
+        machine::{self, Prepared},
+        modules, reboot_vm,
     },
     rollout::{self, host},
 };
@@ -34,6 +33,7 @@ use self::{
     judge::Tally,
     plan::{PACKAGES, ROLLOUT},
     run::Run,
+    work::More,
 };
 
 #[derive(clap::Args)]
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Scenarios to run, instead of all
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Machines to run at a time; by default one a core
+    /// Machines and checks to run at a time; by default three for two cores
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
     /// Only the workspace's own checks: no VM, nothing fetched for one
@@ -58,21 +58,21 @@ pub(crate) struct Arguments {
     /// at its end
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
-    /// Take the golden files that the guests send as the new truth
+    /// Replace the golden files with those that the guests send
     #[arg(long, conflicts_with = "no_vm")]
     bless: bool,
 }
 
 /// What is done side by side.
-enum Work<'a> {
+enum Work {
     Check(&'static str, fn() -> Result<()>),
     /// The fleet of simulated hosts.
     Fleet,
-    Machine(Run<'a>),
+    Machine(Run),
     Packages,
 }
 
-/// Runs everything asked for; `false` when a scenario failed or none ran.
+/// Runs everything that is requested; `false` if a scenario failed or none ran.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let begin = Instant::now();
     let lines = kernels::lines(&arguments.kernel)?;
@@ -84,46 +84,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     packages::install_vm_packages()?;
-    let programs = guest_binaries::build_all()?;
-    let machines = lines
-        .iter()
-        .map(|line| {
-            Ok((
-                *line,
-                machine::prepare(line, &programs, "vm", reboot_vm::extras())?,
-            ))
-        })
-        .collect::<Result<Vec<_>>>()?;
     let all = arguments.scenario.is_empty();
     let asked: Vec<&str> = arguments.scenario.iter().map(String::as_str).collect();
-    let mut runs = Vec::new();
-    for (line, prepared) in &machines {
-        let once = plan::is_the_one(line, &lines);
-        let list = line.normal_run.filter(|_| !arguments.thorough);
-        for planned in plan::plan(list, once, &asked) {
-            runs.push(Run {
-                planned,
-                line,
-                prepared,
-            });
-        }
-    }
-    runs.sort_by_key(|run| Reverse(run.planned.weight()));
-    // The checks compile, which a guest does not: beside one, neither core waits. First,
-    // because what they find is found soonest.
-    let mut work = Vec::new();
+    let mut checks = Vec::new();
+    let mut more = Vec::new();
     if !arguments.only_vm {
-        work.extend(checks::GROUPS.map(|(name, check)| Work::Check(name, check)));
-        work.push(Work::Fleet);
+        checks.extend(checks::GROUPS.map(|(name, check)| Work::Check(name, check)));
+        more.push(Work::Fleet);
     }
-    // The packages wait for the disk and for apt.
+    // Building packages mostly waits for the disk and apt.
     if all || asked.contains(&PACKAGES) {
-        work.push(Work::Packages);
+        more.push(Work::Packages);
     }
-    let work = interleaved(work, runs.into_iter().map(Work::Machine).collect());
-    let mut tally = side_by_side(work, arguments, &programs);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let jobs = arguments.jobs.map_or_else(|| jobs_of(cores), NonZero::get);
+    let tally = Mutex::new(Tally::default());
+    let programs = OnceLock::new();
+    // The checks compile, which a guest does not: beside one, neither core waits. First,
+    // because what they find is found soonest, and because they need nothing else.
+    let left = work::side_by_side(
+        jobs,
+        checks,
+        || {
+            let machines = prepare(&lines, &programs)?;
+            Ok(More {
+                first: more,
+                second: machine_runs(&machines, &lines, arguments.thorough, &asked),
+            })
+        },
+        |work| {
+            let (outcome, goes_on) = match work {
+                Work::Machine(run) => (run.judged(arguments.thorough, arguments.bless), true),
+                Work::Packages => (packages(), true),
+                Work::Check(name, check) => checked(name, check),
+                Work::Fleet => checked("simulated hosts", || fleet(built(&programs)?)),
+            };
+            locked(&tally).add(outcome);
+            goes_on
+        },
+    )?;
+    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if left > 0 {
+        tally.failures.push(format!(
+            "{left} parts of the run were not started after that"
+        ));
+    }
     if all || asked.contains(&ROLLOUT) {
-        tally.add(rollout(&lines, &programs, arguments.bless)?);
+        tally.add(rollout(&lines, built(&programs)?, arguments.bless)?);
     }
     let names: Vec<&str> = lines.iter().map(|line| line.name).collect();
     println!("\n{}", table::scenarios(&tally.timed, &names));
@@ -133,6 +140,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         for line in plan::left_out(&lines) {
             println!("    {line}");
         }
+    }
+    if all && let Some(text) = plan::on_one_kernel(&lines) {
+        println!("{text}");
     }
     if !tally.failures.is_empty() {
         println!("\nfailures:");
@@ -148,67 +158,78 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(tally.holds())
 }
 
-/// By turns, as long as both have something.
-fn interleaved<'a>(first: Vec<Work<'a>>, second: Vec<Work<'a>>) -> Vec<Work<'a>> {
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut mixed = Vec::new();
-    loop {
-        let pair = (first.next(), second.next());
-        if pair.0.is_none() && pair.1.is_none() {
-            return mixed;
-        }
-        mixed.extend(pair.0);
-        mixed.extend(pair.1);
-    }
+/// A guest waits as much as it works: for the kernel's next attempt, for a lockup to be
+/// noticed. With three for two cores, neither core waits with it.
+const fn jobs_of(cores: usize) -> usize {
+    cores + cores / 2
 }
 
-/// Does all of it, as many at a time as were asked for. After a check that failed, nothing
-/// new is started.
-fn side_by_side(work: Vec<Work<'_>>, arguments: &Arguments, programs: &Programs) -> Tally {
-    // A guest waits more than it works, so that a machine a core is not too many.
-    let jobs = arguments
-        .jobs
-        .or_else(|| thread::available_parallelism().ok())
-        .map_or(1, NonZero::get);
-    let jobs = jobs.min(work.len());
-    let tally = Mutex::new(Tally::default());
-    let stop = AtomicBool::new(false);
-    let queue = Mutex::new(work.into_iter());
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let next = locked(&queue).next();
-                    let Some(work) = next else { break };
-                    let outcome = match work {
-                        Work::Machine(run) => run.judged(arguments.thorough, arguments.bless),
-                        Work::Packages => packages(),
-                        Work::Check(name, check) => checked(name, check, &stop),
-                        Work::Fleet => checked("simulated hosts", || fleet(programs), &stop),
-                    };
-                    locked(&tally).add(outcome);
-                }
+/// Builds the programs and, beside them, fetches the kernels.
+fn prepare(
+    lines: &[&'static Line],
+    programs: &OnceLock<Programs>,
+) -> Result<Vec<(&'static Line, Arc<Prepared>)>> {
+    let built = thread::scope(|scope| {
+        let fetching = scope.spawn(|| {
+            lines.iter().try_for_each(|line| {
+                let kernel = kernels::prepare(line)?;
+                modules::build(&kernel).map(drop)
+            })
+        });
+        let built = guest_binaries::build_all();
+        match fetching.join() {
+            Ok(fetched) => fetched?,
+            Err(_) => bail!("the thread that fetches kernels panicked"),
+        }
+        built
+    })?;
+    let built = programs.get_or_init(|| built);
+    lines
+        .iter()
+        .map(|line| {
+            let prepared = machine::prepare(line, built, "vm", reboot_vm::extras())?;
+            Ok((*line, Arc::new(prepared)))
+        })
+        .collect()
+}
+
+fn built(programs: &OnceLock<Programs>) -> Result<&Programs> {
+    programs.get().context("the programs are not built")
+}
+
+/// The machines of all lines, those that take long first.
+fn machine_runs(
+    machines: &[(&'static Line, Arc<Prepared>)],
+    lines: &[&'static Line],
+    thorough: bool,
+    asked: &[&str],
+) -> Vec<Work> {
+    let mut runs = Vec::new();
+    for (line, prepared) in machines {
+        let once = plan::is_the_one(line, lines);
+        let list = line.normal_run.filter(|_| !thorough);
+        for planned in plan::plan(list, once, asked) {
+            runs.push(Run {
+                planned,
+                line,
+                prepared: prepared.clone(),
             });
         }
-    });
-    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let left = locked(&queue).len();
-    if left > 0 {
-        tally.failures.push(format!(
-            "{left} parts of the run were not started after that"
-        ));
     }
-    tally
+    runs.sort_by_key(|run| Reverse(run.planned.weight()));
+    runs.into_iter().map(Work::Machine).collect()
 }
 
-fn checked(name: &str, check: impl FnOnce() -> Result<()>, stop: &AtomicBool) -> Tally {
+/// What a check comes to, and whether the run goes on after it.
+fn checked(name: &str, check: impl FnOnce() -> Result<()>) -> (Tally, bool) {
     let mut tally = Tally::default();
-    if let Err(error) = process::step(name, check) {
+    let result = process::step(name, check);
+    let goes_on = result.is_ok();
+    if let Err(error) = result {
         println!("    FAILED {name}: {error:#}");
         tally.failures.push(format!("{name}: {error:#}"));
-        stop.store(true, Ordering::Relaxed);
     }
-    tally
+    (tally, goes_on)
 }
 
 fn fleet(programs: &Programs) -> Result<()> {
@@ -230,7 +251,7 @@ fn print_steps(begin: Instant) {
     );
 }
 
-/// The rollout on two machines, which have the computer to themselves.
+/// Runs the rollout on two machines, with nothing else in parallel.
 fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<Tally> {
     let line = lines.iter().find(|line| plan::is_the_one(line, lines));
     let line = line.context("no kernel")?;
@@ -251,7 +272,7 @@ fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<
     Ok(tally)
 }
 
-/// The packages: built, looked at, and installed under systemd.
+/// Builds the packages, checks them and installs them under systemd.
 fn packages() -> Tally {
     let mut tally = Tally::default();
     let outcome = dist::run(true, |name| {

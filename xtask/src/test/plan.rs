@@ -1,36 +1,39 @@
-//! Which machines a run has, and which scenarios each of them.
+//! Plans the machines of a run and their scenarios.
 
 use livepatch_monitor_tests::protocol::{
     CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS, SCENARIOS,
 };
 
 use crate::{
-    lab::{kernels::Line, reboot_vm},
+    lab::{
+        kernels::{self, Line},
+        reboot_vm,
+    },
     rollout,
 };
 
-/// The scenario of two machines, a Prometheus and an Alertmanager.
+/// The scenario with two machines, Prometheus and Alertmanager.
 pub(super) const ROLLOUT: &str = "rollout";
-/// The packages, and their life under systemd.
+/// The packages: built, installed, upgraded and removed.
 pub(super) const PACKAGES: &str = "packages";
 
-/// The kernel of what is run on one only.
+/// The kernel for scenarios that run on one kernel only.
 const ONE_KERNEL: &str = rollout::KERNEL;
 
-/// What a machine is made for.
+/// The kinds of machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The scenarios of one boot.
+    /// Scenarios of one boot.
     Scenarios,
-    /// Those that take the machine down, with a memory for its last words.
+    /// Scenarios that crash or reboot the machine, with this pstore backend.
     Reboots(&'static str),
-    /// Those beside real programs of others.
+    /// Scenarios with other programs beside the monitor.
     Interop,
-    /// Those of a monitor that runs for long or is stormed.
+    /// Scenarios with a long run or a storm of events.
     Endurance,
 }
 
-/// The kinds, and their scenarios in the order of a full run.
+/// The kinds with their scenarios, in the order of a full run.
 const KINDS: [(Kind, &[&str]); 4] = [
     (Kind::Scenarios, &SCENARIOS),
     (Kind::Reboots(reboot_vm::MAIN_MEMORY), &CRASH_SCENARIOS),
@@ -39,7 +42,7 @@ const KINDS: [(Kind, &[&str]); 4] = [
 ];
 
 impl Kind {
-    /// How long a scenario takes beside those of other kinds, roughly.
+    /// A rough measure of how long a scenario of this kind takes.
     fn weight(self) -> usize {
         match self {
             Self::Scenarios => 2,
@@ -49,7 +52,7 @@ impl Kind {
     }
 }
 
-/// A machine, and the scenarios that it runs.
+/// A machine and its scenarios.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Planned {
     pub(super) kind: Kind,
@@ -62,16 +65,16 @@ impl Planned {
         Self { kind, scenarios }
     }
 
-    /// A rough measure of its time: what takes long is started first, so that no machine
-    /// runs alone at the end.
+    /// A rough measure of its time. Long ones are started first, so that no machine runs alone at
+    /// the end.
     pub(super) fn weight(&self) -> usize {
         self.kind.weight() * self.scenarios.len()
     }
 }
 
-/// The machines of a line. `list` has the scenarios of a line that does not run all;
-/// `once` says whether it is the line that has the machines that a run has once; `asked`
-/// are the scenarios asked for, none is a whole run.
+/// The machines of a kernel line. `list` contains the scenarios of a line that does not run all;
+/// `once` says whether this is the line for the machines that a run has only once; `asked` are the
+/// requested scenarios (empty means all).
 pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Planned> {
     let mut machines = match (asked, list) {
         ([], None) => {
@@ -87,25 +90,23 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
         let [.., interop, endurance] = &KINDS;
         machines.extend([interop, endurance].map(|(kind, names)| Planned::new(*kind, names)));
     }
-    // A line with a list is there for what it lists.
+    // Another line with a list is there for what it lists.
     let each_memory = match asked {
-        [] => list.is_none(),
+        [] => list.is_none() || once,
         names => names.contains(&reboot_vm::OF_EACH_MEMORY),
     };
     if each_memory {
-        let others = reboot_vm::MEMORIES
-            .into_iter()
-            .filter(|memory| *memory != reboot_vm::MAIN_MEMORY);
         // The crash of one scenario shows what each memory keeps.
         machines.extend(
-            others.map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
+            other_memories()
+                .map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
         );
     }
     machines
 }
 
-/// Each to the machine of its kind; a name that is of none goes to the first, whose guest
-/// says that it does not know it.
+/// Assigns each scenario to the machine of its kind. An unknown name goes to the first machine,
+/// whose guest reports that it is unknown.
 fn by_kind(names: &[&str]) -> Vec<Planned> {
     let kind_of = |name: &str| {
         KINDS
@@ -126,36 +127,62 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
         .collect()
 }
 
-/// What a run without `--thorough` leaves out on these lines, a line of text each.
+/// What a run without `--thorough` leaves out on these kernel lines, one line of text each.
 pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
-    let mut text: Vec<String> = lines
+    let mut text = Vec::new();
+    for line in lines {
+        let Some(list) = line.normal_run else {
+            continue;
+        };
+        let mut left: Vec<String> = SCENARIOS
+            .iter()
+            .chain(&CRASH_SCENARIOS)
+            .filter(|name| !list.contains(name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        if !is_the_one(line, lines) {
+            left.extend(
+                other_memories()
+                    .map(|memory| format!("{} with {memory}", reboot_vm::OF_EACH_MEMORY)),
+            );
+        }
+        text.push(format!("kernel {}: {}", line.name, left.join(", ")));
+    }
+    let absent: Vec<&str> = kernels::LINES
         .iter()
-        .filter_map(|line| {
-            let list = line.normal_run?;
-            let left: Vec<&str> = SCENARIOS
-                .iter()
-                .chain(&CRASH_SCENARIOS)
-                .copied()
-                .filter(|name| !list.contains(name))
-                .collect();
-            let memories = reboot_vm::MEMORIES
-                .iter()
-                .filter(|memory| **memory != reboot_vm::MAIN_MEMORY)
-                .map(|memory| format!("{} with {memory}", reboot_vm::OF_EACH_MEMORY));
-            let memories: Vec<String> = memories.collect();
-            Some(format!(
-                "kernel {}: {}, {}",
-                line.name,
-                left.join(", "),
-                memories.join(", ")
-            ))
-        })
+        .map(|line| line.name)
+        .filter(|name| lines.iter().all(|line| line.name != *name))
         .collect();
+    if !absent.is_empty() {
+        text.push(format!("kernels {}: everything", absent.join(", ")));
+    }
     text.push("15 of the 20 power cuts of power_cuts".to_owned());
     text.push(
         "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
     );
     text
+}
+
+/// What runs on one kernel alone, with `--thorough` as without.
+pub(super) fn on_one_kernel(lines: &[&Line]) -> Option<String> {
+    let one = lines.iter().find(|line| is_the_one(line, lines))?;
+    let names = INTEROP_SCENARIOS
+        .iter()
+        .chain(&ENDURANCE_SCENARIOS)
+        .copied();
+    let names: Vec<&str> = names.chain([PACKAGES, ROLLOUT]).collect();
+    Some(format!(
+        "run on kernel {} alone, with --thorough too: {}",
+        one.name,
+        names.join(", ")
+    ))
+}
+
+/// Those that one scenario is run with beside the main one.
+fn other_memories() -> impl Iterator<Item = &'static str> {
+    reboot_vm::MEMORIES
+        .into_iter()
+        .filter(|memory| *memory != reboot_vm::MAIN_MEMORY)
 }
 
 /// Whether a line is the one for what is run on one kernel: [`ONE_KERNEL`], or the first
@@ -169,7 +196,6 @@ pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::kernels;
 
     fn planned(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<String> {
         let machines = plan(list, once, asked).into_iter();
@@ -207,9 +233,13 @@ mod tests {
 
     #[test]
     fn some_machines_are_run_once() {
-        let once = planned(None, true, &[]);
-        assert!(once.contains(&"interop: all".to_owned()), "{once:?}");
-        assert!(once.contains(&"endurance: all".to_owned()), "{once:?}");
+        for list in [None, Some(["reversed"].as_slice())] {
+            let once = planned(list, true, &[]);
+            assert!(once.contains(&"interop: all".to_owned()), "{once:?}");
+            assert!(once.contains(&"endurance: all".to_owned()), "{once:?}");
+            let memory = "none: sysrq_in_transition".to_owned();
+            assert!(once.contains(&memory), "{once:?}");
+        }
         let lines = kernels::lines(&["6.1".to_owned(), ONE_KERNEL.to_owned()]).unwrap();
         assert!(is_the_one(lines[1], &lines) && !is_the_one(lines[0], &lines));
         assert!(is_the_one(lines[0], &lines[..1]));
@@ -249,19 +279,53 @@ mod tests {
         }
     }
 
+    fn in_a_normal_run(line: &Line, name: &str) -> bool {
+        line.normal_run.is_none_or(|list| list.contains(&name))
+    }
+
     #[test]
-    fn every_scenario_runs_on_two_lines_in_a_normal_run_and_the_rest_is_named() {
-        let whole: Vec<_> = kernels::LINES
-            .iter()
-            .filter(|line| line.normal_run.is_none())
-            .map(|line| line.name)
-            .collect();
-        assert_eq!(whole, ["6.12", "7.2"]);
-        let lines = kernels::lines(&["5.10".to_owned(), "6.12".to_owned()]).unwrap();
-        let text = left_out(&lines).join("\n");
-        assert!(text.contains("kernel 5.10: "), "{text}");
-        assert!(text.contains("ten_thousand_threads"), "{text}");
-        assert!(!text.contains("rcu_stall_is_survived"), "{text}");
-        assert!(!text.contains("6.12"), "{text}");
+    fn every_scenario_runs_on_two_lines_in_a_normal_run() {
+        for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
+            let lines = kernels::LINES
+                .iter()
+                .filter(|line| in_a_normal_run(line, name));
+            assert!(lines.count() >= 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_left_out_is_named() {
+        let lines: Vec<&Line> = kernels::LINES.iter().collect();
+        let text = left_out(&lines);
+        for line in kernels::LINES {
+            let own = text
+                .iter()
+                .find(|text| text.starts_with(&format!("kernel {}: ", line.name)));
+            for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
+                let named = own.is_some_and(|own| own.split([' ', ',']).any(|word| word == *name));
+                // One memory of several runs.
+                if *name != reboot_vm::OF_EACH_MEMORY {
+                    assert_eq!(named, !in_a_normal_run(line, name), "{}: {name}", line.name);
+                }
+            }
+            let memory = own.is_some_and(|own| own.contains("with ramoops"));
+            let has = line.normal_run.is_none() || line.name == ONE_KERNEL;
+            assert_eq!(memory, !has, "{}", line.name);
+        }
+        let text = left_out(&lines[1..3]).join("\n");
+        assert!(
+            text.contains("kernels 5.10, 7.2, 7.2-generic: everything"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_runs_on_one_kernel_is_named() {
+        let lines: Vec<&Line> = kernels::LINES.iter().collect();
+        let text = on_one_kernel(&lines).unwrap();
+        assert!(text.starts_with("run on kernel 6.12 alone"), "{text}");
+        for name in INTEROP_SCENARIOS.iter().chain(&ENDURANCE_SCENARIOS) {
+            assert!(text.contains(name), "{text}");
+        }
     }
 }

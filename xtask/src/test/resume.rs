@@ -1,15 +1,15 @@
-//! What becomes of a machine that ended before its scenarios did.
+//! Decides what to do about a machine that ended before its scenarios were finished.
 
 /// Why a machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// A fault of the emulator's own.
+    /// The emulator died of its own fault.
     Emulator,
     /// Anything else: the guest's kernel, the guest, a limit.
     Other,
 }
 
-/// What is done then.
+/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// A new machine runs these scenarios.
@@ -18,9 +18,9 @@ pub(super) enum Decision {
     Fail,
 }
 
-/// Only the emulator's fault is worth another machine, and only once: it runs what has no
-/// result yet, from the scenario that died on. `finished` are those with a result, be it
-/// a failure.
+/// Only the emulator's own fault justifies another machine, and only once: it runs the scenarios
+/// without a result, starting with the one that was interrupted. `finished` are those with a
+/// result, which may be a failure.
 pub(super) fn decide(
     scenarios: &[String],
     finished: &[String],

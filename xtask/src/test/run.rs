@@ -1,6 +1,6 @@
-//! One machine's work.
+//! Runs the scenarios of one machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use livepatch_monitor_tests::protocol::{Message, command_line};
@@ -15,7 +15,7 @@ use crate::{
     lab::{interop, kernels::Line, machine::Prepared, reboot_vm, vm::Machine},
 };
 
-/// In MiB; several times what the guest uses.
+/// Memory in MiB; several times what the guest uses.
 const MEMORY: u32 = 1024;
 
 /// An emulated kernel is slow, and a scenario may wait for a stalled transition.
@@ -23,18 +23,18 @@ const SILENCE: Duration = Duration::from_secs(180);
 
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
-/// Transitions and scrapes of the long run, and of the short one.
+/// The number of transitions and scrapes of scenario `long_run` with `--thorough`, and without it.
 const LONG: (u32, u32) = (1_000, 10_000);
 const SHORT: (u32, u32) = (200, 1_000);
 
 /// What a machine of a line runs.
-pub(super) struct Run<'a> {
+pub(super) struct Run {
     pub(super) planned: Planned,
-    pub(super) line: &'a Line,
-    pub(super) prepared: &'a Prepared,
+    pub(super) line: &'static Line,
+    pub(super) prepared: Arc<Prepared>,
 }
 
-impl Run<'_> {
+impl Run {
     pub(super) fn judged(&self, thorough: bool, bless: bool) -> Tally {
         let mut judge = Judge::new(self.line.name, self.planned.kind);
         let what = format!("{} on kernel {}", self.what(), self.prepared.kernel);
@@ -73,16 +73,16 @@ impl Run<'_> {
                 let (transitions, scrapes) = if thorough { LONG } else { SHORT };
                 let transitions = format!("{}={transitions}", command_line::TRANSITIONS);
                 let scrapes = format!("{}={scrapes}", command_line::SCRAPES);
-                // One CPU is all that a transition's first attempt has to look at.
+                // With one CPU, a transition's first attempt has only that one to check.
                 let words = ["maxcpus=1", &transitions, &scrapes];
                 let console = self.prepared.folder.join("endurance.log");
                 self.machine("endurance", run, console, &words)
                     .run(on_message)
             }
             Kind::Reboots(memory) => {
-                reboot_vm::run(self.prepared, memory, run, thorough, on_message)
+                reboot_vm::run(&self.prepared, memory, run, thorough, on_message)
             }
-            Kind::Interop => interop::run(self.prepared, run, on_message),
+            Kind::Interop => interop::run(&self.prepared, run, on_message),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where the time of a run went.
+//! Tables of how long the scenarios and steps of a run took.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -7,15 +7,15 @@ use crate::host::process::Step;
 /// A scenario that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Timed {
-    /// Its name, with what it ran with where that is not the usual.
+    /// Its name, with its variant if it is not the usual one.
     pub(super) scenario: String,
     /// The kernel's line.
     pub(super) kernel: String,
-    /// From its start to its end here, reboots among it.
+    /// The time from start to end, including reboots.
     pub(super) elapsed: Duration,
 }
 
-/// A row a scenario, a column a kernel, in seconds; `-` where it did not run.
+/// A table of seconds, with one row per scenario and one column per kernel; `-` if it did not run.
 pub(super) fn scenarios(timed: &[Timed], kernels: &[&str]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for entry in timed {
@@ -55,9 +55,9 @@ pub(super) fn scenarios(timed: &[Timed], kernels: &[&str]) -> String {
     text
 }
 
-/// A row a step as they ended, so that a step stands below its parts, which are indented
-/// more. Steps ran side by side: their sum
-/// is more than the run took.
+/// A table with one row per step in the order in which they ended, so that a step is below its
+/// parts, which are indented more. Steps run in parallel, so their sum is larger than the duration
+/// of the run.
 pub(super) fn steps(steps: &[Step]) -> String {
     let mut text = String::from("seconds\n");
     for step in steps {

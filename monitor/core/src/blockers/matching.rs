@@ -9,7 +9,7 @@ use super::{CheckedFunc, Direction, Frame, Scan, Symbol, printable};
 pub(super) enum Match<'a> {
     /// This function.
     Function(&'a CheckedFunc),
-    /// Code of this livepatch's module, which of its functions cannot be told.
+    /// Code of this livepatch's module; the function cannot be determined.
     Module(&'a str),
     /// Nothing.
     Nothing,
@@ -65,8 +65,8 @@ impl<'a> Matcher<'a> {
         }
     }
 
-    /// The innermost function that must be left; failing that, the innermost
-    /// frame in a livepatch's module whose function cannot be told.
+    /// The innermost function that must be left; failing that, the innermost frame in a livepatch's
+    /// module whose function cannot be determined.
     pub(super) fn on_stack(&self, stack: &'a [Frame]) -> Match<'a> {
         let mut module = Match::Nothing;
         for frame in stack {
@@ -99,10 +99,9 @@ impl<'a> Matcher<'a> {
             .map(|(.., func)| *func)
     }
 
-    /// A function without a range: the frame bears its name and lies where its
-    /// code in force can lie. While unpatching that is the patch's own module.
-    /// (Of several functions of one name in an object one cannot be told from
-    /// another without addresses.)
+    /// A function without a range: the frame bears its name and lies where its code in force can
+    /// lie. While unpatching that is the patch's own module. (Without addresses, several functions
+    /// with one name in an object cannot be distinguished.)
     fn named(&self, symbol: &Symbol) -> Option<&'a CheckedFunc> {
         let candidates = self.names.get(symbol.name.as_str())?;
         let module = symbol.module.as_deref();

@@ -1,4 +1,4 @@
-//! A pending task as people and programs are told of it.
+//! Describes a pending task, for people and as JSON.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -126,7 +126,7 @@ mod tests {
             BlockerReport::new(&blocker, None, unit, now).who(),
             "process 154 \"hol\\\\x1bder\" thread 155, unit a\\nb.service, started 10s ago, state D"
         );
-        // A clock that has gone back tells no age.
+        // If the clock has gone back, the age is unknown.
         let early = BootTime::from_nanos(1);
         assert_eq!(
             BlockerReport::new(&blocker, None, None, early).who(),

@@ -1,4 +1,4 @@
-//! A pending task, as a scan of it tells.
+//! A pending task, as a scan found it.
 
 use std::fmt;
 

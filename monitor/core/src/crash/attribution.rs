@@ -1,33 +1,37 @@
 //! Which phase a crash falls in, and whether a livepatch is implicated.
 
-use super::{
-    Phase,
-    parser::{
-        Reading, Replaced,
-        timeline::{Life, Timeline},
-    },
-    proof::{self, Completeness},
-    record::{CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch},
-};
-use crate::transition::Direction;
+use std::time::Duration;
 
-/// For how long an announced patch counts as being loaded if nothing more is heard.
-const LOADING_SECONDS: f64 = 300.0;
+use super::{
+    livepatch_log::{LivepatchLog, moment},
+    proof::{self, Completeness},
+    reading::{Reading, Replaced},
+    record::{
+        CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch,
+        PatchTransition,
+    },
+};
+use crate::{
+    lifecycle::{At, Lifecycle, Step},
+    phase::Phase,
+    transition::BootTime,
+};
 
 /// Fills in the patches, the phase and the implication of a record whose other
-/// fields are complete. `timeline` is what the log had said before the crash, `now`
-/// when that was on the log's clock; `complete` how much of the report was read.
+/// fields are complete. `log` is what the log had said of livepatches before the crash,
+/// `now` when that was on the log's clock; `complete` how much of the report was read.
 pub(super) fn judge(
     record: &mut CrashRecord,
-    timeline: &Timeline,
+    log: &LivepatchLog,
     now: Option<f64>,
     complete: &Completeness,
     reading: &Reading,
 ) {
+    let now = moment(now);
     let modules = record.modules.as_deref();
-    let kpatch_core = timeline.kpatch_core
+    let kpatch_core = log.kpatch_core
         || modules.is_some_and(|modules| modules.iter().any(|module| module.name == "kpatch"));
-    record.patches = patches(modules, timeline, kpatch_core);
+    record.patches = patches(modules, log, kpatch_core);
     if let Some(module) = &complete.last_unloaded
         && record.patches.iter().all(|patch| patch.name != module.name)
         && (module.taints.contains('K') || is_kpatch(module, kpatch_core))
@@ -39,17 +43,30 @@ pub(super) fn judge(
             kpatch: is_kpatch(module, kpatch_core),
         });
     }
-    record.transition = timeline.running(now);
-    record.last_transition = timeline.last(now);
-    record.phase = phase(record, timeline, now, complete, reading.soak_seconds);
-    record.evidence = evidence(record, complete, timeline, now, &reading.replaced);
+    record.transition = PatchTransition::running(&log.life, now);
+    record.last_transition = PatchTransition::ended(&log.life, now);
+    let mut life = log.life.clone();
+    with_module_list(&mut life, record);
+    life.complete = proof::against_unpatched(record, &life, complete).is_empty();
+    record.phase = phase(record, &life, now, reading.soak_seconds);
+    record.evidence = evidence(record, complete, &life, now, &reading.replaced);
     record.implicated = Implicated::Yes;
     if record.evidence.is_empty() {
-        record.unproven = proof::against_no(record, timeline, complete);
+        record.unproven = proof::against_no(record, &life, complete);
         record.implicated = match record.unproven.is_empty() {
             true => Implicated::No,
             false => Implicated::Unknown,
         };
+    }
+}
+
+/// A module that the list has as live is loaded, whatever the log last said of it. One
+/// that is being relocated is not in the list yet (`load_module`, kernel/module/main.c).
+fn with_module_list(life: &mut Lifecycle, record: &CrashRecord) {
+    for patch in &record.patches {
+        if patch.state == Some(Marker::Live) {
+            life.step(At::default(), Step::Loaded(&patch.name));
+        }
     }
 }
 
@@ -66,15 +83,16 @@ fn is_kpatch(module: &Module, kpatch_core: bool) -> bool {
     kpatch_core && (module.name.starts_with("kpatch_") || module.name.starts_with("kpatch-"))
 }
 
-fn patches(modules: Option<&[Module]>, timeline: &Timeline, kpatch_core: bool) -> Vec<Patch> {
+fn patches(modules: Option<&[Module]>, log: &LivepatchLog, kpatch_core: bool) -> Vec<Patch> {
     let listed = |name: &str| modules?.iter().find(|module| module.name == name);
-    let mut patches: Vec<Patch> = timeline
+    let mut patches: Vec<Patch> = log
+        .life
         .patches
         .iter()
         .map(|known| Patch {
             name: known.name.clone(),
             state: listed(&known.name).map(|module| module.state),
-            kpatch: known.kpatch,
+            kpatch: log.is_kpatch(&known.name),
         })
         .collect();
     for module in modules.unwrap_or_default() {
@@ -93,54 +111,16 @@ fn patches(modules: Option<&[Module]>, timeline: &Timeline, kpatch_core: bool) -
 
 fn phase(
     record: &CrashRecord,
-    timeline: &Timeline,
-    now: Option<f64>,
-    complete: &Completeness,
+    life: &Lifecycle,
+    now: Option<BootTime>,
     soak_seconds: f64,
 ) -> Phase {
     let loading = |patch: &Patch| patch.state == Some(Marker::Loading);
     if record.patches.iter().any(loading) {
         return Phase::Load;
     }
-    if record.transition.is_some() || timeline.unnamed {
-        return Phase::Transition;
-    }
-    if loads(record, timeline, now).is_some() {
-        return Phase::Load;
-    }
-    let ended = record.last_transition.as_ref();
-    match ended.map(|last| last.ended_before_seconds) {
-        Some(Some(ago)) if ago <= soak_seconds => return Phase::Soak,
-        // A log without times.
-        Some(None) => return Phase::Unknown,
-        _ => {}
-    }
-    let mut lives = timeline.patches.iter().map(|known| known.life);
-    if lives.any(|life| life == Life::Done(Direction::Patch)) {
-        return Phase::Patched;
-    }
-    // A livepatch is listed, but how far it had come is in a part of the log that
-    // is not here.
-    if record.patches.iter().any(|patch| patch.state.is_some()) {
-        return Phase::Unknown;
-    }
-    match proof::against_unpatched(record, timeline, complete).is_empty() {
-        true => Phase::Unpatched,
-        false => Phase::Unknown,
-    }
-}
-
-/// The patch that is announced and of which nothing more was heard, while that is
-/// fresh: some ways to fail print nothing. A module that is being relocated is not yet
-/// in the module list (`load_module`, kernel/module/main.c).
-fn loads<'a>(record: &CrashRecord, timeline: &'a Timeline, now: Option<f64>) -> Option<&'a str> {
-    let known = timeline.patches.last()?;
-    let fresh = known.age(now).is_none_or(|age| age <= LOADING_SECONDS);
-    let live = record
-        .patches
-        .iter()
-        .any(|patch| patch.name == known.name && patch.state == Some(Marker::Live));
-    (known.life == Life::Loading && fresh && !live).then_some(known.name.as_str())
+    let soak = Duration::try_from_secs_f64(soak_seconds).unwrap_or_default();
+    life.phase(now, soak)
 }
 
 fn is_core(function: &Function) -> bool {
@@ -156,8 +136,8 @@ fn is_core(function: &Function) -> bool {
 fn evidence(
     record: &CrashRecord,
     complete: &Completeness,
-    timeline: &Timeline,
-    now: Option<f64>,
+    life: &Lifecycle,
+    now: Option<BootTime>,
     replaced: &[Replaced],
 ) -> Vec<Evidence> {
     let replacing = |function: &Function| {
@@ -213,7 +193,7 @@ fn evidence(
             add(EvidenceKind::PatchLoading, Some(patch.name.clone()), None);
         }
     }
-    if let Some(name) = loads(record, timeline, now)
+    if let Some(name) = life.loading(now)
         && !found
             .iter()
             .any(|found| found.kind == EvidenceKind::PatchLoading)

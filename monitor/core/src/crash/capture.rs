@@ -1,6 +1,6 @@
 //! What keeps evidence of a crash, or gets the machine out of it.
 
-/// Something that would tell of a crash, or get the machine out of it.
+/// Something that would keep evidence of a crash, or restart the machine after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A place for the kernel's last words that outlives a reboot.

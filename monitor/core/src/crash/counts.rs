@@ -8,7 +8,7 @@ use crate::transition::BootTime;
 
 /// Events remembered so that an update of one is not counted again.
 const MAX_KNOWN: usize = 256;
-/// Hooks hit within this belong to one event, where the log cannot be read to tell.
+/// Hooks hit within this time belong to one event, if the log cannot be read to find out.
 const ONE_EVENT: Duration = Duration::from_secs(1);
 
 /// An event as the counters want it.
@@ -27,7 +27,7 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// Of an event that the log told.
+    /// A sighting of an event that the log reports.
     #[must_use]
     pub fn new(
         signal: Signal,
@@ -167,8 +167,8 @@ mod tests {
             unix_seconds: Some(1e9 + uptime),
             precision: Precision::Line,
         };
-        let told = (Implicated::Yes, evidence.as_slice());
-        Sighting::new(signal, Phase::Soak, told, when, "BUG: x")
+        let implicated = (Implicated::Yes, evidence.as_slice());
+        Sighting::new(signal, Phase::Soak, implicated, when, "BUG: x")
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    CrashRecord, Evidence, EvidenceKind, Marker, Patch, Phase, Precision, When, boots::HostCrash,
+    CrashRecord, Evidence, EvidenceKind, HostCrash, Marker, Patch, Phase, Precision, When,
 };
 use crate::{blockers::printable, transition::doing};
 
@@ -51,7 +51,7 @@ pub fn when(when: &When) -> String {
             uptime.map_or_else(|| source.to_owned(), |uptime| format!("{uptime}; {source}"))
         }
         (None, Some(uptime)) => format!("{uptime}; the date is not in the log"),
-        (None, None) => "not told".to_owned(),
+        (None, None) => "unknown".to_owned(),
     }
 }
 
@@ -76,7 +76,7 @@ pub fn phase(record: &CrashRecord) -> String {
     let transition = || {
         let running = record.transition.as_ref()?;
         let (patch, to) = (shown(&running.patch), doing(running.direction));
-        Some(match seconds(running.running_for_seconds) {
+        Some(match seconds(running.seconds) {
             Some(age) => format!("{name}: {to} of {patch} had run for {age}"),
             None => format!("{name}: {to} of {patch} ran"),
         })
@@ -84,7 +84,7 @@ pub fn phase(record: &CrashRecord) -> String {
     let last = || {
         let last = record.last_transition.as_ref()?;
         let (patch, to) = (shown(&last.patch), doing(last.direction));
-        let ago = seconds(last.ended_before_seconds)?;
+        let ago = seconds(last.seconds)?;
         Some(format!("{name}: {to} of {patch} had ended {ago} before"))
     };
     let loading = || {
@@ -99,13 +99,13 @@ pub fn phase(record: &CrashRecord) -> String {
             shown(&patch.name)
         ))
     };
-    let told = match record.phase {
+    let details = match record.phase {
         Phase::Load => loading(),
         Phase::Transition => transition(),
         Phase::Soak | Phase::Patched | Phase::Unpatched => last(),
         Phase::Unknown => None,
     };
-    told.unwrap_or_else(|| name.to_owned())
+    details.unwrap_or_else(|| name.to_owned())
 }
 
 /// Whether a livepatch is implicated, and by what.
@@ -146,7 +146,7 @@ fn reason(evidence: &Evidence) -> String {
     }
 }
 
-/// The task that met it, and where, as far as told.
+/// The task in which it happened, and where, as far as the log says.
 #[must_use]
 pub fn task(record: &CrashRecord) -> Option<String> {
     let mut words = Vec::new();

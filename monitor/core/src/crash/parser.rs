@@ -1,8 +1,9 @@
 //! The kernel's log, from whatever kept it: a serial console, `dmesg`, syslog,
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
+mod date;
 mod event;
-pub(super) mod format;
+mod format;
 mod header;
 mod headline;
 mod histories;
@@ -10,74 +11,33 @@ mod line;
 mod place;
 mod prefix;
 mod reader;
+mod report;
 mod symbol;
-pub(super) mod timeline;
 
 use std::collections::VecDeque;
 
 use headline::{Sign, recognise};
 use histories::{Histories, History};
-use line::lines;
+use prefix::Lines;
 use reader::Reader;
 
+pub use super::reading::{Anchor, Reading, Replaced};
 use super::{
-    Signal,
     record::{CrashRecord, NonFatalSignal, Precision, When, merge},
+    signal::Signal,
 };
-use crate::function_ref::FunctionRef;
 
-/// Records, and lesser signals, kept of one text.
+/// Most records, and most non-fatal signals, kept of one text.
 const MAX_EVENTS: usize = 256;
-/// A moment on both clocks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Anchor {
-    /// Seconds since 1970.
-    pub unix_seconds: f64,
-    /// Seconds on the log's clock.
-    pub uptime_seconds: f64,
-}
-
-/// What a text told.
+/// What a kernel log contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
     /// Crashes, oldest first; of more than 256 the latest.
     pub records: Vec<CrashRecord>,
     /// Signals that were no crash and led to none; of more than 256 the latest.
-    pub lesser: Vec<NonFatalSignal>,
+    pub non_fatal: Vec<NonFatalSignal>,
     /// What could not be made out, and why nothing can be concluded from it.
     pub problems: Vec<String>,
-}
-
-/// A function that a loaded patch replaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replaced {
-    /// The patch.
-    pub patch: String,
-    /// The function.
-    pub function: FunctionRef,
-}
-
-/// What a text is read with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
-    /// How long after the end of a transition a crash counts as in its wake.
-    pub soak_seconds: f64,
-    /// What is known of the last boot's clock from elsewhere.
-    pub anchor: Option<Anchor>,
-    /// What the loaded patches replace, where that is known.
-    pub replaced: Vec<Replaced>,
-}
-
-impl Reading {
-    /// Of a text of which nothing else is known.
-    #[must_use]
-    pub fn new(soak_seconds: f64) -> Self {
-        Self {
-            soak_seconds,
-            anchor: None,
-            replaced: Vec::new(),
-        }
-    }
 }
 
 /// The signal that a line of the kernel's begins or names, if it does.
@@ -96,7 +56,7 @@ pub fn signal(line: &str) -> Option<Signal> {
 /// events kept, not by the text.
 #[must_use]
 pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
-    let mut lines = lines(text);
+    let mut lines = Lines::new(text);
     let mut histories = Histories::new();
     let mut log = Log::default();
     for line in &mut lines {
@@ -114,20 +74,24 @@ pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
         for record in of_boot {
             date(&mut record.when, anchor);
         }
-        let of_boot = reader.lesser.iter_mut().rev().take(reader.boot.lesser);
-        for lesser in of_boot {
-            date(&mut lesser.when, anchor);
+        let of_boot = reader
+            .non_fatal
+            .iter_mut()
+            .rev()
+            .take(reader.boot.non_fatal);
+        for signal in of_boot {
+            date(&mut signal.when, anchor);
         }
     }
     rest.into_iter().for_each(|history| log.add(history));
     log.end(&lines.summary, closed)
 }
 
-/// What the hosts of a text told.
+/// What the lines of all hosts in a text contain.
 #[derive(Default)]
 struct Log {
     records: VecDeque<CrashRecord>,
-    lesser: VecDeque<NonFatalSignal>,
+    non_fatal: VecDeque<NonFatalSignal>,
     recognised: u64,
     doubted: Option<String>,
     lone: Option<String>,
@@ -141,8 +105,8 @@ impl Log {
             record.host.clone_from(&history.host);
             keep(&mut self.records, record);
         }
-        for lesser in reader.lesser {
-            keep(&mut self.lesser, lesser);
+        for signal in reader.non_fatal {
+            keep(&mut self.non_fatal, signal);
         }
         self.recognised += reader.recognised;
         self.doubted = self.doubted.take().or(reader.doubted);
@@ -189,7 +153,7 @@ impl Log {
         }
         ParsedLog {
             records: merge(records),
-            lesser: self.lesser.into(),
+            non_fatal: self.non_fatal.into(),
             problems,
         }
     }
@@ -200,14 +164,14 @@ impl Log {
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
     // Only the end can matter, and it is short of a few lines without a time.
     let tail = text.get(text.len().saturating_sub(TAIL)..).unwrap_or(text);
-    lines(tail).filter_map(|line| line.uptime).last()
+    Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
 /// The first time on the kernel's clock that a text bears.
 #[must_use]
 pub fn first_uptime(text: &[u8]) -> Option<f64> {
     let start = text.get(..TAIL).unwrap_or(text);
-    lines(start).find_map(|line| line.uptime)
+    Lines::new(start).find_map(|line| line.uptime)
 }
 
 /// Bytes in which [`first_uptime`] and [`last_uptime`] look.

@@ -2,11 +2,13 @@
 //! text proves them. What is not proved is unknown, with the reason.
 
 use super::{
-    Phase, Signal,
-    parser::timeline::{Life, Timeline},
     record::{CrashRecord, Function, Module},
+    signal::Signal,
 };
-use crate::transition::Direction;
+use crate::{
+    lifecycle::{Lifecycle, Stage},
+    phase::Phase,
+};
 
 /// How completely a report was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,20 +36,20 @@ pub(super) struct Completeness {
 /// Why it is not proved that no livepatch is loaded; empty: it is proved.
 pub(super) fn against_unpatched(
     record: &CrashRecord,
-    timeline: &Timeline,
+    life: &Lifecycle,
     complete: &Completeness,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
-    let gone = |life: Life| match life {
-        Life::Done(Direction::Unpatch) | Life::Failed => true,
-        Life::Done(Direction::Patch) | Life::Loading | Life::Transition(_) => false,
+    let gone = |stage: Stage| match stage {
+        Stage::Disabled | Stage::Refused => true,
+        Stage::Enabled | Stage::Loading | Stage::Transition | Stage::Unknown => false,
     };
-    for known in timeline.patches.iter().filter(|known| !gone(known.life)) {
+    for known in life.patches.iter().filter(|known| !gone(known.stage)) {
         let listed = record
             .patches
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
-        if !listed && complete.modules && known.life == Life::Done(Direction::Patch) {
+        if !listed && complete.modules && known.stage == Stage::Enabled {
             // It may be gone, but what became of its functions is not known.
             reasons.push(format!(
                 "livepatch {} is not in the module list any more",
@@ -66,7 +68,7 @@ pub(super) fn against_unpatched(
     if !reasons.is_empty() {
         return reasons;
     }
-    if timeline.unnamed {
+    if life.unnamed {
         reasons.push("a transition ran, and the log does not name its patch".to_owned());
     }
     match record.taint.as_deref() {
@@ -76,7 +78,7 @@ pub(super) fn against_unpatched(
         None => reasons.push("the kernel's taint flags are not in the log".to_owned()),
         // K: a livepatch was loaded; U: the out-of-tree kpatch core does so.
         Some(taint) if taint.contains(['K', 'U']) => {
-            let explained = !timeline.patches.is_empty() && complete.modules;
+            let explained = !life.patches.is_empty() && complete.modules;
             if !explained {
                 reasons.push(
                     "the kernel is tainted by a livepatch (K), and the log does not name it"
@@ -97,10 +99,10 @@ const MIXED: &str = "lines of another task are mixed into the report";
 /// Why it is not proved that no livepatch had a hand in it; empty: it is proved.
 pub(super) fn against_no(
     record: &CrashRecord,
-    timeline: &Timeline,
+    life: &Lifecycle,
     complete: &Completeness,
 ) -> Vec<String> {
-    let unpatched = against_unpatched(record, timeline, complete);
+    let unpatched = against_unpatched(record, life, complete);
     let untainted = record
         .taint
         .as_deref()
@@ -156,7 +158,7 @@ pub(super) fn against_no(
     if unexplained {
         say("the kernel is tainted by a livepatch (K), and the log does not name it");
     }
-    reasons.extend(recent_changes(record, timeline, complete));
+    reasons.extend(recent_changes(record, life, complete));
     let places = record
         .function
         .iter()
@@ -170,31 +172,37 @@ pub(super) fn against_no(
 
 /// Patches that are being loaded, or have just gone: their code may be in use although
 /// no place on the stack has its name.
-fn recent_changes(
-    record: &CrashRecord,
-    timeline: &Timeline,
-    complete: &Completeness,
-) -> Vec<String> {
+fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completeness) -> Vec<String> {
     let mut reasons = Vec::new();
-    if timeline.unnamed && record.patches.is_empty() {
+    if life.unnamed && record.patches.is_empty() {
         reasons.push("a transition ran, and the log does not name its patch".to_owned());
     }
-    for known in &timeline.patches {
+    for (index, known) in life.patches.iter().enumerate() {
         let listed = record
             .patches
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
-        match known.life {
-            Life::Loading => {
+        // panic() prints no module list (kernel/panic.c, lib/dump_stack.c). What the log
+        // said last about a patch then holds, unless a later patch may have replaced it: the
+        // log names every patch whose transition starts or ends.
+        let mut later = life.patches.iter().skip(index + 1);
+        let later = later.any(|later| matches!(later.stage, Stage::Transition | Stage::Enabled));
+        let missing = !listed && (complete.modules || later);
+        match known.stage {
+            Stage::Loading => {
                 reasons.push(format!("livepatch {} was being loaded", known.name));
             }
-            Life::Done(Direction::Patch) if !listed => {
+            Stage::Enabled if missing => {
                 reasons.push(format!("livepatch {} may have been replaced", known.name));
             }
-            Life::Done(Direction::Unpatch) if record.phase == Phase::Soak => {
+            Stage::Disabled if record.phase == Phase::Soak => {
                 reasons.push(format!("livepatch {} has just been disabled", known.name));
             }
-            Life::Done(_) | Life::Transition(_) | Life::Failed => {}
+            Stage::Unknown => reasons.push(format!(
+                "the log does not say what became of livepatch {}",
+                known.name
+            )),
+            Stage::Enabled | Stage::Disabled | Stage::Transition | Stage::Refused => {}
         }
     }
     if let Some(module) = complete

@@ -4,68 +4,24 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
-use super::{Kind, Phase, Signal};
-use crate::transition::Direction;
-
-/// How exactly [`When::unix_seconds`] is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// Not at all.
-    Unknown,
-    /// The log's dates have no year (or day), so that there is no number to give.
-    NoYear,
-    /// It was then or later: the last thing that is known of a boot that ended
-    /// without a word.
-    After,
-    /// The line bears a local time without its zone: the number is that time read as
-    /// if it were UTC, which is wrong by up to 14 hours.
-    LocalTime,
-    /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
-    /// clock, minutes after the crash.
-    File,
-    /// From a line earlier in the log that has both clocks: as good as the
-    /// machine's clock was at that line.
-    LogClock,
-    /// From the journal's two clocks and the uptime: as good as the log's clock keeps time
-    /// after the journal's last entry.
-    Journal,
-    /// From the number or the time of a pstore record, to about a second.
-    Dump,
-    /// The line itself bears the time of the program that logged it.
-    Line,
-}
-
-/// When a line was written.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct When {
-    /// Seconds on the log's own clock, which starts with the boot.
-    pub uptime_seconds: Option<f64>,
-    /// Seconds since 1970, UTC.
-    pub unix_seconds: Option<f64>,
-    /// How exactly the latter is known.
-    pub precision: Precision,
-}
-
-impl When {
-    /// The date, if there is one, is right but for its precision, and not off by a
-    /// zone.
-    #[must_use]
-    pub fn is_utc(&self) -> bool {
-        self.precision != Precision::LocalTime
-    }
-}
+use super::signal::{Kind, Signal};
+pub use super::when::{Precision, When};
+use crate::{
+    lifecycle::{Lifecycle, age},
+    phase::Phase,
+    transition::{BootTime, Direction, Transition},
+};
 
 /// A place in the kernel's code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// Bytes from its start, where told.
+    /// Bytes from its start; `None` if the log does not say.
     pub offset: Option<u64>,
-    /// Its size in bytes, where told.
+    /// Its size in bytes; `None` if the log does not say.
     pub size: Option<u64>,
     /// The module it is in; none is the kernel itself.
     pub module: Option<String>,
@@ -130,26 +86,71 @@ pub struct Patch {
     pub kpatch: bool,
 }
 
-/// A transition that had not ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Running {
+/// A transition that a crash fell in or came after.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct PatchTransition {
     /// The patch.
     pub patch: String,
     /// Where to.
     pub direction: Direction,
-    /// For how long, where the log has times.
-    pub running_for_seconds: Option<f64>,
+    /// Seconds from its start to the crash if it ran, from its end otherwise; `None` where
+    /// the times are not known.
+    #[serde(alias = "running_for_seconds", alias = "ended_before_seconds")]
+    pub seconds: Option<f64>,
 }
 
-/// The last transition that had ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Last {
-    /// The patch.
-    pub patch: String,
-    /// Where to.
-    pub direction: Direction,
-    /// How long before the crash it ended, where the log has times.
-    pub ended_before_seconds: Option<f64>,
+impl PatchTransition {
+    /// The transition that runs, if its patch is known.
+    #[must_use]
+    pub fn running(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
+        let running = life.transition.as_ref()?;
+        Self::of(running, age(running.start, now))
+    }
+
+    /// The one that ended last, if its patch and its direction are known.
+    #[must_use]
+    pub fn ended(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
+        let ended = life.ended.as_ref()?;
+        Self::of(ended.transition.as_ref()?, life.ended_before(now))
+    }
+
+    fn of(transition: &Transition, age: Option<std::time::Duration>) -> Option<Self> {
+        Some(Self {
+            patch: transition.patch.clone()?,
+            direction: transition.direction,
+            seconds: age.map(|age| age.as_secs_f64()),
+        })
+    }
+}
+
+/// In JSON the seconds have a name that says what they are.
+fn with_seconds_as<S: Serializer>(
+    name: &'static str,
+    transition: Option<&PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(transition) = transition else {
+        return serializer.serialize_none();
+    };
+    let mut json = serializer.serialize_struct("PatchTransition", 3)?;
+    json.serialize_field("patch", &transition.patch)?;
+    json.serialize_field("direction", &transition.direction)?;
+    json.serialize_field(name, &transition.seconds)?;
+    json.end()
+}
+
+fn as_running<S: Serializer>(
+    transition: &Option<PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    with_seconds_as("running_for_seconds", transition.as_ref(), serializer)
+}
+
+fn as_ended<S: Serializer>(
+    transition: &Option<PatchTransition>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    with_seconds_as("ended_before_seconds", transition.as_ref(), serializer)
 }
 
 /// Whether a livepatch had a hand in it.
@@ -161,7 +162,7 @@ pub enum Implicated {
     /// The fault or its stack is known, what is loaded is known, and neither lies
     /// in a livepatch or the livepatch core.
     No,
-    /// The text does not tell.
+    /// The text does not say.
     Unknown,
 }
 
@@ -218,7 +219,7 @@ impl EvidenceKind {
 pub struct Evidence {
     /// Of what kind.
     pub kind: EvidenceKind,
-    /// Which patch, where it can be told.
+    /// Which patch, if known.
     pub patch: Option<String>,
     /// The place in the code, for all but [`EvidenceKind::PatchLoading`].
     pub function: Option<Function>,
@@ -281,9 +282,9 @@ pub struct CrashRecord {
     pub comm: Option<String>,
     /// Its id.
     pub pid: Option<u32>,
-    /// Taint letters without `G`; empty is not tainted, none not told.
+    /// Taint letters without `G`; empty if not tainted, `None` if the log does not say.
     pub taint: Option<String>,
-    /// The module list; none is not told.
+    /// The module list; `None` if the log has none.
     pub modules: Option<Vec<Module>>,
     /// The call trace, innermost first.
     pub trace: Vec<Frame>,
@@ -294,9 +295,11 @@ pub struct CrashRecord {
     /// Where in a patch's life it falls.
     pub phase: Phase,
     /// The transition that ran.
-    pub transition: Option<Running>,
+    #[serde(serialize_with = "as_running")]
+    pub transition: Option<PatchTransition>,
     /// The one that ended last.
-    pub last_transition: Option<Last>,
+    #[serde(serialize_with = "as_ended")]
+    pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
     /// On what evidence.
@@ -314,6 +317,23 @@ pub struct CrashRecord {
     /// The host, where the log names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+}
+
+/// A crash of this host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostCrash {
+    /// Its name, which never changes.
+    pub id: String,
+    /// The boot that it happened in, where known.
+    pub boot_id: Option<String>,
+    /// Whether the boot ended with it; false: the machine lived on.
+    pub ended_boot: Option<bool>,
+    /// When it was found, in seconds since 1970, if its own date is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_unix_seconds: Option<f64>,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub record: CrashRecord,
 }
 
 impl CrashRecord {
@@ -375,7 +395,7 @@ impl CrashRecord {
         patches
     }
 
-    /// How much it tells, to choose between two records of one crash.
+    /// How complete it is, to choose between two records of one crash.
     fn weight(&self) -> (bool, bool, usize, bool, bool) {
         (
             self.panic.is_some(),
@@ -386,8 +406,8 @@ impl CrashRecord {
         )
     }
 
-    /// Takes in another record of the same crash: the one that tells more stays, with
-    /// the files of both.
+    /// Merges another record of the same crash: the more complete one stays, with the files of
+    /// both.
     pub fn absorb(&mut self, mut other: Self) {
         if other.weight() > self.weight() {
             std::mem::swap(self, &mut other);
@@ -411,7 +431,7 @@ impl CrashRecord {
     }
 
     /// Takes a "no" back, and says why.
-    pub(super) fn not_proved(&mut self, reason: &str) {
+    pub(crate) fn not_proved(&mut self, reason: &str) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;
         }
@@ -448,16 +468,15 @@ impl CrashRecord {
         let releases = release(self)
             .zip(release(other))
             .is_none_or(|(one, two)| one == two);
-        let boots = super::dating::agree(&self.when, &other.when);
+        let boots = self.when.agrees_with(&other.when);
         let hosts = self.host.as_ref().zip(other.host.as_ref());
         let hosts = hosts.is_none_or(|(one, two)| one == two);
         times && releases && boots && hosts && self.headline == other.headline
     }
 }
 
-/// Makes one of each two records of the same crash: a dump at the oops and another
-/// at the panic, a console log and pstore. The one that tells more stays, with the
-/// files of both.
+/// Makes one of each two records of the same crash: a dump at the oops and another at the panic, a
+/// console log and pstore. The more complete one stays, with the files of both.
 #[must_use]
 pub fn merge(records: Vec<CrashRecord>) -> Vec<CrashRecord> {
     let mut merged: Vec<CrashRecord> = Vec::new();

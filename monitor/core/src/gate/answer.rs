@@ -1,4 +1,5 @@
-//! Decodes the responses of Prometheus's query API, which are treated as untrusted input.
+//! Decodes the responses of the query API of Prometheus and of the engines that serve the same
+//! API, which are treated as untrusted input.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +24,7 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// An instant vector with the warnings of Prometheus, Thanos or Mimir.
+/// An instant vector with the warnings of Prometheus, Thanos, Mimir or VictoriaMetrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Vector {
     /// One sample per series.
@@ -67,6 +68,10 @@ struct Envelope {
     error: Option<String>,
     #[serde(default)]
     warnings: Vec<String>,
+    /// VictoriaMetrics's cluster sets it if a storage node did not answer; it sends no warning
+    /// (app/vmselect/prometheus/query_response.qtpl, 1.79 to 1.145).
+    #[serde(default, rename = "isPartial")]
+    is_partial: bool,
 }
 
 #[derive(Deserialize)]
@@ -112,22 +117,33 @@ pub fn vector(body: &[u8]) -> Result<Vector, Error> {
     })
 }
 
-/// Decodes the answer to `time()`: seconds since 1970.
+/// Decodes the answer to `time()`: seconds since 1970. Prometheus sends a scalar,
+/// VictoriaMetrics a vector of one sample without labels.
 ///
 /// # Errors
 ///
-/// As [`vector`]; also if the result is not a scalar or not a valid time.
+/// As [`vector`]; also if the result is neither, or not a valid time.
 pub fn time(body: &[u8]) -> Result<f64, Error> {
-    match decode(body)?.0 {
-        Data::Scalar((_, value)) => {
-            let time = number(&value, body)?;
-            if time.is_finite() && time > 0.0 {
-                Ok(time)
-            } else {
-                Err(shape("the result of time() is not a valid time", body))
-            }
+    let value = match decode(body)?.0 {
+        Data::Scalar((_, value)) => value,
+        Data::Vector(series) => match series.as_slice() {
+            [
+                Series {
+                    metric,
+                    value: Some((_, value)),
+                },
+            ] if metric.is_empty() => value.clone(),
+            _ => return Err(shape("the result of time() is not one sample", body)),
+        },
+        Data::Matrix(_) | Data::String(_) => {
+            return Err(shape("the result of time() is not a scalar", body));
         }
-        _ => Err(shape("the result of time() is not a scalar", body)),
+    };
+    let time = number(&value, body)?;
+    if time.is_finite() && time > 0.0 {
+        Ok(time)
+    } else {
+        Err(shape("the result of time() is not a valid time", body))
     }
 }
 
@@ -155,7 +171,11 @@ fn decode(body: &[u8]) -> Result<(Data, Vec<String>), Error> {
         });
     }
     let data = envelope.data.ok_or_else(|| shape("no data", body))?;
-    Ok((data, envelope.warnings))
+    let mut warnings = envelope.warnings;
+    if envelope.is_partial {
+        warnings.push("isPartial: a storage node did not answer".to_owned());
+    }
+    Ok((data, warnings))
 }
 
 fn number(text: &str, body: &[u8]) -> Result<f64, Error> {
@@ -219,6 +239,32 @@ mod tests {
         assert!(vector(body.as_bytes()).is_err());
         assert!(time(body.replace("\"17.5\"", "\"NaN\"").as_bytes()).is_err());
         assert!(time(VECTOR.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_time_of_victoriametrics() {
+        let body = r#"{"status":"success","data":{"resultType":"vector","result":[
+            {"metric":{},"value":[17,"17"]}]},"stats":{}}"#;
+        assert_eq!(time(body.as_bytes()), Ok(17.0));
+        for (sample, other) in [
+            (r#""metric":{}"#, r#""metric":{"job":"j"}"#),
+            (r#""17"]}"#, r#""17"]},{"metric":{},"value":[17,"17"]}"#),
+            (r#"{"metric":{},"value":[17,"17"]}"#, ""),
+        ] {
+            assert!(body.contains(sample), "{sample}");
+            assert!(time(body.replace(sample, other).as_bytes()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_partial_answer_without_a_warning() {
+        let body = r#"{"status":"success","isPartial":true,"data":
+            {"resultType":"vector","result":[]}}"#;
+        let partial = vector(body.as_bytes()).unwrap();
+        assert_eq!(partial.warnings.len(), 1);
+        assert!(partial.warnings[0].contains("isPartial"), "{partial:?}");
+        let whole = vector(body.replace("true", "false").as_bytes()).unwrap();
+        assert_eq!(whole.warnings, [""; 0]);
     }
 
     #[test]

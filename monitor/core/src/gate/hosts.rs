@@ -6,7 +6,10 @@ use std::{
 };
 
 pub use super::answer::Host;
-use super::{answer::Sample, promql::Question};
+use super::{
+    answer::Sample,
+    promql::{Question, WINDOW},
+};
 
 /// All that was asked, with what came back.
 pub type Answers = BTreeMap<Question, Vec<Sample>>;
@@ -30,7 +33,12 @@ pub enum State {
     /// The host crashed with the patch, or a crash signal implicates the patch.
     Crashed(Vec<Cause>),
     /// The host is down, and had the patch when it was last scraped.
-    Silent(Seen),
+    Silent {
+        /// What it was doing then.
+        seen: Seen,
+        /// Whether it was scraped so recently that it may only have missed a scrape.
+        blip: bool,
+    },
     /// The state of the host is unknown.
     Missing(Missing),
     /// A transition of the patch is running.
@@ -83,13 +91,56 @@ pub enum Seen {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Missing {
     /// The host is down, and did not have the patch when it was last scraped.
-    Down,
+    Down {
+        /// Whether it was scraped so recently that it may only have missed a scrape.
+        blip: bool,
+    },
     /// Prometheus no longer scrapes the host.
     Gone,
-    /// The last scrape is this many seconds old; `None` if its time is unknown.
-    Stale(Option<f64>),
+    /// The host was expected, and Prometheus has no data on it within the lookback.
+    NeverSeen,
+    /// The last scrape is too old, or its time is not plausible.
+    Stale {
+        /// Its age in seconds, negative if it lies in the future; `None` if it is unknown.
+        age: Option<f64>,
+        /// Seconds between two scrapes of the host, if it could be measured.
+        interval: Option<f64>,
+    },
     /// The host has the patch but does not report a crash count for it.
     NoCrashCount,
+    /// The host dates the patch to a time that contradicts Prometheus: its clock is wrong.
+    Clock(Clock),
+}
+
+impl Missing {
+    /// Whether it may be over after the next scrapes.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Down { blip } => blip,
+            Self::Stale { .. } => true,
+            Self::Gone | Self::NeverSeen | Self::NoCrashCount | Self::Clock(_) => false,
+        }
+    }
+}
+
+/// How the clock of a host contradicts Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clock {
+    /// The patch is in force since a time that is this many seconds in the future.
+    Ahead(f64),
+    /// The host says that the patch has been in force for this many seconds, but Prometheus
+    /// scraped it without the patch less long ago.
+    Behind(f64),
+}
+
+/// The hosts that must be known to Prometheus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// At least this many.
+    Count(usize),
+    /// These, each as label `instance`, with or without its port.
+    Names(BTreeSet<String>),
 }
 
 /// A host and its state.
@@ -136,9 +187,43 @@ fn host(sample: &Sample) -> Option<Host> {
 /// The result of one question by host and, if it has one, by one more label.
 type ByHost<'a> = BTreeMap<Host, Vec<(&'a str, f64)>>;
 
+/// Seconds between two scrapes of this host, from how often it was scraped in two windows: a
+/// host that has just ended has few scrapes in the newer, a new one none in the older.
+fn interval(now: Option<f64>, before: Option<f64>) -> Option<f64> {
+    let scrapes = now.unwrap_or(0.0).max(before.unwrap_or(0.0));
+    (scrapes >= 2.0 && scrapes.is_finite()).then(|| WINDOW.as_secs_f64() / scrapes)
+}
+
+/// How old the last scrape of a host may be: two scrape intervals, and at least 10 s more than
+/// one for the delivery by remote write (5 s a batch by default), but never more than
+/// `stale_after`.
+fn oldest_scrape(interval: Option<f64>, stale_after: Duration) -> f64 {
+    let stale_after = stale_after.as_secs_f64();
+    interval.map_or(stale_after, |interval| {
+        (2.0 * interval).max(interval + 10.0).min(stale_after)
+    })
+}
+
+/// The longest of [`oldest_scrape`] of all hosts: a host that could be scraped within this
+/// time may only have missed a scrape.
+#[must_use]
+pub fn blip(answers: &Answers, stale_after: Duration) -> Duration {
+    let counts = |question| {
+        let samples = answers.get(&question).into_iter().flatten();
+        samples.filter_map(|sample| Some((host(sample)?, sample.value)))
+    };
+    let before: BTreeMap<Host, f64> = counts(Question::ScrapesBefore).collect();
+    let limits = counts(Question::Scrapes).filter_map(|(host, now)| {
+        let interval = interval(Some(now), before.get(&host).copied())?;
+        Some(oldest_scrape(Some(interval), stale_after))
+    });
+    // A scrape interval at least as long as `stale_after` leaves no room for a blip.
+    Duration::try_from_secs_f64(limits.fold(0.0, f64::max).ceil()).unwrap_or(Duration::ZERO)
+}
+
 /// Derives the state of every host from all results.
 #[must_use]
-pub fn read(answers: &Answers, terms: &Terms) -> Fleet {
+pub fn read(answers: &Answers, terms: &Terms, expected: Option<&Expected>) -> Fleet {
     let mut reader = Reader {
         answers,
         terms,
@@ -149,7 +234,9 @@ pub fn read(answers: &Answers, terms: &Terms) -> Fleet {
         .filter(|question| **question != Question::KnownPatches)
         .map(|&question| (question, reader.by_host(question)))
         .collect();
-    let hosts: BTreeSet<&Host> = tables.values().flat_map(BTreeMap::keys).collect();
+    // What was true a while ago says nothing about which hosts there are now.
+    let current = tables.iter().filter(|(question, _)| !question.is_past());
+    let hosts: BTreeSet<&Host> = current.flat_map(|(_, table)| table.keys()).collect();
     let facts = hosts.into_iter().map(|host| {
         let of = |question| {
             let table = tables.get(&question)?;
@@ -161,13 +248,46 @@ pub fn read(answers: &Answers, terms: &Terms) -> Fleet {
             host: host.clone(),
         }
     });
-    let hosts = facts.collect();
+    let mut hosts: Vec<Fact> = facts.collect();
+    if let Some(Expected::Names(names)) = expected {
+        let unseen = never_seen(names, &hosts);
+        hosts.extend(unseen);
+        hosts.sort_by(|one, other| one.host.cmp(&other.host));
+    }
     reader.duplicates(&tables);
     Fleet {
         hosts,
         problems: reader.problems,
     }
 }
+
+/// The expected hosts of which Prometheus has no data.
+fn never_seen(names: &BTreeSet<String>, hosts: &[Fact]) -> Vec<Fact> {
+    let without_port = |instance: &str| match instance.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
+        _ => instance.to_owned(),
+    };
+    let seen: BTreeSet<&str> = hosts.iter().map(|fact| &*fact.host.instance).collect();
+    let seen_hosts: BTreeSet<String> = seen.iter().copied().map(without_port).collect();
+    let job = hosts.first().map_or("", |fact| &fact.host.job);
+    let unseen = names
+        .iter()
+        .filter(|name| !seen.contains(name.as_str()) && !seen_hosts.contains(*name));
+    unseen
+        .map(|name| Fact {
+            host: Host {
+                instance: name.clone(),
+                job: job.to_owned(),
+            },
+            state: State::Missing(Missing::NeverSeen),
+            forced: false,
+        })
+        .collect()
+}
+
+/// By how many seconds the clock of a host may be ahead of Prometheus's. A clock that is ahead
+/// only makes a host soak longer.
+const CLOCK: f64 = 60.0;
 
 struct Reader<'a> {
     answers: &'a Answers,
@@ -240,20 +360,28 @@ impl<'a> Reader<'a> {
         let down = up.is_some_and(|up| !is_up(up));
         let gone = up.is_none();
         if down || gone {
+            let blip = down && value(Question::UpRecently).is_some_and(is_up);
             if let Some((direction, _)) = first(Question::LastTransition) {
-                return State::Silent(Seen::InTransition(direction.to_owned()));
+                let seen = Seen::InTransition(direction.to_owned());
+                return State::Silent { seen, blip };
             }
             // A host that was removed from service discovery after its transition has most
             // likely been retired.
             if down && value(Question::LastEnabled).is_some_and(|enabled| enabled > 0.0) {
-                return State::Silent(Seen::Enabled);
+                let seen = Seen::Enabled;
+                return State::Silent { seen, blip };
             }
-            return State::Missing(if down { Missing::Down } else { Missing::Gone });
+            return State::Missing(if down {
+                Missing::Down { blip }
+            } else {
+                Missing::Gone
+            });
         }
         let age = value(Question::Scraped).map(|scraped| self.terms.time - scraped);
-        let limit = self.terms.stale_after.as_secs_f64();
-        if age.is_none_or(|age| age > limit) {
-            return State::Missing(Missing::Stale(age));
+        let interval = interval(value(Question::Scrapes), value(Question::ScrapesBefore));
+        let limit = oldest_scrape(interval, self.terms.stale_after);
+        if !age.is_some_and(|age| (-1.0..=limit).contains(&age)) {
+            return State::Missing(Missing::Stale { age, interval });
         }
         let enabled = value(Question::Enabled);
         let is_enabled = enabled.is_some_and(|enabled| enabled > 0.0);
@@ -268,16 +396,29 @@ impl<'a> Reader<'a> {
         }
         match enabled {
             None => State::Without,
-            Some(_) if is_enabled => value(Question::Landed)
-                .map(|landed| landed + self.terms.soak.as_secs_f64() - self.terms.time)
-                .map_or(State::InForce, |left| {
-                    if left <= 0.0 {
-                        State::Soaked
-                    } else {
-                        State::Soaking { left }
-                    }
-                }),
+            Some(_) if is_enabled => value(Question::Landed).map_or(State::InForce, |landed| {
+                let unseen_before = value(Question::UpBefore).is_some_and(is_up)
+                    && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
+                self.in_force_since(landed, unseen_before)
+            }),
             Some(_) => State::Disabled,
+        }
+    }
+
+    /// The state of a host on which the patch is in force, as the host dates it.
+    /// `unseen_before`: Prometheus scraped it without the patch at a time at which it must have
+    /// had it to have soaked.
+    fn in_force_since(&self, landed: f64, unseen_before: bool) -> State {
+        let age = self.terms.time - landed;
+        let left = self.terms.soak.as_secs_f64() - age;
+        if age < -CLOCK {
+            State::Missing(Missing::Clock(Clock::Ahead(-age)))
+        } else if left > 0.0 {
+            State::Soaking { left }
+        } else if unseen_before {
+            State::Missing(Missing::Clock(Clock::Behind(age)))
+        } else {
+            State::Soaked
         }
     }
 

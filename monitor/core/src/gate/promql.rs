@@ -32,6 +32,10 @@ pub struct Scope {
     pub patch: String,
     /// How far back to search for data on a host that is down.
     pub lookback: Duration,
+    /// How long ago Prometheus must have seen the patch enabled on a host that has soaked.
+    pub seen_before: Duration,
+    /// A host that could be scraped within this time may only have missed a scrape.
+    pub blip: Duration,
 }
 
 impl Scope {
@@ -50,17 +54,24 @@ impl Scope {
         format!("{},patch={}", self.hosts(), quote(&self.patch))
     }
 
-    /// Label matchers for the patch on the given hosts only, if they are few enough for
-    /// naming them to be cheaper than selecting all hosts.
+    /// Label matchers for the patch on the given hosts only.
     fn of(&self, silent: &[&Host]) -> String {
-        let patch = self.patch();
+        Self::among(&self.patch(), silent)
+    }
+
+    /// Narrows the matchers to the given hosts, if they are few enough for naming them to be
+    /// cheaper than selecting all hosts.
+    fn among(matchers: &str, silent: &[&Host]) -> String {
         if silent.len() > NAMED {
-            return patch;
+            return matchers.to_owned();
         }
         let names: Vec<String> = silent.iter().map(|host| literal(&host.instance)).collect();
-        format!("{patch},instance=~{}", quote(&names.join("|")))
+        format!("{matchers},instance=~{}", quote(&names.join("|")))
     }
 }
+
+/// The time over which scrapes are counted to measure the scrape interval.
+pub const WINDOW: Duration = Duration::from_secs(300);
 
 /// Most hosts that are named in one query.
 const NAMED: usize = 500;
@@ -74,6 +85,14 @@ pub enum Question {
     Scraped,
     /// Hosts that Prometheus scraped within the lookback but no longer scrapes.
     Gone,
+    /// How often the host was scraped in the last [`WINDOW`].
+    Scrapes,
+    /// How often it was scraped in the [`WINDOW`] before that.
+    ScrapesBefore,
+    /// Whether a scrape succeeded `seen_before` ago.
+    UpBefore,
+    /// Whether the patch was enabled `seen_before` ago.
+    EnabledBefore,
     /// Whether the patch is enabled.
     Enabled,
     /// Time since which the patch has been in force, in seconds since 1970.
@@ -92,6 +111,8 @@ pub enum Question {
     Signals,
     /// Time of the last such signal, in seconds since 1970.
     LastSignal,
+    /// For hosts that are down: whether a scrape succeeded within `blip`.
+    UpRecently,
     /// For hosts that are down: whether the patch was enabled when last scraped.
     LastEnabled,
     /// For hosts that are down: whether a transition was running when last scraped.
@@ -108,10 +129,14 @@ pub enum Question {
 
 impl Question {
     /// The questions about all hosts, which are asked first.
-    pub const FIRST: [Self; 12] = [
+    pub const FIRST: [Self; 16] = [
         Self::Up,
         Self::Scraped,
         Self::Gone,
+        Self::Scrapes,
+        Self::ScrapesBefore,
+        Self::UpBefore,
+        Self::EnabledBefore,
         Self::Enabled,
         Self::Landed,
         Self::Transition,
@@ -123,7 +148,8 @@ impl Question {
         Self::LastSignal,
     ];
     /// The questions about hosts that are down.
-    pub const SILENT: [Self; 5] = [
+    pub const SILENT: [Self; 6] = [
+        Self::UpRecently,
         Self::LastEnabled,
         Self::LastTransition,
         Self::LastCrashes,
@@ -131,12 +157,32 @@ impl Question {
         Self::LastSignals,
     ];
 
+    /// Whether the question is about an earlier time only: the hosts in its answer
+    /// need not exist any more.
+    #[must_use]
+    pub const fn is_past(self) -> bool {
+        matches!(
+            self,
+            Self::Scrapes
+                | Self::ScrapesBefore
+                | Self::UpBefore
+                | Self::EnabledBefore
+                | Self::UpRecently
+        )
+    }
+
     /// Name of the metric that the question reads.
     #[must_use]
     pub const fn metric(self) -> &'static str {
         match self {
-            Self::Up | Self::Scraped | Self::Gone => "up",
-            Self::Enabled | Self::LastEnabled => "livepatch_patch_enabled",
+            Self::Up
+            | Self::Scraped
+            | Self::Gone
+            | Self::Scrapes
+            | Self::ScrapesBefore
+            | Self::UpBefore
+            | Self::UpRecently => "up",
+            Self::Enabled | Self::LastEnabled | Self::EnabledBefore => "livepatch_patch_enabled",
             Self::Landed => "livepatch_patching_complete_timestamp_seconds",
             Self::Transition | Self::LastTransition => "livepatch_transition_active",
             Self::Stuck => "livepatch_stuck_tasks",
@@ -157,6 +203,8 @@ impl Question {
         let metric = self.metric();
         let lookback = format!("{}s", scope.lookback.as_secs());
         let (hosts, patch) = (scope.hosts(), scope.patch());
+        let window = WINDOW.as_secs();
+        let (seen_before, blip) = (scope.seen_before.as_secs(), scope.blip.as_secs());
         let of = || scope.of(silent);
         match self {
             // Both keep all labels, so that a host with two series is noticed.
@@ -166,6 +214,23 @@ impl Question {
                 "group by (job, instance) (last_over_time({metric}{{{hosts}}}[{lookback}])) \
                  unless on (job, instance) {metric}{{{hosts}}}"
             ),
+            Self::Scrapes => {
+                format!("max by (job, instance) (count_over_time({metric}{{{hosts}}}[{window}s]))")
+            }
+            Self::ScrapesBefore => format!(
+                "max by (job, instance) \
+                 (count_over_time({metric}{{{hosts}}}[{window}s] offset {window}s))"
+            ),
+            Self::UpBefore => {
+                format!("max by (job, instance) ({metric}{{{hosts}}} offset {seen_before}s)")
+            }
+            Self::EnabledBefore => {
+                format!("max by (job, instance) ({metric}{{{patch}}} offset {seen_before}s)")
+            }
+            Self::UpRecently => {
+                let named = Scope::among(&hosts, silent);
+                format!("max by (job, instance) (max_over_time({metric}{{{named}}}[{blip}s]))")
+            }
             Self::Enabled | Self::Landed | Self::LastCrash => {
                 format!("max by (job, instance) ({metric}{{{patch}}})")
             }
@@ -252,6 +317,8 @@ mod tests {
             selector: Selector::parse(r#"env="prod""#).unwrap(),
             patch: patch.to_owned(),
             lookback: Duration::from_secs(3600),
+            seen_before: Duration::from_secs(1620),
+            blip: Duration::from_secs(30),
         }
     }
 
@@ -274,7 +341,9 @@ mod tests {
             let selectors = query.matches('{').count();
             let whose = r#"{job="livepatch-monitor",env="prod""#;
             assert_eq!(query.matches(whose).count(), selectors, "{query}");
-            if question.metric() != "up" {
+            if question.metric() == "up" {
+                assert!(!query.contains("patch="), "{query}");
+            } else {
                 assert!(query.contains(r#",patch="fix""#), "{query}");
             }
             if Question::SILENT.contains(&question) {

@@ -5,8 +5,8 @@ mod reasons;
 use serde::Serialize;
 
 use super::{
-    hosts::{Fleet, State},
-    risk::Risk,
+    hosts::{Expected, Fleet, State},
+    risk::{MaxRisk, Risk},
 };
 
 /// Limits that the gate allows.
@@ -20,6 +20,10 @@ pub struct Limits {
     pub min_hosts: usize,
     /// How many hosts may be in an unknown state.
     pub max_missing: usize,
+    /// How many hosts are to get the patch next; all that are up without it if not given.
+    pub next: Option<u64>,
+    /// The highest risk allowed for them.
+    pub max_risk: Option<MaxRisk>,
 }
 
 /// The decision of the gate.
@@ -68,6 +72,8 @@ pub enum Kind {
     Missing,
     /// Fewer hosts soaked than required.
     TooFewSoaked,
+    /// The risk that the next hosts fail is higher than allowed.
+    Risk,
     /// The selector matches no host.
     NoHosts,
     /// No host has the patch loaded.
@@ -198,7 +204,7 @@ impl Decision {
             counts: Counts::default(),
             next_soaked_in_seconds: None,
             enough_soaked_in_seconds: None,
-            risk: Risk::new(0, 0, 0),
+            risk: Risk::new(0, 0, 0, None, None),
         }
     }
 
@@ -211,7 +217,7 @@ impl Decision {
             Passes::Soon => soon,
             Passes::InTime => true,
         };
-        self.verdict == Verdict::CannotTell && self.reasons.iter().all(passes)
+        self.verdict != Verdict::GoOn && self.reasons.iter().all(passes)
     }
 }
 
@@ -226,6 +232,8 @@ pub struct Asked<'a> {
     pub warnings: &'a [String],
     /// Patches that hosts have loaded, if that was queried.
     pub known_patches: &'a [String],
+    /// The hosts that Prometheus must know.
+    pub expected: Option<&'a Expected>,
 }
 
 /// Decides. A known reason to hold takes precedence over "cannot tell"; all reasons are
@@ -252,10 +260,24 @@ pub fn decide(fleet: &Fleet, limits: &Limits, asked: &Asked<'_>) -> Decision {
     findings.extend(reasons::failed(fleet, limits, &counts));
     findings.extend(reasons::stuck(fleet, limits, &counts));
     findings.extend(reasons::missing(fleet, limits, &counts));
+    findings.extend(reasons::unknown_hosts(asked.expected, limits, &counts));
     findings.extend(reasons::data(fleet, asked));
     findings.extend(reasons::absent(&counts, asked));
     if counts.hosts > 0 && lacking > 0 {
         findings.push(reasons::too_few(limits, &counts, next, enough));
+    }
+    let failures = counts.crashed + counts.silent;
+    let risk = Risk::new(
+        number(counts.soaked + failures),
+        number(failures),
+        number(counts.to_do),
+        limits.next,
+        limits.max_risk,
+    );
+    if let Some(limit) = limits.max_risk
+        && counts.hosts > 0
+    {
+        findings.extend(reasons::risk(&risk, limit, &counts));
     }
     findings.extend(reasons::forced(fleet));
     let (notices, mut against): (Vec<_>, Vec<_>) = findings
@@ -265,18 +287,13 @@ pub fn decide(fleet: &Fleet, limits: &Limits, asked: &Asked<'_>) -> Decision {
     let verdict = against
         .first()
         .map_or(Verdict::GoOn, |reason| reason.verdict);
-    let failures = counts.crashed + counts.silent;
     Decision {
         verdict,
         reasons: against,
         notices,
         next_soaked_in_seconds: next,
         enough_soaked_in_seconds: enough,
-        risk: Risk::new(
-            number(counts.soaked + failures),
-            number(failures),
-            number(counts.to_do),
-        ),
+        risk,
         counts,
     }
 }
@@ -293,7 +310,7 @@ fn count(fleet: &Fleet) -> Counts {
     for fact in &fleet.hosts {
         let counter = match &fact.state {
             State::Crashed(_) => &mut counts.crashed,
-            State::Silent(_) => &mut counts.silent,
+            State::Silent { .. } => &mut counts.silent,
             State::Missing(_) => &mut counts.missing,
             State::InTransition { stuck_tasks, .. } => {
                 counts.stuck += usize::from(*stuck_tasks > 0.0);

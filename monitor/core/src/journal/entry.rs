@@ -74,11 +74,11 @@ pub enum Entry {
     Signal {
         /// What it said.
         signal: Signal,
-        /// In its own words.
+        /// The kernel's own line.
         headline: String,
     },
-    /// The monitor was told to stop: the machine goes down in order, or an operator
-    /// wants no monitor.
+    /// The monitor was asked to stop: the machine shuts down in order, or an operator stopped the
+    /// monitor.
     Stopped,
 }
 

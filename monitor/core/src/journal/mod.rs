@@ -3,5 +3,6 @@
 
 pub mod entry;
 pub mod frame;
+pub mod history;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,236 +1,204 @@
-use proptest::{collection::vec, prelude::*};
-
 use super::*;
-use crate::{
-    function_ref::FunctionRef,
-    journal::testing::{any_note, noted},
-};
 
 const SOAK: Duration = Duration::from_secs(100);
 
-fn at(second: u64) -> BootTime {
-    BootTime::from_duration(Duration::from_secs(second))
+const fn second(second: u64) -> BootTime {
+    BootTime::from_nanos(second * 1_000_000_000)
 }
 
-fn load() -> Entry {
-    Entry::Load {
-        patch: "fix".into(),
+const fn at(of_boot: u64) -> At {
+    At {
+        boot: Some(second(of_boot)),
+        unix_seconds: None,
     }
 }
 
-fn transition(direction: Direction) -> Entry {
-    Entry::Transition {
-        patch: Some("fix".into()),
+fn started(patch: Option<&str>, direction: Direction) -> Step<'static> {
+    Step::Started(Transition::new(patch.map(str::to_owned), direction))
+}
+
+const fn ended(
+    patch: Option<&str>,
+    direction: Option<Direction>,
+    outcome: Option<Outcome>,
+) -> Step<'_> {
+    Step::Ended {
+        patch,
         direction,
-        start: Some(at(11)),
+        outcome,
+        took: None,
     }
 }
 
-fn ended(direction: Direction) -> Entry {
-    Entry::Ended {
-        patch: Some("fix".into()),
-        direction: Some(direction),
-        outcome: Some(Outcome::Completed),
-        took_seconds: Some(9.0),
+fn life(steps: Vec<(u64, Step<'_>)>) -> Lifecycle {
+    let mut life = Lifecycle::default();
+    for (second, step) in steps {
+        life.step(at(second), step);
     }
+    life
 }
 
-fn patches(enabled: &[Option<bool>]) -> Entry {
-    let patch = |enabled: &Option<bool>| LoadedPatch {
-        name: "fix".into(),
-        enabled: *enabled,
-        srcversion: None,
-        functions: vec![
-            FunctionRef {
-                object: "vmlinux".into(),
-                function: "a".into(),
-            },
-            FunctionRef {
-                object: "ext4".into(),
-                function: "b".into(),
-            },
-        ],
-    };
-    Entry::Patches {
-        patches: enabled.iter().map(patch).collect(),
-    }
+fn stage(life: &Lifecycle, patch: &str) -> Option<Stage> {
+    let known = life.patches.iter().find(|known| known.name == patch)?;
+    Some(known.stage)
 }
 
-fn history(notes: &[(u64, Entry)]) -> History {
-    let mut history = History::default();
-    for (second, note) in notes {
-        history.take(&noted(*second, note.clone()), SOAK);
-    }
-    history
-}
-
+/// A transition that was seen to its end leaves nothing to be read from sysfs.
 #[test]
-fn a_patch_goes_through_its_phases() {
+fn the_end_of_a_transition_says_where_the_patch_is() {
     use Direction::{Patch, Unpatch};
-    let mut notes = vec![];
-    let mut phase = |second: u64, note: Option<Entry>| {
-        notes.extend(note.map(|note| (second, note)));
-        history(&notes).phase(at(second), SOAK)
-    };
-    assert_eq!(phase(1, None), Phase::Unknown);
-    assert_eq!(phase(2, Some(patches(&[]))), Phase::Unpatched);
-    assert_eq!(phase(10, Some(load())), Phase::Load);
-    assert_eq!(phase(11, Some(transition(Patch))), Phase::Load);
-    let loaded = Entry::Loaded {
-        patch: "fix".into(),
-    };
-    assert_eq!(phase(12, Some(loaded)), Phase::Transition);
-    assert_eq!(phase(13, Some(patches(&[Some(true)]))), Phase::Transition);
-    assert_eq!(phase(20, Some(ended(Patch))), Phase::Soak);
-    assert_eq!(phase(120, None), Phase::Soak);
-    assert_eq!(phase(121, None), Phase::Patched);
-    assert_eq!(phase(200, Some(transition(Unpatch))), Phase::Transition);
-    assert_eq!(phase(210, Some(ended(Unpatch))), Phase::Soak);
-    assert_eq!(phase(211, Some(patches(&[]))), Phase::Soak);
-    assert_eq!(phase(400, None), Phase::Unpatched);
-    assert_eq!(phase(401, Some(patches(&[None]))), Phase::Unknown);
-}
-
-#[test]
-fn a_first_attempt_that_succeeds_ends_the_load() {
-    let notes = [
-        (10, load()),
-        (10, transition(Direction::Patch)),
-        (11, ended(Direction::Patch)),
-    ];
-    assert_eq!(history(&notes).phase(at(11), SOAK), Phase::Soak);
-}
-
-#[test]
-fn a_load_of_which_nothing_is_heard_is_over_some_time() {
-    let history = history(&[(2, patches(&[])), (10, load())]);
-    assert_eq!(history.loading(at(309)), Some("fix"));
-    assert_eq!(history.phase(at(311), SOAK), Phase::Unpatched);
-}
-
-#[test]
-fn a_signal_keeps_the_phase_it_came_in() {
-    let signal = Entry::Signal {
-        signal: Signal::Oops,
-        headline: "BUG".into(),
-    };
-    let notes = [
-        (10, load()),
-        (11, signal.clone()),
-        (12, ended(Direction::Patch)),
-    ];
-    let lived = history(&notes);
-    assert_eq!(lived.signals[0].phase, Phase::Load);
-    assert!(lived.lived_on);
-    let died = history(&[(10, load()), (11, signal)]);
-    assert!(!died.lived_on && !died.stopped);
-}
-
-#[test]
-fn what_is_replaced_is_told_with_its_module() {
-    let replaced = history(&[(1, patches(&[Some(true)]))]).replaced();
-    let modules: Vec<_> = replaced.iter().map(|one| one.function.module()).collect();
-    assert_eq!(modules, [None, Some("ext4")]);
-}
-
-proptest! {
-    #[test]
-    fn any_notes_are_taken(notes in vec((0_u32..1000, any_note()), 0..200)) {
-        let mut history = History::default();
-        for (second, note) in notes {
-            let stopped = matches!(note, Entry::Stopped);
-            history.take(&noted(u64::from(second), note), SOAK);
-            prop_assert_eq!(history.stopped, stopped);
-            prop_assert!(history.signals.len() <= MAX_SIGNALS);
-            let _ = history.phase(at(u64::from(second)), SOAK);
-        }
-    }
-}
-
-/// Seconds of the boot's clock and of the world's are the same in these notes.
-fn in_force(notes: &[(u64, Entry)]) -> Option<(Option<f64>, Option<Duration>)> {
-    let history = history(notes);
-    let known = history.in_force.get("fix")?;
-    Some((known.since_unix_seconds, known.took))
-}
-
-#[test]
-fn a_patch_is_in_force_from_the_end_of_its_transition() {
-    use Direction::{Patch, Unpatch};
-    let mut notes = vec![
-        (10, load()),
-        (12, transition(Patch)),
-        (13, patches(&[Some(true)])),
-    ];
-    assert_eq!(in_force(&notes), None, "enabled, but in transition");
-    notes.push((20, ended(Patch)));
-    let expected = Some((noted(20, load()).unix_seconds, Some(Duration::from_secs(9))));
-    assert_eq!(in_force(&notes), expected);
-    notes.push((25, patches(&[Some(true)])));
-    notes.push((26, Entry::Watching));
-    assert_eq!(in_force(&notes), expected, "what is seen again is not news");
-    notes.push((30, transition(Unpatch)));
-    assert_eq!(in_force(&notes), None, "on its way out");
-    let reversed = |direction| Entry::Ended {
-        patch: Some("fix".into()),
-        direction: Some(direction),
-        outcome: Some(Outcome::Reversed),
-        took_seconds: Some(1.0),
-    };
-    notes.push((31, reversed(Unpatch)));
-    assert_eq!(in_force(&notes), None, "turned around is not arrived");
-    notes.extend([
-        (31, transition(Patch)),
-        (33, ended(Patch)),
-        (34, patches(&[])),
+    let mut life = life(vec![
+        (1, Step::Listed(vec![("fix", Some(true))])),
+        (10, started(Some("fix"), Unpatch)),
+        (
+            20,
+            ended(Some("fix"), Some(Unpatch), Some(Outcome::Completed)),
+        ),
     ]);
-    assert_eq!(in_force(&notes), None, "no longer loaded");
+    assert_eq!(stage(&life, "fix"), Some(Stage::Disabled));
+    assert_eq!(life.phase(Some(second(120)), SOAK), Phase::Soak);
+    assert_eq!(life.phase(Some(second(121)), SOAK), Phase::Unpatched);
+    life.step(at(130), started(Some("fix"), Patch));
+    let cancelled = ended(Some("fix"), Some(Patch), Some(Outcome::Cancelled));
+    life.step(at(131), cancelled);
+    assert_eq!(stage(&life, "fix"), Some(Stage::Disabled));
+    life.step(at(140), started(Some("fix"), Patch));
+    life.step(
+        at(141),
+        ended(Some("fix"), Some(Patch), Some(Outcome::Forced)),
+    );
+    assert_eq!(life.phase(Some(second(300)), SOAK), Phase::Patched);
+}
+
+/// `enabled` as it was before the transition does not say how that ended.
+#[test]
+fn an_end_that_was_not_seen_takes_a_list_from_its_transition() {
+    let listed = || Step::Listed(vec![("fix", Some(true))]);
+    let unseen = || ended(Some("fix"), None, None);
+    let mut old = life(vec![
+        (1, listed()),
+        (10, started(Some("fix"), Direction::Unpatch)),
+        (20, unseen()),
+    ]);
+    assert_eq!(stage(&old, "fix"), Some(Stage::Unknown));
+    assert_eq!(old.phase(Some(second(200)), SOAK), Phase::Unknown);
+    old.step(at(201), listed());
+    assert_eq!(old.phase(Some(second(201)), SOAK), Phase::Patched);
+    let fresh = life(vec![
+        (10, started(Some("fix"), Direction::Patch)),
+        (11, listed()),
+        (20, unseen()),
+    ]);
+    assert_eq!(stage(&fresh, "fix"), Some(Stage::Enabled));
+}
+
+/// Any of the patches may be the one that a nameless transition has disabled.
+#[test]
+fn what_a_nameless_unpatching_disabled_is_not_known() {
+    let nameless = || started(None, Direction::Unpatch);
+    let end = || ended(None, Some(Direction::Unpatch), Some(Outcome::Completed));
+    let both = vec![("fix", Some(true)), ("other", Some(true))];
+    let mut life = life(vec![(1, Step::Listed(both)), (10, nameless()), (12, end())]);
+    assert_eq!(life.phase(Some(second(200)), SOAK), Phase::Unknown);
+    assert_eq!(life.in_force("other"), None);
+    life.step(
+        at(201),
+        Step::Listed(vec![("fix", Some(false)), ("other", Some(true))]),
+    );
+    let since = life.patches.iter().find(|it| it.name == "other").unwrap();
+    assert_eq!(since.stage, Stage::Enabled);
+    assert_eq!(stage(&life, "fix"), Some(Stage::Disabled));
+}
+
+/// The kernel runs one transition at a time: the start of another proves the end of the
+/// one before, though not how it ended.
+#[test]
+fn another_transition_ends_the_one_before() {
+    let mut life = life(vec![
+        (1, started(Some("one"), Direction::Patch)),
+        (5, started(Some("two"), Direction::Patch)),
+        (
+            6,
+            ended(
+                Some("two"),
+                Some(Direction::Patch),
+                Some(Outcome::Completed),
+            ),
+        ),
+    ]);
+    assert_eq!(life.transition, None);
+    assert_eq!(stage(&life, "one"), Some(Stage::Unknown));
+    life.step(at(7), started(Some("one"), Direction::Unpatch));
+    life.step(at(8), Step::Enabling("three"));
+    assert_eq!(life.transition, None);
+    assert_eq!(life.phase(Some(second(8)), SOAK), Phase::Load);
 }
 
 #[test]
-fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
-    use Direction::Patch;
-    let found = vec![(40, patches(&[Some(true)]))];
-    assert_eq!(
-        in_force(&found),
-        Some((noted(40, load()).unix_seconds, None))
-    );
-    assert_eq!(in_force(&[(40, patches(&[Some(false)]))]), None);
-    assert_eq!(in_force(&[(40, patches(&[None]))]), None);
-    let unseen = |patch: Option<&str>| Entry::Ended {
-        patch: patch.map(str::to_owned),
-        direction: None,
-        outcome: None,
-        took_seconds: None,
+fn a_load_and_a_transition_of_others_leave_each_other_alone() {
+    let life = life(vec![
+        (1, started(Some("one"), Direction::Unpatch)),
+        (5, Step::Load("two")),
+        (
+            6,
+            ended(
+                Some("one"),
+                Some(Direction::Unpatch),
+                Some(Outcome::Completed),
+            ),
+        ),
+    ]);
+    assert_eq!(life.loading(Some(second(7))), Some("two"));
+    assert_eq!(life.phase(Some(second(7)), SOAK), Phase::Load);
+}
+
+/// Without times, or with a clock that went back, nothing that depends on a time is
+/// claimed.
+#[test]
+fn an_unknown_age_makes_an_unknown_phase() {
+    let completed = || {
+        ended(
+            Some("fix"),
+            Some(Direction::Patch),
+            Some(Outcome::Completed),
+        )
     };
-    // A monitor before this version noted no length.
-    let old = r#"{"note":"ended","patch":"fix","direction":"patch","outcome":"completed"}"#;
-    let old: Entry = serde_json::from_str(old).unwrap();
-    let unlengthy = vec![(12, transition(Patch)), (50, old)];
-    assert_eq!(
-        in_force(&unlengthy),
-        Some((noted(50, load()).unix_seconds, None))
-    );
-    let lost = vec![
-        (12, transition(Patch)),
-        (13, patches(&[Some(true)])),
-        (50, unseen(Some("fix"))),
-    ];
-    assert_eq!(
-        in_force(&lost),
-        Some((noted(50, load()).unix_seconds, None))
-    );
-    // Which patch is in transition is not known: it may be this one.
-    let nameless = Entry::Transition {
-        patch: None,
-        direction: Patch,
-        start: None,
-    };
-    let mut notes = vec![(12, nameless), (13, patches(&[Some(true)]))];
-    assert_eq!(in_force(&notes), None);
-    notes.push((60, unseen(None)));
-    assert_eq!(
-        in_force(&notes),
-        Some((noted(60, load()).unix_seconds, None))
-    );
+    let mut timeless = Lifecycle::default();
+    timeless.step(At::default(), completed());
+    assert_eq!(timeless.phase(None, SOAK), Phase::Unknown);
+    assert_eq!(timeless.phase(Some(second(9)), SOAK), Phase::Unknown);
+    let timed = life(vec![(50, completed())]);
+    assert_eq!(timed.ended_before(Some(second(20))), None);
+    assert_eq!(timed.phase(Some(second(20)), SOAK), Phase::Unknown);
+    // Out of order by what one CPU may be behind another.
+    assert_eq!(timed.phase(Some(second(49)), SOAK), Phase::Soak);
+    let mut loading = Lifecycle::default();
+    loading.step(At::default(), Step::Load("fix"));
+    assert_eq!(loading.phase(None, SOAK), Phase::Load);
+}
+
+/// "Unpatched" takes a list of all that is loaded.
+#[test]
+fn nothing_is_unpatched_without_proof() {
+    let mut life = life(vec![(1, Step::Load("fix")), (2, Step::Refused("fix"))]);
+    assert_eq!(stage(&life, "fix"), Some(Stage::Refused));
+    assert_eq!(life.phase(Some(second(3)), SOAK), Phase::Unknown);
+    life.step(at(4), Step::Listed(vec![]));
+    assert_eq!(life.phase(Some(second(4)), SOAK), Phase::Unpatched);
+    life.step(at(5), Step::Listed(vec![("fix", None)]));
+    assert_eq!(life.phase(Some(second(5)), SOAK), Phase::Unknown);
+    life.step(at(6), Step::Signalled);
+    assert_eq!(life.phase(Some(second(6)), SOAK), Phase::Transition);
+}
+
+#[test]
+fn no_more_than_a_bounded_number_is_kept() {
+    let mut life = Lifecycle::default();
+    life.step(at(1), Step::Listed(vec![]));
+    for number in 0..1000 {
+        let name = format!("patch_{number}");
+        life.step(at(2), Step::Load(&name));
+    }
+    assert_eq!((life.patches.len(), life.loads.len()), (256, 256));
+    assert!(!life.complete);
 }

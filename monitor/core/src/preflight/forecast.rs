@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     Finding, Severity,
-    host::{Host, module_of},
+    host::Host,
     module::{Function, Module},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         self, Blocker, CheckedFunc, History, PendingTask, Reason, Scan, ScanSource, TaskState,
         lossy, printable,
     },
-    function_ref::FunctionRef,
+    function_ref::{FunctionRef, module_of},
     patch::Patch,
     transition::{BootTime, Direction},
 };

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    crash::capture::Source,
-    patch::{PatchSet, VMLINUX},
-};
+use crate::{crash::capture::Source, function_ref::FunctionRef, patch::PatchSet};
 
 /// A fact, or the reason why it is unknown.
 pub type Known<T> = Result<T, String>;
@@ -38,7 +35,7 @@ pub struct Host {
 /// Places of the requested symbols: all places of each, in the kernel's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symbols {
-    places: BTreeMap<(String, String), Vec<Place>>,
+    places: BTreeMap<FunctionRef, Vec<Place>>,
 }
 
 /// Location of a symbol.
@@ -53,8 +50,8 @@ pub struct Place {
 impl Symbols {
     /// Adds a place of a symbol; `None` as module means the kernel itself.
     pub fn add(&mut self, module: Option<&str>, name: &str, place: Place) {
-        let object = module.unwrap_or(VMLINUX).to_owned();
-        let places = self.places.entry((object, name.to_owned())).or_default();
+        let function = FunctionRef::in_module(module, name);
+        let places = self.places.entry(function).or_default();
         places.push(place);
         places.sort_by_key(|place| place.address);
     }
@@ -62,7 +59,10 @@ impl Symbols {
     /// All places of a symbol in an object.
     #[must_use]
     pub fn places(&self, object: &str, name: &str) -> &[Place] {
-        let key = (object.to_owned(), name.to_owned());
+        let key = FunctionRef {
+            object: object.to_owned(),
+            function: name.to_owned(),
+        };
         self.places.get(&key).map_or(&[], Vec::as_slice)
     }
 }
@@ -130,10 +130,4 @@ pub struct Policy {
     pub lockdown: Option<String>,
     /// `kernel.modules_disabled`: no module loads until the next boot.
     pub modules_disabled: Option<bool>,
-}
-
-/// The module of an object; `None` for `vmlinux`.
-#[must_use]
-pub(crate) fn module_of(object: &str) -> Option<&str> {
-    (object != VMLINUX).then_some(object)
 }

@@ -12,6 +12,7 @@ use object::{
 };
 use serde::Serialize;
 
+pub use crate::patch::Function;
 pub use layout::KlpLayout;
 
 mod layout;
@@ -116,15 +117,6 @@ pub struct Object {
     pub name: String,
     /// Functions replaced in the object.
     pub functions: Vec<Function>,
-}
-
-/// A function that a module replaces.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Function {
-    /// Name of the function.
-    pub name: String,
-    /// Which of several symbols of this name, from 1; 0 means the only one.
-    pub sympos: u64,
 }
 
 /// A symbol named `.klp.sym.OBJECT.NAME,POSITION`: without it in OBJECT, the module

@@ -1,4 +1,4 @@
-//! What a snapshot of sysfs adds to the events, or tells in their stead.
+//! What a snapshot of sysfs adds to the events, or shows instead of them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +9,8 @@ use crate::transition::{Direction, Outcome};
 use super::types::{Active, BootTime, Effect, Origin, Watching};
 use super::{Transitions, differ, lasting};
 
-/// How long after an end told by an event sysfs may still show `transition` 1:
-/// klp_complete_transition clears it last, after it waited for all CPUs and ran
-/// the callbacks.
+/// How long after an end that an event reported sysfs may still show `transition` 1:
+/// klp_complete_transition clears it last, after it waited for all CPUs and ran the callbacks.
 const END_GRACE: Duration = Duration::from_secs(5);
 
 /// Snapshots further apart than this bound neither a start nor an end.
@@ -315,7 +314,7 @@ impl Transitions {
         self.active = Some(active);
     }
 
-    /// The last snapshot, if no event has told of an end since.
+    /// The last snapshot, if no event has reported an end since.
     fn undisturbed(&self) -> Option<&Snapshot> {
         self.previous.as_ref().filter(|previous| {
             self.ended
@@ -324,8 +323,8 @@ impl Transitions {
         })
     }
 
-    /// Without probes and with no transition in sight: those that began and ended
-    /// between the last snapshot and this one.
+    /// Without probes and if no transition runs: the transitions that began and ended between the
+    /// last snapshot and this one.
     fn between(&mut self, now: BootTime, set: &PatchSet, effects: &mut Vec<Effect>) {
         let Some(before) = self.undisturbed().filter(|before| before.time <= now) else {
             return;
@@ -373,9 +372,8 @@ impl Transitions {
         }
     }
 
-    /// Requests that nothing came of, where `module_free` does not tell or the
-    /// module stays loaded all the same. A request may wait for `klp_mutex`, so
-    /// there must be quiet: other events hold it.
+    /// Requests that failed, where `module_free` does not report it or the module stays loaded all
+    /// the same. A request may wait for `klp_mutex`, so there must be quiet: other events hold it.
     fn expire_requests(&mut self, now: BootTime, set: &PatchSet, effects: &mut Vec<Effect>) {
         self.requests.retain(|name, time| {
             now < *time

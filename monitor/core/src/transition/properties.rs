@@ -258,8 +258,8 @@ proptest! {
         prop_assert_eq!(machine.forced("a"), Some(false));
     }
 
-    /// Any loss of events from a real life of a patch: what is told of it stays
-    /// true, and no more is counted than happened.
+    /// Any loss of events from a real course of a patch: what is reported stays true, and no more
+    /// is counted than happened.
     #[test]
     fn losses_add_nothing(kept in kept_events()) {
         use Direction::{Patch as To, Unpatch as Back};
@@ -294,7 +294,7 @@ proptest! {
         prop_assert!(totals.signals <= 2, "{totals:?}");
         prop_assert!(totals.reversals <= 1 && totals.forces <= 1, "{totals:?}");
         for (direction, _, duration) in ends {
-            // The lengths of the two legs.
+            // The lengths of the two segments.
             let real = Duration::from_secs(if direction == To { 19 } else { 20 });
             prop_assert!(duration.is_none_or(|d| d == real), "{direction:?} {duration:?}");
         }

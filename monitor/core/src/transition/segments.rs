@@ -9,9 +9,9 @@ use super::types::{Active, BootTime, Effect, KlpEvent, Origin, Watching};
 use super::{Transitions, differ, lasting};
 
 impl Transitions {
-    /// The end that an event tells may be that of the other direction: then
-    /// something was lost before it. (A cancel ends in the other direction by
-    /// its nature: klp_cancel_transition sets the target before it completes.)
+    /// The end that an event reports may be that of the other direction: then something was lost
+    /// before it. (A cancel ends in the other direction by its nature: klp_cancel_transition sets
+    /// the target before it completes.)
     pub(super) fn correct_end(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
         let Some(active) = &mut self.active else {
             return;
@@ -42,9 +42,9 @@ impl Transitions {
         }
     }
 
-    /// Brings the active transition in line with an event of a running one:
-    /// closes what can no longer be, adopts what was not known. `false` if the
-    /// direction cannot be told, so that there is none to adopt.
+    /// Brings the active transition in line with an event of a running one: closes what can no
+    /// longer be, adopts what was not known. `false` if the direction is unknown, so that there is
+    /// none to adopt.
     pub(super) fn reconcile(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) -> bool {
         if let Some(active) = &mut self.active {
             let other = differ(active.patch.as_deref(), event.patch.as_deref());
@@ -85,8 +85,8 @@ impl Transitions {
             self.active = Some(active);
         }
         if let Some(active) = &mut self.active {
-            // An event of the patch confirms a restored transition even where
-            // it does not tell the direction.
+            // An event of the patch confirms a restored transition even where it does not show the
+            // direction.
             active.settled |= event.target.is_some() || active.origin == Origin::Restored;
             active.vanished_since = None;
             if event.target.is_some() {
@@ -159,7 +159,7 @@ impl Transitions {
             start,
         });
         let none_yet = (watching == Watching::Probes).then_some(0);
-        let mut active = Active::new(old.patch, direction, Origin::Reversed, now);
+        let mut active = Active::new(old.transition.patch, direction, Origin::Reversed, now);
         active.start = start;
         active.attempts = none_yet;
         active.signalled = none_yet;
@@ -180,8 +180,8 @@ impl Transitions {
         };
         effects.push(Effect::Ended {
             duration: active.age(now),
-            patch: active.patch,
-            direction: active.direction,
+            patch: active.transition.patch,
+            direction: active.transition.direction,
             outcome,
         });
     }
@@ -198,15 +198,15 @@ impl Transitions {
         }
         effects.push(if active.cancelling {
             Effect::Ended {
-                patch: active.patch,
-                direction: active.direction,
+                patch: active.transition.patch,
+                direction: active.transition.direction,
                 outcome: Outcome::Cancelled,
                 duration: None,
             }
         } else {
             Effect::EndUnseen {
-                patch: active.patch,
-                direction: Some(active.direction),
+                patch: active.transition.patch,
+                direction: Some(active.transition.direction),
             }
         });
     }

@@ -1,6 +1,7 @@
 //! What goes into the state machine and what comes out of it.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use livepatch_monitor_ebpf::EventKind;
@@ -101,11 +102,11 @@ pub enum Origin {
     Restored,
 }
 
-/// The transition that runs, or its present leg: a reversal ends one leg and
-/// begins the next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Active {
-    /// The patch; `None` until an event or a snapshot tells its name.
+/// A transition of a patch, or the leg of it that a reversal opened or cut off: what the
+/// state machine follows, the journal's fold keeps and an earlier process saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// The patch; `None` until an event or a snapshot gives its name.
     pub patch: Option<String>,
     /// Where this leg leads.
     pub direction: Direction,
@@ -119,6 +120,28 @@ pub struct Active {
     pub forced: bool,
     /// Enabling failed and its end is due.
     pub cancelling: bool,
+}
+
+impl Transition {
+    /// Of which nothing else is known.
+    #[must_use]
+    pub const fn new(patch: Option<String>, direction: Direction) -> Self {
+        Self {
+            patch,
+            direction,
+            start: None,
+            attempts: None,
+            forced: false,
+            cancelling: false,
+        }
+    }
+}
+
+/// The transition that runs, or its present leg: a reversal ends one leg and
+/// begins the next. Reads as the [`Transition`] that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Active {
+    pub(super) transition: Transition,
     /// How this leg came to be known.
     pub origin: Origin,
     /// When this process first knew of the leg.
@@ -128,12 +151,26 @@ pub struct Active {
     /// Signal rounds of this leg accounted for; `None` until the attempt number
     /// is first seen on a leg that was not followed from its start.
     pub(super) signalled: Option<u32>,
-    /// The direction was told by an event, or by `enabled` past doubt.
+    /// The direction is known from an event, or from `enabled` if that is unambiguous.
     pub(super) settled: bool,
     /// Since when snapshots show the opposite direction.
     pub(super) opposed_since: Option<BootTime>,
     /// Since when snapshots do not show this transition.
     pub(super) vanished_since: Option<BootTime>,
+}
+
+impl Deref for Active {
+    type Target = Transition;
+
+    fn deref(&self) -> &Transition {
+        &self.transition
+    }
+}
+
+impl DerefMut for Active {
+    fn deref_mut(&mut self) -> &mut Transition {
+        &mut self.transition
+    }
 }
 
 impl Active {
@@ -144,12 +181,7 @@ impl Active {
         now: BootTime,
     ) -> Self {
         Self {
-            patch,
-            direction,
-            start: None,
-            attempts: None,
-            forced: false,
-            cancelling: false,
+            transition: Transition::new(patch, direction),
             origin,
             since: now,
             last: now,
@@ -207,8 +239,8 @@ pub(super) const fn rounds(failed: u32) -> u32 {
 /// Counters since this process began; they only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Attempts to complete a transition, with those told only by a gap in the
-    /// kernel's attempt number.
+    /// Attempts to complete a transition, including those known only from a gap in the kernel's
+    /// attempt number.
     pub attempts: u64,
     /// Rounds in which the kernel signalled the remaining tasks.
     pub signals: u64,
@@ -289,28 +321,11 @@ pub enum Effect {
 pub struct SavedState {
     /// The transition that ran.
     #[serde(default)]
-    pub active: Option<SavedTransition>,
+    pub active: Option<Transition>,
     /// Patches whose transition was forced, and when.
     #[serde(default)]
     pub forced: BTreeMap<String, BootTime>,
     /// Patches watched since they were first enabled, and when that was.
     #[serde(default)]
     pub watched: BTreeMap<String, BootTime>,
-}
-
-/// A running transition in [`SavedState`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedTransition {
-    /// The patch.
-    pub patch: Option<String>,
-    /// Where to.
-    pub direction: Direction,
-    /// When it began.
-    pub start: Option<BootTime>,
-    /// Attempts seen.
-    pub attempts: Option<u32>,
-    /// It was forced.
-    pub forced: bool,
-    /// It was being cancelled.
-    pub cancelling: bool,
 }

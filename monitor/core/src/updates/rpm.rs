@@ -110,7 +110,7 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
         let is_there = |old: &&Item| is_installed(&old.name, &old.arch, &old.evr);
         let old = other(!item.comes);
         let state = match (item.comes, old) {
-            // Two transactions of one second have one number: the history tells them apart.
+            // Two transactions in one second have the same number: the history distinguishes them.
             (true, Some(old)) if there && is_there(&old) => State::BothInstalled {
                 versions: vec![old.evr.clone(), item.evr.clone()],
             },

@@ -16,15 +16,15 @@ use livepatch_core::{
     },
 };
 
-/// Crashes shown at once; what many dumps repeat counts here as often.
+/// Most crashes handled in one call, before dumps of the same crash are merged.
 const MAX_CRASHES: usize = 4096;
 
-/// Exit code 0: crashes were found; 1: none; 2: a file could not be used or not be
-/// understood, so that it cannot be determined whether it holds one.
+/// Exit code 0: crashes were found; 1: none; 2: a file could not be read or understood, so that it
+/// is unknown whether it contains a crash.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
-                  kernel log (what the others tell is shown all the same)."
+                  kernel log (crashes found in the others are still shown)."
 )]
 pub(super) struct Import {
     /// Console log, dmesg, kdump's vmcore-dmesg, pstore file, or a directory of these
@@ -33,7 +33,7 @@ pub(super) struct Import {
     /// Print JSON instead of text
     #[arg(long)]
     json: bool,
-    /// How long after a transition a crash counts as in its wake
+    /// How long after a transition a crash still counts as in its soak phase
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = crate::cli::values::duration)]
     soak: Duration,
 }
@@ -71,26 +71,26 @@ impl Import {
         let mut left_out = 0_usize;
         let mut unread: Vec<String> = Vec::new();
         let mut add = |found: Text| {
-            let told = found.read(&Reading::new(self.soak.as_secs_f64()));
+            let read = found.read(&Reading::new(self.soak.as_secs_f64()));
             let files = found.files.join(", ");
-            let unclear = told.log.problems.into_iter();
+            let unclear = read.log.problems.into_iter();
             unread.extend(unclear.map(|problem| format!("{files}: {problem}")));
             let room = MAX_CRASHES - crashes.len();
-            left_out += told.crashes.len().saturating_sub(room);
+            left_out += read.crashes.len().saturating_sub(room);
             crashes.extend(
-                told.crashes
+                read.crashes
                     .into_iter()
                     .take(room)
                     .map(|(record, _)| record),
             );
-            for lesser in told.log.lesser {
-                // Dumps of one boot repeat what came before.
+            for signal in read.log.non_fatal {
+                // Dumps of one boot repeat earlier lines.
                 let known = |known: &NonFatalSignal| {
-                    known.headline == lesser.headline
-                        && known.when.uptime_seconds == lesser.when.uptime_seconds
+                    known.headline == signal.headline
+                        && known.when.uptime_seconds == signal.when.uptime_seconds
                 };
                 if report.signals.len() < MAX_CRASHES && !report.signals.iter().any(known) {
-                    report.signals.push(lesser);
+                    report.signals.push(signal);
                 }
             }
         };
@@ -115,21 +115,21 @@ impl Report {
             }
             show(&mut text, record);
         }
-        // A file that was not understood may hold one.
+        // A file that could not be read may contain a crash.
         if self.crashes.is_empty() && self.problems.is_empty() {
             text.push_str("no crash found\n");
         }
         if !self.signals.is_empty() {
             text.push_str("\nAlso in the log, no crash by themselves:\n");
         }
-        for lesser in &self.signals {
-            let name = lesser.report.as_deref().unwrap_or(lesser.signal.name());
-            let headline = shown(&lesser.headline);
-            let _ = writeln!(text, "  {name}, {}: {headline}", when(&lesser.when));
-            let function = lesser.function.as_ref();
+        for signal in &self.signals {
+            let name = signal.report.as_deref().unwrap_or(signal.signal.name());
+            let headline = shown(&signal.headline);
+            let _ = writeln!(text, "  {name}, {}: {headline}", when(&signal.when));
+            let function = signal.function.as_ref();
             let place =
                 function.map_or_else(String::new, |f| format!("{}, ", shown(&f.to_string())));
-            let (phase, implicated) = (lesser.phase.name(), lesser.implicated.name());
+            let (phase, implicated) = (signal.phase.name(), signal.implicated.name());
             let _ = writeln!(
                 text,
                 "    {place}phase {phase}, livepatch implicated: {implicated}"

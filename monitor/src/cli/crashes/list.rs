@@ -23,7 +23,7 @@ use crate::{
 use livepatch_core::{
     blockers::printable,
     crash::{
-        boots::HostCrash,
+        HostCrash,
         display::{self, date, shown},
     },
     transition::BootTime,
@@ -89,8 +89,8 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
         let sources = cli.paths.sources();
         problems.extend(after_boot(&mut store, &[], &this, &sources, soak).problems);
         problems.push(format!(
-            "no exporter has run with --state-dir {}: shown is what dumps tell, a crash \
-             without a dump is not known",
+            "no exporter has run with --state-dir {}: crashes are known only from dumps, a crash \
+             without a dump is missing",
             cli.paths.state_dir.display()
         ));
     }

@@ -19,7 +19,7 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     line("when", &when(&record.when));
     line(
         "kernel",
-        &record.release.as_deref().map_or("not told".into(), shown),
+        &record.release.as_deref().map_or("unknown".into(), shown),
     );
     line("phase", &phase(record));
     line("implicated", &implicated(record));
@@ -40,7 +40,7 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
         line("reported", &format!("{} times", record.reports));
     }
     let taint = match record.taint.as_deref() {
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
         Some("") => "none".to_owned(),
         Some(taint) => shown(taint),
     };
@@ -76,7 +76,7 @@ fn patches(record: &CrashRecord) -> String {
         return if record.phase == Phase::Unpatched {
             "none".to_owned()
         } else {
-            "not told".to_owned()
+            "unknown".to_owned()
         };
     }
     let one = |patch: &Patch| {

@@ -1,5 +1,6 @@
 //! `livepatch-monitor gate`
 
+mod expected;
 mod render;
 
 use std::{
@@ -21,8 +22,9 @@ use super::{
 use crate::prometheus_client::{Access, Client, Failure, Login, Url};
 use livepatch_core::gate::{
     answer::Sample,
-    hosts::{self, Host, Terms},
+    hosts::{self, Expected, Host, Terms},
     promql::{Question, Scope},
+    risk::MaxRisk,
     selector::Selector,
     verdict::{Asked, Decision, Kind, Limits, Passes, decide},
 };
@@ -35,7 +37,7 @@ use livepatch_core::gate::{
     the patch when it was last scraped."
 )]
 pub(super) struct Gate {
-    /// URL of Prometheus, Thanos or Mimir, including its path prefix if it has one
+    /// URL of Prometheus, Thanos, Mimir or VictoriaMetrics, including its path prefix if it has one
     #[arg(
         long,
         value_name = "URL",
@@ -67,16 +69,28 @@ pub(super) struct Gate {
     /// How many hosts may be missing: down without the patch, gone, stale
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count)]
     max_missing: usize,
+    /// Hosts that Prometheus must know: a file with one per line, or how many; those it has no data
+    /// on are missing
+    #[arg(long, value_name = "FILE|N", value_parser = not_empty)]
+    expect_hosts: Option<String>,
+    /// How many hosts get the patch next; all that do not have it if not given
+    #[arg(long, value_name = "N", requires = "max_risk")]
+    next: Option<u64>,
+    /// Highest risk for the next hosts, with 95 % confidence: 1% of them fail, or 3 of them
+    #[arg(long, value_name = "RISK")]
+    max_risk: Option<MaxRisk>,
     /// Ignore crashes before this time: 2026-11-23T16:00:00Z, or seconds since 1970
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<f64>,
-    /// A host last scraped longer ago than this is stale; use more than two scrape intervals
+    /// A host last scraped longer ago than this is stale; with a shorter scrape interval, two
+    /// intervals count instead
     #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = seconds)]
     stale_after: Duration,
     /// How far back to search for the patches that a host had loaded before it went down
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = seconds)]
     lookback: Duration,
-    /// Wait while hosts soak or are in transition, or while Prometheus is unavailable for a while
+    /// Wait while hosts soak or are in transition, after a missed scrape, or while Prometheus is
+    /// unavailable for a while
     #[arg(long)]
     wait: bool,
     /// Longest time to wait, after which the exit code is 2
@@ -153,16 +167,22 @@ struct Evaluation {
 
 impl Gate {
     pub(super) fn run(&self, _: &Cli) -> anyhow::Result<ExitCode> {
+        let expected = self.expect_hosts.as_deref().map(expected::read);
+        let expected = expected.transpose()?;
+        // Scrapes around the moment at which the patch came into force do not count against it.
+        let slack = self.stale_after.min(self.soak / 2);
         let scope = Scope {
             job: self.job.clone(),
             selector: self.selector.clone(),
             patch: self.patch.clone(),
             lookback: self.lookback,
+            seen_before: self.soak.saturating_sub(slack),
+            blip: Duration::ZERO,
         };
         let began = Instant::now();
         let mut reported: Option<(String, Instant)> = None;
         let evaluation = loop {
-            let evaluation = self.evaluate(&scope)?;
+            let evaluation = self.evaluate(&scope, expected.as_ref())?;
             // After this time every host has been scraped since the patch was loaded.
             let soon = began.elapsed() < self.stale_after;
             if !self.wait || !evaluation.decision.may_pass(soon) {
@@ -205,10 +225,10 @@ impl Gate {
     }
 
     /// Queries Prometheus once and decides.
-    fn evaluate(&self, scope: &Scope) -> anyhow::Result<Evaluation> {
+    fn evaluate(&self, scope: &Scope, expected: Option<&Expected>) -> anyhow::Result<Evaluation> {
         let client = Client::new(&self.access())?;
         let mut time = None;
-        let decision = match self.ask(scope, &client, &mut time) {
+        let decision = match self.ask(scope, expected, &client, &mut time) {
             Ok(decision) => decision,
             Err(failure) => {
                 let passes = if failure.transient {
@@ -232,6 +252,7 @@ impl Gate {
     fn ask(
         &self,
         scope: &Scope,
+        expected: Option<&Expected>,
         client: &Client,
         time: &mut Option<f64>,
     ) -> Result<Decision, Failure> {
@@ -239,7 +260,7 @@ impl Gate {
         *time = Some(now);
         let mut answers = BTreeMap::new();
         let mut warnings = Vec::new();
-        let mut put = |questions: &[Question], silent: &[&Host]| {
+        let mut put = |scope: &Scope, questions: &[Question], silent: &[&Host]| {
             let queries: Vec<String> = questions
                 .iter()
                 .map(|question| question.query(scope, silent))
@@ -248,12 +269,23 @@ impl Gate {
                 warnings.extend(vector.warnings);
                 answers.insert(*question, vector.samples);
             }
-            Ok(hosts::silent(&answers))
+            let blip = hosts::blip(&answers, self.stale_after);
+            Ok((hosts::silent(&answers), blip))
         };
-        let silent = put(&Question::FIRST, &[])?;
+        let (silent, blip) = put(scope, &Question::FIRST, &[])?;
         if !silent.is_empty() {
             let silent: Vec<&Host> = silent.iter().collect();
-            put(&Question::SILENT, &silent)?;
+            let scope = Scope {
+                blip,
+                ..scope.clone()
+            };
+            // A range of nothing is not valid; without a measured scrape interval no failed
+            // scrape is taken for a blip.
+            let questions = match blip {
+                Duration::ZERO => &Question::SILENT[1..],
+                _ => &Question::SILENT[..],
+            };
+            put(&scope, questions, &silent)?;
         }
         let terms = Terms {
             time: now,
@@ -266,8 +298,10 @@ impl Gate {
             max_stuck_ratio: self.max_stuck_ratio,
             min_hosts: self.min_hosts,
             max_missing: self.max_missing,
+            next: self.next,
+            max_risk: self.max_risk,
         };
-        let fleet = hosts::read(&answers, &terms);
+        let fleet = hosts::read(&answers, &terms, expected);
         let mut decide = |known_patches: &[String]| {
             warnings.sort();
             warnings.dedup();
@@ -276,6 +310,7 @@ impl Gate {
                 hosts: &scope.hosts(),
                 warnings: &warnings,
                 known_patches,
+                expected,
             };
             decide(&fleet, &limits, &asked)
         };

@@ -132,6 +132,14 @@ fn risk(text: &mut String, decision: &Decision) {
                 risk.to_do
             );
         }
+        if risk.next != risk.to_do {
+            let _ = write!(
+                words,
+                ", up to {:.0} of the next {}",
+                risk.next_failing_at_bound.ceil(),
+                risk.next
+            );
+        }
         words.push('.');
     }
     words.push_str(" The results of earlier patches say nothing about this one.");

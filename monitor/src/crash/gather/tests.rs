@@ -6,7 +6,7 @@ use rustix::fs::Mode;
 use super::*;
 use crate::crash::{closing::last_boot_unclean, look::Limits};
 use livepatch_core::{
-    crash::{Implicated, Kind, Phase, Signal, boots::HostCrash},
+    crash::{HostCrash, Implicated, Kind, Phase, Signal},
     function_ref::FunctionRef,
     journal::{
         entry::{Entry, LoadedPatch, TimedEntry},

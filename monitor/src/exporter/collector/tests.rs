@@ -150,7 +150,7 @@ fn one_that_panics_costs_itself_only() {
         assert!(said.contains("collector two"), "{said}");
         let families = families(&all(&fakes), &mut collected, &mut heard);
         assert_eq!(names(&families), ["before", "broken", "after"]);
-        // Its lock is usable again, and nobody else's was touched.
+        // Its lock is usable again, and no other collector's was touched.
         for fake in &fakes {
             assert_eq!(*lock(&fake.state), round, "{}", fake.name);
         }

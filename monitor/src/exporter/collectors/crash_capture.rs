@@ -1,4 +1,4 @@
-//! What would be kept of the next crash.
+//! Which evidence the next crash would leave behind.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -8,6 +8,7 @@ use super::Values as All;
 use crate::{
     exporter::collector::{Collected, Collector, Moment, Outcome},
     host::crash_capture,
+    kernel::pstore,
     metrics::{Families, Metric, bit, counter, gauge, metrics},
 };
 
@@ -16,10 +17,10 @@ metrics! {
     EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or get the machine out of it; absent where unknown.";
 }
 
-/// What would be kept of the next crash.
+/// Which evidence the next crash would leave behind.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// Whether each source is ready; those of which that is unknown are left out.
+    /// Whether each source is ready; a source whose state is unknown is left out.
     pub ready: BTreeMap<Source, bool>,
 }
 
@@ -45,7 +46,7 @@ impl CrashCapture {
         }
     }
 
-    /// What the kernel says of each source but the monitor's own journal.
+    /// What the kernel says about each source except the monitor's own journal.
     pub(in crate::exporter) fn read(&self) -> Vec<(Source, bool)> {
         let full = self.full().is_some();
         let mut ready = crash_capture::read(&self.procfs, &self.sysfs);
@@ -58,8 +59,8 @@ impl CrashCapture {
     /// Why pstore has no room for a dump.
     fn full(&self) -> Option<String> {
         let by_dumps = || self.pstore_full.clone();
-        by_dumps().or_else(|| match crash_capture::backend(&self.sysfs)?.as_str() {
-            "efi_pstore" | "efi" => crash_capture::efi_full(&self.sysfs),
+        by_dumps().or_else(|| match pstore::backend(&self.sysfs)?.as_str() {
+            "efi_pstore" | "efi" => pstore::efi_full(&self.sysfs),
             _ => None,
         })
     }

@@ -1,7 +1,7 @@
 //! Crash signals of the running boot, and the crashes of this host over all its boots.
 //!
-//! A hook announces a signal; the kernel log then says what it was and which patch it
-//! implicates. Where the log cannot be read, hooks alone are counted.
+//! A hook announces a signal; the kernel log then says what it was and which patch it implicates.
+//! If the log cannot be read, only the hooks are counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,12 @@ use std::{
 use livepatch_core::crash::parser;
 use livepatch_core::{
     crash::{
-        EvidenceKind, Implicated, Kind, Phase, Precision, Signal, When,
-        boots::HostCrash,
+        EvidenceKind, HostCrash, Implicated, Kind, Phase, Precision, Signal, When,
         counts::{Counts, Grouping, Sighting},
     },
     degradation::Degradation,
     journal::entry::Entry,
-    lifecycle::{History, SignalSeen},
+    journal::history::{History, SignalSeen},
     transition::BootTime,
 };
 use livepatch_monitor_ebpf::EventKind;
@@ -57,34 +56,33 @@ metrics! {
     BOOT_UNCLEAN = "livepatch_boot_unclean" Gauge [] "Whether the boot before this one ended badly; absent where unknown.";
 }
 
-/// A hook and the line it announced are no further apart.
+/// The longest time between a hook and the log line it announced.
 const SAME_MOMENT: Duration = Duration::from_secs(1);
 
-/// Ends a headline that is not the kernel's.
+/// The end of a headline that the monitor wrote because it does not have the kernel's.
 const WITHOUT_LINE: &str = "; the kernel's own words are lost";
 
-/// What is known of crashes.
+/// What is known about crashes.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// Crash signals since the monitor started.
     pub signals: Option<Counts>,
-    /// The kernel's own counts less the monitor's.
+    /// The kernel's own counters minus the monitor's counts: signals that the monitor missed.
     pub missed: BTreeMap<Signal, f64>,
-    /// Crashes over all boots, where there were any. `None` where the records cannot be
-    /// read.
+    /// Crashes over all boots, by kind and phase; `None` if the records cannot be read.
     pub totals: Option<BTreeMap<(Kind, Phase), u64>>,
-    /// Crashes by patch, and when the last was, in seconds since 1970. Every loaded
-    /// patch is among them; empty where the records cannot be read.
+    /// For each patch the number of crashes and the time of the last one (seconds since 1970).
+    /// Includes every loaded patch; empty if the records cannot be read.
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
     /// The last crash.
     pub last: Option<HostCrash>,
-    /// The last crash was in this boot: the kernel runs on.
+    /// The last crash was in this boot: the kernel survived it.
     pub last_in_this_boot: bool,
     /// Whether the boot before this one ended badly.
     pub boot_unclean: Option<bool>,
 }
 
-/// What the start found out about earlier boots, and what it opened.
+/// What the startup found out about earlier boots, and what it opened.
 #[derive(Debug)]
 pub(in crate::exporter) struct Start {
     /// `None` where it cannot be read.
@@ -100,19 +98,19 @@ pub(in crate::exporter) struct Start {
 #[derive(Debug)]
 struct State {
     counts: Counts,
-    /// Hooks hit since the start, by the signal that the kernel counts too.
+    /// Hooks hit since the start, by signal, for signals that the kernel counts as well.
     hits: BTreeMap<Signal, u64>,
     grouping: Grouping,
     store: Option<Store>,
     waited: u32,
-    /// Whether the log could be read when it was read last, and why not.
+    /// Whether the last reading of the log succeeded.
     log_readable: bool,
     log_problem: Option<String>,
     /// What of the log was not understood.
     unclear: Vec<String>,
     /// By how much the boot's clock is ahead of the log's.
     drift_seconds: f64,
-    /// Why the last crash record that failed was not stored.
+    /// Why the last crash record could not be stored.
     store_problem: Option<String>,
 }
 
@@ -125,7 +123,7 @@ pub(in crate::exporter) struct Crashes {
     boot_unclean: Option<bool>,
     /// The kernel's counts at the start.
     base: BTreeMap<Signal, u64>,
-    /// Signals before the start are another monitor's to count.
+    /// Signals before the start were counted by the monitor that ran before.
     since: BootTime,
     /// Hooks that are attached.
     attached: BTreeSet<EventKind>,
@@ -135,7 +133,8 @@ pub(in crate::exporter) struct Crashes {
 }
 
 impl Crashes {
-    /// `probes` must be attached already: a signal in between is counted by both.
+    /// `probes` must already be attached, so that no signal is missed; one that comes before this
+    /// reads the kernel's counters is in both counts.
     pub(in crate::exporter) fn new(start: Start, probes: &[ProbeStatus]) -> Self {
         let attached = |kind: &EventKind| {
             let of_kind = |probe: &&ProbeStatus| probe.probe == kind.name();
@@ -168,7 +167,8 @@ impl Crashes {
         }
     }
 
-    /// Whether the kernel log must be waited for, because no hook announces its lines.
+    /// Whether the event loop must wait for lines of the kernel log, because no hook announces
+    /// them.
     pub(in crate::exporter) fn waits_for_log(&self) -> bool {
         !self.attached.contains(&EventKind::Printk)
     }
@@ -196,7 +196,7 @@ impl Crashes {
         effects
     }
 
-    /// Takes a line of the kernel log that starts a report.
+    /// Handles a line of the kernel log that starts a report.
     pub(in crate::exporter) fn line(&self, line: &SignalLine, history: &History) -> Vec<Effect> {
         let entry = noted(history, line.time, line.signal, Some(&line.text), "");
         let note = entry.map(|entry| Effect::Note(line.time, entry));
@@ -223,7 +223,7 @@ impl Crashes {
         counted(state, sighting)
     }
 
-    /// The phase of a signal: as it was when its hook was hit, if it was.
+    /// The phase of a signal: the one when its hook was hit, if it was hit.
     fn phase_at(&self, time: BootTime, history: &History) -> Phase {
         let near = |seen: BootTime| {
             let apart = time.since(seen).or_else(|| seen.since(time));
@@ -233,7 +233,7 @@ impl Crashes {
         seen.map_or_else(|| history.phase(time, self.soak), |seen| seen.phase)
     }
 
-    /// How many signals of a kind were seen: by its hook, or else in the log.
+    /// How many signals of a kind were seen: by its hook if that is attached, otherwise in the log.
     fn seen(&self, state: &State, signal: Signal) -> u64 {
         if signal
             .counted_at()
@@ -401,8 +401,8 @@ fn counted(state: &mut State, sighting: Sighting) -> Option<Effect> {
     is_new.then_some(Effect::Signal(sighting))
 }
 
-/// The journal entry for a signal, in the kernel's own words where they are known. In a
-/// storm of the same signal there is one a second.
+/// The journal entry for a signal, with the kernel's own headline if it is known. A storm of the
+/// same signal writes one entry per second.
 fn noted(
     history: &History,
     time: BootTime,
@@ -426,7 +426,7 @@ fn noted(
     (!known).then_some(Entry::Signal { signal, headline })
 }
 
-/// Crashes by patch, and when the last was; every loaded patch is among them.
+/// For each patch the number of crashes and the time of the last one; includes every loaded patch.
 fn by_patch<'a>(
     crashes: &[HostCrash],
     loaded: impl Iterator<Item = &'a str>,
@@ -437,7 +437,7 @@ fn by_patch<'a>(
         for patch in record.of_patches() {
             let (count, last) = of_patch.entry(patch.to_owned()).or_default();
             *count += 1;
-            // The store has them by time.
+            // The store is ordered by time.
             *last = record.when.unix_seconds;
         }
     }

@@ -16,21 +16,21 @@ metrics! {
     PATCH_MISSING = "livepatch_patch_missing" Gauge ["patch"] "Whether a livepatch that is expected on this kernel is not loaded and enabled, or loaded from another build.";
 }
 
-/// What should be in force.
+/// Which livepatches should be in force, and whether they are.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The expected livepatches; none where it is unknown what is loaded.
+    /// The expected livepatches; empty if it is unknown what is loaded.
     pub patches: Vec<Expected>,
 }
 
 #[derive(Debug)]
 struct State {
     expectations: Expectations,
-    /// What was found last, so that it is logged once.
+    /// The previous findings, so that each is logged once.
     before: Vec<Expected>,
 }
 
-/// Compares what is loaded with what should be.
+/// Compares the loaded livepatches with the expected ones.
 #[derive(Debug)]
 pub(in crate::exporter) struct ExpectedPatches(Mutex<State>);
 
@@ -42,7 +42,7 @@ impl ExpectedPatches {
         }))
     }
 
-    /// The directories of livepatches that it reads, whether they exist or not.
+    /// The directories of livepatches that are read, whether or not they exist.
     pub(in crate::exporter) fn directories(&self) -> Vec<PathBuf> {
         lock(&self.0).expectations.directories().to_vec()
     }

@@ -15,17 +15,17 @@ pub mod updates;
 
 use super::collector::Collector;
 
-// The values of label `collector`. They are part of the metric contract since 0.1.0, when
-// there were three collectors, and stay: `sysfs` is what is loaded and what runs, `host`
-// is everything about crashes and packages.
+// The values of label `collector`. They have been part of the metric contract since 0.1.0, when
+// there were three collectors, and stay: `sysfs` covers what is loaded and what runs, `host` covers
+// crashes and packages.
 const SYSFS: &str = "sysfs";
 const TASKS: &str = "tasks";
 const HOST: &str = "host";
 
-/// What the collectors found, as plain values. The default is that nothing is known.
+/// What the collectors found, as plain values. By default nothing is known.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// What is loaded.
+    /// The loaded livepatches.
     pub patches: patches::Values,
     /// Transitions.
     pub transitions: transitions::Values,
@@ -33,11 +33,11 @@ pub struct Values {
     pub tasks: tasks::Values,
     /// Crash signals and crashes.
     pub crashes: crashes::Values,
-    /// What updates left half done.
+    /// Updates that were left half done.
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,
-    /// What would be kept of the next crash.
+    /// Which evidence the next crash would leave behind.
     pub crash_capture: crash_capture::Values,
     /// The monitor itself.
     pub monitor: monitor::Values,

@@ -1,8 +1,8 @@
-//! The monitor itself: its build, its probes, how the other collectors did.
+//! The monitor itself: its build, its probes, and success and duration of the other collectors.
 
 use std::sync::Mutex;
 
-use livepatch_core::{degradation::Degradation, lifecycle::History};
+use livepatch_core::{degradation::Degradation, journal::history::History};
 use livepatch_monitor_ebpf::EventKind;
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
 
@@ -30,7 +30,7 @@ metrics! {
     COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
 }
 
-/// What is known of the monitor.
+/// What is known about the monitor.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// How the probes are attached.
@@ -49,7 +49,7 @@ impl Values {
 #[derive(Debug)]
 pub(in crate::exporter) struct Monitor {
     probes: Vec<ProbeStatus>,
-    /// What was given up after the start.
+    /// Which rights were given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }
@@ -145,7 +145,7 @@ impl Collector<All> for Monitor {
     }
 }
 
-/// Which events were lost, in words; nothing where none was.
+/// Describes which events were lost; `None` if none was.
 fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
     let kinds = lost.iter().filter(|(_, count)| *count > 0);
     let kinds: Vec<String> = kinds

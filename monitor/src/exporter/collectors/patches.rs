@@ -1,4 +1,4 @@
-//! What is loaded: patches, their objects and functions, as sysfs shows them.
+//! The loaded livepatches with their objects and functions, as sysfs shows them.
 
 use std::path::PathBuf;
 
@@ -23,14 +23,14 @@ metrics! {
     OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
 }
 
-/// What is loaded.
+/// The loaded livepatches.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The running kernel's release.
     pub release: String,
     /// When the reading of sysfs started.
     pub read_at: BootTime,
-    /// What is loaded; `None` where sysfs cannot be read.
+    /// The livepatches; `None` if sysfs cannot be read.
     pub set: Option<PatchSet>,
 }
 
@@ -46,9 +46,9 @@ impl Patches {
         Self { sysfs, release }
     }
 
-    /// Reads what is loaded, and says what could not be read.
+    /// Reads what is loaded; also returns what could not be read.
     pub(in crate::exporter) fn read(&self) -> (Values, Vec<String>) {
-        // From before the read: a snapshot is as old as its first file.
+        // Taken before reading: a snapshot is as old as its first file.
         let read_at = clock::boot_time();
         let (set, problems) = match sysfs::read_patches(&self.sysfs) {
             Ok((set, problems)) => (

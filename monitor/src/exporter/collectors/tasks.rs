@@ -8,6 +8,7 @@ use std::{
 
 use livepatch_core::{
     blockers::{Counts, Reason},
+    function_ref::FunctionRef,
     pending_tasks::{Found, PendingTasks},
     transition_state::Running,
 };
@@ -29,14 +30,14 @@ metrics! {
     BLOCKING_TASKS = "livepatch_blocking_tasks" Gauge ["patch", "object", "function"] "Pending tasks asleep in a function that the transition replaces.";
 }
 
-/// What is known of tasks.
+/// What is known about tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The pending tasks of the running transition; `None` where none runs, and where
-    /// they are unknown.
+    /// The pending tasks of the running transition; `None` if no transition runs or they are
+    /// unknown.
     pub found: Option<Arc<Found>>,
-    /// Kernel events lost, by kind; `None` where the kernel's count cannot be read. They
-    /// are read with the probes, which the scanner owns.
+    /// Kernel events lost, by kind; `None` if the kernel's count cannot be read. They are here
+    /// because the scanner owns the probes, through which they are read.
     pub lost: Option<Vec<(EventKind, u64)>>,
 }
 
@@ -51,8 +52,8 @@ struct State {
 /// Scans tasks.
 #[derive(Debug)]
 pub(in crate::exporter) struct Tasks {
-    /// Locked for as long as a scan takes, which may block behind a task: nobody waits
-    /// for it.
+    /// Locked for as long as a scan takes, and a scan may block behind a task: nothing waits for
+    /// this lock.
     scanner: Mutex<TaskScanner>,
     state: Mutex<State>,
     sysfs: PathBuf,
@@ -81,7 +82,7 @@ impl Tasks {
     /// Scans the tasks if a transition runs and the last scan is no longer fresh.
     pub(in crate::exporter) fn look(&self, running: Option<&Running>) -> Outcome {
         let Some(mut scanner) = try_lock(&self.scanner) else {
-            // A scan is under way; what the one before it found still holds for a while.
+            // A scan is running; the result of the previous one stays valid for a while.
             return self.last_scan(running);
         };
         let Some(running) = running else {
@@ -122,7 +123,7 @@ impl Tasks {
         }
     }
 
-    /// No scan now: it fails if the last one no longer holds.
+    /// Uses the last scan instead of a new one; fails if it is too old.
     fn last_scan(&self, running: Option<&Running>) -> Outcome {
         let mut state = lock(&self.state);
         let now = clock::boot_time();
@@ -177,7 +178,8 @@ impl Collector<All> for Tasks {
         let Some(set) = &patches.set else {
             return Ok(Vec::new());
         };
-        // Zero is certain of a patch at rest; of one in transition only what a scan found.
+        // For a patch without a transition zero is certain; for one in transition only a scan's
+        // result is.
         let none = Counts::default();
         let (mut pending, mut stuck, mut blocking) = (Vec::new(), Vec::new(), Vec::new());
         for name in transitions.names(set) {
@@ -193,7 +195,7 @@ impl Collector<All> for Tasks {
                 let number = if is_stuck { number } else { 0.0 };
                 stuck.push((vec![name, reason.name()], number));
             }
-            for ((object, function), number) in counts.functions() {
+            for (FunctionRef { object, function }, number) in counts.functions() {
                 blocking.push((vec![name, object, function], count(*number)));
             }
         }

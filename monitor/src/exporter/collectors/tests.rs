@@ -2,7 +2,7 @@ use std::{path::Path, sync::mpsc, thread, time::Duration};
 
 use livepatch_core::{
     journal::entry::Entry,
-    lifecycle::History,
+    journal::history::History,
     transition::{self, Direction, KlpEvent, Watching},
 };
 use livepatch_monitor_ebpf::EventKind;
@@ -128,7 +128,7 @@ fn every_family_is_in_its_collectors_rows() {
     );
 }
 
-/// A scan that hangs behind a task holds up neither the other collectors nor a scrape.
+/// A scan that hangs behind a task delays neither the other collectors nor a scrape.
 #[test]
 fn a_scan_that_hangs_holds_nothing_up() {
     let root = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ fn a_scan_that_hangs_holds_nothing_up() {
     });
 }
 
-/// What sysfs shows is noted after the steps that it brought about.
+/// The journal has the steps that a snapshot brought about before the snapshot itself.
 #[test]
 fn steps_come_before_what_is_loaded() {
     let root = tempfile::tempdir().unwrap();

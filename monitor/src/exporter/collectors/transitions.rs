@@ -1,4 +1,4 @@
-//! Transitions: what runs, since when, how those before it ended.
+//! Transitions: which one runs, since when, and how the earlier ones ended.
 //!
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use livepatch_core::{
-    journal::entry::Entry,
-    lifecycle::{History, InForce},
+    journal::{entry::Entry, history::History},
+    lifecycle::InForce,
     patch::{Patch, PatchSet},
     transition::{
         self, BootTime, Direction, KlpEvent, Outcome as HowItEnded, SavedState, Totals, Watching,
@@ -42,22 +42,23 @@ metrics! {
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
 }
 
-/// From 0.1 s to 2 h. The kernel tries about every second and signals after 15.
+/// In seconds, from 0.1 s to 2 h. The kernel retries about every second and sends signals after 15
+/// s.
 const DURATION_BUCKETS: [f64; 16] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
     7200.0,
 ];
 
-/// What is known of transitions.
+/// What is known about transitions.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The transition that runs.
     pub running: Option<Running>,
-    /// When it started, in seconds since 1970, where known.
+    /// When it started, in seconds since 1970; `None` if unknown.
     pub start_unix_seconds: Option<f64>,
     /// It has run for longer than `--stuck-after`.
     pub stuck: bool,
-    /// Whether each loaded patch was forced; one of which that is not known is left out.
+    /// Whether each loaded patch was forced; a patch for which that is unknown is left out.
     pub forced: BTreeMap<String, bool>,
     /// Counts since the monitor started.
     pub totals: Option<Totals>,
@@ -71,8 +72,8 @@ impl Values {
         (running.patch.as_deref() == Some(patch)).then_some(running)
     }
 
-    /// The patches with a transition to speak of, running or not: those that are loaded,
-    /// and the one in transition, which may be new to sysfs or already gone from it.
+    /// The patches whose transitions are exported: the loaded ones, and the one in transition,
+    /// which sysfs may not show yet or not show any more.
     pub(super) fn names<'a>(&'a self, set: &'a PatchSet) -> Vec<&'a str> {
         let mut names: Vec<_> = set.patches.iter().map(|it| it.name.as_str()).collect();
         let running = self.running.as_ref().and_then(|it| it.patch.as_deref());
@@ -84,13 +85,13 @@ impl Values {
 #[derive(Debug)]
 struct State {
     machine: TransitionState,
-    /// The running transition's start on both clocks: converted once, so that setting the
-    /// wall clock later does not move it.
+    /// The running transition's start on both clocks. It is converted once, so that setting the
+    /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
 }
 
 impl State {
-    /// Converts the start if it is not the one known before; true if so.
+    /// Converts the start if it is a new one; returns whether it was.
     fn date(&mut self) -> bool {
         let active = self.machine.transitions.active();
         let start = active.and_then(|active| active.start);
@@ -135,7 +136,7 @@ impl Transitions {
         })
     }
 
-    /// Goes on from what an earlier process of this boot saved.
+    /// Continues from what an earlier process of this boot saved.
     pub(in crate::exporter) fn restore(&self, saved: SavedState, start: Option<f64>) {
         let mut state = lock(&self.state);
         let transitions = transition::Transitions::restore(saved);
@@ -144,8 +145,8 @@ impl Transitions {
         state.machine.transitions = transitions;
     }
 
-    /// What a later process of this boot must know: the state, and when the running
-    /// transition started, in seconds since 1970.
+    /// What a later process of this boot needs: the state, and when the running transition started,
+    /// in seconds since 1970.
     pub(in crate::exporter) fn saved(&self) -> (SavedState, Option<f64>) {
         let state = lock(&self.state);
         (state.machine.transitions.save(), state.start_unix_seconds())
@@ -163,7 +164,7 @@ impl Transitions {
             (state.machine.snapshot(time, set), state.date())
         };
         let mut effects = self.effects(time, steps, dated);
-        // After the steps: a patch in transition is not yet in force.
+        // After the steps, because a patch in transition is not in force yet.
         effects.push(Effect::Note(time, Entry::from(set)));
         effects
     }
@@ -202,16 +203,17 @@ impl Transitions {
         effects
     }
 
-    /// Found under way: the kernel log has its start, if it reaches back so far.
+    /// For a transition that was already running: reads its start from the kernel log, if the log
+    /// reaches back that far.
     pub(in crate::exporter) fn start_from_log(&self) -> Option<Effect> {
         let running = self.running()?;
-        let patch = running.patch?;
+        let patch = running.transition.patch?;
         let read = self
             .log
-            .read(|log| kmsg::transition_start(log, &patch, running.direction));
+            .read(|log| kmsg::transition_start(log, &patch, running.transition.direction));
         let said = match read {
             Ok(Some(since_boot)) => {
-                // The log's clock stands still in suspend.
+                // The log's clock stops during suspend.
                 let time = BootTime::from_duration(since_boot + clock::suspended());
                 let mut state = lock(&self.state);
                 if !state.machine.transitions.started_at(&patch, time) {
@@ -253,12 +255,12 @@ impl Collector<All> for Transitions {
             effects.push(Effect::Loading);
         }
         if let Some(patch) = event.patch.clone() {
-            // Its init has returned before a second attempt.
+            // The module's init has returned before there is a second attempt.
             let is_loaded = event.kind == EventKind::ModuleFree
                 || attempted && event.attempt.is_some_and(|attempt| attempt > 0);
             if event.kind == EventKind::ModuleLoad {
                 effects.push(Effect::Note(event.time, Entry::Load { patch }));
-            } else if is_loaded && history.loads.iter().any(|(name, _)| *name == patch) {
+            } else if is_loaded && history.is_loading(&patch) {
                 effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
             }
         }
@@ -348,19 +350,18 @@ impl Collector<All> for Transitions {
     }
 }
 
-/// Since when a loaded patch is in force. What the journal says of that counts while
-/// sysfs agrees.
+/// Since when a loaded patch is in force, according to the journal, provided that sysfs agrees.
 pub(in crate::exporter) fn in_force<'a>(
     collected: &'a Collected<All>,
     patch: &Patch,
 ) -> Option<&'a InForce> {
     let running = collected.values.transitions.running_of(&patch.name);
     let rests = patch.enabled == Some(true) && running.is_none();
-    let known = collected.moment.history.in_force.get(&patch.name);
+    let known = collected.moment.history.life.in_force(&patch.name);
     known.filter(|_| rests)
 }
 
-/// The histogram of durations, with every series that can occur at zero.
+/// The histogram of durations. Every series that can occur starts at zero.
 fn durations() -> prometheus::Result<HistogramVec> {
     let options = HistogramOpts::new(TRANSITION_DURATION.name, TRANSITION_DURATION.help)
         .buckets(DURATION_BUCKETS.to_vec());

@@ -16,7 +16,7 @@ metrics! {
     UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
 }
 
-/// What updates left half done.
+/// Updates that were left half done.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// An entry for each package manager of this host whose state could be read.
@@ -26,7 +26,7 @@ pub struct Values {
 #[derive(Debug)]
 struct State {
     packages: Packages,
-    /// What was found last, so that it is logged once.
+    /// The previous findings, so that each is logged once.
     before: Vec<Interrupted>,
 }
 
@@ -35,7 +35,7 @@ struct State {
 pub(in crate::exporter) struct Updates(Mutex<State>);
 
 impl Updates {
-    /// Of the host whose file system is at `root`.
+    /// For the host whose file system is mounted at `root`.
     pub(in crate::exporter) fn new(root: &Path) -> Self {
         Self(Mutex::new(State {
             packages: Packages::new(root),
@@ -81,7 +81,7 @@ impl Collector<All> for Updates {
     }
 }
 
-/// What is worth a log line. That nothing is half done is only where something was.
+/// The changes that are worth a log line. "Nothing is half done" is one only after something was.
 fn news(before: &[Interrupted], now: &[Interrupted]) -> Vec<Effect> {
     let fresh = now.iter().filter(|found| !before.contains(found));
     fresh

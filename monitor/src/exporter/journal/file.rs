@@ -1,4 +1,4 @@
-//! The recorder's files: `STATE-DIR/recorder/BOOT-ID.rec`, one a boot.
+//! The recorder's files: `STATE-DIR/recorder/BOOT-ID.rec`, one per boot.
 
 use std::{
     collections::VecDeque,
@@ -15,17 +15,17 @@ use livepatch_core::journal::{
     frame::{self, FrameError},
 };
 
-/// A boot's file is never longer. Before it would be, it is written anew with what
-/// still matters.
+/// The longest that a boot's file becomes, in bytes. Before it would exceed this, it is rewritten
+/// with the entries that still matter.
 pub const MAX_FILE: u64 = 1 << 20;
-/// Boots whose files are kept.
+/// Number of boots whose files are kept.
 pub const KEPT_BOOTS: usize = 8;
-/// Disk space that is taken in advance, so that a disk that fills up later still takes
-/// a crash.
+/// Bytes of disk space allocated in advance, so that a crash can be recorded even if the disk fills
+/// up later.
 const RESERVE: u64 = 64 << 10;
-/// Crash signals that a file written anew keeps.
+/// Crash signals kept when a file is rewritten.
 const KEPT_SIGNALS: usize = 64;
-/// Ended transitions that it keeps: one of each patch that is loaded.
+/// Ended transitions kept then: one for each loaded patch.
 const KEPT_ENDS: usize = 128;
 
 /// Why something is not recorded or not read.
@@ -45,7 +45,7 @@ pub enum RecorderError {
         /// Why.
         source: io::Error,
     },
-    /// Another monitor records there.
+    /// Another monitor uses the directory.
     #[error(
         "flight recorder: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
         path.display()
@@ -54,7 +54,7 @@ pub enum RecorderError {
         /// The lock.
         path: PathBuf,
     },
-    /// The content is not what this program writes.
+    /// The content is not in this program's format.
     #[error(
         "flight recorder: {}: {source}; it is left alone and not used, move it away",
         path.display()
@@ -67,14 +67,14 @@ pub enum RecorderError {
     },
 }
 
-/// What a boot before this one left.
+/// The entries of an earlier boot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
     /// Its id.
     pub boot_id: String,
     /// Its notes.
     pub notes: Vec<TimedEntry>,
-    /// Some of its notes were lost: a bit has flipped.
+    /// Some of its entries are damaged and lost.
     pub damaged: bool,
 }
 
@@ -89,26 +89,27 @@ pub struct Recorder {
     reserved: u64,
     essence: Essence,
     /// Held as long as this is.
-    _lock: File,
+    _lock: Lock,
 }
 
-/// A recorder with what its file held already: the notes of a monitor before this one.
+/// A recorder, and the entries that its file already held from a monitor that ran before in this
+/// boot.
 #[derive(Debug)]
 pub struct Opened {
-    /// To go on with.
+    /// The recorder, positioned after those entries.
     pub recorder: Recorder,
-    /// The notes of this boot so far.
+    /// The entries of this boot so far.
     pub notes: Vec<TimedEntry>,
-    /// What was wrong with the file, and mended.
+    /// What was wrong with the file and has been repaired.
     pub problem: Option<String>,
 }
 
 impl Recorder {
-    /// Opens the boot's file. A torn tail is cut.
+    /// Opens the boot's file. An incomplete entry at its end is cut off.
     ///
     /// # Errors
-    /// The directory cannot be used, another monitor has it, or the file is of a
-    /// newer version; then nothing is touched.
+    /// The directory cannot be used, another monitor holds it, or a newer version wrote the file.
+    /// Then nothing is changed.
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
         let directory = state_dir.join("recorder");
         fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
@@ -165,11 +166,10 @@ impl Recorder {
         })
     }
 
-    /// Appends a note; on return it is on stable storage.
+    /// Appends an entry; when this returns, it is on stable storage.
     ///
     /// # Errors
-    /// The disk does not take it. The file stays whole and the next note is tried
-    /// anew.
+    /// The entry could not be written. The file stays valid, and the next entry is tried again.
     pub fn append(&mut self, noted: &TimedEntry) -> Result<(), RecorderError> {
         let frame = frame::encode(noted).map_err(|source| RecorderError::Content {
             path: self.path.clone(),
@@ -186,7 +186,7 @@ impl Recorder {
     fn write(&mut self, bytes: &[u8]) -> Result<(), RecorderError> {
         let end = self.length + bytes.len() as u64;
         if end > self.reserved {
-            // No more than a precaution: where it fails, the write itself decides.
+            // Only a precaution: if it fails, the write itself decides.
             let _ = rustix::fs::fallocate(
                 &self.file,
                 FallocateFlags::KEEP_SIZE,
@@ -200,8 +200,8 @@ impl Recorder {
             .write_all_at(bytes, self.length)
             .and_then(|()| self.file.sync_data());
         if let Err(source) = written {
-            // Half a frame would be taken for damage later on. If it cannot be cut
-            // off now, the next write overwrites it.
+            // Half a frame would later look like damage. If it cannot be cut off now, the next
+            // write overwrites it.
             let _ = self.file.set_len(self.length);
             return Err(io_error("write", &self.path)(source));
         }
@@ -209,7 +209,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Replaces the file by one that holds what still matters.
+    /// Replaces the file with one that holds the entries that still matter.
     fn write_anew(&mut self) -> Result<(), RecorderError> {
         let fresh = self.path.with_extension("new");
         let mut content = frame::HEADER.to_vec();
@@ -238,8 +238,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// What the boots before this one left, the oldest first, and what of it could not
-    /// be read.
+    /// The entries of earlier boots, the oldest boot first, and what could not be read.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -304,7 +303,7 @@ impl Recorder {
     }
 }
 
-/// Reads a file whole; one that is longer than the recorder writes is not its.
+/// Reads a whole file. A file that is longer than the recorder writes was not written by it.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     crate::bounded_read::open(path)?
@@ -313,7 +312,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn lock(directory: &Path) -> Result<File, RecorderError> {
+/// Keeps other monitors out until it is dropped.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that is being started has a copy of
+        // the descriptor until its exec, and the lock with it (flock(2)).
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(directory: &Path) -> Result<Lock, RecorderError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -323,7 +334,7 @@ fn lock(directory: &Path) -> Result<File, RecorderError> {
         .open(&path)
         .map_err(io_error("open", &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(fs::TryLockError::WouldBlock) => Err(RecorderError::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }
@@ -344,8 +355,8 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Recorder
     }
 }
 
-/// The notes that a file written anew keeps: the boot, what is loaded and since when it
-/// is in force, what goes on, what ended last, the last signals.
+/// The entries that a rewritten file keeps: the boot, the loaded patches and since when they are in
+/// force, what is running, what ended last, and the last signals.
 #[derive(Debug, Default)]
 struct Essence {
     kept: VecDeque<TimedEntry>,
@@ -364,8 +375,8 @@ impl Essence {
         self.limit(KEPT_ENDS, |note| matches!(note, Entry::Ended { .. }));
     }
 
-    /// Since when a patch is in force matters while it is loaded; the last end does
-    /// whatever it was of.
+    /// Drops ends of transitions: an end matters while its patch is loaded, and the last one always
+    /// does.
     fn forget_ends(&mut self, loaded: &[LoadedPatch]) {
         let is_end = |kept: &TimedEntry| matches!(kept.note, Entry::Ended { .. });
         let last = self.kept.iter().rposition(is_end);
@@ -380,7 +391,7 @@ impl Essence {
         });
     }
 
-    /// Drops the oldest of more than `most` notes of a kind.
+    /// Drops the oldest entries of a kind if there are more than `most`.
     fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Entry) -> bool) {
         let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.note);
         if self.kept.iter().filter(|kept| is_of_kind(kept)).count() > most
@@ -395,7 +406,7 @@ impl Essence {
     }
 }
 
-/// Whether the one note is all that matters of the two.
+/// Whether `new` makes `kept` superfluous.
 fn replaces(new: &Entry, kept: &Entry) -> bool {
     match (new, kept) {
         (Entry::Watching | Entry::Stopped, Entry::Watching | Entry::Stopped)

@@ -1,5 +1,5 @@
-//! The journal: what must be known of a boot after it has ended badly. Each entry is on
-//! stable storage before the next one is taken.
+//! The journal: what must be known about a boot after it has ended in a crash. Each entry is on
+//! stable storage before the next one is written.
 
 pub mod file;
 pub(super) mod writer;

@@ -16,22 +16,22 @@ use tracing::{info, warn};
 use crate::{exporter::journal::file::Recorder, kernel::clock};
 use livepatch_core::{
     journal::entry::{Entry, TimedEntry},
-    lifecycle::History,
+    journal::history::History,
     transition::BootTime,
 };
 
-/// Entries that may wait for the disk.
+/// Number of entries that may wait for the disk.
 const WAITING: usize = 4096;
-/// How long the end of the process waits for the disk.
+/// How long the process waits for the disk when it ends.
 const CLOSE: Duration = Duration::from_secs(3);
 
 /// The entries of this boot, in memory and on disk.
 #[derive(Debug)]
 pub(in crate::exporter) struct Journal {
-    /// What the entries come to; shared as a value, which later entries do not change.
+    /// The state that the entries add up to; a shared value that later entries do not change.
     pub(in crate::exporter) history: Arc<History>,
     soak: Duration,
-    /// What the thread takes over when it starts.
+    /// Handed to the thread when it starts.
     idle: Option<(Recorder, Receiver<TimedEntry>)>,
     writer: Option<Writer>,
     errors: Arc<AtomicU64>,
@@ -40,12 +40,12 @@ pub(in crate::exporter) struct Journal {
 #[derive(Debug)]
 struct Writer {
     notes: SyncSender<TimedEntry>,
-    /// None until [`Journal::start`].
+    /// `None` until [`Journal::start`].
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Journal {
-    /// Without a recorder every entry counts as one that did not reach the disk.
+    /// Without a recorder, every entry counts as one that did not reach the disk.
     pub(in crate::exporter) fn new(
         recorder: Option<Recorder>,
         before: &[TimedEntry],
@@ -71,7 +71,7 @@ impl Journal {
         }
     }
 
-    /// Starts the thread, which first writes what has waited so far.
+    /// Starts the thread, which first writes the entries that have waited so far.
     pub(in crate::exporter) fn start(&mut self) {
         let Some((recorder, waiting)) = self.idle.take() else {
             return;
@@ -90,13 +90,12 @@ impl Journal {
         }
     }
 
-    /// Takes an entry and sends it to the disk.
+    /// Adds an entry and sends it to the writer thread.
     pub(in crate::exporter) fn note(&mut self, time: BootTime, note: Entry) {
-        let noted = TimedEntry {
-            time,
-            unix_seconds: clock::unix_seconds(time),
-            note,
-        };
+        self.take(timed(time, note));
+    }
+
+    fn take(&mut self, noted: TimedEntry) {
         Arc::make_mut(&mut self.history).take(&noted, self.soak);
         let sent = self
             .writer
@@ -107,29 +106,25 @@ impl Journal {
         }
     }
 
-    /// Takes an entry unless it says what is known already.
+    /// Adds an entry unless it says what is known already.
     pub(in crate::exporter) fn note_news(&mut self, time: BootTime, entry: Entry) {
-        let known = match &entry {
-            Entry::Patches { patches } => self.history.patches.as_ref() == Some(patches),
-            Entry::Loaded { patch } => !self.history.loads.iter().any(|(name, _)| name == patch),
-            _ => false,
-        };
-        if !known {
-            self.note(time, entry);
+        let entry = timed(time, entry);
+        if !self.history.knows(&entry) {
+            self.take(entry);
         }
     }
 
-    /// Entries that did not reach the disk.
+    /// Number of entries that did not reach the disk.
     pub(in crate::exporter) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Whether entries go to a disk at all.
+    /// Whether entries are written to disk at all.
     pub(in crate::exporter) fn records(&self) -> bool {
         self.writer.is_some()
     }
 
-    /// Waits until all is on the disk, for a moment at most.
+    /// Waits until all entries are on disk, but no longer than [`CLOSE`].
     pub(in crate::exporter) fn close(&mut self) {
         let Some(Writer {
             notes,
@@ -143,6 +138,14 @@ impl Journal {
         while !thread.is_finished() && begin.elapsed() < CLOSE {
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+fn timed(time: BootTime, note: Entry) -> TimedEntry {
+    TimedEntry {
+        time,
+        unix_seconds: clock::unix_seconds(time),
+        note,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The status page: plain values in, HTML out. Pure.
 //!
-//! Every string goes through maud, which escapes it, and foreign ones through [`shown`]
-//! before, which makes characters visible that would reverse or hide text.
-//! None becomes an attribute, but for the path of the metrics, which is checked when
-//! the command line is read.
+//! Every string goes through maud, which escapes it. Strings from outside first go through
+//! [`shown`], which makes characters visible that would reverse or hide text. The only string that
+//! becomes an attribute is the path of the metrics, which is checked when the command line is
+//! parsed.
 
 use std::time::Duration;
 
@@ -22,26 +22,25 @@ use super::{collector::Collected, collectors::Values};
 mod sections;
 mod verdict;
 
-/// Blockers that are described; of more there is only the number.
+/// Most blocking tasks that are described; the rest are only counted.
 pub const BLOCKERS_SHOWN: usize = 50;
 
-/// The query that keeps the page from renewing itself.
+/// The query string that stops the page from reloading itself.
 pub const STAY: &str = "refresh=off";
 
 const STYLE: &str = include_str!("style.css");
 
-/// What a browser may do with the page. The hash is that of [`STYLE`]; a test holds
-/// them together.
+/// What a browser may do with the page. The hash is that of [`STYLE`]; a test compares them.
 macro_rules! policy {
     () => {
         "default-src 'none'; style-src 'sha256-ByRI28B1GzMmZMtGg9d2qygzkdpms8qyeRI0FE0UXY4='; img-src data:; base-uri 'none'; form-action 'none'"
     };
 }
 
-/// In the page itself, so that it holds for a copy too.
+/// The policy in the page itself, so that it also applies to a saved copy.
 const POLICY: &str = policy!();
 
-/// The header `Content-Security-Policy`, which alone can forbid framing.
+/// The header `Content-Security-Policy`; only a header can forbid framing.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(policy!(), "; frame-ancestors 'none'");
 
 /// Everything the page shows.
@@ -49,11 +48,11 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(policy!(), "; frame-ancestors 
 pub struct Page {
     /// The host's name.
     pub host: String,
-    /// When all this was so, in seconds since 1970.
+    /// When the values were read, in seconds since 1970.
     pub now_unix_seconds: Option<f64>,
-    /// Where the metrics are.
+    /// The path of the metrics.
     pub telemetry_path: String,
-    /// The reader does not want the page to reload itself.
+    /// The page does not reload itself.
     pub stay: bool,
     /// What the collectors found: the same values that the metrics show.
     pub collected: Collected<Values>,
@@ -76,7 +75,7 @@ impl Page {
         self.values().transitions.running.as_ref()
     }
 
-    /// How far the running transition has got, in words.
+    /// Describes how far the running transition has got.
     fn progress(&self, running: &Running) -> String {
         let found = self.values().tasks.found.as_ref();
         let pending = found.map(|found| found.counts.total());
@@ -111,7 +110,7 @@ pub fn render(page: &Page) -> String {
                     meta http-equiv="refresh" content=(seconds);
                 }
                 title { (short) ": " (host) " – livepatch-monitor" }
-                // Without it browsers ask for /favicon.ico.
+                // Without this, browsers request /favicon.ico.
                 link rel="icon" href="data:,";
                 style { (PreEscaped(STYLE)) }
             }
@@ -136,7 +135,7 @@ pub fn render(page: &Page) -> String {
     .into_string()
 }
 
-/// The verdict, and what else is worth a line.
+/// Renders the verdict: the most urgent statement as a headline, then the others.
 fn said(statements: &[Statement], level: Level) -> Markup {
     let line = |statement: &Statement| {
         html! {
@@ -159,8 +158,8 @@ fn said(statements: &[Statement], level: Level) -> Markup {
     }
 }
 
-/// Seconds after which the page renews itself. Only while a transition runs: when
-/// nothing happens nothing is asked for. What is stuck changes slowly, and is read.
+/// Seconds after which the page reloads itself, which it does only while a transition runs. A stuck
+/// transition reloads more slowly, because it changes slowly and is being read.
 fn renewed_after(page: &Page) -> Option<u32> {
     page.running().filter(|_| !page.stay)?;
     let is_stuck = page.values().transitions.stuck;
@@ -201,7 +200,7 @@ fn footer(page: &Page) -> Markup {
     }
 }
 
-/// A moment in UTC and, where it is known what time it is, how long ago that was.
+/// A time in UTC and, if the current time is known, how long ago it was.
 fn moment(unix_seconds: Option<f64>, now_unix_seconds: Option<f64>) -> Markup {
     html! {
         @match date(unix_seconds) {
@@ -214,7 +213,7 @@ fn moment(unix_seconds: Option<f64>, now_unix_seconds: Option<f64>) -> Markup {
     }
 }
 
-/// `3h 20m ago`; none for what is in the future, by another clock.
+/// `3h 20m ago`; `None` for a time in the future, which another clock may give.
 fn ago(unix_seconds: Option<f64>, now_unix_seconds: Option<f64>) -> Option<String> {
     let since = now_unix_seconds? - unix_seconds?;
     let whole = age(Duration::try_from_secs_f64(since).ok()?);

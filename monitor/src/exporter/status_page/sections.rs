@@ -1,4 +1,4 @@
-//! The page's sections, from top to bottom. One that has nothing to show says so.
+//! The page's sections, from top to bottom. A section without content says so.
 
 use maud::{Markup, html};
 
@@ -7,19 +7,20 @@ use crate::exporter::collectors::transitions;
 use livepatch_core::{
     blockers::{BlockerReport, Reason},
     crash::{
-        boots::HostCrash,
+        HostCrash,
         counts::Counts,
         display::{self, shown},
     },
+    function_ref::FunctionRef,
     patch::{Object, Patch},
     pending_tasks::Found,
     transition::age,
     transition_state::Running,
 };
 
-/// Functions of an object that are named.
+/// Most functions of an object that are listed.
 const FUNCTIONS_SHOWN: usize = 200;
-/// Packages of a package manager that are named.
+/// Most packages of a package manager that are listed.
 const PACKAGES_SHOWN: usize = 20;
 
 fn section(id: &str, title: &str, content: &Markup) -> Markup {
@@ -32,7 +33,7 @@ fn section(id: &str, title: &str, content: &Markup) -> Markup {
     }
 }
 
-/// One fact of a list of them.
+/// One row of a list of facts.
 fn fact(name: &str, value: &Markup) -> Markup {
     html! {
         div { dt { (name) } dd { (value) } }
@@ -100,7 +101,7 @@ fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
         .filter(|reason| counts.reason(*reason) > 0);
     let total = usize::try_from(counts.total()).unwrap_or(usize::MAX);
     let hidden = total.saturating_sub(shown_blockers.len());
-    // Few stacks are read at once; many are a long page.
+    // A few stacks are shown open; many would make a long page.
     let open = shown_blockers.len() <= 3;
     html! {
         @if total > 0 {
@@ -108,7 +109,7 @@ fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
                 @for reason in reasons {
                     li { (counts.reason(reason)) " " (reason.name()) }
                 }
-                @for ((object, function), tasks) in counts.functions() {
+                @for (FunctionRef { object, function }, tasks) in counts.functions() {
                     li { (tasks) " asleep in " code { (shown(function)) } " (" (shown(object)) ")" }
                 }
             }
@@ -196,7 +197,7 @@ fn patch(page: &Page, patch: &Patch) -> Markup {
     }
 }
 
-/// To a tenth where it was short.
+/// A duration; short ones to a tenth of a second.
 fn seconds(span: std::time::Duration) -> String {
     match span.as_secs() {
         0..60 => format!("{:.1}s", span.as_secs_f64()),
@@ -260,7 +261,7 @@ pub(super) fn crash(page: &Page) -> Markup {
     section("crash", "Last crash", &content)
 }
 
-/// The crash signals seen, in words.
+/// Describes the crash signals seen.
 fn signals(counts: Option<&Counts>) -> String {
     let Some(counts) = counts else {
         return "unknown".to_owned();

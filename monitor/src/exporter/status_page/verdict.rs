@@ -1,4 +1,4 @@
-//! What is worth a line at the top of the page, the most urgent first.
+//! The statements at the top of the page, the most urgent first.
 
 use super::{Page, ago, number};
 use crate::host::expected::State;
@@ -7,19 +7,20 @@ use livepatch_core::{
     patch::Patch,
 };
 
-/// A crash is news for this long; one of the kernel that runs, as long as it does.
+/// A crash is reported at the top for this long; one in the running boot for as long as the boot
+/// lasts.
 const NEWS_SECONDS: f64 = 24.0 * 3600.0;
 
-/// How urgent something is, the most urgent first.
+/// How urgent a statement is, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// Somebody has to act.
+    /// Someone has to act.
     Bad,
-    /// Something runs, which is news even where standing warnings are not.
+    /// Something is running; more urgent than standing warnings.
     Busy,
-    /// Somebody should know.
+    /// Someone should know.
     Warning,
-    /// All is as it should be.
+    /// Everything is as it should be.
     Good,
 }
 
@@ -34,19 +35,19 @@ impl Level {
     }
 }
 
-/// One line.
+/// One statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) level: Level,
     /// One or two words, for the title.
     pub(super) short: &'static str,
-    /// In a sentence.
+    /// The statement as a sentence.
     pub(super) text: String,
-    /// The section that has more.
+    /// The section with the details.
     pub(super) section: &'static str,
 }
 
-/// All that is to be said, the most urgent first; never empty.
+/// All statements, the most urgent first; never empty.
 pub(super) fn statements(page: &Page) -> Vec<Statement> {
     let mut statements: Vec<Statement> = [
         Some(transition(page)),

@@ -1,4 +1,4 @@
-//! Which clients' certificates are let in.
+//! Which client certificates are accepted.
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
@@ -22,20 +22,20 @@ use x509_cert::{
     ext::pkix::{SubjectAltName, name::GeneralName},
 };
 
-/// The policy. That a client holds the key to its certificate is always checked.
+/// The policy. It is always checked that a client holds the private key of its certificate.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// Those who vouch; none: any certificate will do.
+    /// The certificate authorities; `None`: any certificate is accepted.
     authorities: Option<Arc<dyn ClientCertVerifier>>,
     mandatory: bool,
-    /// One of these names must be in the certificate.
+    /// If set, the certificate must contain one of these names.
     allowed_sans: Option<Vec<String>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Clients {
     /// # Errors
-    /// The authorities are none.
+    /// The list of authorities is empty or invalid.
     pub(super) fn new(
         roots: Option<RootCertStore>,
         mandatory: bool,
@@ -115,8 +115,7 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// DNS names, mail addresses, IP addresses and URIs that a certificate is for, as
-/// Go writes them.
+/// The DNS names, mail addresses, IP addresses and URIs in a certificate, in Go's notation.
 fn alternative_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
     let bad = |_| Error::from(CertificateError::BadEncoding);
     let certificate = Certificate::from_der(certificate).map_err(bad)?;

@@ -1,5 +1,5 @@
-//! The connections that are open: how many, how long, and which goes first when
-//! there is no room for another.
+//! The open connections: how many there may be, how long they may stay, and which one is closed to
+//! make room for another.
 
 use std::{
     collections::BTreeMap,
@@ -17,52 +17,53 @@ use crate::exporter::lock;
 /// Most connections at once.
 pub(super) const MOST: usize = 256;
 
-/// Requests with less than this between them are of one run.
+/// Requests with a shorter pause between them count as one run.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A run of so many requests is anybody's fair share.
+/// A run of up to this many requests does not count against a client.
 const SHARE: u32 = 8;
 
-/// Most bytes of answers that their clients have not yet taken.
+/// Most bytes of responses that clients have not received yet.
 const MOST_HELD: usize = 16 * 1024 * 1024;
 
-/// From a connection's beginning, TLS included, to its first whole request.
+/// From the start of a connection, including TLS, to its first complete request.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
-/// From an answer to the next whole request: Prometheus keeps a connection from
-/// scrape to scrape.
+/// From a response to the next complete request: Prometheus keeps a connection open between
+/// scrapes.
 const NEXT_REQUEST: Duration = Duration::from_secs(120);
 
-/// From a request to the moment when the client's side has taken all of the answer.
+/// From a request until the client has received the whole response.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A client may take this long over an answer before it has to make room.
+/// How long a client may take to receive a response before its connection may be closed to make
+/// room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// All that are open.
+/// All open connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
     next: AtomicU64,
-    /// Bytes of answers that are not yet taken.
+    /// Bytes of responses that are not received yet.
     held: AtomicUsize,
 }
 
-/// One of them.
+/// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     all: Weak<Connections>,
     state: Mutex<State>,
-    /// Its deadline has come nearer.
+    /// Notified when the deadline has moved closer.
     nearer: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     began: Instant,
-    /// When the last answer was taken.
+    /// When the last response was received.
     answered: Option<Instant>,
-    /// Requests that wait for an answer or whose answer is not yet taken.
+    /// Requests without a response, or whose response is not received yet.
     answers: BTreeMap<u64, Answer>,
     next: u64,
     /// Requests since the last pause.
@@ -70,27 +71,27 @@ struct State {
     evicted: bool,
 }
 
-/// An answer's times.
+/// The times of a request and its response.
 #[derive(Debug)]
 struct Answer {
     asked: Instant,
-    /// When it was there to be taken.
+    /// When the response was ready.
     ready: Option<Instant>,
 }
 
-/// What a connection does.
+/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Sends a request, or none, since then.
+    /// Has no complete request since then.
     Idle(Instant),
-    /// Waits for an answer.
+    /// Waits for a response.
     Waiting,
-    /// Takes an answer since then.
+    /// Receives a response since then.
     Taking(Instant),
 }
 
 impl Connections {
-    /// Takes a new one in, at the cost of another if need be. None: all are busy.
+    /// Adds a connection, closing another one if necessary. `None`: all are busy.
     pub(super) fn open(self: &Arc<Self>, now: Instant) -> Option<Open> {
         let mut open = lock(&self.open);
         if open.len() >= MOST {
@@ -123,7 +124,7 @@ impl Connections {
 }
 
 impl Connections {
-    /// Makes room for answers: the slowest reader goes, and its answers with it.
+    /// Frees memory held by responses: closes the connection of the slowest reader.
     fn put_out_slowest(&self) {
         let mut open = lock(&self.open);
         let taking = open.iter().filter_map(|(id, other)| match other.phase() {
@@ -143,9 +144,9 @@ fn put_out(open: &mut BTreeMap<u64, Arc<Connection>>, id: u64) {
     }
 }
 
-/// Which makes room: of those without a request the one that is so for longest, else
-/// the one that takes its answer most slowly, else the one that has asked most in a
-/// row. Each is an ID, what it does, and its run of requests.
+/// Chooses the connection to close: the one without a request for the longest time, otherwise the
+/// one that receives its response most slowly, otherwise the one with the longest run of requests.
+/// `others` gives the ID, phase and run of each.
 fn victim(others: impl Iterator<Item = (u64, Phase, u32)>, now: Instant) -> Option<u64> {
     let mut idle: Option<(Instant, u64)> = None;
     let mut slow: Option<(Instant, u64)> = None;
@@ -164,12 +165,12 @@ fn victim(others: impl Iterator<Item = (u64, Phase, u32)>, now: Instant) -> Opti
     idle.or(slow.map(|(_, id)| id)).or(greedy.map(|(_, id)| id))
 }
 
-/// An open connection; gone from the table when dropped.
+/// An open connection; removed from the table when dropped.
 #[derive(Debug)]
 pub(super) struct Open {
     connections: Arc<Connections>,
     id: u64,
-    /// What the table knows of it.
+    /// Its entry in the table.
     pub(super) connection: Arc<Connection>,
 }
 
@@ -180,7 +181,7 @@ impl Drop for Open {
 }
 
 impl Connection {
-    /// A request has come; what is returned lives until its answer is taken.
+    /// Registers a request. The returned value must live until the response is received.
     pub(super) fn answering(self: &Arc<Self>, now: Instant) -> Answering {
         let mut state = lock(&self.state);
         let id = state.next;
@@ -222,12 +223,12 @@ impl Connection {
         }
     }
 
-    /// Nothing is asked of it.
+    /// Whether it has no request.
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.state).answers.is_empty()
     }
 
-    /// When it is closed if nothing happens. None: now.
+    /// When it is closed if nothing happens. `None`: now.
     fn deadline(&self) -> Option<Instant> {
         let state = lock(&self.state);
         if state.evicted {
@@ -241,8 +242,8 @@ impl Connection {
         })
     }
 
-    /// Runs until it is done, the connection's time is up, or it has to make room.
-    /// None: one of the latter.
+    /// Runs `future` until it is done; `None` if the connection's time runs out or it has to make
+    /// room before.
     pub(super) async fn while_allowed<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
         while let Some(deadline) = self.deadline() {
@@ -259,7 +260,7 @@ impl Connection {
     }
 }
 
-/// A request whose answer is not yet taken.
+/// A request whose response is not received yet.
 #[derive(Debug)]
 pub(super) struct Answering {
     connection: Arc<Connection>,
@@ -268,7 +269,7 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    /// The answer, of so many bytes, is there to be taken.
+    /// The response, of this many bytes, is ready.
     pub(super) fn ready(&mut self, now: Instant, bytes: usize) {
         if let Some(answer) = lock(&self.connection.state).answers.get_mut(&self.id) {
             answer.ready = Some(now);
@@ -363,7 +364,7 @@ mod tests {
         assert_eq!(lock(&connections.open).len(), MOST);
         assert_eq!(held[9].connection.deadline(), None, "made room");
         assert_eq!(held[10].connection.deadline(), Some(now + FIRST_REQUEST));
-        // One that was put out takes nothing with it when it ends.
+        // A connection that was closed to make room frees nothing when it ends.
         held.drain(..10);
         assert_eq!(lock(&connections.open).len(), MOST);
         drop(held);
@@ -381,7 +382,7 @@ mod tests {
             .collect();
         let later = now + Duration::from_secs(3);
         assert!(connections.open(later).is_none());
-        // One answer is there, and its client does not take it.
+        // One response is ready, and its client does not read it.
         answers[7].ready(now, 100);
         assert!(connections.open(now).is_none());
         let newcomer = connections.open(later).unwrap();
@@ -403,7 +404,7 @@ mod tests {
             answers.push(answer);
         }
         let gone = |index: usize| held[index].connection.deadline().is_none();
-        // The four that are too many, by their age.
+        // The four surplus ones, by age.
         assert_eq!(
             (0..20).filter(|index| gone(*index)).collect::<Vec<_>>(),
             [0, 1, 2, 3]
@@ -413,7 +414,7 @@ mod tests {
     }
 
     proptest! {
-        /// A connection that has a request to answer outlives every idle one.
+        /// A connection with an open request outlives every idle one.
         #[test]
         fn the_busy_outlive_the_idle(
             phases in proptest::collection::vec((any::<bool>(), 0_u64..100), 1..20),

@@ -1,4 +1,4 @@
-//! Handles requests: authentication, rate limit, and the scrape itself.
+//! Handles requests: authentication, rate limit, scrape.
 
 use std::{
     sync::{
@@ -30,24 +30,24 @@ use super::{
 };
 use crate::exporter::lock;
 
-/// Passwords that may wait to be checked; each takes a good part of a second.
+/// Most passwords that may wait to be checked; checking one takes a large part of a second.
 const MOST_PASSWORDS: usize = 32;
 
-/// All that requests have in common.
+/// What all requests share.
 #[derive(Debug)]
 pub(super) struct Web {
     pub(super) source: Source,
     routes: Router,
     bucket: Mutex<Bucket>,
     remembered: Arc<Remembered>,
-    /// Passwords are checked one at a time: it takes a whole processor.
+    /// Passwords are checked one at a time, because each check keeps a whole CPU busy.
     checking: Arc<tokio::sync::Mutex<()>>,
     waiting: AtomicUsize,
 }
 
 impl Web {
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub(super) fn new(source: Source, routes: Router) -> anyhow::Result<Self> {
         Ok(Self {
             source,
@@ -61,8 +61,8 @@ impl Web {
         })
     }
 
-    /// The answer to a request. Its bytes hold the connection's mark until the
-    /// last of them is sent.
+    /// The response to a request. Its body keeps the request registered with the connection until
+    /// the last byte is sent.
     pub(super) async fn answer(
         &self,
         connection: &Arc<Connection>,
@@ -84,7 +84,7 @@ impl Web {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         let (parts, body) = response.into_parts();
-        // Every answer is whole already: this copies nothing and waits for nothing.
+        // Every body is already complete in memory: this neither copies nor waits.
         let bytes = axum::body::to_bytes(body, usize::MAX)
             .await
             .unwrap_or_default();
@@ -120,7 +120,7 @@ impl Web {
         }
     }
 
-    /// Checks a password that was not seen before.
+    /// Checks a password that is not remembered.
     async fn check(
         &self,
         settings: Arc<Settings>,
@@ -136,7 +136,7 @@ impl Web {
                 .into_response());
         }
         let turn = self.checking.clone().lock_owned().await;
-        // Another request of the same user may have been checked meanwhile.
+        // Another request of the same user may have been checked in the meantime.
         if self.remembered.holds(&settings.users, &credentials) {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl Web {
             if right {
                 remembered.keep(&settings.users, &credentials);
             }
-            // Held so long even if the client has gone: a check cannot be stopped.
+            // Held until here even if the client has gone, because a check cannot be interrupted.
             drop(turn);
             right
         });
@@ -173,7 +173,7 @@ fn unauthorized() -> Response<Body> {
         .into_response()
 }
 
-/// One more, as long as it lives.
+/// Counts one for as long as it lives.
 struct Counted<'a> {
     count: &'a AtomicUsize,
     number: usize,
@@ -192,7 +192,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// An answer's bytes. Dropped when HTTP has handed the last of them on.
+/// The bytes of a response; dropped when HTTP has passed on the last of them.
 struct Held {
     bytes: Bytes,
     _answering: Answering,
@@ -204,9 +204,9 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// What is made anew for whoever asks, one at a time. Who asks while one is made waits
-/// for the next, and all who wait share it: however many ask, the kernel is read as
-/// often as one client could have it read.
+/// A body that is made on request, one at a time. Requests that arrive while one is being made wait
+/// for the next one and share it: however many clients there are, the kernel is read no more often
+/// than for a single client.
 #[derive(Clone)]
 pub(super) struct Shared {
     make: Arc<dyn Fn() -> Made + Send + Sync>,
@@ -214,11 +214,11 @@ pub(super) struct Shared {
     last: Arc<Mutex<Option<(Instant, Made)>>>,
 }
 
-/// A body, or why there is none.
+/// A body, or the reason why there is none.
 type Made = Result<Bytes, String>;
 
 impl Shared {
-    /// By this function, which may wait for the kernel.
+    /// `make` produces the body; it may block on the kernel.
     pub(super) fn new(make: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static) -> Self {
         Self {
             make: Arc::new(move || {
@@ -231,7 +231,7 @@ impl Shared {
         }
     }
 
-    /// What it gives at the request or later, with these headers.
+    /// Responds with a body made at the time of the request or later, and these headers.
     pub(super) async fn answer(&self, headers: &'static [(HeaderName, &'static str)]) -> Response {
         match self.get().await {
             Ok(body) => {
@@ -257,12 +257,12 @@ impl Shared {
             return made;
         }
         let this = self.clone();
-        // Reads of the kernel must not hold up other requests.
+        // Reading from the kernel must not delay other requests.
         let making = spawn_blocking(move || {
             let began = Instant::now();
             let made = (this.make)();
             *lock(&this.last) = Some((began, made.clone()));
-            // Held so long even if the client has gone.
+            // Held until here even if the client has gone.
             drop(turn);
             made
         });

@@ -8,13 +8,13 @@ use tracing::warn;
 
 use super::config::Settings;
 
-/// A cost of bcrypt beyond which a check takes seconds.
+/// The bcrypt cost above which a check takes seconds.
 const SLOW_COST: u32 = 14;
 
-/// Opens every socket, before anything else starts.
+/// Opens every socket. Called before anything else starts.
 ///
 /// # Errors
-/// An address is taken or not this host's; systemd handed nothing over.
+/// An address is in use or does not belong to this host, or systemd passed no socket.
 pub(in crate::exporter) fn bind(
     addresses: &[SocketAddr],
     from_systemd: bool,
@@ -58,8 +58,8 @@ fn handed_over() -> anyhow::Result<Vec<TcpListener>> {
         .collect()
 }
 
-/// Says where anybody could read the metrics, or a password on its way, and what
-/// else of the configuration is sound but odd.
+/// Warns if anyone could read the metrics, or a password on the network, and about other unusual
+/// but valid settings.
 pub(super) fn warn_of_open_doors(listeners: &[TcpListener], settings: &Settings) {
     if settings.tls_idle {
         warn!("web configuration: tls_server_config names no cert_file: TLS is off");
@@ -78,7 +78,7 @@ pub(super) fn warn_of_open_doors(listeners: &[TcpListener], settings: &Settings)
     }
 }
 
-/// What those on the network could do.
+/// What an attacker on the network could do.
 fn open_door(address: IpAddr, tls: bool, users: bool) -> Option<&'static str> {
     match (tls, users) {
         _ if address.to_canonical().is_loopback() => None,

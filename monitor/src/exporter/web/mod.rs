@@ -2,6 +2,7 @@
 
 mod client_certs;
 pub mod config;
+mod config_error;
 mod connections;
 mod handlers;
 mod listen;
@@ -28,7 +29,7 @@ pub use self::{reload::Source, users::Credentials};
 use super::{Exporter, status_page};
 use crate::metrics;
 
-/// What is answered, and where.
+/// The paths and their handlers.
 fn routes(exporter: &Arc<Exporter>) -> Router {
     let scrapes = Shared::new({
         let exporter = exporter.clone();
@@ -78,7 +79,7 @@ pub(super) struct Server {
     calls: mpsc::Sender<oneshot::Sender<()>>,
 }
 
-/// Tells whether the server's thread is alive.
+/// Checks whether the server's thread is alive.
 #[derive(Debug)]
 pub(super) struct Pulse(mpsc::Sender<oneshot::Sender<()>>);
 
@@ -106,8 +107,8 @@ impl Server {
         let web = Arc::new(Web::new(source, routes(&exporter))?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            // A scrape, two pages, a password, and one of each that nobody waits for any
-            // more.
+            // For a scrape, two pages and a password check, and one more of each whose client has
+            // gone.
             .max_blocking_threads(8)
             .build()
             .context("cannot start the web server's runtime")?;
@@ -120,13 +121,13 @@ impl Server {
                 let result = runtime.block_on(async {
                     tokio::spawn(async move {
                         while let Some(reply) = called.recv().await {
-                            // The caller may have stopped waiting.
+                            // An error means that the caller no longer waits.
                             let _ = reply.send(());
                         }
                     });
                     server::serve(listeners, web, stopping).await
                 });
-                // What still runs is not waited for: its client was given time.
+                // Requests that are still running are not waited for: they have had their time.
                 runtime.shutdown_background();
                 let _ = end.send(result);
             })
@@ -134,10 +135,10 @@ impl Server {
         Ok(Self { stop, ended, calls })
     }
 
-    /// Returns when the server has ended, which it does only when something is wrong.
+    /// Returns when the server has ended, which happens only if something is wrong.
     ///
     /// # Errors
-    /// What is wrong.
+    /// The reason why it ended.
     pub(super) async fn ended(&mut self) -> anyhow::Result<()> {
         match (&mut self.ended).await {
             Ok(result) => result,
@@ -145,7 +146,7 @@ impl Server {
         }
     }
 
-    /// For whoever has to know that it is alive.
+    /// A handle with which to check that the server is alive.
     pub(super) fn pulse(&self) -> Pulse {
         Pulse(self.calls.clone())
     }
@@ -153,7 +154,7 @@ impl Server {
     /// Finishes the requests that have arrived, and stops.
     ///
     /// # Errors
-    /// What was wrong with the server.
+    /// The server ended with an error.
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         self.ended().await

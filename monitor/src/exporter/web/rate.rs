@@ -1,33 +1,34 @@
-//! How many requests are let in: a bucket of tokens that fills with time. Pure.
+//! Limits the rate of requests with a token bucket. Pure.
 
 use std::time::{Duration, Instant};
 
 /// `rate_limit` of the web configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
-    /// A token comes this often; not zero.
+    /// The interval at which a token is added; not zero.
     pub(super) interval: Duration,
     /// The bucket's size; not zero.
     pub(super) burst: u32,
 }
 
-/// A bucket, full at first and whenever the rate changes.
+/// A token bucket. It is full at first and whenever the rate changes.
 #[derive(Debug, Default)]
 pub(super) struct Bucket {
     rate: Option<Rate>,
-    /// When the bucket is full again: each request moves it on by an interval.
+    /// When the bucket will be full again: each request moves this by one interval.
     full_at: Option<Instant>,
 }
 
 impl Bucket {
-    /// True if a request may pass now.
+    /// Takes a token; false if there is none, so the request must be refused.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
         if self.rate != Some(rate) {
             self.rate = Some(rate);
             self.full_at = None;
         }
         let full_at = self.full_at.unwrap_or(now).max(now);
-        // One token less than all may be missing, or there is none to take.
+        // At most one token less than the bucket's size may be missing, otherwise there is none to
+        // take.
         let most_missing = rate.interval.saturating_mul(rate.burst.saturating_sub(1));
         if full_at.duration_since(now) > most_missing {
             return false;

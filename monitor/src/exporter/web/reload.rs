@@ -1,4 +1,4 @@
-//! The configuration in force, read again when one of its files changes.
+//! The configuration in force, reread when one of its files changes.
 
 use std::{
     fs,
@@ -10,13 +10,16 @@ use std::{
 
 use tracing::{error, info};
 
-use super::config::{self, Error, Settings};
+use super::{
+    config::{self, Settings},
+    config_error::Error,
+};
 use crate::exporter::lock;
 
-/// A file changed within this is perhaps still being written.
+/// A file that changed within this time may still be being written.
 const STILL: Duration = Duration::from_secs(1);
 
-/// What changes when a file, its rights or its place in the file system does.
+/// Metadata that changes when a file, its permissions or its path changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     device: u64,
@@ -29,7 +32,7 @@ struct Stamp {
 /// The web configuration.
 #[derive(Debug)]
 pub struct Source {
-    /// None: none was given.
+    /// `None`: no file was given.
     path: Option<PathBuf>,
     state: Mutex<State>,
 }
@@ -38,7 +41,7 @@ pub struct Source {
 struct State {
     settings: Arc<Settings>,
     files: Vec<PathBuf>,
-    /// Of the files as they were read last. None: they may have changed since.
+    /// The stamps of the files as last read. `None`: they may have changed since.
     stamps: Option<Vec<Option<Stamp>>>,
 }
 
@@ -46,7 +49,7 @@ impl Source {
     /// Reads the file, if one is given.
     ///
     /// # Errors
-    /// Whatever is wrong in it: file, line, key.
+    /// The configuration is invalid: file, line, key.
     pub fn open(path: Option<&Path>) -> Result<Self, Error> {
         let mut state = State::default();
         if let Some(path) = path {
@@ -54,7 +57,7 @@ impl Source {
             state.settings = Arc::new(loaded.result?);
             state.files = loaded.files;
             let stamps = stamps(&state.files);
-            // What has changed just now may have done so after it was read.
+            // A file that changed just now may have changed after it was read.
             state.stamps = (!fresh(&stamps, SystemTime::now())).then_some(stamps);
         }
         Ok(Self {
@@ -63,13 +66,13 @@ impl Source {
         })
     }
 
-    /// The file and those that it names; none where none was given.
+    /// The file and the files that it names; empty if no file was given.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         lock(&self.state).files.clone()
     }
 
-    /// What is in force now.
+    /// The settings in force now, reread if a file has changed.
     pub(super) fn current(&self) -> Arc<Settings> {
         let mut state = lock(&self.state);
         if let Some(path) = &self.path {
@@ -108,7 +111,8 @@ impl State {
     }
 }
 
-/// What a file that is empty for a moment, or by mistake, would take away.
+/// Which protection the new settings would drop, for example because the file is empty while it is
+/// written.
 fn lost(before: &Settings, after: &Settings) -> Option<&'static str> {
     if before.tls.is_some() && after.tls.is_none() {
         Some("tls_server_config")
@@ -120,7 +124,8 @@ fn lost(before: &Settings, after: &Settings) -> Option<&'static str> {
 }
 
 impl Stamp {
-    /// Changed just now, or in the near future by a clock that is a little ahead.
+    /// Whether it changed just now, or in the near future according to a clock that is slightly
+    /// ahead.
     fn fresh(&self, now: SystemTime) -> bool {
         let now = now
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -142,7 +147,7 @@ fn fresh(stamps: &[Option<Stamp>], now: SystemTime) -> bool {
     stamps.iter().flatten().any(|stamp| stamp.fresh(now))
 }
 
-/// None where there is no such file.
+/// `None` if the file does not exist.
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp {

@@ -27,29 +27,29 @@ use super::{
     connections::{self, Connections, Open},
 };
 
-/// Most bytes of a request's line and headers.
+/// Most bytes of a request's first line and headers.
 const MOST_HEADER_BYTES: usize = 16 * 1024;
 
 /// Most headers of a request.
 const MOST_HEADERS: usize = 100;
 
-/// Requests at once on a connection of HTTP/2.
+/// Most concurrent requests on an HTTP/2 connection.
 const MOST_STREAMS: u32 = 8;
 
-/// What a client may send of bodies before somebody reads them; nobody does.
+/// Bytes of request bodies that a client may send unread; bodies are never read.
 const WINDOW: u32 = 64 * 1024;
 
-/// Connections that were put out and have not yet ended.
+/// Extra places for connections that were closed to make room and have not ended yet.
 const LEAVING: usize = 16;
 
-/// How long a newcomer waits for a place.
+/// How long a new connection waits for a place.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
 
-/// How long a connection without a request is kept after the order to stop: what was
-/// sent before may still arrive.
+/// How long a connection without a request is kept after the order to stop: a request that was sent
+/// before may still arrive.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
-/// How long answers that are under way may take after the order to stop.
+/// How long responses in progress may take after the order to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Shortest interval between two warnings with the same cause.
@@ -89,7 +89,7 @@ pub(super) async fn serve(
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that whoever could give the order has gone.
+    // An error means that the sender is gone, which counts as the order.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -127,13 +127,13 @@ impl Acceptor {
                 },
                 Some((_, Err(error))) => {
                     complain(&error);
-                    // Too many files, or no memory: it does not get better at once.
+                    // Too many open files or no memory: retrying at once would not help.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 None => break,
             }
         }
-        // Who connected before the order to stop is served, accepted or not.
+        // Clients that connected before the order to stop are served, even if not accepted yet.
         while let Ok(place) = self.room.clone().try_acquire_owned()
             && let Ok(Ok((stream, _))) =
                 tokio::time::timeout(Duration::ZERO, listener.accept()).await
@@ -143,7 +143,7 @@ impl Acceptor {
         }
     }
 
-    /// A place among the connections, as soon as there is one.
+    /// Waits for a place among the connections.
     async fn open(&self) -> Option<Open> {
         let since = Instant::now();
         loop {
@@ -205,16 +205,24 @@ async fn talk(
     }
 }
 
+/// Bytes of a plain HTTP request that are read and thrown away; connections have a time
+/// limit too.
+const MOST_OF_PLAIN: u64 = 1 << 20;
+
 /// Answers a client that sends plain HTTP instead of a TLS handshake with an explanation.
 async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
     const ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
         Connection: close\r\n\r\nthis port speaks TLS: use https://, or scheme: https in \
         Prometheus's scrape configuration\n";
-    // What lies unread when a connection is closed makes the other side lose the answer.
-    let mut request = [0; 4096];
-    let _ = stream.read(&mut request).await.context("plain HTTP")?;
     stream.write_all(ANSWER).await.context("plain HTTP")?;
-    stream.shutdown().await.context("plain HTTP")
+    stream.shutdown().await.context("plain HTTP")?;
+    // What lies unread when a connection is closed, or comes after that, makes the other
+    // side lose the answer (RFC 9112, section 9.6): the client closes first.
+    let mut request = stream.take(MOST_OF_PLAIN);
+    tokio::io::copy(&mut request, &mut tokio::io::sink())
+        .await
+        .context("plain HTTP")
+        .map(drop)
 }
 
 /// Runs a connection; when ordered to stop, it finishes the pending requests.
@@ -232,7 +240,7 @@ macro_rules! converse {
             result = conversation.as_mut() => return result.context("HTTP"),
             () = stopped(&mut stop) => conversation.as_mut().graceful_shutdown(),
         }
-        // Hyper still waits for a new connection's first request.
+        // Hyper still waits for the first request of a new connection.
         loop {
             tokio::select! {
                 result = conversation.as_mut() => return result.context("HTTP"),
@@ -254,12 +262,12 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin>(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // The connection's own deadlines are for headers too.
+        // The connection's own deadlines cover headers too.
         .header_read_timeout(None)
         .max_header_size(MOST_HEADER_BYTES)
         .max_headers(MOST_HEADERS)
         .max_buf_size(MOST_HEADER_BYTES)
-        // Queued, not copied: an answer's memory is known until it is sent.
+        // Queued without copying, so that a response's memory stays accounted for until it is sent.
         .writev(true);
     converse!(builder, stream, web, open, stop)
 }

@@ -1,6 +1,6 @@
-//! From a checked configuration and PEM to what rustls serves with. No I/O.
+//! Turns a checked configuration and PEM into a rustls server configuration. No I/O.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite,
@@ -13,36 +13,78 @@ use rustls::{
 
 use super::{
     client_certs::Clients,
-    config::{Problem, file::Tls},
+    config_error::{Place, Problem},
 };
 
-/// A suite by its IANA number.
+/// A cipher suite by its IANA number.
 pub(super) type Suite = CipherSuite;
 
-/// What is asked of clients; Go's `tls.ClientAuthType`.
+/// How client certificates are treated; Go's `tls.ClientAuthType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientAuth {
-    /// No certificate is asked for.
+    /// No certificate is requested.
     None,
-    /// One is asked for; none is let in too, and so is any.
+    /// A certificate is requested; a client without one, or with any, is accepted.
     Request,
-    /// One must be shown, of whatever authority.
+    /// A certificate is required, from any authority.
     RequireAny,
-    /// None is let in; one that is shown must be of the authorities given.
+    /// A client without a certificate is accepted; a certificate must be from the given
+    /// authorities.
     VerifyIfGiven,
-    /// One of the authorities given must be shown.
+    /// A certificate from the given authorities is required.
     RequireAndVerify,
 }
 
 impl ClientAuth {
-    /// The certificate is held against the authorities.
+    /// Whether certificates are verified against the authorities.
     pub(super) fn verifies(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
 
-    /// No client without a certificate.
+    /// Whether a client must have a certificate.
     pub(super) fn mandatory(self) -> bool {
         matches!(self, Self::RequireAny | Self::RequireAndVerify)
+    }
+}
+
+/// What `tls_server_config` asks for.
+#[derive(Debug)]
+pub(super) struct Tls {
+    pub(super) cert: Pem,
+    pub(super) key: Pem,
+    pub(super) client_ca: Option<Pem>,
+    pub(super) client_auth: ClientAuth,
+    pub(super) allowed_sans: Option<Vec<String>>,
+    /// Those of TLS 1.2, TLS 1.3 that are allowed.
+    pub(super) versions: (bool, bool),
+    /// In order of preference; empty: the library's own.
+    pub(super) suites: Vec<Suite>,
+    pub(super) prefer_server: bool,
+    /// In order of preference; empty: the library's own.
+    pub(super) curves: Vec<rustls::NamedGroup>,
+}
+
+/// PEM in a file or in the configuration itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pem {
+    pub(super) place: Place,
+    pub(super) from: From,
+}
+
+/// Where PEM comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum From {
+    File(PathBuf),
+    Inline(String),
+}
+
+impl std::fmt::Debug for Pem {
+    /// Without the text: it may be a private key.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.from {
+            From::File(path) => path.fmt(formatter),
+            From::Inline(_) => formatter.write_str("inline"),
+        }
     }
 }
 
@@ -71,10 +113,11 @@ impl Part {
     }
 }
 
-/// Puts a server's TLS together.
+/// Builds the TLS configuration of the server.
 ///
 /// # Errors
-/// PEM that is none, a key of another certificate, what rustls cannot do.
+/// Invalid PEM, a key that does not belong to the certificate, or something that rustls does not
+/// support.
 pub(super) fn build(
     wanted: &Tls,
     cert: &[u8],
@@ -116,7 +159,7 @@ pub(super) fn build(
     Ok(config)
 }
 
-/// ring's algorithms, limited to what is wanted and in the order wanted.
+/// ring's algorithms, limited to the configured ones and in their order.
 fn provider(wanted: &Tls) -> CryptoProvider {
     let mut provider = ring::default_provider();
     let chosen: Vec<SupportedCipherSuite> = wanted
@@ -126,8 +169,8 @@ fn provider(wanted: &Tls) -> CryptoProvider {
         .copied()
         .collect();
     if !chosen.is_empty() {
-        // As in Go, the list is about TLS 1.2: suites of 1.3 that are not named
-        // are left out only where others of 1.3 are.
+        // As in Go, the list is about TLS 1.2: suites of 1.3 that are not listed are left out only
+        // if other suites of 1.3 are listed.
         let names_tls13 = chosen.iter().any(|suite| suite.tls13().is_some());
         let mut suites = chosen;
         if !names_tls13 {
@@ -155,8 +198,8 @@ fn clients(
     if wanted.client_auth == ClientAuth::None {
         return Ok(None);
     }
-    // Read where they are given, even if the policy does not use them: a file that
-    // holds no certificate is a mistake all the same.
+    // Read whenever they are given, even if the policy does not use them: a file without a
+    // certificate is a mistake in any case.
     let roots = client_ca.map(roots).transpose()?;
     let roots = roots.filter(|_| wanted.client_auth.verifies());
     Clients::new(

@@ -1,4 +1,4 @@
-//! Users and their passwords. The time of a check does not reveal which users exist.
+//! Users and their passwords. The duration of a check does not reveal which users exist.
 
 use std::{collections::BTreeMap, fmt, hint, str::FromStr as _, sync::Mutex};
 
@@ -6,14 +6,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bcrypt::HashParts;
 use ring::{error::Unspecified, hmac, rand::SystemRandom};
 
-use super::config::Problem;
+use super::config_error::Problem;
 use crate::exporter::lock;
 
 /// `basic_auth_users` of the web configuration.
 #[derive(Default)]
 pub(super) struct Users {
     hashes: BTreeMap<String, Hash>,
-    /// The greatest cost of all.
+    /// The highest bcrypt cost of all users.
     cost: u32,
 }
 
@@ -23,13 +23,13 @@ struct Hash {
 }
 
 impl fmt::Debug for Users {
-    /// Without the hashes.
+    /// Leaves the hashes out.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_set().entries(self.hashes.keys()).finish()
     }
 }
 
-/// What a client says it is.
+/// The user name and password that a client sends.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     name: String,
@@ -37,7 +37,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// From the value of an `Authorization` header. None: it is no such thing.
+    /// Parses the value of an `Authorization` header. `None`: it is not valid basic authentication.
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<Self> {
         let (scheme, rest) = header.split_at_checked(6)?;
@@ -48,19 +48,20 @@ impl Credentials {
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let (name, password) = decoded.split_at(colon);
         Some(Self {
-            // A name that is no text is nobody's, and costs what every name does.
+            // A name that is not UTF-8 belongs to no user, and checking it costs as much as any
+            // other.
             name: String::from_utf8_lossy(name).into_owned(),
             password: password.get(1..)?.to_vec(),
         })
     }
 }
 
-/// A salt for work that is done for its time only.
+/// The salt for hashing that is done only to spend time.
 const DECOY_SALT: [u8; 16] = *b"nobody's to know";
 
 impl Users {
     /// # Errors
-    /// A name that cannot be sent, a hash that no password would ever match.
+    /// A name that no client can send, or a hash that no password can match.
     pub(super) fn add(&mut self, name: String, hash: &str) -> Result<(), Problem> {
         if name.is_empty() || name.contains(':') {
             return Err(Problem::UserName);
@@ -84,18 +85,18 @@ impl Users {
         Ok(())
     }
 
-    /// No user: everybody is let in.
+    /// Whether there are no users, so that no authentication is required.
     pub(super) fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }
 
-    /// What checking a password costs: 2 to this power rounds, whoever asks.
+    /// The cost of checking a password: 2 to this power rounds, for every name.
     pub(super) fn cost(&self) -> u32 {
         self.cost
     }
 
-    /// True for a user's own password. Takes long, and equally long for every name:
-    /// a hash of cost c takes 2^c rounds, and 2^c + 2^c + 2^(c+1) + … + 2^(m-1) is 2^m.
+    /// Whether this is the user's password. Takes long, and equally long for every name: a hash of
+    /// cost c takes 2^c rounds, and 2^c + 2^c + 2^(c+1) + … + 2^(m-1) is 2^m.
     pub(super) fn check(&self, credentials: &Credentials) -> bool {
         let Some(hash) = self.hashes.get(&credentials.name) else {
             self.work(credentials, self.cost);
@@ -117,11 +118,11 @@ impl Users {
     }
 }
 
-/// Passwords found right before, so that not every scrape costs a hash.
+/// Passwords that were correct before, so that not every scrape costs a hash.
 ///
-/// Only what was right is kept, one a user, so that nobody can push it out with
-/// wrong guesses. Kept is a keyed digest under a key of this process's own; the
-/// user's hash is part of it, so that a changed password is checked anew.
+/// Only correct passwords are kept, one per user, so that wrong guesses cannot displace them. What
+/// is kept is a digest with a random key of this process. It includes the user's hash, so that a
+/// changed password is checked again.
 pub(super) struct Remembered {
     key: hmac::Key,
     digests: Mutex<BTreeMap<String, hmac::Tag>>,
@@ -135,7 +136,7 @@ impl fmt::Debug for Remembered {
 
 impl Remembered {
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system provides no random numbers.
     pub(super) fn new() -> Result<Self, Unspecified> {
         Ok(Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?,
@@ -143,20 +144,20 @@ impl Remembered {
         })
     }
 
-    /// True if just these were found right before and still are.
+    /// Whether these credentials were correct before and still are.
     pub(super) fn holds(&self, users: &Users, credentials: &Credentials) -> bool {
         let text = digested(users, credentials);
         let digests = lock(&self.digests);
         let known = digests.get(&credentials.name);
         let right = match known {
             Some(tag) => hmac::verify(&self.key, &text, tag.as_ref()),
-            // As much work for a name that is not known.
+            // The same amount of work for an unknown name.
             None => hmac::verify(&self.key, &text, &[0; 32]),
         };
         right.is_ok() && users.hashes.contains_key(&credentials.name)
     }
 
-    /// Keeps what [`Users::check`] found right.
+    /// Remembers credentials that [`Users::check`] found correct.
     pub(super) fn keep(&self, users: &Users, credentials: &Credentials) {
         let tag = hmac::sign(&self.key, &digested(users, credentials));
         let mut digests = lock(&self.digests);
@@ -165,7 +166,7 @@ impl Remembered {
     }
 }
 
-/// User, hash and password, each with its length.
+/// The user, hash and password, each preceded by its length.
 fn digested(users: &Users, credentials: &Credentials) -> Vec<u8> {
     let hash = users.hashes.get(&credentials.name);
     let hash = hash.map_or(&[][..], |hash| hash.text.as_bytes());

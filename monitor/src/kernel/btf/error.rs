@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why type information could not be read, or does not have what was asked.
+/// Why type information could not be read, or does not contain what was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file could not be read.
@@ -15,15 +15,15 @@ pub enum BtfError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The blob breaks the format.
+    /// The blob violates the format.
     #[error("malformed BTF at byte {offset}: {what}")]
     Malformed {
-        /// Where in the blob.
+        /// The offset in the blob, in bytes.
         offset: usize,
-        /// Which rule is broken.
+        /// What is wrong there.
         what: &'static str,
     },
-    /// A kind that this reader does not know and whose size the blob does not give.
+    /// A kind of type that this reader does not know and whose size the blob does not state.
     #[error("BTF type {id} is of kind {kind}, which this version cannot skip; a newer version may")]
     UnknownKind {
         /// The type's number.
@@ -31,44 +31,44 @@ pub enum BtfError {
         /// Its kind.
         kind: u32,
     },
-    /// No structure or union of this name.
+    /// No structure or union has this name.
     #[error("this kernel's BTF has no struct or union {name}")]
     NoStruct {
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
     /// The structure has no such member.
     #[error("struct {name} of this kernel's BTF has no member {member}")]
     NoMember {
-        /// The structure asked for.
+        /// The requested structure.
         name: String,
-        /// The member, with the path up to it.
+        /// The member, including the path to it.
         member: String,
     },
-    /// A path goes through a member that has no members itself.
+    /// A path goes through a member that has no members.
     #[error("member {member} of struct {name} is neither a struct nor a union")]
     NotAStruct {
-        /// The structure asked for.
+        /// The requested structure.
         name: String,
-        /// The member, with the path up to it.
+        /// The member, including the path to it.
         member: String,
     },
     /// The member is a bit field and has no byte offset.
     #[error("member {member} of struct {name} is a bit field")]
     BitField {
-        /// The structure asked for.
+        /// The requested structure.
         name: String,
-        /// The member, with the path up to it.
+        /// The member, including the path to it.
         member: String,
     },
-    /// Several structures have this name and put the member at different places.
+    /// Several structures have this name, with the member at different offsets.
     #[error(
         "member {member} lies at byte {first} of one struct {name} and at byte {second} of another"
     )]
     Ambiguous {
-        /// The structure asked for.
+        /// The requested structure.
         name: String,
-        /// The path asked for.
+        /// The requested path.
         member: String,
         /// Offset in one of them.
         first: u32,

@@ -1,7 +1,8 @@
+use super::blob::{HEADER_LEN, HEADER_LEN_WITH_LAYOUT, KIND_INT, MAGIC, TYPE_LEN, VERSION};
 use super::*;
 use proptest::prelude::*;
 
-/// Writes blobs: types in order of their numbers, names as they come.
+/// Builds blobs: types in the order of their numbers, names in the order of use.
 struct Builder {
     types: Vec<u8>,
     names: Vec<u8>,
@@ -116,7 +117,7 @@ impl Builder {
     }
 }
 
-/// Every kind, so that a wrong size of any of them derails what follows.
+/// A type of every kind, so that a wrong size of any of them shifts the ones behind it.
 fn all_kinds() -> Builder {
     let mut builder = Builder::new();
     builder
@@ -164,7 +165,8 @@ fn every_kind_is_passed_and_members_are_found() {
     for big_endian in [false, true] {
         let mut builder = all_kinds();
         if big_endian {
-            // Whole words only, so swapping the types is the big-endian blob.
+            // The types consist of whole words, so swapping the bytes of each gives the big-endian
+            // blob.
             builder.types.chunks_exact_mut(4).for_each(<[u8]>::reverse);
             builder.big_endian = true;
         }
@@ -367,7 +369,7 @@ fn reads_from_sysfs_and_names_the_file_it_lacks() {
     assert!(Btf::from_sysfs(sysfs.path()).unwrap().has_struct("holder"));
 }
 
-/// A blob that pahole wrote, as it writes the kernel's; see shapes.c beside it.
+/// A blob that pahole wrote, as it writes the kernel's; see shapes.c in the same directory.
 const SHAPES: &[u8] = include_bytes!("../../../../tests/fixtures/btf/shapes.btf");
 
 #[test]
@@ -413,7 +415,7 @@ fn what_pahole_wrote_is_read() {
     assert!(!btf.has_struct("module"), "module is only declared");
 }
 
-/// Asks everything of a blob; what it answers does not matter, that it does.
+/// Calls every function on a blob; only that they return matters.
 fn ask(blob: Vec<u8>) {
     let len = blob.len();
     if let Ok(btf) = Btf::parse(blob) {
@@ -443,7 +445,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         ask(bytes.clone());
-        // The same behind a good start, to get past the first check.
+        // The same bytes behind a valid start, to get past the first check.
         for (byte, good) in bytes.iter_mut().zip(all_kinds().blob().into_iter().take(8)) {
             *byte = good;
         }

@@ -1,8 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
-/// As an x86-64 kernel prints it: per-CPU data at zero, sorted image, a hole,
-/// then modules and generated code in no order.
+/// In the form of an x86-64 kernel: per-CPU data at zero, the sorted image, a hole, then modules
+/// and generated code in no order.
 const SMALL: &str = "\
 0000000000000000 A fixed_percpu_data
 0000000000001000 A cpu_debug_store
@@ -50,7 +50,7 @@ fn an_open_table_answers_anew() {
     let address = 0xffff_ffff_c100_0004;
     let asked = BTreeSet::from([address]);
     assert!(resolve(&mut table, &asked).unwrap().is_empty());
-    // A module has come meanwhile.
+    // A module has been loaded in between.
     let more = format!("{SMALL}ffffffffc1000000 t late\t[klp_late]\n");
     std::fs::write(procfs.path().join("kallsyms"), more).unwrap();
     let found = resolve(&mut table, &asked).unwrap();
@@ -215,7 +215,7 @@ fn a_symbol_is_found_whatever_its_letter() {
     }
 }
 
-/// The answer of a reader that takes all the time it wants.
+/// A slow implementation to compare with.
 fn slow_resolve(symbols: &[(u64, u8, usize, Option<usize>)], address: u64) -> Option<String> {
     let place = symbols
         .iter()
@@ -251,7 +251,7 @@ proptest! {
         ),
         asked in proptest::collection::btree_set(0_u64..0x41_0000, 0..40),
     ) {
-        // Page steps, so that both limits are crossed.
+        // In steps of pages, so that both limits are crossed.
         let symbols: Vec<_> = symbols.into_iter().enumerate()
             .map(|(index, (page, kind, module))| (page * 0x1_0000 + 1, kind, index, module))
             .collect();
@@ -262,7 +262,7 @@ proptest! {
         }
         let resolved = resolve(&mut table(&content), &asked).unwrap();
         for address in &asked {
-            // Symbols of different owners at one place: the nearest after is any.
+            // If symbols of different owners have one address, any of them may be the next symbol.
             let ours = resolved.get(address).map(|resolved| resolved.symbol.clone());
             prop_assert_eq!(ours, slow_resolve(&symbols, *address), "{:#x}", address);
         }

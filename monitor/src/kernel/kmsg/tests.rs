@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::fs;
 
-/// A device that yields these, then EAGAIN, as /dev/kmsg opened with O_NONBLOCK.
+/// A device that returns these reads and then EAGAIN, like /dev/kmsg with O_NONBLOCK.
 fn device(
     reads: impl IntoIterator<Item = Result<String, Errno>>,
 ) -> impl FnMut(&mut [u8]) -> io::Result<usize> {
@@ -15,7 +15,7 @@ fn device(
     }
 }
 
-/// Records of the kernel's, a second apart.
+/// Records written by the kernel, one second apart.
 fn log(texts: &[&str]) -> Vec<Result<String, Errno>> {
     let lines = texts.iter().enumerate();
     lines
@@ -74,7 +74,7 @@ fn only_the_kernel_speaks_for_livepatch() {
         record(5).unwrap().livepatch(),
         Some(LivepatchMessage::Signaling)
     );
-    // What user space writes into /dev/kmsg has a facility of its own.
+    // Records that user space writes into /dev/kmsg have another facility.
     assert_eq!(record(1 << 3 | 5).unwrap().livepatch(), None);
 }
 
@@ -155,13 +155,13 @@ fn the_device_is_named_when_it_fails() {
     let error = KmsgReader::open(&path).unwrap_err();
     assert!(matches!(&error, KmsgError::Open { .. }));
     assert!(error.to_string().contains("CAP_SYSLOG"), "{error}");
-    // A directory opens and does not read.
+    // A directory can be opened but not read.
     let mut directory = KmsgReader::open(folder.path()).unwrap();
     let error = transition_start(&mut directory, "klp_one", Direction::Patch).unwrap_err();
     assert!(matches!(error, KmsgError::Read { .. }));
     std::fs::write(&path, format!("5,1,7000000,-;{STARTING}\n")).unwrap();
     let mut log = KmsgReader::open(&path).unwrap();
-    // As often as it is asked: the reader goes back.
+    // Twice: the reader goes back to the start.
     for _ in 0..2 {
         let found = transition_start(&mut log, "klp_one", Direction::Patch).unwrap();
         assert_eq!(found, Some(Duration::from_secs(7)));

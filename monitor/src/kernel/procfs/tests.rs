@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
-/// A task as /proc shows it: thread, process, `comm` as written, the rest.
+/// A task as /proc shows it.
 struct Task<'a> {
     tid: u32,
     tgid: u32,
@@ -36,7 +36,7 @@ fn procfs(tasks: &[Task<'_>]) -> TempDir {
         fs::write(directory.join("stack"), task.stack).unwrap();
         fs::write(directory.join("wchan"), "target_sleep").unwrap();
     }
-    // What else is in /proc.
+    // Other entries of /proc.
     fs::create_dir_all(procfs.path().join("sys/kernel/random")).unwrap();
     fs::write(procfs.path().join("uptime"), "1 1").unwrap();
     symlink("1", procfs.path().join("self")).unwrap();
@@ -114,7 +114,7 @@ fn pending_tasks_are_described() {
     };
     assert_eq!(user.frames[0], frame);
     assert_eq!(user.frames.len(), 2);
-    // The other way round.
+    // The other direction.
     let back = pending_tasks(procfs.path(), 0).unwrap();
     assert_eq!(
         back.tasks.iter().map(|task| task.tid).collect::<Vec<_>>(),
@@ -166,7 +166,7 @@ fn what_may_not_be_read_is_counted() {
     mode(procfs.path(), 0o755);
     mode(&thread(&procfs, 30, 31).join("stack"), 0o000);
     mode(&thread(&procfs, 2, 2).join("patch_state"), 0o000);
-    // Modes say nothing to root: a thread of root's gives that up first.
+    // Root ignores file modes, so a thread first gives up its capabilities.
     let walk = std::thread::scope(|scope| {
         let walker = scope.spawn(|| {
             if rustix::process::geteuid().is_root() {
@@ -332,7 +332,7 @@ fn the_boot_has_an_id() {
     }
 }
 
-/// As seq_escape_str does for a task's name.
+/// Escapes a task's name as seq_escape_str does.
 fn escape(comm: &[u8]) -> Vec<u8> {
     comm.iter().fold(Vec::new(), |mut text, byte| {
         match byte {

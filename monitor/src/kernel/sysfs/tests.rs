@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-/// A sysfs of 7.2 with files as named, each holding the value beside it.
+/// A sysfs like that of 7.2, with these files and contents.
 fn sysfs(files: &[(&str, &str)]) -> TempDir {
     let sysfs = tempfile::tempdir().unwrap();
     fs::create_dir_all(sysfs.path().join("kernel/livepatch")).unwrap();
@@ -33,7 +33,7 @@ fn two_patches() -> TempDir {
         ("kernel/livepatch/klp_one/nf_tables/patched", "0\n"),
         ("module/klp_one/srcversion", "533BB7E5866E52F63B9ACCB\n"),
     ]);
-    // Opening either of these fails the test by never coming back.
+    // Opening either of these hangs, which fails the test.
     for name in ["stack_order", "force"] {
         let path = sysfs.path().join(ONE).join(name);
         rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
@@ -129,7 +129,7 @@ fn an_unreadable_attribute_costs_only_itself() {
 fn a_patch_on_its_way_out_is_left_out() {
     let sysfs = two_patches();
     fs::remove_file(sysfs.path().join(ONE).join("enabled")).unwrap();
-    // Its other oddities do not matter any more.
+    // Its other problems do not matter any more.
     fs::write(sysfs.path().join(ONE).join("transition"), "odd").unwrap();
     let (set, problems) = read_patches(sysfs.path()).unwrap();
     assert_eq!(set.patches.len(), 1);
@@ -147,7 +147,7 @@ fn a_kernel_without_livepatch_is_told_from_a_wrong_path() {
         read_patches(&wrong),
         Err(SysfsError::NotSysfs { .. })
     ));
-    // Something else than a directory in its place.
+    // Something other than a directory.
     fs::write(sysfs.path().join("kernel/livepatch"), "").unwrap();
     assert!(matches!(
         read_patches(sysfs.path()),

@@ -9,9 +9,9 @@ pub fn parse(bytes: &[u8]) {
 
 /// A log becomes records within their bounds.
 fn log(bytes: &[u8]) {
-    let told = read(bytes, &Reading::new(1800.0));
-    assert!(told.records.len() <= 256 && told.lesser.len() <= 256);
-    for record in &told.records {
+    let parsed = read(bytes, &Reading::new(1800.0));
+    assert!(parsed.records.len() <= 256 && parsed.non_fatal.len() <= 256);
+    for record in &parsed.records {
         assert!(record.trace.len() <= 128 && record.headline.len() <= 4096);
     }
     let _ = last_uptime(bytes);

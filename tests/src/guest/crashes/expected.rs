@@ -32,6 +32,8 @@ pub(super) struct Crash {
     headline: String,
     function: Option<Function>,
     evidence: Vec<Evidence>,
+    #[serde(default)]
+    unproven: Vec<String>,
     pub(super) transition: Option<Transition>,
     patches: Vec<Patch>,
     when: When,
@@ -71,6 +73,8 @@ pub(super) struct Expected {
     pub(super) kind: &'static str,
     pub(super) phase: &'static str,
     pub(super) implicated: &'static str,
+    /// Why no more is known where that is "unknown"; all of the reasons.
+    pub(super) unproven: &'static [&'static str],
     /// Evidence, of this kind, against this patch.
     pub(super) evidence: Option<(&'static str, &'static str)>,
     /// The function it happened in, and its module.
@@ -89,6 +93,7 @@ impl Expected {
             kind,
             phase,
             implicated: "no",
+            unproven: &[],
             evidence: None,
             function: None,
             transition: None,
@@ -208,6 +213,7 @@ fn check(crash: &Crash, memo: &Memo, expected: &Expected) -> Result<()> {
     same("kind", &crash.kind, expected.kind)?;
     same("phase", &crash.phase, expected.phase)?;
     same("implicated", &crash.implicated, expected.implicated)?;
+    same("unproven", &crash.unproven, expected.unproven)?;
     ensure!(
         crash.ended_boot == Some(expected.ended_boot),
         "ended_boot should be {}",

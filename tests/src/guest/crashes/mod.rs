@@ -191,7 +191,7 @@ fn end_monitor(guest: &mut Guest) -> Result<()> {
     }
 }
 
-/// Tells the host that this boot ends now, whatever happens next.
+/// Informs the host that this boot ends now, whatever happens next.
 pub(crate) fn announce(guest: &Guest) -> Result<()> {
     guest.send(&Message::GoingDown)?;
     guest.drain()

@@ -23,7 +23,6 @@ pub(super) mod power_cut_in_transition {
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
         fatal::held(guest)?;
-        guest.wait_idle()?;
         cut(guest, 0)?;
         expect_end()
     }
@@ -127,9 +126,10 @@ pub(super) mod power_cuts {
 
         reach(guest, *moment, ToTransition)?;
         PATCH_A.load()?;
-        let active = "livepatch_transition_active{patch=lpm_patch_a,direction=patch}";
-        guest.wait_for(seconds(20), active, 1.0)?;
-        guest.wait_idle()?;
+        guest.wait_start_noted(1.0)?.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
+            1.0,
+        )?;
         reach(guest, *moment, Transition)?;
 
         reach(guest, *moment, ToPatched)?;
@@ -143,9 +143,10 @@ pub(super) mod power_cuts {
         guest.hold(&Hold::ONE)?;
         reach(guest, *moment, ToUnpatching)?;
         PATCH_A.disable()?;
-        let active = "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}";
-        guest.wait_for(seconds(20), active, 1.0)?;
-        guest.wait_idle()?;
+        guest.wait_start_noted(2.0)?.expect(
+            "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}",
+            1.0,
+        )?;
         reach(guest, *moment, Unpatching)?;
         expect_end()
     }

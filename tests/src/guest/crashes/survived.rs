@@ -1,19 +1,25 @@
 //! Signals that the machine survives: the metrics show them at once. And a boot that ends
 //! as it should.
 
+use anyhow::ensure;
+
 use super::*;
 use crate::{
+    eventually::eventually,
     helpers::{Confinement, Task},
+    kernel_log,
     livepatch::{OOPSES, VMLINUX},
 };
 use expected::{Expected, expect_none, expect_one, expect_signal};
 
+/// Loads a module that does something wrong, and waits until it has done it: what the
+/// kernel has to say of it is in its log then.
 fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
-    guest.helper(&Task::Load {
+    let helper = guest.helper(&Task::Load {
         module: "lpm_crash".to_owned(),
         parameters: parameters.to_owned(),
     })?;
-    Ok(())
+    guest.wait_helper(helper, seconds(90))
 }
 
 /// The new function of a livepatch dereferences NULL; its caller is killed.
@@ -50,6 +56,32 @@ pub(super) mod oops_in_patch_is_survived {
                 ..Expected::new("oops", "soak")
             },
         )
+    }
+}
+
+/// A CPU that runs nothing else, until [`Spinning::end`].
+struct Spinning {
+    helper: u32,
+}
+
+impl Spinning {
+    fn start(guest: &mut Guest) -> Result<Self> {
+        let helper = guest.helper(&Task::Load {
+            module: "lpm_crash".to_owned(),
+            parameters: "how=spin seconds=120".to_owned(),
+        })?;
+        Ok(Self { helper })
+    }
+
+    /// Waits until the kernel has reported it so often, and ends it.
+    fn end(self, guest: &mut Guest, reports: u32, is_one: fn(&str) -> bool) -> Result<()> {
+        eventually(seconds(110), || {
+            let count = kernel_log::count(is_one)?;
+            ensure!(count >= reports, "{count} reports of {reports}");
+            Ok(())
+        })?;
+        files::write("/sys/module/lpm_crash/parameters/stop", "1")?;
+        guest.wait_helper(self.helper, seconds(60))
     }
 }
 
@@ -97,9 +129,10 @@ pub(super) mod soft_lockup_is_survived {
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
         set("watchdog_thresh", "3")?;
-        // Stuck after twice that, and noticed up to as long again later.
-        broken_module(guest, "how=spin seconds=16")?;
-        thread::sleep(seconds(17));
+        // Before 5.13 the kernel reports it once (kernel/watchdog.c, soft_watchdog_warn).
+        let release = files::read("/proc/sys/kernel/osrelease")?;
+        let reports = if release.starts_with("5.10.") { 1 } else { 2 };
+        Spinning::start(guest)?.end(guest, reports, |line| line.contains("BUG: soft lockup"))?;
         expect_signal(guest, "soft_lockup", "unpatched", |_| Ok(()))
     }
 
@@ -127,8 +160,11 @@ pub(super) mod rcu_stall_is_survived {
         // The soft lockup detector must not fire first.
         set("watchdog_thresh", "60")?;
         files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
-        broken_module(guest, "how=spin seconds=12")?;
-        thread::sleep(seconds(13));
+        // By the CPU itself or by another one (kernel/rcu/tree_stall.h).
+        Spinning::start(guest)?.end(guest, 1, |line| {
+            line.contains("self-detected stall on CPU")
+                || line.contains("detected stalls on CPUs/tasks")
+        })?;
         // Where the kernel has no tracepoint for it, its log does.
         let method = match Path::new(TRACEPOINT).exists() {
             true => "tracepoint",

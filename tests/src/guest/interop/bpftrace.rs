@@ -1,7 +1,11 @@
 //! bpftrace on the functions that the monitor probes and on one that a livepatch
 //! replaces, and a second monitor beside the first.
 
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use livepatch_monitor_test_support::http;
@@ -31,6 +35,9 @@ interval:ms:500 { printf(\"attached\\n\"); }
 ";
 
 const SECOND: &str = "127.0.0.1:9970";
+
+/// Between two scrapes of the second monitor.
+const POLL: Duration = Duration::from_millis(100);
 
 pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&["--stuck-after", "3s"])?;
@@ -152,23 +159,40 @@ fn second_monitor(guest: &Guest) -> Result<Second> {
     .spawn()
     .context("cannot start a second monitor")?;
     let second = Second(child);
-    eventually(seconds(60), second_scrape)?;
+    eventually(seconds(60), || Ok(http::body(SECOND, "/metrics")?))?;
+    // From here on every scrape must succeed.
+    second_scrape()?;
     guest.note("two monitors and bpftrace are attached")?;
     Ok(second)
 }
 
-/// As [`Guest::wait_for`], of the second monitor.
+/// As [`Guest::wait_for`], of the second monitor: every scrape must succeed, agree with
+/// itself and with the one before.
 fn second_wait_for(selector: &str, value: f64) -> Result<Exposition> {
-    eventually(seconds(40), || {
+    let begin = Instant::now();
+    let mut earlier: Option<Exposition> = None;
+    loop {
         let metrics = second_scrape()?;
+        if let Some(earlier) = &earlier {
+            metrics.expect_later_than(earlier)?;
+        }
         let sum = metrics.sum_of_any(selector)?;
-        ensure!(sum == Some(value), "{selector} is {sum:?}, not {value}");
-        Ok(metrics)
-    })
+        if sum == Some(value) {
+            return Ok(metrics);
+        }
+        ensure!(
+            begin.elapsed() < seconds(40),
+            "{selector} of the second monitor is {sum:?}, not {value}"
+        );
+        earlier = Some(metrics);
+        thread::sleep(POLL);
+    }
 }
 
 fn second_scrape() -> Result<Exposition> {
-    Exposition::parse(&http::body(SECOND, "/metrics")?)
+    let metrics = Exposition::parse(&http::body(SECOND, "/metrics")?)?;
+    metrics.expect_consistent()?;
+    Ok(metrics)
 }
 
 /// The value of `@map: 3`.

@@ -59,8 +59,6 @@ const PARTS: u64 = 4;
 const NOTED: u64 = 25;
 /// How much more memory the monitor may hold at the end, in KiB.
 const GROWTH: u64 = 1024;
-/// Threads that did a piece of work end when they had none for 10 s.
-const REST: Duration = seconds(13);
 /// How long one transition may take on a starved machine.
 const PATIENCE: Duration = seconds(60);
 
@@ -99,7 +97,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
         held_there_and_back(guest)?;
         made += 2;
         scraper.catch_up()?;
-        thread::sleep(REST);
+        guest.wait_at_rest()?;
         let holds = Holdings::of(pid)?;
         guest.note(format!(
             "{} transitions, {} scrapes, {:.0} s: {holds:?}, {} bytes of state",
@@ -334,7 +332,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
     let pid = guest.monitor()?.pid();
     // It has had something to do, and has done it.
     held_there_and_back(guest)?;
-    thread::sleep(REST);
+    guest.wait_at_rest()?;
     let cpu = cpu_time(pid)?;
     let woken = woken_in(pid, QUIET)?;
     let cpu = cpu_time(pid)?.saturating_sub(cpu);
@@ -347,7 +345,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
     let client = http::Client::default();
     client.body(monitor::ADDRESS, "/metrics")?;
     // The thread that answered ends.
-    thread::sleep(REST);
+    guest.wait_at_rest()?;
     let connected = Holdings::of(pid)?.descriptors;
     let woken = woken_in(pid, QUIET_CONNECTED)?;
     guest.note(format!(

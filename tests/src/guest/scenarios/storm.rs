@@ -27,6 +27,7 @@ use crate::{
     files,
     guest::Guest,
     helpers::Hold,
+    kernel_log,
     livepatch::{PATCH_A, VMLINUX},
     lost_events::LostEvents,
     modules, monitor,
@@ -40,6 +41,8 @@ const REVERSALS: u32 = 1_000;
 const REFUSALS: u32 = 100;
 /// WARNs of one module.
 const WARNINGS: u32 = 2_000;
+/// What each of them says (tests/modules/lpm_crash.c).
+const WARNING: &str = "lpm_crash warns";
 /// Lines that look like the beginning of a kernel's report.
 const LINES: u32 = 20_000;
 /// More than the ring buffer takes of them.
@@ -117,12 +120,27 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
         ensure!(now - before == u64::from(WARNINGS), "{before}, then {now}");
         metrics.expect("livepatch_crash_signals_missed{signal=warning}", lost)?;
     }
-    // The log is read when it has come to rest.
-    guest.wait_until(SETTLE, |metrics| {
-        let warnings = metrics.sum("livepatch_crash_signals_total{signal=warning}")?;
-        ensure!(warnings >= 1.0, "no warning was noticed");
+    // The log is read when it has come to rest: what is still in it by then is counted,
+    // each once.
+    let kept = kernel_log::count(|line| line == WARNING)?;
+    ensure!(kept > 1, "the log has {kept} of the WARNs");
+    let warnings = "livepatch_crash_signals_total{signal=warning}";
+    let metrics = guest.wait_until(SETTLE, |metrics| {
+        let counted = metrics.sum(warnings)?;
+        ensure!(
+            counted >= f64::from(kept),
+            "{counted} warnings are counted, and {kept} are in the log"
+        );
         Ok(())
     })?;
+    let counted = metrics.sum(warnings)?;
+    guest.note(format!(
+        "{counted} warnings are counted, {kept} were left in the log"
+    ))?;
+    ensure!(
+        counted <= f64::from(WARNINGS),
+        "{counted} of {WARNINGS} warnings are counted"
+    );
     modules::unload("lpm_crash")?;
 
     let scraping = Scraping::start(guest)?;

@@ -1,4 +1,4 @@
-//! What every dashboard has to keep to. Pure: boards and known metrics in, complaints out.
+//! The rules for every dashboard. Pure: dashboards and known metrics in, complaints out.
 
 mod query;
 #[cfg(test)]
@@ -13,12 +13,12 @@ use super::{
     known::Known,
 };
 
-/// What Grafana 10 to 12 write; older ones read it all the same.
+/// The versions that Grafana 10 to 12 write; older ones can read them.
 const SCHEMA_VERSIONS: std::ops::RangeInclusive<u32> = 39..=41;
 
 const COLUMNS: u32 = 24;
 
-/// Grafana comes with these: no plugin has to be installed.
+/// Panel types that are built into Grafana, so that no plugin is needed.
 const PANELS: [&str; 7] = [
     "row",
     "stat",
@@ -29,15 +29,15 @@ const PANELS: [&str; 7] = [
     "text",
 ];
 
-/// Of the transformations that Grafana comes with, those in use.
+/// The built-in transformations that are used.
 const TRANSFORMATIONS: [&str; 2] = ["merge", "organize"];
 
-/// Chosen by the reader, and heeded by every query whose metrics have that label.
+/// Variables that every query must use if its metrics have that label.
 const REQUIRED: [&str; 3] = ["job", "instance", "patch"];
 
 const DATASOURCE: &str = "${datasource}";
 
-/// All that is wrong, one line each.
+/// All complaints, one line each.
 pub(crate) fn check(boards: &[Board], known: &Known) -> Vec<String> {
     let mut complaints = Vec::new();
     for board in boards {
@@ -131,7 +131,7 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
         let before: Vec<String> = names(&board.templating.list[..index]);
         match variable.query.as_str().and_then(label_values) {
             Some((selector, label)) => {
-                // A variable can only heed those that are chosen before it.
+                // A variable's query can use only the variables before it.
                 let required: Vec<&str> = REQUIRED
                     .into_iter()
                     .filter(|name| before.iter().any(|known| known == name))
@@ -141,7 +141,7 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
                     variables: &before,
                     required: &required,
                 };
-                // The names of a counter's series are no use of its value.
+                // Listing a counter's series does not use its value.
                 let wrong = query::check(&format!("count({selector})"), "", context);
                 let wrong = wrong
                     .into_iter()
@@ -250,7 +250,7 @@ fn panel(board: &Board, panel: &Panel, known: &Known, complain: &mut impl FnMut(
     }
 }
 
-/// Links between boards lead somewhere, and each board leads to every other.
+/// Links between dashboards must be valid, and each dashboard must link to every other.
 fn links(board: &Board, boards: &[Board], complain: &mut impl FnMut(String)) {
     let uid_of = |url: &str| {
         url.strip_prefix("/d/")

@@ -9,31 +9,30 @@ use promql_parser::{
 
 use super::super::known::{Kind, Known, Metric};
 
-/// Durations that stand for Grafana's own variables while a query is parsed. Nobody
-/// would write them.
+/// Durations that replace Grafana's own variables while a query is parsed; unlikely to be used in a
+/// query.
 const RATE_INTERVAL: Duration = Duration::from_secs(100_003);
 const RANGE: Duration = Duration::from_secs(100_019);
 const INTERVAL: Duration = Duration::from_secs(100_043);
 
-/// Grafana's own variables that the boards may use.
+/// Grafana's own variables that dashboards may use.
 const BUILT_IN: [(&str, Duration); 3] = [
     ("__rate_interval", RATE_INTERVAL),
     ("__range", RANGE),
     ("__interval", INTERVAL),
 ];
 
-/// Where a query stands, and what it may use.
+/// The surroundings of a query: what it may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) known: &'a Known,
-    /// The variables of the board.
+    /// The variables of the dashboard.
     pub(crate) variables: &'a [String],
-    /// The variables among them that each selector has to match where its metric has
-    /// that label.
+    /// The variables that each selector must match if its metric has that label.
     pub(crate) required: &'a [&'a str],
 }
 
-/// What is wrong with a query, and with the labels that its legend names.
+/// Complaints about a query and the labels in its legend.
 pub(crate) fn check(query: &str, legend: &str, context: Context<'_>) -> Vec<String> {
     let mut check = Check {
         context,
@@ -56,9 +55,9 @@ pub(crate) fn check(query: &str, legend: &str, context: Context<'_>) -> Vec<Stri
 struct Check<'a> {
     context: Context<'a>,
     complaints: Vec<String>,
-    /// Of all its metrics.
+    /// The labels of all its metrics.
     labels: BTreeSet<String>,
-    /// It uses a metric that only this exporter has.
+    /// Whether it uses a metric that only this exporter has.
     own: bool,
     /// A metric that other exporters have too.
     shared: Option<String>,
@@ -69,8 +68,8 @@ impl Check<'_> {
         self.complaints.push(complaint);
     }
 
-    /// The query with durations for Grafana's own variables; complains of others that
-    /// the board has not.
+    /// The query with durations in place of Grafana's own variables. Complains about variables that
+    /// the dashboard does not have.
     fn with_durations(&mut self, query: &str) -> String {
         let mut text = String::new();
         let mut rest = query;
@@ -203,7 +202,7 @@ impl Check<'_> {
         self.required(name, metric, &matchers);
     }
 
-    /// Every choice of the board's reader has to be heeded.
+    /// Checks that the query uses every required variable.
     fn required(&mut self, name: &str, metric: &Metric, matchers: &[&Matcher]) {
         for variable in self.context.required {
             if !metric.labels.contains(*variable) {
@@ -223,7 +222,7 @@ impl Check<'_> {
         }
     }
 
-    /// Labels after `by`, `without`, `on` and `ignoring`.
+    /// Checks the labels after `by`, `without`, `on` and `ignoring`.
     fn grouping(&mut self, modifier: &LabelModifier, operand: &Expr) {
         let mut labels = BTreeSet::new();
         self.collect(operand, &mut labels);
@@ -263,9 +262,9 @@ impl Check<'_> {
         }
     }
 
-    /// What only the whole query tells.
+    /// Checks that concern the whole query.
     fn whole(&mut self, legend: &str) {
-        // `$job` may be `.+`, which is everything that this Prometheus scrapes.
+        // `$job` may be `.+`, which matches everything that this Prometheus scrapes.
         if let Some(name) = self.shared.clone().filter(|_| !self.own) {
             self.complain(format!(
                 "uses {name}, which other exporters have too: join it with a livepatch_ metric"

@@ -20,7 +20,7 @@ fn variable(name: &str, query: &str) -> Value {
             "allValue": ".+", "datasource": { "type": "prometheus", "uid": "${datasource}" } })
 }
 
-/// A board with nothing wrong.
+/// A dashboard without faults.
 fn good(uid: &str, other: &str) -> Value {
     json!({
         "uid": uid, "title": uid, "description": "What it is for.", "tags": ["livepatch"],
@@ -49,7 +49,7 @@ fn good(uid: &str, other: &str) -> Value {
     })
 }
 
-/// The complaints about a good board in which one place has another value.
+/// The complaints about a good dashboard in which one value is replaced.
 fn complaints(place: &str, value: Value) -> Vec<String> {
     let mut first = good("one", "two");
     let (parent, key) = place.rsplit_once('/').unwrap();

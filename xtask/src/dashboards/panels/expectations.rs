@@ -1,10 +1,9 @@
-//! The rollout that the end-to-end test plays through, as the boards have to show it.
+//! What the dashboards must show of the rollout in the end-to-end test.
 //!
-//! Two hosts are scraped, host-a and host-b. On host-b lpm_vmlinux lands and stays in
-//! force. host-a gets lpm_patch_a, which a task asleep in lpm_hold of lpm_target holds up
-//! until it counts as stuck; the host panics in that transition, reboots, and reports the
-//! crash. Then host-b gets the patch, is held up and panics likewise, sooner: it may not
-//! have counted as stuck by then.
+//! Two hosts are scraped, host-a and host-b. On host-b lpm_vmlinux is applied and stays in force.
+//! host-a gets lpm_patch_a, which a task asleep in lpm_hold of lpm_target holds up until it counts
+//! as stuck; the host panics in that transition, reboots, and reports the crash. Then host-b gets
+//! the patch, is held up and panics too, but sooner: it may not have counted as stuck by then.
 
 use super::{
     Expect::{self, Above, Below, Max, Min, Nothing, Quiet, Shows, Zero},
@@ -50,7 +49,7 @@ const NO_SIGNAL: &str =
     "the panic takes the machine down before its signal can be scraped, and nothing else is unwell";
 const NOBODY_FORCES: &str = "nobody forces a transition";
 const NOBODY_REVERSES: &str = "nobody reverses a transition";
-const NONE_EXPECTED: &str = "the hosts are told to expect no patch, and have no kpatch";
+const NONE_EXPECTED: &str = "the hosts are configured to expect no patch, and have no kpatch";
 const NO_PACKAGES: &str = "the guests have no package manager";
 const NONE_LOST: &str = "the ring buffer does not fill";
 const DISK_WORKS: &str = "the disk takes every note";
@@ -69,7 +68,7 @@ const fn of(
     }
 }
 
-/// Of every query of every panel.
+/// For every query of every panel.
 pub(super) const EXPECTATIONS: &[Expectation] = &[
     // Is it safe to go on?
     of(
@@ -178,7 +177,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
             ]),
         ],
     ),
-    // Beside the rollout.
+    // Not about the rollout.
     of(FLEET, "Hosts", "A", &[Max(ALL, 2.0)]),
     of(FLEET, "Hosts", "B", &[Max(ALL, 2.0), Below(ALL, 2.0)]),
     of(
@@ -239,7 +238,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     of(HOST, "Exporter", "A", &[Max(ALL, 1.0), Below(ALL, 1.0)]),
     of(HOST, "Transitions", "A", &[Max(ALL, 1.0), Below(ALL, 1.0)]),
     of(HOST, "Age of the transition", "A", &[Above(ALL, 1.0)]),
-    // More than the one that sleeps, where a busy machine has not tried all in time.
+    // More than the sleeping one, if a busy machine has not tried all tasks in time.
     of(
         HOST,
         "Stuck tasks",
@@ -282,7 +281,7 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
         "A",
         &[Above(HOST_A, 0.0), Shows(HOST_B)],
     ),
-    // The kernel sends none before 15 s: whether it does is a matter of the test's pace.
+    // The kernel sends none before 15 s; whether it sends any depends on the test's speed.
     of(
         HOST,
         "Attempts, signals, reversals, forces",

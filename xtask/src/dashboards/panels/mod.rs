@@ -1,5 +1,5 @@
-//! What every panel has to show of the rollout that the end-to-end test plays through:
-//! its queries are asked of the Prometheus that watched it.
+//! Checks what every panel shows of the rollout in the end-to-end test: its queries go to the
+//! Prometheus that scraped the hosts.
 
 mod expectations;
 #[cfg(test)]
@@ -17,21 +17,21 @@ use expectations::EXPECTATIONS;
 /// Longer than two scrapes of the end-to-end test, as Grafana would choose it.
 const RATE_INTERVAL: &str = "20s";
 
-/// How finely the story is looked at, in seconds: no state of it is shorter.
+/// The step of the scenario's time range, in seconds: no state in it is shorter.
 const STEP: f64 = 1.0;
 
-/// Counts come as floating-point numbers.
+/// Counts are floating-point numbers.
 const TOLERANCE: f64 = 1e-9;
 
 /// Labels that a series has.
 type Labels = &'static [(&'static str, &'static str)];
 
-/// What a query has to give over the whole story.
+/// What a query must return over the whole scenario.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
     /// The highest value of the series with these labels.
     Max(Labels, f64),
-    /// Their lowest value. For counts that a slow machine makes larger for a while.
+    /// Their lowest value, for counts that are larger for a while on a slow machine.
     Min(Labels, f64),
     /// They rise above a value.
     Above(Labels, f64),
@@ -43,7 +43,7 @@ enum Expect {
     Zero(&'static str),
     /// No series; why.
     Nothing(&'static str),
-    /// No series, or 0, as the kernel has it; why.
+    /// No series, or 0, depending on the kernel; why.
     Quiet(&'static str),
 }
 
@@ -56,8 +56,8 @@ struct Expectation {
     expect: &'static [Expect],
 }
 
-/// Asks the queries of all shipped panels, and returns what does not fit. `query` takes
-/// PromQL, start, end and step in Unix seconds.
+/// Runs the queries of all shipped panels and returns what is not as expected. `query` takes
+/// PromQL, start, end (Unix seconds) and step (seconds).
 pub(crate) fn check_panels(
     query: impl Fn(&str, f64, f64, f64) -> Result<Vec<Series>>,
     start: f64,
@@ -118,7 +118,7 @@ fn check(
     Ok(complaints)
 }
 
-/// A query as Grafana sends it with everything chosen.
+/// A query as Grafana sends it with "All" selected everywhere.
 fn substituted(query: &str, range: f64) -> String {
     query
         .replace("$__rate_interval", RATE_INTERVAL)
@@ -130,7 +130,7 @@ fn substituted(query: &str, range: f64) -> String {
 }
 
 impl Expect {
-    /// What is wrong with an answer, if anything.
+    /// What is wrong with a result, if anything.
     fn wrong(self, series: &[Series]) -> Option<String> {
         match self {
             Self::Max(labels, value) => match extent(series, labels) {

@@ -152,7 +152,7 @@ fn queries_are_asked_with_everything_chosen() {
 
 #[test]
 fn every_query_of_the_shipped_boards_has_an_expectation() {
-    // With no answer at all, only those fit that expect nothing.
+    // With no results, only the expectations of no series are met.
     let complaints = check_panels(|_, _, _, _| Ok(vec![]), 0.0, 1.0).unwrap();
     let unsaid: Vec<_> = complaints
         .iter()

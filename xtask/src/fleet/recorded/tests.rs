@@ -177,7 +177,8 @@ proptest! {
         let _ = Recording::parse(State::Unpatched, &text, "p");
     }
 
-    /// A patch of any name gives as many series, and the name where the recorded was.
+    /// With any name of the patch, there are as many series, and the name replaces the recorded
+    /// one.
     #[test]
     fn any_patch_name_is_written_so_that_it_is_read_back(patch in "\\PC{1,20}") {
         let recording = Recording::parse(State::Transition, TRANSITION, &patch).unwrap();
@@ -191,7 +192,7 @@ proptest! {
         prop_assert_eq!(read.len(), recording.series());
     }
 
-    /// But for the values that are a host's own, a recording is served as it was.
+    /// Apart from the values of the host, a recording is served unchanged.
     #[test]
     fn other_lines_are_served_as_recorded(
         rows in proptest::collection::vec(("[a-z]{1,9}", "[^\\\\\"\n]{0,9}", any::<i16>()), 1..20)

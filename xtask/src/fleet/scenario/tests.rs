@@ -95,7 +95,7 @@ fn the_story_has_what_is_measured() {
     assert_eq!(at(scenario.first_crash.1)[3], 1);
     assert_eq!(at(scenario.second_crash.1)[3], 2);
     assert_eq!(at(scenario.first_reboot)[3..], [1, 1]);
-    // The rollout stops at the second crash: nobody begins after it.
+    // The rollout stops at the second crash: no host starts after it.
     let begun = |[unpatched, ..]: [usize; 5]| 1_000 - unpatched;
     assert_eq!(begun(at(scenario.second_crash.1)), begun(at(scenario.end)));
     assert!(begun(at(scenario.end)) > 400);
@@ -129,7 +129,8 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever is tried, a timeline makes sense, and what is added changes no past.
+    /// Whatever events are tried, a timeline stays consistent, and an added event does not change
+    /// the past.
     #[test]
     fn lives_make_sense(tries in proptest::collection::vec((0.0..900.0, events()), 0..30)) {
         let mut timeline = Timeline::default();

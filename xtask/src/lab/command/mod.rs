@@ -1,5 +1,4 @@
-//! `cargo xtask lab`: a guest with a shell, or with one command, for trying things on a
-//! kernel of the matrix.
+//! `cargo xtask lab`: boots a guest with a shell, or runs one command in it, on one of the kernels.
 
 mod result;
 
@@ -12,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use self::result::Ending;
 use super::{
@@ -31,13 +30,9 @@ const INIT: &str = include_str!("init.sh");
 /// In MiB.
 const MEMORY: u32 = 1024;
 
-/// The exit code of an error of this program's own, as `docker run` has it: what the
-/// command returns is passed on, and may be 1.
-const OWN_ERROR: u8 = 125;
-
 const POLL: Duration = Duration::from_millis(50);
 
-/// Lines of the kernel's log that an error shows.
+/// Lines of the kernel log that an error shows.
 const CONSOLE_LINES: usize = 40;
 
 const WELCOME: &str = "\
@@ -65,10 +60,10 @@ enum LabCommand {
     Shell(Guest),
     /// Run one command in a guest; print its output and return its exit code
     ///
-    /// The guest is that of `lab shell`. Standard output and standard error of the
-    /// command arrive together on standard output; its standard input is empty. The exit
-    /// code is the command's, or 125 where it has none: the kernel or the command is
-    /// unknown, the guest died, or the time was up.
+    /// The guest is that of `lab shell`. Standard output and standard error of the command arrive
+    /// together on standard output; its standard input is empty. The exit code is the command's, or
+    /// 125 where it has none: the kernel or the command is unknown, the guest died, or the time
+    /// limit was reached.
     #[command(after_help = "\
 Examples:
   cargo xtask lab run --kernel 7.2 -- livepatch-monitor preflight /modules/lpm_patch_a.ko
@@ -76,10 +71,10 @@ Examples:
     Run {
         #[command(flatten)]
         guest: Guest,
-        /// The longest that the guest may take, from its start
+        /// Time limit for the guest, from its start
         #[arg(long, value_name = "SECONDS", default_value_t = 600)]
         timeout: u64,
-        /// The command and its arguments; no shell reads them
+        /// The command and its arguments; they are not interpreted by a shell
         #[arg(last = true, required = true, value_name = "COMMAND")]
         words: Vec<String>,
     },
@@ -98,7 +93,7 @@ struct Guest {
     kernel: Option<String>,
 }
 
-/// Does what the subcommand says; the command's exit code.
+/// Runs the subcommand; returns the command's exit code.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let code = match &arguments.command {
         LabCommand::Fetch { kernel } => fetch(kernel).map(|()| 0),
@@ -109,13 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             words,
         } => command(guest, Duration::from_secs(*timeout), words),
     };
-    match code {
-        Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            OWN_ERROR.into()
-        }
-    }
+    result::exit(code)
 }
 
 fn fetch(names: &[String]) -> Result<()> {
@@ -130,7 +119,7 @@ fn fetch(names: &[String]) -> Result<()> {
 }
 
 fn shell(guest: &Guest) -> Result<u8> {
-    // Before anything is built: it would be for nothing.
+    // Checked before anything is built.
     let line = kernels::one(guest.kernel.as_deref())?;
     ensure!(
         std::io::stdin().is_terminal() && std::io::stdout().is_terminal(),
@@ -174,7 +163,7 @@ fn prepare(line: &Line, settings: &str, command: &str) -> Result<Prepared> {
     machine::prepare(line, &programs, "lab", extras)
 }
 
-/// A static busybox: the one on PATH may need libraries that the guest has not.
+/// A static busybox: the one on PATH may need libraries that the guest does not have.
 fn busybox() -> Result<PathBuf> {
     let folder = paths::cache()?.join("busybox");
     let program = ["bin/busybox", "usr/bin/busybox"].map(|path| folder.join(path));
@@ -189,8 +178,8 @@ fn busybox() -> Result<PathBuf> {
     find().with_context(|| format!("no busybox under {}", folder.display()))
 }
 
-/// Boots the guest and waits for its end; without `timeout`, as long as it takes. Its
-/// second serial port is this program's standard input and output.
+/// Boots the guest and waits for its end, at most for `timeout` if there is one. Its second serial
+/// port is this program's standard input and output.
 fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     let console = prepared.console();
     let append = format!("console=ttyS0 tsc=reliable panic=1 TERM={}", terminal());
@@ -211,11 +200,7 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
         if timeout.is_some_and(|timeout| begin.elapsed() > timeout) {
             qemu.kill().context("cannot end QEMU")?;
             qemu.wait().context("cannot wait for QEMU")?;
-            bail!(
-                "the guest was not done after {} s; --timeout gives it longer\n{}",
-                begin.elapsed().as_secs(),
-                console_end(&console)
-            );
+            return Ok(Ending::Timeout(begin.elapsed()));
         }
         thread::sleep(POLL);
     };
@@ -228,24 +213,9 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     Ok(Ending::read(&String::from_utf8_lossy(&text)))
 }
 
-/// The exit code, or what happened in its place.
+/// The command's exit code, or an error that says why there is none.
 fn ending(prepared: &Prepared, ending: Ending, program: &str) -> Result<u8> {
-    let console = prepared.console();
-    match ending {
-        Ending::Exit(code) => Ok(code),
-        Ending::Missing => bail!(
-            "`{program}` is not in the guest; it has busybox's commands (`busybox --list`), \
-             livepatch-monitor, and what you reach by a path such as /modules"
-        ),
-        Ending::Panic => bail!(
-            "the guest's kernel panicked before `{program}` ended\n{}",
-            console_end(&console)
-        ),
-        Ending::Unknown => bail!(
-            "the guest ended before `{program}` did\n{}",
-            console_end(&console)
-        ),
-    }
+    ending.code(program, &console_end(&prepared.console()))
 }
 
 fn console_end(console: &Path) -> String {
@@ -278,7 +248,7 @@ fn terminal() -> String {
         .unwrap_or_else(|| "linux".to_owned())
 }
 
-/// A word that the shell takes as it is.
+/// Quotes a word for the shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

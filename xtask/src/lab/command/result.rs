@@ -1,5 +1,9 @@
 //! How a guest of `cargo xtask lab` ended, read from its console.
 
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
+
 /// The end of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -11,7 +15,13 @@ pub(super) enum Ending {
     Panic,
     /// The guest powered off, or was reset, without a result.
     Unknown,
+    /// It was ended from here after this time.
+    Timeout(Duration),
 }
+
+/// The exit code of an error of this program's own, as `docker run` has it: what the
+/// command returns is passed on, and may be 1.
+const OWN_ERROR: u8 = 125;
 
 /// What the guest's first process writes before the result.
 const RESULT: &str = "lab-result: ";
@@ -38,11 +48,81 @@ impl Ending {
             Self::Unknown
         }
     }
+
+    /// The command's exit code. `console` is the end of the kernel's log, for where there is
+    /// no code.
+    pub(super) fn code(self, program: &str, console: &str) -> Result<u8> {
+        match self {
+            Self::Exit(code) => Ok(code),
+            Self::Missing => bail!(
+                "`{program}` is not in the guest; it has busybox's commands (`busybox --list`), \
+                 livepatch-monitor, and what you reach by a path such as /modules"
+            ),
+            Self::Panic => {
+                bail!("the guest's kernel panicked before `{program}` ended\n{console}")
+            }
+            Self::Unknown => bail!("the guest ended before `{program}` did\n{console}"),
+            Self::Timeout(after) => bail!(
+                "`{program}` had not ended {} s after the start of the guest; --timeout gives \
+                 it longer\n{console}",
+                after.as_secs()
+            ),
+        }
+    }
+}
+
+/// The exit code of the whole, with what is said where there is none of the command.
+pub(super) fn exit_code(code: Result<u8>) -> (u8, Option<String>) {
+    match code {
+        Ok(code) => (code, None),
+        Err(error) => (OWN_ERROR, Some(format!("error: {error:#}"))),
+    }
+}
+
+/// Says it, and returns it.
+pub(super) fn exit(code: Result<u8>) -> ExitCode {
+    let (code, error) = exit_code(code);
+    if let Some(error) = error {
+        eprintln!("{error}");
+    }
+    code.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Ending;
+    use super::*;
+
+    fn said(ending: Ending) -> (u8, String) {
+        let (code, error) = exit_code(ending.code("insmod", "the end of console.log:\nlast"));
+        (code, error.unwrap_or_default())
+    }
+
+    #[test]
+    fn the_code_of_the_command_is_passed_on() {
+        for code in [0, 1, 2, 125, 139] {
+            assert_eq!(said(Ending::Exit(code)), (code, String::new()));
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_code_the_error_says_why() {
+        for (ending, words, console) in [
+            (Ending::Missing, "`insmod` is not in the guest", false),
+            (Ending::Panic, "kernel panicked before `insmod` ended", true),
+            (Ending::Unknown, "the guest ended before `insmod` did", true),
+            (
+                Ending::Timeout(Duration::from_secs(61)),
+                "`insmod` had not ended 61 s after the start of the guest; --timeout",
+                true,
+            ),
+        ] {
+            let (code, error) = said(ending);
+            assert_eq!(code, 125, "{ending:?}");
+            assert!(error.starts_with("error: "), "{error}");
+            assert!(error.contains(words), "{error}");
+            assert_eq!(error.ends_with("last"), console, "{error}");
+        }
+    }
 
     #[test]
     fn the_result_is_the_last_line_of_its_kind() {

@@ -6,9 +6,11 @@ use std::rc::Rc;
 
 use super::{
     super::{
-        Kind, Signal, attribution,
+        attribution,
+        livepatch_log::LivepatchLog,
         proof::Completeness,
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
+        signal::{Kind, Signal},
     },
     Reading,
     format::Found,
@@ -16,7 +18,6 @@ use super::{
     line::Line,
     place::place,
     symbol::{self, MAX_NAME, cut},
-    timeline::Timeline,
 };
 
 /// Bytes of a headline.
@@ -44,7 +45,7 @@ enum Trace {
     Ahead,
     /// Frames are being read.
     Inside,
-    /// What comes now is another dump's, which tells nothing new.
+    /// The following lines belong to another dump, which adds nothing.
     Behind,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Event {
     pub(super) lead: bool,
     /// The name of the report, where it has one.
     pub(super) report: Option<&'static str>,
-    /// Others of the same cause, which tell no more than this one does.
+    /// Others with the same cause, which add nothing to this one.
     pub(super) others: Vec<Event>,
     /// The end mark was seen.
     pub(super) ended: bool,
@@ -93,7 +94,7 @@ pub(super) struct Event {
     foreign: Option<String>,
     /// Between `<TASK>` and `</TASK>`.
     in_task: bool,
-    timeline: Rc<Timeline>,
+    livepatches: Rc<LivepatchLog>,
 }
 
 impl Event {
@@ -102,7 +103,7 @@ impl Event {
         who: &Found,
         line: &Line,
         when: When,
-        timeline: Rc<Timeline>,
+        livepatches: Rc<LivepatchLog>,
     ) -> Self {
         let (headline, list) = unglued(line.text.trim());
         let mut event = Self {
@@ -136,7 +137,7 @@ impl Event {
             caller: line.caller.clone(),
             foreign: None,
             in_task: false,
-            timeline,
+            livepatches,
         };
         if let Some(list) = list {
             event.module_list(list, line);
@@ -291,8 +292,8 @@ impl Event {
         self.cpu.zip(who.cpu).is_none_or(|(one, two)| one == two)
     }
 
-    /// Another signal of the same event: if it is the more severe one, the event
-    /// takes its name, and the dump that follows tells more.
+    /// Another signal of the same event: if it is the more severe one, the event takes its name,
+    /// and the dump that follows says more.
     pub(super) fn upgrade(&mut self, signal: Signal, who: &Found, line: &Line) {
         self.add(signal);
         if signal <= self.primary {
@@ -351,7 +352,13 @@ impl Event {
             ..CrashRecord::empty(kind.unwrap_or(Kind::Panic))
         };
         let complete = &self.complete;
-        attribution::judge(&mut record, &self.timeline, self.clock, complete, reading);
+        attribution::judge(
+            &mut record,
+            &self.livepatches,
+            self.clock,
+            complete,
+            reading,
+        );
         for other in others {
             if let Ok(other) = other.finish(release, reading) {
                 match (record.implicated, other.implicated) {

@@ -13,11 +13,11 @@ use super::{
 
 /// What a line's variable parts say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Found {
-    pub(in super::super) cpu: Option<u32>,
-    pub(in super::super) comm: Option<String>,
-    pub(in super::super) pid: Option<u32>,
-    pub(in super::super) place: Option<Function>,
+pub(super) struct Found {
+    pub(super) cpu: Option<u32>,
+    pub(super) comm: Option<String>,
+    pub(super) pid: Option<u32>,
+    pub(super) place: Option<Function>,
 }
 
 /// Longest task name: `TASK_COMM_LEN` is 16, kernel threads' names are shown with that
@@ -26,7 +26,7 @@ const MAX_COMM: usize = 64;
 /// The longest `{}`.
 const MAX_ANY: usize = 512;
 
-pub(in super::super) fn matches(format: &str, text: &str) -> Option<Found> {
+pub(super) fn matches(format: &str, text: &str) -> Option<Found> {
     let mut found = Found::default();
     fits(format, text, &mut found).then_some(found)
 }

@@ -51,7 +51,7 @@ fn module(word: &str) -> Option<Module> {
         })
 }
 
-/// What `CPU: … Comm: … Tainted: … RELEASE` tells.
+/// The content of `CPU: … Comm: … Tainted: … RELEASE`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct TaskHeader {
     pub(super) cpu: Option<u32>,

@@ -1,6 +1,7 @@
 //! The lines that start, name and end a report.
 
-use super::super::{Signal, report};
+use super::super::signal::Signal;
+use super::report;
 use super::{
     format::{self, Found, matches},
     symbol::{MAX_NAME, cut},

@@ -1,6 +1,6 @@
 //! One line of the kernel's, without what stood before it.
 
-use super::prefix::{Lines, date::Date};
+use super::date::Date;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,9 +48,4 @@ impl Default for Line {
             text: String::new(),
         }
     }
-}
-
-/// The lines of a text; a carriage return ends one too, as on a serial console.
-pub(super) fn lines(bytes: &[u8]) -> Lines<'_> {
-    Lines::new(bytes)
 }

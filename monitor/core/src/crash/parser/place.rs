@@ -1,8 +1,8 @@
 //! Where something happened that has no instruction pointer of its own.
 
 use super::super::{
-    Signal,
     record::{Frame, Function},
+    signal::Signal,
 };
 
 /// On the way from what happened to panic() and behind it (kernel/panic.c,

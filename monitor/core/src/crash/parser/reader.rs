@@ -4,17 +4,17 @@ use std::{collections::VecDeque, rc::Rc};
 
 use super::{
     super::{
-        Signal,
+        livepatch_log::LivepatchLog,
         record::{CrashRecord, NonFatalSignal, Precision, When},
+        signal::Signal,
     },
     Anchor, Reading,
+    date::Kind as DateKind,
     event::Event,
     format::Found,
     headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
     histories, keep,
     line::Line,
-    prefix::date::Kind as DateKind,
-    timeline::Timeline,
 };
 
 /// Two reports of which the lines may come by turns.
@@ -41,12 +41,12 @@ pub(super) struct Boot {
     /// Where the log shows both clocks.
     anchor: Option<Anchor>,
     /// Shared with the events: it changes far less often than they come.
-    timeline: Rc<Timeline>,
+    livepatches: Rc<LivepatchLog>,
     /// The last time seen.
     uptime: f64,
-    /// Records and lesser signals of this boot.
+    /// Records and non-fatal signals of this boot.
     pub(super) records: usize,
-    pub(super) lesser: usize,
+    pub(super) non_fatal: usize,
 }
 
 /// A line about a user program.
@@ -81,7 +81,7 @@ pub(super) struct Reader<'a> {
     /// The one whose lines come.
     current: Option<usize>,
     pub(super) records: VecDeque<CrashRecord>,
-    pub(super) lesser: VecDeque<NonFatalSignal>,
+    pub(super) non_fatal: VecDeque<NonFatalSignal>,
     /// Lines that only the kernel writes.
     pub(super) recognised: u64,
     /// One that looks so, but lacks what the kernel's others have.
@@ -108,7 +108,7 @@ impl histories::Read for Reader<'_> {
     fn line(&mut self, line: &Line) {
         let text = line.text.as_str();
         let known = recognise(text);
-        let livepatch = Timeline::concerns(text.trim_start());
+        let livepatch = LivepatchLog::concerns(text.trim_start());
         if !line.understood && (known.is_some() || livepatch) {
             self.doubted
                 .get_or_insert_with(|| text.chars().take(160).collect());
@@ -158,7 +158,7 @@ impl histories::Read for Reader<'_> {
                 }
                 let text = text.trim_start();
                 if livepatch && !line.continues {
-                    Rc::make_mut(&mut self.boot.timeline).read(text, line.clock);
+                    Rc::make_mut(&mut self.boot.livepatches).read(text, line.clock);
                 }
                 if let Some(anchor) = anchor(line) {
                     self.boot.anchor = Some(anchor);
@@ -179,7 +179,7 @@ impl<'a> Reader<'a> {
             events: VecDeque::new(),
             current: None,
             records: VecDeque::new(),
-            lesser: VecDeque::new(),
+            non_fatal: VecDeque::new(),
             recognised: 0,
             doubted: None,
             lone: None,
@@ -241,7 +241,7 @@ impl<'a> Reader<'a> {
                 event.mixed();
                 return;
             }
-            // A machine check is told of each CPU and bank.
+            // A machine check is reported for each CPU and bank.
             let about = event.is_about(who) || signal == Signal::MachineCheck;
             if event.primary == signal && about {
                 match signal {
@@ -420,14 +420,14 @@ impl<'a> Reader<'a> {
         if let Some(event) = self.event() {
             event.interrupted();
         }
-        let timeline = Rc::clone(&self.boot.timeline);
+        let livepatches = Rc::clone(&self.boot.livepatches);
         if self.events.len() == MAX_OPEN
             && let Some(oldest) = self.events.pop_front()
         {
             self.close(oldest);
         }
         self.events
-            .push_back(Event::new(signal, who, line, when, timeline));
+            .push_back(Event::new(signal, who, line, when, livepatches));
         self.current = self.events.len().checked_sub(1);
     }
 
@@ -450,9 +450,9 @@ impl<'a> Reader<'a> {
                 self.boot.records += 1;
                 keep(&mut self.records, record);
             }
-            Err(lesser) => {
-                self.boot.lesser += 1;
-                keep(&mut self.lesser, *lesser);
+            Err(signal) => {
+                self.boot.non_fatal += 1;
+                keep(&mut self.non_fatal, *signal);
             }
         }
     }

@@ -18,7 +18,7 @@ fn comparable(mut record: CrashRecord) -> CrashRecord {
     record.host = None;
     // A date of whole seconds dates the transition's end to a second.
     if let Some(last) = &mut record.last_transition {
-        last.ended_before_seconds = None;
+        last.seconds = None;
     }
     record
 }
@@ -51,6 +51,48 @@ fn each_format_gives_the_same() {
         }
         assert_eq!(parse(&text), [expected], "{name}:\n{text}");
     }
+}
+
+/// What `dmesg --json --file` prints of the text `raw`: util-linux 2.38 puts all lines that follow
+/// into each message.
+fn dmesg_json(raw: &str, repeats: bool) -> String {
+    let lines: Vec<&str> = raw.lines().collect();
+    let objects = lines.iter().enumerate().map(|(index, line)| {
+        let (time, own) = line.trim_start_matches('[').split_once("] ").unwrap();
+        let mut message = own.to_owned();
+        if repeats {
+            for line in &lines[index + 1..] {
+                message.push_str(&format!("\n<4>{line}"));
+            }
+            message.push('\n');
+        }
+        let message = serde_json::to_string(&message).unwrap();
+        format!(
+            "{{\n         \"pri\": 4,\n         \"time\":{time},\n         \"msg\": {message}\n      }}"
+        )
+    });
+    let objects: Vec<String> = objects.collect();
+    format!(
+        "{{\n   \"dmesg\": [\n      {}\n   ]\n}}\n",
+        objects.join(",")
+    )
+}
+
+#[test]
+fn dmesg_json_of_both_versions() {
+    let raw = wrapped(|entry| entry.stamp());
+    for repeats in [false, true] {
+        let text = dmesg_json(&raw, repeats);
+        assert_eq!(parse(&text), [base()], "{text}");
+        // Cut off behind any object: what is there is read.
+        let half = &text[..text.len() / 2];
+        let _ = parser::read(half.as_bytes(), &Reading::new(SOAK));
+    }
+    // A file without levels is one message.
+    let whole = serde_json::to_string(&raw).unwrap();
+    let text =
+        format!("{{\n   \"dmesg\": [\n      {{\n         \"msg\": {whole}\n      }}\n   ]\n}}\n");
+    assert_eq!(parse(&text), [base()]);
 }
 
 #[test]

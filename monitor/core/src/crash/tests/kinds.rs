@@ -30,7 +30,7 @@ fn summary(record: &CrashRecord) -> String {
     )
 }
 
-fn lesser(signal: &NonFatalSignal) -> String {
+fn non_fatal(signal: &NonFatalSignal) -> String {
     let function = signal
         .function
         .as_ref()
@@ -314,11 +314,12 @@ fn each_kind() {
     let files = fs::read_dir(folder().join("kinds")).unwrap();
     assert_eq!(files.count(), KINDS.len(), "a file without its row");
     for (name, expected) in KINDS {
-        let told = parser::read(&kind_log(name), &Reading::new(SOAK));
-        let mut found: Vec<String> = told.records.iter().map(summary).collect();
-        found.extend(told.lesser.iter().map(lesser));
+        let parsed = parser::read(&kind_log(name), &Reading::new(SOAK));
+        let mut found: Vec<String> = parsed.records.iter().map(summary).collect();
+        found.extend(parsed.non_fatal.iter().map(non_fatal));
         found.extend(
-            told.problems
+            parsed
+                .problems
                 .iter()
                 .map(|problem| format!("problem: {problem}")),
         );
@@ -327,8 +328,8 @@ fn each_kind() {
 }
 
 fn record(name: &str) -> CrashRecord {
-    let told = parser::read(&kind_log(name), &Reading::new(SOAK));
-    told.records.into_iter().next().unwrap()
+    let parsed = parser::read(&kind_log(name), &Reading::new(SOAK));
+    parsed.records.into_iter().next().unwrap()
 }
 
 #[test]

@@ -21,9 +21,9 @@ static LOGS: LazyLock<Vec<(Kind, Vec<String>)>> = LazyLock::new(|| {
 });
 
 fn bounded(text: &[u8]) {
-    let told = parser::read(text, &Reading::new(SOAK));
-    assert!(told.records.len() <= 256 && told.lesser.len() <= 256);
-    for record in &told.records {
+    let parsed = parser::read(text, &Reading::new(SOAK));
+    assert!(parsed.records.len() <= 256 && parsed.non_fatal.len() <= 256);
+    for record in &parsed.records {
         assert!(record.trace.len() <= 128 && record.patches.len() <= 2048);
         assert!(
             record

@@ -52,7 +52,7 @@ fn state_on(rows: &[Row<'_>], terms: &Terms) -> State {
         all.entry(question)
             .or_insert_with(|| vec![sample(labels, value)]);
     }
-    let mut fleet = read(&all, terms);
+    let mut fleet = read(&all, terms, None);
     assert_eq!(fleet.problems, [""; 0]);
     assert_eq!(fleet.hosts.len(), 1);
     fleet.hosts.remove(0).state
@@ -99,18 +99,33 @@ fn a_transition_is_stuck_only_if_the_exporter_says_so() {
 
 #[test]
 fn a_host_that_does_not_answer() {
-    assert_eq!(state(&[DOWN]), State::Missing(Missing::Down));
+    assert_eq!(
+        state(&[DOWN]),
+        State::Missing(Missing::Down { blip: false })
+    );
     assert_eq!(state(&[GONE]), State::Missing(Missing::Gone));
     let enabled = (Question::LastEnabled, &[][..], 1.0);
     let disabled = (Question::LastEnabled, &[][..], 0.0);
-    assert_eq!(state(&[DOWN, enabled]), State::Silent(Seen::Enabled));
-    assert_eq!(state(&[DOWN, disabled]), State::Missing(Missing::Down));
+    assert_eq!(
+        state(&[DOWN, enabled]),
+        State::Silent {
+            seen: Seen::Enabled,
+            blip: false
+        }
+    );
+    assert_eq!(
+        state(&[DOWN, disabled]),
+        State::Missing(Missing::Down { blip: false })
+    );
     assert_eq!(state(&[GONE, enabled]), State::Missing(Missing::Gone));
     let running = (Question::LastTransition, &[("direction", "patch")][..], 1.0);
     for host in [DOWN, GONE] {
         assert_eq!(
             state(&[host, enabled, running]),
-            State::Silent(Seen::InTransition("patch".to_owned()))
+            State::Silent {
+                seen: Seen::InTransition("patch".to_owned()),
+                blip: false
+            }
         );
     }
 }
@@ -126,7 +141,10 @@ fn an_old_scrape_says_nothing_but_of_a_crash() {
     let landed = (Question::Landed, &[][..], NOW - 5000.0);
     assert_eq!(
         state(&[UP, old, ENABLED, landed]),
-        State::Missing(Missing::Stale(Some(121.0)))
+        State::Missing(Missing::Stale {
+            age: Some(121.0),
+            interval: None
+        })
     );
     let crash = (Question::Crashes, &[][..], 1.0);
     assert!(matches!(
@@ -143,18 +161,24 @@ fn a_patched_host_that_does_not_count_crashes_is_not_soaked() {
         [UP, SCRAPED, ENABLED, landed],
         [UP, SCRAPED, ENABLED, moving],
     ] {
-        let fleet = read(&answers(&rows), &terms());
+        let fleet = read(&answers(&rows), &terms(), None);
         let mute = State::Missing(Missing::NoCrashCount);
         assert_eq!(fleet.hosts[0].state, mute);
     }
-    let fleet = read(&answers(&[UP, SCRAPED]), &terms());
+    let fleet = read(&answers(&[UP, SCRAPED]), &terms(), None);
     assert_eq!(fleet.hosts[0].state, State::Without);
 }
 
 #[test]
 fn a_scrape_of_no_known_time_says_nothing() {
-    let fleet = read(&answers(&[UP, ENABLED, NO_CRASH]), &terms());
-    assert_eq!(fleet.hosts[0].state, State::Missing(Missing::Stale(None)));
+    let fleet = read(&answers(&[UP, ENABLED, NO_CRASH]), &terms(), None);
+    assert_eq!(
+        fleet.hosts[0].state,
+        State::Missing(Missing::Stale {
+            age: None,
+            interval: None
+        })
+    );
 }
 
 #[test]
@@ -202,10 +226,135 @@ fn a_signal_that_implicates_the_patch_is_a_crash() {
 #[test]
 fn a_crash_is_remembered_of_a_host_that_is_down() {
     let crash = (Question::LastCrashes, &[][..], 1.0);
-    let fleet = read(&answers(&[DOWN, SCRAPED, crash]), &terms());
+    let fleet = read(&answers(&[DOWN, SCRAPED, crash]), &terms(), None);
     assert!(matches!(fleet.hosts[0].state, State::Crashed(_)));
     let signal = (Question::LastSignals, &[("signal", "oops")][..], 1.0);
     assert!(matches!(state(&[DOWN, signal]), State::Crashed(_)));
+}
+
+/// Scraped every 15 s until `ago`.
+fn every_15_s(ago: f64) -> [Row<'static>; 3] {
+    [
+        (Question::Scraped, &[], NOW - ago),
+        (Question::Scrapes, &[], 20.0 - (ago / 15.0).floor()),
+        (Question::ScrapesBefore, &[], 20.0),
+    ]
+}
+
+#[test]
+fn two_scrape_intervals_are_stale() {
+    let state_at = |ago| {
+        let [one, two, three] = every_15_s(ago);
+        state(&[UP, one, two, three])
+    };
+    assert_eq!(state_at(0.0), State::Without);
+    assert_eq!(state_at(30.0), State::Without);
+    let stale = |ago| {
+        State::Missing(Missing::Stale {
+            age: Some(ago),
+            interval: Some(15.0),
+        })
+    };
+    assert_eq!(state_at(31.0), stale(31.0));
+    assert_eq!(state_at(110.0), stale(110.0));
+    // From the future.
+    assert_eq!(state_at(-2.0), {
+        let age = Some(-2.0);
+        let interval = Some(300.0 / 21.0);
+        State::Missing(Missing::Stale { age, interval })
+    });
+    // Delivered in batches of 5 s, and a host scraped too seldom to measure it.
+    let fast = [
+        (Question::Scraped, &[][..], NOW - 14.0),
+        (Question::Scrapes, &[][..], 60.0),
+    ];
+    assert_eq!(state(&[UP, fast[0], fast[1]]), State::Without);
+    let slow = [
+        (Question::Scraped, &[][..], NOW - 120.0),
+        (Question::Scrapes, &[][..], 1.0),
+    ];
+    assert_eq!(state(&[UP, slow[0], slow[1]]), State::Without);
+}
+
+#[test]
+fn a_host_that_may_only_have_missed_a_scrape() {
+    let recently = (Question::UpRecently, &[][..], 1.0);
+    let not = (Question::UpRecently, &[][..], 0.0);
+    let enabled = (Question::LastEnabled, &[][..], 1.0);
+    for (row, expected) in [(recently, true), (not, false)] {
+        let down = State::Missing(Missing::Down { blip: expected });
+        assert_eq!(state(&[DOWN, row]), down);
+        let silent = State::Silent {
+            seen: Seen::Enabled,
+            blip: expected,
+        };
+        assert_eq!(state(&[DOWN, enabled, row]), silent);
+    }
+    // The longest of the measured times, at most --stale-after.
+    let all = answers(&every_15_s(0.0)[1..]);
+    assert_eq!(
+        blip(&all, Duration::from_secs(180)),
+        Duration::from_secs(30)
+    );
+    assert_eq!(blip(&all, Duration::from_secs(20)), Duration::from_secs(20));
+    assert_eq!(
+        blip(&answers(&[UP]), Duration::from_secs(180)),
+        Duration::ZERO
+    );
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_has_not_soaked() {
+    let landed = |ago: f64| (Question::Landed, &[][..], NOW - ago);
+    let up_before = (Question::UpBefore, &[][..], 1.0);
+    let with_patch = (Question::EnabledBefore, &[][..], 1.0);
+    let hours = 3.0 * 3600.0;
+    let behind = State::Missing(Missing::Clock(Clock::Behind(hours)));
+    assert_eq!(state(&[UP, ENABLED, landed(hours), up_before]), behind);
+    let disabled = (Question::EnabledBefore, &[][..], 0.0);
+    assert_eq!(
+        state(&[UP, ENABLED, landed(hours), up_before, disabled]),
+        behind
+    );
+    let soaked = [UP, ENABLED, landed(hours), up_before, with_patch];
+    assert_eq!(state(&soaked), State::Soaked);
+    // Not scraped at that time: nothing contradicts the host.
+    let was_down = (Question::UpBefore, &[][..], 0.0);
+    assert_eq!(
+        state(&[UP, ENABLED, landed(hours), was_down]),
+        State::Soaked
+    );
+    let ahead = State::Missing(Missing::Clock(Clock::Ahead(hours)));
+    assert_eq!(state(&[UP, ENABLED, landed(-hours)]), ahead);
+}
+
+#[test]
+fn expected_hosts_that_were_never_seen() {
+    let names = ["a", "a:9969", "b", "c:9969"].map(str::to_owned);
+    let expected = Expected::Names(names.into());
+    let fleet = read(&answers(&[UP, SCRAPED]), &terms(), Some(&expected));
+    let unseen: Vec<&str> = fleet
+        .hosts
+        .iter()
+        .filter(|fact| fact.state == State::Missing(Missing::NeverSeen))
+        .map(|fact| &*fact.host.instance)
+        .collect();
+    assert_eq!(unseen, ["b", "c:9969"]);
+    assert_eq!(fleet.hosts.len(), 3);
+}
+
+#[test]
+fn what_was_a_while_ago_makes_no_host() {
+    for question in [
+        Question::Scrapes,
+        Question::ScrapesBefore,
+        Question::UpBefore,
+        Question::EnabledBefore,
+        Question::UpRecently,
+    ] {
+        let fleet = read(&answers(&[(question, &[], 1.0)]), &terms(), None);
+        assert_eq!(fleet.hosts, []);
+    }
 }
 
 #[test]
@@ -213,6 +362,7 @@ fn forced_is_noted() {
     let fleet = read(
         &answers(&[UP, ENABLED, (Question::Forced, &[], 1.0)]),
         &terms(),
+        None,
     );
     assert!(fleet.hosts[0].forced);
 }
@@ -220,7 +370,7 @@ fn forced_is_noted() {
 #[test]
 fn the_same_host_twice_is_a_problem() {
     for second in [(Question::Up, &[("replica", "b")][..], 1.0), DOWN] {
-        let fleet = read(&answers(&[UP, second]), &terms());
+        let fleet = read(&answers(&[UP, second]), &terms(), None);
         assert_eq!(fleet.problems.len(), 1);
         assert!(fleet.problems[0].contains("a:9969"), "{fleet:?}");
     }
@@ -231,11 +381,12 @@ fn nan_and_nameless_series_are_problems() {
     let fleet = read(
         &answers(&[UP, (Question::Crashes, &[], f64::NAN)]),
         &terms(),
+        None,
     );
     assert!(fleet.problems[0].contains("NaN"), "{fleet:?}");
     let mut nameless = answers(&[UP]);
     nameless.get_mut(&Question::Up).unwrap()[0].labels.clear();
-    let fleet = read(&nameless, &terms());
+    let fleet = read(&nameless, &terms(), None);
     assert!(fleet.problems[0].contains("instance"), "{fleet:?}");
 }
 
@@ -255,8 +406,10 @@ proptest! {
     ) {
         let rows: Vec<Row<'_>> = rows.iter().map(|(question, value)| (*question, &[][..], *value)).collect();
         let answers = answers(&rows);
-        let fleet = read(&answers, &terms());
-        prop_assert_eq!(fleet.hosts.len(), 1);
+        let fleet = read(&answers, &terms(), None);
+        let known = answers.keys().any(|question| !question.is_past());
+        prop_assert_eq!(fleet.hosts.len(), usize::from(known));
+        prop_assume!(known);
         let first = |question: Question| answers.get(&question).map(|series| series[0].value);
         let state = &fleet.hosts[0].state;
         if first(Question::Crashes).is_some_and(|count| count > 0.0)
@@ -268,7 +421,7 @@ proptest! {
         let fresh = first(Question::Scraped).is_some_and(|scraped| scraped > NOW - 120.0);
         if !up || !fresh {
             prop_assert!(
-                matches!(state, State::Crashed(_) | State::Silent(_) | State::Missing(_)),
+                matches!(state, State::Crashed(_) | State::Silent { .. } | State::Missing(_)),
                 "{:?}", state
             );
         }

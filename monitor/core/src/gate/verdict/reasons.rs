@@ -1,7 +1,10 @@
 //! Builds the reasons of a verdict.
 
 use super::{Asked, Counts, HostName, Kind, Limits, Named, Passes, Reason, Verdict, date};
-use crate::gate::hosts::{Cause, Fact, Fleet, Host, Missing, Seen, State};
+use crate::gate::{
+    hosts::{Cause, Clock, Expected, Fact, Fleet, Host, Missing, Seen, State},
+    risk::{MaxRisk, Risk},
+};
 
 /// The hosts for which `detail` returns a text, with that text.
 fn named(fleet: &Fleet, say: impl Fn(&Fact) -> Option<String>) -> Vec<Named> {
@@ -39,21 +42,41 @@ pub(super) fn failed(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<
             counts.silent,
             may_be(limits.max_crashed),
         ),
-        passes: Passes::No,
+        // Once the scrapes have failed for longer, it is no blip and stays.
+        passes: soon_if(fleet.hosts.iter().all(|fact| match &fact.state {
+            State::Crashed(_) => false,
+            State::Silent { blip, .. } => *blip,
+            _ => true,
+        })),
         hosts: named(fleet, |fact| match &fact.state {
             State::Crashed(causes) => {
                 let causes: Vec<String> = causes.iter().map(cause).collect();
                 Some(causes.join("; "))
             }
-            State::Silent(Seen::InTransition(direction)) => Some(format!(
-                "silent: down, was in transition ({direction}) when last scraped"
-            )),
-            State::Silent(Seen::Enabled) => {
-                Some("silent: down, had the patch enabled when last scraped".to_owned())
-            }
+            State::Silent { seen, blip } => Some(silent(seen, *blip)),
             _ => None,
         }),
     })
+}
+
+fn soon_if(soon: bool) -> Passes {
+    if soon { Passes::Soon } else { Passes::No }
+}
+
+/// What is added for a host that may only have missed a scrape.
+const BLIP: &str = "; scraped less than two scrape intervals ago, so it may be a blip";
+
+fn silent(seen: &Seen, blip: bool) -> String {
+    let mut text = match seen {
+        Seen::InTransition(direction) => {
+            format!("silent: down, was in transition ({direction}) when last scraped")
+        }
+        Seen::Enabled => "silent: down, had the patch enabled when last scraped".to_owned(),
+    };
+    if blip {
+        text.push_str(BLIP);
+    }
+    text
 }
 
 fn may_be(limit: usize) -> String {
@@ -124,6 +147,10 @@ pub(super) fn missing(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option
         return None;
     }
     let too_many = counts.missing > limits.max_missing;
+    let pass = |fact: &Fact| match fact.state {
+        State::Missing(missing) => missing.may_pass(),
+        _ => true,
+    };
     Some(Reason {
         verdict: if too_many {
             Verdict::CannotTell
@@ -137,7 +164,7 @@ pub(super) fn missing(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option
             hosts(counts.missing),
             may_be(limits.max_missing),
         ),
-        passes: Passes::No,
+        passes: soon_if(fleet.hosts.iter().all(pass)),
         hosts: named(fleet, |fact| match &fact.state {
             State::Missing(missing) => Some(why_missing(*missing)),
             _ => None,
@@ -147,23 +174,115 @@ pub(super) fn missing(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option
 
 fn why_missing(missing: Missing) -> String {
     match missing {
-        Missing::Down => "down: no data on the patch within --lookback".to_owned(),
+        Missing::Down { blip } => {
+            let blip = if blip { BLIP } else { "" };
+            format!("down: no data on the patch within --lookback{blip}")
+        }
+        Missing::NeverSeen => "unseen: expected (--expect-hosts), but Prometheus has no data on \
+        it within --lookback"
+            .to_owned(),
+        Missing::Clock(Clock::Ahead(seconds)) => format!(
+            "clock: the patch is in force since a time that is {} in the future; run timedatectl \
+            on the host",
+            wait(seconds)
+        ),
+        Missing::Clock(Clock::Behind(seconds)) => format!(
+            "clock: the host says that the patch has been in force for {}, but Prometheus scraped \
+            it without the patch since then; run timedatectl on the host",
+            wait(seconds)
+        ),
         Missing::Gone => {
             "gone: Prometheus scraped it within --lookback but no longer does".to_owned()
         }
-        Missing::Stale(age) => format!(
-            "stale: last scraped {}; Prometheus may be behind, or --stale-after below two scrape \
-            intervals",
-            age.map_or_else(
-                || "at an unknown time".to_owned(),
-                |age| format!("{age:.0} s ago")
-            )
-        ),
+        Missing::Stale { age, interval } => stale(age, interval),
         Missing::NoCrashCount => "mute: has the patch but serves no \
         livepatch_patch_crashes_total; its exporter may be too old, or its --state-dir \
         unreadable"
             .to_owned(),
     }
+}
+
+fn stale(age: Option<f64>, interval: Option<f64>) -> String {
+    match (age, interval) {
+        (None, _) => "stale: last scraped at an unknown time".to_owned(),
+        (Some(age), _) if age < 0.0 => format!(
+            "stale: last scraped {:.0} s in the future; the clocks of the servers that scrape and \
+            answer differ",
+            -age
+        ),
+        (Some(age), Some(interval)) => format!(
+            "stale: last scraped {age:.0} s ago, but it is scraped every {interval:.0} s; the \
+            Prometheus or agent that scrapes it may be down or behind"
+        ),
+        (Some(age), None) => format!(
+            "stale: last scraped {age:.0} s ago; Prometheus may be behind, or --stale-after below \
+            two scrape intervals"
+        ),
+    }
+}
+
+/// The hosts that `--expect-hosts N` expects and Prometheus does not know.
+pub(super) fn unknown_hosts(
+    expected: Option<&Expected>,
+    limits: &Limits,
+    counts: &Counts,
+) -> Option<Reason> {
+    let Some(Expected::Count(expected)) = expected else {
+        return None;
+    };
+    let lacking = expected.saturating_sub(counts.hosts);
+    if lacking == 0 {
+        return None;
+    }
+    let text = format!(
+        "Prometheus knows {} of the {expected} expected (--expect-hosts) within --lookback; \
+         {} allowed to be missing (--max-missing)",
+        hosts(counts.hosts),
+        may_be(limits.max_missing),
+    );
+    let mut reason = Reason::unknown(Kind::Missing, text, Passes::No);
+    if counts.missing + lacking <= limits.max_missing {
+        reason.verdict = Verdict::GoOn;
+    }
+    Some(reason)
+}
+
+/// The risk that the next hosts fail is higher than allowed.
+pub(super) fn risk(risk: &Risk, limit: MaxRisk, counts: &Counts) -> Option<Reason> {
+    if risk.more_to_soak == Some(0) {
+        return None;
+    }
+    let mut text = format!(
+        "with 95 % confidence up to {} of the next {} fail; {limit} allowed (--max-risk)",
+        risk.next_failing_at_bound.ceil(),
+        hosts(usize::try_from(risk.next).unwrap_or(usize::MAX)),
+    );
+    let coming = counts.soaking + counts.in_transition;
+    let coming = u64::try_from(coming).unwrap_or(u64::MAX);
+    let passes = match risk.more_to_soak {
+        Some(more) => {
+            text.push_str(&format!(
+                ": {more} more must soak without a failure, {coming} are soaking or in transition"
+            ));
+            if more > coming {
+                text.push_str(", so choose a smaller --next or a larger --max-risk");
+                Passes::No
+            } else {
+                Passes::InTime
+            }
+        }
+        None => {
+            text.push_str(": no number of good hosts would be enough");
+            Passes::No
+        }
+    };
+    Some(Reason {
+        verdict: Verdict::Hold,
+        kind: Kind::Risk,
+        text,
+        passes,
+        hosts: Vec::new(),
+    })
 }
 
 pub(super) fn data(fleet: &Fleet, asked: &Asked<'_>) -> Vec<Reason> {

@@ -8,6 +8,8 @@ const LIMITS: Limits = Limits {
     max_stuck_ratio: 0.02,
     min_hosts: 1,
     max_missing: 0,
+    next: None,
+    max_risk: None,
 };
 
 const ASKED: Asked<'_> = Asked {
@@ -15,6 +17,7 @@ const ASKED: Asked<'_> = Asked {
     hosts: r#"job="livepatch-monitor""#,
     warnings: &[],
     known_patches: &[],
+    expected: None,
 };
 
 fn fleet(states: &[State]) -> Fleet {
@@ -60,12 +63,12 @@ fn all_well() {
     assert_eq!(decision.verdict, Verdict::GoOn);
     assert!(decision.reasons.is_empty() && decision.notices.is_empty());
     assert_eq!(decision.counts.to_do, 2);
-    assert_eq!(decision.risk, Risk::new(1, 0, 2));
+    assert_eq!(decision.risk, Risk::new(1, 0, 2, None, None));
 }
 
 #[test]
 fn a_crash_holds_and_wins_over_what_is_not_known() {
-    let decision = decided(&[State::Missing(Missing::Down), crashed()]);
+    let decision = decided(&[State::Missing(Missing::Down { blip: false }), crashed()]);
     assert_eq!(decision.verdict, Verdict::Hold);
     let all = [Kind::Failed, Kind::Missing, Kind::TooFewSoaked];
     assert_eq!(kinds(&decision.reasons), all);
@@ -78,10 +81,10 @@ fn a_crash_holds_and_wins_over_what_is_not_known() {
 #[test]
 fn a_silent_host_counts_as_failed() {
     for seen in [Seen::Enabled, Seen::InTransition("patch".to_owned())] {
-        let decision = decided(&[State::Soaked, State::Silent(seen)]);
+        let decision = decided(&[State::Soaked, State::Silent { seen, blip: false }]);
         assert_eq!(decision.verdict, Verdict::Hold);
         assert_eq!(kinds(&decision.reasons), [Kind::Failed]);
-        assert_eq!(decision.risk, Risk::new(2, 1, 0));
+        assert_eq!(decision.risk, Risk::new(2, 1, 0, None, None));
     }
 }
 
@@ -148,7 +151,7 @@ fn soaking_says_how_long_yet() {
 
 #[test]
 fn missing_hosts_are_not_waited_for() {
-    let decision = decided(&[State::Soaked, State::Missing(Missing::Stale(Some(300.0)))]);
+    let decision = decided(&[State::Soaked, State::Missing(Missing::NoCrashCount)]);
     assert_eq!(decision.verdict, Verdict::CannotTell);
     assert!(!decision.may_pass(true));
     let limits = Limits {
@@ -162,6 +165,86 @@ fn missing_hosts_are_not_waited_for() {
 }
 
 #[test]
+fn a_blip_is_waited_for_until_every_host_is_scraped_again() {
+    let stale = State::Missing(Missing::Stale {
+        age: Some(40.0),
+        interval: Some(15.0),
+    });
+    let silent = |blip| State::Silent {
+        seen: Seen::Enabled,
+        blip,
+    };
+    let down = |blip| State::Missing(Missing::Down { blip });
+    for (state, verdict) in [
+        (stale, Verdict::CannotTell),
+        (down(true), Verdict::CannotTell),
+        (silent(true), Verdict::Hold),
+    ] {
+        let decision = decided(&[State::Soaked, state.clone()]);
+        assert_eq!(decision.verdict, verdict);
+        assert!(decision.may_pass(true) && !decision.may_pass(false));
+        for lasting in [crashed(), silent(false), down(false)] {
+            let decision = decided(&[State::Soaked, state.clone(), lasting]);
+            assert!(!decision.may_pass(true), "{decision:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_expected_hosts() {
+    let expected = Expected::Count(5);
+    let asked = Asked {
+        expected: Some(&expected),
+        ..ASKED
+    };
+    let decision = |hosts: usize, max_missing| {
+        let limits = Limits {
+            max_missing,
+            ..LIMITS
+        };
+        decide(&fleet(&vec![State::Soaked; hosts]), &limits, &asked)
+    };
+    assert_eq!(decision(5, 0).verdict, Verdict::GoOn);
+    let missing = decision(3, 0);
+    assert_eq!(missing.verdict, Verdict::CannotTell);
+    assert_eq!(kinds(&missing.reasons), [Kind::Missing]);
+    let text = &missing.reasons[0].text;
+    assert!(text.contains("knows 3 hosts of the 5 expected"), "{text}");
+    assert_eq!(decision(3, 1).verdict, Verdict::CannotTell);
+    assert_eq!(decision(3, 2).verdict, Verdict::GoOn);
+    assert_eq!(kinds(&decision(3, 2).notices), [Kind::Missing]);
+}
+
+#[test]
+fn the_risk_of_the_next_hosts_holds() {
+    let decision = |soaked: usize, soaking: usize, next, limit: &str| {
+        let limits = Limits {
+            next,
+            max_risk: Some(limit.parse().unwrap()),
+            ..LIMITS
+        };
+        let mut states = vec![State::Soaked; soaked];
+        states.extend(vec![State::Soaking { left: 5.0 }; soaking]);
+        states.extend(vec![State::Without; 10]);
+        decide(&fleet(&states), &limits, &ASKED)
+    };
+    let hold = decision(1, 0, None, "1%");
+    assert_eq!(hold.verdict, Verdict::Hold);
+    assert_eq!(kinds(&hold.reasons), [Kind::Risk]);
+    let text = &hold.reasons[0].text;
+    let expected = "up to 10 of the next 10 hosts fail; 1 % allowed (--max-risk): 298 more must";
+    assert!(text.contains(expected), "{text}");
+    assert!(!hold.may_pass(true));
+    // Those on their way are enough.
+    assert!(decision(1, 298, None, "1%").may_pass(false));
+    assert!(!decision(1, 297, None, "1%").may_pass(true));
+    assert_eq!(decision(299, 0, None, "1%").verdict, Verdict::GoOn);
+    // Lose at most three: one good host allows for three more.
+    assert_eq!(decision(1, 0, Some(3), "3").verdict, Verdict::GoOn);
+    assert_eq!(decision(1, 0, Some(4), "3").verdict, Verdict::Hold);
+}
+
+#[test]
 fn nobody_there() {
     let decision = decided(&[]);
     assert_eq!(decision.verdict, Verdict::CannotTell);
@@ -170,7 +253,7 @@ fn nobody_there() {
 }
 
 #[test]
-fn an_unknown_patch_is_shown_its_neighbours() {
+fn an_unknown_patch_is_answered_with_similar_names() {
     let known = ["other", "fix_1", "fix_2"].map(str::to_owned);
     let asked = Asked {
         patch: "fix-1",
@@ -223,8 +306,11 @@ fn dates_out_of_range_are_none() {
 fn any_state() -> impl Strategy<Value = State> {
     prop::sample::select(vec![
         crashed(),
-        State::Silent(Seen::Enabled),
-        State::Missing(Missing::Down),
+        State::Silent {
+            seen: Seen::Enabled,
+            blip: false,
+        },
+        State::Missing(Missing::Down { blip: false }),
         transition(0.0),
         transition(1.0),
         State::Soaked,
@@ -244,7 +330,7 @@ proptest! {
         min_hosts in 1..5_usize,
         max_missing in 0..3_usize,
     ) {
-        let limits = Limits { max_crashed, max_stuck_ratio, min_hosts, max_missing };
+        let limits = Limits { max_crashed, max_stuck_ratio, min_hosts, max_missing, next: None, max_risk: None };
         let decision = decide(&fleet(&states), &limits, &ASKED);
         let counts = decision.counts;
         let with_patch = counts.soaked + counts.soaking + counts.in_force + counts.in_transition;

@@ -3,7 +3,7 @@
 //! all of these cases.
 
 use super::{Finding, Host, Module, Severity, add, known, shown};
-use crate::preflight::host::{Symbols, module_of};
+use crate::{function_ref::module_of, preflight::host::Symbols};
 
 pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "symbols";

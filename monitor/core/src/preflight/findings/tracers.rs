@@ -3,9 +3,10 @@
 
 use super::{Finding, Host, Module, Severity, add, known, shown};
 use crate::{
+    function_ref::module_of,
     patch::{Patch, VMLINUX},
     preflight::{
-        host::{Kprobe, KprobeEvent, Traced, module_of},
+        host::{Kprobe, KprobeEvent, Traced},
         module::Function,
     },
 };

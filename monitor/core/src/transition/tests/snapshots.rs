@@ -26,8 +26,8 @@ fn refused_without_the_module_free_probe() {
     assert_eq!(machine.totals().load_failures, 1);
 }
 
-/// The first attempt's event is read after the snapshot that showed the transition,
-/// and after the log told its start.
+/// The first attempt's event is read after the snapshot that showed the transition, and after the
+/// log gave its start.
 #[test]
 fn an_event_from_before_the_adoption_leaves_the_start_alone() {
     let mut machine = Transitions::new();
@@ -81,7 +81,7 @@ fn restart_in_mid_transition() {
     let mut next = Transitions::restore(saved.clone());
     let effects = run(&mut next, [attempt(5000, Back, 20)]);
     assert_eq!(effects, [unseen(To), started(Back, None)]);
-    // The number of the attempts tells that it is another one.
+    // The number of attempts shows that it is another one.
     let mut next = Transitions::restore(saved);
     let effects = run(&mut next, [attempt(5000, To, 1)]);
     assert_eq!(effects, [unseen(To), started(To, None)]);
@@ -252,7 +252,7 @@ fn callbacks_before_the_first_attempt_may_take_long() {
     );
     let flipped = set([patch("p", true, true)]);
     assert!(machine.observe(at(11_000), &flipped, Probes).is_empty());
-    // Attempts that do not tell where to change nothing of that.
+    // Attempts that do not show the direction do not change that.
     let blind = KlpEvent {
         target: None,
         ..attempt(12_000, Back, 1)

@@ -294,7 +294,7 @@ fn uptime_and_journal_give_date_and_soak() {
         let record = &only(&crashes).record;
         assert_eq!(record.phase, Phase::Soak);
         let last = record.last_transition.as_ref().unwrap();
-        let ago = last.ended_before_seconds.unwrap();
+        let ago = last.seconds.unwrap();
         assert!((ago - 60.0).abs() <= soak, "{ago}");
         assert_eq!(when(only(&crashes)).1, Precision::Journal);
     }

@@ -1,15 +1,15 @@
-//! What the kernel log says of the signals that hooks announced.
+//! What the kernel log says about the signals that hooks announced.
 
 use std::time::Duration;
 
 use livepatch_core::{
+    boots,
     crash::{
-        CrashRecord, NonFatalSignal, Phase, Precision, When, boots,
+        CrashRecord, DRIFT, NonFatalSignal, Phase, Precision, When,
         counts::Sighting,
-        dating,
         parser::{self, ParsedLog, Reading},
     },
-    lifecycle::History,
+    journal::history::History,
     transition::BootTime,
 };
 
@@ -19,17 +19,17 @@ use crate::{
     kernel::{clock, kmsg::KmsgError},
 };
 
-/// A report is still being printed while the log's last line is younger than this.
+/// While the log's last line is younger than this, a report is taken to be still printing.
 const QUIET: Duration = Duration::from_millis(200);
-/// How often a log that does not come to rest is waited for.
+/// How many times a log that does not become quiet is read again.
 const MAX_WAITS: u32 = 5;
 /// A line and its hook are no further apart where the clocks agree.
 const LEAST_DRIFT_SECONDS: f64 = 0.5;
 
-/// Whether to read the kernel log once more.
+/// Whether the kernel log must be read again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::exporter) enum LogReading {
-    /// All is read.
+    /// Everything has been read.
     #[default]
     Complete,
     /// A report is still being printed.
@@ -56,7 +56,7 @@ impl Crashes {
             return (LogReading::Unfinished, Vec::new());
         }
         state.waited = 0;
-        // A long log takes a while to parse, and to store what it says.
+        // Released first: parsing a long log and storing its records takes a while.
         drop(state);
         let reading = Reading {
             replaced: history.replaced(),
@@ -72,7 +72,7 @@ impl Crashes {
         for record in parsed.records {
             effects.extend(self.survived(record, history));
         }
-        for signal in parsed.lesser {
+        for signal in parsed.non_fatal {
             effects.extend(self.non_fatal(signal, history));
         }
         (LogReading::Complete, effects)
@@ -96,7 +96,7 @@ impl Crashes {
         (reading, effect.into_iter().collect())
     }
 
-    /// A crash that the machine has survived.
+    /// Completes and stores a crash that the machine survived.
     fn survived(&self, mut record: CrashRecord, history: &History) -> Option<Effect> {
         let time = self.place(&mut record.when, &mut record.phase, history)?;
         let mut state = lock(&self.state);
@@ -113,7 +113,7 @@ impl Crashes {
         effect
     }
 
-    /// A signal that is no crash.
+    /// Completes and counts a signal that is not a crash.
     fn non_fatal(&self, mut signal: NonFatalSignal, history: &History) -> Option<Effect> {
         let time = self.place(&mut signal.when, &mut signal.phase, history)?;
         if time < self.since {
@@ -129,7 +129,7 @@ impl Crashes {
         counted(&mut lock(&self.state), sighting)
     }
 
-    /// Dates a line of the running boot's log, and says in which phase it came.
+    /// Sets the date of a line of this boot's log, and the phase in which it was printed.
     fn place(&self, when: &mut When, phase: &mut Phase, history: &History) -> Option<BootTime> {
         let time = boot_time(when.uptime_seconds?, lock(&self.state).drift_seconds);
         when.unix_seconds = clock::unix_seconds(time);
@@ -157,7 +157,7 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
         .iter()
         .map(|it| (&it.headline, &it.when, it.reports));
     let lesser = parsed
-        .lesser
+        .non_fatal
         .iter()
         .map(|it| (&it.headline, &it.when, it.reports));
     // Of what was reported several times the record has the first moment only.
@@ -175,7 +175,7 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
         let logged = boot_time(uptime, 0.0).as_duration().as_secs_f64();
         let drift = seen.time.as_duration().as_secs_f64() - logged;
         // More than clocks drift apart: another line with the same text.
-        let believed = drift.abs() <= dating::DRIFT * uptime;
+        let believed = drift.abs() <= DRIFT * uptime;
         believed.then_some(if drift.abs() < LEAST_DRIFT_SECONDS {
             0.0
         } else {
@@ -190,7 +190,7 @@ mod tests {
 
     use livepatch_core::{
         crash::{Implicated, Signal},
-        lifecycle::SignalSeen,
+        journal::history::SignalSeen,
     };
 
     use super::*;
@@ -233,7 +233,7 @@ mod tests {
             ..History::default()
         };
         let parsed = ParsedLog {
-            lesser,
+            non_fatal: lesser,
             ..ParsedLog::default()
         };
         // The machine may have been suspended: then both clocks have stood still together.

@@ -5,8 +5,8 @@ use livepatch_monitor_test_support::left_out;
 use super::*;
 use livepatch_core::{
     crash::Signal,
+    journal::history::History,
     journal::testing::noted,
-    lifecycle::History,
     transition::{BootTime, Direction, Outcome},
 };
 
@@ -21,11 +21,11 @@ fn open(directory: &Path) -> Opened {
     Recorder::open(directory, BOOT).unwrap()
 }
 
-/// A small file system of its own, gone when dropped.
+/// A small file system, unmounted when dropped.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// None where this process may not mount one.
+    /// `None` if this process may not mount one.
     fn new(size: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             left_out(
@@ -107,6 +107,17 @@ fn two_monitors_do_not_write_into_each_other() {
 }
 
 #[test]
+fn a_copy_of_the_descriptor_does_not_hold_the_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(directory.path());
+    // As a process has it that another thread is about to start.
+    let copy = first.recorder._lock.0.try_clone().unwrap();
+    drop(first);
+    open(directory.path());
+    drop(copy);
+}
+
+#[test]
 fn a_newer_version_is_left_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let path = open(directory.path()).recorder.path;
@@ -126,7 +137,7 @@ fn a_full_disk_costs_notes_and_nothing_else() {
     };
     let mut opened = open(disk.path());
     opened.recorder.append(&load(1)).unwrap();
-    // Everything that the recorder has not reserved is taken.
+    // Uses up everything that the recorder has not reserved.
     let full = (0..4096).map(|_| [7_u8; 512]).collect::<Vec<_>>().concat();
     fs::write(disk.path().join("ballast"), full).unwrap_err();
     let mut taken = 1;
@@ -177,7 +188,7 @@ fn a_file_in_the_place_of_the_directory_is_named() {
     assert!(error.to_string().contains("state/recorder"), "{error}");
 }
 
-/// A clock that jumps changes neither what is kept nor its order.
+/// A jump of the clock changes neither which entries are kept nor their order.
 #[test]
 fn the_order_is_that_of_the_notes() {
     let directory = tempfile::tempdir().unwrap();
@@ -195,7 +206,7 @@ fn the_order_is_that_of_the_notes() {
 
 #[test]
 fn a_file_stays_small_and_keeps_what_matters() {
-    // A disk of memory: 30,000 syncs of a real one take minutes.
+    // In memory: 30,000 syncs of a real disk take minutes.
     let Some(disk) = Disk::new("8m") else { return };
     let mut opened = open(disk.path());
     let release = "6.1.0".to_owned();
@@ -227,8 +238,8 @@ fn a_file_stays_small_and_keeps_what_matters() {
     );
 }
 
-/// A patch comes into force, then another one comes and goes until the file is written
-/// anew: since when the first is in force is still known.
+/// A patch comes into force, then another one comes and goes until the file is rewritten: it is
+/// still known since when the first is in force.
 #[test]
 fn a_file_written_anew_knows_since_when_patches_are_in_force() {
     let loaded = |names: &[&str]| Entry::Patches {
@@ -253,7 +264,7 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
         for noted in notes {
             history.take(noted, Duration::from_secs(60));
         }
-        (history.in_force, history.ended)
+        (history.life.in_force("first").cloned(), history.life)
     };
     let Some(disk) = Disk::new("8m") else { return };
     let mut opened = open(disk.path());
@@ -284,7 +295,7 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
     assert!(notes.len() < all.len() / 2, "{} notes", notes.len());
     let known = in_force(&notes);
     assert_eq!(known, in_force(&all));
-    assert_eq!(known.0["first"].took, Some(Duration::from_secs(2)));
+    assert_eq!(known.0.unwrap().took, Some(Duration::from_secs(2)));
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The words that the web configuration's values are made of.
+//! The names that values of the web configuration can have.
 
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
-use super::error::Problem;
+use crate::exporter::web::config_error::Problem;
 use crate::exporter::web::tls::{ClientAuth, Suite};
 
-/// Suites under the names that Go has for them, which are IANA's.
+/// Cipher suites by the names that Go uses, which are IANA's.
 const SUITES: &[(&str, CipherSuite)] = &[
     (
         "TLS_AES_256_GCM_SHA384",
@@ -46,7 +46,7 @@ const SUITES: &[(&str, CipherSuite)] = &[
     ),
 ];
 
-/// Suites that Go has and rustls has not: CBC, and keys without forward secrecy.
+/// Suites that Go offers and rustls does not: CBC, and key exchange without forward secrecy.
 const OLD_SUITES: &[&str] = &[
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
@@ -64,20 +64,20 @@ const CURVES: &[(&str, NamedGroup)] = &[
     ("CurveP384", NamedGroup::secp384r1),
 ];
 
-/// Curves that Go has and rustls with ring has not.
+/// Curves that Go offers and rustls with ring does not.
 const OTHER_CURVES: &[&str] = &["CurveP521", "X25519MLKEM768"];
 
 const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
     ("NoClientCert", ClientAuth::None),
     ("RequestClientCert", ClientAuth::Request),
     ("RequireAnyClientCert", ClientAuth::RequireAny),
-    // An older name of the same.
+    // An older name of `RequireAnyClientCert`.
     ("RequireClientCert", ClientAuth::RequireAny),
     ("VerifyClientCertIfGiven", ClientAuth::VerifyIfGiven),
     ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerify),
 ];
 
-/// Headers that may be set, and the values that some are limited to.
+/// Headers that may be set, with the allowed values where they are limited.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Strict-Transport-Security", &[]),
     ("X-Content-Type-Options", &["nosniff"]),
@@ -91,7 +91,7 @@ pub(super) fn suite(word: &str) -> Result<Suite, Problem> {
 }
 
 pub(super) fn is_tls12(suite: Suite) -> bool {
-    // IANA's block of TLS 1.3's own suites.
+    // IANA's block for the suites of TLS 1.3.
     u16::from(suite) >> 8 != 0x13
 }
 
@@ -103,7 +103,7 @@ pub(super) fn client_auth(word: &str) -> Result<ClientAuth, Problem> {
     pick(word, CLIENT_AUTHS, &[])
 }
 
-/// 12 or 13.
+/// The TLS version of a name: 12 or 13.
 pub(super) fn version(word: &str) -> Result<u8, Problem> {
     pick(word, &[("TLS12", 12), ("TLS13", 13)], &["TLS10", "TLS11"])
 }

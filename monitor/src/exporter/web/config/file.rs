@@ -1,4 +1,4 @@
-//! The web configuration as it is written: strict YAML into checked values.
+//! Parses the web configuration: strict YAML into checked values.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,11 @@ use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
-use super::{
-    display,
-    error::{Error, Place, Problem},
-};
+use super::display;
 use crate::exporter::web::{
+    config_error::{Error, Place, Problem},
     rate::Rate,
-    tls::{ClientAuth, Suite},
+    tls::{ClientAuth, From, Pem, Suite, Tls},
     users::Users,
 };
 
@@ -64,57 +62,16 @@ struct RawRate {
     burst: Option<Spanned<u32>>,
 }
 
-/// A checked configuration; the files that it names are not yet read.
+/// A checked configuration; the files that it names have not been read yet.
 #[derive(Debug)]
 pub(in crate::exporter::web) struct File {
     pub(in crate::exporter::web) tls: Option<Tls>,
-    /// Keys of TLS are given, but none that turns it on, as in Prometheus.
+    /// TLS keys are given, but none that enables TLS (as in Prometheus, this is allowed).
     pub(in crate::exporter::web) tls_idle: bool,
     pub(in crate::exporter::web) http2: bool,
     pub(in crate::exporter::web) headers: Vec<(HeaderName, HeaderValue)>,
     pub(in crate::exporter::web) users: Users,
     pub(in crate::exporter::web) rate: Option<Rate>,
-}
-
-/// What `tls_server_config` asks for.
-#[derive(Debug)]
-pub(in crate::exporter::web) struct Tls {
-    pub(in crate::exporter::web) cert: Pem,
-    pub(in crate::exporter::web) key: Pem,
-    pub(in crate::exporter::web) client_ca: Option<Pem>,
-    pub(in crate::exporter::web) client_auth: ClientAuth,
-    pub(in crate::exporter::web) allowed_sans: Option<Vec<String>>,
-    /// Those of TLS 1.2, TLS 1.3 that are allowed.
-    pub(in crate::exporter::web) versions: (bool, bool),
-    /// In order of preference; empty: the library's own.
-    pub(in crate::exporter::web) suites: Vec<Suite>,
-    pub(in crate::exporter::web) prefer_server: bool,
-    /// In order of preference; empty: the library's own.
-    pub(in crate::exporter::web) curves: Vec<rustls::NamedGroup>,
-}
-
-/// PEM in a file or in the configuration itself.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::exporter::web) struct Pem {
-    pub(in crate::exporter::web) place: Place,
-    pub(in crate::exporter::web) from: From,
-}
-
-/// Where PEM comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::exporter::web) enum From {
-    File(PathBuf),
-    Inline(String),
-}
-
-impl std::fmt::Debug for Pem {
-    /// Without the text: it may be a private key.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.from {
-            From::File(path) => path.fmt(formatter),
-            From::Inline(_) => formatter.write_str("inline"),
-        }
-    }
 }
 
 /// Reads the text of a configuration file that lies at `path`. No I/O.
@@ -151,28 +108,8 @@ impl Reader<'_> {
 
     fn tls(&self, raw: RawTls) -> Result<Option<Tls>, Error> {
         let key = |name: &str| format!("tls_server_config.{name}");
-        let min = self.version(raw.min_version.as_ref(), &key("min_version"))?;
-        let max = self.version(raw.max_version.as_ref(), &key("max_version"))?;
-        let versions = (min != Some(13), max != Some(12));
-        if versions == (false, false) {
-            return Err(self.at(
-                raw.max_version.as_ref(),
-                &key("max_version"),
-                Problem::NoVersion,
-            ));
-        }
-        let suites = self.list(
-            raw.cipher_suites.as_deref(),
-            &key("cipher_suites"),
-            display::suite,
-        )?;
-        if versions == (true, false)
-            && !suites.is_empty()
-            && !suites.iter().any(|suite| display::is_tls12(*suite))
-        {
-            let first = raw.cipher_suites.as_ref().and_then(|suites| suites.first());
-            return Err(self.at(first, &key("cipher_suites"), Problem::NoSuite));
-        }
+        let versions = self.versions(&raw)?;
+        let suites = self.suites(&raw, versions)?;
         let curves = self.list(
             raw.curve_preferences.as_deref(),
             &key("curve_preferences"),
@@ -206,27 +143,11 @@ impl Reader<'_> {
         let cert = cert.ok_or_else(|| missing("cert_file"))?;
         let private = private.ok_or_else(|| missing("key_file"))?;
 
-        let auth_key = key("client_auth_type");
-        let client_auth = match &auth {
-            None => ClientAuth::None,
-            Some(text) => {
-                display::client_auth(&text.value).map_err(|p| self.at(Some(text), &auth_key, p))?
-            }
-        };
-        if let Some(ca) = &client_ca
-            && client_auth == ClientAuth::None
-        {
-            return Err(self.of(ca, Problem::AuthorityWithoutPolicy));
-        }
-        if client_auth.verifies() && client_ca.is_none() {
-            return Err(self.at(auth.as_ref(), &auth_key, Problem::PolicyWithoutAuthority));
-        }
-        if let Some(sans) = &raw.client_allowed_sans
-            && !client_auth.mandatory()
-        {
-            let key = key("client_allowed_sans");
-            return Err(self.at(sans.first(), &key, Problem::SansWithoutPolicy));
-        }
+        let client_auth = self.client_auth(
+            auth.as_ref(),
+            client_ca.as_ref(),
+            raw.client_allowed_sans.as_deref(),
+        )?;
         Ok(Some(Tls {
             cert,
             key: private,
@@ -240,6 +161,66 @@ impl Reader<'_> {
             prefer_server,
             curves,
         }))
+    }
+
+    /// Whether TLS 1.2 and TLS 1.3 are allowed.
+    fn versions(&self, raw: &RawTls) -> Result<(bool, bool), Error> {
+        let key = |name: &str| format!("tls_server_config.{name}");
+        let min = self.version(raw.min_version.as_ref(), &key("min_version"))?;
+        let max = self.version(raw.max_version.as_ref(), &key("max_version"))?;
+        let versions = (min != Some(13), max != Some(12));
+        if versions == (false, false) {
+            return Err(self.at(
+                raw.max_version.as_ref(),
+                &key("max_version"),
+                Problem::NoVersion,
+            ));
+        }
+        Ok(versions)
+    }
+
+    fn suites(&self, raw: &RawTls, versions: (bool, bool)) -> Result<Vec<Suite>, Error> {
+        let key = "tls_server_config.cipher_suites";
+        let suites = self.list(raw.cipher_suites.as_deref(), key, display::suite)?;
+        if versions == (true, false)
+            && !suites.is_empty()
+            && !suites.iter().any(|suite| display::is_tls12(*suite))
+        {
+            let first = raw.cipher_suites.as_ref().and_then(|suites| suites.first());
+            return Err(self.at(first, key, Problem::NoSuite));
+        }
+        Ok(suites)
+    }
+
+    /// The policy for client certificates, checked against the keys that it needs or excludes.
+    fn client_auth(
+        &self,
+        auth: Option<&Spanned<String>>,
+        client_ca: Option<&Pem>,
+        allowed_sans: Option<&[Spanned<String>]>,
+    ) -> Result<ClientAuth, Error> {
+        let auth_key = "tls_server_config.client_auth_type";
+        let client_auth = match auth {
+            None => ClientAuth::None,
+            Some(text) => {
+                display::client_auth(&text.value).map_err(|p| self.at(Some(text), auth_key, p))?
+            }
+        };
+        if let Some(ca) = client_ca
+            && client_auth == ClientAuth::None
+        {
+            return Err(self.of(ca, Problem::AuthorityWithoutPolicy));
+        }
+        if client_auth.verifies() && client_ca.is_none() {
+            return Err(self.at(auth, auth_key, Problem::PolicyWithoutAuthority));
+        }
+        if let Some(sans) = allowed_sans
+            && !client_auth.mandatory()
+        {
+            let key = "tls_server_config.client_allowed_sans";
+            return Err(self.at(sans.first(), key, Problem::SansWithoutPolicy));
+        }
+        Ok(client_auth)
     }
 
     fn version(&self, text: Option<&Spanned<String>>, key: &str) -> Result<Option<u8>, Error> {
@@ -260,7 +241,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// True where it is not given.
+    /// A boolean, true if it is not given.
     fn boolean(&self, value: Option<Spanned<bool>>, key: &str) -> Result<bool, Error> {
         let Some(value) = value else { return Ok(true) };
         let first = value
@@ -303,7 +284,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A relative path starts at the configuration file's directory.
+    /// Resolves a relative path against the configuration file's directory.
     fn beside(&self, path: &str) -> PathBuf {
         self.path
             .parent()
@@ -385,7 +366,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The key that a line begins with; never its value, which may be a secret.
+    /// The key at the start of a line; never its value, which may be a secret.
     fn key_on(&self, line: u64) -> Option<String> {
         let index = usize::try_from(line.checked_sub(1)?).ok()?;
         let (key, _) = self.text.lines().nth(index)?.split_once(':')?;
@@ -400,13 +381,13 @@ impl Reader<'_> {
     }
 }
 
-/// An empty text is none, as in Prometheus.
+/// An empty text counts as absent, as in Prometheus.
 fn given(text: Text) -> Text {
     text.filter(|text| !text.value.is_empty())
 }
 
-/// The reader's words without its advice to programmers and without the place,
-/// which is said before them.
+/// The reader's message without its advice to programmers and without the place, which the error
+/// already states.
 fn plain(words: &str) -> String {
     let words = words
         .rsplit_once(" at line ")

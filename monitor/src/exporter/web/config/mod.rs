@@ -1,7 +1,6 @@
-//! The web configuration: what is in force, and reading it.
+//! The web configuration: the settings in force, and reading them.
 
 mod display;
-mod error;
 pub(super) mod file;
 
 #[cfg(test)]
@@ -17,31 +16,35 @@ use std::{
 use hyper::header::{HeaderName, HeaderValue};
 use rustls::ServerConfig;
 
-pub use self::error::{Error, Place, Problem};
-use self::file::{File, From, Pem};
-use super::{rate::Rate, tls, users::Users};
+use self::file::File;
+use super::{
+    config_error::{Error, Problem},
+    rate::Rate,
+    tls::{self, From, Pem, Tls},
+    users::Users,
+};
 
-/// More than any configuration, certificate chain or list of authorities has.
+/// Most bytes of a file: more than any configuration, certificate chain or list of authorities has.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// What is in force.
+/// The settings in force.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    /// None: plain HTTP.
+    /// `None`: plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
-    /// Keys of TLS are given, but none that turns it on.
+    /// TLS keys are given, but none that enables TLS.
     pub(super) tls_idle: bool,
-    /// Added to every answer.
+    /// Added to every response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Empty: everybody.
+    /// Empty: no authentication.
     pub(super) users: Users,
-    /// None: any.
+    /// `None`: no limit.
     pub(super) rate: Option<Rate>,
 }
 
-/// What reading came to.
+/// The result of reading the configuration.
 pub(super) struct Loaded {
-    /// All files that it rests on, also where it failed.
+    /// All files it depends on, even if reading failed.
     pub(super) files: Vec<PathBuf>,
     pub(super) result: Result<Settings, Error>,
 }
@@ -78,7 +81,7 @@ fn settings(path: &Path, files: &mut Vec<PathBuf>) -> Result<Settings, Error> {
     })
 }
 
-fn tls_config(path: &Path, wanted: &file::Tls, file: &File) -> Result<ServerConfig, Error> {
+fn tls_config(path: &Path, wanted: &Tls, file: &File) -> Result<ServerConfig, Error> {
     let cert = wanted.cert.read(path)?;
     let key = wanted.key.read(path)?;
     let client_ca = match &wanted.client_ca {
@@ -130,9 +133,9 @@ impl Pem {
     }
 }
 
-/// A regular file's content, if it is of a sensible size.
+/// The content of a regular file of at most [`MOST_BYTES`].
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
-    // Before opening, which would wait for a pipe's other end.
+    // Checked before opening: opening a pipe would wait for its other end.
     let metadata = fs::metadata(path).map_err(Problem::Unreadable)?;
     if !metadata.is_file() {
         return Err(Problem::NotAFile);

@@ -78,12 +78,12 @@ proptest! {
     }
 }
 
-/// Read, or refused at a line that is there.
+/// The text is accepted, or refused at a line that exists.
 fn survives(text: &str) -> Result<(), TestCaseError> {
     if let Err(error) = parse(Path::new("web.yml"), text)
         && let Some(line) = error.place.line
     {
-        // Every kind of line end counts, and the end of the text is a line too.
+        // Counts every kind of line ending; the end of the text is a line too.
         let lines = text
             .split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
             .count() as u64;

@@ -3,12 +3,12 @@ use std::time::Duration;
 use super::*;
 use crate::kernel::clock::thread_cpu_time;
 
-// By libxcrypt.
+// Made by libxcrypt.
 const SECRET: &str = "$2y$04$SVD9pY3o2cUAFL/gtIY7KuYTyHa.7o/WohDkGABBMb44MvjscP0Xq";
 const GEHEIM: &str = "$2y$06$RFpXnaQjxwFxUhqYd3HHO.44Q4/YQUU1g2cb6SPOalTLkDpkV/xIy";
-/// Of 80 letters x: only 72 count.
+/// The hash of 80 letters x, of which only 72 count.
 const LONG: &str = "$2y$04$RFpXnaQjxwFxUhqYd3HHO.5iH7hKuhiTZlnAGyZaZmKa9eZkaNJRW";
-/// Of günter in UTF-8.
+/// The hash of günter in UTF-8.
 const UMLAUT: &str = "$2y$04$RFpXnaQjxwFxUhqYd3HHO.tTirFAV91Ef6kqpzOH.iqvS501f9s0y";
 
 fn credentials(name: &str, password: &str) -> Credentials {
@@ -38,7 +38,7 @@ fn hashes_of_another_library_are_understood() {
     assert!(!users.check(&credentials("e", "secret")));
 }
 
-/// Median of some runs, in CPU time: the time it was kept waiting does not count.
+/// The median of several runs in CPU time, which leaves out waiting.
 fn time(users: &Users, credentials: &Credentials) -> Duration {
     let mut times: Vec<_> = (0..7)
         .map(|_| {

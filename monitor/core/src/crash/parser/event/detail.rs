@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        super::Signal,
+        super::signal::Signal,
         format::Found,
         header::{self, MAX_MODULES},
         line::Line,

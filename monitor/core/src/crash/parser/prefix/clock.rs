@@ -1,9 +1,9 @@
-//! One clock for each host, by which lines with and without the kernel's time can be
-//! put in order and their distances told.
+//! One clock for each host, with which lines with and without the kernel's time can be ordered and
+//! the time between them determined.
 
 use std::collections::HashMap;
 
-use super::date::{Date, Kind};
+use super::super::date::{Date, Kind};
 
 /// Hosts whose clocks are remembered.
 const MAX_HOSTS: usize = 256;

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{
-    date::{self, Date, Kind},
+    super::date::{self, Date, Kind},
     peel::Origin,
 };
 
@@ -21,7 +21,7 @@ pub(super) struct Fields {
     pub(super) transport: bool,
 }
 
-/// Names of the field that holds the text, the most telling first.
+/// Names of the field that contains the text, the most specific first.
 const MESSAGES: [&str; 12] = [
     "MESSAGE",
     "log",

@@ -1,13 +1,13 @@
 //! What stands before the kernel's own text, for each file: found out once for the
-//! whole file ([`profile`]), taken off line by line ([`peel`]). Who logged a line, on
+//! whole file ([`learn`]), taken off line by line ([`peel`]). Who logged a line, on
 //! which host, when and in which boot is read there; lines of other programs are left
 //! out, and what is not understood is counted and shown.
 
 mod clean;
 mod clock;
-pub(super) mod date;
 mod fields;
 mod fragments;
+mod learn;
 mod peel;
 mod profile;
 #[cfg(test)]
@@ -15,13 +15,15 @@ mod tests;
 
 use std::{borrow::Cow, collections::VecDeque};
 
-use super::line::Line;
+use super::{
+    date::{self, Date, Kind},
+    line::Line,
+};
 use clock::Clocks;
-use date::{Date, Kind};
 use fields::Fields;
 use fragments::Fragments;
-use peel::{Origin, Peeled, peel};
-use profile::{Profile, mark, stamp};
+use peel::{Origin, Peeled, peel, stamp};
+use profile::{Profile, mark};
 
 /// Bytes of a record of many lines.
 const MAX_RECORD: usize = 256 << 10;
@@ -41,7 +43,8 @@ pub(super) struct Summary {
     pub(super) sample: Option<String>,
 }
 
-/// The lines of a file without what stands before them.
+/// The lines of a text without what stands before them; a carriage return ends one too, as
+/// on a serial console.
 pub(super) struct Lines<'a> {
     bytes: Cow<'a, [u8]>,
     at: usize,
@@ -60,7 +63,7 @@ impl<'a> Lines<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let bytes = clean::decode(bytes);
         Self {
-            profile: Profile::of(&bytes),
+            profile: learn::profile(&bytes),
             bytes,
             at: 0,
             clocks: Clocks::default(),
@@ -163,6 +166,9 @@ impl<'a> Lines<'a> {
         let mut object = b"{".to_vec();
         while let Some(line) = self.physical() {
             let line = line.trim_ascii();
+            if line.starts_with(b"\"dmesg\":") {
+                return self.dmesg_json();
+            }
             object.extend(line);
             if line.starts_with(b"}") || object.len() > MAX_RECORD {
                 break;
@@ -172,6 +178,55 @@ impl<'a> Lines<'a> {
         let text = text.trim_end_matches([',', ']']);
         if let Some(fields) = Fields::json(text) {
             self.fields(fields);
+        }
+    }
+
+    /// `dmesg --json` (util-linux 2.38 to 2.42): one array of objects, each member on a line of
+    /// its own and the text last, so that a cut-off file is read as far as it goes. Of a file
+    /// (`--file`), 2.38 repeats in each text all that follows it.
+    fn dmesg_json(&mut self) {
+        let mut before = String::new();
+        let mut held: Option<(String, String)> = None;
+        while let Some(line) = self.physical() {
+            let line = String::from_utf8_lossy(&line);
+            let Some((name, value)) = line.trim().split_once(": ") else {
+                if line.trim() == "]" {
+                    break;
+                }
+                continue;
+            };
+            let value = value.trim().trim_end_matches(',');
+            match name {
+                "\"pri\"" => before = format!("<{value}>"),
+                "\"time\"" => before.push_str(&format!("[{value:>12}]")),
+                "\"caller\"" => before.push_str(&format!("[{}]", value.trim_matches('"'))),
+                "\"msg\"" => {
+                    let text: String = serde_json::from_str(value).unwrap_or_default();
+                    let repeated = |(_, last): &(String, String)| last.ends_with(&text);
+                    let own = if held.as_ref().is_some_and(repeated) {
+                        1
+                    } else {
+                        usize::MAX
+                    };
+                    self.dmesg_record(held.take(), own);
+                    held = Some((std::mem::take(&mut before), text));
+                }
+                _ => {}
+            }
+        }
+        self.dmesg_record(held, usize::MAX);
+    }
+
+    /// The first `own` lines of a record of `dmesg --json`.
+    fn dmesg_record(&mut self, record: Option<(String, String)>, own: usize) {
+        let Some((before, text)) = record else {
+            return;
+        };
+        for (index, line) in text.lines().take(own).enumerate() {
+            match index {
+                0 => self.plain(format!("{before} {line}").trim_start()),
+                _ => self.plain(line),
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! What stands before the kernel's own text in one line, taken off piece by piece.
 
 use super::{
-    date::{self, Date, Kind},
-    profile::{Profile, mark, stamp},
+    super::date::{self, Date, Kind},
+    profile::{Profile, mark},
 };
 
 /// Who wrote a line, as far as its beginning shows.
@@ -36,6 +36,21 @@ pub(super) struct Peeled<'a> {
     pub(super) text: &'a str,
 }
 
+/// Where a time of the kernel's clock stands in a line.
+pub(super) fn stamp(text: &str) -> Option<usize> {
+    let mut places = text.match_indices('[').map(|(at, _)| at);
+    places.find(|at| {
+        let inner = text.get(*at..).and_then(bracket);
+        inner.is_some_and(|(inner, _)| {
+            // The kernel prints microseconds.
+            let exact = inner
+                .split_once('.')
+                .is_some_and(|(_, part)| part.len() >= 6);
+            exact && uptime(inner).is_some()
+        })
+    })
+}
+
 /// Pieces that can stand before one text; more are not a prefix any more.
 const MAX_PIECES: usize = 12;
 /// `18446744073.709551615` and some padding.
@@ -64,35 +79,30 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
 
 /// Takes one piece off; false where there is none.
 fn piece(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
-    let start = peeled.text.trim_start();
     if peeled.tagged {
-        return level(peeled, start) || time(peeled, start, profile);
+        return level(peeled) || time(peeled, profile);
     }
-    quote(peeled, start)
-        || level(peeled, start)
-        || time(peeled, start, profile)
-        || dated(peeled, start, profile)
-        || record(peeled, start)
-        || decoded(peeled, start)
-        || guest(peeled, start, profile)
+    quote(peeled)
+        || level(peeled)
+        || time(peeled, profile)
+        || dated(peeled, profile)
+        || record(peeled)
+        || decoded(peeled)
+        || guest(peeled, profile)
 }
 
 /// `> ` of a mail.
-fn quote(peeled: &mut Peeled<'_>, start: &str) -> bool {
-    let Some(rest) = start.strip_prefix('>') else {
+fn quote(peeled: &mut Peeled<'_>) -> bool {
+    let Some(rest) = peeled.text.trim_start().strip_prefix('>') else {
         return false;
     };
-    let at = peeled.text.len() - rest.len();
-    peeled.text = peeled.text.get(at..).unwrap_or_default();
-    if let Some(rest) = peeled.text.strip_prefix(' ') {
-        peeled.text = rest;
-    }
+    peeled.text = rest.strip_prefix(' ').unwrap_or(rest);
     true
 }
 
 /// `<4>`; with a facility, `<30>`.
-fn level<'a>(peeled: &mut Peeled<'a>, _start: &str) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn level(peeled: &mut Peeled<'_>) -> bool {
+    let start = peeled.text.trim_start();
     let Some((digits, rest)) = start
         .strip_prefix('<')
         .and_then(|rest| rest.split_once('>'))
@@ -163,8 +173,8 @@ fn structured(peeled: &mut Peeled<'_>) {
 }
 
 /// `[   12.345678]`, with what kernels and `dmesg` put inside and behind, or a date.
-fn time<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     let Some((inner, behind)) = bracket(start) else {
         return false;
     };
@@ -233,12 +243,12 @@ fn is_caller(text: &str) -> bool {
 }
 
 /// A date without brackets, and what stands behind it.
-fn dated<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     let Some((date, behind)) = date::at_start(start) else {
         return false;
     };
-    // The first that tells the zone is the best.
+    // The first date with a time zone is the best.
     if peeled.date.is_none_or(|known| known.kind != Kind::Exact) {
         peeled.date = Some(date);
     }
@@ -361,8 +371,8 @@ fn facility_code(name: &str) -> Option<u32> {
 }
 
 /// `dmesg -x`: `kern  :warn  : `
-fn decoded<'a>(peeled: &mut Peeled<'a>, _start: &str) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn decoded(peeled: &mut Peeled<'_>) -> bool {
+    let start = peeled.text.trim_start();
     let Some((facility, rest)) = start.split_once(':') else {
         return false;
     };
@@ -431,7 +441,7 @@ pub(super) fn extended(text: &str) -> Option<Extended<'_>> {
     })
 }
 
-fn record(peeled: &mut Peeled<'_>, _start: &str) -> bool {
+fn record(peeled: &mut Peeled<'_>) -> bool {
     let Some(record) = extended(peeled.text.trim_start()) else {
         return false;
     };
@@ -446,8 +456,8 @@ fn record(peeled: &mut Peeled<'_>, _start: &str) -> bool {
 
 /// The number of a CPU (z/VM), of a line, of a Xen guest; whatever else this file
 /// has before each of its lines.
-fn guest<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn guest(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     if start.starts_with("(XEN) ") {
         peeled.origin = Origin::Other;
         return true;

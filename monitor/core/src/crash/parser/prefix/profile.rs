@@ -1,27 +1,15 @@
-//! What a file has before its lines, learned from samples of the whole file: a
-//! beginning that could be somebody's text is taken off only where the file has it
-//! again and again.
+//! What a file has before its lines, once it is learned ([`super::learn`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::{
-    clean,
-    peel::{Origin, Peeled, bracket, is_name, peel, uptime},
-};
-
-/// Places of a long file that are looked at, and lines at each.
-const PLACES: usize = 16;
-const LINES: usize = 512;
-/// Different beginnings that are counted.
-const MAX_SHAPES: usize = 1024;
 /// Hosts that are remembered; of more, each is taken for one.
-const MAX_HOSTS: usize = 256;
+pub(super) const MAX_HOSTS: usize = 256;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Profile {
     /// Hosts whose lines bear syslog's tag `kernel:`; none is a tag without a host.
-    tagged_hosts: HashSet<Option<String>>,
+    pub(super) tagged_hosts: HashSet<Option<String>>,
     /// They do so behind a time of the kernel's clock (`short-monotonic`).
     pub(super) monotonic_tags: bool,
     /// And behind this host's name.
@@ -44,17 +32,17 @@ pub(super) struct Profile {
 
 /// The form of a beginning: its words and numbers stand for any, the rest for itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape(Vec<Token>);
+pub(super) struct Shape(pub(super) Vec<Token>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Token {
+pub(super) enum Token {
     Word,
     Spaces,
     Other(char),
 }
 
 impl Shape {
-    fn of(text: &str) -> Option<Self> {
+    pub(super) fn of(text: &str) -> Option<Self> {
         let mut tokens: Vec<Token> = Vec::new();
         for next in text.chars() {
             let token = match next {
@@ -109,166 +97,10 @@ pub(super) fn mark(text: &str) -> Option<usize> {
     MARKS.iter().filter_map(|mark| text.find(mark)).min()
 }
 
-/// Where a time of the kernel's clock stands in a line.
-pub(super) fn stamp(text: &str) -> Option<usize> {
-    let mut places = text.match_indices('[').map(|(at, _)| at);
-    places.find(|at| {
-        let inner = text.get(*at..).and_then(bracket);
-        inner.is_some_and(|(inner, _)| {
-            // The kernel prints microseconds.
-            let exact = inner
-                .split_once('.')
-                .is_some_and(|(_, part)| part.len() >= 6);
-            exact && uptime(inner).is_some()
-        })
-    })
-}
-
 impl Profile {
-    pub(super) fn of(bytes: &[u8]) -> Self {
-        let mut profile = Self {
-            html: is_html(bytes),
-            ..Self::default()
-        };
-        let samples: Vec<_> = samples(bytes)
-            .map(|line| clean::line(line, profile.html).into_owned())
-            .filter(|line| !line.trim().is_empty())
-            .collect();
-        profile.tags(&samples);
-        profile.hosts(&samples);
-        profile.learn(&samples);
-        profile.stamps(&samples);
-        profile
-    }
-
     /// Whether a tag behind this host is a program's name, and not the kernel's text.
     pub(super) fn tags_others(&self, host: Option<&str>) -> bool {
         let host = host.map(str::to_owned);
         self.tagged_hosts.contains(&host) || host.is_some() && self.tagged_hosts.len() > MAX_HOSTS
     }
-
-    fn tags(&mut self, samples: &[String]) {
-        let monotonic = Self {
-            monotonic_tags: true,
-            ..self.clone()
-        };
-        for line in samples {
-            let peeled = peel(line, &monotonic);
-            if peeled.tagged && self.tagged_hosts.len() <= MAX_HOSTS {
-                self.tagged_hosts.insert(peeled.host.map(str::to_owned));
-            }
-            if peeled.tagged && is_monotonic(&peeled) {
-                self.monotonic_tags = true;
-                self.monotonic_host = peeled.host.map(str::to_owned);
-            }
-            self.kernel_facility |= peeled.tagged && peeled.facility == Some(0);
-        }
-    }
-
-    /// A word behind each date is a host's name.
-    fn hosts(&mut self, samples: &[String]) {
-        let dated: Vec<Peeled<'_>> = samples
-            .iter()
-            .map(|line| peel(line, self))
-            .filter(|peeled| peeled.date.is_some() && peeled.host.is_none())
-            .collect();
-        let words = dated
-            .iter()
-            .map(|peeled| peeled.text.split_once(' ').map(|(word, _)| word));
-        let mut words: Vec<Option<&str>> = words.collect();
-        words.dedup();
-        if let [Some(word)] = words.as_slice()
-            && dated.len() >= 3
-            && is_name(word)
-        {
-            self.host = Some((*word).to_owned());
-        }
-    }
-
-    fn learn(&mut self, samples: &[String]) {
-        let unknown: Vec<&str> = samples
-            .iter()
-            .map(|line| peel(line, self))
-            .filter(|peeled| peeled.uptime.is_none() && peeled.origin == Origin::Unsaid)
-            .map(|peeled| peeled.text)
-            .collect();
-        // Where the kernel's texts start lines, what stands before others is theirs.
-        let bare = unknown
-            .iter()
-            .any(|text| mark(text.trim_start()) == Some(0));
-        let mut counts: HashMap<Shape, usize> = HashMap::new();
-        for text in &unknown {
-            let marked = || mark(text).filter(|_| !bare);
-            let at = stamp(text).or_else(marked).filter(|at| *at > 0);
-            let before = at.and_then(|at| text.get(..at));
-            // A text before a mark ends in something that is not a word.
-            if let Some(shape) = before.and_then(Shape::of)
-                && shape.0.last() != Some(&Token::Word)
-                && shape.0.iter().any(|token| *token != Token::Spaces)
-                && (counts.len() < MAX_SHAPES || counts.contains_key(&shape))
-            {
-                *counts.entry(shape).or_default() += 1;
-            }
-        }
-        let often = counts.into_iter().filter(|(_, count)| *count >= 2);
-        let consistent = often.filter_map(|(shape, _)| {
-            let fits = unknown
-                .iter()
-                .filter(|text| shape.strip(text).is_some())
-                .count();
-            (fits * 10 >= unknown.len() * 7).then_some((shape, fits))
-        });
-        let best = consistent.max_by_key(|(shape, fits)| (*fits, std::cmp::Reverse(shape.0.len())));
-        self.learned = best.map(|(shape, _)| shape);
-        self.learned_timed = unknown.iter().any(|text| stamp(text).is_some());
-    }
-
-    fn stamps(&mut self, samples: &[String]) {
-        let peeled: Vec<_> = samples.iter().map(|line| peel(line, self)).collect();
-        let mine = peeled
-            .iter()
-            .filter(|peeled| peeled.origin != Origin::Other);
-        let all = mine.clone().count();
-        let stamped = mine.filter(|peeled| peeled.uptime.is_some()).count();
-        self.stamped = stamped >= 20 && stamped * 100 >= all * 95;
-        // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
-        let longest = samples.iter().map(|line| line.chars().count()).max();
-        let plain = peeled.iter().all(|peeled| peeled.date.is_none());
-        self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
-    }
-}
-
-fn is_monotonic(peeled: &Peeled<'_>) -> bool {
-    peeled.uptime.is_some() && peeled.date.is_none() && peeled.host.is_some()
-}
-
-fn is_html(bytes: &[u8]) -> bool {
-    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-    let Some(_) = bytes.iter().find(|byte| **byte == b'&') else {
-        return false;
-    };
-    [
-        &b"&lt;"[..],
-        b"&gt;",
-        b"&#x27;",
-        b"&#39;",
-        b"&quot;",
-        b"&nbsp;",
-        b"&amp;",
-    ]
-    .into_iter()
-    .any(has)
-}
-
-/// Lines of the whole file, or of places all over it.
-fn samples(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let places = if bytes.len() <= 1 << 20 { 1 } else { PLACES };
-    let lines = if places == 1 { 1 << 16 } else { LINES };
-    (0..places).flat_map(move |place| {
-        let from = bytes.len() / places * place;
-        let rest = bytes.get(from..).unwrap_or_default();
-        rest.split(|byte| matches!(byte, b'\n' | b'\r'))
-            .skip(usize::from(place > 0))
-            .take(lines)
-    })
 }

@@ -19,13 +19,13 @@ static LOGS: LazyLock<Vec<Log>> = LazyLock::new(|| {
     let kinds = KINDS.iter().map(|(name, _)| kind_log(name));
     let recorded = CASES.iter().map(|case| console("6.12", case.name));
     let logs = kinds.chain(recorded).map(|text| {
-        let told = parser::read(&text, &Reading::new(SOAK));
+        let parsed = parser::read(&text, &Reading::new(SOAK));
         let text = String::from_utf8(text).unwrap().replace('\r', "");
         Log {
             lines: text.lines().map(|line| format!("{line}\n")).collect(),
-            records: told.records.len(),
-            implicated: told.records.first().map(|record| record.implicated),
-            pid: told.records.first().and_then(|record| record.pid),
+            records: parsed.records.len(),
+            implicated: parsed.records.first().map(|record| record.implicated),
+            pid: parsed.records.first().and_then(|record| record.pid),
         }
     });
     logs.filter(|log| log.records == 1).collect()
@@ -36,8 +36,8 @@ fn read(text: &[u8]) -> ParsedLog {
 }
 
 /// A "no" where the whole log says otherwise.
-fn no_is_new(log: &Log, told: &ParsedLog) -> bool {
-    let no = told
+fn no_is_new(log: &Log, parsed: &ParsedLog) -> bool {
+    let no = parsed
         .records
         .iter()
         .any(|record| record.implicated == Implicated::No);
@@ -51,9 +51,9 @@ proptest! {
         let log = log.get(&LOGS);
         let text = log.lines.concat().into_bytes();
         let (from, to) = (from.index(text.len()), to.index(text.len()));
-        let told = read(&text[from.min(to)..=from.max(to)]);
-        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
-        prop_assert!(told.records.len() <= 1, "{:#?}", told.records);
+        let parsed = read(&text[from.min(to)..=from.max(to)]);
+        prop_assert!(!no_is_new(log, &parsed), "{:#?}", parsed.records);
+        prop_assert!(parsed.records.len() <= 1, "{:#?}", parsed.records);
     }
 
     /// A log that was cut behind the first lines of its report has a crash, or says
@@ -65,9 +65,9 @@ proptest! {
             || !read(line.as_bytes()).problems.is_empty());
         let first = first.unwrap_or(0);
         let to = first + to.index(log.lines.len() - first);
-        let told = read(log.lines[..=to].concat().as_bytes());
-        prop_assert!(!told.records.is_empty() || !told.problems.is_empty());
-        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
+        let parsed = read(log.lines[..=to].concat().as_bytes());
+        prop_assert!(!parsed.records.is_empty() || !parsed.problems.is_empty());
+        prop_assert!(!no_is_new(log, &parsed), "{:#?}", parsed.records);
     }
 
     /// Bytes that a serial line lost or damaged.
@@ -81,8 +81,8 @@ proptest! {
                 *at = [b'#', 0xff, b'~'][byte];
             }
         }
-        let told = read(&text);
-        prop_assert!(!no_is_new(log, &told), "{:#?}", told.records);
+        let parsed = read(&text);
+        prop_assert!(!no_is_new(log, &parsed), "{:#?}", parsed.records);
     }
 
     /// Lines that a mail program or a terminal wrapped at some width.
@@ -103,10 +103,10 @@ proptest! {
             }
             text.push('\n');
         }
-        let told = read(text.as_bytes());
-        prop_assert!(!no_is_new(log, &told), "{:#?}\n{text}", told.records);
-        prop_assert!(told.records.len() <= 1, "{:#?}\n{text}", told.records);
-        prop_assert!(told.records.len() == 1 || !told.problems.is_empty(), "{text}");
+        let parsed = read(text.as_bytes());
+        prop_assert!(!no_is_new(log, &parsed), "{:#?}\n{text}", parsed.records);
+        prop_assert!(parsed.records.len() <= 1, "{:#?}\n{text}", parsed.records);
+        prop_assert!(parsed.records.len() == 1 || !parsed.problems.is_empty(), "{text}");
     }
 
     /// Lines of two CPUs that print at the same time.
@@ -125,7 +125,7 @@ proptest! {
             let line = if own { first.next() } else { second.next() };
             text.push_str(line.map_or("", String::as_str));
         }
-        let told = read(text.as_bytes());
-        prop_assert!(!no_is_new(one, &told), "{text}\n{:#?}", told.records);
+        let parsed = read(text.as_bytes());
+        prop_assert!(!no_is_new(one, &parsed), "{text}\n{:#?}", parsed.records);
     }
 }

@@ -1,6 +1,6 @@
 //! Dates in front of a line, in the forms that programs which keep logs print them.
 
-/// How much of a moment a date tells.
+/// How much of a time a date contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) enum Kind {
     /// All: the zone is given, or it is seconds since 1970.
@@ -200,7 +200,7 @@ impl Cursor<'_> {
         Some(f64::from(number.parse::<u32>().ok()?) / scale)
     }
 
-    /// `Z`, `+01:00`, ` +0100`, ` UTC`, ` GMT`; another name tells no offset.
+    /// `Z`, `+01:00`, ` +0100`, ` UTC`, ` GMT`; another name gives no offset.
     fn zone(&mut self) -> Option<f64> {
         let rest = self.rest.strip_prefix(' ').unwrap_or(self.rest);
         for name in ["UTC", "GMT", "Z"] {

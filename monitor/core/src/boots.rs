@@ -3,16 +3,20 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
-use super::{
-    CrashRecord, Evidence, EvidenceKind, Implicated, Kind, Patch, Phase, Precision, When, dating,
-};
 use crate::{
-    journal::entry::TimedEntry,
-    lifecycle::{History, SignalSeen},
+    crash::{
+        CLOCK_WRONG_SECONDS, CrashRecord, Evidence, EvidenceKind, Implicated, Kind,
+        NEVER_SET_BEFORE, Patch, Precision, When,
+    },
+    journal::{
+        entry::TimedEntry,
+        history::{History, SignalSeen},
+    },
+    phase::Phase,
     transition::BootTime,
 };
+
+mod dating;
 
 /// A monitor that is stopped in order goes with its machine, or the machine goes on
 /// without it. If the next boot begins within this the former is taken for true.
@@ -27,23 +31,6 @@ const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
 /// What a boot without a last word is called.
 pub const RESET_HEADLINE: &str = "the boot ended without a word";
-
-/// A crash of this host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct HostCrash {
-    /// Its name, which never changes.
-    pub id: String,
-    /// The boot that it happened in, where known.
-    pub boot_id: Option<String>,
-    /// Whether the boot ended with it; false: the machine lived on.
-    pub ended_boot: Option<bool>,
-    /// When it was found, in seconds since 1970, if its own date is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found_unix_seconds: Option<f64>,
-    /// What is known of it.
-    #[serde(flatten)]
-    pub record: CrashRecord,
-}
 
 /// A boot before this one.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +89,7 @@ impl Boot {
         if releases.is_some_and(|(one, other)| one != other) {
             return None;
         }
-        let drift = dating::drift_seconds(&record.when);
+        let drift = record.when.drift_seconds();
         let uptime = record.when.uptime_seconds;
         let last = history.last_time.as_duration().as_secs_f64();
         // Nothing is noted after the kernel's end.
@@ -121,18 +108,16 @@ impl Boot {
         let in_time = (!ended || after_the_last) && within_length;
         let when = &record.when;
         let date = when.unix_seconds.filter(|_| when.is_utc());
-        let off = date
-            .filter(|date| *date > dating::NEVER_SET_BEFORE)
-            .map(|date| {
-                let before = self.began().map_or(0.0, |start| start - date);
-                let after = self.ended_by().map_or(0.0, |end| date - end);
-                before.max(after).max(0.0)
-            });
-        if off.is_some_and(|off| off > dating::CLOCK_WRONG_SECONDS) {
+        let off = date.filter(|date| *date > NEVER_SET_BEFORE).map(|date| {
+            let before = self.began().map_or(0.0, |start| start - date);
+            let after = self.ended_by().map_or(0.0, |end| date - end);
+            before.max(after).max(0.0)
+        });
+        if off.is_some_and(|off| off > CLOCK_WRONG_SECONDS) {
             return None;
         }
         let in_span = off.is_some_and(|off| off <= SLACK_SECONDS);
-        let of_system = in_span && dating::is_of_system(when);
+        let of_system = in_span && when.is_of_system();
         let noted = noted(history, record).is_some();
         // Where no date is to be trusted, the boot must have ended with a crash, and the
         // crash must come after its last entry.
@@ -155,7 +140,7 @@ impl Boot {
     pub fn may_have_ended(&self, record: &CrashRecord) -> bool {
         let last = self.history.last_time.as_duration().as_secs_f64();
         let uptime = record.when.uptime_seconds;
-        uptime.is_some_and(|uptime| uptime >= last - dating::drift_seconds(&record.when))
+        uptime.is_some_and(|uptime| uptime >= last - record.when.drift_seconds())
     }
 
     /// Fills in what a dump does not tell but the journal does: the date first, then where
@@ -258,7 +243,7 @@ pub struct Fit {
 /// The entry that the monitor wrote when the kernel reported this very thing.
 fn noted<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
     let uptime = record.when.uptime_seconds?;
-    let drift = dating::drift_seconds(&record.when);
+    let drift = record.when.drift_seconds();
     let near = |seen: &&SignalSeen| {
         let time = seen.time.as_duration().as_secs_f64();
         seen.headline == record.headline && (time - uptime).abs() <= drift
@@ -275,7 +260,7 @@ pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
     let apart = |one: Option<f64>, other: Option<f64>| Some((one? - other?).abs());
     let times = apart(crash.when.unix_seconds, last.when.unix_seconds);
     let uptimes = apart(crash.when.uptime_seconds, last.when.uptime_seconds);
-    let drift = dating::drift_seconds(&last.when);
+    let drift = last.when.drift_seconds();
     let same_line = crash.headline == last.headline && uptimes.is_some_and(|apart| apart <= drift);
     crash.kind == last.kind
         && (same_line || times.is_some_and(|apart| apart <= SAME_SIGNAL_SECONDS))

@@ -199,7 +199,7 @@ proptest! {
     ) {
         let when = |(date, precision): (f64, Precision)| crash(500.0, Some((BEGAN + date, precision))).when;
         let (one, other) = (when(one), when(other));
-        prop_assert_eq!(dating::agree(&one, &other), dating::agree(&other, &one));
-        prop_assert!(dating::agree(&one, &one));
+        prop_assert_eq!(one.agrees_with(&other), other.agrees_with(&one));
+        prop_assert!(one.agrees_with(&one));
     }
 }

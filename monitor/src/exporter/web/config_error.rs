@@ -11,21 +11,21 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[error("{}{place}: {problem}", path.display())]
 pub struct Error {
-    /// The configuration file, as it was given.
+    /// The configuration file, as given on the command line.
     pub path: PathBuf,
-    /// Where in it.
+    /// The place in the file.
     pub place: Place,
-    /// What is wrong there.
+    /// The problem at that place.
     #[source]
     pub problem: Problem,
 }
 
-/// A place in the configuration file; the whole file where both are absent.
+/// A place in the configuration file; the whole file if both are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Counted from 1.
     pub line: Option<u64>,
-    /// With the section before it: `tls_server_config.cert_file`.
+    /// Including its section: `tls_server_config.cert_file`.
     pub key: Option<String>,
 }
 
@@ -44,109 +44,109 @@ impl fmt::Display for Place {
 /// What is wrong.
 #[derive(Debug, Error)]
 pub enum Problem {
-    /// The system's own words.
+    /// The file cannot be read: the system's message.
     #[error("cannot be read: {0}")]
     Unreadable(#[source] io::Error),
-    /// A directory, a pipe, a device.
+    /// It is a directory, a pipe or a device.
     #[error("is not a regular file")]
     NotAFile,
-    /// In bytes.
+    /// The file is too large.
     #[error("has more than {limit} bytes: this is not such a file")]
     TooLarge {
-        /// The most that is read.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// Bytes that are no text.
+    /// The file is not UTF-8 text.
     #[error("is not UTF-8 text")]
     NotText,
-    /// The YAML reader's own words.
+    /// The YAML reader's message.
     #[error("{0}")]
     Yaml(String),
-    /// A string where a boolean belongs.
+    /// A string in place of a boolean.
     #[error("is a string: write true or false without quotes")]
     QuotedBoolean,
-    /// A file that the configuration names.
+    /// Something is wrong with a file that the configuration names.
     #[error("{}: {problem}", path.display())]
     File {
-        /// As the key gives it, beside the configuration file if it is relative.
+        /// The path; a relative one starts at the configuration file's directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with that file.
         #[source]
         problem: Box<Problem>,
     },
-    /// TLS is asked for, and this is missing.
+    /// TLS is configured, but this key is missing.
     #[error("TLS needs `{0}`")]
     Missing(&'static str),
-    /// Of these two one is too many.
+    /// These two keys exclude each other.
     #[error("`{0}` and `{1}` say the same thing: keep one")]
     Both(&'static str, &'static str),
-    /// No PEM certificate.
+    /// The file contains no PEM certificate.
     #[error("holds no PEM certificate{hint}")]
     NoCertificate {
-        /// What it seems to hold.
+        /// What the content looks like.
         hint: &'static str,
     },
-    /// No PEM private key.
+    /// The file contains no PEM private key.
     #[error("holds no PEM private key{hint}")]
     NoKey {
-        /// What it seems to hold.
+        /// What the content looks like.
         hint: &'static str,
     },
-    /// PEM that is damaged.
+    /// The PEM is damaged.
     #[error("is not sound PEM: {0}")]
     Pem(String),
-    /// Key and certificate are of different pairs.
+    /// The key does not belong to the certificate.
     #[error("does not belong to the certificate: its public key is another")]
     Mismatch,
-    /// The TLS library's own words.
+    /// The TLS library refuses it: its message.
     #[error("cannot be used: {0}")]
     Unusable(String),
-    /// Not a word that is understood here.
+    /// Not a value that is known here.
     #[error("`{value}` is not one of {allowed}")]
     Unknown {
         /// As written.
         value: String,
-        /// All that is.
+        /// The known values.
         allowed: String,
     },
-    /// Prometheus's own programs offer it, this one does not.
+    /// Prometheus's own programs support this value, the monitor does not.
     #[error("`{value}` is not offered by this program (it has {offered}): leave it out")]
     NotOffered {
         /// As written.
         value: String,
-        /// What is offered.
+        /// The supported values.
         offered: String,
     },
-    /// No version is between the two.
+    /// There is no TLS version between the minimum and the maximum.
     #[error("is below min_version: no version of TLS is left")]
     NoVersion,
-    /// TLS 1.2 alone without a suite of its own.
+    /// Only TLS 1.2 is allowed, but none of its suites.
     #[error("has no suite of TLS 1.2, the only version that the file allows")]
     NoSuite,
-    /// Authorities without anyone to check.
+    /// Certificate authorities are given, but client certificates are not verified.
     #[error("needs a client_auth_type that verifies: without one no client is checked")]
     AuthorityWithoutPolicy,
-    /// Clients to check against nothing.
+    /// Client certificates are to be verified, but no authorities are given.
     #[error(
         "needs client_ca_file: without it any certificate of any public authority would be let in"
     )]
     PolicyWithoutAuthority,
-    /// Names to look for in certificates that need not be there.
+    /// Names are required in client certificates, which are not required.
     #[error("needs client_auth_type RequireAnyClientCert or RequireAndVerifyClientCert")]
     SansWithoutPolicy,
-    /// Not a bcrypt hash.
+    /// The password hash is not a bcrypt hash.
     #[error("is not a bcrypt hash ({0}): make one with `htpasswd -nBC 10 NAME`")]
     Hash(String),
-    /// No client can send such a name.
+    /// A user name that no client can send.
     #[error("a user's name must not be empty nor contain a colon")]
     UserName,
-    /// Not a value that HTTP can carry.
+    /// Not a valid HTTP header value.
     #[error("holds characters that no HTTP header may have")]
     HeaderValue,
     /// Not a duration.
     #[error("{0}: write a duration such as 1s or 100ms")]
     Interval(String),
-    /// Nobody would ever be let in.
+    /// The burst is 0, so no request would ever be accepted.
     #[error("needs a burst of 1 or more: with none every request is refused")]
     Burst,
 }

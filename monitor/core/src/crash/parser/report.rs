@@ -1,7 +1,7 @@
 //! Reports after which the kernel goes on, one row each. They count as the signal
-//! [`super::Signal::Warning`], under a name of their own.
+//! [`crate::crash::Signal::Warning`], under a name of their own.
 
-use super::parser::format::{Found, matches};
+use super::format::{Found, matches};
 
 struct Row {
     name: &'static str,

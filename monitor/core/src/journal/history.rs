@@ -1,0 +1,210 @@
+//! What the journal of a boot comes to: one fold for the running boot and for one that
+//! has ended.
+
+use std::time::Duration;
+
+use super::entry::{Entry, LoadedPatch, TimedEntry};
+use crate::{
+    crash::{PatchTransition, Replaced, Signal},
+    lifecycle::{At, Lifecycle, Step},
+    phase::Phase,
+    transition::{BootTime, Transition},
+};
+
+/// Signals kept, the latest.
+const MAX_SIGNALS: usize = 64;
+/// A crash signal that was noted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalSeen {
+    /// When.
+    pub time: BootTime,
+    /// When, in seconds since 1970.
+    pub unix_seconds: Option<f64>,
+    /// What.
+    pub signal: Signal,
+    /// In the kernel's words.
+    pub headline: String,
+    /// In which phase.
+    pub phase: Phase,
+}
+
+/// A boot as its notes tell it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// The boot's id, once its first note is read.
+    pub boot_id: Option<String>,
+    /// The kernel's release.
+    pub release: Option<String>,
+    /// When the boot's first note was written, in seconds since 1970.
+    pub began_unix_seconds: Option<f64>,
+    /// The same on the boot's own clock.
+    pub began: BootTime,
+    /// The last note.
+    pub last_time: BootTime,
+    /// The last note, in seconds since 1970.
+    pub last_unix_seconds: Option<f64>,
+    /// How far each patch has come.
+    pub life: Lifecycle,
+    /// What is loaded, by the last list of it; `None` if there was none.
+    pub patches: Option<Vec<LoadedPatch>>,
+    /// Crash signals; of more than 64 the latest.
+    pub signals: Vec<SignalSeen>,
+    /// Something else was noted after the last signal: the machine lived on.
+    pub lived_on: bool,
+    /// The monitor was stopped in order, and none has begun since.
+    pub stopped: bool,
+}
+
+impl History {
+    /// Takes a note in. `soak` is how long after a transition a signal counts as in
+    /// its wake.
+    pub fn take(&mut self, noted: &TimedEntry, soak: Duration) {
+        let time = noted.time;
+        self.last_time = self.last_time.max(time);
+        if noted.unix_seconds.is_some() {
+            self.last_unix_seconds = noted.unix_seconds;
+        }
+        self.stopped = matches!(noted.note, Entry::Stopped);
+        if !matches!(noted.note, Entry::Signal { .. }) {
+            self.lived_on = true;
+        }
+        let at = At {
+            boot: Some(time),
+            unix_seconds: noted.unix_seconds,
+        };
+        if let Some(step) = step(&noted.note) {
+            self.life.step(at, step);
+        }
+        match &noted.note {
+            Entry::Boot { boot_id, release } => {
+                self.boot_id = Some(boot_id.clone());
+                self.release = Some(release.clone());
+                self.began_unix_seconds = noted.unix_seconds;
+                self.began = time;
+            }
+            Entry::Patches { patches } => self.patches = Some(patches.clone()),
+            Entry::Signal { signal, headline } => {
+                let phase = self.phase(time, soak);
+                if self.signals.len() == MAX_SIGNALS {
+                    self.signals.remove(0);
+                }
+                self.signals.push(SignalSeen {
+                    time,
+                    unix_seconds: noted.unix_seconds,
+                    signal: *signal,
+                    headline: headline.clone(),
+                    phase,
+                });
+                self.lived_on = false;
+            }
+            Entry::Watching
+            | Entry::Stopped
+            | Entry::Load { .. }
+            | Entry::Loaded { .. }
+            | Entry::Transition { .. }
+            | Entry::Ended { .. } => {}
+        }
+    }
+
+    /// Whether an entry says nothing new.
+    #[must_use]
+    pub fn knows(&self, entry: &TimedEntry) -> bool {
+        match &entry.note {
+            Entry::Patches { patches } => {
+                let mut life = self.life.clone();
+                let at = At {
+                    boot: Some(entry.time),
+                    unix_seconds: entry.unix_seconds,
+                };
+                step(&entry.note)
+                    .into_iter()
+                    .for_each(|step| life.step(at, step));
+                self.patches.as_ref() == Some(patches) && self.life == life
+            }
+            Entry::Loaded { patch } => !self.is_loading(patch),
+            _ => false,
+        }
+    }
+
+    /// Whether the load of this patch's module is not known to be over.
+    #[must_use]
+    pub fn is_loading(&self, patch: &str) -> bool {
+        self.life.loads.iter().any(|load| load.patch == patch)
+    }
+
+    /// In which phase a moment falls.
+    #[must_use]
+    pub fn phase(&self, now: BootTime, soak: Duration) -> Phase {
+        self.life.phase(Some(now), soak)
+    }
+
+    /// The patch whose module is being loaded.
+    #[must_use]
+    pub fn loading(&self, now: BootTime) -> Option<&str> {
+        self.life.loading(Some(now))
+    }
+
+    /// What the loaded patches replace.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<Replaced> {
+        let of_patch = |patch: &LoadedPatch| {
+            let name = patch.name.clone();
+            let functions = patch.functions.clone().into_iter();
+            functions.map(move |function| Replaced {
+                patch: name.clone(),
+                function,
+            })
+        };
+        let patches = self.patches.iter().flatten();
+        patches.flat_map(of_patch).collect()
+    }
+
+    /// The transition that runs, as a crash record has it.
+    #[must_use]
+    pub fn running(&self, now: BootTime) -> Option<PatchTransition> {
+        PatchTransition::running(&self.life, Some(now))
+    }
+
+    /// The transition that ended last, as a crash record has it.
+    #[must_use]
+    pub fn last(&self, now: BootTime) -> Option<PatchTransition> {
+        PatchTransition::ended(&self.life, Some(now))
+    }
+}
+
+/// What an entry says of a patch's life.
+fn step(entry: &Entry) -> Option<Step<'_>> {
+    Some(match entry {
+        Entry::Patches { patches } => {
+            let patches = patches.iter();
+            Step::Listed(patches.map(|it| (it.name.as_str(), it.enabled)).collect())
+        }
+        Entry::Load { patch } => Step::Load(patch),
+        Entry::Loaded { patch } => Step::Loaded(patch),
+        Entry::Transition {
+            patch,
+            direction,
+            start,
+        } => Step::Started(Transition {
+            start: *start,
+            ..Transition::new(patch.clone(), *direction)
+        }),
+        Entry::Ended {
+            patch,
+            direction,
+            outcome,
+            took_seconds,
+        } => Step::Ended {
+            patch: patch.as_deref(),
+            direction: *direction,
+            outcome: *outcome,
+            took: took_seconds.and_then(|took| Duration::try_from_secs_f64(took).ok()),
+        },
+        Entry::Boot { .. } | Entry::Watching | Entry::Stopped | Entry::Signal { .. } => {
+            return None;
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

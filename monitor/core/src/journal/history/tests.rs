@@ -1,0 +1,256 @@
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+use crate::{
+    function_ref::FunctionRef,
+    journal::testing::{any_note, noted},
+    transition::{Direction, Outcome},
+};
+
+const SOAK: Duration = Duration::from_secs(100);
+
+fn at(second: u64) -> BootTime {
+    BootTime::from_duration(Duration::from_secs(second))
+}
+
+fn load() -> Entry {
+    Entry::Load {
+        patch: "fix".into(),
+    }
+}
+
+fn transition(direction: Direction) -> Entry {
+    Entry::Transition {
+        patch: Some("fix".into()),
+        direction,
+        start: Some(at(11)),
+    }
+}
+
+fn ended(direction: Direction) -> Entry {
+    Entry::Ended {
+        patch: Some("fix".into()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Completed),
+        took_seconds: Some(9.0),
+    }
+}
+
+fn patches(enabled: &[Option<bool>]) -> Entry {
+    let patch = |enabled: &Option<bool>| LoadedPatch {
+        name: "fix".into(),
+        enabled: *enabled,
+        srcversion: None,
+        functions: vec![
+            FunctionRef {
+                object: "vmlinux".into(),
+                function: "a".into(),
+            },
+            FunctionRef {
+                object: "ext4".into(),
+                function: "b".into(),
+            },
+        ],
+    };
+    Entry::Patches {
+        patches: enabled.iter().map(patch).collect(),
+    }
+}
+
+fn history(notes: &[(u64, Entry)]) -> History {
+    let mut history = History::default();
+    for (second, note) in notes {
+        history.take(&noted(*second, note.clone()), SOAK);
+    }
+    history
+}
+
+#[test]
+fn a_patch_goes_through_its_phases() {
+    use Direction::{Patch, Unpatch};
+    let mut notes = vec![];
+    let mut phase = |second: u64, note: Option<Entry>| {
+        notes.extend(note.map(|note| (second, note)));
+        history(&notes).phase(at(second), SOAK)
+    };
+    assert_eq!(phase(1, None), Phase::Unknown);
+    assert_eq!(phase(2, Some(patches(&[]))), Phase::Unpatched);
+    assert_eq!(phase(10, Some(load())), Phase::Load);
+    assert_eq!(phase(11, Some(transition(Patch))), Phase::Load);
+    let loaded = Entry::Loaded {
+        patch: "fix".into(),
+    };
+    assert_eq!(phase(12, Some(loaded)), Phase::Transition);
+    assert_eq!(phase(13, Some(patches(&[Some(true)]))), Phase::Transition);
+    assert_eq!(phase(20, Some(ended(Patch))), Phase::Soak);
+    assert_eq!(phase(120, None), Phase::Soak);
+    assert_eq!(phase(121, None), Phase::Patched);
+    assert_eq!(phase(200, Some(transition(Unpatch))), Phase::Transition);
+    assert_eq!(phase(210, Some(ended(Unpatch))), Phase::Soak);
+    assert_eq!(phase(211, Some(patches(&[]))), Phase::Soak);
+    assert_eq!(phase(400, None), Phase::Unpatched);
+    assert_eq!(phase(401, Some(patches(&[None]))), Phase::Unknown);
+}
+
+#[test]
+fn a_first_attempt_that_succeeds_ends_the_load() {
+    let notes = [
+        (10, load()),
+        (10, transition(Direction::Patch)),
+        (11, ended(Direction::Patch)),
+    ];
+    assert_eq!(history(&notes).phase(at(11), SOAK), Phase::Soak);
+}
+
+#[test]
+fn a_load_of_which_nothing_is_heard_is_over_some_time() {
+    let mut notes = vec![(2, patches(&[])), (10, load())];
+    let waiting = history(&notes);
+    assert_eq!(waiting.loading(at(309)), Some("fix"));
+    // The list is older than the load: what became of that is not known.
+    assert_eq!(waiting.loading(at(311)), None);
+    assert_eq!(waiting.phase(at(311), SOAK), Phase::Unknown);
+    notes.push((311, patches(&[])));
+    assert_eq!(history(&notes).phase(at(311), SOAK), Phase::Unpatched);
+}
+
+#[test]
+fn a_signal_keeps_the_phase_it_came_in() {
+    let signal = Entry::Signal {
+        signal: Signal::Oops,
+        headline: "BUG".into(),
+    };
+    let notes = [
+        (10, load()),
+        (11, signal.clone()),
+        (12, ended(Direction::Patch)),
+    ];
+    let lived = history(&notes);
+    assert_eq!(lived.signals[0].phase, Phase::Load);
+    assert!(lived.lived_on);
+    let died = history(&[(10, load()), (11, signal)]);
+    assert!(!died.lived_on && !died.stopped);
+}
+
+#[test]
+fn what_is_replaced_is_told_with_its_module() {
+    let replaced = history(&[(1, patches(&[Some(true)]))]).replaced();
+    let modules: Vec<_> = replaced.iter().map(|one| one.function.module()).collect();
+    assert_eq!(modules, [None, Some("ext4")]);
+}
+
+proptest! {
+    #[test]
+    fn any_notes_are_taken(notes in vec((0_u32..1000, any_note()), 0..200)) {
+        let mut history = History::default();
+        for (second, note) in notes {
+            let stopped = matches!(note, Entry::Stopped);
+            history.take(&noted(u64::from(second), note), SOAK);
+            prop_assert_eq!(history.stopped, stopped);
+            prop_assert!(history.signals.len() <= MAX_SIGNALS);
+            let _ = history.phase(at(u64::from(second)), SOAK);
+        }
+    }
+}
+
+/// Seconds of the boot's clock and of the world's are the same in these notes.
+fn in_force(notes: &[(u64, Entry)]) -> Option<(Option<f64>, Option<Duration>)> {
+    let history = history(notes);
+    let known = history.life.in_force("fix")?;
+    Some((known.since_unix_seconds, known.took))
+}
+
+#[test]
+fn a_patch_is_in_force_from_the_end_of_its_transition() {
+    use Direction::{Patch, Unpatch};
+    let mut notes = vec![
+        (10, load()),
+        (12, transition(Patch)),
+        (13, patches(&[Some(true)])),
+    ];
+    assert_eq!(in_force(&notes), None, "enabled, but in transition");
+    notes.push((20, ended(Patch)));
+    let expected = Some((noted(20, load()).unix_seconds, Some(Duration::from_secs(9))));
+    assert_eq!(in_force(&notes), expected);
+    notes.push((25, patches(&[Some(true)])));
+    notes.push((26, Entry::Watching));
+    assert_eq!(in_force(&notes), expected, "what is seen again is not news");
+    notes.push((30, transition(Unpatch)));
+    assert_eq!(in_force(&notes), None, "on its way out");
+    let reversed = |direction| Entry::Ended {
+        patch: Some("fix".into()),
+        direction: Some(direction),
+        outcome: Some(Outcome::Reversed),
+        took_seconds: Some(1.0),
+    };
+    notes.push((31, reversed(Unpatch)));
+    assert_eq!(in_force(&notes), None, "turned around is not arrived");
+    notes.extend([
+        (31, transition(Patch)),
+        (33, ended(Patch)),
+        (34, patches(&[])),
+    ]);
+    assert_eq!(in_force(&notes), None, "no longer loaded");
+}
+
+#[test]
+fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
+    use Direction::Patch;
+    let found = vec![(40, patches(&[Some(true)]))];
+    assert_eq!(
+        in_force(&found),
+        Some((noted(40, load()).unix_seconds, None))
+    );
+    assert_eq!(in_force(&[(40, patches(&[Some(false)]))]), None);
+    assert_eq!(in_force(&[(40, patches(&[None]))]), None);
+    let unseen = |patch: Option<&str>| Entry::Ended {
+        patch: patch.map(str::to_owned),
+        direction: None,
+        outcome: None,
+        took_seconds: None,
+    };
+    // A monitor before this version noted no length.
+    let old = r#"{"note":"ended","patch":"fix","direction":"patch","outcome":"completed"}"#;
+    let old: Entry = serde_json::from_str(old).unwrap();
+    let unlengthy = vec![(12, transition(Patch)), (50, old)];
+    assert_eq!(
+        in_force(&unlengthy),
+        Some((noted(50, load()).unix_seconds, None))
+    );
+    let lost = vec![
+        (12, transition(Patch)),
+        (13, patches(&[Some(true)])),
+        (50, unseen(Some("fix"))),
+    ];
+    assert_eq!(
+        in_force(&lost),
+        Some((noted(50, load()).unix_seconds, None))
+    );
+    // Which patch is in transition is not known: it may be this one.
+    let nameless = Entry::Transition {
+        patch: None,
+        direction: Patch,
+        start: None,
+    };
+    let mut notes = vec![(12, nameless), (13, patches(&[Some(true)]))];
+    assert_eq!(in_force(&notes), None);
+    notes.push((60, unseen(None)));
+    assert_eq!(
+        in_force(&notes),
+        Some((noted(60, load()).unix_seconds, None))
+    );
+}
+
+#[test]
+fn a_list_is_news_as_long_as_it_settles_something() {
+    let list = || noted(30, patches(&[]));
+    let mut notes = vec![(2, patches(&[]))];
+    assert!(history(&notes).knows(&list()));
+    notes.push((10, load()));
+    assert!(history(&notes).knows(&list()), "it is still being loaded");
+    let patch = "fix".into();
+    notes.push((11, Entry::Loaded { patch }));
+    assert!(!history(&notes).knows(&list()), "it was refused");
+    notes.push((12, patches(&[])));
+    assert!(history(&notes).knows(&list()));
+}

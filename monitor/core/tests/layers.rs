@@ -1,0 +1,29 @@
+//! No circle between the modules of the core, and nothing imports upwards.
+
+use std::path::Path;
+
+use livepatch_monitor_test_support::layers::Imports;
+
+/// The top-level modules, the lowest layer first. A module imports from lower layers only.
+const LAYERS: &[&[&str]] = &[
+    &["degradation", "gate", "patch", "phase", "updates"],
+    &["function_ref", "transition"],
+    &["blockers", "lifecycle", "message", "transition_state"],
+    &["crash", "pending_tasks"],
+    &["journal", "preflight"],
+    &["boots"],
+];
+
+fn imports() -> Imports {
+    Imports::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap()
+}
+
+#[test]
+fn no_modules_form_a_circle() {
+    assert_eq!(imports().circles(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_imports_upwards() {
+    assert_eq!(imports().out_of_layer(LAYERS), Vec::<String>::new());
+}

@@ -1,0 +1,28 @@
+//! No circle between the modules of the monitor, and nothing imports upwards.
+
+use std::path::Path;
+
+use livepatch_monitor_test_support::layers::Imports;
+
+/// The top-level modules, the lowest layer first. A module imports from lower layers only.
+const LAYERS: &[&[&str]] = &[
+    &["bounded_read", "metrics", "sandbox"],
+    &["kernel", "prometheus_client", "state"],
+    &["crash", "host"],
+    &["exporter"],
+    &["cli"],
+];
+
+fn imports() -> Imports {
+    Imports::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap()
+}
+
+#[test]
+fn no_modules_form_a_circle() {
+    assert_eq!(imports().circles(), Vec::<String>::new());
+}
+
+#[test]
+fn nothing_imports_upwards() {
+    assert_eq!(imports().out_of_layer(LAYERS), Vec::<String>::new());
+}

@@ -10,4 +10,3 @@ pub mod kernel;
 pub mod metrics;
 pub mod prometheus_client;
 pub mod sandbox;
-pub mod state;

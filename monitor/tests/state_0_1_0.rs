@@ -1,14 +1,24 @@
 //! State that version 0.1.0 wrote is still read. The files in `tests/fixtures/state-0.1.0`
 //! were written by that version's own code (revision 35333b3).
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use livepatch_core::{
     crash::{Implicated, Kind, Phase, Signal},
-    journal::history::History,
+    journal::{
+        entry::{Entry, TimedEntry},
+        history::History,
+    },
     transition::{BootTime, Direction, Outcome, Transitions},
 };
-use livepatch_monitor::{crash::store::Store, exporter::journal::file::Recorder, state};
+use livepatch_monitor::{
+    crash::store::Store,
+    exporter::journal::{file::Recorder, saved},
+};
 
 const CRASHED: &str = "11111111-2222-4333-8444-555555555555";
 const PRESENT: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
@@ -35,29 +45,173 @@ const fn second(second: u64) -> BootTime {
     BootTime::from_nanos(second * 1_000_000_000)
 }
 
-#[test]
-fn the_running_transition_is_restored() {
-    let dir = state_dir().unwrap();
-    let saved = state::load(dir.path(), PRESENT).unwrap().unwrap();
-    assert_eq!(saved.start_unix_seconds, Some(1_795_438_218.0));
+fn journal(dir: &Path) -> std::path::PathBuf {
+    dir.join(format!("recorder/{PRESENT}.rec"))
+}
+
+/// What is known of the state of a boot: the start of the transition on both clocks, its
+/// patch, direction and attempts, and whether each of two patches was forced.
+type Known = (
+    Option<f64>,
+    Option<BootTime>,
+    Option<String>,
+    Direction,
+    Option<u32>,
+    [Option<bool>; 2],
+);
+
+fn known(dir: &Path, boot_id: &str) -> Option<Known> {
+    let saved = saved::read(dir, boot_id).ok()??;
     let transitions = Transitions::restore(saved.transitions);
-    let active = transitions.active().unwrap();
-    assert_eq!(active.patch.as_deref(), Some("livepatch_fix"));
-    assert_eq!(active.direction, Direction::Patch);
-    assert_eq!(
-        (active.start, active.attempts),
-        (Some(second(130)), Some(9))
-    );
-    assert_eq!(transitions.forced("livepatch_old"), Some(true));
-    assert_eq!(transitions.forced("livepatch_fix"), Some(false));
-    assert!(state::load(dir.path(), CRASHED).unwrap().is_none());
+    let active = transitions.active()?;
+    Some((
+        saved.start_unix_seconds,
+        active.start,
+        active.patch.clone(),
+        active.direction,
+        active.attempts,
+        ["livepatch_old", "livepatch_fix"].map(|patch| transitions.forced(patch)),
+    ))
+}
+
+/// What 0.1.0 wrote of the present boot.
+fn recorded() -> Option<Known> {
+    Some((
+        Some(1_795_438_218.0),
+        Some(second(130)),
+        Some("livepatch_fix".to_owned()),
+        Direction::Patch,
+        Some(9),
+        [Some(true), Some(false)],
+    ))
+}
+
+/// A command reads what 0.1.0 left, and changes nothing.
+#[test]
+fn the_running_transition_is_read() {
+    let dir = state_dir().unwrap();
+    let before = fs::read(journal(dir.path())).unwrap();
+    assert_eq!(known(dir.path(), PRESENT), recorded());
+    assert_eq!(saved::read(dir.path(), CRASHED).unwrap(), None);
+    assert_eq!(fs::read(journal(dir.path())).unwrap(), before);
+    assert!(dir.path().join("transition.json").exists());
+}
+
+/// The first start takes the state over: the journal becomes one of version 2, which 0.1.0
+/// refuses, and the file of 0.1.0 goes.
+#[test]
+fn the_state_is_taken_over() {
+    let dir = state_dir().unwrap();
+    let before = fs::read(journal(dir.path())).unwrap();
+    assert_eq!(before[8..12], 1_u32.to_le_bytes());
+    let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+    assert_eq!(opened.problems, Vec::<String>::new());
+    let notes = opened.notes.clone();
+    drop(opened);
+    assert!(!dir.path().join("transition.json").exists());
+    let after = fs::read(journal(dir.path())).unwrap();
+    assert_eq!(after[8..12], 2_u32.to_le_bytes());
+    // What was there is there, byte for byte; the state comes behind it.
+    assert_eq!(after[12..before.len()], before[12..]);
+    assert_eq!(known(dir.path(), PRESENT), recorded());
+    let again = Recorder::open(dir.path(), PRESENT).unwrap();
+    assert_eq!(again.notes, notes);
+    drop(again);
+    assert_eq!(fs::read(journal(dir.path())).unwrap(), after);
+    // The journal of another boot stays as it was.
+    let other = fs::read(dir.path().join(format!("recorder/{CRASHED}.rec"))).unwrap();
+    assert_eq!(other[8..12], 1_u32.to_le_bytes());
+}
+
+/// Wherever the first start is cut off, the state is there, and the next start finishes.
+#[test]
+fn a_first_start_that_is_cut_off_loses_nothing() {
+    let done = state_dir().unwrap();
+    let before = fs::read(journal(done.path())).unwrap();
+    drop(Recorder::open(done.path(), PRESENT).unwrap());
+    let after = fs::read(journal(done.path())).unwrap();
+    let end = before.len();
+    let steps = [end, end + 1, end + 12, after.len() - 1, after.len()];
+    for version in [1, 2] {
+        for written in steps
+            .iter()
+            .filter(|end| version == 2 || **end == before.len())
+        {
+            let dir = state_dir().unwrap();
+            let mut bytes = after[..*written].to_vec();
+            bytes[8] = version;
+            fs::write(journal(dir.path()), &bytes).unwrap();
+            let old = fs::File::options()
+                .write(true)
+                .open(dir.path().join("transition.json"))
+                .unwrap();
+            old.set_modified(SystemTime::now() - Duration::from_secs(3600))
+                .unwrap();
+            assert_eq!(known(dir.path(), PRESENT), recorded());
+            let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+            let is_state = |noted: &&TimedEntry| matches!(noted.note, Entry::State(_));
+            assert_eq!(opened.notes.iter().filter(is_state).count(), 1);
+            drop(opened);
+            assert_eq!(known(dir.path(), PRESENT), recorded());
+            assert!(!dir.path().join("transition.json").exists());
+        }
+    }
+}
+
+/// 0.1.0 was run again in this boot: what it wrote is newer than what the journal has.
+#[test]
+fn the_newer_state_counts() {
+    let dir = state_dir().unwrap();
+    let file = dir.path().join("transition.json");
+    let text = fs::read_to_string(&file).unwrap();
+    drop(Recorder::open(dir.path(), PRESENT).unwrap());
+    let changed = text.replace("\"attempts\":9", "\"attempts\":12");
+    assert_ne!(changed, text);
+    let attempts = || {
+        let saved = saved::read(dir.path(), PRESENT).unwrap().unwrap();
+        saved.transitions.active.unwrap().attempts
+    };
+    let hour = Duration::from_secs(3600);
+    for (age, expected) in [(-1, Some(9)), (1, Some(12))] {
+        fs::write(&file, &changed).unwrap();
+        let now = SystemTime::now();
+        let time = if age < 0 { now - hour } else { now + hour };
+        fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        assert_eq!(attempts(), expected);
+        drop(Recorder::open(dir.path(), PRESENT).unwrap());
+        assert!(!file.exists());
+        assert_eq!(attempts(), expected);
+    }
+}
+
+#[test]
+fn a_damaged_state_is_set_aside() {
+    let dir = state_dir().unwrap();
+    let file = dir.path().join("transition.json");
+    let text = fs::read(&file).unwrap();
+    let torn = &text[..text.len() / 2];
+    fs::write(&file, torn).unwrap();
+    assert!(saved::read(dir.path(), PRESENT).is_err());
+    let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+    let problem = &opened.problems[0];
+    assert!(problem.contains("transition.json.damaged"), "{problem}");
+    drop(opened);
+    assert!(!file.exists());
+    let aside = dir.path().join("transition.json.damaged");
+    assert_eq!(fs::read(aside).unwrap(), torn);
+    assert_eq!(saved::read(dir.path(), PRESENT).unwrap(), None);
 }
 
 #[test]
 fn the_boots_journals_are_read() {
     let dir = state_dir().unwrap();
     let opened = Recorder::open(dir.path(), PRESENT).unwrap();
-    assert_eq!(opened.problem, None);
+    assert_eq!(opened.problems, Vec::<String>::new());
     let mut present = History::default();
     for entry in &opened.notes {
         present.take(entry, SOAK);

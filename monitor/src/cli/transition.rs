@@ -9,13 +9,13 @@ use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::Cli;
 use crate::{
+    exporter::journal::saved,
     kernel::{
         clock, kmsg,
         probes::{Probes, Wanted},
         procfs, sysfs,
         tasks::TaskScanner,
     },
-    state,
 };
 use livepatch_core::{
     blockers::{self, Blocker, History, Reason},
@@ -79,10 +79,13 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
         })
         .collect();
     let mut transitions = Transitions::new();
-    if let Ok(boot_id) = procfs::boot_id(&paths.procfs)
-        && let Ok(Some(saved)) = state::load(&paths.state_dir, &boot_id)
-    {
-        transitions = Transitions::restore(saved.transitions);
+    let mut unread = None;
+    if let Ok(boot_id) = procfs::boot_id(&paths.procfs) {
+        match saved::read(&paths.state_dir, &boot_id) {
+            Ok(Some(saved)) => transitions = Transitions::restore(saved.transitions),
+            Ok(None) => {}
+            Err(error) => unread = Some(error),
+        }
     }
     transitions.observe(clock::boot_time(), &patches, Watching::Probes);
     let Some((patch, direction, start)) = transitions
@@ -100,6 +103,12 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
         let since_boot = kmsg::transition_start(&mut log, &patch, direction).ok()??;
         Some(BootTime::from_duration(since_boot + clock::suspended()))
     });
+    if let Some(error) = unread.filter(|_| start.is_none()) {
+        degradations.push(Degradation {
+            what: format!("when the transition started is not known: {error}"),
+            remedy: "run as root, or name the exporter's directory with --state-dir".to_owned(),
+        });
+    }
 
     let probes = match Probes::attach(Wanted::TaskScan, &paths.procfs, &paths.sysfs, false) {
         Ok(mut probes) => {

@@ -14,12 +14,12 @@ use crate::bounded_read;
 use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
-/// Crashes kept whole; of older ones only what they count for.
+/// Most crash records kept; older crashes are only counted.
 const KEPT: usize = 100;
-/// Ids of older ones, so that a dump which lies about for ever counts once.
+/// Most fingerprints kept of older crashes, so that a dump that is never removed counts once.
 const KEPT_IDS: usize = 4096;
 const COUNTS: &str = "counts.json";
-/// A record is some 20 KiB; what is far longer is not ours.
+/// Most bytes of a record, which usually has 20 KiB; a larger file is not one of the store's.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Why a crash is not stored or not read.
@@ -64,7 +64,7 @@ struct Versioned<T> {
     content: T,
 }
 
-/// What crashes that are no longer kept count for.
+/// The counts of crashes whose records are no longer kept.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Past {
     counts: Vec<(Kind, Phase, u64)>,
@@ -81,17 +81,17 @@ pub struct Store {
     in_memory: bool,
 }
 
-/// A store that was read, and the files of it that could not be.
+/// A store, and what could not be read.
 #[derive(Debug)]
 pub struct Opened {
-    /// The rest.
+    /// The store, with everything that could be read.
     pub store: Store,
-    /// One each.
+    /// The error for each file that could not be read.
     pub problems: Vec<StoreError>,
 }
 
 impl Store {
-    /// Reads what is stored; nothing is made or changed.
+    /// Reads the stored crashes. Creates and changes nothing.
     ///
     /// # Errors
     /// The directory cannot be read, or holds a file of a newer version.
@@ -135,7 +135,7 @@ impl Store {
         Ok(Opened { store, problems })
     }
 
-    /// From now on nothing is written: the crashes are in memory only.
+    /// Keeps the crashes in memory only from now on.
     pub fn forget_disk(&mut self) {
         self.in_memory = true;
     }
@@ -163,7 +163,7 @@ impl Store {
         self.crashes.iter().find(|known| known.record.same(record))
     }
 
-    /// How many crashes there were, by kind and phase, those no longer kept included.
+    /// The number of crashes by kind and phase, including those whose records are no longer kept.
     #[must_use]
     pub fn totals(&self) -> BTreeMap<(Kind, Phase), u64> {
         let mut totals = BTreeMap::new();
@@ -177,11 +177,11 @@ impl Store {
         totals
     }
 
-    /// Takes a crash in. One that is known already learns what this record has to
-    /// add; true if it is new.
+    /// Adds a crash; returns whether it is new. A known crash is completed with what this record
+    /// adds.
     ///
     /// # Errors
-    /// The disk does not take it; in memory it is there.
+    /// It could not be written to disk; in memory it was added.
     pub fn put(
         &mut self,
         record: CrashRecord,
@@ -286,10 +286,10 @@ impl Store {
             .unwrap_or(id)
     }
 
-    /// A stored crash is found to be another than was thought: it keeps its name.
+    /// Replaces the record of a stored crash, which keeps its id.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The change could not be written to disk.
     pub fn correct(
         &mut self,
         id: &str,
@@ -307,10 +307,10 @@ impl Store {
         self.write_crash(&crash)
     }
 
-    /// A stored crash turns out to be none, or another one's.
+    /// Removes a stored crash that turned out to be none, or a duplicate.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The change could not be written to disk.
     pub fn remove(&mut self, id: &str) -> Result<(), StoreError> {
         self.crashes.retain(|crash| crash.id != id);
         let path = self.path(id);
@@ -327,7 +327,7 @@ impl Store {
             .sort_by(|one, other| time(one).total_cmp(&time(other)));
     }
 
-    /// Lets the oldest go, counted.
+    /// Removes the oldest records and adds them to the counts.
     fn prune(&mut self) -> Result<(), StoreError> {
         if self.in_memory {
             return Ok(());
@@ -353,8 +353,8 @@ impl Store {
             if self.past.crashes.len() > KEPT_IDS {
                 self.past.crashes.remove(0);
             }
-            // Counted before it is removed: a crash in between counts it twice for
-            // once rather than never.
+            // Counted before it is removed: if the machine crashes in between, it is counted twice
+            // rather than not at all.
             let counts = self.directory.join(COUNTS);
             write(&counts, &self.past)?;
             let path = self.path(&oldest.id);
@@ -459,8 +459,8 @@ pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Store
     serde_json::from_value(value).map_err(|error| content(error.to_string()))
 }
 
-/// Writes a file so that a reader, also one after a crash, sees the old or the new
-/// one.
+/// Writes a file so that a reader sees either the old or the new one, even after a crash of the
+/// machine.
 pub(super) fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreError> {
     let versioned = Versioned {
         version: VERSION,

@@ -9,7 +9,6 @@ mod kernel_log;
 mod log_lines;
 mod runtime;
 mod sandbox;
-mod saved_state;
 mod startup;
 pub mod status_page;
 mod systemd;

@@ -9,7 +9,7 @@ use std::sync::{
 use anyhow::Context as _;
 use livepatch_core::{
     degradation::Degradation,
-    journal::entry::Entry,
+    journal::entry::{Entry, Saved},
     transition::{self, BootTime},
 };
 use tokio::sync::Notify;
@@ -21,7 +21,6 @@ use super::{
     journal::writer::Journal,
     kernel_log::SignalLine,
     lock, log_lines,
-    saved_state::StateFile,
     status_page::{BLOCKERS_SHOWN, Page},
 };
 use crate::{
@@ -29,13 +28,15 @@ use crate::{
     metrics,
 };
 
-/// The running exporter. Each of its locks is held for one step, and never two at a time.
+/// The exporter at work. Its locks are each held for one step and, but for `saving`, never
+/// two at a time.
 #[derive(Debug)]
 pub struct Exporter {
     pub(super) options: super::Options,
     pub(super) collectors: Collectors,
     pub(super) journal: Mutex<Journal>,
-    pub(super) state: StateFile,
+    /// Held while the state is taken and sent, so that an older one does not come last.
+    pub(super) saving: Mutex<()>,
     pub(super) complaints: Complaints,
     /// What the monitor cannot do on this host, as found out at startup.
     pub(super) degradations: Vec<Degradation>,
@@ -142,8 +143,15 @@ impl Exporter {
         lock(&self.journal).note(time, entry);
     }
 
+    /// Sends what must outlive a restart to the journal, if it has changed.
     pub(super) fn save(&self) {
-        self.state.save(|| self.collectors.transitions.saved());
+        let _saving = lock(&self.saving);
+        let (transitions, start_unix_seconds) = self.collectors.transitions.saved();
+        let saved = Saved {
+            start_unix_seconds,
+            transitions,
+        };
+        lock(&self.journal).note_news(clock::boot_time(), Entry::State(saved));
     }
 
     /// Reads sysfs, and lets the state machine compare it with what it knows. Returns

@@ -26,12 +26,13 @@ use super::{
     },
     complaints::Complaints,
     journal::{
-        file::{EarlierBoot, Recorder, RecorderError},
+        error::RecorderError,
+        file::{EarlierBoot, Recorder},
+        saved,
         writer::Journal,
     },
     kernel_log::{self, KernelLog},
     lock, log_lines, readable,
-    saved_state::StateFile,
 };
 use crate::{
     crash::{
@@ -54,7 +55,7 @@ use crate::{
 use livepatch_core::{
     boots::Boot,
     degradation::Degradation,
-    journal::entry::{Entry, TimedEntry},
+    journal::entry::{Entry, Saved, TimedEntry},
     transition::{BootTime, Watching},
 };
 
@@ -88,7 +89,6 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     };
     degradations.extend(crash_kernel);
     degradations.extend(records.problems.into_iter().map(see_message));
-    let (state, saved) = StateFile::open(&options.state_dir, boot_id.as_deref());
     let crashes = crashes::Start {
         store: records.store,
         boot_id,
@@ -121,17 +121,14 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         monitor: Monitor::new(attached.status),
     };
     give_back_memory();
-    match saved {
-        Ok(Some(saved)) => collectors
-            .transitions
-            .restore(saved.transitions, saved.start_unix_seconds),
-        Ok(None) => {}
-        Err(error) => degradations.push(see_message(error.to_string())),
+    if let Some(saved) = records.saved {
+        let start = saved.start_unix_seconds;
+        collectors.transitions.restore(saved.transitions, start);
     }
     let mut exporter = Exporter {
         collectors,
         journal: Mutex::new(records.journal),
-        state,
+        saving: Mutex::default(),
         complaints: Complaints::default(),
         degradations,
         changed: Notify::new(),
@@ -265,6 +262,8 @@ struct Records {
     store: Option<Store>,
     boot_unclean: Option<bool>,
     pstore_full: Option<String>,
+    /// What an earlier process of this boot saved.
+    saved: Option<Saved>,
     problems: Vec<String>,
 }
 
@@ -276,6 +275,7 @@ impl Records {
             store: None,
             boot_unclean: None,
             pstore_full: None,
+            saved: None,
             problems: Vec::new(),
         }
     }
@@ -291,8 +291,21 @@ impl Records {
             boots,
             another_monitor,
         } = Recorded::open(options, boot_id, began, &mut problems);
+        let mut saved = None;
+        if let Some(boot_id) = boot_id.filter(|_| recorder.is_none()) {
+            match saved::read(&options.state_dir, boot_id) {
+                Ok(read) => saved = read,
+                Err(error) => {
+                    let problem = error.to_string();
+                    if !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+            }
+        }
         let mut journal = Journal::new(recorder, &notes, options.soak);
-        if let Some(boot_id) = boot_id.filter(|_| notes.is_empty()) {
+        let saved = saved.or_else(|| journal.history.saved.clone());
+        if let Some(boot_id) = boot_id.filter(|_| notes.iter().all(is_state)) {
             let boot = Entry::Boot {
                 boot_id: boot_id.to_owned(),
                 release: release.to_owned(),
@@ -338,6 +351,7 @@ impl Records {
             store,
             boot_unclean,
             pstore_full,
+            saved,
             problems,
         }
     }
@@ -386,7 +400,7 @@ impl Recorded {
         let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
             Some(Ok(opened)) => {
                 notes = opened.notes;
-                problems.extend(opened.problem);
+                problems.extend(opened.problems);
                 let earlier = opened
                     .recorder
                     .earlier_boots()
@@ -424,6 +438,11 @@ impl Recorded {
             another_monitor,
         }
     }
+}
+
+/// A state that was taken over comes before the boot's first own entry.
+fn is_state(noted: &TimedEntry) -> bool {
+    matches!(noted.note, Entry::State(_))
 }
 
 fn ids(store: &Store) -> impl Iterator<Item = &str> {

@@ -1,4 +1,4 @@
-//! What of the next crash would be kept, by the kernel's own settings.
+//! Which evidence the next crash would leave behind, according to the kernel's settings.
 
 use std::{fs, path::Path};
 
@@ -6,11 +6,11 @@ use livepatch_core::crash::capture::Source;
 
 use crate::{bounded_read, kernel::pstore::backend};
 
-/// Whether each source but the recorder is ready; those that the kernel says nothing
-/// about are left out. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
+/// Whether each source except the recorder is ready; a source is left out if the kernel does not
+/// show it. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
 /// `/sys/kernel/kexec_crash_loaded` (kernel/ksysfs.c), `/sys/class/watchdog/*/state`
-/// (drivers/watchdog/watchdog_dev.c), `/proc/sys/kernel/panic` (kernel/panic.c); the
-/// same from 5.10 to 7.2.
+/// (drivers/watchdog/watchdog_dev.c), `/proc/sys/kernel/panic` (kernel/panic.c); the same from 5.10
+/// to 7.2.
 #[must_use]
 pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
     let text = |path: &Path| {

@@ -15,23 +15,23 @@ use livepatch_core::patch::PatchSet;
 #[cfg(test)]
 mod tests;
 
-/// A module's file is read up to here; the largest livepatches have some MiB.
+/// Most bytes read of a module's file; the largest livepatches have a few MiB.
 const MAX_MODULE: u64 = 64 << 20;
-/// Files read in one directory.
+/// Most files read in one directory.
 const MAX_FILES: usize = 4096;
 
 /// Where kpatch keeps patches for a kernel (`kpatch install`, kpatch/kpatch 0.9; the
 /// distributions' packages, below /usr/lib).
 const KPATCH: [&str; 2] = ["var/lib/kpatch", "usr/lib/kpatch"];
 
-/// What became of an expected livepatch.
+/// The state of an expected livepatch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Loaded and enabled, from the build that is on disk, as far as that is known.
+    /// Loaded and enabled, from the build on disk as far as that is known.
     InForce,
     /// Not loaded.
     Missing,
-    /// Loaded and not enabled.
+    /// Loaded but not enabled.
     Disabled,
     /// Loaded from another build than the one on disk.
     OtherBuild {
@@ -43,8 +43,7 @@ pub enum State {
 }
 
 impl State {
-    /// What is wrong, as the end of a sentence whose subject is the patch; none if it
-    /// is in force.
+    /// What is wrong, as the predicate of a sentence about the patch; `None` if it is in force.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         match self {
@@ -65,7 +64,7 @@ pub struct Expected {
     pub patch: String,
     /// Its file, unless it is expected by its name only.
     pub file: Option<PathBuf>,
-    /// What became of it.
+    /// Its state.
     pub state: State,
 }
 
@@ -73,11 +72,11 @@ pub struct Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OnDisk {
     file: PathBuf,
-    /// None where it is unknown: the file is compressed, or not a module.
+    /// `None` if it is unknown, because the file is compressed or not a module.
     srcversion: Option<String>,
 }
 
-/// What is expected, and where from.
+/// The expected livepatches and the directories that define them.
 #[derive(Debug)]
 pub struct Expectations {
     directories: Vec<PathBuf>,
@@ -86,8 +85,9 @@ pub struct Expectations {
 }
 
 impl Expectations {
-    /// Patches installed for this kernel under `root`, in further directories, and by
-    /// name. A directory may hold the modules or a directory of them for each release.
+    /// Expects the patches that are installed for this kernel under `root` and in further
+    /// directories, and those given by name. A directory may contain the modules, or a directory of
+    /// modules for each release.
     #[must_use]
     pub fn new(root: &Path, release: &str, directories: &[PathBuf], names: &[String]) -> Self {
         let installed = KPATCH.map(|directory| root.join(directory).join(release));
@@ -102,13 +102,13 @@ impl Expectations {
         }
     }
 
-    /// The directories that are read, whether they are there or not.
+    /// The directories that are read, whether or not they exist.
     #[must_use]
     pub fn directories(&self) -> &[PathBuf] {
         &self.directories
     }
 
-    /// Holds what is loaded against it. With what could be read: what could not.
+    /// Compares the loaded patches with the expected ones. Also returns what could not be read.
     pub fn compare(&mut self, loaded: &PatchSet) -> (Vec<Expected>, Vec<String>) {
         let (files, unreadable) = modules(&self.directories);
         let paths = files.iter().map(PathBuf::as_path);
@@ -146,7 +146,7 @@ fn state(patch: &str, found: Option<&OnDisk>, loaded: &PatchSet) -> State {
     }
 }
 
-/// A module is called as its file, with `_` for each `-` (scripts/Makefile.lib).
+/// The module name of a file: `_` replaces each `-` (scripts/Makefile.lib).
 fn module_name(file: &str) -> String {
     file.replace('-', "_")
 }

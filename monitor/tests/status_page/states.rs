@@ -353,7 +353,7 @@ pub(crate) fn degraded() -> Page {
     let mut page = in_force();
     page.collected.degradations = vec![
         Degradation {
-            what: "no kernel probes (loading the BPF programs: Operation not permitted (os error 1)): transitions are seen by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen".into(),
+            what: "no kernel probes (cannot load the BPF programs: Operation not permitted (os error 1)): transitions are detected by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen".into(),
             remedy: "run as root or with CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before 5.8), on a kernel with CONFIG_BPF_SYSCALL=y".into(),
         },
         Degradation {

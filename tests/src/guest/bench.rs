@@ -1,5 +1,5 @@
-//! The measurements: each makes a table. An emulated processor's absolute numbers
-//! say little; what is compared was measured in the same machine, in turns.
+//! The measurements; each makes a table. The absolute numbers of an emulated processor say little,
+//! so values that are compared are measured alternately on the same machine.
 
 mod cost;
 mod growth;
@@ -16,7 +16,7 @@ use crate::{guest::Guest, monitor};
 
 type Measurement = fn(&mut Guest) -> Result<Table>;
 
-/// The file a table goes to, and what makes it.
+/// The name of each table's file, and its measurement.
 const ALL: &[(&str, Measurement)] = &[
     ("latency", latency::measure),
     ("scan", scan::measure),
@@ -87,7 +87,7 @@ impl Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let width = width(column);
-                // The first column names the row, the others hold numbers.
+                // The first column is the row's name, the others are numbers.
                 let _ = match column {
                     0 => write!(line, "{cell:<width$}"),
                     _ => write!(line, "  {cell:>width$}"),
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// `other / ours` as `12.3x`; a dash where ours is too small to divide by.
+/// `other / ours` as `12.3x`; a dash if `ours` is too small to divide by.
 fn ratio(other: f64, ours: f64) -> String {
     if ours > 0.0 {
         format!("{:.1}x", other / ours)
@@ -109,7 +109,7 @@ fn ratio(other: f64, ours: f64) -> String {
     }
 }
 
-/// The middle one, and the greatest.
+/// The median and the maximum.
 fn median_and_worst(mut durations: Vec<Duration>) -> Result<(Duration, Duration)> {
     durations.sort();
     let median = durations.get(durations.len() / 2);

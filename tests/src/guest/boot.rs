@@ -1,4 +1,4 @@
-//! The first and the last thing that PID 1 does.
+//! What PID 1 does first and last: mounts file systems, powers off.
 
 use anyhow::{Context as _, Result};
 use rustix::{
@@ -20,7 +20,7 @@ const FILE_SYSTEMS: &[(&str, &str)] = &[
     ("securityfs", "/sys/kernel/security"),
 ];
 
-/// Mounts what a distribution's init would.
+/// Mounts the file systems that a distribution's init would mount.
 pub(crate) fn mount_file_systems() -> Result<()> {
     for (kind, point) in FILE_SYSTEMS {
         mount(*kind, *point, *kind, MountFlags::empty(), None)

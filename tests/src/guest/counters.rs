@@ -1,5 +1,4 @@
-//! How often the kernel reached a function: kprobes that count beside the monitor's own
-//! probes and lose nothing.
+//! Counts how often the kernel reaches a function, with kprobes of their own that lose nothing.
 
 use std::{collections::BTreeMap, fs};
 
@@ -11,11 +10,11 @@ const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
 const GROUP: &str = "/sys/kernel/tracing/events/lpm";
 
-/// One attempt of the kernel to complete a transition. Attempts are a second apart: how
-/// many a transition takes is how long it takes.
+/// One attempt of the kernel to complete a transition. Attempts are a second apart, so their number
+/// shows how long a transition takes.
 pub(crate) const ATTEMPT: &str = "klp_try_complete_transition";
 
-/// Counts from its making until it is dropped.
+/// Counts until it is dropped.
 pub(crate) struct Counters(());
 
 impl Counters {
@@ -42,7 +41,7 @@ impl Counters {
 
     /// How often each function was reached.
     pub(crate) fn read(&self) -> Result<BTreeMap<String, u64>> {
-        // The name, hits, and those that came while the CPU was in another kprobe.
+        // The name, the hits, and the hits that were missed because the CPU was in another kprobe.
         files::read(PROFILE)?
             .lines()
             .map(|line| {
@@ -56,7 +55,7 @@ impl Counters {
             .with_context(|| format!("{PROFILE} has a line of another form"))
     }
 
-    /// How often this one was, as a metric would show it.
+    /// How often this function was reached, as a metric value.
     #[expect(
         clippy::cast_precision_loss,
         reason = "counts of one run are below 2^52"
@@ -65,7 +64,7 @@ impl Counters {
         Ok(self.get(function)? as f64)
     }
 
-    /// How often this one was.
+    /// How often this function was reached.
     pub(crate) fn get(&self, function: &str) -> Result<u64> {
         let counts = self.read()?;
         let count = counts.get(function).copied();
@@ -75,7 +74,7 @@ impl Counters {
 
 impl Drop for Counters {
     fn drop(&mut self) {
-        // What cannot be removed is found by the next one that wants to count.
+        // If it cannot be removed, the next counter reports that.
         let _ = files::write(&format!("{GROUP}/enable"), "0");
         let _ = fs::write(EVENTS, "");
     }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// Tries until it succeeds; after `timeout` fails with the last reason.
+/// Retries until it succeeds; after `timeout` it fails with the last error.
 pub(crate) fn eventually<T>(
     timeout: Duration,
     mut attempt: impl FnMut() -> Result<T>,
@@ -26,7 +26,7 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// So many seconds.
+/// A duration in seconds.
 pub(crate) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

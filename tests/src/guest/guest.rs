@@ -1,4 +1,4 @@
-//! What a scenario works with, and how the machine becomes clean again.
+//! What scenarios use to control the machine, and the cleanup after each.
 
 use std::{
     process::{Child, Stdio},
@@ -21,10 +21,11 @@ use crate::{
     process, target,
 };
 
-/// Released tasks switch at the kernel's next attempts, about one a second.
+/// The time limit of the cleanup: released tasks switch at the kernel's next attempts, about one
+/// per second.
 const CLEAN_UP: Duration = seconds(60);
 
-/// Between two scrapes that wait for something.
+/// The interval of scrapes while waiting.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The machine, as a scenario sees it.
@@ -34,7 +35,7 @@ pub(crate) struct Guest {
     children: Vec<Child>,
     monitor: Option<Monitor>,
     scrapes_sent: u32,
-    /// Of the monitor that runs.
+    /// The last scrape of the running monitor.
     last_scrape: Option<Exposition>,
     /// The last text that the host was sent, masked.
     last_sent: String,
@@ -88,12 +89,12 @@ impl Guest {
         self.host.drain()
     }
 
-    /// A line worth showing.
+    /// Sends a line for the host to print.
     pub(crate) fn note(&self, text: impl Into<String>) -> Result<()> {
         self.send(&Message::Note { text: text.into() })
     }
 
-    /// A file for the host.
+    /// Sends a file to the host.
     pub(crate) fn file(&self, name: &str, content: &str) -> Result<()> {
         self.send(&Message::File {
             name: name.to_owned(),
@@ -101,14 +102,14 @@ impl Guest {
         })
     }
 
-    /// A scenario starts; its name goes into the names of its files.
+    /// Starts a scenario, whose name becomes a part of its files' names.
     pub(crate) fn begin(&mut self, scenario: &str) {
         self.scenario = scenario.to_owned();
         self.scrapes_sent = 0;
         self.last_sent.clear();
     }
 
-    /// A module that the kernel will not unload again.
+    /// Marks a module that the kernel cannot unload any more.
     pub(crate) fn will_stay(&mut self, module: &'static str) {
         self.stays.push(module);
     }
@@ -206,8 +207,8 @@ impl Guest {
         self.monitor.take().context("no monitor is running")?.kill()
     }
 
-    /// One scrape, for what must be right by now. It must not contradict itself nor the
-    /// scrapes before it, and is handed to the host if it says something new.
+    /// One scrape, for values that must be right by now. It must be consistent with itself and with
+    /// earlier scrapes, and is sent to the host if it differs from the last one.
     pub(crate) fn scrape(&mut self) -> Result<Exposition> {
         let exposition = self.monitor()?.scrape()?;
         if let Some(earlier) = &self.last_scrape {
@@ -224,7 +225,7 @@ impl Guest {
         Ok(exposition)
     }
 
-    /// Waits until no thread of the monitor is at work: what it has noted is on the disk.
+    /// Waits until all threads of the monitor are idle, so that its journal entries are on disk.
     pub(crate) fn wait_idle(&self) -> Result<()> {
         let pid = self.monitor()?.pid();
         eventually(CLEAN_UP, || {
@@ -263,9 +264,9 @@ impl Guest {
         Ok(metrics)
     }
 
-    /// Waits until the series that match add up to `value`. Returns the first scrape that
-    /// says so, in which everything else must be right too. (A scenario checks it once:
-    /// to check again and again until it is right would hide what was wrong before.)
+    /// Waits until the matching series add up to `value`, and returns the first such scrape, in
+    /// which everything else must be right too. (A scenario checks that scrape once: retrying until
+    /// it is right would hide what was wrong before.)
     pub(crate) fn wait_for(
         &mut self,
         timeout: Duration,
@@ -279,7 +280,7 @@ impl Guest {
         })
     }
 
-    /// The same for an event that a sum does not show.
+    /// The same for a condition that a sum does not show.
     pub(crate) fn wait_until(
         &mut self,
         timeout: Duration,
@@ -298,8 +299,7 @@ impl Guest {
         }
     }
 
-    /// Releases and removes everything: the next scenario finds the machine as this one
-    /// did.
+    /// Releases and removes everything, so that the next scenario finds a clean machine.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
         let monitor_end = match self.monitor.take() {
             Some(monitor) => monitor.stop(),
@@ -332,8 +332,8 @@ impl Guest {
     }
 }
 
-/// All children of PID 1 that it started itself have been waited for: what is
-/// still there was left behind by one of them.
+/// Waits for orphans. All children that PID 1 started itself have been waited for, so the rest was
+/// left behind by one of them.
 fn reap_orphans() -> Result<()> {
     loop {
         match wait(WaitOptions::NOHANG) {

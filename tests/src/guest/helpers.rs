@@ -32,27 +32,28 @@ pub(crate) const ARGUMENT: &str = "helper";
 /// PID 1's program, which is every helper's too.
 const SELF: &str = "/init";
 
-/// A thread of a helper needs little; 10,000 of them need it 10,000 times.
+/// Small, because there may be 10,000 threads.
 const STACK: usize = 32 * 1024;
 
 /// Turns of an empty loop: some milliseconds of an emulated processor.
 const SPINS: u32 = 2_000_000;
 
-/// The capabilities for BPF on any kernel (capabilities(7)).
+/// The capabilities that BPF needs on any kernel (capabilities(7)).
 const BPF_CAPABILITIES: [CapabilitySet; 3] = [
     CapabilitySet::BPF,
     CapabilitySet::PERFMON,
     CapabilitySet::SYS_ADMIN,
 ];
 
-/// What the systemd unit gives the monitor (monitor/packaging/livepatch-monitor.service).
+/// The capabilities that the systemd unit gives the monitor
+/// (monitor/packaging/livepatch-monitor.service).
 const UNIT_CAPABILITIES: [CapabilitySet; 4] = [
     CapabilitySet::BPF,
     CapabilitySet::PERFMON,
     CapabilitySet::SYSLOG,
     CapabilitySet::DAC_READ_SEARCH,
 ];
-/// One of those that systemd chooses from for `DynamicUser`.
+/// A user id from the range of `DynamicUser`.
 const UNIT_USER: u32 = 61_184;
 
 /// What a helper does, handed to it as JSON.
@@ -80,9 +81,9 @@ pub(crate) enum Task {
         /// Its parameters.
         parameters: String,
     },
-    /// Replaces itself by a program that lacks something.
+    /// Replaces itself with a confined program.
     Confined {
-        /// What it lacks.
+        /// How it is confined.
         confinement: Confinement,
         /// The program and its arguments.
         command: Vec<String>,
@@ -110,20 +111,29 @@ impl Hold {
         threads: 1,
         idle_threads: 0,
     };
+
+    /// One task that holds, named `holder`, of the unit `holder.service`.
+    pub(crate) fn of_a_service() -> Self {
+        Self {
+            unit: Some("holder.service".to_owned()),
+            comm: Some(b"holder".to_vec()),
+            ..Self::ONE
+        }
+    }
 }
 
-/// What a program is not allowed.
+/// How a program is confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Confinement {
     /// Unconfined.
     None,
-    /// The capabilities that BPF takes.
+    /// Without the capabilities that BPF needs.
     NoBpf,
-    /// The kernel's type information.
+    /// Without the kernel's BTF.
     NoBtf,
-    /// Everything but the capabilities of the systemd unit, as a user of its own.
+    /// With only the capabilities of the systemd unit, and as its own user.
     Unit,
-    /// The same with the unit's drop-in for kernels where fentry does not do.
+    /// The same with the unit's drop-in for kernels on which kprobes are needed.
     UnitForKprobes,
 }
 
@@ -212,8 +222,8 @@ fn run_busy(threads: u32) -> Result<()> {
     for number in 1..=threads {
         spawn(number, || {
             loop {
-                // Counted and not timed: asking for the time may be a slow system
-                // call, and then it is all that the machine does.
+                // Counted, not timed: reading the clock may be a slow system call that would
+                // dominate.
                 for number in 0..SPINS {
                     black_box(number);
                 }

@@ -23,7 +23,7 @@ pub(crate) const PROGRAM: &str = "/bin/livepatch-monitor";
 /// Where scenarios scrape it.
 pub(crate) const ADDRESS: &str = "127.0.0.1:9969";
 
-/// Where it keeps what it must know again.
+/// The monitor's state directory.
 pub(crate) const STATE: &str = "/var/lib/livepatch-monitor";
 const LOG: &str = "/tmp/monitor.log";
 
@@ -93,7 +93,7 @@ impl Monitor {
         Ok(exposition)
     }
 
-    /// Asks it to end, as a service manager does, and expects that it does well.
+    /// Stops it as a service manager does, and expects exit code 0.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = only_child(self.child.id()).unwrap_or(self.child.id());
         let pid = i32::try_from(pid).context("an absurd pid")?;
@@ -143,7 +143,7 @@ pub(crate) fn log_tail() -> String {
     lines.get(from..).unwrap_or_default().join("\n")
 }
 
-/// Forgets log and state, so that the next scenario's monitor is a first one.
+/// Removes log and state, so that the next scenario starts without any.
 pub(crate) fn forget() -> Result<()> {
     for (path, result) in [
         (LOG, fs::remove_file(LOG)),
@@ -159,7 +159,7 @@ pub(crate) fn forget() -> Result<()> {
     Ok(())
 }
 
-/// What a command of the monitor answered.
+/// The result of a command of the monitor.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// Its exit code.
@@ -198,7 +198,7 @@ pub(crate) struct Blockers {
     pub(crate) running_for_seconds: Option<f64>,
     /// How many tasks have not switched.
     pub(crate) pending: u64,
-    /// They, or the first of them.
+    /// The first of these tasks.
     pub(crate) tasks: Vec<PendingTask>,
 }
 
@@ -211,7 +211,7 @@ pub(crate) struct PendingTask {
     pub(crate) pid: u32,
     /// Its name.
     pub(crate) comm: String,
-    /// Whether it is one of the kernel's own.
+    /// Whether it is a kernel thread.
     pub(crate) kthread: bool,
     /// The unit of its cgroup.
     pub(crate) unit: Option<String>,

@@ -73,11 +73,7 @@ fn carry_out(guest: &mut Guest, order: Order) -> Result<()> {
         Order::Land => VMLINUX.apply(seconds(30)),
         Order::Hold => {
             target::load()?;
-            guest.hold(&Hold {
-                unit: Some("holder.service".to_owned()),
-                comm: Some(b"holder".to_vec()),
-                ..Hold::ONE
-            })?;
+            guest.hold(&Hold::of_a_service())?;
             Ok(())
         }
         Order::Patch => PATCH_A.load(),

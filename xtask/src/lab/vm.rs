@@ -16,7 +16,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use livepatch_monitor_tests::protocol::{Injection, Message, command_line};
 
+use self::emulator::emulator_died;
 use crate::host::process;
+
+pub(crate) use self::emulator::EmulatorDied;
+
+mod emulator;
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -58,25 +63,8 @@ pub(crate) enum CrashMemory {
     None,
 }
 
-/// QEMU died of its own fault: the result of what ran in the guest is unknown.
-#[derive(Debug, thiserror::Error)]
-#[error("the emulator died: {0}")]
-pub(crate) struct EmulatorDied(pub(crate) String);
-
 /// The kernel's message for a panic (kernel/panic.c, panic).
 const KERNEL_PANIC: &str = "Kernel panic - not syncing";
-
-/// Whether QEMU died of its own fault: by a signal for a program's own fault, or by an assertion on
-/// its standard error. A guest cannot cause either, whatever its kernel does; SIGKILL comes from
-/// outside.
-fn emulator_died(signal: Option<i32>, errors: &str) -> bool {
-    // SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV (signal(7), x86).
-    const OWN_FAULTS: [i32; 6] = [4, 5, 6, 7, 8, 11];
-    signal.is_some_and(|signal| OWN_FAULTS.contains(&signal))
-        || errors
-            .lines()
-            .any(|line| line.contains("assertion failed") || line.contains("Assertion `"))
-}
 
 /// How a boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -463,19 +451,6 @@ mod tests {
         assert_eq!(parse("{\"type\":\"done\"}").unwrap(), Some(Message::Done));
         let error = parse("Segmentation fault").unwrap_err().to_string();
         assert!(error.contains("Segmentation fault"), "{error}");
-    }
-
-    #[test]
-    fn an_emulator_that_dies_of_itself_is_distinguished() {
-        let assertion = "**\nERROR:../system/physmem.c:2419:iotlb_to_section: assertion failed: \
-                         (section_index < d->map.sections_nb)";
-        assert!(emulator_died(Some(6), assertion));
-        assert!(emulator_died(Some(11), ""));
-        assert!(emulator_died(None, "qemu: x.c:1: f: Assertion `a' failed."));
-        assert!(!emulator_died(Some(9), ""), "killed from outside");
-        assert!(!emulator_died(Some(15), ""), "ended from outside");
-        let refused = "qemu-system-x86_64: -device x: 'x' is not a valid device";
-        assert!(!emulator_died(None, refused));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::{
     crash::Signal,
     function_ref::FunctionRef,
     patch::{Patch, PatchSet},
-    transition::{BootTime, Direction, Effect, Outcome},
+    transition::{BootTime, Direction, Effect, Outcome, SavedState},
 };
 
 /// A note and its time.
@@ -80,6 +80,17 @@ pub enum Entry {
     /// The monitor was asked to stop: the machine shuts down in order, or an operator stopped the
     /// monitor.
     Stopped,
+    /// What a monitor that goes on in this boot must know (format version 2).
+    State(Saved),
+}
+
+/// What must outlive a restart of the monitor within the boot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Start of the running transition in seconds since 1970, where known.
+    pub start_unix_seconds: Option<f64>,
+    /// The state machine of transitions.
+    pub transitions: SavedState,
 }
 
 /// A livepatch that is loaded.

@@ -1,13 +1,14 @@
 //! How a note lies in a file: pure.
 //!
-//! A file begins with [`HEADER`]. A frame is the word `LPMN`, the length of its
+//! A file begins with [`HEADER`]. Version 1, which 0.1.0 wrote, differs in that it knows no
+//! entry [`super::entry::Entry::State`]. A frame is the word `LPMN`, the length of its
 //! content and that content's CRC-32 (both little-endian, 32 bits), and the content, a
 //! note as JSON. What does not fit that is skipped up to the next frame that does.
 
 use super::entry::TimedEntry;
 
-/// The version that this program writes.
-pub const VERSION: u32 = 1;
+/// The version that this program writes; it reads those before it as well.
+pub const VERSION: u32 = 2;
 /// The first bytes of a file.
 pub const HEADER: [u8; 12] = header();
 /// The longest content of a frame.
@@ -46,6 +47,8 @@ pub enum FrameError {
 /// What bytes hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
+    /// The file's version; `None` of one that is empty.
+    pub version: Option<u32>,
     /// The whole notes, in order.
     pub notes: Vec<TimedEntry>,
     /// Bytes up to the end of the last of them.
@@ -94,6 +97,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
         return Err(FrameError::Newer(version));
     }
     let mut decoded = Decoded {
+        version: Some(version),
         good: HEADER.len(),
         ..Decoded::default()
     };

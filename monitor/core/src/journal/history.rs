@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::entry::{Entry, LoadedPatch, TimedEntry};
+use super::entry::{Entry, LoadedPatch, Saved, TimedEntry};
 use crate::{
     crash::{PatchTransition, Replaced, Signal},
     lifecycle::{At, Lifecycle, Step},
@@ -53,6 +53,8 @@ pub struct History {
     pub lived_on: bool,
     /// The monitor was stopped in order, and none has begun since.
     pub stopped: bool,
+    /// What a monitor that goes on in this boot must know.
+    pub saved: Option<Saved>,
 }
 
 impl History {
@@ -63,6 +65,11 @@ impl History {
         self.last_time = self.last_time.max(time);
         if noted.unix_seconds.is_some() {
             self.last_unix_seconds = noted.unix_seconds;
+        }
+        if let Entry::State(saved) = &noted.note {
+            // It is written because of another entry, and says no more of the machine.
+            self.saved = Some(saved.clone());
+            return;
         }
         self.stopped = matches!(noted.note, Entry::Stopped);
         if !matches!(noted.note, Entry::Signal { .. }) {
@@ -102,7 +109,8 @@ impl History {
             | Entry::Load { .. }
             | Entry::Loaded { .. }
             | Entry::Transition { .. }
-            | Entry::Ended { .. } => {}
+            | Entry::Ended { .. }
+            | Entry::State(_) => {}
         }
     }
 
@@ -122,6 +130,7 @@ impl History {
                 self.patches.as_ref() == Some(patches) && self.life == life
             }
             Entry::Loaded { patch } => !self.is_loading(patch),
+            Entry::State(saved) => self.saved.as_ref() == Some(saved),
             _ => false,
         }
     }
@@ -200,9 +209,11 @@ fn step(entry: &Entry) -> Option<Step<'_>> {
             outcome: *outcome,
             took: took_seconds.and_then(|took| Duration::try_from_secs_f64(took).ok()),
         },
-        Entry::Boot { .. } | Entry::Watching | Entry::Stopped | Entry::Signal { .. } => {
-            return None;
-        }
+        Entry::Boot { .. }
+        | Entry::Watching
+        | Entry::Stopped
+        | Entry::Signal { .. }
+        | Entry::State(_) => return None,
     })
 }
 

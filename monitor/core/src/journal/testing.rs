@@ -2,11 +2,11 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use super::entry::{Entry, LoadedPatch, TimedEntry};
+use super::entry::{Entry, LoadedPatch, Saved, TimedEntry};
 use crate::function_ref::FunctionRef;
 use crate::{
     crash::Signal,
-    transition::{BootTime, Direction, Outcome},
+    transition::{BootTime, Direction, Outcome, SavedState, Transition},
 };
 
 /// The note at this second of the boot.
@@ -21,6 +21,37 @@ pub fn noted(second: u64, note: Entry) -> TimedEntry {
 
 fn name() -> impl Strategy<Value = String> {
     "[ -~\u{e9}\u{0}\n]{0,60}"
+}
+
+/// Any state that outlives a restart.
+pub fn any_saved() -> impl Strategy<Value = Saved> {
+    let time = || any::<u64>().prop_map(BootTime::from_nanos);
+    let times = || prop::collection::btree_map(name(), time(), 0..4);
+    let running = (
+        prop::option::of(name()),
+        prop::sample::select(Direction::ALL.to_vec()),
+        prop::option::of(time()),
+        prop::option::of(any::<u32>()),
+        any::<(bool, bool)>(),
+    );
+    let running = running.prop_map(|(patch, direction, start, attempts, flags)| Transition {
+        start,
+        attempts,
+        forced: flags.0,
+        cancelling: flags.1,
+        ..Transition::new(patch, direction)
+    });
+    let eighths = prop::option::of(any::<u32>());
+    (eighths, prop::option::of(running), times(), times()).prop_map(
+        |(eighths, active, forced, watched)| Saved {
+            start_unix_seconds: eighths.map(|eighths| f64::from(eighths) / 8.0),
+            transitions: SavedState {
+                active,
+                forced,
+                watched,
+            },
+        },
+    )
 }
 
 /// Any note at all.
@@ -68,5 +99,6 @@ pub fn any_note() -> impl Strategy<Value = Entry> {
             }),
         (prop::sample::select(Signal::ALL.to_vec()), name())
             .prop_map(|(signal, headline)| Entry::Signal { signal, headline }),
+        any_saved().prop_map(Entry::State),
     ]
 }

@@ -29,12 +29,12 @@ use livepatch_core::{
     transition::BootTime,
 };
 
-/// The headline's width in the table.
+/// Width of the headline in the table, in characters.
 const HEADLINE: usize = 60;
 
 #[derive(Debug, Args)]
 pub(super) struct Show {
-    /// The crash, or the beginning of its id if no other begins so
+    /// ID of the crash, or an unambiguous prefix of it
     #[arg(value_parser = id)]
     id: String,
     /// Print JSON instead of text
@@ -64,8 +64,8 @@ struct NotTrusted<'a> {
     reason: &'a str,
 }
 
-/// The crashes that the exporter has stored. Where none ever ran, what lies about is
-/// read, and nothing is kept.
+/// The crashes that the exporter has stored. If no exporter has ever run, the existing dumps are
+/// read and nothing is stored.
 fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
     let opened = Store::open(&cli.paths.state_dir)?;
     let mut problems = cli.paths.problems();
@@ -153,7 +153,7 @@ fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     text
 }
 
-/// What an update left half done.
+/// Describes packages that an update left half-installed.
 fn half_done(updates: &[Interrupted]) -> String {
     let mut text = String::new();
     for update in updates.iter().filter(|update| !update.packages.is_empty()) {

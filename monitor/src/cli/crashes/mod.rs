@@ -26,7 +26,7 @@ pub(super) struct Crashes {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show all that is known of one crash
+    /// Show everything that is known about one crash
     Show(list::Show),
     /// Read what a crash left behind, here or copied from another host
     Import(import::Import),

@@ -1,4 +1,4 @@
-//! A crash as a person reads it.
+//! Shows a crash as text.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use livepatch_core::crash::{
     display::{implicated, phase, shown, task, when},
 };
 
-/// One crash as a ticket wants it.
+/// Writes one crash in full, ready for a ticket.
 pub(super) fn show(text: &mut String, record: &CrashRecord) {
     let _ = writeln!(text, "{}: {}", record.kind.name(), shown(&record.headline));
     let mut line = |key: &str, value: &str| {
@@ -59,7 +59,7 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     }
 }
 
-/// The frames that are sure to be callers, or those that are not, under a title.
+/// Writes the frames that are certainly callers, or the others, under a title.
 fn frames(text: &mut String, title: &str, record: &CrashRecord, reliable: bool) {
     let of_kind = |frame: &&Frame| frame.reliable == reliable;
     for (index, frame) in record.trace.iter().filter(of_kind).enumerate() {

@@ -70,7 +70,7 @@ fn crashes_that_are_let_go_still_count_and_do_not_come_again() {
 }
 
 #[test]
-fn resets_are_told_apart_by_their_boots() {
+fn resets_are_distinguished_by_their_boots() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path());
     let reset = CrashRecord {

@@ -1,7 +1,6 @@
 //! The recorder's files: `STATE-DIR/recorder/BOOT-ID.rec`, one per boot.
 
 use std::{
-    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -10,9 +9,16 @@ use std::{
 
 use rustix::fs::FallocateFlags;
 
+use super::{
+    error::{RecorderError, io_error},
+    essence::Essence,
+    old_state::{self, OldState},
+    set_aside::set_aside,
+};
+use crate::kernel::clock;
 use livepatch_core::journal::{
-    entry::{Entry, LoadedPatch, TimedEntry},
-    frame::{self, FrameError},
+    entry::{Entry, TimedEntry},
+    frame::{self, Decoded, FrameError},
 };
 
 /// The longest that a boot's file becomes, in bytes. Before it would exceed this, it is rewritten
@@ -23,51 +29,7 @@ pub const KEPT_BOOTS: usize = 8;
 /// Bytes of disk space allocated in advance, so that a crash can be recorded even if the disk fills
 /// up later.
 const RESERVE: u64 = 64 << 10;
-/// Crash signals kept when a file is rewritten.
-const KEPT_SIGNALS: usize = 64;
-/// Ended transitions kept then: one for each loaded patch.
-const KEPT_ENDS: usize = 128;
-
-/// Why something is not recorded or not read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecorderError {
-    /// The file or directory cannot be used.
-    #[error(
-        "flight recorder: cannot {action} {}: {source}; what is not recorded is not known after a crash (see --state-dir)",
-        path.display()
-    )]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another monitor uses the directory.
-    #[error(
-        "flight recorder: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
-        path.display()
-    )]
-    Locked {
-        /// The lock.
-        path: PathBuf,
-    },
-    /// The content is not in this program's format.
-    #[error(
-        "flight recorder: {}: {source}; it is left alone and not used, move it away",
-        path.display()
-    )]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: FrameError,
-    },
-}
-
-/// The entries of an earlier boot.
+/// What a boot before this one left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
     /// Its id.
@@ -100,12 +62,50 @@ pub struct Opened {
     pub recorder: Recorder,
     /// The entries of this boot so far.
     pub notes: Vec<TimedEntry>,
-    /// What was wrong with the file and has been repaired.
-    pub problem: Option<String>,
+    /// What was wrong with the files, and what was done about it.
+    pub problems: Vec<String>,
+}
+
+impl Opened {
+    /// Takes over the state that version 0.1.0 kept in a file of its own. The file goes
+    /// when its content is on stable storage here.
+    fn take_over(&mut self, state_dir: &Path) {
+        let old = match old_state::read(state_dir) {
+            Ok(None) => return,
+            Ok(Some(old)) => old,
+            Err(RecorderError::State { path, reason }) => {
+                let aside = match set_aside(&path) {
+                    Ok(aside) => format!("set aside as {}", aside.display()),
+                    Err(error) => error.to_string(),
+                };
+                let reason = format!("{reason} ({aside})");
+                let damaged = RecorderError::State { path, reason };
+                return self.problems.push(damaged.to_string());
+            }
+            Err(error) => return self.problems.push(error.to_string()),
+        };
+        if let Some(saved) = old.newer_than(&self.notes, &self.recorder.boot_id) {
+            let time = clock::boot_time();
+            let noted = TimedEntry {
+                time,
+                unix_seconds: clock::unix_seconds(time),
+                note: Entry::State(saved.clone()),
+            };
+            let appended = self.recorder.append(&noted);
+            self.notes.push(noted);
+            if let Err(error) = appended {
+                return self.problems.push(error.to_string());
+            }
+        }
+        if let Err(error) = OldState::remove(state_dir) {
+            self.problems.push(error.to_string());
+        }
+    }
 }
 
 impl Recorder {
-    /// Opens the boot's file. An incomplete entry at its end is cut off.
+    /// Opens the boot's file. A torn tail is cut, a file that is not a journal is set aside
+    /// and another one begun, and what version 0.1.0 left is taken over.
     ///
     /// # Errors
     /// The directory cannot be used, another monitor holds it, or a newer version wrote the file.
@@ -114,16 +114,21 @@ impl Recorder {
         let directory = state_dir.join("recorder");
         fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
         let lock = lock(&directory)?;
-        let path = directory.join(format!("{boot_id}.rec"));
-        let bytes = match read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(source) => return Err(io_error("read", &path)(source)),
+        let path = path_of(&directory, boot_id);
+        let mut problems = Vec::new();
+        let decoded = match read_notes(&path) {
+            Err(error) if is_foreign(&error) => {
+                let aside = set_aside(&path)?;
+                problems.push(format!(
+                    "flight recorder: {}: {}; it is set aside as {}, and another one is begun",
+                    path.display(),
+                    FrameError::Foreign,
+                    aside.display()
+                ));
+                Decoded::default()
+            }
+            decoded => decoded?,
         };
-        let decoded = frame::decode(&bytes).map_err(|source| RecorderError::Content {
-            path: path.clone(),
-            source,
-        })?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -144,26 +149,41 @@ impl Recorder {
         if decoded.good == 0 {
             recorder.write(&frame::HEADER)?;
             sync_directory(&recorder.directory)?;
+            sync_directory(state_dir)?;
         } else if decoded.torn > 0 {
             let cut = recorder.file.set_len(recorder.length);
             cut.map_err(io_error("cut", &recorder.path))?;
         }
+        if decoded.version.is_some_and(|it| it < frame::VERSION) {
+            recorder.raise_version()?;
+        }
         for noted in &decoded.notes {
             recorder.essence.take(noted);
         }
-        let problem = (decoded.damaged > 0 || decoded.torn > 0).then(|| {
-            format!(
+        if decoded.damaged > 0 || decoded.torn > 0 {
+            problems.push(format!(
                 "{}: {} damaged places skipped, {} torn bytes cut off",
                 recorder.path.display(),
                 decoded.damaged,
                 decoded.torn
-            )
-        });
-        Ok(Opened {
+            ));
+        }
+        let mut opened = Opened {
             recorder,
             notes: decoded.notes,
-            problem,
-        })
+            problems,
+        };
+        opened.take_over(state_dir);
+        Ok(opened)
+    }
+
+    /// Makes a file of an earlier version one of this version, which differs in the entries
+    /// that may follow. One byte changes: the file is whole whenever the power goes.
+    fn raise_version(&mut self) -> Result<(), RecorderError> {
+        self.file
+            .write_all_at(&frame::HEADER, 0)
+            .and_then(|()| self.file.sync_data())
+            .map_err(io_error("write", &self.path))
     }
 
     /// Appends an entry; when this returns, it is on stable storage.
@@ -246,12 +266,7 @@ impl Recorder {
         let mut boots: Vec<EarlierBoot> = Vec::new();
         let mut problems = Vec::new();
         for (boot_id, path) in self.earlier_files()? {
-            let decoded = read(&path)
-                .map_err(io_error("read", &path))
-                .and_then(|bytes| {
-                    frame::decode(&bytes).map_err(|source| RecorderError::Content { path, source })
-                });
-            match decoded {
+            match read_notes(&path) {
                 Ok(decoded) => boots.push(EarlierBoot {
                     boot_id,
                     notes: decoded.notes,
@@ -303,7 +318,31 @@ impl Recorder {
     }
 }
 
-/// Reads a whole file. A file that is longer than the recorder writes was not written by it.
+/// The file of a boot.
+pub(super) fn path_of(directory: &Path, boot_id: &str) -> PathBuf {
+    directory.join(format!("{boot_id}.rec"))
+}
+
+/// Reads the notes of a file, which its monitor may be writing: what is not yet whole at
+/// its end is left out. A file that is not there has none.
+pub(super) fn read_notes(path: &Path) -> Result<Decoded, RecorderError> {
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(io_error("read", path)(source)),
+    };
+    frame::decode(&bytes).map_err(|source| RecorderError::Content {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn is_foreign(error: &RecorderError) -> bool {
+    let foreign = FrameError::Foreign;
+    matches!(error, RecorderError::Content { source, .. } if *source == foreign)
+}
+
+/// Reads a file whole; one that is longer than the recorder writes is not its.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     crate::bounded_read::open(path)?
@@ -344,82 +383,6 @@ fn sync_directory(directory: &Path) -> Result<(), RecorderError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io_error("sync", directory))
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> RecorderError + use<> {
-    let path = path.to_owned();
-    move |source| RecorderError::Io {
-        action,
-        path: path.clone(),
-        source,
-    }
-}
-
-/// The entries that a rewritten file keeps: the boot, the loaded patches and since when they are in
-/// force, what is running, what ended last, and the last signals.
-#[derive(Debug, Default)]
-struct Essence {
-    kept: VecDeque<TimedEntry>,
-}
-
-impl Essence {
-    fn take(&mut self, noted: &TimedEntry) {
-        self.kept.retain(|kept| !replaces(&noted.note, &kept.note));
-        match &noted.note {
-            Entry::Loaded { .. } => return,
-            Entry::Patches { patches } => self.forget_ends(patches),
-            _ => {}
-        }
-        self.kept.push_back(noted.clone());
-        self.limit(KEPT_SIGNALS, |note| matches!(note, Entry::Signal { .. }));
-        self.limit(KEPT_ENDS, |note| matches!(note, Entry::Ended { .. }));
-    }
-
-    /// Drops ends of transitions: an end matters while its patch is loaded, and the last one always
-    /// does.
-    fn forget_ends(&mut self, loaded: &[LoadedPatch]) {
-        let is_end = |kept: &TimedEntry| matches!(kept.note, Entry::Ended { .. });
-        let last = self.kept.iter().rposition(is_end);
-        let mut at = 0;
-        self.kept.retain(|kept| {
-            at += 1;
-            let Entry::Ended { patch, .. } = &kept.note else {
-                return true;
-            };
-            let lives = loaded.iter().any(|it| Some(&it.name) == patch.as_ref());
-            lives || Some(at - 1) == last
-        });
-    }
-
-    /// Drops the oldest entries of a kind if there are more than `most`.
-    fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Entry) -> bool) {
-        let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.note);
-        if self.kept.iter().filter(|kept| is_of_kind(kept)).count() > most
-            && let Some(oldest) = self.kept.iter().position(is_of_kind)
-        {
-            self.kept.remove(oldest);
-        }
-    }
-
-    fn notes(&self) -> impl Iterator<Item = &TimedEntry> {
-        self.kept.iter()
-    }
-}
-
-/// Whether `new` makes `kept` superfluous.
-fn replaces(new: &Entry, kept: &Entry) -> bool {
-    match (new, kept) {
-        (Entry::Watching | Entry::Stopped, Entry::Watching | Entry::Stopped)
-        | (Entry::Patches { .. }, Entry::Patches { .. })
-        | (Entry::Transition { .. } | Entry::Ended { .. }, Entry::Transition { .. }) => true,
-        (Entry::Ended { patch, .. }, Entry::Ended { patch: before, .. }) => {
-            before.is_none() || patch == before
-        }
-        (Entry::Load { patch } | Entry::Loaded { patch }, Entry::Load { patch: before }) => {
-            patch == before
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

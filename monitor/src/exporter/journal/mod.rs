@@ -1,5 +1,11 @@
-//! The journal: what must be known about a boot after it has ended in a crash. Each entry is on
-//! stable storage before the next one is written.
+//! The journal: what must be known of a boot after it has ended badly, and what must
+//! outlive a restart of the monitor within it. Each entry is on stable storage before the
+//! next one is taken.
 
+pub mod error;
+mod essence;
 pub mod file;
+pub mod old_state;
+pub mod saved;
+mod set_aside;
 pub(super) mod writer;

@@ -193,7 +193,7 @@ fn every_kind_is_passed_and_members_are_found() {
 }
 
 #[test]
-fn what_is_not_there_is_told_apart() {
+fn kinds_of_missing_things_are_distinguished() {
     let btf = all_kinds().btf();
     let error = |name: &str, path: &str| btf.member_offset(name, path).unwrap_err();
     assert!(matches!(error("nothing", "first"), BtfError::NoStruct { name } if name == "nothing"));

@@ -148,7 +148,7 @@ fn an_address_outside_all_text_gets_no_name() {
 }
 
 #[test]
-fn generated_code_is_told_from_modules() {
+fn generated_code_is_distinguished_from_modules() {
     for (address, symbol) in [
         (0xffff_ffff_c040_0123, "bpf_trampoline_6442536467"),
         (0xffff_ffff_c040_0801, "bpf_prog_0123456789abcdef_probe"),

@@ -182,7 +182,7 @@ fn what_may_not_be_read_is_counted() {
 }
 
 #[test]
-fn a_kernel_without_livepatch_is_told() {
+fn a_kernel_without_livepatch_is_reported() {
     let procfs = four_tasks();
     for (tgid, tid) in [(1, 1), (2, 2), (30, 30), (30, 31), (40, 40)] {
         fs::remove_file(thread(&procfs, tgid, tid).join("patch_state")).unwrap();

@@ -85,7 +85,7 @@ fn a_patch_is_read_with_all_it_has() {
 }
 
 #[test]
-fn absurd_values_are_none_and_are_told() {
+fn absurd_values_are_none_and_are_reported() {
     for odd in ["2\n", "\n", "yes\n", "01\n", "1\n\n", "1\n0\n"] {
         let sysfs = two_patches();
         fs::write(sysfs.path().join(ONE).join("transition"), odd).unwrap();
@@ -137,7 +137,7 @@ fn a_patch_on_its_way_out_is_left_out() {
 }
 
 #[test]
-fn a_kernel_without_livepatch_is_told_from_a_wrong_path() {
+fn a_kernel_without_livepatch_is_distinguished_from_a_wrong_path() {
     let sysfs = two_patches();
     fs::remove_dir_all(sysfs.path().join("kernel/livepatch")).unwrap();
     let (set, problems) = read_patches(sysfs.path()).unwrap();
@@ -156,7 +156,7 @@ fn a_kernel_without_livepatch_is_told_from_a_wrong_path() {
 }
 
 #[test]
-fn odd_directories_are_told() {
+fn odd_directories_are_reported() {
     let sysfs = two_patches();
     for name in [
         "plain",

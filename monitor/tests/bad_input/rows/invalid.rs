@@ -15,7 +15,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-transition-junk"],
-            &["transition.json", "UTF-8", "remove it"],
+            &["transition.json", "UTF-8", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-transition-dir"],
@@ -27,7 +27,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-transition-huge"],
-            &["transition.json", "16 MiB", "remove it"],
+            &["transition.json", "16 MiB", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-transition-denied"],
@@ -39,7 +39,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-junk"],
-            &[".rec", "not a flight recorder's file", "move it away"],
+            &[".rec", "not a flight recorder's file", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-dir"],
@@ -51,7 +51,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-huge"],
-            &[".rec", "not a flight recorder's file", "move it away"],
+            &[".rec", "not a flight recorder's file", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-denied"],

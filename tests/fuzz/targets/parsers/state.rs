@@ -3,7 +3,10 @@
 use std::{fs, path::PathBuf, sync::LazyLock};
 
 use livepatch_core::journal::frame::{HEADER, decode, encode};
-use livepatch_monitor::{crash::store::Store, state};
+use livepatch_monitor::{
+    crash::store::Store,
+    exporter::journal::{file::Recorder, saved},
+};
 
 const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
 
@@ -32,14 +35,17 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// What was read is stored, and reads the same again.
+/// What version 0.1.0 left is taken over, and reads the same again.
 fn transition(bytes: &[u8]) {
+    let _ = fs::remove_dir_all(FOLDER.join("recorder"));
     fs::write(FOLDER.join("transition.json"), bytes).unwrap();
-    let Ok(Some(saved)) = state::load(&FOLDER, BOOT) else {
+    let Ok(Some(saved)) = saved::read(&FOLDER, BOOT) else {
+        let _ = fs::remove_file(FOLDER.join("transition.json.damaged"));
         return;
     };
-    state::store(&FOLDER, &saved).unwrap();
-    let again = state::load(&FOLDER, BOOT).unwrap().unwrap();
+    drop(Recorder::open(&FOLDER, BOOT));
+    assert!(!FOLDER.join("transition.json").exists());
+    let again = saved::read(&FOLDER, BOOT).unwrap().unwrap();
     assert_eq!(format!("{again:?}"), format!("{saved:?}"));
 }
 

@@ -1,5 +1,5 @@
-//! What the monitor costs while nothing happens, while a transition is stuck, and
-//! per scrape; beside it node_exporter, where the machine has one.
+//! The cost of the monitor while nothing happens, while a transition is stuck, and per scrape,
+//! compared with node_exporter if the machine has one.
 
 use std::{
     path::Path,
@@ -26,7 +26,7 @@ use crate::{
 pub(super) const PEER: &str = "/bin/node_exporter";
 const PEER_ADDRESS: &str = "127.0.0.1:9100";
 const SCRAPES: u32 = 50;
-/// Without a scrape: what a program does of itself.
+/// How long a program is measured without scrapes.
 const QUIET: Duration = seconds(60);
 
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
@@ -86,14 +86,13 @@ fn only<T>(values: Vec<T>) -> Result<T> {
     values.into_iter().next().context("nothing was measured")
 }
 
-/// The rows of exporters that are measured side by side: quiet together, scraped in
-/// turns.
+/// The rows of the exporters: measured at the same time without scrapes, then scraped alternately.
 fn costs(exporters: &[(&str, Exporter)]) -> Result<Vec<Vec<String>>> {
     let of_each: Vec<Exporter> = exporters.iter().map(|(_, exporter)| *exporter).collect();
     for (address, _) in &of_each {
         Exposition::parse(&http::body(address, "/metrics")?)?;
     }
-    // Threads that only answered end after 10 s.
+    // Threads that answered scrapes end after 10 s without work.
     thread::sleep(seconds(12));
     let used = |(_, pid): &Exporter| Ok((cpu_time(*pid)?, context_switches(*pid)?));
     let before = of_each.iter().map(used).collect::<Result<Vec<_>>>()?;
@@ -128,23 +127,23 @@ fn costs(exporters: &[(&str, Exporter)]) -> Result<Vec<Vec<String>>> {
         .collect())
 }
 
-/// What some scrapes came to.
+/// The result of a series of scrapes.
 pub(super) struct Scrapes {
-    /// From the question to the end of the answer.
+    /// From the request to the end of the response.
     pub(super) median: Duration,
     /// The slowest.
     pub(super) worst: Duration,
-    /// CPU time of each.
+    /// CPU time of one scrape.
     pub(super) cpu_milliseconds: f64,
     /// Resident memory at the end.
     pub(super) resident_mib: f64,
-    /// Of the last answer.
+    /// The size of the last response.
     pub(super) bytes: usize,
 }
 
 impl Scrapes {
-    /// Scrapes the monitor so many times. What it would have used in this time anyway,
-    /// in CPU milliseconds a second, is not the scrapes'.
+    /// Scrapes the monitor `count` times. `anyway` is what it would have used without scrapes, in
+    /// CPU milliseconds per second, which is subtracted.
     pub(super) fn of_monitor(pid: u32, count: u32, anyway: f64) -> Result<Self> {
         only(Self::in_turns(
             &[(monitor::ADDRESS, pid)],
@@ -153,8 +152,8 @@ impl Scrapes {
         )?)
     }
 
-    /// The same of several exporters, one scrape of each in turn: the machine is as busy
-    /// for one as for the other.
+    /// The same for several exporters, scraped alternately, so that the machine is equally busy for
+    /// all of them.
     fn in_turns(exporters: &[Exporter], count: u32, anyway: &[f64]) -> Result<Vec<Self>> {
         let scrape = |address| Exposition::parse(&http::body(address, "/metrics")?);
         let used = |(_, pid): &Exporter| cpu_time(*pid);

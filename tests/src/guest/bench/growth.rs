@@ -1,4 +1,4 @@
-//! How the cost grows with what is loaded: functions of a patch, patches.
+//! How the cost grows with the number of functions of a patch and the number of patches.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::{eventually::seconds, guest::Guest, helpers::Hold, livepatch, modules
 const FUNCTIONS: &[u32] = &[1, 100, 1_000];
 const PATCHES: &[u32] = &[1, 10, 50];
 const SCRAPES: u32 = 20;
-/// A thousand functions take the kernel itself a while.
+/// The time limit: a thousand functions take the kernel itself a while.
 const PATIENCE: Duration = seconds(240);
 
-/// A patch of so many functions, held up by one task.
+/// Patches with more and more functions, held up by one task.
 pub(super) fn functions(guest: &mut Guest) -> Result<Table> {
     let mut table = Table::new(
         &format!(
@@ -63,7 +63,7 @@ pub(super) fn functions(guest: &mut Guest) -> Result<Table> {
     Ok(table)
 }
 
-/// So many patches in force, one on top of the other.
+/// More and more patches in force, stacked on each other.
 pub(super) fn patches(guest: &mut Guest) -> Result<Table> {
     let mut table = Table::new(
         &format!(

@@ -1,4 +1,4 @@
-//! From an event to the metric that shows it.
+//! The time from an event to the metric that shows it.
 
 use std::{
     thread,
@@ -15,7 +15,7 @@ use crate::{
 
 const ROUNDS: usize = 5;
 
-/// Between two scrapes, and two looks at sysfs: the resolution of the result.
+/// The interval of scrapes and of reading sysfs, which is the resolution of the result.
 const POLL: Duration = Duration::from_millis(5);
 
 pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
@@ -27,7 +27,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     for _ in 0..ROUNDS {
         target::hold()?;
         guest.hold(&Hold::ONE)?;
-        // insmod takes its time after the transition has begun.
+        // On another thread, because insmod returns only some time after the transition has begun.
         let insmod = thread::spawn(|| PATCH_A.load());
         let begin = wait_for(true)?;
         active.push(until(guest, begin, |metrics| {
@@ -69,7 +69,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     Ok(table)
 }
 
-/// When sysfs says that a transition runs, or that none does.
+/// Waits until sysfs shows that a transition runs, or that none does.
 fn wait_for(running: bool) -> Result<Instant> {
     let begin = Instant::now();
     while PATCH_A.in_transition()? != running {

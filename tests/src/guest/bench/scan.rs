@@ -1,6 +1,6 @@
-//! Which tasks are pending? The monitor, which scans after each of the kernel's
-//! attempts, about once a second, against the two ways without BPF: a program that
-//! walks /proc, and a shell loop.
+//! The cost of finding the pending tasks: the monitor, which scans after each of the kernel's
+//! attempts, about once a second, compared with two ways without BPF, a program that walks /proc
+//! and a shell loop.
 
 use std::{
     fs,
@@ -18,14 +18,14 @@ use crate::{
 };
 
 const THREADS: &[u32] = &[100, 1_000, 10_000, 30_000];
-/// How long the monitor's CPU time is watched: about as many scans.
+/// How long the monitor's CPU time is measured: about one scan per second.
 const WATCHED: Duration = seconds(30);
 const HELD: u32 = 10;
 const ROUNDS: usize = 5;
 const SCRAPES: u32 = 10;
 const SHELL: &str = "/bin/sh";
 
-/// What an operator types; kpatch does the same with a `cat` for each task.
+/// What an operator might type; kpatch does the same with a `cat` for each task.
 const LOOP: &str = "pending=0; for file in /proc/[0-9]*/task/[0-9]*/patch_state; do \
     read -r state < \"$file\" && [ \"$state\" = 0 ] && pending=$((pending + 1)); \
     done 2> /dev/null; echo $pending";
@@ -123,7 +123,7 @@ fn timed(count: impl FnOnce() -> Result<u32>) -> Result<Duration> {
 fn count_in_proc() -> Result<u32> {
     let mut pending = 0;
     for process in entries("/proc")? {
-        // Tasks come and go; one that has gone is not pending.
+        // A task that has exited meanwhile is not pending.
         for task in entries(&format!("/proc/{process}/task")).unwrap_or_default() {
             let path = format!("/proc/{process}/task/{task}/patch_state");
             if fs::read_to_string(path).is_ok_and(|state| state.trim() == "0") {

@@ -1,4 +1,4 @@
-//! From the start of the program to its first answer, in turns with node_exporter.
+//! The time from the start of the program to its first answer, alternately with node_exporter.
 
 use std::{fs, path::Path, time::Instant};
 
@@ -36,7 +36,7 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     Ok(table)
 }
 
-/// What the programs take on disk.
+/// The size of the programs on disk.
 pub(super) fn size(_guest: &mut Guest) -> Result<Table> {
     let bytes = |path: &str| {
         let metadata = fs::metadata(path).with_context(|| format!("cannot look at {path}"))?;

@@ -1,4 +1,4 @@
-//! What the probes cost a transition, in turns with and without the monitor.
+//! What the probes cost a transition: measured alternately with and without the monitor.
 
 use std::{
     thread,
@@ -11,7 +11,7 @@ use super::{Table, median_and_worst, milliseconds, ratio};
 use crate::{eventually::seconds, guest::Guest, livepatch::VMLINUX};
 
 const ROUNDS: usize = 10;
-/// What the start of a monitor, or its end, has stirred up comes to rest.
+/// How long to wait after the start or end of a monitor, until its effects are over.
 const REST: Duration = seconds(3);
 const POLL: Duration = Duration::from_millis(5);
 

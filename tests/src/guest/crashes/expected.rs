@@ -1,4 +1,4 @@
-//! What the monitor knows of the machine's crashes, held against what is expected.
+//! Compares what the monitor knows about the machine's crashes with what is expected.
 
 use std::{fmt, path::Path};
 
@@ -67,7 +67,7 @@ struct When {
     unix_seconds: Option<f64>,
 }
 
-/// What should be known of a crash.
+/// What the monitor should know about a crash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     pub(super) kind: &'static str,
@@ -87,7 +87,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// A crash that no livepatch has to do with, on a machine without any.
+    /// A crash on a machine without livepatches.
     pub(super) const fn new(kind: &'static str, phase: &'static str) -> Self {
         Self {
             kind,
@@ -110,8 +110,8 @@ impl Expected {
     }
 }
 
-/// Starts the monitor: it knows one crash, this one, also after another start, and the
-/// metrics say the same.
+/// Starts the monitor, twice: each time it must know exactly this crash, and the metrics must
+/// agree.
 pub(super) fn expect_one(guest: &mut Guest, memo: &Memo, expected: &Expected) -> Result<()> {
     guest.start_monitor(&[])?;
     let crashes = list(1)?;
@@ -167,7 +167,7 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
     metrics.expect_sum(&format!("livepatch_last_crash_info{{patch={patch}}}"), 1.0)
 }
 
-/// What `crashes` says, which must be so many.
+/// The output of `crashes`, which must list this many.
 pub(super) fn list(count: usize) -> Result<Vec<Crash>> {
     let answer = monitor::command(&["crashes", "--json"])?;
     let output = String::from_utf8(answer.output).context("`crashes --json` is not UTF-8")?;
@@ -192,7 +192,7 @@ pub(super) fn list(count: usize) -> Result<Vec<Crash>> {
     Ok(list.crashes)
 }
 
-/// The table and the ticket name what an operator needs.
+/// The table and the details must name what an operator needs.
 fn expect_shown(crash: &Crash) -> Result<()> {
     for arguments in [["crashes"].as_slice(), &["crashes", "show", &crash.id]] {
         let answer = monitor::command(arguments)?;
@@ -265,7 +265,7 @@ fn same<T: PartialEq<U> + fmt::Debug + ?Sized, U: fmt::Debug + ?Sized>(
     Ok(())
 }
 
-/// While the machine lives: so many signals in all, and this one among them, once.
+/// While the machine runs: the metrics must have exactly one signal, this one.
 pub(super) fn expect_signal(
     guest: &mut Guest,
     signal: &str,
@@ -278,7 +278,7 @@ pub(super) fn expect_signal(
     metrics.get(&format!(
         "livepatch_crash_signal_last_timestamp_seconds{{signal={signal}}}"
     ))?;
-    // The kernel's own count agrees, where it has one.
+    // The kernel's own count must agree, if it has one.
     let missed = format!("livepatch_crash_signals_missed{{signal={signal}}}");
     if kernel_counts(signal) {
         metrics.expect(&missed, 0.0)?;
@@ -300,7 +300,7 @@ fn kernel_counts(signal: &str) -> bool {
     Path::new("/sys/kernel").join(file).exists()
 }
 
-/// No crash is known, and the boot before was none.
+/// No crash is known, and the boot before ended cleanly.
 pub(super) fn expect_none(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     list(0)?;

@@ -1,4 +1,4 @@
-//! Crashes that the kernel reports before it goes down.
+//! Crashes that the kernel reports before the machine goes down.
 
 use livepatch_monitor_tests::protocol::{Injection, Message};
 
@@ -15,7 +15,7 @@ use expected::{Expected, expect_one};
 /// Seconds after which a CPU is stuck: twice `watchdog_thresh`.
 const WATCHDOG: &str = "4";
 
-/// A monitor that has answered, and a kernel that panics at an oops.
+/// Starts a monitor, and makes the kernel panic on an oops.
 fn watched(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     set("panic_on_oops", "1")
@@ -63,14 +63,14 @@ pub(super) mod oops_in_patch {
     }
 }
 
-/// The end of a transition has been noted.
+/// Waits until the monitor has recorded the end of a transition.
 pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
     let metrics = guest.wait_for(seconds(20), &ended("patch", "completed"), 1.0)?;
     metrics.expect_at_rest(patch)?;
     metrics.expect(&format!("livepatch_patch_enabled{{patch={patch}}}"), 1.0)
 }
 
-/// The same in a module that has nothing to do with the livepatch that is loaded.
+/// An oops in a module that is unrelated to the loaded livepatch.
 pub(super) mod oops_elsewhere {
     use super::*;
 
@@ -200,7 +200,7 @@ pub(super) mod lockup_while_loading {
     }
 }
 
-/// Also with each other pstore backend, and with none.
+/// Also run with every other pstore backend, and with none.
 pub(super) mod sysrq_in_transition {
     use super::*;
 
@@ -237,7 +237,7 @@ pub(super) mod sysrq_in_transition {
     }
 }
 
-/// A transition that a task holds up, and that the monitor knows of.
+/// Starts a transition that a task holds up and waits until the monitor knows about it.
 pub(super) fn held(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
@@ -251,7 +251,7 @@ pub(super) fn held(guest: &mut Guest) -> Result<()> {
     guest.wait_idle()
 }
 
-/// In the wake of a transition.
+/// During the soak after a transition.
 pub(super) mod sysrq_after_transition {
     use super::*;
 

@@ -1,5 +1,5 @@
-//! Scenarios that take the machine down: each provokes a crash and, in the next boot,
-//! checks what the monitor knows of it. What that boot must know is kept on a disk.
+//! Scenarios that crash the machine: each provokes a crash and, in the next boot, checks what the
+//! monitor knows about it. What that boot needs is kept on a disk.
 
 mod expected;
 mod fatal;
@@ -21,9 +21,9 @@ use crate::{
 /// A scenario of several boots.
 struct CrashScenario {
     name: &'static str,
-    /// Leads to the end of the boot. One that returns ends it in order.
+    /// Ends the boot by a crash; if it returns, the boot is ended in order.
     provoke: fn(&mut Guest) -> Result<()>,
-    /// Checks, in a later boot, what the monitor knows of it.
+    /// Checks, in a later boot, what the monitor knows about it.
     verify: fn(&mut Guest, &Memo) -> Result<()>,
 }
 
@@ -48,7 +48,7 @@ const ALL: &[CrashScenario] = scenarios! {
     survived: clean_reboot;
 };
 
-/// What a scenario's later boots must know.
+/// What later boots of a scenario need.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Memo {
     /// The boots in which it was provoked.
@@ -57,10 +57,10 @@ struct Memo {
     began: f64,
 }
 
-/// How far the machine has come.
+/// The progress of the machine.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Progress {
-    /// Scenarios that are over.
+    /// The number of finished scenarios.
     over: usize,
     /// The one in progress.
     memo: Option<Memo>,
@@ -68,7 +68,7 @@ struct Progress {
 
 const PROGRESS: &str = "/var/lib/progress.json";
 
-/// A machine that should have gone down and has not.
+/// How long to wait for a machine to go down.
 const ALIVE: std::time::Duration = seconds(120);
 
 /// Continues where the last boot ended.
@@ -125,7 +125,7 @@ pub(crate) fn run(guest: &mut Guest, words: &str) -> Result<()> {
             monitor::forget()?;
             persistent::clear()?;
         }
-        // What a scenario has done to the kernel ends with the boot.
+        // The scenario's changes to the kernel end with the boot.
         end_monitor(guest)?;
         announce(guest)?;
         boot::restart();
@@ -197,13 +197,13 @@ pub(crate) fn announce(guest: &Guest) -> Result<()> {
     guest.drain()
 }
 
-/// Waits for the end of the boot, which is under way.
+/// Waits for the end of the boot, which must already be coming.
 fn expect_end() -> Result<()> {
     thread::sleep(ALIVE);
     bail!("the machine should have gone down and has not")
 }
 
-/// Sets something of the kernel's.
+/// Sets a sysctl of the kernel.
 fn set(file: &str, value: &str) -> Result<()> {
     files::write(&format!("/proc/sys/kernel/{file}"), value)
 }

@@ -1,4 +1,4 @@
-//! What outlives a boot: the disk, and the kernel's log in pstore.
+//! What survives a boot: the disk, and the kernel log in pstore.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ use crate::{files, guest::Guest, modules};
 const DISK: &str = "/dev/vda";
 const PSTORE: &str = "/sys/fs/pstore";
 
-/// The memory that the host has reserved, and room for a whole log in one record:
-/// ramoops keeps no second part.
+/// The parameters of ramoops: the memory that the host has reserved, and records that are large
+/// enough for a whole log, because ramoops keeps no second part.
 const RAMOOPS: &str = "mem_address=0x20000000 mem_size=0x200000 record_size=0x20000";
 
 /// Mounts the disk on /var/lib.
@@ -21,7 +21,7 @@ pub(crate) fn mount_disk() -> Result<()> {
         .with_context(|| format!("cannot mount {DISK}"))
 }
 
-/// Makes the kept kernel log readable, and has the next one kept.
+/// Mounts pstore with the backend `memory`.
 pub(crate) fn open(memory: &str) -> Result<()> {
     mount("pstore", PSTORE, "pstore", MountFlags::empty(), None)
         .with_context(|| format!("cannot mount {PSTORE}"))?;
@@ -32,7 +32,7 @@ pub(crate) fn open(memory: &str) -> Result<()> {
     Ok(())
 }
 
-/// The records that are there.
+/// The names of the records.
 fn records() -> Result<Vec<String>> {
     let entries = fs::read_dir(PSTORE).with_context(|| format!("cannot read {PSTORE}"))?;
     let mut names = entries

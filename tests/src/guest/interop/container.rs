@@ -53,11 +53,7 @@ const WITH_OWN_PIDS: &[&str] = &[
 pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     furnish()?;
     target::load()?;
-    let holder = guest.hold(&Hold {
-        unit: Some("holder.service".to_owned()),
-        comm: Some(b"holder".to_vec()),
-        ..Hold::ONE
-    })?;
+    let holder = guest.hold(&Hold::of_a_service())?;
     let arguments = [&["--stuck-after", "3s"][..], &HOST_PATHS].concat();
 
     guest.start_monitor_through(WITH_HOST_PIDS, &arguments)?;

@@ -96,11 +96,7 @@ fn compare(without: &[Round], with: &[Round]) -> Result<()> {
 /// kpatch waits for a task, and both name it.
 fn held(guest: &mut Guest) -> Result<()> {
     target::load()?;
-    let holder = guest.hold(&Hold {
-        unit: Some("holder.service".to_owned()),
-        comm: Some(b"holder".to_vec()),
-        ..Hold::ONE
-    })?;
+    let holder = guest.hold(&Hold::of_a_service())?;
     let mut load = Running::start(&["kpatch", "load", HELD_FILE], None)?;
     let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
     target::expect_blocker_named(&metrics)?;

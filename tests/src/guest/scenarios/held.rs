@@ -23,11 +23,7 @@ const STUCK_AFTER: f64 = 12.0;
 pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&["--stuck-after", &format!("{STUCK_AFTER}s")])?;
     target::load()?;
-    let holder = guest.hold(&Hold {
-        unit: Some("holder.service".to_owned()),
-        comm: Some(b"holder".to_vec()),
-        ..Hold::ONE
-    })?;
+    let holder = guest.hold(&Hold::of_a_service())?;
     let asked = unix_seconds()?;
     PATCH_A.load()?;
     let loaded = unix_seconds()?;

@@ -1,4 +1,4 @@
-//! The scenarios, by theme.
+//! The scenarios, by subject.
 
 pub(crate) mod clock;
 mod completed;
@@ -34,8 +34,8 @@ macro_rules! scenarios {
     };
 }
 
-/// All, in the order of a full run. The first theme needs no monitor: if one of
-/// its scenarios fails, the machine or the test modules are at fault.
+/// All scenarios, in the order of a full run. The first subject needs no monitor: if one of its
+/// scenarios fails, the machine or the test modules are at fault.
 pub(crate) const ALL: &[Scenario] = scenarios! {
     test_modules: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
     completed: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;

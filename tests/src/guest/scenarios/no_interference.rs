@@ -1,4 +1,4 @@
-//! The monitor does not interfere with what it watches.
+//! The monitor does not interfere with transitions.
 
 use std::{
     collections::BTreeMap,
@@ -24,8 +24,8 @@ use crate::{
 /// In each round a patch and an unpatch with the monitor, and the same without.
 const ROUNDS: usize = 10;
 
-/// By chance alone, the attempts with the monitor rank this far above those without
-/// once in a thousand runs (standard deviations of the normal distribution).
+/// A difference of this many standard deviations occurs by chance once in a thousand runs (normal
+/// distribution).
 const ONE_IN_A_THOUSAND: f64 = 3.09;
 
 /// Transitions on a busy machine take no more attempts with the monitor than without. A
@@ -158,7 +158,7 @@ fn transition(
             begin.elapsed() < seconds(120),
             "a transition does not end in two minutes"
         );
-        // A Prometheus is part of what may do harm.
+        // Scrapes could interfere too.
         if let Ok(monitor) = guest.monitor()
             && scraped.elapsed() > seconds(1)
         {

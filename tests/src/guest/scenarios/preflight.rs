@@ -140,11 +140,7 @@ fn module(name: &str) -> String {
 /// up; also when its function is another livepatch's.
 pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
     target::load()?;
-    let holder = guest.hold(&Hold {
-        unit: Some("holder.service".to_owned()),
-        comm: Some(b"holder".to_vec()),
-        ..Hold::ONE
-    })?;
+    let holder = guest.hold(&Hold::of_a_service())?;
     let report = preflight(&module("lpm_patch_a"), 1)?;
     let forecast = report.forecast()?;
     ensure!(

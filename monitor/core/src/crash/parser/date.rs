@@ -251,9 +251,7 @@ impl Cursor<'_> {
         self.byte(between)?;
         let day = self.number(2, 2)?;
         self.any(b"T _-:")?;
-        let (clock, fraction) = self.clock()?;
-        let seconds = moment(year, month, day, clock, fraction)?;
-        Some(self.zoned(seconds))
+        self.at_clock(year, month, day)
     }
 
     /// `23 Nov 2026 12:15:00`, `23/Nov/2026:12:15:00 +0000`
@@ -264,6 +262,11 @@ impl Cursor<'_> {
         self.byte(between)?;
         let year = self.number(4, 4)?;
         self.any(b" :")?;
+        self.at_clock(year, month, day)
+    }
+
+    /// The rest of a date behind its day: the time of day and the zone.
+    fn at_clock(&mut self, year: u32, month: u32, day: u32) -> Option<Date> {
         let (clock, fraction) = self.clock()?;
         let seconds = moment(year, month, day, clock, fraction)?;
         Some(self.zoned(seconds))

@@ -67,6 +67,17 @@ fn strangers_and_newer_versions_are_refused() {
     assert_eq!(decode(b"").unwrap(), Decoded::default());
 }
 
+/// 0.1.0 knows version 1 and refuses what is above.
+#[test]
+fn version_1_is_read_and_version_2_is_written() {
+    let (mut bytes, _) = file(&three());
+    assert_eq!(decode(&bytes).unwrap().version, Some(2));
+    assert_eq!(bytes[8..12], 2_u32.to_le_bytes());
+    bytes[8] = 1;
+    let decoded = decode(&bytes).unwrap();
+    assert_eq!((decoded.version, decoded.notes), (Some(1), three()));
+}
+
 #[test]
 fn a_note_that_is_too_long_is_refused() {
     let patch = "x".repeat(MAX_CONTENT);

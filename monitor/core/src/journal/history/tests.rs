@@ -144,7 +144,10 @@ proptest! {
     fn any_notes_are_taken(notes in vec((0_u32..1000, any_note()), 0..200)) {
         let mut history = History::default();
         for (second, note) in notes {
-            let stopped = matches!(note, Entry::Stopped);
+            let stopped = match &note {
+                Entry::State(_) => history.stopped,
+                note => matches!(note, Entry::Stopped),
+            };
             history.take(&noted(u64::from(second), note), SOAK);
             prop_assert_eq!(history.stopped, stopped);
             prop_assert!(history.signals.len() <= MAX_SIGNALS);

@@ -173,8 +173,8 @@ pub(super) fn evidence(host: &Host, findings: &mut Vec<Finding>) {
         );
     }
     for (source, ready) in &host.evidence {
-        let told_above = mute && matches!(source, Evidence::Pstore | Evidence::Kdump);
-        if !ready && !told_above {
+        let named_above = mute && matches!(source, Evidence::Pstore | Evidence::Kdump);
+        if !ready && !named_above {
             add(
                 findings,
                 Severity::Info,

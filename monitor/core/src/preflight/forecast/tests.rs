@@ -215,7 +215,7 @@ fn a_kernel_thread_that_never_sleeps_is_named_after_some_samples() {
 }
 
 #[test]
-fn stacks_that_are_not_told_are_counted() {
+fn stacks_that_are_unknown_are_counted() {
     let result = forecast(
         &host(),
         &[vec![

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn lost_attempts_are_told_by_the_number() {
+fn lost_attempts_show_in_the_number() {
     let mut machine = Transitions::new();
     run(
         &mut machine,

@@ -22,7 +22,7 @@ impl<R: ReadAt> Database<R> {
         let mut header = [0_u8; 32];
         wal.read_at(0, &mut header).map_err(SqliteError::Read)?;
         let magic = be32(&header, 0);
-        // The lowest bit says in which byte order the checksums are reckoned.
+        // The lowest bit gives the byte order of the checksums.
         let big_endian = match magic {
             Some(0x377f_0682) => false,
             Some(0x377f_0683) => true,

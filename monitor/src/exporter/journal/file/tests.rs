@@ -2,11 +2,17 @@ use std::{path::Path, process::Command, time::Duration};
 
 use livepatch_monitor_test_support::left_out;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
+use crate::exporter::journal::saved;
 use livepatch_core::{
     crash::Signal,
     journal::history::History,
-    journal::testing::noted,
+    journal::{
+        entry::{LoadedPatch, Saved},
+        testing::{any_note, any_saved, noted},
+    },
     transition::{BootTime, Direction, Outcome},
 };
 
@@ -62,14 +68,14 @@ fn run(words: &[&str]) {
 fn what_is_noted_is_there_after_a_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open(directory.path());
-    assert_eq!((opened.notes.len(), &opened.problem), (0, &None));
+    assert_eq!((opened.notes.len(), opened.problems.len()), (0, 0));
     for second in 1..=3 {
         opened.recorder.append(&load(second)).unwrap();
     }
     drop(opened);
     let opened = open(directory.path());
     assert_eq!(opened.notes, [load(1), load(2), load(3)]);
-    assert_eq!(opened.problem, None);
+    assert_eq!(opened.problems, Vec::<String>::new());
 }
 
 #[test]
@@ -87,12 +93,12 @@ fn a_torn_tail_is_cut_and_the_file_goes_on() {
         fs::write(&path, &bytes[..usize::try_from(cut).unwrap()]).unwrap();
         let mut opened = open(directory.path());
         assert_eq!(opened.notes, [load(1)], "cut at {cut}");
-        assert_eq!(opened.problem.is_some(), cut != whole);
+        assert_eq!(opened.problems.len(), usize::from(cut != whole));
         opened.recorder.append(&load(3)).unwrap();
         drop(opened);
         let opened = open(directory.path());
         assert_eq!(opened.notes, [load(1), load(3)], "cut at {cut}");
-        assert_eq!(opened.problem, None, "cut at {cut}");
+        assert_eq!(opened.problems, Vec::<String>::new(), "cut at {cut}");
     }
 }
 
@@ -157,7 +163,7 @@ fn a_full_disk_costs_notes_and_nothing_else() {
     opened.recorder.append(&load(3)).unwrap();
     drop(opened);
     let opened = open(disk.path());
-    assert_eq!(opened.problem, None);
+    assert_eq!(opened.problems, Vec::<String>::new());
     assert_eq!(opened.notes.len(), taken + 1);
     assert_eq!(opened.notes.last(), Some(&load(3)));
 }
@@ -318,4 +324,96 @@ fn earlier_boots_come_in_order_and_the_oldest_go() {
         .collect();
     assert_eq!(ids, expected);
     assert_eq!(boots[0].notes, [load(3)]);
+}
+
+#[test]
+fn what_is_not_a_journal_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(format!("recorder/{BOOT}.rec"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for (number, name) in [(1, "damaged"), (2, "damaged.1")] {
+        let text = format!("#!/bin/sh {number}\n");
+        fs::write(&path, &text).unwrap();
+        let mut opened = open(directory.path());
+        assert!(opened.problems[0].contains(name), "{:?}", opened.problems);
+        opened.recorder.append(&load(number)).unwrap();
+        drop(opened);
+        assert_eq!(open(directory.path()).notes, [load(number)]);
+        let aside = path.with_extension(format!("rec.{name}"));
+        assert_eq!(fs::read_to_string(aside).unwrap(), text);
+    }
+}
+
+/// A journal of a later program is that program's: nothing is touched.
+#[test]
+fn a_newer_journal_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut opened = open(directory.path());
+    opened.recorder.append(&load(1)).unwrap();
+    let path = opened.recorder.path.clone();
+    drop(opened);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 3;
+    fs::write(&path, &bytes).unwrap();
+    let error = Recorder::open(directory.path(), BOOT).unwrap_err();
+    assert!(error.to_string().contains("version 3"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn the_state_outlives_a_file_written_anew() {
+    let Some(disk) = Disk::new("8m") else { return };
+    let mut opened = open(disk.path());
+    let saved = |second| Saved {
+        start_unix_seconds: Some(f64::from(second)),
+        ..Saved::default()
+    };
+    let mut anew = 0;
+    for second in 0..20_000_u32 {
+        let note = Entry::State(saved(second));
+        let before = opened.recorder.length;
+        opened.recorder.append(&noted(second.into(), note)).unwrap();
+        anew += u32::from(opened.recorder.length < before);
+    }
+    assert!(anew > 0);
+    drop(opened);
+    let read = saved::read(disk.path(), BOOT).unwrap();
+    assert_eq!(read, Some(saved(19_999)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// Who reads without the lock sees the last state that is whole, wherever the file ends
+    /// at that moment; and so does the next monitor, which then goes on.
+    #[test]
+    fn the_state_is_the_last_one_that_is_whole(
+        notes in vec(prop_oneof![any_note(), any_saved().prop_map(Entry::State)], 1..6),
+        cuts in vec(any::<prop::sample::Index>(), 8),
+    ) {
+        let mut bytes = frame::HEADER.to_vec();
+        let mut ends = Vec::new();
+        for (note, second) in notes.iter().zip(1..) {
+            bytes.extend(frame::encode(&noted(second, note.clone())).unwrap());
+            ends.push(bytes.len());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(format!("recorder/{BOOT}.rec"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for cut in cuts {
+            let cut = cut.index(bytes.len() + 1);
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            let expected = notes[..whole].iter().rev().find_map(|note| match note {
+                Entry::State(saved) => Some(saved.clone()),
+                _ => None,
+            });
+            prop_assert_eq!(saved::read(directory.path(), BOOT).unwrap(), expected.clone());
+            prop_assert_eq!(&fs::read(&path).unwrap(), &bytes[..cut]);
+            let mut opened = open(directory.path());
+            opened.recorder.append(&load(99)).unwrap();
+            drop(opened);
+            prop_assert_eq!(saved::read(directory.path(), BOOT).unwrap(), expected);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! kdump's logs.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
@@ -77,25 +78,40 @@ pub struct ThisBoot {
     pub kmsg: PathBuf,
 }
 
-impl ThisBoot {
-    /// Whether a crash that the machine may have survived is one of this boot; none where
-    /// that is not known.
-    fn has(&self, record: &CrashRecord) -> Option<bool> {
-        let uptime = record.when.uptime_seconds?;
-        let mut reader = KmsgReader::open(&self.kmsg).ok()?;
-        let (mut found, mut first) = (false, None);
+/// The kernel's lines of the boot that runs.
+struct KernelLines {
+    /// The log has not lost its beginning.
+    complete: bool,
+    lines: Vec<(Duration, String)>,
+}
+
+impl KernelLines {
+    fn read(kmsg: &Path) -> Option<Self> {
+        let mut reader = KmsgReader::open(kmsg).ok()?;
+        let (mut first, mut lines) = (None, Vec::new());
         let read = reader.read_new(|line| {
             first.get_or_insert(line.sequence);
-            found |= line.facility == 0
-                && (line.time.as_secs_f64() - uptime).abs() < 1e-6
-                && line.text.ends_with(record.headline.as_str());
+            if line.facility == 0 {
+                lines.push((line.time, line.text.clone()));
+            }
         });
         read.ok()?;
-        match (found, first) {
-            (true, _) => Some(true),
-            // From its first line on, and without this one.
-            (false, Some(0)) => Some(false),
-            _ => None,
+        Some(Self {
+            complete: first == Some(0),
+            lines,
+        })
+    }
+
+    /// Whether a crash that the machine may have survived is one of this boot; none where
+    /// that is not known.
+    fn have(&self, record: &CrashRecord) -> Option<bool> {
+        let uptime = record.when.uptime_seconds?;
+        let is_line = |(time, text): &(Duration, String)| {
+            (time.as_secs_f64() - uptime).abs() < 1e-6 && text.ends_with(record.headline.as_str())
+        };
+        match self.lines.iter().any(is_line) {
+            true => Some(true),
+            false => self.complete.then_some(false),
         }
     }
 }
@@ -128,6 +144,8 @@ pub fn after_boot(
         look: Look::new(sources.owner, sources.limits),
         seen,
         problems: unusable.iter().map(ToString::to_string).collect(),
+        unstored: false,
+        kernel_lines: OnceCell::new(),
         store,
         boots,
         this,
@@ -147,11 +165,13 @@ pub fn after_boot(
         look,
         seen,
         mut problems,
+        unstored,
         store,
         ..
     } = gathering;
     let pstore_full = seen.pstore_full.clone();
     if store.exists()
+        && !unstored
         && let Err(error) = seen.save()
     {
         problems.push(error.to_string());
@@ -178,6 +198,9 @@ struct Gathering<'a> {
     look: Look,
     seen: Seen,
     problems: Vec<String>,
+    /// Some record is not on the disk: its file must be read again.
+    unstored: bool,
+    kernel_lines: OnceCell<Option<KernelLines>>,
     store: &'a mut Store,
     boots: &'a [Boot],
     this: &'a ThisBoot,
@@ -331,19 +354,22 @@ impl<'a> Gathering<'a> {
     fn take(&mut self, text: &Text) -> Vec<String> {
         let reading = Reading::new(self.soak.as_secs_f64());
         let read = text.read(&reading);
-        let files = text.files.join(", ");
-        let unclear = read.log.problems.iter();
-        let mut problems: Vec<_> = match text.bytes.is_empty() {
-            true => Vec::new(),
-            false => unclear
-                .map(|problem| format!("{files}: {problem}"))
-                .collect(),
-        };
+        let mut again = BTreeMap::new();
         for (record, ended) in read.crashes {
-            let stored = self.put(text, record, ended);
-            problems.extend(stored.err().map(|error| error.to_string()));
+            if let Err(error) = self.put(text, record, ended, &mut again) {
+                self.problems.push(error.to_string());
+                self.unstored = true;
+            }
         }
-        problems
+        if text.bytes.is_empty() || read.log.problems.is_empty() {
+            return Vec::new();
+        }
+        // Not in the log's own words: whoever may see the status page sees this.
+        let files = text.files.join(", ");
+        vec![format!(
+            "{files}: not all of it is understood, a crash in it may be missed; \
+             `livepatch-monitor crashes import` says what"
+        )]
     }
 
     fn put(
@@ -351,6 +377,7 @@ impl<'a> Gathering<'a> {
         text: &Text,
         mut record: CrashRecord,
         ended: Option<bool>,
+        again: &mut BTreeMap<Option<String>, Vec<CrashRecord>>,
     ) -> Result<(), StoreError> {
         let boot = match self.boot_of(&record, ended) {
             Whose::This => {
@@ -369,12 +396,16 @@ impl<'a> Gathering<'a> {
                 replaced,
                 ..Reading::new(self.soak.as_secs_f64())
             };
-            let mut again = text
-                .read(&reading)
-                .crashes
-                .into_iter()
-                .map(|(again, _)| again);
-            record = again.find(|again| again.same(&record)).unwrap_or(record);
+            let read = || {
+                text.read(&reading)
+                    .crashes
+                    .into_iter()
+                    .map(|(record, _)| record)
+            };
+            let of_boot = again.entry(boot.history.boot_id.clone());
+            let again = of_boot.or_insert_with(|| read().collect());
+            let same = again.iter().find(|again| again.same(&record));
+            record = same.cloned().unwrap_or(record);
         }
         boot.supplement(&mut record, self.soak);
         let id = boot.history.boot_id.as_deref();
@@ -392,10 +423,15 @@ impl<'a> Gathering<'a> {
         }
     }
 
+    fn in_this_boot(&self, record: &CrashRecord) -> Option<bool> {
+        let read = || KernelLines::read(&self.this.kmsg);
+        self.kernel_lines.get_or_init(read).as_ref()?.have(record)
+    }
+
     /// The boot that a crash belongs to.
     fn boot_of(&self, record: &CrashRecord, ended: Option<bool>) -> Whose<'a> {
         let survived = ended != Some(true);
-        let in_this = survived.then(|| self.this.has(record)).flatten();
+        let in_this = survived.then(|| self.in_this_boot(record)).flatten();
         if in_this == Some(true) {
             return Whose::This;
         }

@@ -454,6 +454,24 @@ fn a_file_that_was_read_is_not_read_again() {
     assert_eq!(host.gather(&[]).0.len(), 2);
 }
 
+/// The status page shows the problems to whoever may ask.
+#[test]
+fn what_is_not_understood_is_named_without_its_text() {
+    let host = Host::new();
+    host.kdump_log("1/dmesg.1", "a token: hunter2\nanother: hunter2\n");
+    let mut store = Store::open(host.root.path()).unwrap().store;
+    for _ in 0..2 {
+        let gathered = after_boot(&mut store, &[], &host.this(), &host.sources(), SOAK);
+        let said = gathered.problems.join("\n");
+        assert!(
+            said.contains("1/dmesg.1: not all of it is understood"),
+            "{said}"
+        );
+        assert!(!said.contains("hunter2"), "{said}");
+        assert_eq!(only(store.crashes()).record.kind, Kind::Panic);
+    }
+}
+
 #[test]
 fn one_without_a_date_is_the_last() {
     let directory = tempfile::tempdir().unwrap();

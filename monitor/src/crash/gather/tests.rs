@@ -15,6 +15,7 @@ use livepatch_core::{
     transition::{BootTime, Direction, Outcome},
 };
 
+mod kdump;
 mod scenarios;
 
 const SOAK: Duration = Duration::from_secs(1800);

@@ -1,6 +1,6 @@
 //! Where kdump writes its dumps, by the configuration of the distribution's tools:
 //! kdump.conf(5) of RHEL's kexec-tools and its descendants, /etc/default/kdump-tools of
-//! Debian and Ubuntu, kdump(5) of SUSE.
+//! Debian and Ubuntu, kdump(5) of SUSE. And whether systemd-pstore keeps files at all.
 
 use std::{
     io::ErrorKind,
@@ -15,6 +15,8 @@ mod tests;
 const KDUMP_CONF: &str = "etc/kdump.conf";
 const KDUMP_TOOLS: &str = "etc/default/kdump-tools";
 const SYSCONFIG: &str = "etc/sysconfig/kdump";
+/// pstore.conf(5).
+const PSTORE_CONF: &str = "etc/systemd/pstore.conf";
 const MAX_FILE: u64 = 256 << 10;
 /// Where all of them write if they are not told otherwise.
 const DEFAULT: &str = "/var/crash";
@@ -26,6 +28,8 @@ pub struct Targets {
     pub local: Vec<PathBuf>,
     /// Places that are not looked at, in words.
     pub elsewhere: Vec<String>,
+    /// What becomes of pstore's records, if they are not moved to files.
+    pub pstore: Option<String>,
     /// What is wrong with the configuration.
     pub problems: Vec<String>,
 }
@@ -39,13 +43,14 @@ impl Targets {
             (KDUMP_CONF, Self::kdump_conf as fn(&mut Self, &str)),
             (KDUMP_TOOLS, Self::kdump_tools),
             (SYSCONFIG, Self::sysconfig),
+            (PSTORE_CONF, Self::pstore_conf),
         ] {
             let path = rootfs.join(file);
             match bounded_read::read_text(&path, MAX_FILE) {
                 Ok(text) => parse(&mut targets, &text),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => targets.problems.push(format!(
-                    "cannot read {}: {error}; cannot determine where kdump writes its dumps",
+                    "cannot read {}: {error}; cannot determine where dumps are written",
                     path.display()
                 )),
             }
@@ -113,6 +118,17 @@ impl Targets {
                 }
             }
         }
+    }
+
+    /// `Storage=` is `external` (files, the default), `journal` or `none`.
+    fn pstore_conf(&mut self, text: &str) {
+        self.pstore = match variable(text, "Storage") {
+            Some("journal") => Some(format!(
+                "systemd-pstore puts pstore's records into the journal (/{PSTORE_CONF}): see \
+                 journalctl -u systemd-pstore"
+            )),
+            _ => None,
+        };
     }
 
     fn local(&mut self, path: &str, file: &str) {

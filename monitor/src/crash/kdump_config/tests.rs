@@ -76,6 +76,15 @@ fn each_tool_in_each_way() {
 }
 
 #[test]
+fn systemd_pstore_may_keep_no_files() {
+    let pstore = |text| read(PSTORE_CONF, text).pstore;
+    assert_eq!(pstore("[PStore]\n#Storage=journal\nUnlink=yes\n"), None);
+    assert_eq!(pstore("[PStore]\nStorage=external\n"), None);
+    let said = pstore("[PStore]\nStorage=journal\n").unwrap();
+    assert!(said.contains("journalctl -u systemd-pstore"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_used_is_named() {
     let problem = |targets: Targets| targets.problems.join("");
     let relative = problem(read(KDUMP_CONF, "path crash"));

@@ -237,7 +237,8 @@ fn running(task: &PendingTask) -> String {
 
 /// What makes the kernel refuse the stack as a whole.
 fn unreliable(scan: &Scan, stack: &[Frame]) -> Option<String> {
-    let walked = |symbol: &Symbol| scan.bpf_frames_reliable && symbol.name.starts_with("bpf_");
+    let walked =
+        |symbol: &Symbol| scan.bpf_frames_reliable && symbol.place.name.starts_with("bpf_");
     let generated = stack
         .iter()
         .filter_map(|frame| frame.symbol.as_ref())
@@ -246,7 +247,7 @@ fn unreliable(scan: &Scan, stack: &[Frame]) -> Option<String> {
         return Some(format!(
             "asleep below {}, code made at run time that the kernel cannot unwind through; \
              it belongs to a tracer or security tool, and must be left or detached",
-            printable(symbol.name.as_bytes())
+            printable(symbol.place.name.as_bytes())
         ));
     }
     (scan.source == ScanSource::Iterator && stack.len() >= MAX_STACK_ENTRIES).then(|| {

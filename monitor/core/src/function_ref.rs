@@ -1,4 +1,6 @@
-//! A function in an object of a livepatch.
+//! A function in an object of a livepatch, and a place in a function.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,36 @@ impl FunctionRef {
     #[must_use]
     pub fn is_symbol(&self, function: &str, module: Option<&str>) -> bool {
         self.function == function && self.module() == module
+    }
+}
+
+/// A place in the kernel's code, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodePlace {
+    /// The function's name; a bare address where the kernel has no name.
+    pub name: String,
+    /// Bytes from the function's start.
+    pub offset: Option<u64>,
+    /// The function's length in bytes.
+    pub size: Option<u64>,
+    /// The module it is in; `None` for the kernel image.
+    pub module: Option<String>,
+}
+
+impl fmt::Display for CodePlace {
+    /// As the kernel writes it: `schedule+0x5a/0xd0 [module]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(offset) = self.offset {
+            write!(f, "+{offset:#x}")?;
+            if let Some(size) = self.size {
+                write!(f, "/{size:#x}")?;
+            }
+        }
+        match &self.module {
+            Some(module) => write!(f, " [{module}]"),
+            None => Ok(()),
+        }
     }
 }
 

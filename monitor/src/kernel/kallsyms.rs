@@ -11,6 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use crate::bounded_read;
+use livepatch_core::function_ref::CodePlace;
 
 #[cfg(test)]
 mod tests;
@@ -104,30 +105,14 @@ impl Found {
     }
 }
 
-/// The function that contains an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// The symbol; if several have the same address, the first in the file, as in the kernel's own
-    /// lookup.
-    pub symbol: String,
-    /// The module it is in; `None` for the kernel image.
-    pub module: Option<String>,
-    /// Bytes from the symbol to the address.
-    pub offset: u64,
-    /// Bytes from the symbol to the next one, if that one is its end.
-    pub size: Option<u64>,
-}
-
-impl Resolved {
-    /// Whether the kernel generated this code at run time: a BPF program or trampoline, an ftrace
-    /// trampoline or a kprobe slot. The ORC unwinder of 6.1 and 6.12 has no entry for a BPF
-    /// trampoline (7.2 knows such frames), so livepatch considers a stack with one unreliable.
-    #[must_use]
-    pub fn generated(&self) -> bool {
-        self.module
-            .as_deref()
-            .is_some_and(|module| GENERATED.contains(&module))
-    }
+/// Whether the kernel generated this code at run time: a BPF program or
+/// trampoline, an ftrace trampoline, a kprobe slot. The ORC unwinder of 6.1
+/// and 6.12 has no entry for a BPF trampoline (7.2 knows such frames), so
+/// livepatch takes a stack that passes through one for unreliable.
+#[must_use]
+pub fn is_generated(place: &CodePlace) -> bool {
+    let module = place.module.as_deref();
+    module.is_some_and(|module| GENERATED.contains(&module))
 }
 
 /// A parsed line.
@@ -316,7 +301,7 @@ fn is_end_marker(name: &[u8]) -> bool {
 pub fn resolve(
     symbols: &mut Kallsyms,
     addresses: &BTreeSet<u64>,
-) -> Result<HashMap<u64, Resolved>, KallsymsError> {
+) -> Result<HashMap<u64, CodePlace>, KallsymsError> {
     let asked: Vec<u64> = addresses.iter().copied().collect();
     let mut nearest = vec![Nearest::default(); asked.len()];
     for_each(symbols, |line| {
@@ -373,7 +358,7 @@ fn carry<'a>(slots: impl Iterator<Item = &'a mut Option<Edge>>) {
     }
 }
 
-fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
+fn judge(address: u64, slot: &Nearest) -> Option<CodePlace> {
     let before = slot.before.as_ref()?;
     if !is_text(before.kind) {
         return None;
@@ -395,10 +380,10 @@ fn judge(address: u64, slot: &Nearest) -> Option<Resolved> {
     };
     let offset = address.checked_sub(before.address)?;
     let size = closing.and_then(|after| after.address.checked_sub(before.address));
-    (offset < limit).then(|| Resolved {
-        symbol: lossy(&before.name),
+    (offset < limit).then(|| CodePlace {
+        name: lossy(&before.name),
         module: before.module.as_deref().map(lossy),
-        offset,
+        offset: Some(offset),
         size: size.filter(|size| *size <= MAX_DISTANCE),
     })
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::bounded_read;
+use livepatch_core::function_ref::CodePlace;
 
 #[cfg(test)]
 mod tests;
@@ -93,24 +94,11 @@ pub struct ProcTask {
     pub patch_state: i32,
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`) since boot.
     pub start_ticks: u64,
-    /// Its kernel stack, innermost frame first; empty if it could not be read.
-    pub frames: Vec<ProcFrame>,
-    /// The function it sleeps in, outside the scheduler; `None` while it runs and if it may not be
-    /// read.
+    /// Its kernel stack, innermost first; empty where it could not be read.
+    pub frames: Vec<CodePlace>,
+    /// The function it sleeps in, seen from outside the scheduler; none while it
+    /// runs and where it may not be read.
     pub wchan: Option<String>,
-}
-
-/// A return address on a kernel stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcFrame {
-    /// The function; a bare address if the kernel has no name for it.
-    pub symbol: String,
-    /// Bytes from the function's start.
-    pub offset: Option<u64>,
-    /// The function's length in bytes.
-    pub size: Option<u64>,
-    /// The module it is in; none for the kernel image.
-    pub module: Option<String>,
 }
 
 /// The result of reading a file of a task.
@@ -376,12 +364,12 @@ fn unescape(comm: &[u8]) -> Vec<u8> {
 }
 
 /// Parses lines of the form `[<0>] symbol+0xoffset/0xsize [module]`.
-fn parse_stack(text: &[u8]) -> Vec<ProcFrame> {
+fn parse_stack(text: &[u8]) -> Vec<CodePlace> {
     let lines = text.split(|byte| *byte == b'\n');
     lines.filter_map(parse_frame).take(MAX_FRAMES).collect()
 }
 
-fn parse_frame(line: &[u8]) -> Option<ProcFrame> {
+fn parse_frame(line: &[u8]) -> Option<CodePlace> {
     let (address, text) = split_once(line.strip_prefix(b"[<")?, b']')?;
     // Kernels before 4.12 or so end a stack with this.
     if address == b"ffffffffffffffff>" || !address.ends_with(b">") {
@@ -406,14 +394,14 @@ fn parse_frame(line: &[u8]) -> Option<ProcFrame> {
             Some((place.get(..plus)?, hexadecimal(offset)?, hexadecimal(size)?))
         });
     Some(match bounds {
-        Some((symbol, offset, size)) => ProcFrame {
-            symbol: lossy(symbol),
+        Some((symbol, offset, size)) => CodePlace {
+            name: lossy(symbol),
             offset: Some(offset),
             size: Some(size),
             module,
         },
-        None => ProcFrame {
-            symbol: lossy(place),
+        None => CodePlace {
+            name: lossy(place),
             offset: None,
             size: None,
             module,

@@ -9,11 +9,11 @@ use livepatch_monitor_ebpf::{FuncRecord, RecordHeader, RecordKind, ScanStart, Ta
 
 use super::{
     events::text,
-    kallsyms::{self, Kallsyms, KallsymsError, Resolved},
+    kallsyms::{self, Kallsyms, KallsymsError},
 };
 use livepatch_core::{
     blockers::{CheckedFunc, Frame, PendingTask, Scan, ScanSource, Symbol, TaskState},
-    function_ref::FunctionRef,
+    function_ref::{CodePlace, FunctionRef},
     patch::VMLINUX,
     transition::{BootTime, Direction},
 };
@@ -223,7 +223,7 @@ fn task(record: &TaskRecord) -> PendingTask {
 #[derive(Debug, Default)]
 pub struct Symbols {
     table: Option<Kallsyms>,
-    known: HashMap<u64, Option<Resolved>>,
+    known: HashMap<u64, Option<CodePlace>>,
 }
 
 /// Most remembered addresses. If there are more, all are forgotten, so that memory stays bounded.
@@ -270,11 +270,8 @@ impl Symbols {
                 continue;
             };
             frame.symbol = Some(Symbol {
-                name: resolved.symbol.clone(),
-                offset: resolved.offset,
-                size: resolved.size,
-                module: resolved.module.clone(),
-                generated: resolved.generated(),
+                place: resolved.clone(),
+                generated: kallsyms::is_generated(resolved),
             });
         }
         Ok(())

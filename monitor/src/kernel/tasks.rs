@@ -338,13 +338,10 @@ fn pending(task: ProcTask) -> PendingTask {
         stack: task
             .frames
             .into_iter()
-            .map(|frame| Frame {
+            .map(|place| Frame {
                 address: None,
                 symbol: Some(Symbol {
-                    name: frame.symbol,
-                    offset: frame.offset.unwrap_or(0),
-                    size: frame.size,
-                    module: frame.module,
+                    place,
                     generated: false,
                 }),
             })

@@ -11,7 +11,7 @@ use livepatch_core::{
         PatchTransition, Phase, Precision, Signal, When, capture::Source, counts,
     },
     degradation::Degradation,
-    function_ref::FunctionRef,
+    function_ref::{CodePlace, FunctionRef},
     lifecycle::{At, Step},
     patch::{self, Object, Patch, PatchSet},
     pending_tasks::Found,
@@ -143,10 +143,12 @@ pub(crate) fn blocker(number: u32, comm: &str, reason: Reason, detail: &str) -> 
     let frame = |name: &str, module: Option<&str>| Frame {
         address: None,
         symbol: Some(Symbol {
-            name: name.into(),
-            module: module.map(str::to_owned),
-            offset: 0x94,
-            size: Some(0xd0),
+            place: CodePlace {
+                name: name.into(),
+                module: module.map(str::to_owned),
+                offset: Some(0x94),
+                size: Some(0xd0),
+            },
             generated: false,
         }),
     };
@@ -442,8 +444,8 @@ pub(crate) fn foreign(text: &str) -> Page {
     });
     for frame in &mut held.task.stack {
         if let Some(symbol) = &mut frame.symbol {
-            symbol.name = text();
-            symbol.module = Some(text());
+            symbol.place.name = text();
+            symbol.place.module = Some(text());
         }
     }
     page = waiting(page, &[held], 20, true);

@@ -2,6 +2,7 @@
 
 pub(crate) mod artifacts;
 pub(crate) mod command;
+mod command_line;
 pub(crate) mod host_files;
 mod in_tree_modules;
 pub(crate) mod initramfs;

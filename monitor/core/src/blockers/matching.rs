@@ -103,8 +103,8 @@ impl<'a> Matcher<'a> {
     /// lie. While unpatching that is the patch's own module. (Without addresses, several functions
     /// with one name in an object cannot be distinguished.)
     fn named(&self, symbol: &Symbol) -> Option<&'a CheckedFunc> {
-        let candidates = self.names.get(symbol.name.as_str())?;
-        let module = symbol.module.as_deref();
+        let candidates = self.names.get(symbol.place.name.as_str())?;
+        let module = symbol.place.module.as_deref();
         if self.livepatch(symbol).is_some() {
             return candidates.first().copied();
         }
@@ -121,7 +121,7 @@ impl<'a> Matcher<'a> {
     }
 
     fn livepatch(&self, symbol: &Symbol) -> Option<&'a str> {
-        let module = symbol.module.as_deref()?;
+        let module = symbol.place.module.as_deref()?;
         self.modules.iter().copied().find(|name| *name == module)
     }
 }

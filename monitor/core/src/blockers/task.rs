@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::function_ref::CodePlace;
+
 /// A task that has not reached the target state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingTask {
@@ -150,32 +152,13 @@ pub struct Frame {
     pub symbol: Option<Symbol>,
 }
 
-/// A function and a place in it.
+/// A place in a function that a frame points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// Its name.
-    pub name: String,
-    /// Bytes from its beginning.
-    pub offset: u64,
-    /// Its length in bytes.
-    pub size: Option<u64>,
-    /// Its module; `None` for the kernel itself.
-    pub module: Option<String>,
+    /// The place.
+    pub place: CodePlace,
     /// The code was generated at run time (a BPF program or trampoline).
     pub generated: bool,
-}
-
-impl fmt::Display for Symbol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}+{:#x}", self.name, self.offset)?;
-        if let Some(size) = self.size {
-            write!(f, "/{size:#x}")?;
-        }
-        if let Some(module) = &self.module {
-            write!(f, " [{module}]")?;
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Display for Frame {
@@ -183,7 +166,7 @@ impl fmt::Display for Frame {
     /// address.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.symbol, self.address) {
-            (Some(symbol), _) => symbol.fmt(f),
+            (Some(symbol), _) => symbol.place.fmt(f),
             (None, Some(address)) => write!(f, "{address:#x}"),
             (None, None) => f.write_str("?"),
         }
@@ -221,27 +204,32 @@ mod tests {
 
     #[test]
     fn frames_look_like_the_kernels() {
-        let symbol = Symbol {
+        let place = CodePlace {
             name: "lpm_hold".to_owned(),
-            offset: 0x1c,
+            offset: Some(0x1c),
             size: Some(0x40),
             module: Some("lpm_target".to_owned()),
-            generated: false,
+        };
+        let symbol = |place| {
+            Some(Symbol {
+                place,
+                generated: false,
+            })
         };
         let frame = Frame {
             address: Some(1),
-            symbol: Some(symbol.clone()),
+            symbol: symbol(place.clone()),
         };
         assert_eq!(frame.to_string(), "lpm_hold+0x1c/0x40 [lpm_target]");
-        let kernel = Symbol {
+        let kernel = CodePlace {
             module: None,
             size: None,
-            ..symbol
+            ..place
         };
         assert_eq!(
             Frame {
                 address: None,
-                symbol: Some(kernel)
+                symbol: symbol(kernel)
             }
             .to_string(),
             "lpm_hold+0x1c"

@@ -5,7 +5,7 @@ mod names;
 mod properties;
 
 use super::*;
-use crate::patch::VMLINUX;
+use crate::{function_ref::CodePlace, patch::VMLINUX};
 
 const HOLD: u64 = 0xffff_ffff_c010_0000;
 
@@ -21,10 +21,12 @@ fn hold() -> CheckedFunc {
 
 fn frame(address: Option<u64>, name: &str, module: Option<&str>) -> Frame {
     let symbol = Symbol {
-        name: name.to_owned(),
-        offset: 0x1c,
-        size: Some(0x40),
-        module: module.map(str::to_owned),
+        place: CodePlace {
+            name: name.to_owned(),
+            offset: Some(0x1c),
+            size: Some(0x40),
+            module: module.map(str::to_owned),
+        },
         generated: name.starts_with("bpf_"),
     };
     Frame {

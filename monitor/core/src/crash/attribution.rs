@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use super::{
     livepatch_log::{LivepatchLog, moment},
+    patch_transition::PatchTransition,
     proof::{self, Completeness},
     reading::{Reading, Replaced},
-    record::{
-        CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch,
-        PatchTransition,
-    },
+    record::{CrashRecord, Evidence, EvidenceKind, Function, Implicated, Marker, Module, Patch},
 };
 use crate::{
     lifecycle::{At, Lifecycle, Step},

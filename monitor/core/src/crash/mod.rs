@@ -9,6 +9,7 @@ pub mod counts;
 pub mod display;
 mod livepatch_log;
 pub mod parser;
+mod patch_transition;
 mod proof;
 pub mod pstore;
 mod reading;
@@ -20,10 +21,11 @@ mod when;
 mod tests;
 
 pub use crate::phase::{Phase, SOAK};
+pub use patch_transition::PatchTransition;
 pub use reading::Replaced;
 pub use record::{
     CrashRecord, Evidence, EvidenceKind, Frame, Function, HostCrash, Implicated, Marker, Module,
-    NonFatalSignal, Patch, PatchTransition, Precision, When, merge,
+    NonFatalSignal, Patch, Precision, When, merge,
 };
 pub use signal::{KernelCounter, Kind, Signal};
 pub use when::{CLOCK_WRONG_SECONDS, DRIFT, NEVER_SET_BEFORE};

@@ -2,43 +2,15 @@
 //! replaced and cut to a limit; they are for JSON, or for a terminal after
 //! [`crate::blockers::printable`].
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
 
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
-
-use super::signal::{Kind, Signal};
 pub use super::when::{Precision, When};
-use crate::{
-    lifecycle::{Lifecycle, age},
-    phase::Phase,
-    transition::{BootTime, Direction, Transition},
+use super::{
+    patch_transition::{self, PatchTransition},
+    signal::{Kind, Signal},
 };
-
-/// A place in the kernel's code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Function {
-    /// Its name.
-    pub name: String,
-    /// Bytes from its start; `None` if the log does not say.
-    pub offset: Option<u64>,
-    /// Its size in bytes; `None` if the log does not say.
-    pub size: Option<u64>,
-    /// The module it is in; none is the kernel itself.
-    pub module: Option<String>,
-}
-
-impl fmt::Display for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if let (Some(offset), Some(size)) = (self.offset, self.size) {
-            write!(f, "+{offset:#x}/{size:#x}")?;
-        }
-        match &self.module {
-            Some(module) => write!(f, " [{module}]"),
-            None => Ok(()),
-        }
-    }
-}
+pub use crate::function_ref::CodePlace as Function;
+use crate::phase::Phase;
 
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,73 +56,6 @@ pub struct Patch {
     /// Of the out-of-tree kpatch core of kernels before 4.0 and around it, which
     /// knows no transitions.
     pub kpatch: bool,
-}
-
-/// A transition that a crash fell in or came after.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct PatchTransition {
-    /// The patch.
-    pub patch: String,
-    /// Where to.
-    pub direction: Direction,
-    /// Seconds from its start to the crash if it ran, from its end otherwise; `None` where
-    /// the times are not known.
-    #[serde(alias = "running_for_seconds", alias = "ended_before_seconds")]
-    pub seconds: Option<f64>,
-}
-
-impl PatchTransition {
-    /// The transition that runs, if its patch is known.
-    #[must_use]
-    pub fn running(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
-        let running = life.transition.as_ref()?;
-        Self::of(running, age(running.start, now))
-    }
-
-    /// The one that ended last, if its patch and its direction are known.
-    #[must_use]
-    pub fn ended(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
-        let ended = life.ended.as_ref()?;
-        Self::of(ended.transition.as_ref()?, life.ended_before(now))
-    }
-
-    fn of(transition: &Transition, age: Option<std::time::Duration>) -> Option<Self> {
-        Some(Self {
-            patch: transition.patch.clone()?,
-            direction: transition.direction,
-            seconds: age.map(|age| age.as_secs_f64()),
-        })
-    }
-}
-
-/// In JSON the seconds have a name that says what they are.
-fn with_seconds_as<S: Serializer>(
-    name: &'static str,
-    transition: Option<&PatchTransition>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let Some(transition) = transition else {
-        return serializer.serialize_none();
-    };
-    let mut json = serializer.serialize_struct("PatchTransition", 3)?;
-    json.serialize_field("patch", &transition.patch)?;
-    json.serialize_field("direction", &transition.direction)?;
-    json.serialize_field(name, &transition.seconds)?;
-    json.end()
-}
-
-fn as_running<S: Serializer>(
-    transition: &Option<PatchTransition>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    with_seconds_as("running_for_seconds", transition.as_ref(), serializer)
-}
-
-fn as_ended<S: Serializer>(
-    transition: &Option<PatchTransition>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    with_seconds_as("ended_before_seconds", transition.as_ref(), serializer)
 }
 
 /// Whether a livepatch had a hand in it.
@@ -295,10 +200,10 @@ pub struct CrashRecord {
     /// Where in a patch's life it falls.
     pub phase: Phase,
     /// The transition that ran.
-    #[serde(serialize_with = "as_running")]
+    #[serde(serialize_with = "patch_transition::as_running")]
     pub transition: Option<PatchTransition>,
     /// The one that ended last.
-    #[serde(serialize_with = "as_ended")]
+    #[serde(serialize_with = "patch_transition::as_ended")]
     pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,

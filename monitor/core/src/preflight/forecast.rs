@@ -215,7 +215,7 @@ impl Forecaster {
         let modules = task
             .stack
             .iter()
-            .filter_map(|frame| frame.symbol.as_ref()?.module.as_deref());
+            .filter_map(|frame| frame.symbol.as_ref()?.place.module.as_deref());
         modules
             .filter_map(|module| self.below.iter().find(|below| *below == module))
             .map(String::as_str)

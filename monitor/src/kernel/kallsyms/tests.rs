@@ -37,7 +37,7 @@ fn table(content: impl AsRef<[u8]>) -> Kallsyms {
     Kallsyms::open(procfs(content).path()).unwrap()
 }
 
-fn name_of(content: &str, address: u64) -> Option<Resolved> {
+fn name_of(content: &str, address: u64) -> Option<CodePlace> {
     resolve(&mut table(content), &BTreeSet::from([address]))
         .unwrap()
         .remove(&address)
@@ -54,7 +54,7 @@ fn an_open_table_answers_anew() {
     let more = format!("{SMALL}ffffffffc1000000 t late\t[klp_late]\n");
     std::fs::write(procfs.path().join("kallsyms"), more).unwrap();
     let found = resolve(&mut table, &asked).unwrap();
-    assert_eq!(found[&address].symbol, "late");
+    assert_eq!(found[&address].name, "late");
 }
 
 #[test]
@@ -95,10 +95,10 @@ fn names_have_all_their_places() {
 #[test]
 fn addresses_get_the_function_they_lie_in() {
     let image = |symbol: &str, offset, size| {
-        Some(Resolved {
-            symbol: symbol.to_owned(),
+        Some(CodePlace {
+            name: symbol.to_owned(),
             module: None,
-            offset,
+            offset: Some(offset),
             size: Some(size),
         })
     };
@@ -116,17 +116,17 @@ fn addresses_get_the_function_they_lie_in() {
     );
     let module = name_of(SMALL, 0xffff_ffff_c020_1010).unwrap();
     assert_eq!(
-        (module.symbol.as_str(), module.offset),
-        ("target_sleep", 0x10)
+        (module.name.as_str(), module.offset),
+        ("target_sleep", Some(0x10))
     );
     assert_eq!(
         (module.module.as_deref(), module.size),
         (Some("klp_target"), Some(0x40))
     );
-    assert!(!module.generated());
+    assert!(!is_generated(&module));
     // The last function of a module: data closes the range, but does not size it.
     let last = name_of(SMALL, 0xffff_ffff_c020_1050).unwrap();
-    assert_eq!((last.symbol.as_str(), last.size), ("helper", None));
+    assert_eq!((last.name.as_str(), last.size), ("helper", None));
 }
 
 #[test]
@@ -156,8 +156,8 @@ fn generated_code_is_distinguished_from_modules() {
         (0xffff_ffff_c060_0010, "kprobe_optinsn_page"),
     ] {
         let resolved = name_of(SMALL, address).unwrap();
-        assert_eq!(resolved.symbol, symbol);
-        assert!(resolved.generated(), "{symbol}");
+        assert_eq!(resolved.name, symbol);
+        assert!(is_generated(&resolved), "{symbol}");
     }
 }
 
@@ -263,7 +263,7 @@ proptest! {
         let resolved = resolve(&mut table(&content), &asked).unwrap();
         for address in &asked {
             // If symbols of different owners have one address, any of them may be the next symbol.
-            let ours = resolved.get(address).map(|resolved| resolved.symbol.clone());
+            let ours = resolved.get(address).map(|resolved| resolved.name.clone());
             prop_assert_eq!(ours, slow_resolve(&symbols, *address), "{:#x}", address);
         }
     }

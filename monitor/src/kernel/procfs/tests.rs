@@ -106,8 +106,8 @@ fn pending_tasks_are_described() {
         ('S', 0, 310)
     );
     assert_eq!(user.wchan.as_deref(), Some("target_sleep"));
-    let frame = ProcFrame {
-        symbol: "target_sleep".to_owned(),
+    let frame = CodePlace {
+        name: "target_sleep".to_owned(),
         offset: Some(0x1f),
         size: Some(0x40),
         module: Some("klp_target".to_owned()),
@@ -233,22 +233,22 @@ fn frames_of_every_form() {
     let frame = |line: &str| parse_frame(line.as_bytes());
     let named = frame("[<0>] __x64_sys_read+0x0/0x20").unwrap();
     assert_eq!(
-        (named.symbol.as_str(), named.offset, named.size),
+        (named.name.as_str(), named.offset, named.size),
         ("__x64_sys_read", Some(0), Some(32))
     );
     // Generated code has a pseudo-module.
     let bpf = frame("[<0>] bpf_trampoline_6442+0x5c/0x1000 [bpf]").unwrap();
     assert_eq!(
-        (bpf.symbol.as_str(), bpf.module.as_deref()),
+        (bpf.name.as_str(), bpf.module.as_deref()),
         ("bpf_trampoline_6442", Some("bpf"))
     );
     let bare = frame("[<0>] 0xffffffffc0001234").unwrap();
     assert_eq!(
-        (bare.symbol.as_str(), bare.offset),
+        (bare.name.as_str(), bare.offset),
         ("0xffffffffc0001234", None)
     );
     let part = frame("[<ffffffff81234567>] a.part.0+0x1/0x2").unwrap();
-    assert_eq!(part.symbol, "a.part.0");
+    assert_eq!(part.name, "a.part.0");
     for none in [
         "",
         "[<0>]",
@@ -370,7 +370,7 @@ proptest! {
         if let Some(module) = &module {
             line += &format!(" [{module}]");
         }
-        let frame = ProcFrame { symbol, offset: Some(offset), size: Some(size), module };
+        let frame = CodePlace { name: symbol, offset: Some(offset), size: Some(size), module };
         prop_assert_eq!(parse_frame(line.as_bytes()), Some(frame));
     }
 

@@ -40,11 +40,12 @@ fn transition(bytes: &[u8]) {
     let _ = fs::remove_dir_all(FOLDER.join("recorder"));
     fs::write(FOLDER.join("transition.json"), bytes).unwrap();
     let Ok(Some(saved)) = saved::read(&FOLDER, BOOT) else {
-        let _ = fs::remove_file(FOLDER.join("transition.json.damaged"));
         return;
     };
-    drop(Recorder::open(&FOLDER, BOOT));
-    assert!(!FOLDER.join("transition.json").exists());
+    let opened = Recorder::open(&FOLDER, BOOT).unwrap();
+    // A state that is too long for an entry stays where it is.
+    assert_eq!(FOLDER.join("transition.json").exists(), !opened.problems.is_empty());
+    drop(opened);
     let again = saved::read(&FOLDER, BOOT).unwrap().unwrap();
     assert_eq!(format!("{again:?}"), format!("{saved:?}"));
 }

@@ -59,6 +59,9 @@ pub(super) mod oops_in_patch_is_survived {
     }
 }
 
+/// After so many seconds RCU complains of a CPU (kernel/rcu/update.c).
+const RCU_TIMEOUT: &str = "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout";
+
 /// A CPU that runs nothing else, until [`Spinning::end`].
 struct Spinning {
     helper: u32,
@@ -129,6 +132,8 @@ pub(super) mod soft_lockup_is_survived {
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
         set("watchdog_thresh", "3")?;
+        // RCU must not complain first.
+        files::write(RCU_TIMEOUT, "120")?;
         // Before 5.13 the kernel reports it once (kernel/watchdog.c, soft_watchdog_warn).
         let release = files::read("/proc/sys/kernel/osrelease")?;
         let reports = if release.starts_with("5.10.") { 1 } else { 2 };
@@ -159,7 +164,7 @@ pub(super) mod rcu_stall_is_survived {
         guest.start_monitor(&[])?;
         // The soft lockup detector must not fire first.
         set("watchdog_thresh", "60")?;
-        files::write("/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout", "3")?;
+        files::write(RCU_TIMEOUT, "3")?;
         // By the CPU itself or by another one (kernel/rcu/tree_stall.h).
         Spinning::start(guest)?.end(guest, 1, |line| {
             line.contains("self-detected stall on CPU")

@@ -47,7 +47,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
 
 /// Where the monitor keeps what outlives it.
 pub(super) const STATE: &str = "/var/lib/livepatch-monitor";
-/// The recorder's file (1 MiB at most), the state and the crashes.
+/// The journal (1 MiB at most) and the crashes.
 pub(super) const MOST_STATE: u64 = 1_200_000;
 
 /// Until what is held is compared; a tenth where fewer transitions are asked for.

@@ -182,7 +182,8 @@ fn busybox() -> Result<PathBuf> {
 /// port is this program's standard input and output.
 fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     let console = prepared.console();
-    let append = format!("console=ttyS0 tsc=reliable panic=1 TERM={}", terminal());
+    let words = super::command_line::words().join(" ");
+    let append = format!("{words} TERM={}", terminal());
     let mut command = vm::qemu(&prepared.kernel.image, &prepared.initramfs, MEMORY, &append);
     vm::add_ports(&mut command, &console);
     let errors = prepared.folder.join("qemu.log");

@@ -1,7 +1,7 @@
 //! What must hold of any scan, however odd.
 
 use super::*;
-use crate::patch::VMLINUX;
+use crate::{function_ref::CodePlace, patch::VMLINUX};
 use proptest::prelude::*;
 
 fn any_frame() -> impl Strategy<Value = Frame> {
@@ -18,10 +18,12 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         prop::bool::weighted(0.1),
     )
         .prop_map(|(name, offset, size, module, generated)| Symbol {
-            name: name.to_owned(),
-            offset,
-            size,
-            module: module.map(str::to_owned),
+            place: CodePlace {
+                name: name.to_owned(),
+                offset: Some(offset),
+                size,
+                module: module.map(str::to_owned),
+            },
             generated,
         });
     let address = prop::option::of(prop_oneof![any::<u64>(), 0u64..100]);

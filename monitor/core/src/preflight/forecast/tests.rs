@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::{
     blockers::{Frame, Symbol},
+    function_ref::CodePlace,
     patch::{self, PatchSet},
     preflight::{
         host::{Place, Policy, Symbols, Tracers},
@@ -60,10 +61,12 @@ fn frame(address: u64, name: &str, module: Option<&str>) -> Frame {
     Frame {
         address: Some(address),
         symbol: Some(Symbol {
-            name: name.to_owned(),
-            offset: 0,
-            size: None,
-            module: module.map(str::to_owned),
+            place: CodePlace {
+                name: name.to_owned(),
+                offset: Some(0),
+                size: None,
+                module: module.map(str::to_owned),
+            },
             generated: name.starts_with("bpf_"),
         }),
     }

@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::Context as _;
 use livepatch_core::{
     degradation::Degradation,
     journal::entry::Entry,
@@ -24,10 +23,7 @@ use super::{
     saved_state::StateFile,
     status_page::{BLOCKERS_SHOWN, Page},
 };
-use crate::{
-    kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks},
-    metrics,
-};
+use crate::kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks};
 
 /// The exporter at work. Its locks are each held for one step and never two at a time.
 #[derive(Debug)]
@@ -235,14 +231,12 @@ impl Exporter {
     }
 
     /// The exposition, for `/metrics` and the text file.
-    ///
-    /// # Errors
-    /// The metrics library cannot write what the collectors gave.
-    pub fn scrape(&self) -> anyhow::Result<String> {
+    #[must_use]
+    pub fn scrape(&self) -> String {
         let mut collected = self.collect();
-        let families =
-            collector::families(&self.collectors.all(), &mut collected, &mut AtScrape(self));
-        metrics::encode(families).context("writing the exposition")
+        let exposition =
+            collector::export(&self.collectors.all(), &mut collected, &mut AtScrape(self));
+        exposition.into_text()
     }
 
     /// What the status page shows: the values that a scrape would show now. `stay` is the

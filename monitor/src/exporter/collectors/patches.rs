@@ -11,7 +11,7 @@ use super::Values as All;
 use crate::{
     exporter::collector::{Collected, Collector, Moment, Outcome},
     kernel::{clock, sysfs},
-    metrics::{Families, Metric, bit, count, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
 };
 
 metrics! {
@@ -88,14 +88,18 @@ impl Collector<All> for Patches {
         Outcome::of(problems)
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let read = &collected.values.patches;
-        let mut families = gauge(&KERNEL_INFO, [(vec![read.release.as_str()], 1.0)])?;
+        out.gauge(&KERNEL_INFO, [([read.release.as_str()], 1.0)])?;
         let Some(set) = &read.set else {
-            return Ok(families);
+            return Ok(());
         };
-        families.extend(gauge(&SUPPORTED, [(vec![], bit(set.supported))])?);
-        families.extend(gauge(
+        out.gauge(&SUPPORTED, [([], bit(set.supported))])?;
+        out.gauge(
             &PATCH_INFO,
             set.patches.iter().map(|patch| {
                 let replace = match patch.replace {
@@ -104,29 +108,29 @@ impl Collector<All> for Patches {
                     None => "unknown",
                 };
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
-                (vec![patch.name.as_str(), replace, srcversion], 1.0)
+                ([patch.name.as_str(), replace, srcversion], 1.0)
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &PATCH_ENABLED,
             set.patches
                 .iter()
-                .filter_map(|patch| Some((vec![patch.name.as_str()], bit(patch.enabled?)))),
-        )?);
-        families.extend(gauge(
+                .filter_map(|patch| Some(([patch.name.as_str()], bit(patch.enabled?)))),
+        )?;
+        out.gauge(
             &PATCH_FUNCTIONS,
             objects(set).map(|(patch, object)| {
                 let functions = count(object.functions.len() as u64);
-                (vec![patch, object.name.as_str()], functions)
+                ([patch, object.name.as_str()], functions)
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &OBJECT_PATCHED,
             objects(set).filter_map(|(patch, object)| {
-                Some((vec![patch, object.name.as_str()], bit(object.patched?)))
+                Some(([patch, object.name.as_str()], bit(object.patched?)))
             }),
-        )?);
-        Ok(families)
+        )?;
+        Ok(())
     }
 }
 

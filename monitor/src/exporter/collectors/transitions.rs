@@ -9,13 +9,10 @@ use livepatch_core::{
     journal::entry::Entry,
     lifecycle::{History, InForce},
     patch::{Patch, PatchSet},
-    transition::{
-        self, BootTime, Direction, KlpEvent, Outcome as HowItEnded, SavedState, Totals, Watching,
-    },
+    transition::{self, BootTime, Direction, KlpEvent, SavedState, Totals, Watching},
     transition_state::{Running, TransitionState},
 };
 use livepatch_monitor_ebpf::EventKind;
-use prometheus::{HistogramOpts, HistogramVec, core::Collector as _};
 
 use super::Values as All;
 use crate::{
@@ -25,8 +22,12 @@ use crate::{
         lock,
     },
     kernel::{clock, events::KernelEvent, kmsg},
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
+
+mod durations;
+
+use durations::Durations;
 
 metrics! {
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the patch was forced; only a reboot cleans that up.";
@@ -41,12 +42,6 @@ metrics! {
     FORCES = "livepatch_transition_forces_total" Counter [] "Transitions forced.";
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
 }
-
-/// From 0.1 s to 2 h. The kernel tries about every second and signals after 15.
-const DURATION_BUCKETS: [f64; 16] = [
-    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
-    7200.0,
-];
 
 /// What is known of transitions.
 #[derive(Clone, Debug, Default)]
@@ -110,7 +105,7 @@ impl State {
 #[derive(Debug)]
 pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
-    durations: HistogramVec,
+    durations: Durations,
     log: KernelLog,
     stuck_after: Duration,
 }
@@ -129,7 +124,7 @@ impl Transitions {
         };
         Ok(Self {
             state: Mutex::new(state),
-            durations: durations()?,
+            durations: Durations::new()?,
             log,
             stuck_after,
         })
@@ -187,9 +182,7 @@ impl Transitions {
                 ..
             } = &step
             {
-                self.durations
-                    .with_label_values(&[direction.name(), outcome.name()])
-                    .observe(duration.as_secs_f64());
+                self.durations.observe(*direction, *outcome, *duration);
             }
             effects.push(Effect::Transition(time, step));
             if found_under_way {
@@ -292,9 +285,13 @@ impl Collector<All> for Transitions {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let values = &collected.values.transitions;
-        let mut families = self.durations.collect();
+        self.durations.export(out)?;
         if let Some(totals) = values.totals {
             for (metric, total) in [
                 (&ATTEMPTS, totals.attempts),
@@ -303,48 +300,48 @@ impl Collector<All> for Transitions {
                 (&FORCES, totals.forces),
                 (&LOAD_FAILURES, totals.load_failures),
             ] {
-                families.extend(counter(metric, [(vec![], total)])?);
+                out.counter(metric, [([], total)])?;
             }
         }
         let Some(set) = &collected.values.patches.set else {
-            return Ok(families);
+            return Ok(());
         };
         let forced = values.forced.iter();
-        families.extend(gauge(
+        out.gauge(
             &PATCH_FORCED,
-            forced.map(|(patch, forced)| (vec![patch.as_str()], bit(*forced))),
-        )?);
+            forced.map(|(patch, forced)| ([patch.as_str()], bit(*forced))),
+        )?;
         let names = values.names(set);
-        families.extend(gauge(
+        out.gauge(
             &TRANSITION_ACTIVE,
             names.iter().flat_map(|name| {
                 Direction::ALL.map(|direction| {
                     let running = values.running_of(name);
                     let runs = running.is_some_and(|it| it.direction == direction);
-                    (vec![*name, direction.name()], bit(runs))
+                    ([*name, direction.name()], bit(runs))
                 })
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &TRANSITION_START,
             names.iter().filter_map(|name| {
                 values.running_of(name)?;
-                Some((vec![*name], values.start_unix_seconds?))
+                Some(([*name], values.start_unix_seconds?))
             }),
-        )?);
+        )?;
         let in_force = || {
             let patches = set.patches.iter();
             patches.filter_map(|it| Some((it.name.as_str(), in_force(collected, it)?)))
         };
-        families.extend(gauge(
+        out.gauge(
             &PATCHING_COMPLETE,
-            in_force().filter_map(|(name, known)| Some((vec![name], known.since_unix_seconds?))),
-        )?);
-        families.extend(gauge(
+            in_force().filter_map(|(name, known)| Some(([name], known.since_unix_seconds?))),
+        )?;
+        out.gauge(
             &PATCHING_DURATION,
-            in_force().filter_map(|(name, known)| Some((vec![name], known.took?.as_secs_f64()))),
-        )?);
-        Ok(families)
+            in_force().filter_map(|(name, known)| Some(([name], known.took?.as_secs_f64()))),
+        )?;
+        Ok(())
     }
 }
 
@@ -358,21 +355,4 @@ pub(in crate::exporter) fn in_force<'a>(
     let rests = patch.enabled == Some(true) && running.is_none();
     let known = collected.moment.history.in_force.get(&patch.name);
     known.filter(|_| rests)
-}
-
-/// The histogram of durations, with every series that can occur at zero.
-fn durations() -> prometheus::Result<HistogramVec> {
-    let options = HistogramOpts::new(TRANSITION_DURATION.name, TRANSITION_DURATION.help)
-        .buckets(DURATION_BUCKETS.to_vec());
-    let durations = HistogramVec::new(options, TRANSITION_DURATION.labels)?;
-    for direction in Direction::ALL {
-        for outcome in HowItEnded::ALL {
-            // Only enabling can be cancelled (klp_cancel_transition,
-            // kernel/livepatch/transition.c).
-            if (direction, outcome) != (Direction::Unpatch, HowItEnded::Cancelled) {
-                durations.get_metric_with_label_values(&[direction.name(), outcome.name()])?;
-            }
-        }
-    }
-    Ok(durations)
 }

@@ -11,8 +11,6 @@ const BUILT_FROM: &str = "bpf/built-from";
 const SOURCES: &str = "../monitor-ebpf";
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(bpf_programs)");
-    println!("cargo::rustc-cfg=bpf_programs");
     println!("cargo::rerun-if-changed={OBJECT}");
     println!("cargo::rerun-if-changed={BUILT_FROM}");
     let target = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("programs.bpf");

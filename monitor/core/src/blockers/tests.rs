@@ -1,5 +1,7 @@
 //! Tasks as real kernels leave them.
 
+mod history;
+mod names;
 mod properties;
 
 use super::*;
@@ -105,7 +107,7 @@ fn asleep_in_a_patched_function() {
         ..task([in_hold()])
     };
     assert!(one(&scan([deep])).detail.ends_with("; no signal wakes it"));
-    // Ready to run is running; where it was is told all the same.
+    // A task that is ready to run counts as running; its function is named too.
     let ready = PendingTask {
         state: TaskState::Running,
         ..task([in_hold()])
@@ -274,94 +276,7 @@ fn on_a_cpu_the_stack_is_not_asked() {
 }
 
 #[test]
-fn a_clean_stack_is_unvisited_until_the_kernel_must_have_looked() {
-    let mut history = History::new();
-    let mut at = |attempts, stack: Vec<Frame>| {
-        let scan = Scan {
-            attempts: Some(attempts),
-            ..scan([task(stack)])
-        };
-        let blockers = analyse(&scan, &mut history);
-        (blockers[0].reason, blockers[0].detail.clone())
-    };
-    let clean = || vec![kernel("schedule")];
-    assert_eq!(at(3, clean()).0, Reason::Unvisited);
-    assert_eq!(
-        at(4, clean()).0,
-        Reason::Unvisited,
-        "that attempt may have passed it before"
-    );
-    let (reason, detail) = at(5, clean());
-    assert_eq!(reason, Reason::Unknown);
-    assert_eq!(
-        detail,
-        "its stack looks clean, yet the kernel did not switch it in 2 attempts"
-    );
-    // Meanwhile it was in the way.
-    assert_eq!(at(6, vec![in_hold()]).0, Reason::Sleeping);
-    assert_eq!(at(9, clean()).0, Reason::Unvisited);
-    // The attempts count from 0 after a reversal and its reversal.
-    assert_eq!(at(11, clean()).0, Reason::Unknown);
-    assert_eq!(at(2, clean()).0, Reason::Unvisited);
-    assert_eq!(at(4, clean()).0, Reason::Unknown);
-}
-
-#[test]
-fn without_attempts_time_tells() {
-    let mut history = History::new();
-    let mut at = |seconds: u64| {
-        let time = BootTime::from_nanos(seconds * 1_000_000_000);
-        let scan = Scan {
-            attempts: None,
-            time,
-            ..scan([task([kernel("schedule")])])
-        };
-        analyse(&scan, &mut history)[0].reason
-    };
-    assert_eq!(at(10), Reason::Unvisited);
-    assert_eq!(at(14), Reason::Unvisited);
-    assert_eq!(at(15), Reason::Unknown);
-    assert_eq!(at(3), Reason::Unvisited, "the clock went back");
-}
-
-#[test]
-fn history_forgets() {
-    let mut history = History::new();
-    let many = |tids: Range<u32>| {
-        scan(tids.map(|tid| PendingTask {
-            tid,
-            ..task([kernel("schedule")])
-        }))
-    };
-    analyse(&many(0..100), &mut history);
-    assert_eq!(history.len(), 100);
-    analyse(&many(90..95), &mut history);
-    assert_eq!(history.len(), 5);
-    analyse(&scan([]), &mut history);
-    assert!(history.is_empty());
-    // The same thread id, another task.
-    let at = |attempts, start| Scan {
-        attempts: Some(attempts),
-        ..scan([PendingTask {
-            start_ns: Some(start),
-            ..task([kernel("schedule")])
-        }])
-    };
-    analyse(&at(3, 1), &mut history);
-    assert_eq!(
-        analyse(&at(9, 2), &mut history)[0].reason,
-        Reason::Unvisited
-    );
-    // The way back is another transition.
-    let back = Scan {
-        direction: Direction::Unpatch,
-        ..at(20, 2)
-    };
-    assert_eq!(analyse(&back, &mut history)[0].reason, Reason::Unvisited);
-}
-
-#[test]
-fn what_cannot_be_told_says_why() {
+fn an_unknown_reason_says_why() {
     let clean = || task([kernel("schedule")]);
     for (scan, why) in [
         (scan([task([])]), "could not be read"),
@@ -403,99 +318,4 @@ fn what_cannot_be_told_says_why() {
         ..task([])
     };
     assert_eq!(one(&scan([zombie])).reason, Reason::Unvisited);
-}
-
-/// A scan of /proc: names without addresses.
-fn by_name(direction: Direction, stack: &[(&str, Option<&str>)]) -> Scan {
-    let func = |object: &str, function: &str| CheckedFunc {
-        function: FunctionRef {
-            object: object.to_owned(),
-            function: function.to_owned(),
-        },
-        range: None,
-    };
-    Scan {
-        direction,
-        source: ScanSource::Proc,
-        attempts: None,
-        funcs: Some(vec![
-            func("lpm_target", "lpm_hold"),
-            func(VMLINUX, "vfs_read"),
-        ]),
-        patches: vec!["lpm_patch".to_owned(), "older".to_owned()],
-        ..scan([PendingTask {
-            on_cpu: None,
-            ..task(
-                stack
-                    .iter()
-                    .map(|(name, module)| frame(None, name, *module)),
-            )
-        }])
-    }
-}
-
-#[test]
-fn names_alone() {
-    use Direction::{Patch, Unpatch};
-    use Reason::{Sleeping, Unknown, UnreliableStack, Unvisited};
-    type Names<'a> = &'a [(&'a str, Option<&'a str>)];
-    type Case<'a> = (Direction, Names<'a>, Reason, Option<(&'a str, &'a str)>);
-    let cases: [Case<'_>; 12] = [
-        (
-            Patch,
-            &[("lpm_hold", Some("lpm_target"))],
-            Sleeping,
-            Some(("lpm_target", "lpm_hold")),
-        ),
-        (
-            Patch,
-            &[("vfs_read", None)],
-            Sleeping,
-            Some((VMLINUX, "vfs_read")),
-        ),
-        // Of that name, but elsewhere.
-        (Patch, &[("lpm_hold", None)], Unvisited, None),
-        (Patch, &[("lpm_hold", Some("other"))], Unvisited, None),
-        (Patch, &[("vfs_read.cold", None)], Unvisited, None),
-        // Patched before: the older patch's code is in force.
-        (
-            Patch,
-            &[("lpm_hold", Some("older"))],
-            Sleeping,
-            Some(("lpm_target", "lpm_hold")),
-        ),
-        (Patch, &[("lpm_helper", Some("older"))], Unknown, None),
-        (
-            Patch,
-            &[("lpm_helper", Some("older")), ("lpm_hold", Some("older"))],
-            Sleeping,
-            Some(("lpm_target", "lpm_hold")),
-        ),
-        // Going back: this patch's code must be left, the original need not.
-        (
-            Unpatch,
-            &[("lpm_hold", Some("lpm_patch"))],
-            Sleeping,
-            Some(("lpm_target", "lpm_hold")),
-        ),
-        (
-            Unpatch,
-            &[("lpm_hold", Some("lpm_target"))],
-            Unvisited,
-            None,
-        ),
-        (Unpatch, &[("new_code", Some("lpm_patch"))], Unknown, None),
-        (Patch, &[("bpf_trampoline_1", None)], UnreliableStack, None),
-    ];
-    for (direction, stack, reason, function) in cases {
-        let blocker = one(&by_name(direction, stack));
-        assert_eq!(blocker.reason, reason, "{direction:?} {stack:?}");
-        assert_eq!(named(&blocker), function, "{direction:?} {stack:?}");
-    }
-    let blocker = one(&by_name(Unpatch, &[("new_code", Some("lpm_patch"))]));
-    assert_eq!(
-        blocker.detail,
-        "in code of the livepatch module lpm_patch, which is being removed; \
-         /proc does not tell which patched function that belongs to"
-    );
 }

@@ -1,3 +1,4 @@
+use super::blob::{HEADER_LEN, HEADER_LEN_WITH_LAYOUT, KIND_INT, MAGIC, TYPE_LEN, VERSION};
 use super::*;
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! What the probes cannot do on this kernel or with its settings, and the remedies.
 
 use super::Degradation;
-use crate::kernel::{btf::BtfError, namespace::PidNsVisibility};
+use crate::kernel::{btf::BtfError, layout::Layout, namespace::PidNsVisibility};
 
 pub(super) fn no_btf(error: &BtfError) -> Degradation {
     Degradation {
@@ -12,7 +12,32 @@ pub(super) fn no_btf(error: &BtfError) -> Degradation {
     }
 }
 
-pub(super) fn no_addresses(why: &str) -> Degradation {
+/// What the layout lacks: members, variables, addresses.
+pub(super) fn incomplete_layout(layout: &Layout, has_btf: bool) -> Vec<Degradation> {
+    let mut degradations = Vec::new();
+    if has_btf && !layout.missing_members.is_empty() {
+        degradations.push(Degradation {
+            what: format!(
+                "this kernel's BTF lacks {}: the values read from there are left out",
+                layout.missing_members.join(", ")
+            ),
+            remedy: "report the kernel version to the project".into(),
+        });
+    }
+    if !layout.missing_variables.is_empty() {
+        degradations.push(Degradation {
+            what: format!(
+                "the kernel's symbol table lacks {}",
+                layout.missing_variables.join(", ")
+            ),
+            remedy: "use a kernel with CONFIG_KALLSYMS_ALL=y".into(),
+        });
+    }
+    degradations.extend(layout.addresses_hidden.as_deref().map(no_addresses));
+    degradations
+}
+
+fn no_addresses(why: &str) -> Degradation {
     Degradation {
         what: format!(
             "cannot locate the kernel's variables ({why}): tasks are read from /proc, idle tasks are not seen; some events lack the patch's name, which is read from sysfs later"

@@ -64,35 +64,30 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
 
 /// Takes one piece off; false where there is none.
 fn piece(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
-    let start = peeled.text.trim_start();
     if peeled.tagged {
-        return level(peeled, start) || time(peeled, start, profile);
+        return level(peeled) || time(peeled, profile);
     }
-    quote(peeled, start)
-        || level(peeled, start)
-        || time(peeled, start, profile)
-        || dated(peeled, start, profile)
-        || record(peeled, start)
-        || decoded(peeled, start)
-        || guest(peeled, start, profile)
+    quote(peeled)
+        || level(peeled)
+        || time(peeled, profile)
+        || dated(peeled, profile)
+        || record(peeled)
+        || decoded(peeled)
+        || guest(peeled, profile)
 }
 
 /// `> ` of a mail.
-fn quote(peeled: &mut Peeled<'_>, start: &str) -> bool {
-    let Some(rest) = start.strip_prefix('>') else {
+fn quote(peeled: &mut Peeled<'_>) -> bool {
+    let Some(rest) = peeled.text.trim_start().strip_prefix('>') else {
         return false;
     };
-    let at = peeled.text.len() - rest.len();
-    peeled.text = peeled.text.get(at..).unwrap_or_default();
-    if let Some(rest) = peeled.text.strip_prefix(' ') {
-        peeled.text = rest;
-    }
+    peeled.text = rest.strip_prefix(' ').unwrap_or(rest);
     true
 }
 
 /// `<4>`; with a facility, `<30>`.
-fn level<'a>(peeled: &mut Peeled<'a>, _start: &str) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn level(peeled: &mut Peeled<'_>) -> bool {
+    let start = peeled.text.trim_start();
     let Some((digits, rest)) = start
         .strip_prefix('<')
         .and_then(|rest| rest.split_once('>'))
@@ -163,8 +158,8 @@ fn structured(peeled: &mut Peeled<'_>) {
 }
 
 /// `[   12.345678]`, with what kernels and `dmesg` put inside and behind, or a date.
-fn time<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     let Some((inner, behind)) = bracket(start) else {
         return false;
     };
@@ -231,8 +226,8 @@ fn is_caller(text: &str) -> bool {
 }
 
 /// A date without brackets, and what stands behind it.
-fn dated<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     let Some((date, behind)) = date::at_start(start) else {
         return false;
     };
@@ -359,8 +354,8 @@ fn facility_code(name: &str) -> Option<u32> {
 }
 
 /// `dmesg -x`: `kern  :warn  : `
-fn decoded<'a>(peeled: &mut Peeled<'a>, _start: &str) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn decoded(peeled: &mut Peeled<'_>) -> bool {
+    let start = peeled.text.trim_start();
     let Some((facility, rest)) = start.split_once(':') else {
         return false;
     };
@@ -429,7 +424,7 @@ pub(super) fn extended(text: &str) -> Option<Extended<'_>> {
     })
 }
 
-fn record(peeled: &mut Peeled<'_>, _start: &str) -> bool {
+fn record(peeled: &mut Peeled<'_>) -> bool {
     let Some(record) = extended(peeled.text.trim_start()) else {
         return false;
     };
@@ -444,8 +439,8 @@ fn record(peeled: &mut Peeled<'_>, _start: &str) -> bool {
 
 /// The number of a CPU (z/VM), of a line, of a Xen guest; whatever else this file
 /// has before each of its lines.
-fn guest<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
-    let start: &'a str = peeled.text.trim_start();
+fn guest(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
+    let start = peeled.text.trim_start();
     if start.starts_with("(XEN) ") {
         peeled.origin = Origin::Other;
         return true;

@@ -30,7 +30,7 @@ use super::{
         writer::Journal,
     },
     kernel_log::{self, KernelLog},
-    lock, log_lines, readable,
+    lock, log_lines, memory, readable,
     saved_state::StateFile,
 };
 use crate::{
@@ -107,7 +107,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         crash_capture: CrashCapture::new(procfs, sysfs),
         monitor: Monitor::new(attached.status),
     };
-    give_back_memory();
+    memory::give_back();
     match saved {
         Ok(Some(saved)) => collectors
             .transitions
@@ -371,16 +371,6 @@ fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) ->
         });
     }
     boots
-}
-
-/// Reading BTF and the programs takes some 20 MiB that the allocator would keep for ever,
-/// although nothing later needs a tenth of it.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and only returns free pages.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// The status of every probe where none could be loaded.

@@ -15,8 +15,11 @@ use rustix::io::Errno;
 use crate::bounded_read;
 use livepatch_core::patch::{Function, Object, Patch, PatchSet};
 
+mod known;
 #[cfg(test)]
 mod tests;
+
+pub use known::PatchReader;
 
 /// Patches read; a host has a handful.
 const MAX_PATCHES: usize = 4096;

@@ -1,6 +1,9 @@
 //! What is loaded: patches, their objects and functions, as sysfs shows them.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use livepatch_core::{
     patch::{Object, PatchSet},
@@ -9,8 +12,11 @@ use livepatch_core::{
 
 use super::Values as All;
 use crate::{
-    exporter::collector::{Collected, Collector, Moment, Outcome},
-    kernel::{clock, sysfs},
+    exporter::{
+        collector::{Collected, Collector, Moment, Outcome},
+        lock,
+    },
+    kernel::{clock, sysfs::PatchReader},
     metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
 };
 
@@ -31,26 +37,29 @@ pub struct Values {
     /// When the reading of sysfs started.
     pub read_at: BootTime,
     /// What is loaded; `None` where sysfs cannot be read.
-    pub set: Option<PatchSet>,
+    pub set: Option<Arc<PatchSet>>,
 }
 
-/// Reads sysfs; keeps nothing.
+/// Reads sysfs; keeps what cannot have changed.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
-    sysfs: PathBuf,
+    reader: Mutex<PatchReader>,
     release: String,
 }
 
 impl Patches {
     pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
-        Self { sysfs, release }
+        Self {
+            reader: Mutex::new(PatchReader::new(sysfs)),
+            release,
+        }
     }
 
     /// Reads what is loaded, and says what could not be read.
     pub(in crate::exporter) fn read(&self) -> (Values, Vec<String>) {
         // From before the read: a snapshot is as old as its first file.
         let read_at = clock::boot_time();
-        let (set, problems) = match sysfs::read_patches(&self.sysfs) {
+        let (set, problems) = match lock(&self.reader).read() {
             Ok((set, problems)) => (
                 Some(set),
                 problems.iter().map(ToString::to_string).collect(),

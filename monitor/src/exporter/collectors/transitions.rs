@@ -3,7 +3,11 @@
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use livepatch_core::{
     journal::entry::Entry,
@@ -82,6 +86,8 @@ struct State {
     /// The running transition's start on both clocks: converted once, so that setting the
     /// wall clock later does not move it.
     start: Option<(BootTime, Option<f64>)>,
+    /// What the journal was given as loaded.
+    noted: Option<Arc<PatchSet>>,
 }
 
 impl State {
@@ -121,6 +127,7 @@ impl Transitions {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
+            noted: None,
         };
         Ok(Self {
             state: Mutex::new(state),
@@ -152,14 +159,18 @@ impl Transitions {
     }
 
     /// Takes a snapshot of sysfs, whose reading started at `time`.
-    pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &PatchSet) -> Vec<Effect> {
-        let (steps, dated) = {
+    pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &Arc<PatchSet>) -> Vec<Effect> {
+        let (steps, dated, is_noted) = {
             let mut state = lock(&self.state);
-            (state.machine.snapshot(time, set), state.date())
+            let before = state.noted.replace(set.clone());
+            let is_noted = before.is_some_and(|before| Arc::ptr_eq(&before, set));
+            (state.machine.snapshot(time, set), state.date(), is_noted)
         };
         let mut effects = self.effects(time, steps, dated);
         // After the steps: a patch in transition is not yet in force.
-        effects.push(Effect::Note(time, Entry::from(set)));
+        if !is_noted {
+            effects.push(Effect::Note(time, Entry::from(&**set)));
+        }
         effects
     }
 

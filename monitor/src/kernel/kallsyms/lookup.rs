@@ -262,4 +262,18 @@ mod tests {
         let error = program(&["a_name_of_32_bytes_is_one_too_lon"]).unwrap_err();
         assert!(error.to_string().contains("too long"), "{error}");
     }
+
+    /// Where the kernel answers, it says what the file says.
+    #[test]
+    fn the_kernel_and_the_file_agree() {
+        let names = ["_stext", "kfree", "schedule", "no_such_symbol_here"];
+        let Ok(addresses) = addresses(&names) else {
+            println!("not compared: this kernel or this user cannot ask");
+            return;
+        };
+        let found = crate::kernel::kallsyms::find("/proc".as_ref(), &names).unwrap();
+        for (name, address) in names.iter().zip(addresses) {
+            assert_eq!(address, found.in_vmlinux(name), "{name}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! say little; what is compared was measured in the same machine, in turns.
 
 mod cost;
+mod counts;
 mod growth;
 mod latency;
 mod scan;
@@ -18,6 +19,7 @@ type Measurement = fn(&mut Guest) -> Result<Table>;
 
 /// The file a table goes to, and what makes it.
 const ALL: &[(&str, Measurement)] = &[
+    ("counts", counts::measure),
     ("latency", latency::measure),
     ("scan", scan::measure),
     ("functions", growth::functions),

@@ -194,7 +194,13 @@ fn busybox() -> Result<PathBuf> {
 fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     let console = prepared.console();
     let append = format!("console=ttyS0 tsc=reliable panic=1 TERM={}", terminal());
-    let mut command = vm::qemu(&prepared.kernel.image, &prepared.initramfs, MEMORY, &append);
+    let mut command = vm::qemu(
+        &prepared.kernel.image,
+        &prepared.initramfs,
+        MEMORY,
+        &append,
+        false,
+    );
     vm::add_ports(&mut command, &console);
     let errors = prepared.folder.join("qemu.log");
     let file =

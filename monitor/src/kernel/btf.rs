@@ -15,6 +15,7 @@ pub use error::BtfError;
 
 mod blob;
 mod error;
+mod functions;
 mod members;
 #[cfg(test)]
 mod tests;

@@ -39,7 +39,7 @@ struct Framed<T> {
 /// The scan under way: what is compared with, and where the walks over functions and idle
 /// tasks go on with the next task. User space runs one scan at a time.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Cursor {
     patch: u64,
     object_head: u64,
@@ -118,14 +118,17 @@ extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
         return 0;
     }
     // SAFETY: the map's element; scans do not overlap.
-    let (mode, target, walked) = unsafe {
+    let (mode, target, mut walks) = unsafe {
         let cursor = &*cursor;
-        let walked = cursor.patch == 0 || (cursor.funcs_done & cursor.idle_done) != 0;
-        (cursor.mode, cursor.target, walked)
+        let left = (cursor.funcs_done & cursor.idle_done) == 0;
+        (cursor.mode, cursor.target, left && cursor.patch != 0)
     };
-    if mode != ScanMode::EveryTask as u32 {
-        if !walked {
-            walk(seq, cursor, mode);
+    if mode == ScanMode::EveryTask as u32 {
+        walks = false;
+    } else {
+        if walks && walk(seq, cursor, mode).is_err() {
+            undo(cursor);
+            return 0;
         }
         // SAFETY: as above.
         let patch = unsafe { (*cursor).patch };
@@ -133,7 +136,9 @@ extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
             return 0;
         }
     }
-    let _ = write_task(seq, cursor, task);
+    if write_task(seq, cursor, task).is_err() && walks {
+        undo(cursor);
+    }
     0
 }
 
@@ -170,51 +175,44 @@ fn begin(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     }
     *cursor = Cursor {
         patch,
-        object_head: 0,
-        object_node: 0,
-        object: 0,
-        func_head: 0,
-        func_node: 0,
-        func_next: 0,
-        task: 0,
-        idle_cpu: 0,
-        funcs_done: 0,
-        idle_done: 0,
         mode,
         target,
+        ..Cursor::default()
     };
     start(seq, patch, target)
 }
 
-/// Walks on with the functions and the idle tasks. If the buffer overflows, the kernel
-/// drops what was written and shows this task once more, so no progress is made.
+/// Takes the progress of [`walk`] back: when the buffer overflows, the kernel drops all
+/// that was written with this task, and shows it once more.
 #[inline(always)]
-fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) {
-    let Some(before) = CURSOR.get_ptr_mut(BEFORE) else {
-        return;
-    };
-    // SAFETY: the map's two elements.
-    unsafe { *before = *cursor };
-    // SAFETY: as above.
-    let progress = unsafe { steps(seq, &mut *cursor, mode) };
-    if progress.is_err() {
-        // SAFETY: as above.
+fn undo(cursor: *mut Cursor) {
+    if let Some(before) = CURSOR.get_ptr_mut(BEFORE) {
+        // SAFETY: the map's two elements.
         unsafe { *cursor = *before };
     }
 }
 
+/// Walks on with the functions and the idle tasks.
 #[inline(always)]
-fn steps(seq: *mut c_void, cursor: &mut Cursor, mode: u32) -> Result<(), Overflow> {
-    if scan_is_current() == 0 {
-        // What is left would belong to something else. The missing end marks say so.
-        cursor.patch = 0;
+fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) -> Result<(), Overflow> {
+    let Some(before) = CURSOR.get_ptr_mut(BEFORE) else {
         return Ok(());
-    }
-    if cursor.funcs_done == 0 {
-        walk_funcs(seq, cursor)?;
-    }
-    if mode == ScanMode::MoreFuncs as u32 || cursor.idle_done != 0 {
-        return Ok(());
+    };
+    // SAFETY: the map's two elements. No reference to the first is held over a call: what
+    // is called changes it.
+    unsafe {
+        *before = *cursor;
+        if scan_is_current() == 0 {
+            // What is left would belong to something else. The missing end marks say so.
+            (*cursor).patch = 0;
+            return Ok(());
+        }
+        if (*cursor).funcs_done == 0 {
+            walk_funcs(seq, cursor)?;
+        }
+        if mode == ScanMode::MoreFuncs as u32 || (*cursor).idle_done != 0 {
+            return Ok(());
+        }
     }
     walk_idle(seq, cursor)
 }
@@ -277,7 +275,7 @@ const ALL_FUNCS: u32 = 2;
 const NEXT_OBJECT: u32 = 3;
 
 #[inline(always)]
-fn walk_funcs(seq: *mut c_void, cursor: &mut Cursor) -> Result<(), Overflow> {
+fn walk_funcs(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     let Some(record) = FUNC.get_ptr_mut(0) else {
         return Ok(());
     };
@@ -285,10 +283,12 @@ fn walk_funcs(seq: *mut c_void, cursor: &mut Cursor) -> Result<(), Overflow> {
         match scan_next_func() {
             FUNC_FILLED => {
                 write(seq, RecordKind::Func, record)?;
-                cursor.func_node = cursor.func_next;
+                // SAFETY: the map's element.
+                unsafe { (*cursor).func_node = (*cursor).func_next };
             }
             ALL_FUNCS => {
-                cursor.funcs_done = 1;
+                // SAFETY: as above.
+                unsafe { (*cursor).funcs_done = 1 };
                 return write_mark(seq, RecordKind::FuncsEnd);
             }
             NEXT_OBJECT => {}
@@ -421,33 +421,37 @@ fn fill_func(object: u64, func: u64, target: i32) {
 /// Idle tasks are in no task list: they hang off `idle_threads` (kernel/smpboot.c),
 /// a per-CPU variable.
 #[inline(always)]
-fn walk_idle(seq: *mut c_void, cursor: &mut Cursor) -> Result<(), Overflow> {
+fn walk_idle(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     let (offsets, threads) = (kernel::PER_CPU_OFFSET.load(), kernel::IDLE_THREADS.load());
     let cpus = u64::from(kernel::POSSIBLE_CPUS.load());
-    if offsets == 0 || threads == 0 || cpus == 0 {
-        // Without the end mark: they are unknown.
-        cursor.idle_done = 1;
-        return Ok(());
-    }
-    if cursor.idle_cpu >= cpus {
-        cursor.idle_done = 1;
-        return write_mark(seq, RecordKind::IdleEnd);
-    }
-    let cpu = cursor.idle_cpu;
-    let base = read::<u64>(offsets.wrapping_add(cpu * 8)).unwrap_or(0);
-    let task = read::<u64>(threads.wrapping_add(base)).unwrap_or(0);
-    if base != 0 && task != 0 {
-        let Some(record) = TASK.get_ptr_mut(0) else {
-            return Ok(());
-        };
-        cursor.task = task;
-        if scan_fill_task() != 0 {
-            // SAFETY: this CPU's element of the map.
-            unsafe { (*record).body.idle_cpu = cpu as u32 };
-            write(seq, RecordKind::Task, record)?;
+    // SAFETY: the map's element, and this CPU's element of the other; no reference to the
+    // first is held over the call, which reads it.
+    unsafe {
+        let cpu = (*cursor).idle_cpu;
+        if offsets == 0 || threads == 0 || cpu >= cpus {
+            (*cursor).idle_done = 1;
+            // Without the end mark they are unknown.
+            let known = offsets != 0 && threads != 0 && cpus != 0;
+            return if known {
+                write_mark(seq, RecordKind::IdleEnd)
+            } else {
+                Ok(())
+            };
         }
+        let base = read::<u64>(offsets.wrapping_add(cpu * 8)).unwrap_or(0);
+        let task = read::<u64>(threads.wrapping_add(base)).unwrap_or(0);
+        if base != 0 && task != 0 {
+            let Some(record) = TASK.get_ptr_mut(0) else {
+                return Ok(());
+            };
+            (*cursor).task = task;
+            if scan_fill_task() != 0 {
+                (*record).body.idle_cpu = cpu as u32;
+                write(seq, RecordKind::Task, record)?;
+            }
+        }
+        (*cursor).idle_cpu = cpu + 1;
     }
-    cursor.idle_cpu = cpu + 1;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statfs;
+use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 use tracing::debug;
 
 use crate::bounded_read;
@@ -288,8 +288,7 @@ pub fn find_in_image(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsEr
 
 /// Whether this is the running kernel's.
 fn is_procfs(path: &Path) -> bool {
-    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-    statfs(path).is_ok_and(|status| i64::from(status.f_type) == PROC_SUPER_MAGIC)
+    statfs(path).is_ok_and(|status| status.f_type == PROC_SUPER_MAGIC)
 }
 
 fn read_names(procfs: &Path, wanted: &[&str], image_only: bool) -> Result<Found, KallsymsError> {

@@ -126,7 +126,7 @@ impl Exposition {
             *values = order.map(|position| values[position]);
         }
         if !rows.is_sorted_by(|(one, _), (next, _)| one < next) {
-            rows.sort_by(|(one, _), (other, _)| one.cmp(other));
+            rows.sort_by_key(|(labels, _)| *labels);
             rows.dedup_by(|(next, value), (kept, sum)| {
                 let is_same = next == kept;
                 if is_same {

@@ -5,8 +5,18 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
-/// The most that each row of the table `counts` may be: what was counted, and a tenth.
-const BOUNDS: &[(&str, f64)] = &[];
+/// The most that each row of the table `counts` may be: what the project sets itself.
+const BOUNDS: &[(&str, f64)] = &[
+    ("start", 600.0),
+    ("scrape", 0.6),
+    ("scrape, patched", 0.6),
+    ("scrape, 1,000 functions", 0.7),
+    ("scrape, 50 patches", 4.0),
+    ("blockers", 300.0),
+    ("peak MiB", 14.0),
+    ("resident MiB", 8.0),
+    ("program, bytes", 11e6),
+];
 
 /// The monitor's column of the table `counts`, by row.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ const BOUNDS: &[(&str, f64)] = &[
     ("scrape, 1,000 functions", 0.7),
     ("scrape, 50 patches", 4.0),
     ("blockers", 300.0),
-    ("peak MiB", 14.0),
-    ("resident MiB", 8.0),
+    ("peak MiB", 16.0),
+    ("resident MiB", 9.5),
     ("program, bytes", 11e6),
 ];
 

@@ -32,7 +32,7 @@ use super::{
         writer::Journal,
     },
     kernel_log::{self, KernelLog},
-    lock, log_lines, readable,
+    lock, log_lines, memory, readable,
 };
 use crate::{
     crash::{
@@ -120,7 +120,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         crash_capture: CrashCapture::new(procfs, sysfs, records.pstore_full),
         monitor: Monitor::new(attached.status),
     };
-    give_back_memory();
+    memory::give_back();
     if let Some(saved) = records.saved {
         let start = saved.start_unix_seconds;
         collectors.transitions.restore(saved.transitions, start);
@@ -462,16 +462,6 @@ fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) 
         boots.push(boot);
     }
     boots
-}
-
-/// Returns free memory to the system. Reading BTF and loading the programs takes about 20 MiB,
-/// which the allocator would otherwise keep; later less than a tenth of it is needed.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and only returns free pages.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// The status of all probes if none could be loaded.

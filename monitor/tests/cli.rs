@@ -187,6 +187,34 @@ fn unknown_tasks_are_not_zero() {
     );
 }
 
+/// What 0.1.0 knew, a monitor that is killed and the next one know too; and a command does,
+/// without the lock that the monitor holds.
+#[test]
+fn the_start_of_a_transition_outlives_its_monitor() {
+    let host = FakeHost::held();
+    let boot_id = fs::read_to_string(host.path("proc/sys/kernel/random/boot_id")).unwrap();
+    let boot_id = boot_id.trim();
+    host.write(
+        "state/transition.json",
+        format!(
+            r#"{{"version":1,"boot_id":"{boot_id}","start_unix_seconds":1795438218.0,"transitions":
+            {{"active":{{"patch":"fix","direction":"patch","start":1000000000,"attempts":9,
+            "forced":false,"cancelling":false}}}}}}"#
+        ),
+    );
+    let start = "livepatch_transition_start_timestamp_seconds{patch=\"fix\"} 1795438218\n";
+    for round in 0..2 {
+        let exporter = serve(&host);
+        let metrics = exporter.metrics();
+        assert!(metrics.contains(start), "round {round}: {metrics}");
+        assert!(!host.path("state/transition.json").exists());
+        let status = run(&host, &["status", "--json"]).json();
+        let age = &status["transition"]["running_for_seconds"];
+        assert!(age.as_f64().is_some_and(|age| age > 0.0), "{status}");
+        drop(exporter);
+    }
+}
+
 #[test]
 fn a_state_file_of_a_newer_version_is_left_alone() {
     let host = FakeHost::held();

@@ -37,7 +37,7 @@ fn console_and_pstore_give_one_crash() {
     let out = answer.out;
     assert_eq!(out.matches("oops: BUG: kernel NULL").count(), 1, "{out}");
     for said in [
-        "  when        2026-11-23T12:49:08Z (by pstore's record number, to about a second), 10.894377 s after boot\n",
+        "  when        2026-11-23T12:49:08Z (by pstore's record, to about a second), 10.894377 s after boot\n",
         "  kernel      6.12.95+deb12-cloud-amd64\n",
         "  phase       soak: patching of lpm_patch_oops had ended 4.1 s before\n",
         "  implicated  yes: the fault is in livepatch lpm_patch_oops, livepatch_function+0x9/0x30 [lpm_patch_oops]\n",

@@ -1,22 +1,32 @@
-//! How a boot ended, and which crash that was: what the flight recorder noted and what the dumps
-//! say, combined. Pure.
+//! How a boot ended, and which crash that was: the journal and the dumps, put
+//! together. Pure.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use crate::{
-    crash::{CrashRecord, Evidence, EvidenceKind, Implicated, Kind, Patch, Precision, When},
-    journal::history::{History, SignalSeen},
+    crash::{
+        CLOCK_WRONG_SECONDS, CrashRecord, Evidence, EvidenceKind, Implicated, Kind,
+        NEVER_SET_BEFORE, Patch, Precision, When,
+    },
+    journal::{
+        entry::TimedEntry,
+        history::{History, SignalSeen},
+    },
     phase::Phase,
+    transition::BootTime,
 };
+
+mod dating;
 
 /// A monitor that is stopped in order goes with its machine, or the machine goes on
 /// without it. If the next boot begins within this the former is taken for true.
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
-/// By how much the clocks of a dump and of the recorder may disagree.
+/// By how much clocks that are set right may disagree.
 const SLACK_SECONDS: f64 = 60.0;
-/// A dump's clock may be behind the last note's by this: it is another clock.
-const UPTIME_SLACK_SECONDS: f64 = 2.0;
-/// A signal in a note and its record in the log are no further apart.
+/// From a crash to the next boot, the saving of a dump included, in seconds.
+const MAX_DOWNTIME: u64 = 15 * 60;
+
+/// A signal in the journal and its record in the log are no further apart.
 const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
 /// What a boot without a last word is called.
@@ -25,53 +35,138 @@ pub const RESET_HEADLINE: &str = "the boot ended without a word";
 /// A boot before this one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Boot {
-    /// What was noted of it.
+    /// What all its journal entries come to.
     pub history: History,
+    /// The entries, oldest first.
+    pub notes: Vec<TimedEntry>,
     /// When the boot after it began, in seconds since 1970.
     pub next_began: Option<f64>,
 }
 
 impl Boot {
-    /// Whether it ended in a crash, as far as the entries show.
+    /// A boot as its journal has it.
+    #[must_use]
+    pub fn new(notes: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
+        Self {
+            history: fold(&notes, soak),
+            notes,
+            next_began,
+        }
+    }
+
+    /// When it began, in seconds since 1970: by its last entry, because the clock may have
+    /// been set right after the first.
+    #[must_use]
+    pub fn began(&self) -> Option<f64> {
+        let history = &self.history;
+        Some(history.last_unix_seconds? - history.last_time.as_duration().as_secs_f64())
+    }
+
+    /// When the next boot began, if its clock goes on from this one's.
+    fn ended_by(&self) -> Option<f64> {
+        let next = self.next_began?;
+        let last = self.history.last_unix_seconds;
+        last.is_none_or(|last| next >= last - SLACK_SECONDS)
+            .then_some(next)
+    }
+
+    /// Whether it ended badly, as far as the journal tells.
     #[must_use]
     pub fn unclean(&self) -> Option<bool> {
         if !self.history.stopped {
             return Some(true);
         }
-        let gap = self.next_began? - self.history.last_unix_seconds?;
+        let gap = self.ended_by()? - self.history.last_unix_seconds?;
         (gap <= STOP_TO_BOOT.as_secs_f64()).then_some(false)
     }
 
-    /// Whether a crash that a dump reports may be this boot's.
+    /// How well a crash fits into this boot; `ended` if the kernel ended with it. None if
+    /// it is another boot's.
     #[must_use]
-    pub fn may_be_of(&self, record: &CrashRecord) -> bool {
+    pub fn fit(&self, record: &CrashRecord, ended: bool) -> Option<Fit> {
         let history = &self.history;
         let releases = record.release.as_ref().zip(history.release.as_ref());
         if releases.is_some_and(|(one, other)| one != other) {
-            return false;
+            return None;
         }
-        if let Some(when) = record.when.unix_seconds {
-            let began = history.began_unix_seconds;
-            // The first note is written when the monitor begins, the boot is older.
-            let boot = began.map(|began| began - history.began.as_duration().as_secs_f64());
-            return boot.is_none_or(|boot| when >= boot - SLACK_SECONDS)
-                && self
-                    .next_began
-                    .is_none_or(|next| when <= next + SLACK_SECONDS);
-        }
-        // No date: only a boot that ended badly, and after its last note.
-        let uptime = record.when.uptime_seconds.unwrap_or(f64::MAX);
+        let drift = record.when.drift_seconds();
+        let uptime = record.when.uptime_seconds;
         let last = history.last_time.as_duration().as_secs_f64();
-        self.unclean() != Some(false) && uptime >= last - UPTIME_SLACK_SECONDS
+        // Nothing is noted after the kernel's end.
+        let after_the_last = uptime.is_none_or(|uptime| uptime >= last - drift);
+        let length = self
+            .ended_by()
+            .zip(self.began())
+            .map(|(end, start)| end - start);
+        let within_length = uptime
+            .zip(length)
+            .is_none_or(|(uptime, length)| uptime <= length + drift + SLACK_SECONDS);
+        // From the crash to the next boot: a crash that ended a boot is followed by one.
+        let downtime = uptime.zip(length).map(|(uptime, length)| length - uptime);
+        let downtime = downtime.and_then(|down| Duration::try_from_secs_f64(down.max(0.0)).ok());
+        let downtime = downtime.map(|down| down.as_secs());
+        let in_time = (!ended || after_the_last) && within_length;
+        let when = &record.when;
+        let date = when.unix_seconds.filter(|_| when.is_utc());
+        let off = date.filter(|date| *date > NEVER_SET_BEFORE).map(|date| {
+            let before = self.began().map_or(0.0, |start| start - date);
+            let after = self.ended_by().map_or(0.0, |end| date - end);
+            before.max(after).max(0.0)
+        });
+        if off.is_some_and(|off| off > CLOCK_WRONG_SECONDS) {
+            return None;
+        }
+        let in_span = off.is_some_and(|off| off <= SLACK_SECONDS);
+        let of_system = in_span && when.is_of_system();
+        let noted = noted(history, record).is_some();
+        // Where no date is to be trusted, the boot must have ended with a crash, and the
+        // crash must come after its last entry.
+        let undated = after_the_last && self.unclean() != Some(false);
+        let possible = match in_span {
+            true => in_time || of_system,
+            false => in_time && undated,
+        };
+        (possible || noted).then_some(Fit {
+            in_system_time: of_system && in_time,
+            noted,
+            ends_it: ended && in_time && downtime.is_some_and(|down| down <= MAX_DOWNTIME),
+            in_firmware_time: in_span && in_time,
+            downtime: Reverse(downtime.unwrap_or(u64::MAX)),
+        })
     }
 
-    /// Adds what the entries contain and a dump does not.
+    /// Whether nothing is known of this boot after a crash.
+    #[must_use]
+    pub fn may_have_ended(&self, record: &CrashRecord) -> bool {
+        let last = self.history.last_time.as_duration().as_secs_f64();
+        let uptime = record.when.uptime_seconds;
+        uptime.is_some_and(|uptime| uptime >= last - record.when.drift_seconds())
+    }
+
+    /// Fills in what a dump does not tell but the journal does: the date first, then where
+    /// in a patch's life it falls.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
-        supplement(&self.history, record, soak);
+        let history = &self.history;
+        let seen = noted(history, record);
+        dating::date(history, seen, self.ended_by(), &mut record.when);
+        let now = dating::moment(history, seen, &record.when);
+        // What came after it, where the machine lived on, tells nothing.
+        let until = self.notes.partition_point(|noted| noted.time <= now);
+        match self
+            .notes
+            .get(until..)
+            .is_some_and(|later| !later.is_empty())
+        {
+            true => {
+                let before = fold(self.notes.get(..until).unwrap_or_default(), soak);
+                supplement(&before, record, now, soak);
+            }
+            false => supplement(history, record, now, soak),
+        }
     }
 
-    /// The crash that ended the boot, if no dump reports it: the signal that was its last note, or
-    /// else a reset.
+    /// The crash that ended the boot, if no dump tells of it: the signal that was its
+    /// last note, or else a reset.
     #[must_use]
     pub fn last_word(&self, soak: Duration) -> CrashRecord {
         let history = &self.history;
@@ -91,7 +186,7 @@ impl Boot {
                 ..CrashRecord::empty(Kind::Reset)
             },
         };
-        supplement(history, &mut record, soak);
+        supplement(history, &mut record, now, soak);
         if let Some(patch) = history.loading(now) {
             record.evidence.push(Evidence {
                 kind: EvidenceKind::PatchLoading,
@@ -121,20 +216,69 @@ fn of_signal(seen: &SignalSeen, kind: Kind) -> CrashRecord {
     }
 }
 
-/// Whether a stored crash is the one that a boot's last note was about.
-#[must_use]
-pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
-    let times = crash.when.unix_seconds.zip(last.when.unix_seconds);
-    crash.kind == last.kind
-        && times.is_some_and(|(one, other)| (one - other).abs() <= SAME_SIGNAL_SECONDS)
+/// What all of these entries come to.
+fn fold(notes: &[TimedEntry], soak: Duration) -> History {
+    let mut history = History::default();
+    for noted in notes {
+        history.take(noted, soak);
+    }
+    history
 }
 
-/// Adds what the entries contain and a record does not.
-pub fn supplement(history: &History, record: &mut CrashRecord, soak: Duration) {
-    // Entries after the crash do not count (there are none in a boot that it ended).
-    let now = history.last_time;
-    if record.phase == Phase::Unknown {
-        record.phase = history.phase(now, soak);
+/// What speaks for a boot, the strongest first; of two boots the greater has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fit {
+    /// The system's clock at the crash is in the boot's time.
+    in_system_time: bool,
+    /// The boot's journal has the kernel's line for it, at that uptime.
+    noted: bool,
+    /// The next boot follows it closely.
+    ends_it: bool,
+    /// Its date by another clock is in the boot's time.
+    in_firmware_time: bool,
+    /// From it to the next boot, in seconds.
+    downtime: Reverse<u64>,
+}
+
+/// The entry that the monitor wrote when the kernel reported this very thing.
+fn noted<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
+    let uptime = record.when.uptime_seconds?;
+    let drift = record.when.drift_seconds();
+    let near = |seen: &&SignalSeen| {
+        let time = seen.time.as_duration().as_secs_f64();
+        seen.headline == record.headline && (time - uptime).abs() <= drift
+    };
+    let mut seen: Vec<_> = history.signals.iter().filter(near).collect();
+    let apart = |seen: &SignalSeen| (seen.time.as_duration().as_secs_f64() - uptime).abs();
+    seen.sort_by(|one, other| apart(one).total_cmp(&apart(other)));
+    seen.first().copied()
+}
+
+/// Whether a stored crash is the one that a boot's last entry was about.
+#[must_use]
+pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
+    let apart = |one: Option<f64>, other: Option<f64>| Some((one? - other?).abs());
+    let times = apart(crash.when.unix_seconds, last.when.unix_seconds);
+    let uptimes = apart(crash.when.uptime_seconds, last.when.uptime_seconds);
+    let drift = last.when.drift_seconds();
+    let same_line = crash.headline == last.headline && uptimes.is_some_and(|apart| apart <= drift);
+    crash.kind == last.kind
+        && (same_line || times.is_some_and(|apart| apart <= SAME_SIGNAL_SECONDS))
+}
+
+/// Fills in what a record of a crash at `now` does not tell but the entries before it do.
+pub fn supplement(history: &History, record: &mut CrashRecord, now: BootTime, soak: Duration) {
+    let phase = history.phase(now, soak);
+    let during = matches!(phase, Phase::Load | Phase::Transition | Phase::Soak);
+    match record.phase {
+        Phase::Unknown => record.phase = phase,
+        // The lines about the transition may be in the part of the log that is lost.
+        Phase::Patched if during => record.phase = phase,
+        Phase::Unpatched if during || phase == Phase::Patched => {
+            record.not_proved("the monitor's journal has a livepatch where the log shows none");
+            record.phase = phase;
+        }
+        Phase::Load | Phase::Transition | Phase::Soak | Phase::Patched | Phase::Unpatched => {}
     }
     if record.release.is_none() {
         record.release.clone_from(&history.release);
@@ -146,18 +290,17 @@ pub fn supplement(history: &History, record: &mut CrashRecord, soak: Duration) {
         record.last_transition = history.last(now);
     }
     for loaded in history.patches.iter().flatten() {
-        if !record.patches.iter().any(|known| known.name == loaded.name) {
-            record.patches.push(Patch {
-                name: loaded.name.clone(),
-                state: None,
-                kpatch: false,
-            });
-        }
+        add_patch(record, &loaded.name);
     }
     if let Some(name) = history.loading(now)
         && record.phase == Phase::Load
-        && !record.patches.iter().any(|known| known.name == name)
     {
+        add_patch(record, name);
+    }
+}
+
+fn add_patch(record: &mut CrashRecord, name: &str) {
+    if !record.patches.iter().any(|known| known.name == name) {
         record.patches.push(Patch {
             name: name.to_owned(),
             state: None,
@@ -165,3 +308,6 @@ pub fn supplement(history: &History, record: &mut CrashRecord, soak: Duration) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,9 +19,13 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
-use crate::crash::gather::Sources;
+use crate::crash::{look::Limits, sources::Sources};
 
 /// Shows within a second whether a kernel livepatch is being applied or is stuck, and
 /// after a crash whether a livepatch was involved.
@@ -148,6 +152,10 @@ impl Paths {
             pstore: self.pstore.clone(),
             systemd_pstore: self.systemd_pstore.clone(),
             kdump: self.kdump.clone(),
+            sysfs: self.sysfs.clone(),
+            rootfs: self.rootfs.clone(),
+            owner: 0,
+            limits: Limits::default(),
         }
     }
 }
@@ -242,27 +250,27 @@ pub fn main() -> ExitCode {
 
 fn start_log(log: &Log) {
     let level = match log.level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
     };
     // Libraries log warnings and errors only. The BPF programs log under the name of their
     // own crate.
-    let filter = format!("warn,livepatch_monitor={level},livepatch_monitor_bpf={level}");
-    let filter = if log.level == Level::Error {
-        level.to_owned()
-    } else {
-        filter
-    };
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(["livepatch_monitor", "livepatch_monitor_bpf"].map(|name| (name, level)));
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     match log.format {
-        Format::Text => builder.init(),
-        Format::Json => builder.json().flatten_event(true).init(),
+        Format::Text => builder.finish().with(filter).init(),
+        Format::Json => {
+            let builder = builder.json().flatten_event(true);
+            builder.finish().with(filter).init();
+        }
     }
 }
 

@@ -1,4 +1,10 @@
 //! Crashes of this host on disk: what earlier boots left, and the records made of it.
 
+pub mod closing;
 pub mod gather;
+pub mod kdump_config;
+pub mod look;
+mod seen;
+pub mod sources;
 pub mod store;
+pub mod text;

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::bounded_read;
-use livepatch_core::crash::{CrashRecord, HostCrash, Kind, Phase};
+use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
 /// Most crash records kept; older crashes are only counted.
@@ -140,6 +140,11 @@ impl Store {
         self.in_memory = true;
     }
 
+    /// The directory that the store is in; none if nothing is written.
+    pub(super) fn state_dir(&self) -> Option<&Path> {
+        self.directory.parent().filter(|_| !self.in_memory)
+    }
+
     /// Whether anything was ever stored.
     #[must_use]
     pub fn exists(&self) -> bool {
@@ -183,39 +188,26 @@ impl Store {
         boot_id: Option<&str>,
         ended_boot: Option<bool>,
     ) -> Result<bool, StoreError> {
-        let fingerprint = fingerprint(&record, boot_id);
-        let agree = |known: &HostCrash| {
-            let boots = known.boot_id.as_deref().zip(boot_id);
-            boots.is_none_or(|(one, other)| one == other)
-        };
-        let known = self.crashes.iter_mut().find(|known| {
-            agree(known) && known.record.same(&record) || is_named(known, &fingerprint)
-        });
-        if let Some(known) = known {
-            let before = known.clone();
-            known.record.absorb(record);
-            if known.boot_id.is_none() {
-                known.boot_id = boot_id.map(str::to_owned);
-            }
-            // Once it is known that it ended the boot, this does not change.
-            if known.ended_boot != Some(true) {
-                known.ended_boot = ended_boot.or(known.ended_boot);
-            }
-            if *known != before {
-                let known = known.clone();
-                self.write_crash(&known)?;
-            }
+        if let Some(known) = self.known(&record, boot_id) {
+            let id = known.id.clone();
+            self.learn(&id, record, boot_id, ended_boot)?;
             return Ok(false);
         }
-        if self.past.crashes.contains(&fingerprint) {
+        let fingerprint = fingerprint(&record, boot_id);
+        if self
+            .past
+            .crashes
+            .iter()
+            .any(|past| is_past(past, &fingerprint, &record))
+        {
             return Ok(false);
         }
         let crash = HostCrash {
-            id: format!(
-                "{}-{}-{fingerprint}",
-                compact_time(record.when.unix_seconds),
-                record.kind.name().replace('_', "-")
-            ),
+            id: self.new_id(&record, &fingerprint),
+            found_unix_seconds: match record.when.unix_seconds {
+                Some(_) => None,
+                None => now_unix_seconds(),
+            },
             boot_id: boot_id.map(str::to_owned),
             ended_boot,
             record,
@@ -225,6 +217,73 @@ impl Store {
         self.write_crash(&crash)?;
         self.prune()?;
         Ok(true)
+    }
+
+    /// The stored crash that a record of this boot describes: the same line at the same
+    /// moment, as far as both are known. Two boots may crash alike to the microsecond; then
+    /// their dates differ.
+    fn known(&self, record: &CrashRecord, boot_id: Option<&str>) -> Option<&HostCrash> {
+        let fingerprint = fingerprint(record, boot_id);
+        let agree = |known: &&HostCrash| {
+            let boots = known.boot_id.as_deref().zip(boot_id);
+            boots.is_none_or(|(one, other)| one == other)
+        };
+        let is_same = |known: &&HostCrash| match record.kind {
+            Kind::Reset => known.record.kind == Kind::Reset && is_named(known, &fingerprint),
+            _ => known.record.same(record) || is_same_without_uptime(&known.record, record),
+        };
+        let mut known = self.crashes.iter().filter(agree).filter(is_same);
+        let first = known.next()?;
+        let of_boot = |known: &&HostCrash| known.boot_id.is_some();
+        Some(
+            [first]
+                .into_iter()
+                .chain(known)
+                .find(of_boot)
+                .unwrap_or(first),
+        )
+    }
+
+    /// Takes into a stored crash what another record of it has to add.
+    ///
+    /// # Errors
+    /// The disk does not take it; in memory it is there.
+    pub fn learn(
+        &mut self,
+        id: &str,
+        record: CrashRecord,
+        boot_id: Option<&str>,
+        ended_boot: Option<bool>,
+    ) -> Result<(), StoreError> {
+        self.correct(id, |known| {
+            if !record.files.is_empty() {
+                // systemd-pstore moves them, operators remove them.
+                let there = |file: &String| record.files.contains(file) || Path::new(file).exists();
+                known.record.files.retain(there);
+            }
+            known.record.absorb(record);
+            if known.boot_id.is_none() {
+                known.boot_id = boot_id.map(str::to_owned);
+            }
+            // Once it is known to have ended the boot nothing denies that.
+            if known.ended_boot != Some(true) {
+                known.ended_boot = ended_boot.or(known.ended_boot);
+            }
+        })
+    }
+
+    /// A name that no stored crash has.
+    fn new_id(&self, record: &CrashRecord, fingerprint: &str) -> String {
+        let time = compact_time(record.when.unix_seconds);
+        let kind = record.kind.name().replace('_', "-");
+        let id = format!("{time}-{kind}-{fingerprint}");
+        let taken = |id: &String| self.crashes.iter().any(|crash| crash.id == *id);
+        let others = (2_u32..).map(|number| format!("{time}-{kind}-{number}-{fingerprint}"));
+        [id.clone()]
+            .into_iter()
+            .chain(others)
+            .find(|id| !taken(id))
+            .unwrap_or(id)
     }
 
     /// Replaces the record of a stored crash, which keeps its id.
@@ -259,7 +318,11 @@ impl Store {
     }
 
     fn sort(&mut self) {
-        let time = |crash: &HostCrash| crash.record.when.unix_seconds.unwrap_or(0.0);
+        // One without a date was not there before it was found.
+        let time = |crash: &HostCrash| {
+            let when = crash.record.when.unix_seconds;
+            when.or(crash.found_unix_seconds).unwrap_or(0.0)
+        };
         self.crashes
             .sort_by(|one, other| time(one).total_cmp(&time(other)));
     }
@@ -281,7 +344,12 @@ impl Store {
                 None => counts.push((kind, phase, 1)),
             }
             let fingerprint = oldest.id.rsplit('-').next().unwrap_or_default();
-            self.past.crashes.push(fingerprint.to_owned());
+            self.past
+                .crashes
+                .push(match oldest.record.when.unix_seconds {
+                    Some(when) => format!("{fingerprint}@{when:.0}"),
+                    None => fingerprint.to_owned(),
+                });
             if self.past.crashes.len() > KEPT_IDS {
                 self.past.crashes.remove(0);
             }
@@ -324,8 +392,35 @@ fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
     format!("{:08x}", hash.finalize())
 }
 
+/// Whether two records of logs without the kernel's time are of one crash.
+fn is_same_without_uptime(one: &CrashRecord, other: &CrashRecord) -> bool {
+    let times = one.when.unix_seconds.zip(other.when.unix_seconds);
+    let timeless = |record: &CrashRecord| record.when.uptime_seconds.is_none();
+    let same_file = other.files.iter().any(|file| one.files.contains(file));
+    timeless(one)
+        && timeless(other)
+        && (one.kind, &one.headline) == (other.kind, &other.headline)
+        && (same_file || times.is_some_and(|(one, other)| (one - other).abs() < 1.0))
+}
+
 fn is_named(crash: &HostCrash, fingerprint: &str) -> bool {
     crash.id.rsplit('-').next() == Some(fingerprint)
+}
+
+/// Whether a crash that is no longer kept, `FINGERPRINT@UNIX_SECONDS` (earlier versions
+/// wrote no time), is this one.
+fn is_past(past: &str, fingerprint: &str, record: &CrashRecord) -> bool {
+    let (of_past, time) = past.split_once('@').unwrap_or((past, ""));
+    let times = time.parse::<f64>().ok().zip(record.when.unix_seconds);
+    let near = |(one, other): (f64, f64)| (one - other).abs() <= CLOCK_WRONG_SECONDS;
+    of_past == fingerprint && times.is_none_or(near)
+}
+
+fn now_unix_seconds() -> Option<f64> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()?;
+    Some(now.as_secs_f64().floor())
 }
 
 /// `20261123T124809Z`
@@ -342,7 +437,7 @@ fn compact_time(unix_seconds: Option<f64>) -> String {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
+pub(super) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
     let content = |reason: String| StoreError::Content {
         path: path.to_owned(),
         reason,
@@ -366,7 +461,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, StoreError> {
 
 /// Writes a file so that a reader sees either the old or the new one, even after a crash of the
 /// machine.
-fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreError> {
+pub(super) fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreError> {
     let versioned = Versioned {
         version: VERSION,
         content,

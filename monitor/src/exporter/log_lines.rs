@@ -1,5 +1,7 @@
 //! The log lines of what happens, with the fields an operator searches for.
 
+use std::os::unix::ffi::OsStrExt as _;
+
 use tracing::{error, info, warn};
 
 use livepatch_core::{
@@ -11,15 +13,20 @@ use livepatch_core::{
 };
 
 use super::collector::StartFromLog;
-use crate::host::{
-    expected::Expected,
-    packages::{Interrupted, Manager},
+use crate::{
+    crash::look::Untrusted,
+    host::{
+        expected::Expected,
+        packages::{Interrupted, Manager},
+    },
 };
 
 /// Most packages named in one line.
 const PACKAGES_SHOWN: usize = 10;
 /// Most blocking tasks that get a line of their own.
 const BLOCKERS_SHOWN: usize = 10;
+/// Dumps that have a line of their own although nobody believes them.
+const UNTRUSTED_SHOWN: usize = 10;
 
 /// Names a patch in a log line.
 fn name(patch: Option<&String>) -> &str {
@@ -133,6 +140,21 @@ pub(super) fn crash(crash: &HostCrash) {
         printable(record.headline.as_bytes()),
         crash.id
     );
+}
+
+/// Logs what looks like a dump and is not believed.
+pub(super) fn untrusted(untrusted: &[Untrusted], more: usize) {
+    for dump in untrusted.iter().take(UNTRUSTED_SHOWN) {
+        warn!(
+            "not trusted, and not counted: {}: {}",
+            printable(dump.path.as_os_str().as_bytes()),
+            dump.reason
+        );
+    }
+    let more = more + untrusted.len().saturating_sub(UNTRUSTED_SHOWN);
+    if more > 0 {
+        warn!("and {more} more that are not trusted; `livepatch-monitor crashes` lists them");
+    }
 }
 
 /// Logs a stuck transition: a summary and its first blockers.

@@ -7,6 +7,7 @@ mod event_loop;
 pub mod journal;
 mod kernel_log;
 mod log_lines;
+mod memory;
 mod runtime;
 mod sandbox;
 mod startup;
@@ -31,7 +32,7 @@ use tracing::info;
 
 pub use self::runtime::Exporter;
 use self::{event_loop::EventLoop, startup::Started};
-use crate::{crash::gather::Sources, kernel::clock};
+use crate::{crash::sources::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
 #[derive(Clone, Debug)]
@@ -92,6 +93,7 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// The exporter cannot listen on an address, or the web configuration is invalid. Everything else
 /// degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    memory::keep_small();
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
     let Started {

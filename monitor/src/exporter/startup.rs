@@ -32,14 +32,18 @@ use super::{
         writer::Journal,
     },
     kernel_log::{self, KernelLog},
-    lock, log_lines, readable,
+    lock, log_lines, memory, readable,
 };
 use crate::{
     crash::{
-        gather::{ThisBoot, after_boot, last_boot_unclean},
+        closing::last_boot_unclean,
+        gather::{ThisBoot, after_boot},
         store::Store,
     },
-    host::expected::Expectations,
+    host::{
+        expected::Expectations,
+        machine::{self, Adopted},
+    },
     kernel::{
         clock,
         kmsg::KmsgReader,
@@ -52,7 +56,6 @@ use livepatch_core::{
     boots::Boot,
     degradation::Degradation,
     journal::entry::{Entry, Saved, TimedEntry},
-    journal::history::History,
     transition::{BootTime, Watching},
 };
 
@@ -71,10 +74,20 @@ pub(super) struct Started {
 pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut degradations = Vec::new();
     let attached = Attached::attach(&options, &mut degradations);
-    let boot_id = procfs::boot_id(&options.procfs).ok();
+    let mut boot_id = procfs::boot_id(&options.procfs).ok();
+    let crash_kernel = machine::crash_kernel(&options.procfs);
+    if crash_kernel.is_some() {
+        // It is no boot of this host: the one that crashed stays the last.
+        boot_id = None;
+    }
+    degradations.extend(machine::container(&options.procfs, &options.sysfs));
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
-    let records = Records::open(&options, boot_id.as_deref(), &release);
+    let records = match &crash_kernel {
+        Some(_) => Records::none(&options),
+        None => Records::open(&options, boot_id.as_deref(), &release),
+    };
+    degradations.extend(crash_kernel);
     degradations.extend(records.problems.into_iter().map(see_message));
     let crashes = crashes::Start {
         store: records.store,
@@ -104,10 +117,10 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         crashes: Crashes::new(crashes, &attached.status),
         updates: Updates::new(&options.rootfs),
         expected: ExpectedPatches::new(expectations),
-        crash_capture: CrashCapture::new(procfs, sysfs),
+        crash_capture: CrashCapture::new(procfs, sysfs, records.pstore_full),
         monitor: Monitor::new(attached.status),
     };
-    give_back_memory();
+    memory::give_back();
     if let Some(saved) = records.saved {
         let start = saved.start_unix_seconds;
         collectors.transitions.restore(saved.transitions, start);
@@ -248,14 +261,28 @@ struct Records {
     journal: Journal,
     store: Option<Store>,
     boot_unclean: Option<bool>,
+    pstore_full: Option<String>,
     /// What an earlier process of this boot saved.
     saved: Option<Saved>,
     problems: Vec<String>,
 }
 
 impl Records {
+    /// Nothing is recorded, and what was recorded before is not touched.
+    fn none(options: &Options) -> Self {
+        Self {
+            journal: Journal::new(None, &[], options.soak),
+            store: None,
+            boot_unclean: None,
+            pstore_full: None,
+            saved: None,
+            problems: Vec::new(),
+        }
+    }
+
     fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
         let mut problems = Vec::new();
+        problems.extend(adopt_state(options));
         let now = clock::boot_time();
         let began = clock::unix_seconds(BootTime::from_nanos(0));
         let Recorded {
@@ -288,6 +315,7 @@ impl Records {
         journal.note(now, Entry::Watching);
 
         let mut boot_unclean = None;
+        let mut pstore_full = None;
         let store = match Store::open(&options.state_dir) {
             Ok(opened) => {
                 problems.extend(opened.problems.iter().map(ToString::to_string));
@@ -296,16 +324,15 @@ impl Records {
                 let this = ThisBoot {
                     id: boot_id.map(str::to_owned),
                     began,
+                    kmsg: options.kmsg.clone(),
                 };
                 // Assigning a dump to a boot needs the journal, which another monitor holds.
                 if !another_monitor {
-                    problems.extend(after_boot(
-                        &mut store,
-                        &boots,
-                        &this,
-                        &options.sources,
-                        options.soak,
-                    ));
+                    let sources = &options.sources;
+                    let gathered = after_boot(&mut store, &boots, &this, sources, options.soak);
+                    log_lines::untrusted(&gathered.untrusted, gathered.more_untrusted);
+                    problems.extend(gathered.problems);
+                    pstore_full = gathered.pstore_full;
                 }
                 let new = store.crashes().iter();
                 for crash in new.filter(|crash| !known.contains(&crash.id)) {
@@ -323,9 +350,30 @@ impl Records {
             journal,
             store,
             boot_unclean,
+            pstore_full,
             saved,
             problems,
         }
+    }
+}
+
+/// Sets the state of another machine aside; returns why it could not be.
+fn adopt_state(options: &Options) -> Option<String> {
+    let state_dir = options.state_dir.display();
+    match machine::adopt(&options.state_dir, &options.rootfs) {
+        Ok(Adopted::Own) => None,
+        Ok(Adopted::SetAside(aside)) => {
+            warn!(
+                "{state_dir} was copied from another machine: this one starts anew, the other's \
+                 records are in {}",
+                aside.display()
+            );
+            None
+        }
+        Err(error) => Some(format!(
+            "{state_dir} was copied from another machine, and its records cannot be set aside: \
+             {error}; move them away"
+        )),
     }
 }
 
@@ -357,7 +405,7 @@ impl Recorded {
                     .recorder
                     .earlier_boots()
                     .and_then(|(earlier, errors)| {
-                        boots = boots_of(&earlier, began, options.soak);
+                        boots = boots_of(earlier, began, options.soak);
                         problems.extend(errors.iter().map(ToString::to_string));
                         // Files that cannot be read are not removed.
                         match errors.is_empty() {
@@ -402,35 +450,18 @@ fn ids(store: &Store) -> impl Iterator<Item = &str> {
 }
 
 /// The boots in the journal, each with the start of the next one.
-fn boots_of(earlier: &[EarlierBoot], this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
+fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
-    for boot in earlier {
-        let mut history = History::default();
-        for noted in &boot.notes {
-            history.take(noted, soak);
-        }
+    for earlier in earlier {
+        let mut boot = Boot::new(earlier.notes, this_began, soak);
         // A file that lost its first entry still has a name.
-        history.boot_id.get_or_insert_with(|| boot.boot_id.clone());
-        let first = history.began.as_duration().as_secs_f64();
+        boot.history.boot_id.get_or_insert(earlier.boot_id);
         if let Some(before) = boots.last_mut() {
-            before.next_began = history.began_unix_seconds.map(|unix| unix - first);
+            before.next_began = boot.began();
         }
-        boots.push(Boot {
-            history,
-            next_began: this_began,
-        });
+        boots.push(boot);
     }
     boots
-}
-
-/// Returns free memory to the system. Reading BTF and loading the programs takes about 20 MiB,
-/// which the allocator would otherwise keep; later less than a tenth of it is needed.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and only returns free pages.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// The status of all probes if none could be loaded.

@@ -63,8 +63,7 @@ pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
 }
 
 fn write(exporter: &Exporter, directory: &Path) -> Result<(), String> {
-    let text = exporter.scrape().map_err(|error| format!("{error:#}"))?;
-    store(directory, &text).map_err(|error| error.to_string())
+    store(directory, &exporter.scrape()).map_err(|error| error.to_string())
 }
 
 /// Removes the file, because it would no longer be current.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use livepatch_core::crash::capture::Source;
 
-use crate::bounded_read;
+use crate::{bounded_read, kernel::pstore::backend};
 
 /// Whether each source except the recorder is ready; a source is left out if the kernel does not
 /// show it. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
@@ -18,11 +18,8 @@ pub fn read(procfs: &Path, sysfs: &Path) -> Vec<(Source, bool)> {
         Some(text.trim().to_owned())
     };
     let mut ready = Vec::new();
-    // If the file is missing, this kernel has no pstore.
-    let backend = text(&sysfs.join("module/pstore/parameters/backend"));
-    let backend = backend.filter(|backend| !backend.is_empty() && backend != "(null)");
     if sysfs.join("module").is_dir() {
-        ready.push((Source::Pstore, backend.is_some()));
+        ready.push((Source::Pstore, backend(sysfs).is_some()));
     }
     if sysfs.join("kernel").is_dir() {
         let loaded = text(&sysfs.join("kernel/kexec_crash_loaded"));

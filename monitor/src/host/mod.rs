@@ -1,8 +1,9 @@
 //! Reads the state of the host: packages that an update left half-installed, livepatches that
-//! should be in force, and which evidence a crash would leave behind. Every reader takes its root
-//! path.
+//! should be in force, which evidence a crash would leave behind, which machine it is. Every
+//! reader takes its root path.
 
 pub mod crash_capture;
 pub mod expected;
+pub mod machine;
 pub mod packages;
 mod stamp;

@@ -161,64 +161,78 @@ impl Reader<'_> {
 
     fn file(&mut self, path: &Path, metadata: &Metadata) {
         match self.content(path, metadata) {
-            Ok(Some(found)) => (self.visit)(found),
-            Ok(None) => {}
+            Ok(found) => found.into_iter().for_each(|found| (self.visit)(found)),
             Err(error) => self.errors.push(error),
         }
     }
 
-    fn content(&mut self, path: &Path, metadata: &Metadata) -> Result<Option<Found>, DumpError> {
-        let file_name = path.file_name().map(|name| name.to_string_lossy());
-        let name = file_name.as_deref().and_then(Name::parse);
-        if name.as_ref().is_some_and(|name| name.compressed) {
-            return Err(DumpError::NotText {
-                path: path.to_owned(),
-                what: "a record that the kernel could not decompress",
-                remedy: "it is lost unless another part or dump has the text",
-            });
-        }
+    fn content(&mut self, path: &Path, metadata: &Metadata) -> Result<Vec<Found>, DumpError> {
         let read = |source| DumpError::Read {
             path: path.to_owned(),
             source,
         };
+        if compressed(path) {
+            return found(path, Vec::new());
+        }
         let (text, whole) = match metadata.is_file() {
             true => tail(path),
             false => stream(path),
         }
         .map_err(read)?;
-        if let Some((what, remedy)) = not_text(&text) {
-            let path = path.to_owned();
-            return Err(DumpError::NotText { path, what, remedy });
-        }
+        let length = text.len();
+        let found = found(path, text)?;
         if !whole {
             self.errors.push(DumpError::Long {
                 path: path.to_owned(),
             });
         }
-        let mut parts = pstore::split(&text, name.as_ref(), &path.to_string_lossy());
-        match parts.len() {
-            0 => {}
-            1 if text.len() <= MAX_PART => {
-                self.part_bytes += text.len();
-                if self.part_bytes > MAX_PARTS {
-                    return Err(DumpError::TooMuch {
-                        path: path.to_owned(),
-                        what: "bytes in parts of pstore",
-                    });
-                }
-                return Ok(parts.pop().map(Found::Part));
-            }
-            // Files that someone put together: their order means nothing.
-            _ => {
-                let dumps = pstore::join(parts);
-                let text = dumps.into_iter().flat_map(|dump| dump.text).collect();
-                let path = path.to_owned();
-                return Ok(Some(Found::Log { path, text }));
+        if found.iter().any(|found| matches!(found, Found::Part(_))) {
+            self.part_bytes += length;
+            if self.part_bytes > MAX_PARTS {
+                return Err(DumpError::TooMuch {
+                    path: path.to_owned(),
+                    what: "bytes in parts of pstore",
+                });
             }
         }
-        let path = path.to_owned();
-        Ok(Some(Found::Log { path, text }))
+        Ok(found)
     }
+}
+
+/// What the content of a file is: a kernel log, or parts of dumps in pstore, several where
+/// somebody put the files together.
+///
+/// # Errors
+/// It is neither.
+pub fn found(path: &Path, text: Vec<u8>) -> Result<Vec<Found>, DumpError> {
+    let not_text = match compressed(path) {
+        true => Some((
+            "a record that the kernel could not decompress",
+            "it is lost unless another part or dump has the text",
+        )),
+        false => not_text(&text),
+    };
+    if let Some((what, remedy)) = not_text {
+        let path = path.to_owned();
+        return Err(DumpError::NotText { path, what, remedy });
+    }
+    let name = path
+        .file_name()
+        .and_then(|name| Name::parse(&name.to_string_lossy()));
+    let parts = pstore::split(&text, name.as_ref(), &path.to_string_lossy());
+    if parts.is_empty() || parts.iter().any(|part| part.text.len() > MAX_PART) {
+        let path = path.to_owned();
+        return Ok(vec![Found::Log { path, text }]);
+    }
+    Ok(parts.into_iter().map(Found::Part).collect())
+}
+
+/// Whether the kernel could not decompress a record, so that nobody can read it.
+fn compressed(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .and_then(|name| Name::parse(&name.to_string_lossy()));
+    name.is_some_and(|name| name.compressed)
 }
 
 /// The last [`MAX_FILE`] bytes, and whether that is the whole file.

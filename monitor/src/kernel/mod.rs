@@ -13,6 +13,7 @@ pub mod modules;
 pub mod namespace;
 pub mod probes;
 pub mod procfs;
+pub mod pstore;
 pub mod scan;
 pub mod sysfs;
 pub mod tasks;

@@ -14,10 +14,13 @@ use rustix::io::Errno;
 use crate::bounded_read;
 use livepatch_core::patch::{Function, Object, Patch, PatchSet};
 
+mod known;
 #[cfg(test)]
 mod tests;
 
-/// Most patches read; a host has a handful.
+pub use known::PatchReader;
+
+/// Patches read; a host has a handful.
 const MAX_PATCHES: usize = 4096;
 /// Most objects read of one patch; there is at most one for each loaded module.
 const MAX_OBJECTS: usize = 4096;

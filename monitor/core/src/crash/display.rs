@@ -38,8 +38,10 @@ pub fn when(when: &When) -> String {
         Precision::NoYear => "the log's dates have no year",
         Precision::LocalTime => " (local time; its zone is not in the log)",
         Precision::After => " or later (the last that is known of that boot)",
+        Precision::File => " (by the date of the dump's file, which is the firmware's clock)",
         Precision::LogClock => " (by an earlier line's clock)",
-        Precision::Dump => " (by pstore's record number, to about a second)",
+        Precision::Journal => " (by the monitor's journal and the uptime)",
+        Precision::Dump => " (by pstore's record, to about a second)",
         Precision::Line => " (by the line's own date)",
     };
     match (date, uptime) {

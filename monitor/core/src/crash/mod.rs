@@ -15,6 +15,7 @@ pub mod pstore;
 mod reading;
 mod record;
 mod signal;
+mod when;
 
 #[cfg(test)]
 mod tests;
@@ -27,3 +28,4 @@ pub use record::{
     NonFatalSignal, Patch, Precision, When, merge,
 };
 pub use signal::{KernelCounter, Kind, Signal};
+pub use when::{CLOCK_WRONG_SECONDS, DRIFT, NEVER_SET_BEFORE};

@@ -181,7 +181,14 @@ pub fn last_uptime(text: &[u8]) -> Option<f64> {
     Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
-/// Bytes in which [`last_uptime`] looks.
+/// The first time on the kernel's clock that a text bears.
+#[must_use]
+pub fn first_uptime(text: &[u8]) -> Option<f64> {
+    let start = text.get(..TAIL).unwrap_or(text);
+    Lines::new(start).find_map(|line| line.uptime)
+}
+
+/// Bytes in which [`first_uptime`] and [`last_uptime`] look.
 const TAIL: usize = 64 << 10;
 
 fn date(when: &mut When, anchor: Anchor) {

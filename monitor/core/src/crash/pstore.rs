@@ -1,17 +1,39 @@
 //! What survives in pstore: a dump in parts, a file each.
 //!
 //! `fs/pstore/platform.c` (`pstore_dump`) puts `Panic#2 Part1` before the text; the
-//! number counts the dumps of a boot, part 1 is the *newest* text. The same in 6.1,
-//! 6.12 and 7.2.
+//! number counts the dumps of a boot, part 1 is the *newest* text, and is written first.
+//! The same in 6.1, 6.12 and 7.2.
+//!
+//! What a name identifies depends on the backend. ERST: the parts of all dumps of a boot
+//! count on from the second of the first (`drivers/acpi/apei/erst.c`, `cper_next_record_id`).
+//! EFI: each part bears its own second, so that one dump may have two
+//! (`drivers/firmware/efi/efi-pstore.c`). Ramoops: a slot, which is used again after a boot
+//! (`fs/pstore/ram.c`). systemd-pstore keeps the names, but puts the parts of one second
+//! into a directory of their own, with a copy of their text in `dmesg.txt`.
 
 use std::collections::BTreeMap;
 
-use super::parser::{Anchor, last_uptime};
+use super::{
+    CrashRecord, Kind,
+    parser::{Anchor, first_uptime, last_uptime},
+};
 
 /// Parts of one dump that are joined; `kmsg_bytes` makes it two or three.
 const MAX_PARTS: usize = 4096;
+/// More than the first line of a part has.
+const HEADER_BYTES: u64 = 64;
+/// From one part to the next at most: firmware takes up to seconds to store a variable.
+const MAX_WRITE_SECONDS: u64 = 60;
+/// By this much a line may bear an earlier time than the line before: CPUs print at once.
+const OUT_OF_ORDER_SECONDS: f64 = 1.0;
 
-/// What a file's name says: `dmesg-erst-7711347904312508417`.
+const ERST: &str = "erst";
+const RAMOOPS: &str = "ramoops";
+const EFI: &str = "efi_pstore";
+/// The backend's earlier name.
+const EFI_OLD: &str = "efi";
+
+/// What a file's name tells: `dmesg-erst-7711347904312508417`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// `erst`, `ramoops`, `efi_pstore` or another.
@@ -47,8 +69,8 @@ impl Name {
     #[must_use]
     pub fn unix_seconds(&self) -> Option<u64> {
         match self.backend.as_str() {
-            "erst" => Some(self.id >> 32),
-            "efi_pstore" | "efi" => Some(self.id / 100_000),
+            ERST => Some(self.id >> 32),
+            EFI | EFI_OLD => Some(self.id / 100_000),
             _ => None,
         }
     }
@@ -90,6 +112,9 @@ pub struct Part {
     pub name: Option<Name>,
     /// Its first line.
     pub header: Header,
+    /// When the kernel wrote it, in seconds since 1970, where the file has kept that:
+    /// pstore gives a file the record's own time (`fs/pstore/inode.c`).
+    pub written: Option<u64>,
     /// The rest.
     pub text: Vec<u8>,
     /// How the reader names it.
@@ -115,6 +140,7 @@ pub fn split<'a>(content: &'a [u8], name: Option<&Name>, file: &str) -> Vec<Part
     let part = |(header, text): (Header, &[u8])| Part {
         name: name.cloned(),
         header,
+        written: None,
         text: text.to_owned(),
         file: file.to_owned(),
     };
@@ -137,6 +163,8 @@ fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
 /// A dump, joined.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
+    /// Who stored it, where the names are those that pstore gave.
+    pub backend: Option<String>,
     /// `Panic` or `Oops`.
     pub reason: String,
     /// Its number in its boot.
@@ -145,90 +173,250 @@ pub struct Dump {
     pub text: Vec<u8>,
     /// The boot's clock, from the record's number.
     pub anchor: Option<Anchor>,
-    /// Parts that are not there though a later number is.
+    /// Parts that are not there though one with a higher number is.
     pub missing: u32,
+    /// Parts that are there.
+    pub parts: u32,
+    /// The part with the newest text is there: the text goes on to the dump's moment.
+    pub complete_end: bool,
     /// The files, oldest text first.
     pub files: Vec<String>,
 }
 
-/// What keeps dumps apart: those of two boots have the same numbers, but were not
-/// made at the same time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    backend: Option<String>,
-    time: Option<u64>,
-    reason: String,
-    number: u32,
+impl Dump {
+    /// Whether the kernel ended with it: none for an oops, which it may have survived.
+    #[must_use]
+    pub fn ended_boot(&self) -> Option<bool> {
+        (self.reason == "Panic").then_some(true)
+    }
+
+    /// Says so if the store had no room for all that the kernel gives it of a log,
+    /// `kmsg_bytes`: the next dump will not fit either. Ramoops writes over old records.
+    #[must_use]
+    pub fn did_not_fit(&self, kmsg_bytes: u64) -> Option<String> {
+        let starts = |line: &[u8]| line.windows(14).any(|words| words == b"Linux version ");
+        let whole = self.text.split(|byte| *byte == b'\n').any(starts);
+        let backend = self
+            .backend
+            .as_deref()
+            .filter(|backend| *backend != RAMOOPS)?;
+        // The parts' headers count, too.
+        let size = self.text.len() as u64 + u64::from(self.parts) * HEADER_BYTES;
+        (!whole && size < kmsg_bytes).then(|| {
+            format!(
+                "pstore ({backend}) had room for {} bytes of the last dump only, and is full",
+                self.text.len()
+            )
+        })
+    }
+
+    /// The crash that a dump is proof of, where its text has no report: the part with the
+    /// report was lost. None for dumps that are made of other occasions (a restart).
+    #[must_use]
+    pub fn without_report(&self) -> Option<CrashRecord> {
+        let (kind, what) = match self.reason.as_str() {
+            "Panic" => (Kind::Panic, "a panic"),
+            "Oops" => (Kind::Oops, "an oops"),
+            _ => return None,
+        };
+        let headline = match (self.parts, self.missing) {
+            (_, 0) => format!("{what} of which pstore kept no report"),
+            (1, missing) => format!(
+                "{what} of which pstore kept one part of {}",
+                missing.saturating_add(1)
+            ),
+            (there, missing) => {
+                let all = there.saturating_add(missing);
+                format!("{what} of which pstore kept {there} parts of {all}")
+            }
+        };
+        let mut record = CrashRecord {
+            signals: vec![match kind {
+                Kind::Panic => super::Signal::Panic,
+                _ => super::Signal::Oops,
+            }],
+            reports: 1,
+            headline,
+            ..CrashRecord::empty(kind)
+        };
+        record.when.uptime_seconds = last_uptime(&self.text);
+        Some(record)
+    }
 }
 
-/// Joins parts, in whatever order they come, into dumps, oldest first. Where the numbers are not
-/// times (ramoops, renamed files), a part that occurs twice starts another dump.
+/// A dump that is being put together.
+struct Open {
+    parts: BTreeMap<u32, Part>,
+    /// The seconds that its parts' names bear.
+    time: Option<u64>,
+}
+
+impl Open {
+    fn first(&self) -> Option<&Part> {
+        self.parts.values().next()
+    }
+
+    fn backend(&self) -> Option<&str> {
+        let mut names = self.parts.values().filter_map(|part| part.name.as_ref());
+        names.next().map(|name| name.backend.as_str())
+    }
+
+    /// Whether a part may be of this dump, as far as name and header tell.
+    fn concerns(&self, part: &Part) -> bool {
+        let name = part.name.as_ref();
+        let backend = name.map(|name| name.backend.as_str());
+        let of_dump = |first: &Part| {
+            (&first.header.reason, first.header.number) == (&part.header.reason, part.header.number)
+        };
+        let backends = self.backend().zip(backend);
+        let times = self.time.zip(name.and_then(Name::unix_seconds));
+        let at_once = times.is_none_or(|(one, other)| match backend {
+            Some(ERST) => one == other,
+            _ => one.abs_diff(other) <= MAX_WRITE_SECONDS,
+        });
+        self.first().is_some_and(of_dump)
+            && backends.is_none_or(|(one, other)| one == other)
+            && at_once
+    }
+
+    /// Whether it has this very part: it lies in two places, under its own name or
+    /// in a file that somebody put together.
+    fn has(&self, part: &Part) -> bool {
+        let known = self.parts.get(&part.header.part);
+        known.is_some_and(|known| {
+            let names = known.name.as_ref().zip(part.name.as_ref());
+            known.text.trim_ascii_end() == part.text.trim_ascii_end()
+                && names.is_none_or(|(one, other)| one == other)
+        })
+    }
+
+    /// Whether there is room for it between the parts before and after, which are of
+    /// another dump where their times are in the wrong order.
+    fn has_room(&self, part: &Part) -> bool {
+        let number = part.header.part;
+        let older = self.parts.range(number.saturating_add(1)..).next();
+        let newer = self.parts.range(..number).next_back();
+        let named = self.backend() == Some(ERST) && part.name.is_some();
+        let in_order = |older: &Part, newer: &Part| {
+            let times = last_uptime(&older.text).zip(first_uptime(&newer.text));
+            named || times.is_none_or(|(end, start)| end <= start + OUT_OF_ORDER_SECONDS)
+        };
+        !self.parts.contains_key(&number)
+            && self.parts.len() < MAX_PARTS
+            && older.is_none_or(|(_, older)| in_order(older, part))
+            && newer.is_none_or(|(_, newer)| in_order(part, newer))
+    }
+}
+
+/// Joins parts, in whatever order they come, into dumps, oldest first. What belongs
+/// together is decided by reason, number, the names' times, and the times in the text;
+/// a part that is there twice with another text starts another dump.
 #[must_use]
 pub fn join(mut parts: Vec<Part>) -> Vec<Dump> {
-    parts.sort_by(|one, two| one.name.cmp(&two.name));
-    let mut dumps: Vec<(Key, BTreeMap<u32, Part>)> = Vec::new();
+    // A slot of ramoops says nothing of the order, only its time does. Parts without a
+    // name may be copies of those that have one.
+    parts.sort_by(|one, two| order(one).cmp(&order(two)));
+    let mut dumps: Vec<Open> = Vec::new();
     for part in parts {
-        let name = part.name.as_ref();
-        let key = Key {
-            backend: name.map(|name| name.backend.clone()),
-            time: name.and_then(Name::unix_seconds),
-            reason: part.header.reason.clone(),
-            number: part.header.number,
-        };
-        let open = dumps.iter_mut().rev().find(|(known, parts)| {
-            *known == key && !parts.contains_key(&part.header.part) && parts.len() < MAX_PARTS
-        });
-        match open {
-            Some((_, parts)) => {
-                parts.insert(part.header.part, part);
+        let time = part.name.as_ref().and_then(Name::unix_seconds);
+        let mut fitting = dumps.iter_mut().rev().filter(|dump| dump.concerns(&part));
+        let mut open = None;
+        let known = loop {
+            match fitting.next() {
+                Some(dump) if dump.has(&part) => break true,
+                Some(dump) if open.is_none() && dump.has_room(&part) => open = Some(dump),
+                Some(_) => {}
+                None => break false,
             }
-            None => dumps.push((key, BTreeMap::from([(part.header.part, part)]))),
+        };
+        match open {
+            _ if known => {}
+            Some(dump) => {
+                dump.time = time.or(dump.time);
+                dump.parts.insert(part.header.part, part);
+            }
+            None => dumps.push(Open {
+                time,
+                parts: BTreeMap::from([(part.header.part, part)]),
+            }),
         }
     }
-    let anchors: Vec<(Key, Anchor)> = dumps
-        .iter()
-        .filter_map(|(key, parts)| Some((key.clone(), anchor(key, parts)?)))
-        .collect();
+    let anchors: Vec<_> = dumps.iter().map(anchor).collect();
+    let boot = |dump: &Open| (dump.backend() == Some(ERST)).then_some(dump.time)?;
+    let boots: Vec<_> = dumps.iter().map(boot).collect();
+    let of_boot = |boot: Option<u64>| {
+        let mut same = boots.iter().zip(&anchors);
+        same.find_map(|(other, anchor)| (boot.is_some() && *other == boot).then_some(*anchor)?)
+    };
+    let dumps = dumps.into_iter().zip(anchors.iter().zip(&boots));
     dumps
-        .into_iter()
-        .map(|(key, parts)| {
-            let of_boot = |other: &Key| other.backend == key.backend && other.time == key.time;
-            let anchor = anchors.iter().find(|(other, _)| of_boot(other));
-            dump(key.clone(), parts, anchor.map(|(_, anchor)| *anchor))
-        })
+        .map(|(open, (anchor, boot))| dump(open.parts, anchor.or_else(|| of_boot(*boot))))
         .collect()
 }
 
-/// The dump's number was made when its newest line was a moment old, if it is the
-/// first of its boot.
-fn anchor(key: &Key, parts: &BTreeMap<u32, Part>) -> Option<Anchor> {
-    let unix_seconds = u32::try_from(key.time?).ok().filter(|time| *time > 0)?;
-    let newest = parts.get(&1).filter(|_| key.number == 1)?;
+fn order(part: &Part) -> (bool, Option<&str>, Option<u64>, Option<u64>, u32) {
+    let name = part.name.as_ref();
+    let time = name.and_then(Name::unix_seconds).or(part.written);
+    (
+        name.is_none(),
+        name.map(|name| name.backend.as_str()),
+        time,
+        name.map(|name| name.id),
+        part.header.number,
+    )
+}
+
+/// Both clocks at the moment when a dump's newest line was a moment old.
+fn anchor(open: &Open) -> Option<Anchor> {
+    let newest = open.parts.get(&1)?;
+    let named = newest.name.as_ref().and_then(Name::unix_seconds);
+    let unix_seconds = match newest.name.as_ref().map(|name| name.backend.as_str()) {
+        // Its number is of the first dump of the boot, its own time is no earlier.
+        Some(ERST) => {
+            let written = newest
+                .written
+                .filter(|written| named.is_none_or(|at| *written >= at));
+            written.or(named.filter(|_| newest.header.number == 1))
+        }
+        Some(EFI | EFI_OLD) => named,
+        _ => newest.written,
+    };
+    let unix_seconds = u32::try_from(unix_seconds?).ok().filter(|time| *time > 0)?;
     Some(Anchor {
         unix_seconds: f64::from(unix_seconds),
         uptime_seconds: last_uptime(&newest.text)?,
     })
 }
 
-fn dump(key: Key, parts: BTreeMap<u32, Part>, anchor: Option<Anchor>) -> Dump {
+fn dump(parts: BTreeMap<u32, Part>, anchor: Option<Anchor>) -> Dump {
     let last = parts.keys().next_back().copied().unwrap_or(0);
     let there = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+    let complete_end = parts.contains_key(&1);
+    let (mut reason, mut number) = (String::new(), 0);
+    let mut backend = None;
     let mut text = Vec::new();
-    let mut files = Vec::new();
+    let mut files: Vec<String> = Vec::new();
     for part in parts.into_values().rev() {
         text.extend_from_slice(&part.text);
         // A part ends in the middle of a line only if it was cut.
         if !text.ends_with(b"\n") {
             text.push(b'\n');
         }
-        files.push(part.file);
+        if files.last() != Some(&part.file) {
+            files.push(part.file);
+        }
+        (reason, number) = (part.header.reason, part.header.number);
+        backend = part.name.map(|name| name.backend).or(backend);
     }
     Dump {
-        reason: key.reason,
-        number: key.number,
+        backend,
+        reason,
+        number,
         text,
         anchor,
         missing: last.saturating_sub(there),
+        parts: there,
+        complete_end,
         files,
     }
 }

@@ -4,55 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use super::when::{Precision, When};
 use super::{
     patch_transition::{self, PatchTransition},
     signal::{Kind, Signal},
 };
 pub use crate::function_ref::CodePlace as Function;
 use crate::phase::Phase;
-
-/// How exactly [`When::unix_seconds`] is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// Not at all.
-    Unknown,
-    /// The log's dates have no year (or day), so that there is no number to give.
-    NoYear,
-    /// It was then or later: the last thing that is known of a boot that ended
-    /// without a word.
-    After,
-    /// The line bears a local time without its zone: the number is that time read as
-    /// if it were UTC, which is wrong by up to 14 hours.
-    LocalTime,
-    /// From a line earlier in the log that has both clocks: as good as the
-    /// machine's clock was at that line.
-    LogClock,
-    /// From the number of a pstore record, to about a second.
-    Dump,
-    /// The line itself bears the time of the program that logged it.
-    Line,
-}
-
-/// When a line was written.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct When {
-    /// Seconds on the log's own clock, which starts with the boot.
-    pub uptime_seconds: Option<f64>,
-    /// Seconds since 1970, UTC.
-    pub unix_seconds: Option<f64>,
-    /// How exactly the latter is known.
-    pub precision: Precision,
-}
-
-impl When {
-    /// The date, if there is one, is right but for its precision, and not off by a
-    /// zone.
-    #[must_use]
-    pub fn is_utc(&self) -> bool {
-        self.precision != Precision::LocalTime
-    }
-}
 
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +245,9 @@ pub struct HostCrash {
     pub boot_id: Option<String>,
     /// Whether the boot ended with it; false: the machine lived on.
     pub ended_boot: Option<bool>,
+    /// When it was found, in seconds since 1970, if its own date is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_unix_seconds: Option<f64>,
     /// What is known of it.
     #[serde(flatten)]
     pub record: CrashRecord,
@@ -368,7 +329,13 @@ impl CrashRecord {
         if other.weight() > self.weight() {
             std::mem::swap(self, &mut other);
         }
-        if other.when.precision > self.when.precision {
+        let same = other.when.precision == self.when.precision;
+        let first = other.when.unix_seconds.zip(self.when.unix_seconds);
+        // Of two dumps the first was written closer to it: firmware is slow.
+        let closer = same && first.is_some_and(|(one, two)| one < two);
+        if other.when.precision > self.when.precision
+            || self.when.precision == Precision::Dump && closer
+        {
             self.when = other.when;
         }
         // The other may have been read with more knowledge of what is replaced.
@@ -381,7 +348,7 @@ impl CrashRecord {
     }
 
     /// Takes a "no" back, and says why.
-    pub(super) fn not_proved(&mut self, reason: &str) {
+    pub(crate) fn not_proved(&mut self, reason: &str) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;
         }
@@ -418,21 +385,12 @@ impl CrashRecord {
         let releases = release(self)
             .zip(release(other))
             .is_none_or(|(one, two)| one == two);
-        let boots = self
-            .when
-            .unix_seconds
-            .zip(other.when.unix_seconds)
-            .filter(|_| self.when.is_utc() && other.when.is_utc())
-            .is_none_or(|(one, two)| (one - two).abs() < SAME_BOOT_SECONDS);
+        let boots = self.when.agrees_with(&other.when);
         let hosts = self.host.as_ref().zip(other.host.as_ref());
         let hosts = hosts.is_none_or(|(one, two)| one == two);
         times && releases && boots && hosts && self.headline == other.headline
     }
 }
-
-/// Two estimates of one moment differ by no more than a clock that was set in
-/// between; two boots that crash at the same microsecond are further apart.
-const SAME_BOOT_SECONDS: f64 = 15.0;
 
 /// Makes one of each two records of the same crash: a dump at the oops and another at the panic, a
 /// console log and pstore. The more complete one stays, with the files of both.

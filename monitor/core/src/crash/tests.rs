@@ -118,6 +118,7 @@ fn parts(kernel: &str, name: &str) -> Vec<Part> {
         Part {
             name: Some(Name::parse(&file).unwrap()),
             header,
+            written: None,
             text: text.to_owned(),
             file,
         }

@@ -6,13 +6,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::render::show;
-use crate::crash::gather;
+use crate::crash::{gather, text::Text};
 use livepatch_core::{
     blockers::printable,
     crash::{
         self, CrashRecord, NonFatalSignal,
         display::{shown, when},
-        parser::{self, Reading},
+        parser::Reading,
     },
 };
 
@@ -70,23 +70,20 @@ impl Import {
         let mut crashes: Vec<CrashRecord> = Vec::new();
         let mut left_out = 0_usize;
         let mut unread: Vec<String> = Vec::new();
-        let mut add = |found: gather::Text| {
-            let reading = Reading {
-                anchor: found.anchor,
-                ..Reading::new(self.soak.as_secs_f64())
-            };
-            let mut parsed = parser::read(&found.bytes, &reading);
+        let mut add = |found: Text| {
+            let read = found.read(&Reading::new(self.soak.as_secs_f64()));
             let files = found.files.join(", ");
-            let unclear = parsed.problems.drain(..);
+            let unclear = read.log.problems.into_iter();
             unread.extend(unclear.map(|problem| format!("{files}: {problem}")));
             let room = MAX_CRASHES - crashes.len();
-            left_out += parsed.records.len().saturating_sub(room);
-            parsed.records.truncate(room);
-            for record in &mut parsed.records {
-                record.files.clone_from(&found.files);
-            }
-            crashes.append(&mut parsed.records);
-            for signal in parsed.non_fatal {
+            left_out += read.crashes.len().saturating_sub(room);
+            crashes.extend(
+                read.crashes
+                    .into_iter()
+                    .take(room)
+                    .map(|(record, _)| record),
+            );
+            for signal in read.log.non_fatal {
                 // Dumps of one boot repeat earlier lines.
                 let known = |known: &NonFatalSignal| {
                     known.headline == signal.headline

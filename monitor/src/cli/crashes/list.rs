@@ -1,6 +1,6 @@
 //! `livepatch-monitor crashes` and `crashes show`
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{borrow::Cow, fmt::Write as _, os::unix::ffi::OsStrExt as _, process::ExitCode};
 
 use anyhow::bail;
 use clap::Args;
@@ -11,9 +11,13 @@ use crate::{
     cli::{Cli, print},
     crash::{
         gather::{ThisBoot, after_boot},
+        look::Untrusted,
         store::Store,
     },
-    host::packages::{Interrupted, Packages},
+    host::{
+        machine,
+        packages::{Interrupted, Packages},
+    },
     kernel::{clock, procfs},
 };
 use livepatch_core::{
@@ -49,7 +53,15 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
+    untrusted: Vec<NotTrusted<'a>>,
     problems: &'a [String],
+}
+
+/// A file that looks like a dump and is not believed.
+#[derive(Debug, Serialize)]
+struct NotTrusted<'a> {
+    path: Cow<'a, str>,
+    reason: &'a str,
 }
 
 /// The crashes that the exporter has stored. If no exporter has ever run, the existing dumps are
@@ -59,15 +71,23 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
     let mut problems = cli.paths.problems();
     problems.extend(opened.problems.iter().map(ToString::to_string));
     let mut store = opened.store;
+    if machine::is_of_another(&cli.paths.state_dir, &cli.paths.rootfs) {
+        problems.push(format!(
+            "--state-dir {} was copied from another machine: these are its crashes; the exporter \
+             sets them aside when it starts",
+            cli.paths.state_dir.display()
+        ));
+    }
     if !store.exists() && !cli.paths.state_dir.join("recorder").is_dir() {
         let this = ThisBoot {
             id: procfs::boot_id(&cli.paths.procfs).ok(),
             began: clock::unix_seconds(BootTime::from_nanos(0)),
+            kmsg: cli.paths.kmsg.clone(),
         };
         store.forget_disk();
         let soak = livepatch_core::crash::SOAK;
         let sources = cli.paths.sources();
-        problems.extend(after_boot(&mut store, &[], &this, &sources, soak));
+        problems.extend(after_boot(&mut store, &[], &this, &sources, soak).problems);
         problems.push(format!(
             "no exporter has run with --state-dir {}: crashes are known only from dumps, a crash \
              without a dump is missing",
@@ -89,15 +109,18 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     let (updates, unreadable) = Packages::new(&cli.paths.rootfs).read();
     problems.extend(unreadable);
     complain(&problems);
+    let look = cli.paths.sources().untrusted();
     let text = if json {
         let list = List {
             crashes: crashes.iter().rev().collect(),
             updates: &updates,
+            untrusted: look.untrusted.iter().map(not_trusted).collect(),
             problems: &problems,
         };
         serde_json::to_string_pretty(&list)? + "\n"
     } else {
-        table(&crashes) + &half_done(&updates)
+        let doubtful = doubtful(&look.untrusted, look.more_untrusted);
+        table(&crashes) + &doubtful + &half_done(&updates)
     };
     print(&text)?;
     Ok(if crashes.is_empty() {
@@ -105,6 +128,29 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn not_trusted(untrusted: &Untrusted) -> NotTrusted<'_> {
+    NotTrusted {
+        path: untrusted.path.to_string_lossy(),
+        reason: &untrusted.reason,
+    }
+}
+
+/// What looks like a dump and could be anybody's work.
+fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
+    let mut text = String::new();
+    if !untrusted.is_empty() {
+        text.push_str("\nNot trusted, and not counted (`crashes import FILE` shows one):\n");
+    }
+    for dump in untrusted {
+        let path = printable(dump.path.as_os_str().as_bytes());
+        let _ = writeln!(text, "  {path}: {}", dump.reason);
+    }
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text
 }
 
 /// Describes packages that an update left half-installed.

@@ -1,18 +1,22 @@
 use std::fs;
 
 use proptest::{collection::vec, prelude::*};
+use rustix::fs::Mode;
 
 use super::*;
+use crate::crash::{closing::last_boot_unclean, look::Limits};
 use livepatch_core::{
-    crash::{Implicated, Phase, Signal},
+    crash::{HostCrash, Implicated, Kind, Phase, Signal},
     function_ref::FunctionRef,
-    journal::history::History,
     journal::{
         entry::{Entry, LoadedPatch, TimedEntry},
         testing::any_note,
     },
     transition::{BootTime, Direction, Outcome},
 };
+
+mod kdump;
+mod scenarios;
 
 const SOAK: Duration = Duration::from_secs(1800);
 /// When the boots of these tests began.
@@ -57,14 +61,7 @@ fn running() -> Entry {
 }
 
 fn boot(notes: &[TimedEntry]) -> Boot {
-    let mut history = History::default();
-    for noted in notes {
-        history.take(noted, SOAK);
-    }
-    Boot {
-        history,
-        next_began: Some(BEGAN + 600.0),
-    }
+    Boot::new(notes.to_vec(), Some(BEGAN + 600.0), SOAK)
 }
 
 struct Host {
@@ -73,24 +70,37 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        // What others may write to is not believed.
+        rustix::process::umask(Mode::WGRP | Mode::WOTH);
         Self {
             root: tempfile::tempdir().unwrap(),
         }
     }
 
-    fn gather(&self, boots: &[Boot]) -> (Vec<HostCrash>, Option<bool>) {
-        let mut store = Store::open(self.root.path()).unwrap().store;
-        let sources = Sources {
+    fn sources(&self) -> Sources {
+        Sources {
             pstore: self.root.path().join("pstore"),
             systemd_pstore: self.root.path().join("systemd"),
             kdump: self.root.path().join("crash"),
-        };
-        let this = ThisBoot {
+            sysfs: self.root.path().join("sys"),
+            rootfs: self.root.path().join("root"),
+            owner: rustix::process::getuid().as_raw(),
+            limits: Limits::default(),
+        }
+    }
+
+    fn this(&self) -> ThisBoot {
+        ThisBoot {
             id: Some("b2".into()),
             began: Some(BEGAN + 600.0),
-        };
-        let problems = after_boot(&mut store, boots, &this, &sources, SOAK);
-        assert!(problems.is_empty(), "{problems:?}");
+            kmsg: self.root.path().join("kmsg"),
+        }
+    }
+
+    fn gather(&self, boots: &[Boot]) -> (Vec<HostCrash>, Option<bool>) {
+        let mut store = Store::open(self.root.path()).unwrap().store;
+        let gathered = after_boot(&mut store, boots, &self.this(), &self.sources(), SOAK);
+        assert!(gathered.problems.is_empty(), "{:?}", gathered.problems);
         let unclean = last_boot_unclean(&store, boots);
         (store.crashes().to_vec(), unclean)
     }

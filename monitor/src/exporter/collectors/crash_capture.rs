@@ -8,7 +8,8 @@ use super::Values as All;
 use crate::{
     exporter::collector::{Collected, Collector, Moment, Outcome},
     host::crash_capture,
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    kernel::pstore,
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
 metrics! {
@@ -28,16 +29,40 @@ pub struct Values {
 pub(in crate::exporter) struct CrashCapture {
     procfs: PathBuf,
     sysfs: PathBuf,
+    /// Why pstore has no room, as the dumps in it showed at the start.
+    pstore_full: Option<String>,
 }
 
 impl CrashCapture {
-    pub(in crate::exporter) fn new(procfs: PathBuf, sysfs: PathBuf) -> Self {
-        Self { procfs, sysfs }
+    pub(in crate::exporter) fn new(
+        procfs: PathBuf,
+        sysfs: PathBuf,
+        pstore_full: Option<String>,
+    ) -> Self {
+        Self {
+            procfs,
+            sysfs,
+            pstore_full,
+        }
     }
 
     /// What the kernel says about each source except the monitor's own journal.
     pub(in crate::exporter) fn read(&self) -> Vec<(Source, bool)> {
-        crash_capture::read(&self.procfs, &self.sysfs)
+        let full = self.full().is_some();
+        let mut ready = crash_capture::read(&self.procfs, &self.sysfs);
+        for (source, ready) in &mut ready {
+            *ready &= *source != Source::Pstore || !full;
+        }
+        ready
+    }
+
+    /// Why pstore has no room for a dump.
+    fn full(&self) -> Option<String> {
+        let by_dumps = || self.pstore_full.clone();
+        by_dumps().or_else(|| match pstore::backend(&self.sysfs)?.as_str() {
+            "efi_pstore" | "efi" => pstore::efi_full(&self.sysfs),
+            _ => None,
+        })
     }
 }
 
@@ -64,20 +89,31 @@ impl Collector<All> for CrashCapture {
             what: format!("journal entries that did not reach the disk: {errors}"),
             remedy: "make sure that --state-dir is writable and not full".to_owned(),
         });
+        let full = self.full().map(|what| Degradation {
+            what: format!("{what}: the next crash would leave nothing there"),
+            remedy:
+                "remove old records from /sys/fs/pstore, as systemd-pstore does at a boot, and \
+                     restart the monitor"
+                    .to_owned(),
+        });
         Outcome {
-            degradations: lost.into_iter().collect(),
+            degradations: lost.into_iter().chain(full).collect(),
             ..Outcome::default()
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let errors = collected.moment.recorder_errors;
-        let mut families = counter(&RECORDER_ERRORS, [(vec![], errors)])?;
+        out.counter(&RECORDER_ERRORS, [([], errors)])?;
         let ready = collected.values.crash_capture.ready.iter();
-        families.extend(gauge(
+        out.gauge(
             &EVIDENCE_READY,
-            ready.map(|(source, ready)| (vec![source.name()], bit(*ready))),
-        )?);
-        Ok(families)
+            ready.map(|(source, ready)| ([source.name()], bit(*ready))),
+        )?;
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         events::KernelEvent,
         probes::{Method, ProbeStatus},
     },
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
     sandbox,
 };
 
@@ -49,7 +49,8 @@ impl Values {
 #[derive(Debug)]
 pub(in crate::exporter) struct Monitor {
     probes: Vec<ProbeStatus>,
-    /// Which rights were given up after the start.
+    process: ProcessCollector,
+    /// What was given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }
@@ -58,6 +59,7 @@ impl Monitor {
     pub(in crate::exporter) fn new(probes: Vec<ProbeStatus>) -> Self {
         Self {
             probes,
+            process: ProcessCollector::for_self(),
             sandbox: Vec::new(),
             events: Mutex::new([0; EventKind::ALL.len()]),
         }
@@ -105,43 +107,43 @@ impl Collector<All> for Monitor {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
-        let build = vec![
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
+        let build = [
             env!("CARGO_PKG_VERSION"),
             env!("LIVEPATCH_MONITOR_REVISION"),
         ];
-        let mut families = gauge(&BUILD_INFO, [(build, 1.0)])?;
-        families.extend(gauge(
+        out.gauge(&BUILD_INFO, [(build, 1.0)])?;
+        out.gauge(
             &SANDBOXED,
-            sandbox::Part::ALL.map(|part| (vec![part.name()], bit(self.sandbox.contains(&part)))),
-        )?);
-        families.extend(gauge(
+            sandbox::Part::ALL.map(|part| ([part.name()], bit(self.sandbox.contains(&part)))),
+        )?;
+        out.gauge(
             &PROBE_ATTACHED,
             self.probes.iter().map(|status| {
                 let attached = status.method != Method::None;
-                (vec![status.probe, status.method.name()], bit(attached))
+                ([status.probe, status.method.name()], bit(attached))
             }),
-        )?);
+        )?;
         let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
-        families.extend(counter(
-            &EVENTS,
-            events.map(|(kind, count)| (vec![kind.name()], count)),
-        )?);
+        out.counter(&EVENTS, events.map(|(kind, count)| ([kind.name()], count)))?;
         if let Some(lost) = &collected.values.tasks.lost {
             let lost = lost.iter().map(|(_, count)| count).sum();
-            families.extend(counter(&EVENTS_LOST, [(vec![], lost)])?);
+            out.counter(&EVENTS_LOST, [([], lost)])?;
         }
         let runs = || collected.runs.iter();
-        families.extend(gauge(
+        out.gauge(
             &COLLECTOR_SUCCESS,
-            runs().map(|run| (vec![run.label], bit(run.success))),
-        )?);
-        families.extend(gauge(
+            runs().map(|run| ([run.label], bit(run.success))),
+        )?;
+        out.gauge(
             &COLLECTOR_DURATION,
-            runs().map(|run| (vec![run.label], run.duration.as_secs_f64())),
-        )?);
-        families.extend(ProcessCollector::for_self().collect());
-        Ok(families)
+            runs().map(|run| ([run.label], run.duration.as_secs_f64())),
+        )?;
+        out.library(self.process.collect())
     }
 }
 

@@ -1,6 +1,9 @@
 //! The loaded livepatches with their objects and functions, as sysfs shows them.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use livepatch_core::{
     patch::{Object, PatchSet},
@@ -9,9 +12,12 @@ use livepatch_core::{
 
 use super::Values as All;
 use crate::{
-    exporter::collector::{Collected, Collector, Moment, Outcome},
-    kernel::{clock, sysfs},
-    metrics::{Families, Metric, bit, count, gauge, metrics},
+    exporter::{
+        collector::{Collected, Collector, Moment, Outcome},
+        lock,
+    },
+    kernel::{clock, sysfs::PatchReader},
+    metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
 };
 
 metrics! {
@@ -30,27 +36,30 @@ pub struct Values {
     pub release: String,
     /// When the reading of sysfs started.
     pub read_at: BootTime,
-    /// The livepatches; `None` if sysfs cannot be read.
-    pub set: Option<PatchSet>,
+    /// What is loaded; `None` where sysfs cannot be read.
+    pub set: Option<Arc<PatchSet>>,
 }
 
-/// Reads sysfs; keeps nothing.
+/// Reads sysfs; keeps what cannot have changed.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
-    sysfs: PathBuf,
+    reader: Mutex<PatchReader>,
     release: String,
 }
 
 impl Patches {
     pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
-        Self { sysfs, release }
+        Self {
+            reader: Mutex::new(PatchReader::new(sysfs)),
+            release,
+        }
     }
 
     /// Reads what is loaded; also returns what could not be read.
     pub(in crate::exporter) fn read(&self) -> (Values, Vec<String>) {
         // Taken before reading: a snapshot is as old as its first file.
         let read_at = clock::boot_time();
-        let (set, problems) = match sysfs::read_patches(&self.sysfs) {
+        let (set, problems) = match lock(&self.reader).read() {
             Ok((set, problems)) => (
                 Some(set),
                 problems.iter().map(ToString::to_string).collect(),
@@ -88,14 +97,18 @@ impl Collector<All> for Patches {
         Outcome::of(problems)
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let read = &collected.values.patches;
-        let mut families = gauge(&KERNEL_INFO, [(vec![read.release.as_str()], 1.0)])?;
+        out.gauge(&KERNEL_INFO, [([read.release.as_str()], 1.0)])?;
         let Some(set) = &read.set else {
-            return Ok(families);
+            return Ok(());
         };
-        families.extend(gauge(&SUPPORTED, [(vec![], bit(set.supported))])?);
-        families.extend(gauge(
+        out.gauge(&SUPPORTED, [([], bit(set.supported))])?;
+        out.gauge(
             &PATCH_INFO,
             set.patches.iter().map(|patch| {
                 let replace = match patch.replace {
@@ -104,29 +117,29 @@ impl Collector<All> for Patches {
                     None => "unknown",
                 };
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
-                (vec![patch.name.as_str(), replace, srcversion], 1.0)
+                ([patch.name.as_str(), replace, srcversion], 1.0)
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &PATCH_ENABLED,
             set.patches
                 .iter()
-                .filter_map(|patch| Some((vec![patch.name.as_str()], bit(patch.enabled?)))),
-        )?);
-        families.extend(gauge(
+                .filter_map(|patch| Some(([patch.name.as_str()], bit(patch.enabled?)))),
+        )?;
+        out.gauge(
             &PATCH_FUNCTIONS,
             objects(set).map(|(patch, object)| {
                 let functions = count(object.functions.len() as u64);
-                (vec![patch, object.name.as_str()], functions)
+                ([patch, object.name.as_str()], functions)
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &OBJECT_PATCHED,
             objects(set).filter_map(|(patch, object)| {
-                Some((vec![patch, object.name.as_str()], bit(object.patched?)))
+                Some(([patch, object.name.as_str()], bit(object.patched?)))
             }),
-        )?);
-        Ok(families)
+        )?;
+        Ok(())
     }
 }
 

@@ -121,6 +121,7 @@ proptest! {
                 Part {
                     name: Name::parse(&name).filter(|_| named),
                     header: Header { reason: "Panic".to_owned(), number: 1, part },
+                    written: None,
                     text: lines.get(range[0]..range[1]).unwrap().concat().into_bytes(),
                     file: name,
                 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use livepatch_core::{
     boots,
     crash::{
-        CrashRecord, NonFatalSignal, Phase, Precision, When,
+        CrashRecord, DRIFT, NonFatalSignal, Phase, Precision, When,
         counts::Sighting,
-        parser::{self, Reading},
+        parser::{self, ParsedLog, Reading},
     },
     journal::history::History,
     transition::BootTime,
@@ -23,6 +23,9 @@ use crate::{
 const QUIET: Duration = Duration::from_millis(200);
 /// How many times a log that does not become quiet is read again.
 const MAX_WAITS: u32 = 5;
+/// A line and its hook are no further apart where the clocks agree.
+const LEAST_DRIFT_SECONDS: f64 = 0.5;
+
 /// Whether the kernel log must be read again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::exporter) enum LogReading {
@@ -43,7 +46,8 @@ impl Crashes {
         };
         let mut state = lock(&self.state);
         state.log_readable = true;
-        let last = parser::last_uptime(&text).map(boot_time);
+        let last = parser::last_uptime(&text);
+        let last = last.map(|uptime| boot_time(uptime, state.drift_seconds));
         let restless = last
             .and_then(|last| now.since(last))
             .is_none_or(|quiet| quiet < QUIET);
@@ -59,6 +63,11 @@ impl Crashes {
             ..Reading::new(self.soak.as_secs_f64())
         };
         let parsed = parser::read(&text, &reading);
+        {
+            let mut state = lock(&self.state);
+            state.unclear.clone_from(&parsed.problems);
+            state.drift_seconds = drift(history, &parsed).unwrap_or(state.drift_seconds);
+        }
         let mut effects = Vec::new();
         for record in parsed.records {
             effects.extend(self.survived(record, history));
@@ -93,7 +102,7 @@ impl Crashes {
         let mut state = lock(&self.state);
         let mut effect = None;
         if time >= self.since {
-            boots::supplement(history, &mut record, self.soak);
+            boots::supplement(history, &mut record, time, self.soak);
             effect = counted(&mut state, Sighting::from(&record));
         }
         if let Some(store) = &mut state.store
@@ -122,7 +131,7 @@ impl Crashes {
 
     /// Sets the date of a line of this boot's log, and the phase in which it was printed.
     fn place(&self, when: &mut When, phase: &mut Phase, history: &History) -> Option<BootTime> {
-        let time = boot_time(when.uptime_seconds?);
+        let time = boot_time(when.uptime_seconds?, lock(&self.state).drift_seconds);
         when.unix_seconds = clock::unix_seconds(time);
         when.precision = Precision::Line;
         let known = self.phase_at(time, history);
@@ -133,7 +142,122 @@ impl Crashes {
     }
 }
 
-/// Converts a time of the log's clock.
-fn boot_time(uptime_seconds: f64) -> BootTime {
-    since_boot(Duration::try_from_secs_f64(uptime_seconds).unwrap_or_default())
+/// A moment of the log's clock, which the boot's is ahead of by `drift_seconds`.
+fn boot_time(uptime_seconds: f64, drift_seconds: f64) -> BootTime {
+    let uptime = Duration::try_from_secs_f64(uptime_seconds + drift_seconds);
+    since_boot(uptime.unwrap_or_default())
+}
+
+/// By how much the boot's clock is ahead of the log's by now: a hook stamps what it sees with
+/// the boot's clock, the kernel its line with the log's. None where no line was seen by
+/// both.
+fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
+    let records = parsed
+        .records
+        .iter()
+        .map(|it| (&it.headline, &it.when, it.reports));
+    let lesser = parsed
+        .non_fatal
+        .iter()
+        .map(|it| (&it.headline, &it.when, it.reports));
+    // Of what was reported several times the record has the first moment only.
+    let lines: Vec<_> = records
+        .chain(lesser)
+        .filter(|(_, _, reports)| *reports <= 1)
+        .collect();
+    history.signals.iter().rev().find_map(|seen| {
+        let of_line = lines
+            .iter()
+            .filter(|(headline, _, _)| **headline == seen.headline);
+        let uptime = of_line
+            .filter_map(|(_, when, _)| when.uptime_seconds)
+            .next_back()?;
+        let logged = boot_time(uptime, 0.0).as_duration().as_secs_f64();
+        let drift = seen.time.as_duration().as_secs_f64() - logged;
+        // More than clocks drift apart: another line with the same text.
+        let believed = drift.abs() <= DRIFT * uptime;
+        believed.then_some(if drift.abs() < LEAST_DRIFT_SECONDS {
+            0.0
+        } else {
+            drift
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use livepatch_core::{
+        crash::{Implicated, Signal},
+        journal::history::SignalSeen,
+    };
+
+    use super::*;
+
+    fn at(seconds: f64) -> BootTime {
+        BootTime::from_duration(Duration::from_secs_f64(seconds))
+    }
+
+    fn seen(seconds: f64, headline: &str) -> SignalSeen {
+        SignalSeen {
+            time: at(seconds),
+            unix_seconds: None,
+            signal: Signal::Warning,
+            headline: headline.into(),
+            phase: Phase::Unknown,
+        }
+    }
+
+    fn logged(seconds: f64, headline: &str, reports: u32) -> NonFatalSignal {
+        NonFatalSignal {
+            signal: Signal::Warning,
+            when: When {
+                uptime_seconds: Some(seconds),
+                unix_seconds: None,
+                precision: Precision::Unknown,
+            },
+            headline: headline.into(),
+            function: None,
+            phase: Phase::Unknown,
+            implicated: Implicated::Unknown,
+            evidence: Vec::new(),
+            report: None,
+            reports,
+        }
+    }
+
+    fn drift_of(signals: Vec<SignalSeen>, lesser: Vec<NonFatalSignal>) -> Option<f64> {
+        let history = History {
+            signals,
+            ..History::default()
+        };
+        let parsed = ParsedLog {
+            non_fatal: lesser,
+            ..ParsedLog::default()
+        };
+        // The machine may have been suspended: then both clocks have stood still together.
+        let suspended = clock::suspended().as_secs_f64();
+        drift(&history, &parsed).map(|drift| {
+            let drift = drift + if drift == 0.0 { 0.0 } else { suspended };
+            (drift * 1e3).round() / 1e3
+        })
+    }
+
+    /// The log's clock is seven seconds behind after some hours.
+    #[test]
+    fn a_line_that_a_hook_announced_shows_the_drift() {
+        let (early, late) = ("WARNING: a", "WARNING: b");
+        let lines = || vec![logged(20_000.0, early, 1), logged(39_993.0, late, 1)];
+        let signals = vec![seen(20_003.0, early), seen(40_000.0, late)];
+        assert_eq!(drift_of(signals, lines()), Some(7.0));
+        assert_eq!(drift_of(vec![seen(39_993.1, late)], lines()), Some(0.0));
+        assert_eq!(drift_of(Vec::new(), lines()), None);
+        assert_eq!(drift_of(vec![seen(40_000.0, "WARNING: c")], lines()), None);
+        // Hours apart it is another line with the same text.
+        assert_eq!(drift_of(vec![seen(60_000.0, late)], lines()), None);
+        // Of several reports the record has the first only.
+        let several = vec![logged(39_000.0, late, 9)];
+        assert_eq!(drift_of(vec![seen(40_000.0, late)], several), None);
+    }
 }

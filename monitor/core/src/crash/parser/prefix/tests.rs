@@ -27,6 +27,7 @@ fn single_lines() {
     );
     check("<4>[ 12.3] x", Some(12.3), None, None, "x");
     check("[   12.5][ T123] x", Some(12.5), None, Some("T123"), "x");
+    check("[   12.5] [ T123] x", Some(12.5), None, Some("T123"), "x");
     check(
         "<0>[   12.5][    C0]  x ",
         Some(12.5),

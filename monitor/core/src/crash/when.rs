@@ -1,0 +1,110 @@
+//! When something was, and how exactly that is known.
+
+use serde::{Deserialize, Serialize};
+
+/// A clock that nobody has set right is off by no more than this: a day in another time
+/// zone. What is further away is of another time.
+pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
+/// A date before this (2017) is that of a firmware's clock that was never set, and is none.
+pub const NEVER_SET_BEFORE: f64 = 1.5e9;
+/// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
+/// uptime. A report has 10 hours, after some weeks.
+pub const DRIFT: f64 = 0.02;
+/// Two clocks read for one moment, of a boot that is young.
+const LEAST_DRIFT_SECONDS: f64 = 5.0;
+/// Two readings of the right clock for one moment differ by no more than this.
+const SAME_MOMENT_SECONDS: f64 = 15.0;
+/// By how much clocks that are set right may disagree.
+const SLACK_SECONDS: f64 = 60.0;
+
+/// How exactly [`When::unix_seconds`] is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Not at all.
+    Unknown,
+    /// The log's dates have no year (or day), so that there is no number to give.
+    NoYear,
+    /// It was then or later: the last thing that is known of a boot that ended
+    /// without a word.
+    After,
+    /// The line bears a local time without its zone: the number is that time read as
+    /// if it were UTC, which is wrong by up to 14 hours.
+    LocalTime,
+    /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
+    /// clock, minutes after the crash.
+    File,
+    /// From a line earlier in the log that has both clocks: as good as the
+    /// machine's clock was at that line.
+    LogClock,
+    /// From the journal's two clocks and the uptime: as good as the log's clock keeps time
+    /// after the journal's last entry.
+    Journal,
+    /// From the number or the time of a pstore record, to about a second.
+    Dump,
+    /// The line itself bears the time of the program that logged it.
+    Line,
+}
+
+/// When a line was written.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct When {
+    /// Seconds on the log's own clock, which starts with the boot.
+    pub uptime_seconds: Option<f64>,
+    /// Seconds since 1970, UTC.
+    pub unix_seconds: Option<f64>,
+    /// How exactly the latter is known.
+    pub precision: Precision,
+}
+
+impl When {
+    /// The date, if there is one, is right but for its precision, and not off by a
+    /// zone.
+    #[must_use]
+    pub fn is_utc(&self) -> bool {
+        self.precision != Precision::LocalTime
+    }
+
+    /// By how much the log's clock may differ from the boot's at that moment.
+    #[must_use]
+    pub fn drift_seconds(&self) -> f64 {
+        let uptime = self.uptime_seconds.unwrap_or(0.0).max(0.0);
+        LEAST_DRIFT_SECONDS + uptime * DRIFT
+    }
+
+    /// Whether the date was read from the system's clock when it happened.
+    #[must_use]
+    pub fn is_of_system(&self) -> bool {
+        let precise = matches!(self.precision, Precision::Dump | Precision::Line);
+        self.unix_seconds.is_some() && precise
+    }
+
+    /// Whether two dates may be of one moment, each as exact as it is.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let (Some(first), Some(second)) = (self.unix_seconds, other.unix_seconds) else {
+            return true;
+        };
+        let (Some(of_one), Some(of_other)) = (self.tolerance(), other.tolerance()) else {
+            return true;
+        };
+        // One text read twice gives the same date, right or wrong.
+        let tolerance = match self.precision == other.precision {
+            true => 0.0,
+            false => of_one.max(of_other),
+        };
+        (first - second).abs() < SAME_MOMENT_SECONDS + tolerance
+    }
+
+    /// By how much the date may be wrong; none where it is no date to compare.
+    fn tolerance(&self) -> Option<f64> {
+        match self.precision {
+            Precision::Line | Precision::Dump => Some(0.0),
+            Precision::Journal => Some(SLACK_SECONDS + self.drift_seconds()),
+            Precision::LogClock | Precision::File => Some(CLOCK_WRONG_SECONDS),
+            Precision::Unknown | Precision::NoYear | Precision::After | Precision::LocalTime => {
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! The dumps of this host, found and read without belief in anybody but root.
+//!
+//! A dump decides whether a rollout goes on, so it must be root's own: the file and its
+//! directory belong to root and nobody else may write to them, no symbolic link is
+//! followed, and the file has no second name. The directory above may be open to others if
+//! it is sticky, as Ubuntu's /var/crash is: nobody but root can then replace what root has
+//! put there. Files, bytes and time of one look are bounded in all.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, open, openat, statat},
+    io::Errno,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What one look may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries of directories that are looked at.
+    pub entries: usize,
+    /// Files that are read.
+    pub files: usize,
+    /// Bytes that are read in all.
+    pub bytes: u64,
+    /// Bytes that are read of one file, from its end: a crash is the last thing in a log.
+    pub file_bytes: u64,
+    /// After this nothing more is read.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    /// A second or two of parsing; systemd gives a service 90 s to start.
+    fn default() -> Self {
+        Self {
+            entries: 16384,
+            files: 4096,
+            bytes: 64 << 20,
+            file_bytes: 16 << 20,
+            time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Directories below the one given: /var/crash/HOST/DATE, /var/lib/systemd/pstore/ID/N.
+const MAX_DEPTH: u32 = 3;
+/// Files and directories that are named as not trusted.
+const MAX_NAMED: usize = 100;
+
+/// A file that looks like a dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When it was written, in seconds since 1970, and nanoseconds.
+    pub modified: (i64, u64),
+    device: u64,
+    inode: u64,
+}
+
+impl Candidate {
+    /// The last part of its path.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
+/// Something that looks like a dump, or may hold one, and is not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untrusted {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: String,
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub struct Content {
+    /// Its bytes, or the last of them.
+    pub bytes: Vec<u8>,
+    /// These are all.
+    pub whole: bool,
+}
+
+/// One look at all the places where dumps lie.
+#[derive(Debug)]
+pub struct Look {
+    limits: Limits,
+    owner: u32,
+    began: Instant,
+    entries: usize,
+    files: usize,
+    bytes: u64,
+    /// What is not believed, up to a hundred.
+    pub untrusted: Vec<Untrusted>,
+    /// And how many more there are.
+    pub more_untrusted: usize,
+    /// Files that there was no time or room for.
+    pub left_out: usize,
+    /// What could not be read, in words.
+    pub problems: Vec<String>,
+}
+
+impl Look {
+    /// Starts a look that believes the files of user `owner`, which is root's 0 outside of
+    /// tests.
+    #[must_use]
+    pub fn new(owner: u32, limits: Limits) -> Self {
+        Self {
+            limits,
+            owner,
+            began: Instant::now(),
+            entries: 0,
+            files: 0,
+            bytes: 0,
+            untrusted: Vec::new(),
+            more_untrusted: 0,
+            left_out: 0,
+            problems: Vec::new(),
+        }
+    }
+
+    /// The files below a directory whose name is `wanted`. A directory that is not there has
+    /// none.
+    pub fn find(&mut self, base: &Path, wanted: fn(&str) -> bool) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let result = open(base, flags, Mode::empty()).and_then(|directory| {
+            let stat = fstat(&directory)?;
+            match self.doubt_directory(&stat) {
+                Some(Doubt { reason, sticky }) if !sticky => {
+                    self.doubt(base, reason);
+                    Ok(())
+                }
+                doubt => {
+                    let open_to_others = doubt.map(|doubt| doubt.reason);
+                    self.below(
+                        directory,
+                        base,
+                        0,
+                        wanted,
+                        open_to_others.as_deref(),
+                        &mut found,
+                    )
+                }
+            }
+        });
+        match result {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => self.cannot_read(base, error),
+        }
+        found
+    }
+
+    fn below(
+        &mut self,
+        directory: impl AsFd,
+        path: &Path,
+        depth: u32,
+        wanted: fn(&str) -> bool,
+        open_to_others: Option<&str>,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), Errno> {
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let wanted_name = wanted(&String::from_utf8_lossy(name));
+            let of_interest = match entry.file_type() {
+                FileType::RegularFile => wanted_name,
+                FileType::Directory | FileType::Symlink | FileType::Unknown => true,
+                _ => wanted_name,
+            };
+            if !of_interest {
+                continue;
+            }
+            let path = path.join(OsStr::from_bytes(name));
+            if self.entries == self.limits.entries || self.is_late() {
+                self.left_out += 1;
+                continue;
+            }
+            self.entries += 1;
+            let stat = match statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                // It was moved or removed just now.
+                Err(Errno::NOENT) => continue,
+                Err(error) => {
+                    self.cannot_read(&path, error);
+                    continue;
+                }
+            };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if depth < MAX_DEPTH => {
+                    if let Some(doubt) = self.doubt_directory(&stat) {
+                        self.doubt(&path, doubt.reason);
+                        continue;
+                    }
+                    let flags = OFlags::RDONLY
+                        | OFlags::DIRECTORY
+                        | OFlags::NOFOLLOW
+                        | OFlags::CLOEXEC
+                        | OFlags::NONBLOCK;
+                    let below = openat(&directory, entry.file_name(), flags, Mode::empty())
+                        .and_then(|below| self.below(below, &path, depth + 1, wanted, None, found));
+                    if let Err(error) = below {
+                        self.cannot_read(&path, error);
+                    }
+                }
+                FileType::Directory => {}
+                FileType::Symlink => self.doubt(&path, "a symbolic link".to_owned()),
+                _ if !wanted_name => {}
+                _ => match self
+                    .doubt_file(&stat)
+                    .or(open_to_others.map(|reason| format!("its directory: {reason}")))
+                {
+                    Some(reason) => self.doubt(&path, reason),
+                    None => found.push(candidate(path, &stat)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file, if it is still the one that was found and there is time and room for
+    /// it. Otherwise it counts as left out.
+    pub fn read(&mut self, file: &Candidate) -> Option<Content> {
+        let size = file.size.min(self.limits.file_bytes);
+        let room = self.limits.bytes.saturating_sub(self.bytes);
+        if self.files == self.limits.files || size > room || self.is_late() {
+            self.left_out += 1;
+            return None;
+        }
+        self.files += 1;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = open(&file.path, flags, Mode::empty()).and_then(|opened| {
+            let stat = fstat(&opened)?;
+            Ok((File::from(opened), stat))
+        });
+        let (opened, stat) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.cannot_read(&file.path, error);
+                return None;
+            }
+        };
+        let doubt = match candidate(file.path.clone(), &stat) {
+            now if (now.device, now.inode) == (file.device, file.inode) => self.doubt_file(&stat),
+            _ => Some("it was replaced while it was looked at".to_owned()),
+        };
+        if let Some(reason) = doubt {
+            self.doubt(&file.path, reason);
+            return None;
+        }
+        match tail(opened, size) {
+            Ok(content) => {
+                self.bytes += content.bytes.len() as u64;
+                Some(content)
+            }
+            Err(error) => {
+                self.cannot_read(&file.path, error);
+                None
+            }
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.began.elapsed() >= self.limits.time
+    }
+
+    fn doubt(&mut self, path: &Path, reason: String) {
+        if self.untrusted.len() == MAX_NAMED {
+            self.more_untrusted += 1;
+            return;
+        }
+        self.untrusted.push(Untrusted {
+            path: path.to_owned(),
+            reason,
+        });
+    }
+
+    fn cannot_read(&mut self, path: &Path, error: impl Into<io::Error>) {
+        if self.problems.len() < MAX_NAMED {
+            let error = error.into();
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; run as root",
+                _ => "",
+            };
+            let problem = format!("cannot read {}: {error}{remedy}", path.display());
+            self.problems.push(problem);
+        }
+    }
+
+    fn doubt_directory(&self, stat: &Stat) -> Option<Doubt> {
+        let reason = self.doubt_owner(stat)?;
+        let is_owners = stat.st_uid == self.owner;
+        let sticky = is_owners && Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX);
+        Some(Doubt { reason, sticky })
+    }
+
+    fn doubt_file(&self, stat: &Stat) -> Option<String> {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Some("not a regular file".to_owned());
+        }
+        if stat.st_nlink > 1 {
+            return Some("it has a second name (a hard link)".to_owned());
+        }
+        self.doubt_owner(stat)
+    }
+
+    fn doubt_owner(&self, stat: &Stat) -> Option<String> {
+        if stat.st_uid != self.owner {
+            return Some(format!("it belongs to user {}", stat.st_uid));
+        }
+        let others = Mode::WGRP | Mode::WOTH;
+        let open = Mode::from_raw_mode(stat.st_mode).intersects(others);
+        open.then(|| "others than root may write to it".to_owned())
+    }
+}
+
+/// Why a directory is not believed.
+struct Doubt {
+    reason: String,
+    /// What is root's in it stays root's.
+    sticky: bool,
+}
+
+fn candidate(path: PathBuf, stat: &Stat) -> Candidate {
+    Candidate {
+        path,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: (stat.st_mtime, stat.st_mtime_nsec),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+    }
+}
+
+/// The last `limit` bytes of a file.
+fn tail(mut file: File, limit: u64) -> io::Result<Content> {
+    let length = file.metadata()?.len();
+    // Files of pstore and others that the kernel makes up may know no length.
+    let start = length.saturating_sub(limit);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(Content {
+        bytes,
+        whole: start == 0,
+    })
+}

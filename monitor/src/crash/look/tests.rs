@@ -1,0 +1,228 @@
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, symlink},
+};
+
+use super::*;
+
+fn own() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+fn is_dump(name: &str) -> bool {
+    name.starts_with("dmesg")
+}
+
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new() -> Self {
+        rustix::process::umask(Mode::WGRP | Mode::WOTH);
+        let host = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(host.at("crash")).unwrap();
+        host
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn dump(&self, path: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.at("crash").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.at(path), Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The files that are read, and what is not believed and why.
+    fn look(&self, owner: u32, limits: Limits) -> (Vec<String>, Vec<String>, Look) {
+        let mut look = Look::new(owner, limits);
+        let base = self.at("crash");
+        let below = |path: &Path| {
+            let path = path.strip_prefix(&base).unwrap();
+            path.to_string_lossy().into_owned()
+        };
+        let mut read = Vec::new();
+        for found in look.find(&base, is_dump) {
+            if look.read(&found).is_some() {
+                read.push(below(&found.path));
+            }
+        }
+        read.sort();
+        let untrusted = look.untrusted.iter();
+        let mut untrusted: Vec<_> = untrusted
+            .map(|it| format!("{}: {}", below(&it.path), it.reason))
+            .collect();
+        untrusted.sort();
+        (read, untrusted, look)
+    }
+}
+
+#[test]
+fn what_is_roots_alone_is_read() {
+    let host = Host::new();
+    host.dump("202611231248/dmesg.202611231248", "x");
+    host.dump("web1/2026-11-23-12:48/dmesg.txt", "x");
+    host.dump("web1/2026-11-23-12:48/vmcore", "x");
+    host.dump("a/b/c/d/dmesg", "too deep");
+    let (read, untrusted, _) = host.look(own(), Limits::default());
+    assert_eq!(
+        read,
+        [
+            "202611231248/dmesg.202611231248",
+            "web1/2026-11-23-12:48/dmesg.txt"
+        ]
+    );
+    assert_eq!(untrusted, [""; 0]);
+}
+
+#[test]
+fn what_others_could_have_made_is_named() {
+    let host = Host::new();
+    let real = host.dump("1/dmesg.1", "x");
+    host.dump("2/dmesg.2", "x");
+    host.dump("3/dmesg.3", "x");
+    host.dump("4/dmesg.4", "x");
+    fs::hard_link(&real, host.at("crash/4/dmesg.twin")).unwrap();
+    symlink(host.at("crash/4"), host.at("crash/5")).unwrap();
+    symlink("/etc/passwd", host.at("crash/4/dmesg.link")).unwrap();
+    host.mode("crash/2", 0o775);
+    host.mode("crash/3/dmesg.3", 0o666);
+    let (read, untrusted, _) = host.look(own(), Limits::default());
+    assert_eq!(read, ["4/dmesg.4"]);
+    let second = "it has a second name (a hard link)";
+    let open = "others than root may write to it";
+    assert_eq!(
+        untrusted,
+        [
+            format!("1/dmesg.1: {second}"),
+            format!("2: {open}"),
+            format!("3/dmesg.3: {open}"),
+            "4/dmesg.link: a symbolic link".to_owned(),
+            format!("4/dmesg.twin: {second}"),
+            "5: a symbolic link".to_owned(),
+        ]
+    );
+    // And nothing where all of it is another user's.
+    let (read, untrusted, _) = host.look(own() + 1, Limits::default());
+    assert_eq!(read, [""; 0]);
+    assert_eq!(untrusted, [format!(": it belongs to user {}", own())]);
+}
+
+/// As on Ubuntu: everybody may put something there, nobody can replace root's.
+#[test]
+fn a_sticky_directory_keeps_what_is_roots() {
+    let host = Host::new();
+    host.dump("202611231248/dmesg.202611231248", "x");
+    host.dump("dmesg.planted", "x");
+    host.mode("crash", 0o1777);
+    let (read, untrusted, _) = host.look(own(), Limits::default());
+    assert_eq!(read, ["202611231248/dmesg.202611231248"]);
+    assert_eq!(
+        untrusted,
+        ["dmesg.planted: its directory: others than root may write to it"]
+    );
+    host.mode("crash", 0o777);
+    let (read, untrusted, _) = host.look(own(), Limits::default());
+    assert_eq!(read, [""; 0]);
+    assert_eq!(untrusted, [": others than root may write to it"]);
+}
+
+#[test]
+fn a_file_that_is_replaced_is_not_read() {
+    let host = Host::new();
+    let path = host.dump("1/dmesg.1", "x");
+    let mut look = Look::new(own(), Limits::default());
+    let found = look.find(&host.at("crash"), is_dump);
+    fs::rename(host.dump("2", "y"), &path).unwrap();
+    assert!(look.read(found.first().unwrap()).is_none());
+    assert!(look.untrusted.first().unwrap().reason.contains("replaced"));
+    // Nor is a link in its place followed.
+    fs::remove_file(&path).unwrap();
+    symlink("/etc/passwd", &path).unwrap();
+    assert!(look.read(found.first().unwrap()).is_none());
+}
+
+#[test]
+fn each_bound_is_kept_and_said() {
+    let host = Host::new();
+    for file in 0..10 {
+        host.dump(&format!("{file}/dmesg"), [b'x'; 100]);
+    }
+    for (limits, expected) in [
+        (
+            Limits {
+                files: 3,
+                ..Limits::default()
+            },
+            3,
+        ),
+        (
+            Limits {
+                bytes: 450,
+                ..Limits::default()
+            },
+            4,
+        ),
+        (
+            Limits {
+                bytes: 450,
+                file_bytes: 50,
+                ..Limits::default()
+            },
+            9,
+        ),
+        (
+            Limits {
+                time: Duration::ZERO,
+                ..Limits::default()
+            },
+            0,
+        ),
+    ] {
+        let (read, _, look) = host.look(own(), limits);
+        assert_eq!(
+            (read.len(), look.left_out),
+            (expected, 10 - expected),
+            "{limits:?}"
+        );
+    }
+    let (read, _, look) = host.look(
+        own(),
+        Limits {
+            entries: 5,
+            ..Limits::default()
+        },
+    );
+    assert!(read.len() < 5 && look.left_out > 0);
+}
+
+#[test]
+fn of_a_long_file_the_end_is_read() {
+    let host = Host::new();
+    host.dump("1/dmesg", "0123456789");
+    let mut look = Look::new(
+        own(),
+        Limits {
+            file_bytes: 4,
+            ..Limits::default()
+        },
+    );
+    let found = look.find(&host.at("crash"), is_dump);
+    let content = look.read(found.first().unwrap()).unwrap();
+    assert_eq!(
+        (content.bytes.as_slice(), content.whole),
+        (&b"6789"[..], false)
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_no_trouble() {
+    let mut look = Look::new(own(), Limits::default());
+    assert!(look.find(Path::new("/nowhere/at/all"), is_dump).is_empty());
+    assert!(look.problems.is_empty());
+}

@@ -257,8 +257,7 @@ impl Event {
 
     /// Whether it is more than a line that a user may have made up.
     pub(super) fn is_believed(&self) -> bool {
-        !self.suspect
-            && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
+        !self.suspect && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
     }
 
     /// A crash by itself, or because the kernel panicked.

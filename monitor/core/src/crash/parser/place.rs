@@ -96,7 +96,10 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
         Signal::RcuStall => {
             let entry = |function: &Function| INTERRUPTS.contains(&function.name.as_str());
             let last = callers.clone().position(entry)?;
-            callers.skip(last).find(|function| !entry(function)).cloned()
+            callers
+                .skip(last)
+                .find(|function| !entry(function))
+                .cloned()
         }
         // Only the hardware knows.
         Signal::MachineCheck => None,

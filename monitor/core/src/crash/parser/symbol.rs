@@ -72,12 +72,16 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
 /// `name` or `name [module]`, as `%ps` prints it, and what stands behind it.
 pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
     let named = |next: char| next.is_ascii_alphanumeric() || "_.$".contains(next);
-    let (name, mut behind) = text.split_at_checked(text.find(|c| !named(c)).unwrap_or(text.len()))?;
+    let (name, mut behind) =
+        text.split_at_checked(text.find(|c| !named(c)).unwrap_or(text.len()))?;
     if name.is_empty() {
         return None;
     }
     let mut module = None;
-    if let Some((inner, rest)) = behind.strip_prefix(" [").and_then(|rest| rest.split_once(']')) {
+    if let Some((inner, rest)) = behind
+        .strip_prefix(" [")
+        .and_then(|rest| rest.split_once(']'))
+    {
         let inner = inner.split(' ').next().unwrap_or_default();
         module = is_module_name(inner).then(|| cut(inner, MAX_NAME));
         behind = rest;

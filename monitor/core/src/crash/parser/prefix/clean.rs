@@ -22,7 +22,9 @@ const HEAD: usize = 64 << 10;
 /// Lines that end in `=` go on in the next one, and `=` itself is `=3D` (RFC 2045).
 fn is_quoted_printable(bytes: &[u8]) -> bool {
     let head = bytes.get(..HEAD).unwrap_or(bytes);
-    let lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    let lines = head
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end);
     // The sanitizers' own lines are all `=`.
     let soft = lines.filter(|line| line.ends_with(b"=") && !line.ends_with(b"=="));
     let soft = soft.count() > 1;
@@ -39,7 +41,9 @@ fn unquoted(bytes: &[u8]) -> Vec<u8> {
             out.push(*first);
             continue;
         }
-        let digits = behind.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let digits = behind
+            .get(..2)
+            .and_then(|two| std::str::from_utf8(two).ok());
         if let Some(behind) = behind.strip_prefix(b"\n").or(behind.strip_prefix(b"\r\n")) {
             rest = behind;
         } else if let Some(byte) = digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {

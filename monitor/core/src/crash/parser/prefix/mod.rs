@@ -9,8 +9,8 @@ mod copies;
 pub(super) mod date;
 mod fields;
 mod fragments;
-mod peel;
 mod hidden;
+mod peel;
 mod profile;
 mod suffix;
 #[cfg(test)]
@@ -21,9 +21,9 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use super::{headline::recognise, line::Line};
 use clock::Clocks;
+use copies::Copies;
 use date::{Date, Kind};
 use fields::Fields;
-use copies::Copies;
 use fragments::Fragments;
 use hidden::Hidden;
 use peel::{Origin, Peeled, peel};
@@ -272,7 +272,11 @@ impl<'a> Lines<'a> {
     }
 
     fn plain(&mut self, text: &str) {
-        let bare = self.profile.suffix.as_ref().and_then(|suffix| suffix.strip(text));
+        let bare = self
+            .profile
+            .suffix
+            .as_ref()
+            .and_then(|suffix| suffix.strip(text));
         let text = bare.as_deref().unwrap_or(text);
         let profile = std::mem::take(&mut self.profile);
         let mut peeled = peel(text, &profile);
@@ -311,8 +315,7 @@ impl<'a> Lines<'a> {
             return;
         }
         let mut line = self.line(&peeled);
-        line.understood =
-            !stamped || peeled.origin == Origin::Kernel || peeled.date.is_some();
+        line.understood = !stamped || peeled.origin == Origin::Kernel || peeled.date.is_some();
         if let Some((sequence, offset, whole)) = peeled.fragment {
             if let Some(line) = self.fragments.add(line, sequence, offset, whole) {
                 self.records(line);

@@ -249,7 +249,9 @@ impl Profile {
         let all = mine.clone().count();
         let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
         self.reversed = is_reversed(&peeled);
-        let vendors = timed.clone().filter(|peeled| vendor::behind(peeled.text).is_some());
+        let vendors = timed
+            .clone()
+            .filter(|peeled| vendor::behind(peeled.text).is_some());
         let (stamped, vendors) = (timed.count(), vendors.count());
         self.vendor = vendors >= 5 && vendors * 10 >= stamped * 7;
         let dated = mine.filter(|peeled| peeled.uptime.is_some() || peeled.date.is_some());
@@ -265,8 +267,10 @@ impl Profile {
 /// Whether the times of nearly all lines are earlier than those of the lines before.
 fn is_reversed(lines: &[Peeled<'_>]) -> bool {
     let time = |line: &Peeled<'_>| {
-        line.uptime
-            .or(line.date.filter(|date| date.kind != Kind::Delta).map(|date| date.seconds))
+        line.uptime.or(line
+            .date
+            .filter(|date| date.kind != Kind::Delta)
+            .map(|date| date.seconds))
     };
     let times: Vec<f64> = lines.iter().filter_map(time).collect();
     let steps = times.windows(2).filter_map(|pair| {

@@ -99,7 +99,10 @@ mod tests {
         for (line, end) in [
             ("  \"message\": \"TEXT\",", "\","),
             ("msg: 'TEXT'}", "'}"),
-            ("\"a\",\"TEXT\",\"host\",\"/var/log/messages\"", "\",\"host\",\"/var/log/messages\""),
+            (
+                "\"a\",\"TEXT\",\"host\",\"/var/log/messages\"",
+                "\",\"host\",\"/var/log/messages\"",
+            ),
             ("Nov 23 12:00:00 h kernel: TEXT#012", "#012"),
             ("| 12:00:00 | TEXT |", " |"),
             ("<entry>TEXT</entry>", "</entry>"),

@@ -35,7 +35,9 @@ fn dates_of_tools() {
     let folder = folder().join("tools");
     let precision = |name: &str| {
         let bytes = fs::read(folder.join(name)).unwrap();
-        only(parser::read(&bytes, &Reading::new(SOAK)).records).when.precision
+        only(parser::read(&bytes, &Reading::new(SOAK)).records)
+            .when
+            .precision
     };
     for (name, expected) in [
         ("dmesg-d.log", Precision::Unknown),

@@ -19,7 +19,11 @@ fn place(function: Option<&Function>) -> String {
 fn found(told: &ParsedLog) -> String {
     let crash = |record: &CrashRecord| {
         let (kind, place) = (record.kind.name(), place(record.function.as_ref()));
-        format!("{kind} x{} {place} {}", record.reports, record.implicated.name())
+        format!(
+            "{kind} x{} {place} {}",
+            record.reports,
+            record.implicated.name()
+        )
     };
     let lesser = |signal: &NonFatalSignal| {
         let name = signal.report.as_deref().unwrap_or(signal.signal.name());

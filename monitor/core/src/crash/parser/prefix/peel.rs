@@ -188,7 +188,9 @@ fn time<'a>(peeled: &mut Peeled<'a>, _start: &str, profile: &Profile) -> bool {
         peeled.uptime = Some(uptime);
         peeled.origin = Origin::Kernel;
         let mut rest = behind;
-        if let Some((caller, behind)) = bracket(rest).filter(|(inner, _)| is_caller(inner)) {
+        // makedumpfile has a space before the caller.
+        let next = rest.strip_prefix(' ').unwrap_or(rest);
+        if let Some((caller, behind)) = bracket(next).filter(|(inner, _)| is_caller(inner)) {
             peeled.caller = Some(caller);
             rest = behind;
         }

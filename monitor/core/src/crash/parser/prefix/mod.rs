@@ -24,6 +24,7 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     date::{self, Kind},
+    headline::recognise,
     line::Line,
 };
 use clock::Clocks;
@@ -258,7 +259,8 @@ impl<'a> Lines<'a> {
         let more = peeled.text.trim();
         let word = more.split_ascii_whitespace().next().unwrap_or_default();
         let long = *length + 1 + word.chars().count() > WRAPPED;
-        if !long || line.uptime.is_none() || more.starts_with(['[', '<', '-']) {
+        let starts = more.starts_with(['[', '<', '-']) || recognise(more).is_some();
+        if !long || line.uptime.is_none() || starts {
             return false;
         }
         line.text.push(' ');

@@ -2,14 +2,17 @@
 //! the state directory, replaced atomically.
 
 use std::{
-    fs,
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounded_read;
+use crate::{
+    bounded_read,
+    replace_file::{self, How},
+    state_dir,
+};
 use livepatch_core::transition::SavedState;
 
 const FILE: &str = "transition.json";
@@ -111,18 +114,17 @@ pub fn load(directory: &Path, boot_id: &str) -> Result<Option<Saved>, StateError
 /// The directory cannot be created or written.
 pub fn store(directory: &Path, saved: &Saved) -> Result<(), StateError> {
     let path = directory.join(FILE);
-    let fresh = directory.join(format!("{FILE}.new"));
     let text = serde_json::to_string(saved).map_err(|error| StateError::Content {
         path: path.clone(),
         reason: error.to_string(),
     })?;
-    fs::create_dir_all(directory)
-        .and_then(|()| {
-            let mut file = fs::File::create(&fresh)?;
-            // Not synced: the state is useful within this boot only, and a disk that hangs must not
-            // delay the handling of kernel events.
-            file.write_all(text.as_bytes())?;
-            fs::rename(&fresh, &path)
-        })
+    // Not synced: the state is useful within this boot only, and a disk that hangs must not
+    // delay the handling of kernel events.
+    let how = How {
+        mode: 0o600,
+        durable: false,
+    };
+    state_dir::make(directory)
+        .and_then(|()| replace_file::replace(&path, text.as_bytes(), how))
         .map_err(|source| StateError::Io { path, source })
 }

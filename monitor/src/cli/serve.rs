@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use clap::{Args, builder::ArgPredicate};
+use rustix::fs::Mode;
 use tracing::warn;
 
 use super::{Cli, Level, check, values};
-use crate::exporter::{self, Options};
+use crate::exporter::{self, Options, resources};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
@@ -83,11 +83,14 @@ impl Serve {
         for problem in cli.paths.problems().into_iter().chain(expected) {
             warn!("{problem}");
         }
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the async runtime")?
-            .block_on(exporter::run(options))?;
+        // What it creates is for no other user; the text file's mode is set by itself.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let runtime = resources::main_runtime()?;
+        let result = runtime.block_on(exporter::run(options));
+        // A read of the kernel or of another file system that hangs does not keep the
+        // process from ending.
+        runtime.shutdown_background();
+        result?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -7,6 +7,7 @@ mod event_loop;
 pub mod journal;
 mod kernel_log;
 mod log_lines;
+pub(crate) mod resources;
 mod runtime;
 mod sandbox;
 mod saved_state;
@@ -31,7 +32,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::info;
 
 pub use self::runtime::Exporter;
-use self::{event_loop::EventLoop, startup::Started};
+use self::{event_loop::EventLoop, startup::Started, textfile::Textfile};
 use crate::{crash::gather::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
@@ -111,27 +112,46 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .collect();
     // Whoever learns that it listens may stop it at once.
     let stop = stop()?;
-    let mut server = web::Server::start(listeners, source, exporter.clone())?;
+    let server = resources::check()
+        .and_then(|()| web::Server::start(listeners, source, exporter.clone()));
+    let mut server = match server {
+        Ok(server) => server,
+        Err(error) => {
+            end_journal(&exporter);
+            return Err(error);
+        }
+    };
     for address in &addresses {
         info!(%address, path = exporter.telemetry_path(), "listening");
     }
     systemd::ready(&format!("listening on {addresses:?}"));
+    let file = exporter.options.textfile.as_deref();
+    let file = file.map(|directory| Arc::new(Textfile::new(directory)));
     let pulse = server.pulse();
     let events = EventLoop::new(exporter.clone(), ring, log, watching)?;
     tokio::select! {
         result = server.ended() => result,
         result = events.run() => result,
-        result = textfile::keep(exporter.clone()) => result,
+        result = textfile::keep(exporter.clone(), file.clone()) => result,
         () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
         () = stop => {
             systemd::stopping();
+            // On the disk before any client is waited for: without it the next boot takes
+            // this one's end for a crash.
+            end_journal(&exporter);
             let ended = server.stop().await;
-            exporter.note(clock::boot_time(), Entry::Stopped);
-            lock(&exporter.journal).close();
-            textfile::remove(exporter.options.textfile.as_deref());
+            textfile::remove(file).await;
             ended
         }
     }
+}
+
+/// Notes that the monitor stops, on the disk.
+fn end_journal(exporter: &Exporter) {
+    exporter.note(clock::boot_time(), Entry::Stopped);
+    // Not waited for under the lock, which every scrape takes.
+    let closing = lock(&exporter.journal).close();
+    closing.wait();
 }
 
 /// From now on waits for SIGTERM or SIGINT, also before it is polled.

@@ -46,6 +46,7 @@ use crate::{
         procfs,
         tasks::TaskScanner,
     },
+    state_dir,
 };
 use livepatch_core::{
     crash::boots::Boot,
@@ -73,6 +74,9 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let boot_id = procfs::boot_id(&options.procfs).ok();
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
+    if let Err(exposed) = state_dir::close_to_others(&options.state_dir) {
+        degradations.push(see_message(exposed.to_string()));
+    }
     let records = Records::open(&options, boot_id.as_deref(), &release);
     degradations.extend(records.problems.into_iter().map(see_message));
     let (state, saved) = StateFile::open(&options.state_dir, boot_id.as_deref());

@@ -111,7 +111,7 @@ impl Recorder {
     /// newer version; then nothing is touched.
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
         let directory = state_dir.join("recorder");
-        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        crate::state_dir::make(&directory).map_err(io_error("make", &directory))?;
         let lock = lock(&directory)?;
         let path = directory.join(format!("{boot_id}.rec"));
         let bytes = match read(&path) {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -51,6 +52,8 @@ pub(super) struct Connections {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// The client's.
+    address: IpAddr,
     all: Weak<Connections>,
     state: Mutex<State>,
     /// Its deadline has come nearer.
@@ -91,7 +94,7 @@ enum Phase {
 
 impl Connections {
     /// Takes a new one in, at the cost of another if need be. None: all are busy.
-    pub(super) fn open(self: &Arc<Self>, now: Instant) -> Option<Open> {
+    pub(super) fn open(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Open> {
         let mut open = lock(&self.open);
         if open.len() >= MOST {
             let others = open
@@ -102,6 +105,7 @@ impl Connections {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
+            address,
             all: Arc::downgrade(self),
             state: Mutex::new(State {
                 began: now,
@@ -208,6 +212,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
     fn run(&self) -> u32 {
         lock(&self.state).run
     }
@@ -295,9 +303,13 @@ impl Drop for Answering {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
     fn the_longest_idle_makes_room() {
@@ -343,7 +355,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_a_pause() {
         let connections = Arc::new(Connections::default());
-        let open = connections.open(Instant::now()).unwrap();
+        let open = connections.open(HOST, Instant::now()).unwrap();
         for expected in 1..=3 {
             drop(open.connection.answering(Instant::now()));
             assert_eq!(open.connection.run(), expected);
@@ -358,7 +370,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
         let mut held: Vec<_> = (0..MOST + 10)
-            .map(|_| connections.open(now).unwrap())
+            .map(|_| connections.open(HOST, now).unwrap())
             .collect();
         assert_eq!(lock(&connections.open).len(), MOST);
         assert_eq!(held[9].connection.deadline(), None, "made room");
@@ -374,28 +386,28 @@ mod tests {
     fn a_newcomer_is_refused_while_all_are_busy() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..MOST).map(|_| connections.open(now).unwrap()).collect();
+        let held: Vec<_> = (0..MOST).map(|_| connections.open(HOST, now).unwrap()).collect();
         let mut answers: Vec<_> = held
             .iter()
             .map(|open| open.connection.answering(now))
             .collect();
         let later = now + Duration::from_secs(3);
-        assert!(connections.open(later).is_none());
+        assert!(connections.open(HOST, later).is_none());
         // One answer is there, and its client does not take it.
         answers[7].ready(now, 100);
-        assert!(connections.open(now).is_none());
-        let newcomer = connections.open(later).unwrap();
+        assert!(connections.open(HOST, now).is_none());
+        let newcomer = connections.open(HOST, later).unwrap();
         assert_eq!(held[7].connection.deadline(), None, "made room");
         drop(newcomer);
         drop(answers);
-        assert!(connections.open(now).is_some());
+        assert!(connections.open(HOST, now).is_some());
     }
 
     #[test]
     fn answers_that_nobody_takes_are_bounded() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..20).map(|_| connections.open(now).unwrap()).collect();
+        let held: Vec<_> = (0..20).map(|_| connections.open(HOST, now).unwrap()).collect();
         let mut answers = Vec::new();
         for (second, open) in (0..).zip(&held) {
             let mut answer = open.connection.answering(now);

@@ -4,7 +4,9 @@ mod client_certs;
 pub mod config;
 mod connections;
 mod handlers;
+mod lingering;
 mod listen;
+mod password_queue;
 mod rate;
 mod reload;
 mod server;
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::handlers::{Shared, Web};
 pub(super) use self::listen::bind;
 pub use self::{reload::Source, users::Credentials};
-use super::{Exporter, status_page};
+use super::{Exporter, resources, status_page};
 use crate::metrics;
 
 /// What is answered, and where.
@@ -104,13 +106,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         listen::warn_of_open_doors(&listeners, &source.current());
         let web = Arc::new(Web::new(source, routes(&exporter))?);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // A scrape, two pages, a password, and one of each that nobody waits for any
-            // more.
-            .max_blocking_threads(8)
-            .build()
-            .context("cannot start the web server's runtime")?;
+        let runtime = resources::runtime(resources::WEB_THREADS)?;
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (calls, mut called) = mpsc::channel::<oneshot::Sender<()>>(1);

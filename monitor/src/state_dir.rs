@@ -1,0 +1,123 @@
+//! The state directory: what is in it is the monitor's alone.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// The permissions of the directory and of those in it.
+const MODE: u32 = 0o700;
+
+/// What the monitor puts there. A directory with anything else in it is shared with
+/// somebody, and its permissions are theirs to set.
+const OWN: [&str; 3] = ["recorder", "crashes", "transition.json"];
+
+/// Somebody else may read or change what is in the directory.
+#[derive(Debug, thiserror::Error)]
+#[error("others can access {}: {reason}; give --state-dir a directory of its own with mode 0700", path.display())]
+pub struct Exposed {
+    path: PathBuf,
+    reason: String,
+}
+
+/// Makes a directory, and those above it that do not exist, for this user only.
+///
+/// # Errors
+/// Those of the system call.
+pub fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(MODE)
+        .create(directory)
+}
+
+/// Takes the permissions of all others away from the state directory and what is in it.
+/// One that does not exist yet is nobody's.
+///
+/// # Errors
+/// It is not the monitor's own.
+pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
+    let exposed = |reason: String| Exposed {
+        path: directory.to_owned(),
+        reason,
+    };
+    let metadata = match fs::metadata(directory) {
+        Ok(metadata) => metadata,
+        // Whoever uses it names the problem.
+        Err(_) => return Ok(()),
+    };
+    if metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(exposed(format!("it belongs to user {}", metadata.uid())));
+    }
+    for own in OWN {
+        let path = directory.join(own);
+        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+            set_mode(&path).map_err(|error| exposed(error.to_string()))?;
+        }
+    }
+    match foreign(directory) {
+        Ok(None) => set_mode(directory).map_err(|error| exposed(error.to_string())),
+        Ok(Some(name)) => Err(exposed(format!("its mode is {:04o}, and {name} in it is not the monitor's", metadata.mode() & 0o7777))),
+        Err(error) => Err(exposed(error.to_string())),
+    }
+}
+
+fn set_mode(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(MODE))
+}
+
+/// A file in the directory that the monitor does not put there.
+fn foreign(directory: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let bare = name.strip_prefix('.').unwrap_or(&name);
+        if !OWN.iter().any(|own| bare.starts_with(own)) {
+            return Ok(Some(name.into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn its_own_directory_is_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let state = root.path().join("a/state");
+        make(&state).unwrap();
+        assert_eq!(mode(&state), 0o700);
+        fs::create_dir(state.join("crashes")).unwrap();
+        fs::write(state.join("transition.json"), "").unwrap();
+        for path in [&state, &state.join("crashes")] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        close_to_others(&state).unwrap();
+        assert_eq!(mode(&state), 0o700);
+        assert_eq!(mode(&state.join("crashes")), 0o700);
+    }
+
+    /// `--state-dir /var/lib` must not close /var/lib.
+    #[test]
+    fn a_shared_directory_is_left_as_it_is_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(root.path().join("recorder")).unwrap();
+        fs::create_dir(root.path().join("dpkg")).unwrap();
+        let error = close_to_others(root.path()).unwrap_err().to_string();
+        assert!(error.contains("0755") && error.contains("dpkg"), "{error}");
+        assert_eq!(mode(root.path()), 0o755);
+        assert_eq!(mode(&root.path().join("recorder")), 0o700);
+    }
+}

@@ -4,7 +4,12 @@
 use std::{
     fs::{self, File},
     io,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
+    },
     path::Path,
     process::Command,
     thread,
@@ -98,6 +103,62 @@ fn signal_parent() -> io::Result<()> {
     }
 }
 
+/// A system call that fails for another reason than that it is refused has worked: these
+/// have arguments that no kernel takes.
+fn attempt(number: libc::c_long, arguments: [libc::c_long; 5]) -> io::Result<()> {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: the pointers among the arguments are null or lengths of nothing.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
+    match io::Error::last_os_error() {
+        error if result < 0 && error.raw_os_error() == Some(libc::EPERM) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn parent() -> libc::c_long {
+    // SAFETY: it has no arguments and cannot fail.
+    unsafe { libc::getppid() }.into()
+}
+
+/// Starts a process that ends at once.
+fn fork() -> io::Result<()> {
+    // SAFETY: without a stack of its own it is a fork; the child only ends.
+    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
+        // SAFETY: the child of a fork may end.
+        0 => unsafe { libc::_exit(0) },
+        child if child > 0 => {
+            let child = i32::try_from(child).unwrap();
+            // SAFETY: a status is not asked for.
+            unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+            Ok(())
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn executable_memory() -> io::Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, where the kernel likes.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, kind, -1, 0) };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping from above, which nobody uses.
+    unsafe { libc::munmap(address, 4096) };
+    Ok(())
+}
+
+/// Sends by sendmsg(), which carries its address behind a pointer.
+fn message_to(socket: &UnixDatagram, path: &Path) -> io::Result<()> {
+    use rustix::net::{SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg_addr};
+    let address = SocketAddrUnix::new(path)?;
+    let text = [io::IoSlice::new(b"x")];
+    let mut nothing = SendAncillaryBuffer::default();
+    sendmsg_addr(socket, &address, &text, &mut nothing, SendFlags::empty())?;
+    Ok(())
+}
+
 /// Takes another user's files for its own.
 fn give_away(path: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(1), None)
@@ -109,6 +170,15 @@ fn what_is_forbidden_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let write = |path: &Path| File::options().append(true).open(path).map(drop);
+    let _paths = [
+        UnixListener::bind(places.at("elsewhere/socket")).map(OwnedFd::from),
+        UnixDatagram::bind(places.at("elsewhere/datagrams")).map(OwnedFd::from),
+    ];
+    let abstract_name = format!("livepatch-monitor-test-{}", std::process::id());
+    let abstract_name = SocketAddr::from_abstract_name(abstract_name).unwrap();
+    let _abstract = UnixListener::bind_addr(&abstract_name).unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let local = UnixDatagram::unbound().unwrap();
     type Attempt<'a> = (Part, &'a str, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
     let outside = places.at("elsewhere/file");
     let attempts: Vec<Attempt<'_>> = vec![
@@ -199,6 +269,107 @@ fn what_is_forbidden_fails() {
             Box::new(|| TcpStream::connect(address).map(drop)),
         ),
         (Part::Signals, "signal", Box::new(signal_parent)),
+        (Part::SystemCalls, "signal (seccomp)", Box::new(signal_parent)),
+        (
+            Part::SystemCalls,
+            "connect to a UNIX socket",
+            Box::new(|| UnixStream::connect(places.at("elsewhere/socket")).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "connect to an abstract UNIX socket",
+            Box::new(|| UnixStream::connect_addr(&abstract_name).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "open a UDP socket",
+            Box::new(|| UdpSocket::bind("127.0.0.1:0").map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "send on an open UDP socket",
+            Box::new(|| datagrams.send_to(b"x", address).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "connect an open UDP socket",
+            Box::new(|| datagrams.connect(address)),
+        ),
+        (
+            Part::SystemCalls,
+            "send on an open UNIX socket",
+            Box::new(|| local.send_to(b"x", places.at("elsewhere/datagrams")).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "send a message with an address",
+            Box::new(|| message_to(&local, &places.at("elsewhere/datagrams"))),
+        ),
+        (
+            Part::SystemCalls,
+            "run a program",
+            Box::new(|| Command::new("/bin/true").status().map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "fork",
+            // A thread that is no thread of this process, and ends at once.
+            Box::new(fork),
+        ),
+        (
+            Part::SystemCalls,
+            "trace the parent",
+            Box::new(|| attempt(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), parent(), 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "read the parent's memory",
+            Box::new(|| attempt(libc::SYS_process_vm_readv, [parent(), 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "mount",
+            Box::new(|| attempt(libc::SYS_mount, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "enter another namespace",
+            Box::new(|| attempt(libc::SYS_setns, [-1, 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "io_uring",
+            Box::new(|| attempt(libc::SYS_io_uring_setup, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "perf events",
+            Box::new(|| attempt(libc::SYS_perf_event_open, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "load BPF (seccomp)",
+            Box::new(|| attempt(libc::SYS_bpf, [5, 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "type into the terminal",
+            Box::new(|| attempt(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "executable memory",
+            Box::new(executable_memory),
+        ),
+        (
+            Part::SystemCalls,
+            "make a pipe with a name",
+            Box::new(|| {
+                let path = places.at("write/pipe");
+                rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into())?;
+                fs::remove_file(path)
+            }),
+        ),
     ];
     // Only what works without the sandbox shows that the sandbox keeps from it.
     let (work, do_not): (Vec<_>, Vec<_>) = attempts
@@ -207,7 +378,7 @@ fn what_is_forbidden_fails() {
     for (_, what, _) in do_not {
         left_out(what, "it fails without the sandbox too");
     }
-    assert!(work.len() >= 11, "{} attempts work", work.len());
+    assert!(work.len() >= 27, "{} attempts work", work.len());
     let (sandbox, done) = aside(|| {
         let sandbox = places.enter();
         let done: Vec<_> = work

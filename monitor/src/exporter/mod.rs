@@ -32,7 +32,9 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::info;
 
 pub use self::runtime::Exporter;
-use self::{event_loop::EventLoop, startup::Started, textfile::Textfile};
+use self::{
+    event_loop::EventLoop, startup::Started, systemd::Manager, textfile::Textfile,
+};
 use crate::{crash::gather::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
@@ -96,6 +98,7 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
+    let manager = Manager::connect();
     let Started {
         mut exporter,
         ring,
@@ -124,7 +127,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     for address in &addresses {
         info!(%address, path = exporter.telemetry_path(), "listening");
     }
-    systemd::ready(&format!("listening on {addresses:?}"));
+    manager.ready(&format!("listening on {addresses:?}"));
     let file = exporter.options.textfile.as_deref();
     let file = file.map(|directory| Arc::new(Textfile::new(directory)));
     let pulse = server.pulse();
@@ -133,9 +136,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         result = server.ended() => result,
         result = events.run() => result,
         result = textfile::keep(exporter.clone(), file.clone()) => result,
-        () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
+        () = manager.feed_watchdog(|| pulse.felt()) => Ok(()),
         () = stop => {
-            systemd::stopping();
+            manager.stopping();
             // On the disk before any client is waited for: without it the next boot takes
             // this one's end for a crash.
             end_journal(&exporter);

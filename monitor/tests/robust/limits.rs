@@ -2,7 +2,7 @@
 
 use std::{fs, process::Stdio};
 
-use livepatch_monitor_test_support::{host::FakeHost, left_out};
+use livepatch_monitor_test_support::{host::FakeHost, http, left_out};
 
 use crate::Monitor;
 
@@ -19,14 +19,43 @@ fn refuses(host: &FakeHost, limits: &str, words: &[&str]) {
     assert!(!text.contains("listening"), "{limits}: {text}");
 }
 
+/// Virtual memory of a monitor that has answered, in KiB.
+fn virtual_memory(host: &FakeHost) -> u64 {
+    let monitor = Monitor::start(host, "", Stdio::null());
+    monitor.metrics();
+    let status = fs::read_to_string(format!("/proc/{}/status", monitor.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kibibytes.unwrap().parse().unwrap()
+}
+
+/// Whatever memory it has: it answers, or it ends with an error.
 #[test]
 fn with_little_memory_it_says_so_and_ends() {
+    const STEPS: u64 = 24;
     let host = FakeHost::default();
-    // Enough to start, too little for its threads' stacks or a scrape.
-    for kibibytes in [20_000, 24_000, 28_000] {
-        let limits = format!("ulimit -v {kibibytes};");
-        refuses(&host, &limits, &["memory", "threads"]);
+    let all = virtual_memory(&host);
+    let (mut answered, mut said) = (0, 0);
+    for step in 1..=STEPS {
+        let path = host.path("stderr");
+        let stderr = fs::File::create(&path).unwrap();
+        let limits = format!("ulimit -v {};", all * step / STEPS);
+        let mut monitor = Monitor::start(&host, &limits, Stdio::from(stderr));
+        match http::body(&monitor.address, "/metrics") {
+            Ok(metrics) => {
+                assert!(metrics.contains("livepatch_supported 0"), "{metrics}");
+                assert_eq!(monitor.stop(), Some(0));
+                answered += 1;
+            }
+            Err(_) => {
+                let code = monitor.code();
+                let text = fs::read_to_string(&path).unwrap();
+                assert_ne!(code, Some(0), "{limits}: {text}");
+                said += u32::from(text.contains("MiB of memory") || text.contains("threads"));
+            }
+        }
     }
+    assert!(answered > 0 && said > 0, "{answered} answered, {said} said so");
 }
 
 /// Root is exempt from this limit (kernel/fork.c, copy_process()).
@@ -44,7 +73,7 @@ fn with_too_few_threads_it_says_so_and_ends() {
         std::os::unix::fs::chown(&path, Some(NOBODY_ELSE), None).unwrap();
     }
     let limits = format!(
-        "command -v setpriv >/dev/null || exit 77; ulimit -u 3; set -- \"$0\" \"$@\"; \
+        "command -v setpriv >/dev/null || exit 77; ulimit -u 3 2>/dev/null || ulimit -p 3; set -- \"$0\" \"$@\"; \
          LISTEN_PID=$$ LISTEN_FDS=1 exec setpriv --reuid {NOBODY_ELSE} --clear-groups \"$@\" 3<&0 0</dev/null;"
     );
     refuses(&host, &limits, &["threads"]);

@@ -40,6 +40,13 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// A client may take this long over an answer before it has to make room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection that was never asked anything is kept after the order to stop:
+/// what was sent before may still arrive.
+pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
+
+/// How long one that was: time to read what lies in the socket.
+pub(super) const SETTLE: Duration = Duration::from_millis(20);
+
 /// All that are open.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
@@ -233,6 +240,14 @@ impl Connection {
     /// Nothing is asked of it.
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.state).answers.is_empty()
+    }
+
+    /// How long a request may still arrive after the order to stop.
+    pub(super) fn last_chance(&self) -> Duration {
+        match lock(&self.state).next {
+            0 => LAST_CHANCE,
+            _ => SETTLE,
+        }
     }
 
     /// When it is closed if nothing happens. None: now.

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::{
     Web,
-    connections::{self, Connections, Open},
+    connections::{self, Connections, LAST_CHANCE, Open, SETTLE},
     lingering::Lingering,
 };
 
@@ -45,10 +45,6 @@ const LEAVING: usize = 16;
 
 /// How long a newcomer waits for a place.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
-
-/// How long a connection without a request is kept after the order to stop: what was
-/// sent before may still arrive.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 /// How long answers that are under way may take after the order to stop.
 pub(in crate::exporter) const FAREWELL: Duration = Duration::from_secs(10);
@@ -250,10 +246,21 @@ macro_rules! converse {
         let mut conversation = std::pin::pin!(conversation);
         let mut stop = $stop;
         tokio::select! {
+            biased;
             result = conversation.as_mut() => return result.context("HTTP"),
-            () = stopped(&mut stop) => conversation.as_mut().graceful_shutdown(),
+            () = stopped(&mut stop) => {}
         }
-        // Hyper still waits for a new connection's first request.
+        // What was sent before the order may not have been read yet, and hyper closes a
+        // connection at once on which it has read nothing.
+        let since = Instant::now();
+        while since.elapsed() < $open.connection.last_chance() {
+            tokio::select! {
+                biased;
+                result = conversation.as_mut() => return result.context("HTTP"),
+                () = tokio::time::sleep(SETTLE) => {}
+            }
+        }
+        conversation.as_mut().graceful_shutdown();
         loop {
             // A request that has come by then is seen before the connection is called idle.
             tokio::select! {

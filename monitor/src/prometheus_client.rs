@@ -1,6 +1,8 @@
 //! Client for Prometheus's query API (`POST /api/v1/query`), which Thanos and Mimir serve
 //! as well.
 
+mod budget;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -17,6 +19,7 @@ use ureq::{
     tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
+use self::budget::Budget;
 use crate::bounded_read;
 use livepatch_core::gate::answer::{self, Vector};
 
@@ -170,10 +173,12 @@ pub struct Client {
     authorization: Option<String>,
     tenant: Option<String>,
     timeout: Duration,
+    budget: Budget,
 }
 
-/// Largest response that is read, in bytes. For 14,000 hosts it is about 3 MB.
-const LARGEST: u64 = 256 << 20;
+/// Most bytes of all responses that one client reads. For 14,000 hosts a response has
+/// about 3 MB, and a round has some 25.
+const MOST: u64 = 256 << 20;
 /// Largest secret file that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 /// Largest certificate file that is read, in bytes; the system's bundle has 200 KiB.
@@ -222,6 +227,7 @@ impl Client {
             authorization,
             tenant: access.tenant.clone(),
             timeout: access.timeout,
+            budget: Budget::new(MOST),
         })
     }
 
@@ -284,7 +290,7 @@ impl Client {
             .map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         if status.is_success() {
-            return read(&mut response, LARGEST).map_err(|error| self.unanswered(&error));
+            return self.budget.read(&mut response).map_err(|error| self.unanswered(&error));
         }
         Err(self.refused(status, &mut response))
     }
@@ -302,7 +308,8 @@ impl Client {
                 give its URL with --prometheus"
             ));
         }
-        let body = read(response, LARGEST_ERROR).unwrap_or_default();
+        let body = response.body_mut().with_config().limit(LARGEST_ERROR);
+        let body = body.read_to_vec().unwrap_or_default();
         let said = answer::refusal(&body).map_or_else(
             || match answer::excerpt(&body) {
                 empty if empty.is_empty() => String::new(),
@@ -338,7 +345,7 @@ impl Client {
                 humantime::format_duration(self.timeout)
             )),
             ureq::Error::BodyExceedsLimit(limit) => Failure::lasting(format!(
-                "the response of {url} is larger than {limit} bytes: narrow --selector"
+                "the responses of {url} are together larger than {limit} bytes: narrow --selector"
             )),
             ureq::Error::HostNotFound => Failure::transient(format!(
                 "cannot resolve the host of {url}: check --prometheus"
@@ -379,11 +386,6 @@ impl Client {
         };
         Failure::lasting(format!("{}: {error}{remedy}", self.url))
     }
-}
-
-fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, ureq::Error> {
-    let body = response.body_mut();
-    body.with_config().limit(limit).read_to_vec()
 }
 
 /// Reads a secret: the only line of a file, without surrounding blanks.

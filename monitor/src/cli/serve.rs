@@ -36,6 +36,10 @@ pub(super) struct Serve {
     /// given too
     #[arg(long, value_name = "DIR")]
     textfile: Option<PathBuf>,
+    /// Write the text file once and exit, for a timer instead of a service: no probe is
+    /// attached and nothing is recorded, so what is counted over time is left out
+    #[arg(long, requires = "textfile", conflicts_with_all = ["listen", "systemd_socket"])]
+    once: bool,
     /// Check the flags and the files they name, and exit: 0 valid, 2 invalid
     #[arg(long = "config.check", help_heading = "Configuration")]
     config_check: bool,
@@ -74,6 +78,7 @@ impl Serve {
             expected_directories: self.expect_dir.clone(),
             expected_patches: self.expect.clone(),
             textfile: self.textfile.clone(),
+            once: self.once,
         };
         if self.config_check {
             return check::run(&options);
@@ -86,7 +91,10 @@ impl Serve {
         // What it creates is for no other user; the text file's mode is set by itself.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let runtime = resources::main_runtime()?;
-        let result = runtime.block_on(exporter::run(options));
+        let result = match self.once {
+            true => runtime.block_on(exporter::run_once(options)),
+            false => runtime.block_on(exporter::run(options)),
+        };
         // A read of the kernel or of another file system that hangs does not keep the
         // process from ending.
         runtime.shutdown_background();

@@ -7,6 +7,7 @@ mod event_loop;
 pub mod journal;
 mod kernel_log;
 mod log_lines;
+mod once;
 pub(crate) mod resources;
 mod runtime;
 mod sandbox;
@@ -31,7 +32,7 @@ use livepatch_core::journal::entry::Entry;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::info;
 
-pub use self::runtime::Exporter;
+pub use self::{once::run_once, runtime::Exporter};
 use self::{
     event_loop::EventLoop, startup::Started, systemd::Manager, textfile::Textfile,
 };
@@ -72,6 +73,8 @@ pub struct Options {
     pub expected_patches: Vec<String>,
     /// The directory of the text file with the metrics.
     pub textfile: Option<PathBuf>,
+    /// Write the text file once and end: nothing is watched, nothing recorded.
+    pub once: bool,
 }
 
 /// A panic elsewhere must not silence the exporter: the values are still whole,

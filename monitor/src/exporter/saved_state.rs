@@ -34,6 +34,11 @@ impl StateFile {
         (file, saved)
     }
 
+    /// Saves nothing from now on.
+    pub(super) fn read_only(&mut self) {
+        self.boot_id = None;
+    }
+
     /// Saves what `current` returns: the state, and when the running transition started,
     /// in seconds since 1970.
     pub(super) fn save(&self, current: impl FnOnce() -> (SavedState, Option<f64>)) {

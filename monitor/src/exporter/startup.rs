@@ -43,7 +43,7 @@ use crate::{
         clock,
         kmsg::KmsgReader,
         probes::{Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
-        procfs,
+        procfs, sysfs,
         tasks::TaskScanner,
     },
     state_dir,
@@ -70,16 +70,23 @@ pub(super) struct Started {
 /// The metrics library refuses a metric; everything else degrades.
 pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut degradations = Vec::new();
-    let attached = Attached::attach(&options, &mut degradations);
+    let attached = match options.once {
+        true => Attached::for_one_scan(&options, &mut degradations),
+        false => Attached::attach(&options, &mut degradations),
+    };
     let boot_id = procfs::boot_id(&options.procfs).ok();
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
-    if let Err(exposed) = state_dir::close_to_others(&options.state_dir) {
+    if !options.once
+        && let Err(exposed) = state_dir::close_to_others(&options.state_dir) {
         degradations.push(see_message(exposed.to_string()));
     }
     let records = Records::open(&options, boot_id.as_deref(), &release);
     degradations.extend(records.problems.into_iter().map(see_message));
-    let (state, saved) = StateFile::open(&options.state_dir, boot_id.as_deref());
+    let (mut state, saved) = StateFile::open(&options.state_dir, boot_id.as_deref());
+    if options.once {
+        state.read_only();
+    }
     let crashes = crashes::Start {
         store: records.store,
         boot_id,
@@ -141,7 +148,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     end_what_ended(&exporter);
     log_lines::degradations(&exporter.degradations);
     log_lines::crash_capture(&exporter.collectors.crash_capture.read());
-    let waits = exporter.collectors.crashes.waits_for_log();
+    let waits = exporter.collectors.crashes.waits_for_log() && !exporter.options.once;
     let log = match waits {
         true => kernel_log::to_wait_for(&exporter.options.kmsg),
         false => {
@@ -173,6 +180,29 @@ struct Attached {
 }
 
 impl Attached {
+    /// The task iterator, where a transition runs now.
+    fn for_one_scan(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
+        let patches = sysfs::read_patches(&options.sysfs);
+        let runs = patches.is_ok_and(|(patches, _)| patches.in_transition().is_some());
+        let probes = runs.then(|| {
+            let (procfs, sysfs) = (&options.procfs, &options.sysfs);
+            Probes::attach(Wanted::TaskScan, procfs, sysfs, false)
+        });
+        let probes = match probes.transpose() {
+            Ok(probes) => probes,
+            Err(error) => {
+                degradations.push(error.degradation());
+                None
+            }
+        };
+        Self {
+            scanner: TaskScanner::new(probes, &options.procfs),
+            ring: None,
+            status: Vec::new(),
+            watching: Watching::Snapshots,
+        }
+    }
+
     fn attach(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
         let attached = Probes::attach(
             Wanted::Everything,
@@ -260,6 +290,9 @@ struct Records {
 
 impl Records {
     fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
+        if options.once {
+            return Self::read_only(options);
+        }
         let mut problems = Vec::new();
         let mut boots = Vec::new();
         let mut notes = Vec::new();
@@ -346,6 +379,31 @@ impl Records {
             journal,
             store,
             boot_unclean,
+            problems,
+        }
+    }
+}
+
+impl Records {
+    /// The crashes that a monitor has recorded. Nothing is recorded, and no dump is read:
+    /// whose boot it is of takes a journal.
+    fn read_only(options: &Options) -> Self {
+        let mut problems = Vec::new();
+        let store = match Store::open(&options.state_dir) {
+            Ok(mut opened) => {
+                problems.extend(opened.problems.iter().map(ToString::to_string));
+                opened.store.forget_disk();
+                Some(opened.store)
+            }
+            Err(error) => {
+                problems.push(error.to_string());
+                None
+            }
+        };
+        Self {
+            journal: Journal::new(None, &[], options.soak),
+            store,
+            boot_unclean: None,
             problems,
         }
     }

@@ -15,7 +15,7 @@ use rustix::{
     thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
-use super::{Allowed, Part, Sandbox};
+use super::{Allowed, Cap, Part, Sandbox};
 use crate::bounded_read;
 
 /// The user that an administrator may make for it.
@@ -29,7 +29,8 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     let Some(state_dir) = &allowed.state_dir else {
         return;
     };
-    if !geteuid().is_root() {
+    // Whoever keeps CAP_SYS_ADMIN is as powerful as root.
+    if !geteuid().is_root() || allowed.capabilities.has(Cap::SYS_ADMIN) {
         return;
     }
     if sandbox.holds.contains(&Part::Files) {

@@ -4,6 +4,7 @@
 
 mod limits;
 mod log;
+mod packaging;
 mod shutdown;
 mod textfile;
 

@@ -85,3 +85,31 @@ fn unfinished_files_do_not_pile_up() {
         }
     });
 }
+
+/// The once mode writes what is true now, leaves it, and records nothing.
+#[test]
+fn once_writes_the_file_and_ends() {
+    let host = FakeHost::held();
+    host.create_dir("textfile");
+    let folder = host.path("textfile");
+    let arguments = ["serve", "--once", "--textfile", folder.to_str().unwrap()];
+    let answer = Process::run(host.command(BINARY, &arguments));
+    answer.says(0, &["the metrics are written"]);
+    let text = fs::read_to_string(folder.join(NAME)).unwrap();
+    for line in [
+        "livepatch_patch_enabled{patch=\"fix\"} 1\n",
+        "livepatch_transition_active{direction=\"patch\",patch=\"fix\"} 1\n",
+        "# TYPE livepatch_monitor_textfile_timestamp_seconds gauge\n",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    // What nobody has watched is not said.
+    for name in ["crash_signals", "recorder_errors", "probe_attached", "_duration_seconds_bucket"] {
+        assert!(!text.contains(name), "{name} in {text}");
+    }
+    assert!(!host.path("state").exists(), "something is recorded");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    // Without a place to write to there is nothing to do.
+    let answer = Process::run(host.command(BINARY, &["serve", "--once"]));
+    answer.refuses(&["--textfile"]);
+}

@@ -176,9 +176,6 @@ pub struct Client {
     budget: Budget,
 }
 
-/// Most bytes of all responses that one client reads. For 14,000 hosts a response has
-/// about 3 MB, and a round has some 25.
-const MOST: u64 = 256 << 20;
 /// Largest secret file that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 /// Largest certificate file that is read, in bytes; the system's bundle has 200 KiB.
@@ -227,7 +224,7 @@ impl Client {
             authorization,
             tenant: access.tenant.clone(),
             timeout: access.timeout,
-            budget: Budget::new(MOST),
+            budget: Budget::new(budget::MOST),
         })
     }
 
@@ -290,7 +287,10 @@ impl Client {
             .map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         if status.is_success() {
-            return self.budget.read(&mut response).map_err(|error| self.unanswered(&error));
+            return self
+                .budget
+                .read(&mut response)
+                .map_err(|error| self.unanswered(&error));
         }
         Err(self.refused(status, &mut response))
     }

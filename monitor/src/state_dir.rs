@@ -62,7 +62,10 @@ pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
     }
     match foreign(directory) {
         Ok(None) => set_mode(directory).map_err(|error| exposed(error.to_string())),
-        Ok(Some(name)) => Err(exposed(format!("its mode is {:04o}, and {name} in it is not the monitor's", metadata.mode() & 0o7777))),
+        Ok(Some(name)) => Err(exposed(format!(
+            "its mode is {:04o}, and {name} in it is not the monitor's",
+            metadata.mode() & 0o7777
+        ))),
         Err(error) => Err(exposed(error.to_string())),
     }
 }

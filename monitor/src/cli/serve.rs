@@ -95,9 +95,9 @@ impl Serve {
             true => runtime.block_on(exporter::run_once(options)),
             false => runtime.block_on(exporter::run(options)),
         };
-        // A read of the kernel or of another file system that hangs does not keep the
-        // process from ending.
-        runtime.shutdown_background();
+        // What is being written is finished, but a read of the kernel or of another file
+        // system that hangs does not keep the process from ending.
+        runtime.shutdown_timeout(resources::LAST_WORK);
         result?;
         Ok(ExitCode::SUCCESS)
     }

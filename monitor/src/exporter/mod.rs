@@ -32,10 +32,8 @@ use livepatch_core::journal::entry::Entry;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::info;
 
+use self::{event_loop::EventLoop, startup::Started, systemd::Manager, textfile::Textfile};
 pub use self::{once::run_once, runtime::Exporter};
-use self::{
-    event_loop::EventLoop, startup::Started, systemd::Manager, textfile::Textfile,
-};
 use crate::{crash::gather::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
@@ -118,9 +116,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .collect();
     // Whoever learns that it listens may stop it at once.
     let stop = stop()?;
-    let server = resources::check()
-        .and_then(|()| web::Server::start(listeners, source, exporter.clone()));
-    let mut server = match server {
+    let server = async {
+        resources::check()?;
+        resources::start_threads(resources::MAIN_THREADS).await?;
+        web::Server::start(listeners, source, exporter.clone())
+    };
+    let mut server = match server.await {
         Ok(server) => server,
         Err(error) => {
             end_journal(&exporter);

@@ -52,7 +52,9 @@ pub async fn run_once(options: Options) -> anyhow::Result<()> {
 
 fn at_one_moment(exposition: &str) -> String {
     let is_kept = |line: &&str| {
-        let rest = line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE "));
+        let rest = line
+            .strip_prefix("# HELP ")
+            .or(line.strip_prefix("# TYPE "));
         let name = rest.unwrap_or(line);
         let name = name.split(['{', ' ']).next().unwrap_or_default();
         AT_ONE_MOMENT.contains(&name)

@@ -78,7 +78,8 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
     if !options.once
-        && let Err(exposed) = state_dir::close_to_others(&options.state_dir) {
+        && let Err(exposed) = state_dir::close_to_others(&options.state_dir)
+    {
         degradations.push(see_message(exposed.to_string()));
     }
     let records = Records::open(&options, boot_id.as_deref(), &release);

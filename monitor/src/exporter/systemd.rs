@@ -19,6 +19,9 @@ use sd_notify::NotifyState;
 use tokio::time;
 use tracing::warn;
 
+/// How long a message waits for systemd to read those before it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The service manager.
 #[derive(Debug)]
 pub(super) struct Manager {
@@ -86,8 +89,8 @@ fn connect() -> io::Result<Option<UnixDatagram>> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A manager that does not read must not hold the monitor up.
-    socket.set_nonblocking(true)?;
+    // A manager that does not read must not hold the monitor up for long.
+    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(Some(socket))
 }
 

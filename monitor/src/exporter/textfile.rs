@@ -27,7 +27,7 @@ const IN_TRANSITION: Duration = Duration::from_secs(2);
 /// From a change to the new file: several events of one cause are written once.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long the end of the process waits for the file system.
-const REMOVAL: Duration = Duration::from_secs(2);
+pub(super) const REMOVAL: Duration = Duration::from_secs(2);
 
 /// Another user reads it.
 const HOW: How = How {
@@ -58,6 +58,12 @@ impl Textfile {
             path: directory.join(NAME),
             ended: Mutex::default(),
         }
+    }
+
+    /// Removes what a process that was killed left unfinished. Where that fails, writing
+    /// does, which is logged.
+    fn remove_unfinished(&self) {
+        let _ = replace_file::remove_unfinished(&self.path);
     }
 
     /// Gathers the metrics and writes them.
@@ -104,22 +110,24 @@ impl Textfile {
 }
 
 /// Keeps the file current until the process stops; without one, waits for ever.
-pub(super) async fn keep(exporter: Arc<Exporter>, file: Option<Arc<Textfile>>) -> anyhow::Result<()> {
+pub(super) async fn keep(
+    exporter: Arc<Exporter>,
+    file: Option<Arc<Textfile>>,
+) -> anyhow::Result<()> {
     let Some(file) = file else {
         return std::future::pending().await;
     };
     info!(file = %file.path.display(), "writing the metrics");
-    let leftovers = file.clone();
-    let removed = tokio::task::spawn_blocking(move || replace_file::remove_unfinished(&leftovers.path));
-    if let Err(source) = removed.await? {
-        warn!("{}", file.failed(source));
-    }
     let mut problem = String::new();
+    let mut is_first = true;
     loop {
         let (writer, file, before) = (exporter.clone(), file.clone(), problem);
         // Reads of the kernel must not delay its events. The problem is logged in there,
         // so that it is even if the process is stopped meanwhile.
         let writing = move || {
+            if is_first {
+                file.remove_unfinished();
+            }
             let problem = file.write(|| writer.scrape()).err().unwrap_or_default();
             if !problem.is_empty() && problem != before {
                 warn!("{problem}");
@@ -127,6 +135,7 @@ pub(super) async fn keep(exporter: Arc<Exporter>, file: Option<Arc<Textfile>>) -
             problem
         };
         problem = tokio::task::spawn_blocking(writing).await?;
+        is_first = false;
         let most = match exporter.transition_runs() {
             true => IN_TRANSITION,
             false => EVERY,
@@ -149,7 +158,10 @@ pub(super) async fn remove(file: Option<Arc<Textfile>>) {
     match timeout(REMOVAL, removing).await {
         Ok(Ok(Err(error))) => warn!("{error}"),
         Ok(_) => {}
-        Err(_) => warn!("{}: its file system does not answer; the file stays", file.path.display()),
+        Err(_) => warn!(
+            "{}: its file system does not answer; the file stays",
+            file.path.display()
+        ),
     }
 }
 

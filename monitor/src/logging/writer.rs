@@ -168,7 +168,11 @@ mod tests {
                 let mut written = written.borrow_mut();
                 let room = limit.saturating_sub(written.len()).min(piece.len());
                 written.extend_from_slice(&piece[..room]);
-                if room == 0 { Err(Errno::FBIG) } else { Ok(room) }
+                if room == 0 {
+                    Err(Errno::FBIG)
+                } else {
+                    Ok(room)
+                }
             }
         };
         output.line(b"whole\n", most(8));

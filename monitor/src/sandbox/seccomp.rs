@@ -150,7 +150,10 @@ pub(super) fn enter(sandbox: &mut Sandbox) {
 fn restrict() -> Result<(), seccompiler::Error> {
     apply(rules()?, libc::EPERM)?;
     // Its flags are behind a pointer. C libraries fall back to clone().
-    apply(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+    apply(
+        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+        libc::ENOSYS,
+    )
 }
 
 /// Has these calls fail with this error.
@@ -179,22 +182,46 @@ fn rules() -> Result<Rules, seccompiler::Error> {
     let local = libc::AF_UNIX.unsigned_abs().into();
     for (number, conditions) in [
         // To an address; without one it is a send() on a connection.
-        (libc::SYS_sendto, vec![SeccompCondition::new(4, Qword, SeccompCmpOp::Ne, 0)?]),
-        (libc::SYS_socketpair, vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, local)?]),
+        (
+            libc::SYS_sendto,
+            vec![SeccompCondition::new(4, Qword, SeccompCmpOp::Ne, 0)?],
+        ),
+        (
+            libc::SYS_socketpair,
+            vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, local)?],
+        ),
         // Other than a thread.
         (
             libc::SYS_clone,
-            vec![SeccompCondition::new(0, Qword, SeccompCmpOp::MaskedEq(thread), 0)?],
+            vec![SeccompCondition::new(
+                0,
+                Qword,
+                SeccompCmpOp::MaskedEq(thread),
+                0,
+            )?],
         ),
         // To another process; abort() signals its own.
-        (libc::SYS_tgkill, vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, process)?]),
+        (
+            libc::SYS_tgkill,
+            vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, process)?],
+        ),
         (
             libc::SYS_mmap,
-            vec![SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(executable), executable)?],
+            vec![SeccompCondition::new(
+                2,
+                Qword,
+                SeccompCmpOp::MaskedEq(executable),
+                executable,
+            )?],
         ),
         (
             libc::SYS_mprotect,
-            vec![SeccompCondition::new(2, Qword, SeccompCmpOp::MaskedEq(executable), executable)?],
+            vec![SeccompCondition::new(
+                2,
+                Qword,
+                SeccompCmpOp::MaskedEq(executable),
+                executable,
+            )?],
         ),
         (libc::SYS_bpf, none_of(0, BPF_COMMANDS)?),
         (libc::SYS_ioctl, none_of(1, IOCTLS)?),

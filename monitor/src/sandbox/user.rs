@@ -4,8 +4,7 @@
 //! still read then what it must.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::fs::lchown,
     path::{Path, PathBuf},
 };
@@ -56,7 +55,12 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
 fn unprivileged(passwd: &str) -> (Uid, Gid) {
     let own = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
-        let (name, _, user, group) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (name, _, user, group) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
         let (user, group) = (user.parse().ok()?, group.parse().ok()?);
         (name == NAME && user != 0 && group != 0).then_some((user, group))
     });
@@ -64,14 +68,13 @@ fn unprivileged(passwd: &str) -> (Uid, Gid) {
     (Uid::from_raw(user), Gid::from_raw(group))
 }
 
-fn become_user(
-    user: Uid,
-    group: Gid,
-    allowed: &Allowed,
-    state_dir: &Path,
-) -> Result<(), String> {
+fn become_user(user: Uid, group: Gid, allowed: &Allowed, state_dir: &Path) -> Result<(), String> {
     let switching = |error: rustix::io::Errno| {
-        format!("cannot become user {}: {}", user.as_raw(), io::Error::from(error))
+        format!(
+            "cannot become user {}: {}",
+            user.as_raw(),
+            io::Error::from(error)
+        )
     };
     let before = needs(allowed, state_dir);
     // Only the effective IDs: they can be taken back.
@@ -111,7 +114,8 @@ fn needs(allowed: &Allowed, state_dir: &Path) -> Vec<PathBuf> {
         Ok(metadata) if metadata.is_file() => bounded_read::open_unwaiting(path).is_ok(),
         _ => false,
     };
-    let writable = |path: &&PathBuf| path.as_path() != state_dir && tempfile::tempfile_in(path).is_ok();
+    let writable =
+        |path: &&PathBuf| path.as_path() != state_dir && tempfile::tempfile_in(path).is_ok();
     let read = allowed.read.iter().filter(readable);
     read.chain(allowed.write.iter().filter(writable))
         .cloned()

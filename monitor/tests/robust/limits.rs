@@ -1,6 +1,12 @@
 //! Too few threads, too little memory.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Stdio,
+    thread,
+};
 
 use livepatch_monitor_test_support::{host::FakeHost, http, left_out};
 
@@ -15,7 +21,10 @@ fn refuses(host: &FakeHost, limits: &str, words: &[&str]) {
     let code = monitor.code();
     let text = fs::read_to_string(path).unwrap();
     assert_ne!(code, Some(0), "{text}");
-    assert!(words.iter().any(|word| text.contains(word)), "{limits}: {text}");
+    assert!(
+        words.iter().any(|word| text.contains(word)),
+        "{limits}: {text}"
+    );
     assert!(!text.contains("listening"), "{limits}: {text}");
 }
 
@@ -55,7 +64,10 @@ fn with_little_memory_it_says_so_and_ends() {
             }
         }
     }
-    assert!(answered > 0 && said > 0, "{answered} answered, {said} said so");
+    assert!(
+        answered > 0 && said > 0,
+        "{answered} answered, {said} said so"
+    );
 }
 
 /// Root is exempt from this limit (kernel/fork.c, copy_process()).
@@ -64,7 +76,10 @@ fn with_too_few_threads_it_says_so_and_ends() {
     let host = FakeHost::default();
     if !rustix::process::geteuid().is_root() {
         // This test's own processes count, and there may be any number of them.
-        left_out("too few threads", "it takes root to be a user without processes");
+        left_out(
+            "too few threads",
+            "it takes root to be a user without processes",
+        );
         return;
     }
     // A user that has no process.
@@ -77,4 +92,54 @@ fn with_too_few_threads_it_says_so_and_ends() {
          LISTEN_PID=$$ LISTEN_FDS=1 exec setpriv --reuid {NOBODY_ELSE} --clear-groups \"$@\" 3<&0 0</dev/null;"
     );
     refuses(&host, &limits, &["threads"]);
+}
+
+/// Whatever the umask, and however the directory was made before.
+#[test]
+fn the_state_directory_is_closed_to_others() {
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for before in [None, Some(0o755), Some(0o777)] {
+        let host = FakeHost::default();
+        let state = host.path("state");
+        if let Some(before) = before {
+            host.create_dir("state/crashes");
+            for path in [&state, &state.join("crashes")] {
+                fs::set_permissions(path, Permissions::from_mode(before)).unwrap();
+            }
+        }
+        let monitor = Monitor::start(&host, "umask 0;", Stdio::null());
+        monitor.metrics();
+        assert_eq!(monitor.stop(), Some(0));
+        let mut paths = vec![state];
+        while let Some(path) = paths.pop() {
+            let is_directory = path.is_dir();
+            let expected = if is_directory { 0o700 } else { 0o600 };
+            assert_eq!(mode(&path), expected, "{} from {before:?}", path.display());
+            if is_directory {
+                let entries = fs::read_dir(&path).unwrap();
+                paths.extend(entries.map(|entry| entry.unwrap().path()));
+            }
+        }
+    }
+}
+
+/// The threads that may ever run are there from the start: none is missing later.
+#[test]
+fn there_are_never_more_threads_than_at_the_start() {
+    let host = FakeHost::held();
+    let monitor = Monitor::start(&host, "", Stdio::null());
+    monitor.metrics();
+    let threads = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", monitor.child.id())).unwrap();
+        tasks.count()
+    };
+    let before = threads();
+    thread::scope(|scope| {
+        for number in 0..40 {
+            let path = ["/metrics", "/", "/?refresh=off"][number % 3];
+            let address = &monitor.address;
+            scope.spawn(move || http::body(address, path).unwrap());
+        }
+    });
+    assert_eq!(threads(), before);
 }

@@ -97,12 +97,17 @@ fn the_log_file_has_reached_its_limit_and_can_grow_again() {
     fs::write(&path, "").unwrap();
     complain(&host, &monitor, number);
     let text = fs::read_to_string(&path).unwrap();
-    let report = text.lines().find(|line| line.contains("can be written again"));
+    let report = text
+        .lines()
+        .find(|line| line.contains("can be written again"));
     let report = report.unwrap_or_else(|| panic!("no report in {text}"));
     assert!(report.contains(&format!("lines={lost}")), "{report}");
     assert!(report.contains("File too large"), "{report}");
     // What was torn is not continued by the next line.
-    assert!(!text.lines().any(|line| line.matches("WARN").count() > 1), "{text}");
+    assert!(
+        !text.lines().any(|line| line.matches("WARN").count() > 1),
+        "{text}"
+    );
     assert_eq!(monitor.value(LOST).to_bits(), lost.to_bits());
     assert_eq!(monitor.stop(), Some(0));
 }

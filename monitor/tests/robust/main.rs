@@ -1,6 +1,11 @@
 //! The monitor in surroundings that fail it: a log that nobody reads, limits on files,
 //! threads and memory, a disk that is full, directories of other users.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may panic"
+)]
 
 mod limits;
 mod log;
@@ -36,9 +41,8 @@ impl Monitor {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let inner = host.command(BINARY, &["serve", "--web.systemd-socket"]);
-        let script = format!(
-            "{limits} LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null"
-        );
+        let script =
+            format!("{limits} LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0 0</dev/null");
         let mut command = Command::new("sh");
         FakeHost::shield(&mut command);
         let child = command
@@ -64,7 +68,9 @@ impl Monitor {
         let metrics = self.metrics();
         let prefix = format!("{metric} ");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&prefix));
-        line.unwrap_or_else(|| panic!("no {metric}")).parse().unwrap()
+        line.unwrap_or_else(|| panic!("no {metric}"))
+            .parse()
+            .unwrap()
     }
 
     fn signal(&self, signal: Signal) {

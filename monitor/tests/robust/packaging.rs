@@ -8,8 +8,13 @@ const MANIFEST: &str = include_str!("../../packaging/kubernetes/daemonset.yaml")
 
 /// Values of a key in the manifest, also where they are commented out.
 fn values(key: &str) -> Vec<&'static str> {
-    let lines = MANIFEST.lines().map(|line| line.trim_start_matches(['#', ' ', '-']));
-    lines.filter_map(|line| line.strip_prefix(key)).map(str::trim).collect()
+    let lines = MANIFEST
+        .lines()
+        .map(|line| line.trim_start_matches(['#', ' ', '-']));
+    lines
+        .filter_map(|line| line.strip_prefix(key))
+        .map(str::trim)
+        .collect()
 }
 
 #[test]
@@ -43,7 +48,9 @@ fn the_daemon_set_mounts_only_what_is_read() {
 
 #[test]
 fn the_daemon_set_writes_only_its_state_and_creates_nothing_else() {
-    let mounts = MANIFEST.split("- name: ").filter(|part| part.contains("mountPath:"));
+    let mounts = MANIFEST
+        .split("- name: ")
+        .filter(|part| part.contains("mountPath:"));
     for mount in mounts {
         let name = mount.lines().next().unwrap();
         let is_state = name == "state";
@@ -53,7 +60,13 @@ fn the_daemon_set_writes_only_its_state_and_creates_nothing_else() {
     let kinds = values("type: ");
     let creates = kinds.iter().filter(|kind| **kind == "DirectoryOrCreate");
     assert_eq!(creates.count(), 1, "{kinds:?}");
-    for socket in ["containerd.sock", "docker.sock", "crio.sock", "hostNetwork", "hostIPC"] {
+    for socket in [
+        "containerd.sock",
+        "docker.sock",
+        "crio.sock",
+        "hostNetwork",
+        "hostIPC",
+    ] {
         assert!(!MANIFEST.contains(socket), "{socket}");
     }
 }

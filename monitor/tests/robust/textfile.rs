@@ -73,7 +73,11 @@ fn a_directory_in_its_place_is_named() {
     monitor.wait_for_line("see --textfile");
     assert_eq!(monitor.stop().code, Some(0));
     assert!(folder.join(NAME).join("full").is_dir());
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "something is left");
+    assert_eq!(
+        fs::read_dir(&folder).unwrap().count(),
+        1,
+        "something is left"
+    );
 }
 
 /// What a killed monitor left unfinished is gone after the next start.
@@ -104,7 +108,12 @@ fn once_writes_the_file_and_ends() {
         assert!(text.contains(line), "no {line} in {text}");
     }
     // What nobody has watched is not said.
-    for name in ["crash_signals", "recorder_errors", "probe_attached", "_duration_seconds_bucket"] {
+    for name in [
+        "crash_signals",
+        "recorder_errors",
+        "probe_attached",
+        "_duration_seconds_bucket",
+    ] {
         assert!(!text.contains(name), "{name} in {text}");
     }
     assert!(!host.path("state").exists(), "something is recorded");

@@ -401,7 +401,9 @@ mod tests {
     fn a_newcomer_is_refused_while_all_are_busy() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..MOST).map(|_| connections.open(HOST, now).unwrap()).collect();
+        let held: Vec<_> = (0..MOST)
+            .map(|_| connections.open(HOST, now).unwrap())
+            .collect();
         let mut answers: Vec<_> = held
             .iter()
             .map(|open| open.connection.answering(now))
@@ -422,7 +424,9 @@ mod tests {
     fn answers_that_nobody_takes_are_bounded() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..20).map(|_| connections.open(HOST, now).unwrap()).collect();
+        let held: Vec<_> = (0..20)
+            .map(|_| connections.open(HOST, now).unwrap())
+            .collect();
         let mut answers = Vec::new();
         for (second, open) in (0..).zip(&held) {
             let mut answer = open.connection.answering(now);

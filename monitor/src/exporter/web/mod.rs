@@ -114,6 +114,8 @@ impl Server {
             .name("web".to_owned())
             .spawn(move || {
                 let result = runtime.block_on(async {
+                    // Where that fails this thread ends, and with it the process.
+                    resources::start_threads(resources::WEB_THREADS).await?;
                     tokio::spawn(async move {
                         while let Some(reply) = called.recv().await {
                             // The caller may have stopped waiting.

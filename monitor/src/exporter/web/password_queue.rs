@@ -256,9 +256,14 @@ mod tests {
             let (id, _kept) = state.enter(host(200), now).unwrap();
             assert_eq!(state.waiting.len(), PLACES);
             let closed = |receiver: &mut oneshot::Receiver<Turn>| {
-                matches!(receiver.try_recv(), Err(oneshot::error::TryRecvError::Closed))
+                matches!(
+                    receiver.try_recv(),
+                    Err(oneshot::error::TryRecvError::Closed)
+                )
             };
-            let evicted = receivers.iter_mut().filter_map(|receiver| closed(receiver).then_some(()));
+            let evicted = receivers
+                .iter_mut()
+                .filter_map(|receiver| closed(receiver).then_some(()));
             assert_eq!(evicted.count(), 1);
             assert!(state.waiting.contains_key(&id));
             assert_eq!(state.leave_first(now).unwrap().address, host(200));
@@ -310,7 +315,9 @@ mod tests {
 
     #[test]
     fn the_turn_goes_from_one_to_the_next() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let queue = Arc::new(Queue::default());
             let first = queue.turn(host(1)).await.unwrap();

@@ -314,7 +314,7 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin>(
 #[cfg(test)]
 mod tests {
     use super::FAREWELL;
-    use crate::exporter::journal::writer::CLOSE;
+    use crate::exporter::{journal::writer::CLOSE, resources::LAST_WORK, textfile::REMOVAL};
 
     /// The first number after `key` in `text`.
     fn seconds(text: &str, key: &str) -> u64 {
@@ -325,11 +325,14 @@ mod tests {
 
     #[test]
     fn service_managers_wait_for_the_last_answer() {
-        let most = (FAREWELL + CLOSE).as_secs();
+        let most = (FAREWELL + CLOSE + REMOVAL + LAST_WORK).as_secs();
         let unit = include_str!("../../../packaging/livepatch-monitor.service");
         let daemon_set = include_str!("../../../packaging/kubernetes/daemonset.yaml");
         let unit = seconds(unit, "\nTimeoutStopSec=");
         let daemon_set = seconds(daemon_set, " terminationGracePeriodSeconds:");
-        assert!(unit > most && daemon_set > most, "{unit}, {daemon_set}, {most}");
+        assert!(
+            unit > most && daemon_set > most,
+            "{unit}, {daemon_set}, {most}"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! The sandbox on this machine's kernel: what must not work does not, the rest does.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod attempts;
+mod users;
+
 use std::{
     fs::{self, File},
     io,
@@ -8,10 +11,7 @@ use std::{
     os::{
         fd::OwnedFd,
         linux::net::SocketAddrExt as _,
-        unix::{
-            fs::PermissionsExt as _,
-            net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
-        },
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
     },
     path::Path,
     process::Command,
@@ -20,6 +20,10 @@ use std::{
 
 use livepatch_monitor::sandbox::{self, Allowed, Cap, CapSet, Part, Sandbox};
 use livepatch_monitor_test_support::left_out;
+
+use attempts::{
+    attempt, executable_memory, fork, give_away, load_bpf, message_to, parent, signal_parent,
+};
 
 /// Runs in a thread of its own: a sandbox binds the thread for good.
 fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -63,108 +67,6 @@ impl Places {
             ..Allowed::default()
         })
     }
-}
-
-/// Loads a program that does nothing, as a probe.
-fn load_bpf() -> io::Result<()> {
-    const PROG_LOAD: libc::c_int = 5;
-    const KPROBE: u32 = 2;
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        instructions: u32,
-        code: u64,
-        licence: u64,
-        rest: [u64; 14],
-    }
-    // r0 = 0; exit
-    let code: [u64; 2] = [0xb7, 0x95];
-    let load = Load {
-        kind: KPROBE,
-        instructions: 2,
-        code: code.as_ptr() as u64,
-        licence: c"GPL".as_ptr() as u64,
-        rest: [0; 14],
-    };
-    // SAFETY: the attributes, the code and the licence outlive the call, which only
-    // reads them.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and nobody else's.
-    unsafe { libc::close(i32::try_from(fd).unwrap()) };
-    Ok(())
-}
-
-/// Asks whether the parent could be signalled.
-fn signal_parent() -> io::Result<()> {
-    // SAFETY: signal 0 signals nothing.
-    match unsafe { libc::kill(libc::getppid(), 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// A system call that fails for another reason than that it is refused has worked: these
-/// have arguments that no kernel takes.
-fn attempt(number: libc::c_long, arguments: [libc::c_long; 5]) -> io::Result<()> {
-    let [a, b, c, d, e] = arguments;
-    // SAFETY: the pointers among the arguments are null or lengths of nothing.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e) };
-    match io::Error::last_os_error() {
-        error if result < 0 && error.raw_os_error() == Some(libc::EPERM) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn parent() -> libc::c_long {
-    // SAFETY: it has no arguments and cannot fail.
-    unsafe { libc::getppid() }.into()
-}
-
-/// Starts a process that ends at once.
-fn fork() -> io::Result<()> {
-    // SAFETY: without a stack of its own it is a fork; the child only ends.
-    match unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } {
-        // SAFETY: the child of a fork may end.
-        0 => unsafe { libc::_exit(0) },
-        child if child > 0 => {
-            let child = i32::try_from(child).unwrap();
-            // SAFETY: a status is not asked for.
-            unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-            Ok(())
-        }
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn executable_memory() -> io::Result<()> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, where the kernel likes.
-    let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, kind, -1, 0) };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the mapping from above, which nobody uses.
-    unsafe { libc::munmap(address, 4096) };
-    Ok(())
-}
-
-/// Sends by sendmsg(), which carries its address behind a pointer.
-fn message_to(socket: &UnixDatagram, path: &Path) -> io::Result<()> {
-    use rustix::net::{SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg_addr};
-    let address = SocketAddrUnix::new(path)?;
-    let text = [io::IoSlice::new(b"x")];
-    let mut nothing = SendAncillaryBuffer::default();
-    sendmsg_addr(socket, &address, &text, &mut nothing, SendFlags::empty())?;
-    Ok(())
-}
-
-/// Takes another user's files for its own.
-fn give_away(path: &Path) -> io::Result<()> {
-    std::os::unix::fs::chown(path, Some(1), None)
 }
 
 #[test]
@@ -272,7 +174,11 @@ fn what_is_forbidden_fails() {
             Box::new(|| TcpStream::connect(address).map(drop)),
         ),
         (Part::Signals, "signal", Box::new(signal_parent)),
-        (Part::SystemCalls, "signal (seccomp)", Box::new(signal_parent)),
+        (
+            Part::SystemCalls,
+            "signal (seccomp)",
+            Box::new(signal_parent),
+        ),
         (
             Part::SystemCalls,
             "connect to a UNIX socket",
@@ -301,7 +207,11 @@ fn what_is_forbidden_fails() {
         (
             Part::SystemCalls,
             "send on an open UNIX socket",
-            Box::new(|| local.send_to(b"x", places.at("elsewhere/datagrams")).map(drop)),
+            Box::new(|| {
+                local
+                    .send_to(b"x", places.at("elsewhere/datagrams"))
+                    .map(drop)
+            }),
         ),
         (
             Part::SystemCalls,
@@ -322,7 +232,12 @@ fn what_is_forbidden_fails() {
         (
             Part::SystemCalls,
             "trace the parent",
-            Box::new(|| attempt(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), parent(), 0, 0, 0])),
+            Box::new(|| {
+                attempt(
+                    libc::SYS_ptrace,
+                    [libc::PTRACE_SEIZE.into(), parent(), 0, 0, 0],
+                )
+            }),
         ),
         (
             Part::SystemCalls,
@@ -479,64 +394,5 @@ fn what_is_needed_is_kept() {
         assert_eq!(status("CapEff"), "0000000000000001");
         assert_eq!(status("CapBnd"), "0000000000000000");
         give_away(&mine).unwrap();
-    });
-}
-
-/// As on a kernel without Landlock.
-fn enter_without_landlock(places: &Places, read: Vec<std::path::PathBuf>) -> Sandbox {
-    sandbox::enter(&Allowed {
-        read,
-        write: vec![places.at("write")],
-        state_dir: Some(places.at("write")),
-        without_landlock: Some("a test"),
-        ..Allowed::default()
-    })
-}
-
-#[test]
-fn without_landlock_root_becomes_another_user() {
-    if !is_root() {
-        left_out("root becomes another user", "it takes root");
-        return;
-    }
-    let places = Places::new();
-    let open = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(places.at(""), open).unwrap();
-    fs::write(places.at("elsewhere/secret"), "root's").unwrap();
-    let secret = places.at("elsewhere/secret");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    aside(|| {
-        let sandbox = enter_without_landlock(&places, vec![places.at("read"), "/proc".into()]);
-        let user = status("Uid");
-        assert!(!user.split_whitespace().any(|id| id == "0"), "{user} {sandbox:?}");
-        assert_eq!(status("Groups"), "");
-        assert_eq!(status("CapPrm"), "0000000000000000");
-        // Root's files are no longer its own, what it must use still is.
-        assert!(File::open(&secret).is_err());
-        assert!(File::options().append(true).open(places.at("read/file")).is_err());
-        assert_eq!(fs::read(places.at("read/file")).unwrap(), b"text");
-        fs::write(places.at("write/file"), "own").unwrap();
-        fs::write(places.at("write/new"), "own").unwrap();
-    });
-}
-
-#[test]
-fn root_stays_where_another_user_could_not_read() {
-    if !is_root() {
-        left_out("root stays root", "it takes root");
-        return;
-    }
-    let places = Places::new();
-    let open = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(places.at(""), open).unwrap();
-    let key = places.at("read/file");
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
-    aside(|| {
-        let sandbox = enter_without_landlock(&places, vec![places.at("read"), key.clone()]);
-        assert!(status("Uid").starts_with('0'));
-        let key = key.display().to_string();
-        let named = sandbox.degradations.iter().any(|one| one.what.contains(&key));
-        assert!(named, "{sandbox:?}");
-        fs::write(places.at("write/new"), "own").unwrap();
     });
 }

@@ -1,6 +1,6 @@
 //! The documentation: its links resolve, README stays short, and its table of commands
 //! lists exactly the commands that exist.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
     collections::BTreeSet,

@@ -143,7 +143,7 @@ fn with_small_disk(guest: &mut Guest) -> Result<()> {
 
 /// Turns the transition back, or forth again.
 fn turn(turns: &mut u32) -> Result<()> {
-    let enabled = if *turns % 2 == 0 { "0" } else { "1" };
+    let enabled = if turns.is_multiple_of(2) { "0" } else { "1" };
     files::write("/sys/kernel/livepatch/lpm_patch_a/enabled", enabled)?;
     *turns += 1;
     Ok(())
@@ -157,7 +157,11 @@ fn turned(guest: &mut Guest, turns: &mut u32) -> Result<()> {
 
 fn counted(guest: &mut Guest, turns: u32) -> Result<()> {
     let metrics = guest.wait_for(seconds(20), REVERSALS, f64::from(turns))?;
-    let direction = if turns % 2 == 0 { "patch" } else { "unpatch" };
+    let direction = if turns.is_multiple_of(2) {
+        "patch"
+    } else {
+        "unpatch"
+    };
     let active = format!("livepatch_transition_active{{patch=lpm_patch_a,direction={direction}}}");
     metrics.expect(&active, 1.0)?;
     metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;

@@ -1,7 +1,7 @@
 //! The scenarios, by theme.
 
-pub(crate) mod chaos;
-mod clock;
+mod chaos;
+pub(crate) mod clock;
 mod completed;
 mod degraded;
 mod endurance;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, lchown},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,9 @@ const MODE: u32 = 0o700;
 /// What the monitor puts there. A directory with anything else in it is shared with
 /// somebody, and its permissions are theirs to set.
 const OWN: [&str; 3] = ["recorder", "crashes", "transition.json"];
+
+/// In the root of each ext file system.
+const LOST: &str = "lost+found";
 
 /// Somebody else may read or change what is in the directory.
 #[derive(Debug, thiserror::Error)]
@@ -54,20 +57,47 @@ pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
     if metadata.uid() != rustix::process::geteuid().as_raw() {
         return Err(exposed(format!("it belongs to user {}", metadata.uid())));
     }
-    for own in OWN {
-        let path = directory.join(own);
-        if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            set_mode(&path).map_err(|error| exposed(error.to_string()))?;
-        }
-    }
     match foreign(directory) {
-        Ok(None) => set_mode(directory).map_err(|error| exposed(error.to_string())),
+        Ok(None) => own_directories(directory)
+            .try_for_each(|path| set_mode(&path))
+            .and_then(|()| set_mode(directory))
+            .map_err(|error| exposed(error.to_string())),
         Ok(Some(name)) => Err(exposed(format!(
             "its mode is {:04o}, and {name} in it is not the monitor's",
             metadata.mode() & 0o7777
         ))),
         Err(error) => Err(exposed(error.to_string())),
     }
+}
+
+/// Gives the directory and what the monitor keeps in it to a user. Links are not followed.
+/// One that does not exist yet is nobody's.
+///
+/// # Errors
+/// It is shared with somebody, or the system refuses it.
+pub fn give(directory: &Path, user: u32, group: u32) -> io::Result<()> {
+    if !directory.try_exists()? {
+        return Ok(());
+    }
+    if let Some(name) = foreign(directory)? {
+        return Err(io::Error::other(format!(
+            "{name} in it is not the monitor's; give --state-dir a directory of its own"
+        )));
+    }
+    let directories = own_directories(directory).chain([directory.to_owned()]);
+    for path in directories {
+        for entry in fs::read_dir(&path)? {
+            lchown(entry?.path(), Some(user), Some(group))?;
+        }
+        lchown(&path, Some(user), Some(group))?;
+    }
+    Ok(())
+}
+
+/// The directories that the monitor keeps there.
+fn own_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let paths = OWN.map(|own| directory.join(own)).into_iter();
+    paths.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()))
 }
 
 fn set_mode(path: &Path) -> io::Result<()> {
@@ -80,7 +110,7 @@ fn foreign(directory: &Path) -> io::Result<Option<String>> {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
         let bare = name.strip_prefix('.').unwrap_or(&name);
-        if !OWN.iter().any(|own| bare.starts_with(own)) {
+        if bare != LOST && !OWN.iter().any(|own| bare.starts_with(own)) {
             return Ok(Some(name.into_owned()));
         }
     }
@@ -121,6 +151,40 @@ mod tests {
         let error = close_to_others(root.path()).unwrap_err().to_string();
         assert!(error.contains("0755") && error.contains("dpkg"), "{error}");
         assert_eq!(mode(root.path()), 0o755);
-        assert_eq!(mode(&root.path().join("recorder")), 0o700);
+        let before = mode(&root.path().join("dpkg"));
+        assert_eq!(mode(&root.path().join("recorder")), before);
+        let owner = fs::metadata(root.path()).unwrap().uid();
+        let error = give(root.path(), owner + 1, owner + 1)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("dpkg"), "{error}");
+        assert_eq!(fs::metadata(root.path().join("dpkg")).unwrap().uid(), owner);
+    }
+
+    #[test]
+    fn its_own_directory_is_given_whole() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        fs::write(&outside, "").unwrap();
+        let state = root.path().join("state");
+        make(&state.join("crashes")).unwrap();
+        for name in ["crashes/one.json", "transition.json"] {
+            fs::write(state.join(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, state.join("crashes/link.json")).unwrap();
+        give(&state, 4242, 4243).unwrap();
+        for name in ["", "crashes", "crashes/one.json", "transition.json"] {
+            let metadata = fs::metadata(state.join(name)).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (4242, 4243), "{name}");
+        }
+        assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
+        give(&state, 0, 0).unwrap();
+        assert_eq!(
+            fs::metadata(state.join("crashes/one.json")).unwrap().uid(),
+            0
+        );
     }
 }

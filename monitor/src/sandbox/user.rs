@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::lchown,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -15,14 +15,12 @@ use rustix::{
 };
 
 use super::{Allowed, Cap, Part, Sandbox};
-use crate::bounded_read;
+use crate::{bounded_read, state_dir};
 
 /// The user that an administrator may make for it.
 const NAME: &str = "livepatch-monitor";
 /// Otherwise: `nobody`, on every distribution.
 const NOBODY: u32 = 65_534;
-/// Directories below the state directory.
-const DEPTH: usize = 2;
 
 pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     let Some(state_dir) = &allowed.state_dir else {
@@ -32,9 +30,13 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     if !geteuid().is_root() || allowed.capabilities.has(Cap::SYS_ADMIN) {
         return;
     }
+    let (user, group) = unprivileged(&fs::read_to_string("/etc/passwd").unwrap_or_default());
     if sandbox.holds.contains(&Part::Files) {
-        // An earlier monitor may have given it away.
-        if let Err(error) = give(state_dir, Uid::ROOT, Gid::ROOT, DEPTH) {
+        // A monitor on another kernel of this host may have given it away.
+        let owner = fs::metadata(state_dir).map(|metadata| metadata.uid());
+        if owner.is_ok_and(|owner| owner == user.as_raw())
+            && let Err(error) = state_dir::give(state_dir, 0, 0)
+        {
             sandbox.lacks(
                 format!("cannot take the state directory back: {error}"),
                 "chown it to root",
@@ -42,7 +44,6 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
         }
         return;
     }
-    let (user, group) = unprivileged(&fs::read_to_string("/etc/passwd").unwrap_or_default());
     if let Err(reason) = become_user(user, group, allowed, state_dir) {
         sandbox.lacks(
             format!("runs as root, who owns files that Landlock would keep it from: {reason}"),
@@ -95,7 +96,7 @@ fn become_user(user: Uid, group: Gid, allowed: &Allowed, state_dir: &Path) -> Re
             lost.display()
         ));
     }
-    give(state_dir, user, group, DEPTH)
+    state_dir::give(state_dir, user.as_raw(), group.as_raw())
         .map_err(|error| format!("cannot give {} away: {error}", state_dir.display()))?;
     if !allowed.capabilities.is_empty() {
         capctl::prctl::set_keepcaps(true).map_err(|error| error.to_string())?;
@@ -120,21 +121,6 @@ fn needs(allowed: &Allowed, state_dir: &Path) -> Vec<PathBuf> {
     read.chain(allowed.write.iter().filter(writable))
         .cloned()
         .collect()
-}
-
-/// Gives a directory, and what is in it down to a depth, to a user. Links are not followed.
-fn give(path: &Path, user: Uid, group: Gid, depth: usize) -> io::Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if kind.is_dir() && depth > 0 {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), user, group, depth - 1)?;
-        }
-    }
-    lchown(path, Some(user.as_raw()), Some(group.as_raw()))
 }
 
 #[cfg(test)]

@@ -10,12 +10,14 @@ use livepatch_monitor_test_support::left_out;
 
 use crate::{Places, aside, is_root, status};
 
-/// As on a kernel without Landlock.
+/// As on a kernel without Landlock, with a state directory that has a record.
 fn enter_without_landlock(places: &Places, read: Vec<std::path::PathBuf>) -> Sandbox {
+    fs::create_dir_all(places.at("state/crashes")).unwrap();
+    fs::write(places.at("state/crashes/one.json"), "{}").unwrap();
     sandbox::enter(&Allowed {
         read,
-        write: vec![places.at("write")],
-        state_dir: Some(places.at("write")),
+        write: vec![places.at("state")],
+        state_dir: Some(places.at("state")),
         without_landlock: Some("a test"),
         ..Allowed::default()
     })
@@ -51,8 +53,8 @@ fn without_landlock_root_becomes_another_user() {
                 .is_err()
         );
         assert_eq!(fs::read(places.at("read/file")).unwrap(), b"text");
-        fs::write(places.at("write/file"), "own").unwrap();
-        fs::write(places.at("write/new"), "own").unwrap();
+        fs::write(places.at("state/crashes/one.json"), "own").unwrap();
+        fs::write(places.at("state/transition.json"), "own").unwrap();
     });
 }
 
@@ -76,6 +78,6 @@ fn root_stays_where_another_user_could_not_read() {
             .iter()
             .any(|one| one.what.contains(&key));
         assert!(named, "{sandbox:?}");
-        fs::write(places.at("write/new"), "own").unwrap();
+        fs::write(places.at("state/transition.json"), "own").unwrap();
     });
 }

@@ -19,9 +19,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
 
-use crate::crash::{look::Limits, sources::Sources};
+use crate::{
+    crash::{look::Limits, sources::Sources},
+    logging,
+};
 
 /// Shows within a second whether a kernel livepatch is being applied or is stuck, and
 /// after a crash whether a livepatch was involved.
@@ -225,6 +228,7 @@ enum Command {
 /// Runs the command and returns its exit code, which `--help` of each command documents.
 #[must_use]
 pub fn main() -> ExitCode {
+    outlive_file_limits();
     let cli = parse();
     start_log(&cli.log);
     let result = match &cli.command {
@@ -246,28 +250,23 @@ pub fn main() -> ExitCode {
 
 fn start_log(log: &Log) {
     let level = match log.level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
     };
-    // Libraries log warnings and errors only. The BPF programs log under the name of their
-    // own crate.
-    let filter = format!("warn,livepatch_monitor={level},livepatch_monitor_bpf={level}");
-    let filter = if log.level == Level::Error {
-        level.to_owned()
-    } else {
-        filter
+    let format = match log.format {
+        Format::Text => logging::Format::Text,
+        Format::Json => logging::Format::Json,
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match log.format {
-        Format::Text => builder.init(),
-        Format::Json => builder.json().flatten_event(true).init(),
-    }
+    logging::start(level, format);
+}
+
+/// Lets writes beyond a limit on file sizes (`ulimit -f`, `LimitFSIZE=`) fail with an
+/// error, where the kernel would end the process.
+fn outlive_file_limits() {
+    // SAFETY: no handler is installed, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Prints to standard output. A closed pipe is not an error: the reader has seen enough.

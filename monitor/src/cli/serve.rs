@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use clap::{Args, builder::ArgPredicate};
+use rustix::fs::Mode;
 use tracing::warn;
 
 use super::{Cli, Level, check, values};
-use crate::exporter::{self, Options};
+use crate::exporter::{self, Options, resources};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
@@ -36,6 +36,10 @@ pub(super) struct Serve {
     /// given too
     #[arg(long, value_name = "DIR")]
     textfile: Option<PathBuf>,
+    /// Write the text file once and exit, for a timer instead of a service: no probe is
+    /// attached and nothing is recorded, so what is counted over time is left out
+    #[arg(long, requires = "textfile", conflicts_with_all = ["listen", "systemd_socket"])]
+    once: bool,
     /// Check the flags and the files they name, and exit: 0 valid, 2 invalid
     #[arg(long = "config.check", help_heading = "Configuration")]
     config_check: bool,
@@ -74,6 +78,7 @@ impl Serve {
             expected_directories: self.expect_dir.clone(),
             expected_patches: self.expect.clone(),
             textfile: self.textfile.clone(),
+            once: self.once,
         };
         if self.config_check {
             return check::run(&options);
@@ -83,11 +88,17 @@ impl Serve {
         for problem in cli.paths.problems().into_iter().chain(expected) {
             warn!("{problem}");
         }
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the async runtime")?
-            .block_on(exporter::run(options))?;
+        // What it creates is for no other user; the text file's mode is set by itself.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let runtime = resources::main_runtime()?;
+        let result = match self.once {
+            true => runtime.block_on(exporter::run_once(options)),
+            false => runtime.block_on(exporter::run(options)),
+        };
+        // What is being written is finished, but a read of the kernel or of another file
+        // system that hangs does not keep the process from ending.
+        runtime.shutdown_timeout(resources::LAST_WORK);
+        result?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,15 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
-use crate::bounded_read;
+use crate::{
+    bounded_read,
+    replace_file::{self, How},
+    state_dir,
+};
 use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
@@ -37,7 +41,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is left alone and not used, move it away", path.display())]
+    #[error("crash records: {}: {reason}; it is not used, and set aside with the ending .damaged before another is written in its place", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -79,6 +83,9 @@ pub struct Store {
     crashes: Vec<HostCrash>,
     past: Past,
     in_memory: bool,
+    /// Files that are not what this program writes. One is set aside before another is
+    /// written in its place.
+    damaged: Vec<PathBuf>,
 }
 
 /// A store, and what could not be read.
@@ -101,6 +108,7 @@ impl Store {
             crashes: Vec::new(),
             past: Past::default(),
             in_memory: false,
+            damaged: Vec::new(),
             directory,
         };
         let mut problems = Vec::new();
@@ -128,7 +136,12 @@ impl Store {
             match result {
                 Ok(()) => {}
                 Err(error @ StoreError::Newer { .. }) => return Err(error),
-                Err(error) => problems.push(error),
+                Err(error) => {
+                    if matches!(error, StoreError::Content { .. }) {
+                        store.damaged.push(path);
+                    }
+                    problems.push(error);
+                }
             }
         }
         store.sort();
@@ -356,7 +369,7 @@ impl Store {
             // Counted before it is removed: if the machine crashes in between, it is counted twice
             // rather than not at all.
             let counts = self.directory.join(COUNTS);
-            write(&counts, &self.past)?;
+            self.replace(&counts, |store| write(&counts, &store.past))?;
             let path = self.path(&oldest.id);
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
@@ -367,12 +380,26 @@ impl Store {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn write_crash(&self, crash: &HostCrash) -> Result<(), StoreError> {
+    fn write_crash(&mut self, crash: &HostCrash) -> Result<(), StoreError> {
         if self.in_memory {
             return Ok(());
         }
-        fs::create_dir_all(&self.directory).map_err(failed("make", &self.directory))?;
-        write(&self.path(&crash.id), crash)
+        state_dir::make(&self.directory).map_err(failed("make", &self.directory))?;
+        let path = self.path(&crash.id);
+        self.replace(&path, |_| write(&path, crash))
+    }
+
+    /// Writes a file by means of `write`, after what was damaged there is set aside.
+    fn replace(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if let Some(at) = self.damaged.iter().position(|damaged| damaged == path) {
+            set_aside(path)?;
+            self.damaged.swap_remove(at);
+        }
+        write(self)
     }
 }
 
@@ -470,15 +497,32 @@ pub(super) fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreEr
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
-    let fresh = path.with_extension("new");
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let result = File::create(&fresh).and_then(|mut file| {
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        File::open(directory)?.sync_all()
+    let how = How {
+        mode: 0o600,
+        durable: true,
+    };
+    replace_file::replace(path, &text, how).map_err(failed("write", path))
+}
+
+/// Gives a damaged file another name, under which nothing is.
+fn set_aside(path: &Path) -> Result<(), StoreError> {
+    let names = (0..).map(|number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(match number {
+            0 => ".damaged".to_owned(),
+            number => format!(".damaged-{number}"),
+        });
+        PathBuf::from(name)
     });
-    result.map_err(failed("write", path))
+    for free in names {
+        let renamed = renameat_with(CWD, path, CWD, &free, RenameFlags::NOREPLACE);
+        match renamed.map_err(io::Error::from) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(failed("set aside", path)(source)),
+        }
+    }
+    Ok(())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {

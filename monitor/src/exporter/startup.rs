@@ -48,9 +48,10 @@ use crate::{
         clock,
         kmsg::KmsgReader,
         probes::{Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
-        procfs,
+        procfs, sysfs,
         tasks::TaskScanner,
     },
+    state_dir,
 };
 use livepatch_core::{
     boots::Boot,
@@ -73,7 +74,10 @@ pub(super) struct Started {
 /// The metrics library refuses a metric; everything else degrades.
 pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut degradations = Vec::new();
-    let attached = Attached::attach(&options, &mut degradations);
+    let attached = match options.once {
+        true => Attached::for_one_scan(&options, &mut degradations),
+        false => Attached::attach(&options, &mut degradations),
+    };
     let mut boot_id = procfs::boot_id(&options.procfs).ok();
     let crash_kernel = machine::crash_kernel(&options.procfs);
     if crash_kernel.is_some() {
@@ -83,6 +87,12 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     degradations.extend(machine::container(&options.procfs, &options.sysfs));
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
+    if crash_kernel.is_none()
+        && !options.once
+        && let Err(exposed) = state_dir::close_to_others(&options.state_dir)
+    {
+        degradations.push(see_message(exposed.to_string()));
+    }
     let records = match &crash_kernel {
         Some(_) => Records::none(&options),
         None => Records::open(&options, boot_id.as_deref(), &release),
@@ -147,7 +157,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     end_what_ended(&exporter);
     log_lines::degradations(&exporter.degradations);
     log_lines::crash_capture(&exporter.collectors.crash_capture.read());
-    let waits = exporter.collectors.crashes.waits_for_log();
+    let waits = exporter.collectors.crashes.waits_for_log() && !exporter.options.once;
     let log = match waits {
         true => kernel_log::to_wait_for(&exporter.options.kmsg),
         false => {
@@ -179,6 +189,29 @@ struct Attached {
 }
 
 impl Attached {
+    /// The task iterator, where a transition runs now.
+    fn for_one_scan(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
+        let patches = sysfs::read_patches(&options.sysfs);
+        let runs = patches.is_ok_and(|(patches, _)| patches.in_transition().is_some());
+        let probes = runs.then(|| {
+            let (procfs, sysfs) = (&options.procfs, &options.sysfs);
+            Probes::attach(Wanted::TaskScan, procfs, sysfs, false)
+        });
+        let probes = match probes.transpose() {
+            Ok(probes) => probes,
+            Err(error) => {
+                degradations.push(error.degradation());
+                None
+            }
+        };
+        Self {
+            scanner: TaskScanner::new(probes, &options.procfs),
+            ring: None,
+            status: Vec::new(),
+            watching: Watching::Snapshots,
+        }
+    }
+
     fn attach(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
         let attached = Probes::attach(
             Wanted::Everything,
@@ -281,6 +314,9 @@ impl Records {
     }
 
     fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
+        if options.once {
+            return Self::read_only(options, boot_id);
+        }
         let mut problems = Vec::new();
         problems.extend(adopt_state(options));
         let now = clock::boot_time();
@@ -354,6 +390,32 @@ impl Records {
             saved,
             problems,
         }
+    }
+}
+
+impl Records {
+    /// The crashes that a monitor has recorded, and the state that it saved. Nothing is recorded,
+    /// and no dump is read: without a journal it is unknown which boot a dump is from.
+    fn read_only(options: &Options, boot_id: Option<&str>) -> Self {
+        let mut records = Self::none(options);
+        if machine::is_of_another(&options.state_dir, &options.rootfs) {
+            return records;
+        }
+        match Store::open(&options.state_dir) {
+            Ok(mut opened) => {
+                let problems = opened.problems.iter().map(ToString::to_string);
+                records.problems.extend(problems);
+                opened.store.forget_disk();
+                records.store = Some(opened.store);
+            }
+            Err(error) => records.problems.push(error.to_string()),
+        }
+        match boot_id.map(|boot_id| saved::read(&options.state_dir, boot_id)) {
+            Some(Ok(saved)) => records.saved = saved,
+            Some(Err(error)) => records.problems.push(error.to_string()),
+            None => {}
+        }
+        records
     }
 }
 

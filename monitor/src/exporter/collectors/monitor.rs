@@ -16,6 +16,7 @@ use crate::{
         events::KernelEvent,
         probes::{Method, ProbeStatus},
     },
+    logging,
     metrics::{Families, Metric, bit, counter, gauge, metrics},
     sandbox,
 };
@@ -26,6 +27,8 @@ metrics! {
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
     EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
+    LOG_LINES_LOST = "livepatch_monitor_log_lines_lost_total" Counter [] "Log lines of the monitor that could not be written.";
+    TEXTFILE_TIMESTAMP = "livepatch_monitor_textfile_timestamp_seconds" Gauge [] "When the monitor wrote this file of --textfile, in seconds since 1970; not served on /metrics.";
     COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether the collector could read all it needs at the last scrape.";
     COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
 }
@@ -131,6 +134,7 @@ impl Collector<All> for Monitor {
             let lost = lost.iter().map(|(_, count)| count).sum();
             families.extend(counter(&EVENTS_LOST, [(vec![], lost)])?);
         }
+        families.extend(counter(&LOG_LINES_LOST, [(vec![], logging::lost())])?);
         let runs = || collected.runs.iter();
         families.extend(gauge(
             &COLLECTOR_SUCCESS,
@@ -143,6 +147,12 @@ impl Collector<All> for Monitor {
         families.extend(ProcessCollector::for_self().collect());
         Ok(families)
     }
+}
+
+/// The line of the text file that says when it was written.
+pub(in crate::exporter) fn heartbeat(unix_seconds: f64) -> String {
+    let Metric { name, help, .. } = TEXTFILE_TIMESTAMP;
+    format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {unix_seconds:.3}\n")
 }
 
 /// Describes which events were lost; `None` if none was.

@@ -112,7 +112,7 @@ impl Recorder {
     /// Then nothing is changed.
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
         let directory = state_dir.join("recorder");
-        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        crate::state_dir::make(&directory).map_err(io_error("make", &directory))?;
         let lock = lock(&directory)?;
         let path = path_of(&directory, boot_id);
         let mut problems = Vec::new();

@@ -5,7 +5,9 @@ pub mod config;
 mod config_error;
 mod connections;
 mod handlers;
+mod lingering;
 mod listen;
+mod password_queue;
 mod rate;
 mod reload;
 mod server;
@@ -26,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::handlers::{Shared, Web};
 pub(super) use self::listen::bind;
 pub use self::{reload::Source, users::Credentials};
-use super::{Exporter, status_page};
+use super::{Exporter, resources, status_page};
 use crate::metrics;
 
 /// The paths and their handlers.
@@ -105,13 +107,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         listen::warn_of_open_doors(&listeners, &source.current());
         let web = Arc::new(Web::new(source, routes(&exporter))?);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // For a scrape, two pages and a password check, and one more of each whose client has
-            // gone.
-            .max_blocking_threads(8)
-            .build()
-            .context("cannot start the web server's runtime")?;
+        let runtime = resources::runtime(resources::WEB_THREADS)?;
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (calls, mut called) = mpsc::channel::<oneshot::Sender<()>>(1);
@@ -119,6 +115,8 @@ impl Server {
             .name("web".to_owned())
             .spawn(move || {
                 let result = runtime.block_on(async {
+                    // Where that fails this thread ends, and with it the process.
+                    resources::start_threads(resources::WEB_THREADS).await?;
                     tokio::spawn(async move {
                         while let Some(reply) = called.recv().await {
                             // An error means that the caller no longer waits.

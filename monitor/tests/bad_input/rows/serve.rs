@@ -225,6 +225,24 @@ pub(crate) fn serve() -> Vec<Row> {
             &["serve", "--config.check", "--textfile", "@absent"],
             &["--textfile", "absent"],
         ),
+        no("serve --once", &["serve", "--once"], &["--textfile"]),
+        no(
+            "serve --once",
+            &["serve", "--once", "--textfile", "@absent"],
+            &["--textfile", "absent"],
+        ),
+        no(
+            "serve --once",
+            &[
+                "serve",
+                "--once",
+                "--textfile",
+                "@absent",
+                "--web.listen-address",
+                "127.0.0.1:0",
+            ],
+            &["--once", "--web.listen-address"],
+        ),
         row(
             "serve --textfile",
             &["serve", "--textfile", "@absent"],

@@ -344,7 +344,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
 
     let client = http::Client::default();
     client.body(monitor::ADDRESS, "/metrics")?;
-    // The thread that answered ends.
+    // The thread that answered sleeps again.
     guest.wait_at_rest()?;
     let connected = Holdings::of(pid)?.descriptors;
     let woken = woken_in(pid, QUIET_CONNECTED)?;

@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod prometheus_client;
 pub mod replace_file;
 pub mod sandbox;
+pub mod set_aside;
 pub mod state_dir;

@@ -1,5 +1,7 @@
 //! The crashes of this host, over all its boots: `STATE-DIR/crashes/ID.json`.
 
+mod identity;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -7,15 +9,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 
+use self::identity::{fingerprint, is_named, is_past, is_same_without_uptime};
 use crate::{
     bounded_read,
     replace_file::{self, How},
+    set_aside::set_aside,
     state_dir,
 };
-use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
+use livepatch_core::crash::{CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
 /// Most crash records kept; older crashes are only counted.
@@ -396,51 +399,11 @@ impl Store {
         write: impl FnOnce(&Self) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if let Some(at) = self.damaged.iter().position(|damaged| damaged == path) {
-            set_aside(path)?;
+            set_aside(path).map_err(failed("set aside", path))?;
             self.damaged.swap_remove(at);
         }
         write(self)
     }
-}
-
-/// What identifies a crash: its line and its time on the boot's own clock; of a reset, which has
-/// neither, the boot.
-fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(record.headline.as_bytes());
-    match (record.kind, boot_id) {
-        (Kind::Reset, Some(boot_id)) => hash.update(boot_id.as_bytes()),
-        _ => {
-            let uptime = record.when.uptime_seconds.unwrap_or(0.0);
-            hash.update(&uptime.to_bits().to_le_bytes());
-            hash.update(record.release.as_deref().unwrap_or_default().as_bytes());
-        }
-    }
-    format!("{:08x}", hash.finalize())
-}
-
-/// Whether two records of logs without the kernel's time are of one crash.
-fn is_same_without_uptime(one: &CrashRecord, other: &CrashRecord) -> bool {
-    let times = one.when.unix_seconds.zip(other.when.unix_seconds);
-    let timeless = |record: &CrashRecord| record.when.uptime_seconds.is_none();
-    let same_file = other.files.iter().any(|file| one.files.contains(file));
-    timeless(one)
-        && timeless(other)
-        && (one.kind, &one.headline) == (other.kind, &other.headline)
-        && (same_file || times.is_some_and(|(one, other)| (one - other).abs() < 1.0))
-}
-
-fn is_named(crash: &HostCrash, fingerprint: &str) -> bool {
-    crash.id.rsplit('-').next() == Some(fingerprint)
-}
-
-/// Whether a crash that is no longer kept, `FINGERPRINT@UNIX_SECONDS` (earlier versions
-/// wrote no time), is this one.
-fn is_past(past: &str, fingerprint: &str, record: &CrashRecord) -> bool {
-    let (of_past, time) = past.split_once('@').unwrap_or((past, ""));
-    let times = time.parse::<f64>().ok().zip(record.when.unix_seconds);
-    let near = |(one, other): (f64, f64)| (one - other).abs() <= CLOCK_WRONG_SECONDS;
-    of_past == fingerprint && times.is_none_or(near)
 }
 
 fn now_unix_seconds() -> Option<f64> {
@@ -502,27 +465,6 @@ pub(super) fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreEr
         durable: true,
     };
     replace_file::replace(path, &text, how).map_err(failed("write", path))
-}
-
-/// Gives a damaged file another name, under which nothing is.
-fn set_aside(path: &Path) -> Result<(), StoreError> {
-    let names = (0..).map(|number: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(match number {
-            0 => ".damaged".to_owned(),
-            number => format!(".damaged-{number}"),
-        });
-        PathBuf::from(name)
-    });
-    for free in names {
-        let renamed = renameat_with(CWD, path, CWD, &free, RenameFlags::NOREPLACE);
-        match renamed.map_err(io::Error::from) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(failed("set aside", path)(source)),
-        }
-    }
-    Ok(())
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {

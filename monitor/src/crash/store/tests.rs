@@ -128,7 +128,7 @@ fn damaged_files_are_set_aside_before_others_take_their_place() {
     }
     let text = |name: String| fs::read_to_string(crashes.join(name)).unwrap();
     assert_eq!(text(format!("{COUNTS}.damaged")), "before");
-    assert_eq!(text(format!("{COUNTS}.damaged-1")), "damaged");
+    assert_eq!(text(format!("{COUNTS}.damaged.1")), "damaged");
     assert_eq!(text(format!("{id}.json.damaged")), "damaged");
     let store = open(directory.path());
     assert_eq!(store.totals().values().sum::<u64>(), 102);

@@ -13,6 +13,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod message;
 pub mod patch;
+pub mod patch_version;
 pub mod pending_tasks;
 pub mod preflight;
 pub mod transition;

@@ -9,9 +9,14 @@ use super::{
     Cli,
     transition::{self, Now, Running},
 };
+use crate::{
+    host::expected::{Expectations, Expected, State},
+    kernel::{live_modules::LiveModules, modules},
+};
 use livepatch_core::{
     blockers::{Counts, Reason},
-    patch::{Patch, PatchSet},
+    crash::display::shown,
+    patch::{Beside, Mechanism, Patch, PatchSet},
 };
 
 #[derive(Debug, Args)]
@@ -30,21 +35,88 @@ struct Report<'a> {
     patches: &'a PatchSet,
     transition: Option<&'a Running>,
     pending: Option<usize>,
+    left_over: &'a [String],
+    other_mechanisms: &'a [Mechanism],
+    expected: Vec<ExpectedReport<'a>>,
+}
+
+/// An installed livepatch and what became of it.
+#[derive(Serialize)]
+struct ExpectedReport<'a> {
+    patch: &'a str,
+    missing: bool,
+    superseded_by: Option<&'a str>,
+    detail: String,
+}
+
+impl<'a> ExpectedReport<'a> {
+    fn of(expected: &'a Expected) -> Self {
+        Self {
+            patch: &expected.patch,
+            missing: expected.state.is_missing(),
+            superseded_by: match &expected.state {
+                State::Superseded { by, .. } => Some(by),
+                _ => None,
+            },
+            detail: expected.state.described(),
+        }
+    }
+}
+
+/// What is loaded beside the patches in force, and which patches should be in force.
+#[derive(Default)]
+struct Surroundings {
+    beside: Beside,
+    expected: Vec<Expected>,
+    problems: Vec<String>,
+}
+
+impl Surroundings {
+    fn look(cli: &Cli, patches: &PatchSet) -> Self {
+        let paths = &cli.paths;
+        let (beside, mut problems) = LiveModules::default().beside(&paths.sysfs, patches);
+        let expected = match modules::release(&paths.procfs) {
+            Ok(release) => {
+                let mut expectations = Expectations::new(&paths.rootfs, &release, &[], &[]);
+                let (expected, unreadable) = expectations.compare(patches, &beside);
+                problems.extend(unreadable);
+                expected
+            }
+            Err(error) => {
+                problems.push(format!(
+                    "{error}; which livepatches are installed is unknown"
+                ));
+                Vec::new()
+            }
+        };
+        Self {
+            beside,
+            expected,
+            problems,
+        }
+    }
 }
 
 impl Status {
     pub(super) fn run(&self, cli: &Cli) -> anyhow::Result<ExitCode> {
         let now = transition::look(cli)?;
+        let around = Surroundings::look(cli, &now.patches);
         let text = if self.json {
             let report = Report {
                 patches: &now.patches,
                 transition: now.running.as_ref(),
                 pending: now.running.as_ref().map(|running| running.blockers.len()),
+                left_over: &around.beside.left_over,
+                other_mechanisms: &around.beside.mechanisms,
+                expected: around.expected.iter().map(ExpectedReport::of).collect(),
             };
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
-            text(&now)
+            text(&now, &around)
         };
+        for problem in &around.problems {
+            super::complain(problem);
+        }
         for missing in &now.degradations {
             super::complain(&format!("{}; {}", missing.what, missing.remedy));
         }
@@ -57,16 +129,40 @@ impl Status {
     }
 }
 
-fn text(now: &Now) -> String {
-    if !now.patches.supported {
-        return super::NO_LIVEPATCH.to_owned();
-    }
+fn text(now: &Now, around: &Surroundings) -> String {
     let mut text = String::new();
+    let beside = &around.beside;
+    for mechanism in &beside.mechanisms {
+        let _ = writeln!(text, "{}", mechanism.sentence());
+    }
+    if !now.patches.supported {
+        if beside.mechanisms.is_empty() {
+            text.push_str(super::NO_LIVEPATCH);
+        }
+        return text;
+    }
     if now.patches.patches.is_empty() {
-        text.push_str("no livepatch is loaded\n");
+        match (beside.left_over.is_empty(), beside.mechanisms.is_empty()) {
+            (true, true) => text.push_str("no livepatch is loaded\n"),
+            (true, false) => {}
+            (false, _) => text.push_str("no livepatch is in force\n"),
+        }
     }
     for patch in &now.patches.patches {
         let _ = writeln!(text, "{}", line(patch));
+    }
+    for module in &beside.left_over {
+        let _ = writeln!(
+            text,
+            "{}: loaded, not in force: it was disabled or replaced (rmmod removes it)",
+            shown(module)
+        );
+    }
+    for one in &around.expected {
+        if now.patches.get(&one.patch).is_none() || one.state.problem().is_some() {
+            let (patch, state) = (shown(&one.patch), one.state.described());
+            let _ = writeln!(text, "{patch}: {}", shown(&state));
+        }
     }
     match &now.running {
         Some(running) => {

@@ -8,6 +8,7 @@ pub mod events;
 pub mod kallsyms;
 pub mod kmsg;
 pub mod layout;
+pub mod live_modules;
 pub mod lockdown;
 pub mod modules;
 pub mod namespace;

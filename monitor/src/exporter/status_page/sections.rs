@@ -11,7 +11,7 @@ use livepatch_core::{
         counts::Counts,
         display::{self, shown},
     },
-    patch::{Object, Patch},
+    patch::{Beside, Object, Patch},
     pending_tasks::Found,
     transition::age,
     transition_state::Running,
@@ -150,11 +150,36 @@ fn blocker(task: &BlockerReport, open: bool) -> Markup {
 pub(super) fn patches(page: &Page) -> Markup {
     let content = match page.patches() {
         None => html! { p { "Unknown: sysfs cannot be read." } },
-        Some(set) if !set.supported => html! { p { "This kernel has no livepatch support." } },
-        Some(set) if set.patches.is_empty() => html! { p { "No livepatch is loaded." } },
-        Some(set) => html! { @for one in &set.patches { (patch(page, one)) } },
+        Some(set) => html! {
+            @if !set.supported {
+                p { "This kernel has no livepatch support." }
+            } @else if set.patches.is_empty() {
+                p {
+                    @if page.values().patches.beside.left_over.is_empty() { "No livepatch is loaded." }
+                    @else { "No livepatch is in force." }
+                }
+            }
+            @for one in &set.patches { (patch(page, one)) }
+            (beside(&page.values().patches.beside))
+        },
     };
     section("patches", "Livepatches loaded", &content)
+}
+
+fn beside(beside: &Beside) -> Markup {
+    html! {
+        @for mechanism in &beside.mechanisms {
+            p { span class="tag" { "not watched" } " This kernel is patched by another mechanism, which this monitor cannot watch: " (mechanism.described()) "." }
+        }
+        @if !beside.left_over.is_empty() {
+            p { "Loaded and not in force, because they were disabled or replaced:" }
+            ul class="names" {
+                @for module in &beside.left_over {
+                    li { code { (shown(module)) } }
+                }
+            }
+        }
+    }
 }
 
 fn patch(page: &Page, patch: &Patch) -> Markup {
@@ -340,10 +365,8 @@ pub(super) fn host(page: &Page) -> Markup {
             @for one in expected {
                 li {
                     code { (shown(&one.patch)) } " "
-                    @match one.state.problem() {
-                        Some(problem) => { span class="tag" { "missing" } " " (shown(&problem)) },
-                        None => "is in force",
-                    }
+                    @if one.state.is_missing() { span class="tag" { "missing" } " " }
+                    (shown(&one.state.described()))
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! What is worth a line at the top of the page, the most urgent first.
 
 use super::{Page, ago, number};
-use crate::host::expected::State;
 use livepatch_core::{
     crash::{Implicated, display::shown},
     patch::Patch,
@@ -88,6 +87,13 @@ fn transition(page: &Page) -> Statement {
             Level::Warning,
             "Unknown",
             "Which livepatches are loaded is unknown.".to_owned(),
+            "patches",
+        ),
+        Some(_) if !page.values().patches.beside.mechanisms.is_empty() => say(
+            Level::Warning,
+            "Not watched",
+            "This kernel is patched by another mechanism, which this monitor cannot watch."
+                .to_owned(),
             "patches",
         ),
         Some(set) if !set.supported => say(
@@ -180,13 +186,12 @@ fn load_failures(page: &Page) -> Option<Statement> {
 }
 
 fn missing(page: &Page) -> Option<Statement> {
-    let missing = |state: &State| *state != State::InForce;
     let count = page
         .values()
         .expected
         .patches
         .iter()
-        .filter(|one| missing(&one.state))
+        .filter(|one| one.state.is_missing())
         .count();
     (count > 0).then(|| Statement {
         level: Level::Warning,

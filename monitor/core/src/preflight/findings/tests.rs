@@ -174,14 +174,53 @@ fn the_module_itself() {
 }
 
 #[test]
+fn a_module_that_was_disabled_or_replaced_is_to_be_removed_first() {
+    let left_over = |disabled: bool, srcversion: &str| {
+        let (mut module, mut host) = (module(), host());
+        module.objects.clear();
+        host.modules = Ok(BTreeMap::from([(
+            "fix".to_owned(),
+            Some(srcversion.to_owned()),
+        )]));
+        let disabled = disabled.then(|| Patch {
+            enabled: Some(false),
+            ..loaded("fix", false, &[])
+        });
+        patches(&mut host, disabled.into_iter().collect());
+        let findings = judge(&module, &host);
+        let found = findings
+            .into_iter()
+            .find(|finding| finding.check == "loaded");
+        found.unwrap()
+    };
+    for (disabled, srcversion) in [(false, "AAA"), (true, "AAA"), (false, "BBB")] {
+        let finding = left_over(disabled, srcversion);
+        assert_eq!(finding.severity, Failure);
+        assert!(
+            finding.what.contains("loaded and not in force"),
+            "{finding:?}"
+        );
+        assert!(finding.remedy.starts_with("rmmod fix first"), "{finding:?}");
+        let other = finding.what.contains("another build");
+        assert_eq!(other, srcversion == "BBB", "{finding:?}");
+    }
+}
+
+#[test]
 fn what_is_loaded() {
     let with = |srcversion: Option<&str>| {
         let srcversion = srcversion.map(str::to_owned);
         move |_: &mut Module, host: &mut Host| {
             host.modules = Ok(BTreeMap::from([("fix".to_owned(), srcversion.clone())]));
+            patches(host, vec![loaded("fix", false, &[])]);
         }
     };
-    expect(with(Some("AAA")), Failure, "loaded", "from the same build");
+    expect(
+        with(Some("AAA")),
+        Failure,
+        "loaded",
+        "already in force, from the same build",
+    );
     expect(with(Some("BBB")), Failure, "loaded", "srcversion BBB");
     expect(with(None), Failure, "loaded", "no srcversion");
     expect(

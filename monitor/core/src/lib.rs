@@ -19,3 +19,4 @@ pub mod preflight;
 pub mod transition;
 pub mod transition_state;
 pub mod updates;
+pub mod waiting;

@@ -108,6 +108,8 @@ fn rollout(
     let variables = json!({
         "patch": PATCH,
         "install": install,
+        // A simulated host has no kernel to wait for.
+        "wait": "true",
         "prometheus": prometheus.url(),
         "gate": monitor,
         "terms": TERMS,

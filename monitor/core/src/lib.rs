@@ -7,6 +7,7 @@
 pub mod blockers;
 pub mod crash;
 pub mod degradation;
+pub mod doctor;
 pub mod function_ref;
 pub mod gate;
 pub mod journal;

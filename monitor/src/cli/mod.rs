@@ -3,6 +3,7 @@
 mod blockers;
 mod check;
 mod crashes;
+mod doctor;
 mod gate;
 mod preflight;
 mod serve;
@@ -215,6 +216,8 @@ enum Command {
     Wait(wait::Wait),
     /// List this host's crashes, what caused them and whether a livepatch was involved
     Crashes(crashes::Crashes),
+    /// Check what this kernel, these privileges and this host's settings allow the monitor
+    Doctor(doctor::Doctor),
     /// Check, before a livepatch is loaded, whether it will fail and which tasks would block it
     Preflight(preflight::Preflight),
     /// Decide from Prometheus's data whether a livepatch may go to more hosts
@@ -232,6 +235,7 @@ pub fn main() -> ExitCode {
         Command::Blockers(command) => command.run(&cli),
         Command::Wait(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Doctor(command) => command.run(&cli),
         Command::Preflight(command) => command.run(&cli),
         Command::Gate(command) => command.run(&cli),
     };

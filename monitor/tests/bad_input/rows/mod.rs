@@ -262,6 +262,7 @@ pub(crate) fn commands() -> Vec<Row> {
             &["wait", "--timeout", "-1s"],
             &["--timeout", "negative"],
         ),
+        no("doctor --json", &["doctor", "--jsn"], &["--jsn", "--json"]),
         no("wait --json", &["wait", "--json", "no"], &["no"]),
     ]
 }

@@ -15,7 +15,11 @@ fn run(host: &FakeHost, arguments: &[&str]) -> Answer {
 fn status(host: &FakeHost, check: &str) -> String {
     let answer = run(host, &["doctor", "--json"]);
     let report = answer.json();
-    assert_eq!(report["exit_code"], serde_json::json!(answer.code), "{report}");
+    assert_eq!(
+        report["exit_code"],
+        serde_json::json!(answer.code),
+        "{report}"
+    );
     let checks = report["checks"].as_array().unwrap();
     let found = checks.iter().find(|one| one["check"] == check);
     let found = found.unwrap_or_else(|| panic!("no {check} in {report}"));
@@ -43,10 +47,28 @@ fn each_setting_is_read_from_its_file() {
     host.create_dir("sys/kernel/livepatch");
     assert_eq!(status(&host, "livepatch"), "ok");
     for (file, check, good, bad, worst) in [
-        ("proc/sys/kernel/ftrace_enabled", "ftrace_enabled", "1\n", "0\n", "failure"),
-        ("proc/sys/kernel/kptr_restrict", "kptr_restrict", "1\n", "2\n", "warning"),
+        (
+            "proc/sys/kernel/ftrace_enabled",
+            "ftrace_enabled",
+            "1\n",
+            "0\n",
+            "failure",
+        ),
+        (
+            "proc/sys/kernel/kptr_restrict",
+            "kptr_restrict",
+            "1\n",
+            "2\n",
+            "warning",
+        ),
         ("proc/sys/kernel/panic", "panic", "10\n", "0\n", "warning"),
-        ("sys/kernel/kexec_crash_loaded", "kdump", "1\n", "?", "unknown"),
+        (
+            "sys/kernel/kexec_crash_loaded",
+            "kdump",
+            "1\n",
+            "?",
+            "unknown",
+        ),
         (
             "sys/kernel/security/lsm",
             "landlock",

@@ -10,6 +10,7 @@ pub mod degradation;
 pub mod doctor;
 pub mod function_ref;
 pub mod gate;
+pub mod in_force;
 pub mod journal;
 pub mod lifecycle;
 pub mod message;

@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     host::expected::{Expectations, Expected, State},
-    kernel::{live_modules::LiveModules, modules},
+    kernel::{bpf_links, live_modules::LiveModules, modules, tracers::Lists},
 };
 use livepatch_core::{
     blockers::{Counts, Reason},
     crash::display::shown,
+    in_force::{self, ObjectInForce},
     patch::{Beside, Mechanism, Patch, PatchSet},
 };
 
@@ -35,6 +36,7 @@ struct Report<'a> {
     patches: &'a PatchSet,
     transition: Option<&'a Running>,
     pending: Option<usize>,
+    in_force: &'a [ObjectInForce],
     left_over: &'a [String],
     other_mechanisms: &'a [Mechanism],
     expected: Vec<ExpectedReport<'a>>,
@@ -68,6 +70,7 @@ impl<'a> ExpectedReport<'a> {
 struct Surroundings {
     beside: Beside,
     expected: Vec<Expected>,
+    in_force: Vec<ObjectInForce>,
     problems: Vec<String>,
 }
 
@@ -89,9 +92,19 @@ impl Surroundings {
                 Vec::new()
             }
         };
+        let functions = in_force::functions(patches);
+        let in_force = match functions.is_empty() {
+            true => Vec::new(),
+            false => {
+                let overriders = bpf_links::overriders(&paths.sysfs, &functions);
+                let mut lists = Lists::open(&paths.sysfs);
+                in_force::judge(patches, &lists.seen(&paths.procfs, patches, overriders))
+            }
+        };
         Self {
             beside,
             expected,
+            in_force,
             problems,
         }
     }
@@ -106,6 +119,7 @@ impl Status {
                 patches: &now.patches,
                 transition: now.running.as_ref(),
                 pending: now.running.as_ref().map(|running| running.blockers.len()),
+                in_force: &around.in_force,
                 left_over: &around.beside.left_over,
                 other_mechanisms: &around.beside.mechanisms,
                 expected: around.expected.iter().map(ExpectedReport::of).collect(),
@@ -150,6 +164,7 @@ fn text(now: &Now, around: &Surroundings) -> String {
     }
     for patch in &now.patches.patches {
         let _ = writeln!(text, "{}", line(patch));
+        write_in_force(&mut text, patch, &around.in_force);
     }
     for module in &beside.left_over {
         let _ = writeln!(
@@ -183,6 +198,39 @@ fn text(now: &Now, around: &Surroundings) -> String {
         None => text.push_str("no transition is running\n"),
     }
     text
+}
+
+/// Functions that are named; `--json` has all of them.
+const FUNCTIONS_SHOWN: usize = 50;
+
+/// How many of its functions are in force, and why the others are not.
+fn write_in_force(text: &mut String, patch: &Patch, objects: &[ObjectInForce]) {
+    let objects = objects.iter().filter(|one| one.patch == patch.name);
+    let objects: Vec<&ObjectInForce> = objects.collect();
+    let all: usize = objects
+        .iter()
+        .map(|one| one.in_force + one.others.len())
+        .sum();
+    if all == 0 {
+        return;
+    }
+    let known: Option<usize> = objects.iter().map(|one| one.known()).sum();
+    let _ = match known {
+        Some(known) => writeln!(text, "  {known} of {all} functions are in force"),
+        None => writeln!(text, "  how many of its functions are in force is unknown"),
+    };
+    let others = objects.iter().flat_map(|object| {
+        let others = object.others.iter();
+        others.map(|one| (object.object.as_str(), one))
+    });
+    let others: Vec<_> = others.collect();
+    for (object, one) in others.iter().take(FUNCTIONS_SHOWN) {
+        let (function, why) = (shown(&one.function), shown(&one.why.described()));
+        let _ = writeln!(text, "  {function} ({}) {why}", shown(object));
+    }
+    if let Some(more @ 1..) = others.len().checked_sub(FUNCTIONS_SHOWN) {
+        let _ = writeln!(text, "  and {more} more functions: --json names them");
+    }
 }
 
 fn line(patch: &Patch) -> String {

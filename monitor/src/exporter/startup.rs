@@ -18,6 +18,7 @@ use super::{
         crash_capture::CrashCapture,
         crashes::{self, Crashes},
         expected::ExpectedPatches,
+        in_force::FunctionsInForce,
         monitor::Monitor,
         patches::Patches,
         tasks::Tasks,
@@ -98,14 +99,16 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         transitions: Transitions::new(
             watching,
             KernelLog::open(&options.kmsg),
+            procfs.clone(),
             options.stuck_after,
         )?,
         tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
         crashes: Crashes::new(crashes, &attached.status),
         updates: Updates::new(&options.rootfs),
         expected: ExpectedPatches::new(expectations),
-        crash_capture: CrashCapture::new(procfs, sysfs),
-        monitor: Monitor::new(attached.status),
+        in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
+        crash_capture: CrashCapture::new(procfs.clone(), sysfs),
+        monitor: Monitor::new(procfs, attached.status),
     };
     give_back_memory();
     match saved {

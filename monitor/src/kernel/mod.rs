@@ -1,5 +1,6 @@
 //! Readers of the running kernel's interfaces. Each takes the root path to read below.
 
+pub mod bpf_links;
 pub mod btf;
 pub mod clock;
 pub mod counts;

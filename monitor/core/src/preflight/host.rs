@@ -128,6 +128,8 @@ pub struct Policy {
     pub signatures_enforced: Option<bool>,
     /// Kernel lockdown level: `integrity`, `confidentiality` or `none`.
     pub lockdown: Option<String>,
+    /// `kernel.ftrace_enabled`: without it no function can be redirected.
+    pub ftrace_enabled: Option<bool>,
     /// `kernel.modules_disabled`: no module loads until the next boot.
     pub modules_disabled: Option<bool>,
 }

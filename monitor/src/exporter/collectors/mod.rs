@@ -7,6 +7,7 @@
 pub mod crash_capture;
 pub mod crashes;
 pub mod expected;
+pub mod in_force;
 pub mod monitor;
 pub mod patches;
 pub mod tasks;
@@ -37,6 +38,8 @@ pub struct Values {
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,
+    /// Whether the patches' functions really run.
+    pub in_force: in_force::Values,
     /// What would be kept of the next crash.
     pub crash_capture: crash_capture::Values,
     /// The monitor itself.
@@ -52,13 +55,14 @@ pub(super) struct Collectors {
     pub(super) crashes: crashes::Crashes,
     pub(super) updates: updates::Updates,
     pub(super) expected: expected::ExpectedPatches,
+    pub(super) in_force: in_force::FunctionsInForce,
     pub(super) crash_capture: crash_capture::CrashCapture,
     pub(super) monitor: monitor::Monitor,
 }
 
 impl Collectors {
     /// All of them, each after those whose values it needs.
-    pub(super) fn all(&self) -> [&dyn Collector<Values>; 8] {
+    pub(super) fn all(&self) -> [&dyn Collector<Values>; 9] {
         [
             &self.patches,
             &self.transitions,
@@ -66,6 +70,7 @@ impl Collectors {
             &self.crashes,
             &self.updates,
             &self.expected,
+            &self.in_force,
             &self.crash_capture,
             &self.monitor,
         ]

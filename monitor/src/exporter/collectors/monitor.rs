@@ -1,6 +1,6 @@
 //! The monitor itself: its build, its probes, how the other collectors did.
 
-use std::sync::Mutex;
+use std::{path::PathBuf, sync::Mutex};
 
 use livepatch_core::{degradation::Degradation, lifecycle::History};
 use livepatch_monitor_ebpf::EventKind;
@@ -14,6 +14,7 @@ use crate::{
     },
     kernel::{
         events::KernelEvent,
+        modules,
         probes::{Method, ProbeStatus},
     },
     metrics::{Families, Metric, bit, counter, gauge, metrics},
@@ -48,6 +49,7 @@ impl Values {
 /// Counts events, and reports on the collectors before it.
 #[derive(Debug)]
 pub(in crate::exporter) struct Monitor {
+    procfs: PathBuf,
     probes: Vec<ProbeStatus>,
     /// What was given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
@@ -55,8 +57,9 @@ pub(in crate::exporter) struct Monitor {
 }
 
 impl Monitor {
-    pub(in crate::exporter) fn new(probes: Vec<ProbeStatus>) -> Self {
+    pub(in crate::exporter) fn new(procfs: PathBuf, probes: Vec<ProbeStatus>) -> Self {
         Self {
+            procfs,
             probes,
             sandbox: Vec::new(),
             events: Mutex::new([0; EventKind::ALL.len()]),
@@ -89,18 +92,19 @@ impl Collector<All> for Monitor {
     }
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
-        values.monitor = Values {
-            probes: self.probes.clone(),
-        };
-        let Some(text) = values.tasks.lost.as_deref().and_then(losses) else {
-            return Outcome::default();
-        };
+        let mut degradations = Vec::new();
+        let mut probes = self.probes.clone();
+        if modules::ftrace_enabled(&self.procfs) == Some(false) {
+            degradations.extend(blind(&mut probes));
+        }
+        values.monitor = Values { probes };
+        if let Some(what) = values.tasks.lost.as_deref().and_then(losses) {
+            let remedy = "give the monitor more CPU time".to_owned();
+            degradations.push(Degradation { what, remedy });
+        }
         Outcome {
-            problems: vec![text.clone()],
-            degradations: vec![Degradation {
-                what: text,
-                remedy: "give the monitor more CPU time".to_owned(),
-            }],
+            problems: degradations.iter().map(|it| it.what.clone()).collect(),
+            degradations,
             ..Outcome::default()
         }
     }
@@ -117,7 +121,7 @@ impl Collector<All> for Monitor {
         )?);
         families.extend(gauge(
             &PROBE_ATTACHED,
-            self.probes.iter().map(|status| {
+            collected.values.monitor.probes.iter().map(|status| {
                 let attached = status.method != Method::None;
                 (vec![status.probe, status.method.name()], bit(attached))
             }),
@@ -145,6 +149,29 @@ impl Collector<All> for Monitor {
     }
 }
 
+/// Marks the probes that receive nothing while `kernel.ftrace_enabled` is 0: those at
+/// functions, which ftrace calls (ftrace_enable_sysctl, kernel/trace/ftrace.c, 5.10 to 7.2).
+/// Tracepoints do not depend on it.
+fn blind(probes: &mut [ProbeStatus]) -> Option<Degradation> {
+    let at_functions = |probe: &&mut ProbeStatus| {
+        // A probe of the name of its function needs ftrace; the task iterator does not.
+        matches!(probe.method, Method::Fentry | Method::Kprobe)
+    };
+    let mut count = 0;
+    for probe in probes.iter_mut().filter(at_functions) {
+        probe.method = Method::None;
+        probe.problem = Some("kernel.ftrace_enabled is 0: it receives nothing".to_owned());
+        count += 1;
+    }
+    (count > 0).then(|| Degradation {
+        what: format!(
+            "kernel.ftrace_enabled is 0: {count} probes receive nothing; what can be seen of \
+             transitions is read from sysfs at each scrape, and no livepatch can be loaded (EBUSY)"
+        ),
+        remedy: "sysctl kernel.ftrace_enabled=1".to_owned(),
+    })
+}
+
 /// Which events were lost, in words; nothing where none was.
 fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
     let kinds = lost.iter().filter(|(_, count)| *count > 0);
@@ -162,6 +189,28 @@ fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_ftrace_probes_at_functions_receive_nothing() {
+        let status = |probe, method| ProbeStatus {
+            probe,
+            method,
+            problem: None,
+        };
+        let mut probes = [
+            status("klp_init_transition", Method::Fentry),
+            status("panic", Method::Kprobe),
+            status("module_free", Method::Tracepoint),
+        ];
+        let degradation = blind(&mut probes).unwrap();
+        assert!(
+            degradation.what.contains("2 probes receive nothing"),
+            "{degradation:?}"
+        );
+        let methods = probes.each_ref().map(|probe| probe.method);
+        assert_eq!(methods, [Method::None, Method::None, Method::Tracepoint]);
+        assert!(blind(&mut [status("module_free", Method::Tracepoint)]).is_none());
+    }
 
     #[test]
     fn only_what_was_lost_is_named() {

@@ -34,13 +34,20 @@ fn collectors(root: &Path) -> Collectors {
     };
     Collectors {
         patches: patches::Patches::new(sysfs.clone(), "7.2.0".to_owned()),
-        transitions: transitions::Transitions::new(Watching::Probes, log(), stuck_after).unwrap(),
+        transitions: transitions::Transitions::new(
+            Watching::Probes,
+            log(),
+            procfs.clone(),
+            stuck_after,
+        )
+        .unwrap(),
         tasks: tasks::Tasks::new(TaskScanner::new(None, &procfs), sysfs.clone(), stuck_after),
         crashes: crashes::Crashes::new(start, &[]),
         updates: updates::Updates::new(root),
         expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
-        crash_capture: crash_capture::CrashCapture::new(procfs, sysfs),
-        monitor: monitor::Monitor::new(Vec::new()),
+        in_force: in_force::FunctionsInForce::new(procfs.clone(), &sysfs),
+        crash_capture: crash_capture::CrashCapture::new(procfs.clone(), sysfs),
+        monitor: monitor::Monitor::new(procfs, Vec::new()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
 
 use livepatch_core::{
     journal::entry::Entry,
@@ -24,7 +24,7 @@ use crate::{
         kernel_log::KernelLog,
         lock,
     },
-    kernel::{clock, events::KernelEvent, kmsg},
+    kernel::{clock, events::KernelEvent, kmsg, modules},
     metrics::{Families, Metric, bit, counter, gauge, metrics},
 };
 
@@ -112,6 +112,7 @@ pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
     durations: HistogramVec,
     log: KernelLog,
+    procfs: PathBuf,
     stuck_after: Duration,
 }
 
@@ -121,6 +122,7 @@ impl Transitions {
     pub(in crate::exporter) fn new(
         watching: Watching,
         log: KernelLog,
+        procfs: PathBuf,
         stuck_after: Duration,
     ) -> prometheus::Result<Self> {
         let state = State {
@@ -131,6 +133,7 @@ impl Transitions {
             state: Mutex::new(state),
             durations: durations()?,
             log,
+            procfs,
             stuck_after,
         })
     }
@@ -261,6 +264,17 @@ impl Collector<All> for Transitions {
             } else if is_loaded && history.loads.iter().any(|(name, _)| *name == patch) {
                 effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
             }
+        }
+        // Without ftrace the request of a livepatch's init is not seen, and the kernel
+        // refuses it: that its module loads stands for the request.
+        if event.kind == EventKind::ModuleLoad
+            && modules::ftrace_enabled(&self.procfs) == Some(false)
+        {
+            let request = KlpEvent {
+                kind: EventKind::EnablePatch,
+                ..event.clone()
+            };
+            effects.extend(self.klp_event(&request));
         }
         effects.extend(self.klp_event(event));
         effects

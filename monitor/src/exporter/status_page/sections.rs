@@ -213,10 +213,41 @@ fn patch(page: &Page, patch: &Patch) -> Markup {
                     }
                 }))
             }
+            (functions_in_force(page, patch))
             @if patch.objects.is_empty() {
                 p class="note" { "It replaces no function." }
             }
             @for one in &patch.objects { (object(one)) }
+        }
+    }
+}
+
+/// How many of the patch's functions are in force, and why the others are not.
+fn functions_in_force(page: &Page, patch: &Patch) -> Markup {
+    let objects = page.values().in_force.objects.iter();
+    let objects: Vec<_> = objects.filter(|one| one.patch == patch.name).collect();
+    let all: usize = objects
+        .iter()
+        .map(|one| one.in_force + one.others.len())
+        .sum();
+    let known: Option<usize> = objects.iter().map(|one| one.known()).sum();
+    let others = || objects.iter().flat_map(|one| &one.others);
+    html! {
+        @if all > 0 {
+            p {
+                @match known {
+                    Some(known) => { (known) " of " (all) " functions are in force." },
+                    None => "How many of its functions are in force is unknown.",
+                }
+            }
+            ul class="names" {
+                @for one in others().take(FUNCTIONS_SHOWN) {
+                    li { code { (shown(&one.function)) } " " (shown(&one.why.described())) }
+                }
+            }
+            @if others().count() > FUNCTIONS_SHOWN {
+                p { "and " (others().count() - FUNCTIONS_SHOWN) " more: " code { "livepatch-monitor status --json" } }
+            }
         }
     }
 }

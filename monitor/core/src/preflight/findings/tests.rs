@@ -174,6 +174,16 @@ fn the_module_itself() {
 }
 
 #[test]
+fn without_ftrace_no_livepatch_loads() {
+    expect(
+        |_, host| host.policy.ftrace_enabled = Some(false),
+        Failure,
+        "ftrace_enabled",
+        "EBUSY",
+    );
+}
+
+#[test]
 fn a_module_that_was_disabled_or_replaced_is_to_be_removed_first() {
     let left_over = |disabled: bool, srcversion: &str| {
         let (mut module, mut host) = (module(), host());

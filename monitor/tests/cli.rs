@@ -220,6 +220,8 @@ fn a_state_directory_that_cannot_be_written_costs_only_the_state() {
 fn unknown_paths_are_not_found() {
     let exporter = serve(&FakeHost::default());
     assert_eq!(exporter.get("/nothing", &[]).status, 404);
+    let ready = exporter.get("/-/ready", &[]);
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ready\n"));
     let healthy = exporter.get("/-/healthy", &[]);
     assert_eq!((healthy.status, healthy.body.as_str()), (200, "ok\n"));
     let page = exporter.get("/", &[]);

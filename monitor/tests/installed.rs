@@ -51,7 +51,7 @@ fn every_output_agrees_on_a_superseded_patch() {
     status.says(
         0,
         &[
-            "kpatch_fix_v2: enabled, 1 functions in vmlinux, replaces all others",
+            "kpatch_fix_v2 version 2: enabled, 1 functions in vmlinux, replaces all others",
             "kpatch_fix_v1: loaded, not in force: it was disabled or replaced",
             "kpatch_fix_v1: is superseded by kpatch_fix_v2, which is in force",
         ],

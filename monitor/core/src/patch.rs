@@ -27,6 +27,10 @@ pub struct Patch {
     pub replace: Option<bool>,
     /// /sys/module/NAME/srcversion, the build's fingerprint.
     pub srcversion: Option<String>,
+    /// Its version: /sys/module/NAME/version, or what its name states.
+    pub version: Option<String>,
+    /// The module's build id, in hexadecimal.
+    pub build_id: Option<String>,
     /// The objects it patches, ordered by name.
     pub objects: Vec<Object>,
 }

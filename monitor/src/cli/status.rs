@@ -49,6 +49,7 @@ struct ExpectedReport<'a> {
     missing: bool,
     superseded_by: Option<&'a str>,
     detail: String,
+    cves: &'a [String],
 }
 
 impl<'a> ExpectedReport<'a> {
@@ -61,6 +62,7 @@ impl<'a> ExpectedReport<'a> {
                 _ => None,
             },
             detail: expected.state.described(),
+            cves: &expected.cves,
         }
     }
 }
@@ -165,6 +167,12 @@ fn text(now: &Now, around: &Surroundings) -> String {
     for patch in &now.patches.patches {
         let _ = writeln!(text, "{}", line(patch));
         write_in_force(&mut text, patch, &around.in_force);
+        let on_disk = around.expected.iter().find(|one| one.patch == patch.name);
+        // The file is the loaded module's only if it is the same build.
+        if let Some(one) = on_disk.filter(|one| one.state == State::InForce && !one.cves.is_empty())
+        {
+            let _ = writeln!(text, "  its file names {}", shown(&one.cves.join(", ")));
+        }
     }
     for module in &beside.left_over {
         let _ = writeln!(
@@ -250,8 +258,12 @@ fn line(patch: &Patch) -> String {
     } else {
         ""
     };
+    let version = match &patch.version {
+        Some(version) => format!(" version {}", shown(version)),
+        None => String::new(),
+    };
     format!(
-        "{}: {state}, {functions} functions in {}{replace}",
+        "{}{version}: {state}, {functions} functions in {}{replace}",
         patch.name,
         objects.join(", ")
     )

@@ -21,6 +21,7 @@ use super::{
         in_force::FunctionsInForce,
         monitor::Monitor,
         patches::Patches,
+        refusals::Refusals,
         tasks::Tasks,
         transitions::Transitions,
         updates::Updates,
@@ -108,6 +109,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         expected: ExpectedPatches::new(expectations),
         in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: CrashCapture::new(procfs.clone(), sysfs),
+        refusals: Refusals::new(&options.kmsg),
         monitor: Monitor::new(procfs, attached.status),
     };
     give_back_memory();

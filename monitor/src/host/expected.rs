@@ -37,6 +37,8 @@ mod tests;
 
 /// A module's file is read up to here; the largest livepatches have some MiB.
 const MAX_MODULE: u64 = 64 << 20;
+/// CVEs kept of a module; cumulative patches name some hundreds.
+const MAX_CVES: usize = 4096;
 /// Files read in one directory.
 const MAX_FILES: usize = 4096;
 
@@ -128,6 +130,8 @@ pub struct Expected {
     pub file: Option<PathBuf>,
     /// What became of it.
     pub state: State,
+    /// The CVEs that its file names in `.modinfo`, such as in its description.
+    pub cves: Vec<String>,
 }
 
 /// A module's file.
@@ -138,6 +142,8 @@ struct OnDisk {
     srcversion: Option<String>,
     /// Whether it replaces all others; none where its code decides that.
     replace: Option<bool>,
+    /// The CVEs that `.modinfo` names.
+    cves: Vec<String>,
 }
 
 /// What is expected, and where from.
@@ -198,6 +204,7 @@ impl Expectations {
             patch: patch.to_owned(),
             file: found.map(|found| found.file.clone()),
             state: host.state(patch, found),
+            cves: found.map(|found| found.cves.clone()).unwrap_or_default(),
         });
         (compared.collect(), [unreadable.as_slice(), broken].concat())
     }
@@ -314,6 +321,7 @@ fn read(files: &[PathBuf]) -> (BTreeMap<String, OnDisk>, Vec<String>) {
             continue;
         };
         let (mut name, mut srcversion, mut replace) = (module_name(stem), None, None);
+        let mut named = Vec::new();
         match contents(file) {
             Ok(bytes) => {
                 // A livepatch with damaged structures is still expected.
@@ -323,6 +331,7 @@ fn read(files: &[PathBuf]) -> (BTreeMap<String, OnDisk>, Vec<String>) {
                     Ok(information) => {
                         name = information.get("name").cloned().unwrap_or(name);
                         srcversion = information.get("srcversion").cloned();
+                        named = cves(information.values());
                     }
                     Err(reason) => problems.push(not_a_module(file, &reason)),
                 }
@@ -336,6 +345,7 @@ fn read(files: &[PathBuf]) -> (BTreeMap<String, OnDisk>, Vec<String>) {
                 file,
                 srcversion,
                 replace,
+                cves: named,
             },
         );
     }
@@ -355,6 +365,28 @@ fn contents(file: &Path) -> Result<Vec<u8>, String> {
 fn stem(name: &str) -> Option<&str> {
     let ends = [".ko", ".ko.xz", ".ko.gz", ".ko.zst"];
     ends.iter().find_map(|end| name.strip_suffix(end))
+}
+
+/// The CVEs that these texts name, ordered, at most [`MAX_CVES`].
+fn cves<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut found = std::collections::BTreeSet::new();
+    for text in texts {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        found.extend(words.filter(|word| is_cve(word)).map(str::to_owned));
+    }
+    found.into_iter().take(MAX_CVES).collect()
+}
+
+/// `CVE-2026-12345`.
+fn is_cve(word: &str) -> bool {
+    let Some((year, number)) = word
+        .strip_prefix("CVE-")
+        .and_then(|rest| rest.split_once('-'))
+    else {
+        return false;
+    };
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(year) && digits(number) && year.len() == 4 && (4..=19).contains(&number.len())
 }
 
 /// The `key=value` strings of section `.modinfo` (include/linux/moduleparam.h).

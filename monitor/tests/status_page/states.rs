@@ -20,7 +20,7 @@ use livepatch_core::{
 };
 use livepatch_monitor::{
     exporter::{
-        collectors::Values,
+        collectors::{Values, transitions::Failure},
         status_page::{BLOCKERS_SHOWN, Page},
     },
     host::{
@@ -85,6 +85,8 @@ fn patch(name: &str) -> Patch {
         transition: Some(false),
         replace: Some(true),
         srcversion: Some("7E5C8D2A9B1F4E6D3C0A7B8".into()),
+        version: None,
+        build_id: None,
         objects: vec![
             Object {
                 name: "nf_tables".into(),
@@ -124,6 +126,7 @@ pub(crate) fn in_force() -> Page {
         patch: PATCH.into(),
         file: None,
         state: State::InForce,
+        cves: Vec::new(),
     }];
     known.transitions.totals = Some(Totals {
         attempts: 3,
@@ -316,6 +319,7 @@ pub(crate) fn crashed() -> Page {
         patch: PATCH.into(),
         file: None,
         state: State::Missing,
+        cves: Vec::new(),
     }];
     page
 }
@@ -337,6 +341,11 @@ pub(crate) fn survived() -> Page {
     known.transitions.totals = Some(Totals {
         load_failures: 2,
         ..Totals::default()
+    });
+    known.transitions.last_failure = Some(Failure {
+        patch: Some("other_fix".into()),
+        unix_seconds: Some(NOW - 3_600.0),
+        cancelled: false,
     });
     page
 }
@@ -476,6 +485,7 @@ pub(crate) fn foreign(text: &str) -> Page {
         patch: text(),
         file: None,
         state,
+        cves: Vec::new(),
     };
     known.expected.patches = vec![
         expected(State::Disabled),

@@ -10,6 +10,7 @@ pub mod expected;
 pub mod in_force;
 pub mod monitor;
 pub mod patches;
+pub mod refusals;
 pub mod tasks;
 pub mod transitions;
 pub mod updates;
@@ -42,6 +43,8 @@ pub struct Values {
     pub in_force: in_force::Values,
     /// What would be kept of the next crash.
     pub crash_capture: crash_capture::Values,
+    /// Modules that were refused.
+    pub refusals: refusals::Values,
     /// The monitor itself.
     pub monitor: monitor::Values,
 }
@@ -57,12 +60,13 @@ pub(super) struct Collectors {
     pub(super) expected: expected::ExpectedPatches,
     pub(super) in_force: in_force::FunctionsInForce,
     pub(super) crash_capture: crash_capture::CrashCapture,
+    pub(super) refusals: refusals::Refusals,
     pub(super) monitor: monitor::Monitor,
 }
 
 impl Collectors {
     /// All of them, each after those whose values it needs.
-    pub(super) fn all(&self) -> [&dyn Collector<Values>; 9] {
+    pub(super) fn all(&self) -> [&dyn Collector<Values>; 10] {
         [
             &self.patches,
             &self.transitions,
@@ -72,6 +76,7 @@ impl Collectors {
             &self.expected,
             &self.in_force,
             &self.crash_capture,
+            &self.refusals,
             &self.monitor,
         ]
     }

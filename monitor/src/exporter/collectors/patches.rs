@@ -20,7 +20,7 @@ use crate::{
 metrics! {
     SUPPORTED = "livepatch_supported" Gauge [] "Whether this kernel has /sys/kernel/livepatch.";
     KERNEL_INFO = "livepatch_kernel_info" Gauge ["release"] "The running kernel's release; always 1.";
-    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion"] "A loaded livepatch; always 1.";
+    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion", "version", "build_id"] "A loaded livepatch; always 1.";
     PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the patch is enabled, as sysfs says.";
     PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions the patch replaces in the object.";
     OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
@@ -125,7 +125,10 @@ impl Collector<All> for Patches {
                     None => "unknown",
                 };
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
-                (vec![patch.name.as_str(), replace, srcversion], 1.0)
+                let version = patch.version.as_deref().unwrap_or("unknown");
+                let build_id = patch.build_id.as_deref().unwrap_or("unknown");
+                let labels = [&patch.name, replace, srcversion, version, build_id];
+                (labels.to_vec(), 1.0)
             }),
         )?);
         families.extend(gauge(

@@ -47,6 +47,7 @@ fn collectors(root: &Path) -> Collectors {
         expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
         in_force: in_force::FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: crash_capture::CrashCapture::new(procfs.clone(), sysfs),
+        refusals: refusals::Refusals::new(&root.join("kmsg")),
         monitor: monitor::Monitor::new(procfs, Vec::new()),
     }
 }

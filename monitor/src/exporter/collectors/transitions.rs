@@ -61,6 +61,19 @@ pub struct Values {
     pub forced: BTreeMap<String, bool>,
     /// Counts since the monitor started.
     pub totals: Option<Totals>,
+    /// The last livepatch that could not be enabled, since the monitor started.
+    pub last_failure: Option<Failure>,
+}
+
+/// A livepatch could not be enabled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The patch, where known.
+    pub patch: Option<String>,
+    /// When, in seconds since 1970, where the clock is right.
+    pub unix_seconds: Option<f64>,
+    /// Its transition had begun, and was cancelled.
+    pub cancelled: bool,
 }
 
 impl Values {
@@ -87,6 +100,7 @@ struct State {
     /// The running transition's start on both clocks: converted once, so that setting the
     /// wall clock later does not move it.
     start: Option<(BootTime, Option<f64>)>,
+    last_failure: Option<Failure>,
 }
 
 impl State {
@@ -128,6 +142,7 @@ impl Transitions {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
+            last_failure: None,
         };
         Ok(Self {
             state: Mutex::new(state),
@@ -193,6 +208,13 @@ impl Transitions {
                 self.durations
                     .with_label_values(&[direction.name(), outcome.name()])
                     .observe(duration.as_secs_f64());
+            }
+            if let transition::Effect::LoadFailed { patch, cancelled } = &step {
+                lock(&self.state).last_failure = Some(Failure {
+                    patch: patch.clone(),
+                    unix_seconds: clock::unix_seconds(time),
+                    cancelled: *cancelled,
+                });
             }
             effects.push(Effect::Transition(time, step));
             if found_under_way {
@@ -299,6 +321,7 @@ impl Collector<All> for Transitions {
                 .filter_map(|patch| Some((patch.name.clone(), transitions.forced(&patch.name)?)))
                 .collect(),
             totals: Some(transitions.totals()),
+            last_failure: state.last_failure.clone(),
         };
         Outcome {
             effects,

@@ -189,6 +189,7 @@ fn footer(page: &Page) -> Markup {
                 ul {
                     li { a href=(page.telemetry_path) { "Metrics" } }
                     li { a href="/-/healthy" { "Health" } }
+                    li { a href="/-/ready" { "Readiness" } }
                 }
             }
             p {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{Page, ago, moment, number};
 use crate::exporter::collectors::transitions;
 use livepatch_core::{
-    blockers::{BlockerReport, Reason},
+    blockers::{BlockerReport, Group, Reason, groups},
     crash::{
         boots::HostCrash,
         counts::Counts,
@@ -68,6 +68,15 @@ pub(super) fn transition(page: &Page) -> Markup {
                 ", failures to enable a livepatch " (totals.load_failures) "."
             }
         }
+        @for refused in &page.values().refusals.refused {
+            p {
+                span class="tag" { "module refused" } " " code { (shown(&refused.patch)) }
+                " failed for module " code { (shown(&refused.module)) }
+                ", and the kernel refused to load that module, "
+                (number(refused.count, "time")) ", last "
+                (moment(refused.unix_seconds, page.now_unix_seconds)) "."
+            }
+        }
     };
     section("transition", "Transition", &content)
 }
@@ -98,12 +107,12 @@ fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
     let reasons = Reason::ALL
         .into_iter()
         .filter(|reason| counts.reason(*reason) > 0);
-    let total = usize::try_from(counts.total()).unwrap_or(usize::MAX);
-    let hidden = total.saturating_sub(shown_blockers.len());
-    // Few stacks are read at once; many are a long page.
-    let open = shown_blockers.len() <= 3;
+    let groups = groups(&found.blockers);
+    let holding = groups.iter().filter(|group| group.reason.holds());
+    let passing = groups.iter().filter(|group| !group.reason.holds());
+    let is_held = groups.iter().any(|group| group.reason.holds());
     html! {
-        @if total > 0 {
+        @if counts.total() > 0 {
             ul class="counts" {
                 @for reason in reasons {
                     li { (counts.reason(reason)) " " (reason.name()) }
@@ -113,17 +122,63 @@ fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
                 }
             }
             h3 { "Tasks that hold it up" }
-            ol class="blockers" {
-                @for task in shown_blockers { (blocker(task, open)) }
+            @if !is_held {
+                p { "None by itself: the tasks below switch at one of the next attempts." }
             }
+            @for one in holding { (group(one, shown_blockers)) }
+            @for one in passing { (folded(one, shown_blockers)) }
+            p class="note" { "The kernel looks at the pending tasks again about once a second, and signals them every 15 attempts." }
         } @else {
             p { "No task is pending." }
         }
-        @if hidden > 0 {
-            p { "And " (hidden) " more: " code { "livepatch-monitor blockers --limit " (total) } }
-        }
         @if found.idle_unknown {
             p { "Idle tasks (swapper) could not be checked: they may be pending as well." }
+        }
+    }
+}
+
+/// The tasks of a group that are described.
+fn of_group<'a>(
+    group: &'a Group<'_>,
+    shown_blockers: &'a [BlockerReport],
+) -> impl Iterator<Item = &'a BlockerReport> {
+    shown_blockers.iter().filter(|task| {
+        group
+            .tasks
+            .iter()
+            .any(|one| one.task.tid == task.tid && one.reason == task.reason)
+    })
+}
+
+fn group(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
+    let described = of_group(group, shown_blockers).count();
+    let hidden = group.tasks.len().saturating_sub(described);
+    // Few stacks are read at once; many are a long page.
+    let open = described <= 3;
+    html! {
+        h4 { (shown(&group.headline())) }
+        ol class="blockers" {
+            @for task in of_group(group, shown_blockers) { (blocker(task, open)) }
+        }
+        @if hidden > 0 {
+            p { "And " (hidden) " more: " code { "livepatch-monitor blockers --all" } }
+        }
+    }
+}
+
+/// Tasks that hold nothing up: one line, with the few that are described behind it.
+fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
+    let described = of_group(group, shown_blockers).count();
+    let hidden = group.tasks.len().saturating_sub(described);
+    html! {
+        details {
+            summary { (shown(&group.headline())) }
+            ol class="blockers" {
+                @for task in of_group(group, shown_blockers) { (blocker(task, false)) }
+            }
+            @if hidden > 0 {
+                p { "And " (hidden) " more: " code { "livepatch-monitor blockers --all" } }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is worth a line at the top of the page, the most urgent first.
 
-use super::{Page, ago, number};
+use super::{Page, ago};
 use livepatch_core::{
     crash::{Implicated, display::shown},
     patch::Patch,
@@ -51,7 +51,8 @@ pub(super) fn statements(page: &Page) -> Vec<Statement> {
         Some(transition(page)),
         crash(page),
         forced(page),
-        load_failures(page),
+        load_failure(page),
+        refused(page),
         missing(page),
         interrupted(page),
         degraded(page),
@@ -172,14 +173,48 @@ fn forced(page: &Page) -> Option<Statement> {
     })
 }
 
-fn load_failures(page: &Page) -> Option<Statement> {
-    let failures = page.values().transitions.totals?.load_failures;
-    (failures > 0).then(|| Statement {
+/// The last livepatch that could not be enabled: until it is in force after all, or a day
+/// has passed.
+fn load_failure(page: &Page) -> Option<Statement> {
+    let failure = page.values().transitions.last_failure.as_ref()?;
+    let loaded = failure.patch.as_deref().zip(page.patches());
+    let is_in_force = loaded
+        .and_then(|(patch, set)| set.get(patch))
+        .is_some_and(|patch| patch.enabled == Some(true) && patch.transition != Some(true));
+    let age = failure.unix_seconds.zip(page.now_unix_seconds);
+    let is_old = age.is_some_and(|(when, now)| now - when >= NEWS_SECONDS);
+    if is_in_force || is_old {
+        return None;
+    }
+    let name = failure.patch.as_deref();
+    let patch = name.map_or_else(|| "a livepatch of unknown name".to_owned(), shown);
+    let how = if failure.cancelled {
+        "cancelled"
+    } else {
+        "refused"
+    };
+    let when = match ago(failure.unix_seconds, page.now_unix_seconds) {
+        Some(ago) => ago,
+        None => "at an unknown time".to_owned(),
+    };
+    Some(Statement {
         level: Level::Warning,
         short: "Load failed",
+        text: format!("Enabling {patch} has failed {when}: it was {how}."),
+        section: "transition",
+    })
+}
+
+/// Modules that the kernel did not load because a livepatch failed for them.
+fn refused(page: &Page) -> Option<Statement> {
+    let refused = page.values().refusals.refused.iter();
+    let names: Vec<String> = refused.map(|one| shown(&one.module)).collect();
+    (!names.is_empty()).then(|| Statement {
+        level: Level::Warning,
+        short: "Module refused",
         text: format!(
-            "Enabling a livepatch has failed since the monitor started ({}).",
-            number(failures, "time")
+            "The kernel refused to load {}: a livepatch failed for it.",
+            names.join(", ")
         ),
         section: "transition",
     })

@@ -241,3 +241,19 @@ fn a_patch_that_is_no_newer_version_supersedes_nothing() {
         ]
     );
 }
+
+#[test]
+fn cves_are_those_that_the_file_names() {
+    let root = tempfile::tempdir().unwrap();
+    let information = "description=Fixes CVE-2026-1234, (CVE-2025-98765) and CVE-2026-1234; not CVE-26-1 \
+                       xCVE-2026-1111 CVE-2026-12\0name=fix\0intree=Y\0odd=ÿ\0";
+    install(
+        root.path(),
+        &format!("var/lib/kpatch/{RELEASE}"),
+        "fix.ko",
+        &module(information),
+    );
+    let mut expectations = Expectations::new(root.path(), RELEASE, &[], &[]);
+    let (compared, _) = expectations.compare(&loaded(&[]), &Beside::default());
+    assert_eq!(compared[0].cves, ["CVE-2025-98765", "CVE-2026-1234"]);
+}

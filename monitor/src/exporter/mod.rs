@@ -69,6 +69,8 @@ pub struct Options {
     pub expected_patches: Vec<String>,
     /// The directory of the text file with the metrics.
     pub textfile: Option<PathBuf>,
+    /// Severities of the alert that a drill makes fire.
+    pub drill: std::collections::BTreeSet<&'static str>,
 }
 
 /// A panic elsewhere must not silence the exporter: the values are still whole,

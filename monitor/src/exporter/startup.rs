@@ -110,7 +110,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: CrashCapture::new(procfs.clone(), sysfs),
         refusals: Refusals::new(&options.kmsg),
-        monitor: Monitor::new(procfs, attached.status),
+        monitor: Monitor::new(procfs, attached.status, options.drill.clone()),
     };
     give_back_memory();
     match saved {

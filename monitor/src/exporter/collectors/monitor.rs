@@ -1,10 +1,11 @@
 //! The monitor itself: its build, its probes, how the other collectors did.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::{collections::BTreeSet, path::PathBuf, sync::Mutex};
 
 use livepatch_core::{degradation::Degradation, lifecycle::History};
 use livepatch_monitor_ebpf::EventKind;
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
+use tracing::warn;
 
 use super::Values as All;
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
 metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
     SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given up this ability for good since its start.";
+    DRILL = "livepatch_drill" Gauge ["level"] "A drill of the chain of alerts, started with --drill; always 1, and absent without one. Nothing has happened.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
     EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
@@ -36,6 +38,8 @@ metrics! {
 pub struct Values {
     /// How the probes are attached.
     pub probes: Vec<ProbeStatus>,
+    /// Severities of the alert that a drill makes fire.
+    pub drill: BTreeSet<&'static str>,
 }
 
 impl Values {
@@ -51,14 +55,23 @@ impl Values {
 pub(in crate::exporter) struct Monitor {
     procfs: PathBuf,
     probes: Vec<ProbeStatus>,
+    drill: BTreeSet<&'static str>,
     /// What was given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }
 
 impl Monitor {
-    pub(in crate::exporter) fn new(procfs: PathBuf, probes: Vec<ProbeStatus>) -> Self {
+    pub(in crate::exporter) fn new(
+        procfs: PathBuf,
+        probes: Vec<ProbeStatus>,
+        drill: BTreeSet<&'static str>,
+    ) -> Self {
+        if !drill.is_empty() {
+            warn!("a drill runs: it makes the alert LivepatchDrill fire (--drill)");
+        }
         Self {
+            drill,
             procfs,
             probes,
             sandbox: Vec::new(),
@@ -97,7 +110,8 @@ impl Collector<All> for Monitor {
         if modules::ftrace_enabled(&self.procfs) == Some(false) {
             degradations.extend(blind(&mut probes));
         }
-        values.monitor = Values { probes };
+        let drill = self.drill.clone();
+        values.monitor = Values { probes, drill };
         if let Some(what) = values.tasks.lost.as_deref().and_then(losses) {
             let remedy = "give the monitor more CPU time".to_owned();
             degradations.push(Degradation { what, remedy });
@@ -125,6 +139,10 @@ impl Collector<All> for Monitor {
                 let attached = status.method != Method::None;
                 (vec![status.probe, status.method.name()], bit(attached))
             }),
+        )?);
+        families.extend(gauge(
+            &DRILL,
+            self.drill.iter().map(|severity| (vec![*severity], 1.0)),
         )?);
         let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
         families.extend(counter(

@@ -1,4 +1,4 @@
-use std::{path::Path, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::mpsc, thread, time::Duration};
 
 use livepatch_core::{
     journal::entry::Entry,
@@ -48,7 +48,7 @@ fn collectors(root: &Path) -> Collectors {
         in_force: in_force::FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: crash_capture::CrashCapture::new(procfs.clone(), sysfs),
         refusals: refusals::Refusals::new(&root.join("kmsg")),
-        monitor: monitor::Monitor::new(procfs, Vec::new()),
+        monitor: monitor::Monitor::new(procfs, Vec::new(), BTreeSet::new()),
     }
 }
 

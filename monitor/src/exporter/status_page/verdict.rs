@@ -53,6 +53,7 @@ pub(super) fn statements(page: &Page) -> Vec<Statement> {
         forced(page),
         load_failure(page),
         refused(page),
+        drill(page),
         missing(page),
         interrupted(page),
         degraded(page),
@@ -202,6 +203,20 @@ fn load_failure(page: &Page) -> Option<Statement> {
         short: "Load failed",
         text: format!("Enabling {patch} has failed {when}: it was {how}."),
         section: "transition",
+    })
+}
+
+fn drill(page: &Page) -> Option<Statement> {
+    let drill = &page.values().monitor.drill;
+    let severities: Vec<&str> = drill.iter().copied().collect();
+    (!drill.is_empty()).then(|| Statement {
+        level: Level::Warning,
+        short: "Drill",
+        text: format!(
+            "A drill runs: the alert LivepatchDrill fires ({}). Nothing has happened.",
+            severities.join(", ")
+        ),
+        section: "degraded",
     })
 }
 

@@ -150,8 +150,8 @@ fn every_value_is_documented_and_every_documented_value_is_there() {
         let documented = documented(&page, command);
         for (path, kinds) in &schema {
             let listed = documented.get(path);
-            let is_listed = |kind: &&str| listed.is_some_and(|listed| listed.contains(*kind));
-            if !kinds.iter().all(|kind| is_listed(&kind)) {
+            let is_listed = |kind: &str| listed.is_some_and(|listed| listed.contains(kind));
+            if !kinds.iter().all(|kind| is_listed(kind)) {
                 wrong.push(format!("{command}: not listed: {path}: {kinds:?}"));
             }
         }

@@ -353,7 +353,7 @@ fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) ->
 /// Functions that fmod_ret and LSM programs may attach to without being in the list:
 /// `security_*`, the hooks of BPF LSM, and those registered with
 /// register_btf_fmodret_id_set (6.1 and later).
-fn is_hook(name: &str) -> bool {
+pub(crate) fn is_hook(name: &str) -> bool {
     const REGISTERED: [&str; 4] = [
         "bpf_rstat_flush",
         "hid_bpf_device_event",

@@ -43,6 +43,11 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
         events.extend(event.filter(|_| events.len() < MAX_KEPT));
     });
     Tracers {
+        overridable: Lists::overridable(sysfs)
+            .and_then(|mut list| read_overridable(list.as_mut(), functions))
+            .map_err(|error| {
+                format!("cannot determine which functions BPF programs may override: {error}")
+            }),
         ftrace: ftrace_read
             .map(|()| in_use_list.found)
             .map_err(|error| format!("cannot determine which functions ftrace traces: {error}")),
@@ -91,18 +96,23 @@ impl Lists {
     /// Opens the lists; one that cannot be opened stays unknown.
     #[must_use]
     pub fn open(sysfs: &Path) -> Self {
-        let debugfs = sysfs.join("kernel/debug");
-        let overridable = debugfs.join("error_injection/list");
-        let kprobes = List::open(debugfs.join("kprobes/list"));
         Self {
             enabled: List::open(tracing_folder(sysfs).join("enabled_functions")),
-            overridable: match List::open(overridable.clone()) {
-                Ok(list) => Ok(Some(list)),
-                // debugfs is there, so its list is not: the kernel has none.
-                Err(_) if kprobes.is_ok() && !overridable.exists() => Ok(None),
-                Err(error) => Err(error),
-            },
-            kprobes,
+            overridable: Self::overridable(sysfs),
+            kprobes: List::open(sysfs.join("kernel/debug/kprobes/list")),
+        }
+    }
+
+    fn overridable(sysfs: &Path) -> Result<Option<List>, String> {
+        let debugfs = sysfs.join("kernel/debug");
+        let path = debugfs.join("error_injection/list");
+        match List::open(path.clone()) {
+            Ok(list) => Ok(Some(list)),
+            // debugfs is there, and has no such list: the kernel has none.
+            Err(_) if List::open(debugfs.join("kprobes/list")).is_ok() && !path.exists() => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -134,17 +144,8 @@ impl Lists {
             let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
             kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
         });
-        let mut overridable = BTreeSet::new();
-        let read = match &mut self.overridable {
-            Ok(None) => Ok(()),
-            Ok(Some(list)) => list.lines(|line| {
-                // `name` or `name [module]`, a tab, the type of error (lib/error-inject.c).
-                let name = line.split_whitespace().next();
-                overridable.extend(
-                    name.filter(|name| functions.contains(name))
-                        .map(str::to_owned),
-                );
-            }),
+        let overridable = match &mut self.overridable {
+            Ok(list) => read_overridable(list.as_mut(), functions),
             Err(error) => Err(error.clone()),
         };
         let explain = |what: &str| {
@@ -159,11 +160,29 @@ impl Lists {
             kprobes: kprobes_read
                 .map(|()| kprobes)
                 .map_err(explain("which kprobes there are is unknown")),
-            overridable: read.map(|()| overridable).map_err(explain(
+            overridable: overridable.map_err(explain(
                 "which functions BPF programs may override is unknown",
             )),
         }
     }
+}
+
+/// Those of these functions that the list has.
+fn read_overridable(
+    list: Option<&mut List>,
+    functions: &BTreeSet<&str>,
+) -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    let Some(list) = list else {
+        return Ok(found);
+    };
+    list.lines(|line| {
+        // `name` or `name [module]`, a tab, the type of error (lib/error-inject.c).
+        let name = line.split_whitespace().next();
+        let name = name.filter(|name| functions.contains(name));
+        found.extend(name.map(str::to_owned));
+    })?;
+    Ok(found)
 }
 
 fn read_list(list: &mut Result<List, String>, visit: impl FnMut(&str)) -> Result<(), String> {

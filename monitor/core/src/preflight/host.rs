@@ -1,6 +1,6 @@
 //! The facts about the host that decide whether a livepatch loads, as far as they are known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     crash::capture::Source,
@@ -76,6 +76,8 @@ pub struct Tracers {
     pub kprobes: Known<Vec<Kprobe>>,
     /// Names of the kprobes that were created through tracefs.
     pub events: Vec<KprobeEvent>,
+    /// Functions that a BPF program may override (debugfs's `error_injection/list`).
+    pub overridable: Known<BTreeSet<String>>,
 }
 
 /// A line of tracefs's `enabled_functions`.

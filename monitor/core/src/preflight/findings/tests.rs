@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -60,6 +60,7 @@ fn host() -> Host {
             ftrace: Ok(Vec::new()),
             kprobes: Ok(Vec::new()),
             events: Vec::new(),
+            overridable: Ok(BTreeSet::new()),
         },
         trampolines_share: Some(true),
         policy: Policy::default(),
@@ -465,6 +466,44 @@ fn who_else_sits_there() {
         "tracers",
         "show+0x4: it still fires",
     );
+    // The same where a BPF program may override the function.
+    let overridable = |host: &mut Host| {
+        host.tracers.overridable = Ok(BTreeSet::from(["show".to_owned()]));
+    };
+    expect(
+        |_, host| {
+            overridable(host);
+            host.tracers.kprobes = Ok(vec![kprobe(0)]);
+        },
+        Warning,
+        "tracers",
+        "does not show which of them wins",
+    );
+    expect(
+        |_, host| {
+            overridable(host);
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+        },
+        Warning,
+        "tracers",
+        "the new code never runs",
+    );
+    expect(
+        |_, host| {
+            host.tracers.overridable = Err("no debugfs".to_owned());
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+        },
+        Warning,
+        "tracers",
+        "may override the patch (fmod_ret, LSM) is unknown",
+    );
+    // One that refuses the patch is not said to go on beside it.
+    let mut refusing = self::host();
+    refusing.tracers.ftrace = Ok(vec![traced(true, false)]);
+    refusing.tracers.kprobes = Ok(vec![kprobe(0)]);
+    let findings = judge(&module, &refusing);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].severity, Failure);
     // Of the same name, but another function.
     let elsewhere = |host: &mut Host| {
         host.tracers.kprobes = Ok(vec![Kprobe {

@@ -131,3 +131,78 @@ fn another_mechanism_is_never_no_livepatch() {
         assert!(page.contains("<title>Not watched"), "{page}");
     }
 }
+
+#[test]
+fn every_output_says_which_functions_are_in_force() {
+    let host = FakeHost::default();
+    in_force(&host, "fix", "0\n");
+    host.create_dir("sys/kernel/livepatch/fix/vmlinux/store,1");
+    host.create_dir("sys/kernel/livepatch/fix/vmlinux/should_failslab,1");
+    host.create_dir("sys/kernel/livepatch/fix/late/init,1");
+    host.write("proc/modules", "fix 16384 1 - Live 0x0 (OEK)\n");
+    let lists = "sys/kernel/debug";
+    host.write(
+        &format!("{lists}/tracing/enabled_functions"),
+        "show (1) R I     \ttramp: 0xffffffffc0a7e000 (klp_ftrace_handler+0x0/0x1e0)\n\
+         should_failslab (2) R I D M \ttramp: 0xffffffffc0a80000\n\
+         \tdirect-->bpf_trampoline_6442536467+0x0/0xf3\n",
+    );
+    host.write(&format!("{lists}/kprobes/list"), "");
+    host.write(
+        &format!("{lists}/error_injection/list"),
+        "should_failslab\tEI_ETYPE_ERRNO\n",
+    );
+    let says = [
+        "1 of 4 functions are in force",
+        "should_failslab (vmlinux) may be overridden by ",
+        "store (vmlinux) is not redirected: enabled_functions shows no livepatch on it",
+        "init (late) is in a module that is not loaded",
+    ];
+    run(&host, &["status"]).says(0, &says);
+    let exporter =
+        Process::serve(host.command(BINARY, &["serve", "--web.listen-address", "127.0.0.1:0"]));
+    let metrics = exporter.metrics();
+    for line in [
+        "functions_in_force{object=\"vmlinux\",patch=\"fix\"} 1",
+        "functions_in_force{object=\"late\",patch=\"fix\"} 0",
+        "functions_not_in_force{patch=\"fix\",reason=\"may_be_overridden\"} 1",
+        "functions_not_in_force{patch=\"fix\",reason=\"not_redirected\"} 1",
+        "functions_not_in_force{patch=\"fix\",reason=\"object_not_loaded\"} 1",
+        "functions_not_in_force{patch=\"fix\",reason=\"unknown\"} 0",
+    ] {
+        let line = format!("\nlivepatch_patch_{line}\n");
+        assert!(metrics.contains(&line), "no {line} in {metrics}");
+    }
+    let page = exporter.get("/", &[]).body;
+    assert!(page.contains("1 of 4 functions are in force."), "{page}");
+    // What cannot be read is unknown, not 0.
+    std::fs::remove_dir_all(host.path(lists)).unwrap();
+    let status = run(&host, &["status"]);
+    status.says(0, &["how many of its functions are in force is unknown"]);
+}
+
+#[test]
+fn a_drill_is_marked_as_one() {
+    let host = FakeHost::default();
+    let quiet = ["serve", "--web.listen-address", "127.0.0.1:0"];
+    let exporter = Process::serve(host.command(BINARY, &quiet));
+    assert!(!exporter.metrics().contains("livepatch_drill"));
+    let drill = [&quiet[..], &["--drill", "critical"]].concat();
+    let exporter = Process::serve(host.command(BINARY, &drill));
+    let metrics = exporter.metrics();
+    assert!(
+        metrics.contains("\nlivepatch_drill{level=\"critical\"} 1\n"),
+        "{metrics}"
+    );
+    assert!(
+        exporter.text().contains("a drill runs"),
+        "{}",
+        exporter.text()
+    );
+    assert!(
+        exporter
+            .get("/", &[])
+            .body
+            .contains("Nothing has happened.")
+    );
+}

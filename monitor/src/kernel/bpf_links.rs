@@ -48,6 +48,11 @@ struct LinkInfo {
 /// # Errors
 /// They cannot be listed: without CAP_SYS_ADMIN, or without BTF.
 pub fn overriders(sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<Overrider>> {
+    // Without it the targets have no names; and another root than the kernel's own has none.
+    let btf = sysfs.join("kernel/btf/vmlinux");
+    if !btf.exists() {
+        return Err(format!("no BTF ({})", btf.display()));
+    }
     let links = links().map_err(|error| format!("cannot list BPF links: {error}"))?;
     let mut overriding = Vec::new();
     for link in links {

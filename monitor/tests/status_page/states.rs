@@ -85,8 +85,6 @@ fn patch(name: &str) -> Patch {
         transition: Some(false),
         replace: Some(true),
         srcversion: Some("7E5C8D2A9B1F4E6D3C0A7B8".into()),
-        version: None,
-        build_id: None,
         objects: vec![
             Object {
                 name: "nf_tables".into(),
@@ -103,6 +101,16 @@ fn patch(name: &str) -> Patch {
                 ]),
             },
         ],
+        ..Patch::default()
+    }
+}
+
+fn expected(patch: &str, state: State) -> Expected {
+    Expected {
+        patch: patch.into(),
+        file: None,
+        state,
+        cves: Vec::new(),
     }
 }
 
@@ -122,12 +130,7 @@ pub(crate) fn in_force() -> Page {
     });
     known.transitions.forced.insert(PATCH.into(), false);
     known.crashes.of_patch.insert(PATCH.into(), (0, None));
-    known.expected.patches = vec![Expected {
-        patch: PATCH.into(),
-        file: None,
-        state: State::InForce,
-        cves: Vec::new(),
-    }];
+    known.expected.patches = vec![expected(PATCH, State::InForce)];
     known.transitions.totals = Some(Totals {
         attempts: 3,
         ..Totals::default()
@@ -315,12 +318,7 @@ pub(crate) fn crashed() -> Page {
             },
         ],
     }];
-    known.expected.patches = vec![Expected {
-        patch: PATCH.into(),
-        file: None,
-        state: State::Missing,
-        cves: Vec::new(),
-    }];
+    known.expected.patches = vec![expected(PATCH, State::Missing)];
     page
 }
 
@@ -481,19 +479,11 @@ pub(crate) fn foreign(text: &str) -> Page {
             state: text(),
         }],
     }];
-    let expected = |state| Expected {
-        patch: text(),
-        file: None,
-        state,
-        cves: Vec::new(),
+    let other = State::OtherBuild {
+        disk: text(),
+        loaded: text(),
     };
-    known.expected.patches = vec![
-        expected(State::Disabled),
-        expected(State::OtherBuild {
-            disk: text(),
-            loaded: text(),
-        }),
-    ];
+    known.expected.patches = vec![expected(&text(), State::Disabled), expected(&text(), other)];
     page.collected.degradations = vec![Degradation {
         what: text(),
         remedy: text(),

@@ -19,6 +19,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::verdict::{Level, Statement};
 use super::{collector::Collected, collectors::Values};
 
+mod pending;
 mod sections;
 mod verdict;
 

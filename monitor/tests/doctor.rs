@@ -1,4 +1,5 @@
 //! `doctor` on a host made of files.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use livepatch_monitor_test_support::{
     host::FakeHost,

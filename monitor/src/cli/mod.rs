@@ -3,12 +3,14 @@
 mod blockers;
 mod check;
 mod crashes;
+mod doctor;
 mod gate;
 mod preflight;
 mod serve;
 mod status;
 mod transition;
 pub mod values;
+mod wait;
 
 use std::{
     ffi::OsString,
@@ -215,10 +217,14 @@ enum Command {
     Serve(serve::Serve),
     /// Show which patches are loaded and how far a running transition has got
     Status(status::Status),
-    /// List every task that holds up the running transition, with its stack
+    /// List the tasks that hold up the running transition, grouped by cause
     Blockers(blockers::Blockers),
+    /// Wait until a transition has completed, and show how far it has got
+    Wait(wait::Wait),
     /// List this host's crashes, what caused them and whether a livepatch was involved
     Crashes(crashes::Crashes),
+    /// Check what this kernel, these privileges and this host's settings allow the monitor
+    Doctor(doctor::Doctor),
     /// Check, before a livepatch is loaded, whether it will fail and which tasks would block it
     Preflight(preflight::Preflight),
     /// Decide from Prometheus's data whether a livepatch may go to more hosts
@@ -235,7 +241,9 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(&cli),
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
+        Command::Wait(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Doctor(command) => command.run(&cli),
         Command::Preflight(command) => command.run(&cli),
         Command::Gate(command) => command.run(&cli),
     };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, builder::ArgPredicate};
+use clap::{Args, ValueEnum, builder::ArgPredicate};
 use rustix::fs::Mode;
 use tracing::warn;
 
@@ -40,6 +40,10 @@ pub(super) struct Serve {
     /// attached and nothing is recorded, so what is counted over time is left out
     #[arg(long, requires = "textfile", conflicts_with_all = ["listen", "systemd_socket"])]
     once: bool,
+    /// Export a drill that makes the alert LivepatchDrill of this severity fire, to try the
+    /// chain of alerts; repeatable. Nothing else changes
+    #[arg(long, value_name = "SEVERITY", help_heading = "Drill")]
+    drill: Vec<Drill>,
     /// Check the flags and the files they name, and exit: 0 valid, 2 invalid
     #[arg(long = "config.check", help_heading = "Configuration")]
     config_check: bool,
@@ -57,6 +61,24 @@ pub(super) struct Serve {
     /// Name of a livepatch that should be in force
     #[arg(long, value_name = "NAME", value_parser = values::patch_name, help_heading = "Expected livepatches")]
     expect: Vec<String>,
+}
+
+/// The severity of a drill's alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Drill {
+    Critical,
+    Warning,
+    Info,
+}
+
+impl Drill {
+    const fn severity(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
 }
 
 impl Serve {
@@ -79,6 +101,7 @@ impl Serve {
             expected_patches: self.expect.clone(),
             textfile: self.textfile.clone(),
             once: self.once,
+            drill: self.drill.iter().map(|drill| drill.severity()).collect(),
         };
         if self.config_check {
             return check::run(&options);

@@ -72,6 +72,8 @@ pub struct Options {
     pub textfile: Option<PathBuf>,
     /// Write the text file once and end: nothing is watched, nothing recorded.
     pub once: bool,
+    /// Severities of the alert that a drill makes fire.
+    pub drill: std::collections::BTreeSet<&'static str>,
 }
 
 /// Locks even after a panic, which must not silence the exporter. The values are still consistent,

@@ -8,13 +8,15 @@ use super::{Options, sandbox, startup, startup::Started, textfile::Textfile};
 
 /// The metrics that need no watching. The others count from the start of the monitor, or
 /// describe its watching.
-const AT_ONE_MOMENT: [&str; 22] = [
+const AT_ONE_MOMENT: [&str; 27] = [
     "livepatch_supported",
     "livepatch_kernel_info",
     "livepatch_patch_info",
     "livepatch_patch_enabled",
     "livepatch_patch_functions",
     "livepatch_patch_object_patched",
+    "livepatch_patch_functions_in_force",
+    "livepatch_patch_functions_not_in_force",
     "livepatch_transition_active",
     "livepatch_transition_start_timestamp_seconds",
     "livepatch_pending_tasks",
@@ -27,6 +29,9 @@ const AT_ONE_MOMENT: [&str; 22] = [
     "livepatch_last_crash_timestamp_seconds",
     "livepatch_update_interrupted",
     "livepatch_patch_missing",
+    "livepatch_modules_left_over",
+    "livepatch_other_mechanism",
+    "livepatch_drill",
     "livepatch_monitor_build_info",
     "livepatch_monitor_textfile_timestamp_seconds",
     "livepatch_monitor_collector_success",

@@ -18,8 +18,10 @@ use super::{
         crash_capture::CrashCapture,
         crashes::{self, Crashes},
         expected::ExpectedPatches,
+        in_force::FunctionsInForce,
         monitor::Monitor,
         patches::Patches,
+        refusals::Refusals,
         tasks::Tasks,
         transitions::Transitions,
         updates::Updates,
@@ -102,14 +104,17 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         transitions: Transitions::new(
             watching,
             KernelLog::open(&options.kmsg),
+            procfs.clone(),
             options.stuck_after,
         )?,
         tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
         crashes: Crashes::new(crashes, &attached.status),
         updates: Updates::new(&options.rootfs),
         expected: ExpectedPatches::new(expectations),
-        crash_capture: CrashCapture::new(procfs, sysfs, records.pstore_full),
-        monitor: Monitor::new(attached.status),
+        in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
+        crash_capture: CrashCapture::new(procfs.clone(), sysfs, records.pstore_full),
+        refusals: Refusals::new(&options.kmsg),
+        monitor: Monitor::new(procfs, attached.status, options.drill.clone()),
     };
     give_back_memory();
     if let Some(saved) = records.saved {

@@ -1,26 +1,31 @@
 //! The loaded livepatches with their objects and functions, as sysfs shows them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Mutex};
 
 use livepatch_core::{
-    patch::{Object, PatchSet},
+    patch::{Beside, Mechanism, Object, PatchSet},
     transition::BootTime,
 };
 
 use super::Values as All;
 use crate::{
-    exporter::collector::{Collected, Collector, Moment, Outcome},
-    kernel::{clock, sysfs},
+    exporter::{
+        collector::{Collected, Collector, Moment, Outcome},
+        lock,
+    },
+    kernel::{clock, live_modules::LiveModules, sysfs},
     metrics::{Families, Metric, bit, count, gauge, metrics},
 };
 
 metrics! {
     SUPPORTED = "livepatch_supported" Gauge [] "Whether this kernel has /sys/kernel/livepatch.";
     KERNEL_INFO = "livepatch_kernel_info" Gauge ["release"] "The running kernel's release; always 1.";
-    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion"] "A loaded livepatch; always 1.";
+    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion", "version", "build_id"] "A loaded livepatch; always 1.";
     PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the patch is enabled, as sysfs says.";
     PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions the patch replaces in the object.";
     OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
+    LEFT_OVER = "livepatch_modules_left_over" Gauge [] "Livepatch modules that are loaded without being in force: disabled or replaced, and not removed.";
+    OTHER_MECHANISM = "livepatch_other_mechanism" Gauge ["mechanism"] "Whether the running kernel is patched by another mechanism, which the monitor cannot watch.";
 }
 
 /// The loaded livepatches.
@@ -32,18 +37,27 @@ pub struct Values {
     pub read_at: BootTime,
     /// The livepatches; `None` if sysfs cannot be read.
     pub set: Option<PatchSet>,
+    /// What is loaded beside it; nothing where `set` is unknown.
+    pub beside: Beside,
+    /// What is loaded beside it could be read.
+    pub beside_known: bool,
 }
 
-/// Reads sysfs; keeps nothing.
+/// Reads sysfs; keeps what cannot change while a module is loaded.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
     sysfs: PathBuf,
     release: String,
+    live: Mutex<LiveModules>,
 }
 
 impl Patches {
     pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
-        Self { sysfs, release }
+        Self {
+            sysfs,
+            release,
+            live: Mutex::default(),
+        }
     }
 
     /// Reads what is loaded; also returns what could not be read.
@@ -63,6 +77,7 @@ impl Patches {
                 release,
                 read_at,
                 set,
+                ..Values::default()
             },
             problems,
         )
@@ -83,7 +98,13 @@ impl Collector<All> for Patches {
     }
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
-        let (read, problems) = self.read();
+        let (mut read, mut problems) = self.read();
+        if let Some(set) = &read.set {
+            let (beside, unreadable) = lock(&self.live).beside(&self.sysfs, set);
+            read.beside = beside;
+            read.beside_known = unreadable.is_empty();
+            problems.extend(unreadable);
+        }
         values.patches = read;
         Outcome::of(problems)
     }
@@ -104,7 +125,10 @@ impl Collector<All> for Patches {
                     None => "unknown",
                 };
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
-                (vec![patch.name.as_str(), replace, srcversion], 1.0)
+                let version = patch.version.as_deref().unwrap_or("unknown");
+                let build_id = patch.build_id.as_deref().unwrap_or("unknown");
+                let labels = [&patch.name, replace, srcversion, version, build_id];
+                (labels.to_vec(), 1.0)
             }),
         )?);
         families.extend(gauge(
@@ -126,6 +150,17 @@ impl Collector<All> for Patches {
                 Some((vec![patch, object.name.as_str()], bit(object.patched?)))
             }),
         )?);
+        if read.beside_known {
+            let left_over = count(read.beside.left_over.len() as u64);
+            families.extend(gauge(&LEFT_OVER, [(vec![], left_over)])?);
+            families.extend(gauge(
+                &OTHER_MECHANISM,
+                Mechanism::ALL.map(|mechanism| {
+                    let is_used = read.beside.mechanisms.contains(&mechanism);
+                    (vec![mechanism.name()], bit(is_used))
+                }),
+            )?);
+        }
         Ok(families)
     }
 }

@@ -3,7 +3,7 @@
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
 
 use livepatch_core::{
     journal::{entry::Entry, history::History},
@@ -24,7 +24,7 @@ use crate::{
         kernel_log::KernelLog,
         lock,
     },
-    kernel::{clock, events::KernelEvent, kmsg},
+    kernel::{clock, events::KernelEvent, kmsg, modules},
     metrics::{Families, Metric, bit, counter, gauge, metrics},
 };
 
@@ -62,6 +62,19 @@ pub struct Values {
     pub forced: BTreeMap<String, bool>,
     /// Counts since the monitor started.
     pub totals: Option<Totals>,
+    /// The last livepatch that could not be enabled, since the monitor started.
+    pub last_failure: Option<Failure>,
+}
+
+/// A livepatch could not be enabled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The patch, where known.
+    pub patch: Option<String>,
+    /// When, in seconds since 1970, where the clock is right.
+    pub unix_seconds: Option<f64>,
+    /// Its transition had begun, and was cancelled.
+    pub cancelled: bool,
 }
 
 impl Values {
@@ -88,6 +101,7 @@ struct State {
     /// The running transition's start on both clocks. It is converted once, so that setting the
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
+    last_failure: Option<Failure>,
 }
 
 impl State {
@@ -113,6 +127,7 @@ pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
     durations: HistogramVec,
     log: KernelLog,
+    procfs: PathBuf,
     stuck_after: Duration,
 }
 
@@ -122,16 +137,19 @@ impl Transitions {
     pub(in crate::exporter) fn new(
         watching: Watching,
         log: KernelLog,
+        procfs: PathBuf,
         stuck_after: Duration,
     ) -> prometheus::Result<Self> {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
+            last_failure: None,
         };
         Ok(Self {
             state: Mutex::new(state),
             durations: durations()?,
             log,
+            procfs,
             stuck_after,
         })
     }
@@ -191,6 +209,13 @@ impl Transitions {
                 self.durations
                     .with_label_values(&[direction.name(), outcome.name()])
                     .observe(duration.as_secs_f64());
+            }
+            if let transition::Effect::LoadFailed { patch, cancelled } = &step {
+                lock(&self.state).last_failure = Some(Failure {
+                    patch: patch.clone(),
+                    unix_seconds: clock::unix_seconds(time),
+                    cancelled: *cancelled,
+                });
             }
             effects.push(Effect::Transition(time, step));
             if found_under_way {
@@ -264,6 +289,17 @@ impl Collector<All> for Transitions {
                 effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
             }
         }
+        // Without ftrace the request of a livepatch's init is not seen, and the kernel
+        // refuses it: that its module loads stands for the request.
+        if event.kind == EventKind::ModuleLoad
+            && modules::ftrace_enabled(&self.procfs) == Some(false)
+        {
+            let request = KlpEvent {
+                kind: EventKind::EnablePatch,
+                ..event.clone()
+            };
+            effects.extend(self.klp_event(&request));
+        }
         effects.extend(self.klp_event(event));
         effects
     }
@@ -287,6 +323,7 @@ impl Collector<All> for Transitions {
                 .filter_map(|patch| Some((patch.name.clone(), transitions.forced(&patch.name)?)))
                 .collect(),
             totals: Some(transitions.totals()),
+            last_failure: state.last_failure.clone(),
         };
         Outcome {
             effects,

@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use axum::{
     Router,
     extract::RawQuery,
-    http::{HeaderName, header},
+    http::{HeaderName, StatusCode, header},
     routing::get,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -42,6 +42,7 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
         Shared::new(move || Ok(status_page::render(&exporter.status(stay))))
     };
     let (fresh, still) = (page(false), page(true));
+    let probed = exporter.clone();
     Router::new()
         .route(
             "/",
@@ -52,10 +53,26 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
             }),
         )
         .route("/-/healthy", get(async || "ok\n"))
+        .route("/-/ready", get(async move || ready(probed.clone()).await))
         .route(
             exporter.telemetry_path(),
             get(async move || scrapes.answer(EXPOSITION).await),
         )
+}
+
+/// Whether scrapes can say what is loaded.
+async fn ready(exporter: Arc<Exporter>) -> (StatusCode, String) {
+    match tokio::task::spawn_blocking(move || exporter.ready()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Err(problem)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {problem}\n"),
+        ),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {error}\n"),
+        ),
+    }
 }
 
 const EXPOSITION: &[(HeaderName, &str)] = &[(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];

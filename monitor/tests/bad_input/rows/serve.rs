@@ -8,6 +8,11 @@ pub(crate) fn serve() -> Vec<Row> {
     const PATH: &str = "serve --web.telemetry-path";
     vec![
         no(
+            "serve --drill",
+            &["serve", "--drill", "loud"],
+            &["--drill", "loud", "critical"],
+        ),
+        no(
             ADDRESS,
             &["serve", "--web.listen-address", ":9969"],
             &["--web.listen-address", "0.0.0.0:9969"],

@@ -112,7 +112,7 @@ pub const LANDING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 34] = [
+pub const SCENARIOS: [&str; 33] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -135,7 +135,6 @@ pub const SCENARIOS: [&str; 34] = [
     "names_break_nothing",
     "without_bpf",
     "without_btf",
-    "surroundings_fail",
     "privileges_are_given_up",
     "a_dynamic_user_is_enough",
     "ten_thousand_threads",

@@ -123,8 +123,8 @@ const REFUSED_HERE: &[i64] = &[];
 
 /// What reading of maps and iterators takes (enum `bpf_cmd`, include/uapi/linux/bpf.h of
 /// Linux 6.12): looking up, updating, deleting and listing elements, an object's
-/// description, an iterator's descriptor.
-const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 15, 33];
+/// description, an iterator's link and descriptor, which each scan of the tasks makes anew.
+const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 15, 28, 33];
 
 /// Whether a descriptor is a terminal (`TCGETS`) and how wide (`TIOCGWINSZ`), how much it
 /// holds (`FIONREAD`), whether it waits (`FIONBIO`) and outlives a program (`FIOCLEX`):

@@ -135,7 +135,7 @@ mod tests {
         let scope = Some("docker.scope".to_owned());
         assert_eq!(
             BlockerReport::new(&blocker, cgroup, scope, now).who(),
-            "process 154 \"hol\\x1bder\" thread 155, docker container abababababab, started 10s ago, state D"
+            "process 154 \"hol\\\\x1bder\" thread 155, docker container abababababab, started 10s ago, state D"
         );
         // If the clock has gone back, the age is unknown.
         let early = BootTime::from_nanos(1);

@@ -1,6 +1,5 @@
 //! The scenarios, by subject.
 
-mod chaos;
 pub(crate) mod clock;
 mod completed;
 mod degraded;
@@ -46,7 +45,6 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
-    chaos: surroundings_fail;
     privileges: privileges_are_given_up, a_dynamic_user_is_enough;
     scale: ten_thousand_threads;
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;

@@ -1,6 +1,7 @@
 //! Client for Prometheus's query API (`POST /api/v1/query`), which Thanos, Mimir and
 //! VictoriaMetrics serve as well.
 
+mod budget;
 mod url;
 
 use std::{
@@ -21,6 +22,7 @@ use ureq::{
 
 pub use url::Url;
 
+use self::budget::Budget;
 use crate::bounded_read;
 use livepatch_core::gate::answer::{self, Vector};
 
@@ -117,12 +119,11 @@ pub struct Client {
     authorization: Option<String>,
     tenant: Option<String>,
     timeout: Duration,
+    budget: Budget,
 }
 
 /// By how many seconds the time of an evaluation may differ from the one asked for.
 const LARGEST_SHIFT: f64 = 0.5;
-/// Largest response that is read, in bytes. For 14,000 hosts it is about 3 MB.
-const LARGEST: u64 = 256 << 20;
 /// Largest secret file that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 /// Largest certificate file that is read, in bytes; the system's bundle has 200 KiB.
@@ -171,6 +172,7 @@ impl Client {
             authorization,
             tenant: access.tenant.clone(),
             timeout: access.timeout,
+            budget: Budget::new(budget::MOST),
         })
     }
 
@@ -251,7 +253,10 @@ impl Client {
             .map_err(|error| self.unanswered(&error))?;
         let status = response.status();
         if status.is_success() {
-            return read(&mut response, LARGEST).map_err(|error| self.unanswered(&error));
+            return self
+                .budget
+                .read(&mut response)
+                .map_err(|error| self.unanswered(&error));
         }
         Err(self.refused(status, &mut response))
     }
@@ -269,7 +274,8 @@ impl Client {
                 give its URL with --prometheus"
             ));
         }
-        let body = read(response, LARGEST_ERROR).unwrap_or_default();
+        let body = response.body_mut().with_config().limit(LARGEST_ERROR);
+        let body = body.read_to_vec().unwrap_or_default();
         let said = answer::refusal(&body).map_or_else(
             || match answer::excerpt(&body) {
                 empty if empty.is_empty() => String::new(),
@@ -305,7 +311,7 @@ impl Client {
                 humantime::format_duration(self.timeout)
             )),
             ureq::Error::BodyExceedsLimit(limit) => Failure::lasting(format!(
-                "the response of {url} is larger than {limit} bytes: narrow --selector"
+                "the responses of {url} are together larger than {limit} bytes: narrow --selector"
             )),
             ureq::Error::HostNotFound => Failure::transient(format!(
                 "cannot resolve the host of {url}: check --prometheus"
@@ -346,11 +352,6 @@ impl Client {
         };
         Failure::lasting(format!("{}: {error}{remedy}", self.url))
     }
-}
-
-fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, ureq::Error> {
-    let body = response.body_mut();
-    body.with_config().limit(limit).read_to_vec()
 }
 
 /// Reads a secret: the only line of a file, without surrounding blanks.

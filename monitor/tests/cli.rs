@@ -160,7 +160,7 @@ fn invalid_values_are_left_out() {
     let metrics = exporter.metrics();
     assert!(!metrics.contains("livepatch_patch_enabled"), "{metrics}");
     assert!(
-        metrics.contains("livepatch_patch_info{patch=\"odd\""),
+        metrics.contains("livepatch_patch_info{build_id=\"unknown\",patch=\"odd\""),
         "{metrics}"
     );
     assert!(
@@ -246,8 +246,15 @@ fn a_state_directory_that_cannot_be_written_costs_only_the_state() {
 
 #[test]
 fn unknown_paths_are_not_found() {
-    let exporter = serve(&FakeHost::default());
+    let host = FakeHost::default();
+    let exporter = serve(&host);
     assert_eq!(exporter.get("/nothing", &[]).status, 404);
+    let ready = exporter.get("/-/ready", &[]);
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ready\n"));
+    fs::remove_dir_all(host.path("sys")).unwrap();
+    let ready = exporter.get("/-/ready", &[]);
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("is not sysfs"), "{ready:?}");
     let healthy = exporter.get("/-/healthy", &[]);
     assert_eq!((healthy.status, healthy.body.as_str()), (200, "ok\n"));
     let page = exporter.get("/", &[]);

@@ -6,7 +6,15 @@ use livepatch_monitor_test_support::layers::{Imports, LayersError};
 
 /// The top-level modules, the lowest layer first. A module imports from lower layers only.
 const LAYERS: &[&[&str]] = &[
-    &["bounded_read", "metrics", "sandbox"],
+    &[
+        "bounded_read",
+        "logging",
+        "metrics",
+        "replace_file",
+        "set_aside",
+        "state_dir",
+    ],
+    &["sandbox"],
     &["kernel", "prometheus_client"],
     &["crash", "host"],
     &["exporter"],

@@ -75,7 +75,7 @@ const STATES: &[State] = &[
         states::crowded,
         "Stuck",
         &[
-            "And 30 more: <code>livepatch-monitor blockers --limit 80</code>",
+            "And 30 more: <code>livepatch-monitor blockers --all</code>",
             "Idle tasks (swapper) could not be checked",
         ],
     ),
@@ -100,7 +100,7 @@ const STATES: &[State] = &[
             "This kernel crashed 4h 3m ago and runs on: oops",
             "1 oops in phase soak",
             "plan a reboot",
-            "failed since the monitor started (2 times)",
+            "Enabling other_fix has failed 1h ago: it was refused.",
         ],
     ),
     (

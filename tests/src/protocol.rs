@@ -112,7 +112,7 @@ pub const LANDING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 31] = [
+pub const SCENARIOS: [&str; 33] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -141,6 +141,8 @@ pub const SCENARIOS: [&str; 31] = [
     "forecast_comes_true",
     "unfit_modules_are_refused",
     "tracers_are_named",
+    "waited_for_and_in_force",
+    "without_ftrace",
     "probed_function_can_be_patched",
     "first_attempts_succeed",
     "transitions_take_no_longer",

@@ -9,7 +9,9 @@
 //! stack", and that is also the right advice: the task is not done when it
 //! leaves the function. The function is named beside it all the same.
 
+mod container;
 mod escape;
+mod group;
 mod history;
 mod matching;
 mod report;
@@ -22,7 +24,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+pub use container::Container;
 pub use escape::{lossy, printable};
+pub use group::{Group, groups};
 pub use history::History;
 pub use report::BlockerReport;
 pub use task::{Frame, PendingTask, Symbol, TaskState};

@@ -27,8 +27,81 @@ pub struct Patch {
     pub replace: Option<bool>,
     /// /sys/module/NAME/srcversion, the build's fingerprint.
     pub srcversion: Option<String>,
+    /// Its version: /sys/module/NAME/version, or what its name states.
+    pub version: Option<String>,
+    /// The module's build id, in hexadecimal.
+    pub build_id: Option<String>,
     /// The objects it patches, ordered by name.
     pub objects: Vec<Object>,
+}
+
+/// What belongs to livepatching and is no patch of /sys/kernel/livepatch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Beside {
+    /// Livepatch modules that are loaded without being in force: they were disabled or
+    /// replaced, and nobody has removed them. Ordered by name.
+    pub left_over: Vec<String>,
+    /// Other mechanisms that patch the running kernel.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+/// A mechanism that patches the running kernel beside livepatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mechanism {
+    /// Oracle's Ksplice: modules `ksplice_ID` and `ksplice_ID_OBJECT_new`.
+    Ksplice,
+    /// TuxCare's KernelCare: module `kcare`.
+    #[serde(rename = "kernelcare")]
+    KernelCare,
+    /// The out-of-tree core of kpatch before the kernel had livepatch: module `kpatch`,
+    /// /sys/kernel/kpatch.
+    KpatchCore,
+}
+
+impl Mechanism {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ksplice, Self::KernelCare, Self::KpatchCore];
+
+    /// The value of label `mechanism`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ksplice => "ksplice",
+            Self::KernelCare => "kernelcare",
+            Self::KpatchCore => "kpatch_core",
+        }
+    }
+
+    /// What it is called, and the command that shows its patches.
+    #[must_use]
+    pub const fn described(self) -> &'static str {
+        match self {
+            Self::Ksplice => "Ksplice (its own command: uptrack-show, or ksplice kernel show)",
+            Self::KernelCare => "KernelCare (its own command: kcarectl --info)",
+            Self::KpatchCore => "the out-of-tree kpatch core (its own command: kpatch list)",
+        }
+    }
+
+    /// The mechanism that a loaded module of this name belongs to.
+    #[must_use]
+    pub fn of_module(module: &str) -> Option<Self> {
+        match module {
+            "kpatch" => Some(Self::KpatchCore),
+            "kcare" => Some(Self::KernelCare),
+            _ if module.starts_with("ksplice_") => Some(Self::Ksplice),
+            _ => None,
+        }
+    }
+
+    /// A sentence on what the monitor cannot do about it.
+    #[must_use]
+    pub fn sentence(self) -> String {
+        format!(
+            "this kernel is patched by another mechanism, which this monitor cannot watch: {}",
+            self.described()
+        )
+    }
 }
 
 /// An object (vmlinux or a module) of a patch.

@@ -6,12 +6,26 @@ use livepatch_monitor_test_support::layers::{Imports, LayersError};
 
 /// The top-level modules, the lowest layer first. A module imports from lower layers only.
 const LAYERS: &[&[&str]] = &[
-    &["degradation", "gate", "patch", "phase", "updates"],
+    &[
+        "degradation",
+        "doctor",
+        "gate",
+        "patch",
+        "patch_version",
+        "phase",
+        "updates",
+    ],
     &["function_ref", "transition"],
-    &["blockers", "lifecycle", "message", "transition_state"],
+    &[
+        "blockers",
+        "lifecycle",
+        "message",
+        "transition_state",
+        "waiting",
+    ],
     &["crash", "pending_tasks"],
     &["journal", "preflight"],
-    &["boots"],
+    &["boots", "in_force"],
 ];
 
 fn imports() -> Result<Imports, LayersError> {

@@ -3,12 +3,14 @@
 mod blockers;
 mod check;
 mod crashes;
+mod doctor;
 mod gate;
 mod preflight;
 mod serve;
 mod status;
 mod transition;
 pub mod values;
+mod wait;
 
 use std::{
     ffi::OsString,
@@ -19,13 +21,12 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
-use tracing_subscriber::{
-    filter::{LevelFilter, Targets},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
+use tracing::level_filters::LevelFilter;
 
-use crate::crash::{look::Limits, sources::Sources};
+use crate::{
+    crash::{look::Limits, sources::Sources},
+    logging,
+};
 
 /// Shows within a second whether a kernel livepatch is being applied or is stuck, and
 /// after a crash whether a livepatch was involved.
@@ -216,10 +217,14 @@ enum Command {
     Serve(serve::Serve),
     /// Show which patches are loaded and how far a running transition has got
     Status(status::Status),
-    /// List every task that holds up the running transition, with its stack
+    /// List the tasks that hold up the running transition, grouped by cause
     Blockers(blockers::Blockers),
+    /// Wait until a transition has completed, and show how far it has got
+    Wait(wait::Wait),
     /// List this host's crashes, what caused them and whether a livepatch was involved
     Crashes(crashes::Crashes),
+    /// Check what this kernel, these privileges and this host's settings allow the monitor
+    Doctor(doctor::Doctor),
     /// Check, before a livepatch is loaded, whether it will fail and which tasks would block it
     Preflight(preflight::Preflight),
     /// Decide from Prometheus's data whether a livepatch may go to more hosts
@@ -229,13 +234,16 @@ enum Command {
 /// Runs the command and returns its exit code, which `--help` of each command documents.
 #[must_use]
 pub fn main() -> ExitCode {
+    outlive_file_limits();
     let cli = parse();
     start_log(&cli.log);
     let result = match &cli.command {
         Command::Serve(command) => command.run(&cli),
         Command::Status(command) => command.run(&cli),
         Command::Blockers(command) => command.run(&cli),
+        Command::Wait(command) => command.run(&cli),
         Command::Crashes(command) => command.run(&cli),
+        Command::Doctor(command) => command.run(&cli),
         Command::Preflight(command) => command.run(&cli),
         Command::Gate(command) => command.run(&cli),
     };
@@ -255,23 +263,18 @@ fn start_log(log: &Log) {
         Level::Info => LevelFilter::INFO,
         Level::Debug => LevelFilter::DEBUG,
     };
-    // Libraries log warnings and errors only. The BPF programs log under the name of their
-    // own crate.
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_targets(["livepatch_monitor", "livepatch_monitor_bpf"].map(|name| (name, level)));
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match log.format {
-        Format::Text => builder.finish().with(filter).init(),
-        Format::Json => {
-            let builder = builder.json().flatten_event(true);
-            builder.finish().with(filter).init();
-        }
-    }
+    let format = match log.format {
+        Format::Text => logging::Format::Text,
+        Format::Json => logging::Format::Json,
+    };
+    logging::start(level, format);
+}
+
+/// Lets writes beyond a limit on file sizes (`ulimit -f`, `LimitFSIZE=`) fail with an
+/// error, where the kernel would end the process.
+fn outlive_file_limits() {
+    // SAFETY: no handler is installed, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Prints to standard output. A closed pipe is not an error: the reader has seen enough.

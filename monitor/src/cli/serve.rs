@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
-use clap::{Args, builder::ArgPredicate};
+use clap::{Args, ValueEnum, builder::ArgPredicate};
+use rustix::fs::Mode;
 use tracing::warn;
 
 use super::{Cli, Level, check, values};
-use crate::exporter::{self, Options};
+use crate::exporter::{self, Options, resources};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
@@ -36,6 +36,14 @@ pub(super) struct Serve {
     /// given too
     #[arg(long, value_name = "DIR")]
     textfile: Option<PathBuf>,
+    /// Write the text file once and exit, for a timer instead of a service: no probe is
+    /// attached and nothing is recorded, so what is counted over time is left out
+    #[arg(long, requires = "textfile", conflicts_with_all = ["listen", "systemd_socket"])]
+    once: bool,
+    /// Export a drill that makes the alert LivepatchDrill of this severity fire, to try the
+    /// chain of alerts; repeatable. Nothing else changes
+    #[arg(long, value_name = "SEVERITY", help_heading = "Drill")]
+    drill: Vec<Drill>,
     /// Check the flags and the files they name, and exit: 0 valid, 2 invalid
     #[arg(long = "config.check", help_heading = "Configuration")]
     config_check: bool,
@@ -53,6 +61,24 @@ pub(super) struct Serve {
     /// Name of a livepatch that should be in force
     #[arg(long, value_name = "NAME", value_parser = values::patch_name, help_heading = "Expected livepatches")]
     expect: Vec<String>,
+}
+
+/// The severity of a drill's alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Drill {
+    Critical,
+    Warning,
+    Info,
+}
+
+impl Drill {
+    const fn severity(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
 }
 
 impl Serve {
@@ -74,6 +100,8 @@ impl Serve {
             expected_directories: self.expect_dir.clone(),
             expected_patches: self.expect.clone(),
             textfile: self.textfile.clone(),
+            once: self.once,
+            drill: self.drill.iter().map(|drill| drill.severity()).collect(),
         };
         if self.config_check {
             return check::run(&options);
@@ -83,11 +111,17 @@ impl Serve {
         for problem in cli.paths.problems().into_iter().chain(expected) {
             warn!("{problem}");
         }
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the async runtime")?
-            .block_on(exporter::run(options))?;
+        // What it creates is for no other user; the text file's mode is set by itself.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        let runtime = resources::main_runtime()?;
+        let result = match self.once {
+            true => runtime.block_on(exporter::run_once(options)),
+            false => runtime.block_on(exporter::run(options)),
+        };
+        // What is being written is finished, but a read of the kernel or of another file
+        // system that hangs does not keep the process from ending.
+        runtime.shutdown_timeout(resources::LAST_WORK);
+        result?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -9,10 +9,16 @@ use super::{
     Cli,
     transition::{self, Now, Running},
 };
+use crate::{
+    host::expected::{Expectations, Expected, State},
+    kernel::{bpf_links, live_modules::LiveModules, modules, tracers::Lists},
+};
 use livepatch_core::{
     blockers::{Counts, Reason},
+    crash::display::shown,
     function_ref::FunctionRef,
-    patch::{Patch, PatchSet},
+    in_force::{self, ObjectInForce},
+    patch::{Beside, Mechanism, Patch, PatchSet},
 };
 
 #[derive(Debug, Args)]
@@ -31,21 +37,103 @@ struct Report<'a> {
     patches: &'a PatchSet,
     transition: Option<&'a Running>,
     pending: Option<usize>,
+    in_force: &'a [ObjectInForce],
+    left_over: &'a [String],
+    other_mechanisms: &'a [Mechanism],
+    expected: Vec<ExpectedReport<'a>>,
+}
+
+/// An installed livepatch and what became of it.
+#[derive(Serialize)]
+struct ExpectedReport<'a> {
+    patch: &'a str,
+    missing: bool,
+    superseded_by: Option<&'a str>,
+    detail: String,
+    cves: &'a [String],
+}
+
+impl<'a> ExpectedReport<'a> {
+    fn of(expected: &'a Expected) -> Self {
+        Self {
+            patch: &expected.patch,
+            missing: expected.state.is_missing(),
+            superseded_by: match &expected.state {
+                State::Superseded { by, .. } => Some(by),
+                _ => None,
+            },
+            detail: expected.state.described(),
+            cves: &expected.cves,
+        }
+    }
+}
+
+/// What is loaded beside the patches in force, and which patches should be in force.
+#[derive(Default)]
+struct Surroundings {
+    beside: Beside,
+    expected: Vec<Expected>,
+    in_force: Vec<ObjectInForce>,
+    problems: Vec<String>,
+}
+
+impl Surroundings {
+    fn look(cli: &Cli, patches: &PatchSet) -> Self {
+        let paths = &cli.paths;
+        let (beside, mut problems) = LiveModules::default().beside(&paths.sysfs, patches);
+        let expected = match modules::release(&paths.procfs) {
+            Ok(release) => {
+                let mut expectations = Expectations::new(&paths.rootfs, &release, &[], &[]);
+                let (expected, unreadable) = expectations.compare(patches, &beside);
+                problems.extend(unreadable);
+                expected
+            }
+            Err(error) => {
+                problems.push(format!(
+                    "{error}; which livepatches are installed is unknown"
+                ));
+                Vec::new()
+            }
+        };
+        let functions = in_force::functions(patches);
+        let in_force = match functions.is_empty() {
+            true => Vec::new(),
+            false => {
+                let overriders = bpf_links::overriders(&paths.sysfs, &functions);
+                let mut lists = Lists::open(&paths.sysfs);
+                in_force::judge(patches, &lists.seen(&paths.procfs, patches, overriders))
+            }
+        };
+        Self {
+            beside,
+            expected,
+            in_force,
+            problems,
+        }
+    }
 }
 
 impl Status {
     pub(super) fn run(&self, cli: &Cli) -> anyhow::Result<ExitCode> {
         let now = transition::look(cli)?;
+        let around = Surroundings::look(cli, &now.patches);
         let text = if self.json {
             let report = Report {
                 patches: &now.patches,
                 transition: now.running.as_ref(),
                 pending: now.running.as_ref().map(|running| running.blockers.len()),
+                in_force: &around.in_force,
+                left_over: &around.beside.left_over,
+                other_mechanisms: &around.beside.mechanisms,
+                expected: around.expected.iter().map(ExpectedReport::of).collect(),
             };
             serde_json::to_string_pretty(&report)? + "\n"
         } else {
-            text(&now)
+            text(&now, &around)
         };
+        for problem in &around.problems {
+            super::complain(problem);
+        }
         for missing in &now.degradations {
             super::complain(&format!("{}; {}", missing.what, missing.remedy));
         }
@@ -58,16 +146,47 @@ impl Status {
     }
 }
 
-fn text(now: &Now) -> String {
-    if !now.patches.supported {
-        return super::NO_LIVEPATCH.to_owned();
-    }
+fn text(now: &Now, around: &Surroundings) -> String {
     let mut text = String::new();
+    let beside = &around.beside;
+    for mechanism in &beside.mechanisms {
+        let _ = writeln!(text, "{}", mechanism.sentence());
+    }
+    if !now.patches.supported {
+        if beside.mechanisms.is_empty() {
+            text.push_str(super::NO_LIVEPATCH);
+        }
+        return text;
+    }
     if now.patches.patches.is_empty() {
-        text.push_str("no livepatch is loaded\n");
+        match (beside.left_over.is_empty(), beside.mechanisms.is_empty()) {
+            (true, true) => text.push_str("no livepatch is loaded\n"),
+            (true, false) => {}
+            (false, _) => text.push_str("no livepatch is in force\n"),
+        }
     }
     for patch in &now.patches.patches {
         let _ = writeln!(text, "{}", line(patch));
+        write_in_force(&mut text, patch, &around.in_force);
+        let on_disk = around.expected.iter().find(|one| one.patch == patch.name);
+        // The file is the loaded module's only if it is the same build.
+        if let Some(one) = on_disk.filter(|one| one.state == State::InForce && !one.cves.is_empty())
+        {
+            let _ = writeln!(text, "  its file names {}", shown(&one.cves.join(", ")));
+        }
+    }
+    for module in &beside.left_over {
+        let _ = writeln!(
+            text,
+            "{}: loaded, not in force: it was disabled or replaced (rmmod removes it)",
+            shown(module)
+        );
+    }
+    for one in &around.expected {
+        if now.patches.get(&one.patch).is_none() || one.state.problem().is_some() {
+            let (patch, state) = (shown(&one.patch), one.state.described());
+            let _ = writeln!(text, "{patch}: {}", shown(&state));
+        }
     }
     match &now.running {
         Some(running) => {
@@ -90,6 +209,39 @@ fn text(now: &Now) -> String {
     text
 }
 
+/// Functions that are named; `--json` has all of them.
+const FUNCTIONS_SHOWN: usize = 50;
+
+/// How many of its functions are in force, and why the others are not.
+fn write_in_force(text: &mut String, patch: &Patch, objects: &[ObjectInForce]) {
+    let objects = objects.iter().filter(|one| one.patch == patch.name);
+    let objects: Vec<&ObjectInForce> = objects.collect();
+    let all: usize = objects
+        .iter()
+        .map(|one| one.in_force + one.others.len())
+        .sum();
+    if all == 0 {
+        return;
+    }
+    let known: Option<usize> = objects.iter().map(|one| one.known()).sum();
+    let _ = match known {
+        Some(known) => writeln!(text, "  {known} of {all} functions are in force"),
+        None => writeln!(text, "  how many of its functions are in force is unknown"),
+    };
+    let others = objects.iter().flat_map(|object| {
+        let others = object.others.iter();
+        others.map(|one| (object.object.as_str(), one))
+    });
+    let others: Vec<_> = others.collect();
+    for (object, one) in others.iter().take(FUNCTIONS_SHOWN) {
+        let (function, why) = (shown(&one.function), shown(&one.why.described()));
+        let _ = writeln!(text, "  {function} ({}) {why}", shown(object));
+    }
+    if let Some(more @ 1..) = others.len().checked_sub(FUNCTIONS_SHOWN) {
+        let _ = writeln!(text, "  and {more} more functions: --json names them");
+    }
+}
+
 fn line(patch: &Patch) -> String {
     let state = patch.state();
     let functions: usize = patch
@@ -107,8 +259,12 @@ fn line(patch: &Patch) -> String {
     } else {
         ""
     };
+    let version = match &patch.version {
+        Some(version) => format!(" version {}", shown(version)),
+        None => String::new(),
+    };
     format!(
-        "{}: {state}, {functions} functions in {}{replace}",
+        "{}{version}: {state}, {functions} functions in {}{replace}",
         patch.name,
         objects.join(", ")
     )

@@ -2,7 +2,7 @@
 //! iterator (or /proc), and with its start time from the exporter's state or the kernel
 //! log.
 
-use std::{thread, time::Duration};
+use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::Context as _;
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
@@ -14,14 +14,14 @@ use crate::{
         clock, kmsg,
         probes::{Probes, Wanted},
         procfs, sysfs,
-        tasks::TaskScanner,
+        tasks::{TaskScanner, TasksError},
     },
 };
 use livepatch_core::{
     blockers::{self, Blocker, History, Reason},
     degradation::Degradation,
     patch::PatchSet,
-    transition::{BootTime, Transition, Transitions, Watching, progress},
+    transition::{BootTime, Direction, Transition, Transitions, Watching, progress},
 };
 
 /// How long to wait for the kernel's next attempt. It retries about every second
@@ -110,49 +110,79 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
         });
     }
 
-    let probes = match Probes::attach(Wanted::TaskScan, &paths.procfs, &paths.sysfs, false) {
-        Ok(mut probes) => {
-            degradations.append(&mut probes.degradations);
-            Some(probes)
-        }
-        Err(error) => {
-            degradations.push(error.degradation());
-            None
-        }
-    };
-    let mut scanner = TaskScanner::new(probes, &paths.procfs);
-    let mut history = History::default();
-    let mut scan = scanner.scan(Some(&patch), direction, &paths.sysfs)?;
-    let mut found = scan
-        .as_ref()
-        .map(|scan| blockers::analyse(scan, &mut history));
-    let undecided = |found: &Vec<Blocker>| {
-        found
+    let mut tasks = PendingTasks::open(cli, &mut degradations);
+    let mut running = tasks.scan(&patch, direction, start)?;
+    let undecided = |running: &Running| {
+        running
+            .blockers
             .iter()
             .any(|blocker| matches!(blocker.reason, Reason::Unvisited | Reason::Running))
     };
-    if found.as_ref().is_some_and(undecided) {
+    if running.as_ref().is_some_and(undecided) {
         thread::sleep(NEXT_ATTEMPT);
-        scan = scanner.scan(Some(&patch), direction, &paths.sysfs)?;
-        found = scan
-            .as_ref()
-            .map(|scan| blockers::analyse(scan, &mut history));
+        running = tasks.scan(&patch, direction, start)?;
     }
-    let running = scan.zip(found).map(|(scan, blockers)| Running {
-        transition: Transition {
-            start,
-            attempts: scan.attempts,
-            ..Transition::new(Some(scan.patch), scan.direction)
-        },
-        age: start.and_then(|start| clock::boot_time().since(start)),
-        blockers,
-        idle_unknown: scan.idle_unknown,
-    });
     Ok(Now {
         patches,
         running,
         degradations,
     })
+}
+
+/// Finds the pending tasks of a transition, again and again.
+pub(super) struct PendingTasks {
+    scanner: TaskScanner,
+    history: History,
+    sysfs: PathBuf,
+}
+
+impl PendingTasks {
+    /// Opens what is needed to read tasks; adds what cannot be read to `degradations`.
+    pub(super) fn open(cli: &Cli, degradations: &mut Vec<Degradation>) -> Self {
+        let paths = &cli.paths;
+        let attached = Probes::attach(Wanted::TaskScan, &paths.procfs, &paths.sysfs, false);
+        let probes = match attached {
+            Ok(mut probes) => {
+                degradations.append(&mut probes.degradations);
+                Some(probes)
+            }
+            Err(error) => {
+                degradations.push(error.degradation());
+                None
+            }
+        };
+        Self {
+            scanner: TaskScanner::new(probes, &paths.procfs),
+            history: History::default(),
+            sysfs: paths.sysfs.clone(),
+        }
+    }
+
+    /// The running transition with its pending tasks; `None` if none runs.
+    ///
+    /// # Errors
+    /// Tasks can be read neither through the iterator nor in /proc.
+    pub(super) fn scan(
+        &mut self,
+        patch: &str,
+        direction: Direction,
+        start: Option<BootTime>,
+    ) -> Result<Option<Running>, TasksError> {
+        let Some(scan) = self.scanner.scan(Some(patch), direction, &self.sysfs)? else {
+            return Ok(None);
+        };
+        let blockers = blockers::analyse(&scan, &mut self.history);
+        Ok(Some(Running {
+            transition: Transition {
+                start,
+                attempts: scan.attempts,
+                ..Transition::new(Some(scan.patch), scan.direction)
+            },
+            age: start.and_then(|start| clock::boot_time().since(start)),
+            blockers,
+            idle_unknown: scan.idle_unknown,
+        }))
+    }
 }
 
 /// One line that describes the running transition.

@@ -55,15 +55,23 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Paths that serve something else.
+const RESERVED: [&str; 2] = ["/-/healthy", "/-/ready"];
+
 /// Checks the URL path that serves the metrics.
 ///
 /// # Errors
 /// A message that says what is wrong and what to write instead.
 pub fn telemetry_path(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
-    if !text.starts_with('/') || text.len() < 2 || text == "/-/healthy" || !text.chars().all(plain)
+    if !text.starts_with('/')
+        || text.len() < 2
+        || RESERVED.contains(&text)
+        || !text.chars().all(plain)
     {
-        return Err("must be a path such as /metrics, other than / and /-/healthy".into());
+        return Err(
+            "must be a path such as /metrics, other than /, /-/healthy and /-/ready".into(),
+        );
     }
     Ok(text.to_owned())
 }

@@ -1,17 +1,24 @@
 //! The crashes of this host, over all its boots: `STATE-DIR/crashes/ID.json`.
 
+mod identity;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::bounded_read;
-use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind, Phase};
+use self::identity::{fingerprint, is_named, is_past, is_same_without_uptime};
+use crate::{
+    bounded_read,
+    replace_file::{self, How},
+    set_aside::set_aside,
+    state_dir,
+};
+use livepatch_core::crash::{CrashRecord, HostCrash, Kind, Phase};
 
 const VERSION: u32 = 1;
 /// Most crash records kept; older crashes are only counted.
@@ -37,7 +44,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is left alone and not used, move it away", path.display())]
+    #[error("crash records: {}: {reason}; it is not used, and set aside with the ending .damaged before another is written in its place", path.display())]
     Content {
         /// The file.
         path: PathBuf,
@@ -79,6 +86,9 @@ pub struct Store {
     crashes: Vec<HostCrash>,
     past: Past,
     in_memory: bool,
+    /// Files that are not what this program writes. One is set aside before another is
+    /// written in its place.
+    damaged: Vec<PathBuf>,
 }
 
 /// A store, and what could not be read.
@@ -101,6 +111,7 @@ impl Store {
             crashes: Vec::new(),
             past: Past::default(),
             in_memory: false,
+            damaged: Vec::new(),
             directory,
         };
         let mut problems = Vec::new();
@@ -128,7 +139,12 @@ impl Store {
             match result {
                 Ok(()) => {}
                 Err(error @ StoreError::Newer { .. }) => return Err(error),
-                Err(error) => problems.push(error),
+                Err(error) => {
+                    if matches!(error, StoreError::Content { .. }) {
+                        store.damaged.push(path);
+                    }
+                    problems.push(error);
+                }
             }
         }
         store.sort();
@@ -356,7 +372,7 @@ impl Store {
             // Counted before it is removed: if the machine crashes in between, it is counted twice
             // rather than not at all.
             let counts = self.directory.join(COUNTS);
-            write(&counts, &self.past)?;
+            self.replace(&counts, |store| write(&counts, &store.past))?;
             let path = self.path(&oldest.id);
             fs::remove_file(&path).map_err(failed("remove", &path))?;
         }
@@ -367,53 +383,27 @@ impl Store {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn write_crash(&self, crash: &HostCrash) -> Result<(), StoreError> {
+    fn write_crash(&mut self, crash: &HostCrash) -> Result<(), StoreError> {
         if self.in_memory {
             return Ok(());
         }
-        fs::create_dir_all(&self.directory).map_err(failed("make", &self.directory))?;
-        write(&self.path(&crash.id), crash)
+        state_dir::make(&self.directory).map_err(failed("make", &self.directory))?;
+        let path = self.path(&crash.id);
+        self.replace(&path, |_| write(&path, crash))
     }
-}
 
-/// What identifies a crash: its line and its time on the boot's own clock; of a reset, which has
-/// neither, the boot.
-fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(record.headline.as_bytes());
-    match (record.kind, boot_id) {
-        (Kind::Reset, Some(boot_id)) => hash.update(boot_id.as_bytes()),
-        _ => {
-            let uptime = record.when.uptime_seconds.unwrap_or(0.0);
-            hash.update(&uptime.to_bits().to_le_bytes());
-            hash.update(record.release.as_deref().unwrap_or_default().as_bytes());
+    /// Writes a file by means of `write`, after what was damaged there is set aside.
+    fn replace(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if let Some(at) = self.damaged.iter().position(|damaged| damaged == path) {
+            set_aside(path).map_err(failed("set aside", path))?;
+            self.damaged.swap_remove(at);
         }
+        write(self)
     }
-    format!("{:08x}", hash.finalize())
-}
-
-/// Whether two records of logs without the kernel's time are of one crash.
-fn is_same_without_uptime(one: &CrashRecord, other: &CrashRecord) -> bool {
-    let times = one.when.unix_seconds.zip(other.when.unix_seconds);
-    let timeless = |record: &CrashRecord| record.when.uptime_seconds.is_none();
-    let same_file = other.files.iter().any(|file| one.files.contains(file));
-    timeless(one)
-        && timeless(other)
-        && (one.kind, &one.headline) == (other.kind, &other.headline)
-        && (same_file || times.is_some_and(|(one, other)| (one - other).abs() < 1.0))
-}
-
-fn is_named(crash: &HostCrash, fingerprint: &str) -> bool {
-    crash.id.rsplit('-').next() == Some(fingerprint)
-}
-
-/// Whether a crash that is no longer kept, `FINGERPRINT@UNIX_SECONDS` (earlier versions
-/// wrote no time), is this one.
-fn is_past(past: &str, fingerprint: &str, record: &CrashRecord) -> bool {
-    let (of_past, time) = past.split_once('@').unwrap_or((past, ""));
-    let times = time.parse::<f64>().ok().zip(record.when.unix_seconds);
-    let near = |(one, other): (f64, f64)| (one - other).abs() <= CLOCK_WRONG_SECONDS;
-    of_past == fingerprint && times.is_none_or(near)
 }
 
 fn now_unix_seconds() -> Option<f64> {
@@ -470,15 +460,11 @@ pub(super) fn write(path: &Path, content: &impl Serialize) -> Result<(), StoreEr
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
-    let fresh = path.with_extension("new");
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let result = File::create(&fresh).and_then(|mut file| {
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        File::open(directory)?.sync_all()
-    });
-    result.map_err(failed("write", path))
+    let how = How {
+        mode: 0o600,
+        durable: true,
+    };
+    replace_file::replace(path, &text, how).map_err(failed("write", path))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError + use<> {

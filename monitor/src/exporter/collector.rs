@@ -93,6 +93,13 @@ pub enum Effect {
     UpdateRepaired(Manager),
     /// A livepatch that should be in force is not.
     PatchMissing(Expected),
+    /// The kernel refused to load a module because a livepatch failed for it.
+    ModuleRefused {
+        /// The patch.
+        patch: String,
+        /// The module.
+        module: String,
+    },
 }
 
 /// What the kernel log says about the start of a transition.

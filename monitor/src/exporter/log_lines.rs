@@ -222,6 +222,16 @@ pub(super) fn patch_missing(expected: &Expected) {
     }
 }
 
+/// Logs a module that the kernel did not load because of a livepatch.
+pub(super) fn module_refused(patch: &str, module: &str) {
+    let (patch, module) = (printable(patch.as_bytes()), printable(module.as_bytes()));
+    error!(
+        patch,
+        module,
+        "the livepatch failed for a module, and the kernel refused to load that module; see the kernel log"
+    );
+}
+
 /// Logs at startup which evidence a crash would not leave behind. It is a warning if there would be
 /// no dump at all.
 pub(super) fn crash_capture(ready: &[(Source, bool)]) {

@@ -8,6 +8,8 @@ pub mod journal;
 mod kernel_log;
 mod log_lines;
 mod memory;
+mod once;
+pub(crate) mod resources;
 mod runtime;
 mod sandbox;
 mod startup;
@@ -30,8 +32,8 @@ use livepatch_core::journal::entry::Entry;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::info;
 
-pub use self::runtime::Exporter;
-use self::{event_loop::EventLoop, startup::Started};
+use self::{event_loop::EventLoop, startup::Started, systemd::Manager, textfile::Textfile};
+pub use self::{once::run_once, runtime::Exporter};
 use crate::{crash::sources::Sources, kernel::clock};
 
 /// Where the exporter looks and how it answers.
@@ -69,6 +71,10 @@ pub struct Options {
     pub expected_patches: Vec<String>,
     /// The directory of the text file with the metrics.
     pub textfile: Option<PathBuf>,
+    /// Write the text file once and end: nothing is watched, nothing recorded.
+    pub once: bool,
+    /// Severities of the alert that a drill makes fire.
+    pub drill: std::collections::BTreeSet<&'static str>,
 }
 
 /// Locks even after a panic, which must not silence the exporter. The values are still consistent,
@@ -96,6 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     memory::keep_small();
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
+    let manager = Manager::connect();
     let Started {
         mut exporter,
         ring,
@@ -112,27 +119,49 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .collect();
     // Before it says that it listens: whoever reads that may stop it at once.
     let stop = stop()?;
-    let mut server = web::Server::start(listeners, source, exporter.clone())?;
+    let server = async {
+        resources::check()?;
+        resources::start_threads(resources::MAIN_THREADS).await?;
+        web::Server::start(listeners, source, exporter.clone())
+    };
+    let mut server = match server.await {
+        Ok(server) => server,
+        Err(error) => {
+            end_journal(&exporter);
+            return Err(error);
+        }
+    };
     for address in &addresses {
         info!(%address, path = exporter.telemetry_path(), "listening");
     }
-    systemd::ready(&format!("listening on {addresses:?}"));
+    manager.ready(&format!("listening on {addresses:?}"));
+    let file = exporter.options.textfile.as_deref();
+    let file = file.map(|directory| Arc::new(Textfile::new(directory)));
     let pulse = server.pulse();
     let events = EventLoop::new(exporter.clone(), ring, log, watching)?;
     tokio::select! {
         result = server.ended() => result,
         result = events.run() => result,
-        result = textfile::keep(exporter.clone()) => result,
-        () = systemd::feed_watchdog(|| pulse.felt()) => Ok(()),
+        result = textfile::keep(exporter.clone(), file.clone()) => result,
+        () = manager.feed_watchdog(|| pulse.felt()) => Ok(()),
         () = stop => {
-            systemd::stopping();
+            manager.stopping();
+            // On the disk before any client is waited for: without it the next boot takes
+            // this one's end for a crash.
+            end_journal(&exporter);
             let ended = server.stop().await;
-            exporter.note(clock::boot_time(), Entry::Stopped);
-            lock(&exporter.journal).close();
-            textfile::remove(exporter.options.textfile.as_deref());
+            textfile::remove(file).await;
             ended
         }
     }
+}
+
+/// Writes to the journal that the monitor stops, and waits for the disk.
+fn end_journal(exporter: &Exporter) {
+    exporter.note(clock::boot_time(), Entry::Stopped);
+    // Not waited for under the lock, which every scrape takes.
+    let closing = lock(&exporter.journal).close();
+    closing.wait();
 }
 
 /// Waits for SIGTERM or SIGINT. The handlers are installed now, before the future is polled.

@@ -93,6 +93,9 @@ impl Exporter {
                 Effect::UpdateInterrupted(found) => log_lines::update_interrupted(&found),
                 Effect::UpdateRepaired(manager) => log_lines::update_repaired(manager),
                 Effect::PatchMissing(expected) => log_lines::patch_missing(&expected),
+                Effect::ModuleRefused { patch, module } => {
+                    log_lines::module_refused(&patch, &module);
+                }
             }
         }
     }
@@ -255,13 +258,10 @@ impl Exporter {
         let found = collected.values.tasks.found.clone();
         let mut blockers: Vec<_> = found.iter().flat_map(|found| &found.blockers).collect();
         // First the tasks that will not switch by themselves.
-        blockers.sort_by_key(|blocker| blocker.reason);
+        blockers.sort_by_key(|blocker| (!blocker.reason.holds(), blocker.reason));
         let blockers = blockers.into_iter().take(BLOCKERS_SHOWN);
         Page {
-            host: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            host: host_name(),
             now_unix_seconds: clock::unix_seconds(clock::boot_time()),
             telemetry_path: self.options.telemetry_path.clone(),
             stay,
@@ -270,6 +270,18 @@ impl Exporter {
                 .map(|blocker| tasks::report(&self.options.procfs, blocker))
                 .collect(),
             collected,
+        }
+    }
+
+    /// Whether it can be read what is loaded.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn ready(&self) -> Result<(), String> {
+        let (read, problems) = self.collectors.patches.read();
+        match read.set {
+            Some(_) => Ok(()),
+            None => Err(problems.join("; ")),
         }
     }
 
@@ -282,6 +294,19 @@ impl Exporter {
     /// Whether a transition runs.
     pub(super) fn transition_runs(&self) -> bool {
         self.collectors.transitions.running().is_some()
+    }
+}
+
+/// The kernel's name for the host, which is `(none)` until somebody sets one
+/// (UTS_NODENAME, include/linux/uts.h).
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    match name.as_str() {
+        "" | "(none)" => "a host without a name".to_owned(),
+        _ => name,
     }
 }
 

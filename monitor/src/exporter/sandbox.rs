@@ -31,6 +31,7 @@ pub(super) fn enter(exporter: &mut Exporter, web: &[PathBuf]) {
             .chain(&options.textfile)
             .cloned()
             .collect(),
+        state_dir: Some(options.state_dir.clone()),
         ..Allowed::default()
     };
     {
@@ -65,6 +66,7 @@ fn readable(options: &Options, expected: &[PathBuf], web: &[PathBuf]) -> Vec<Pat
         "/sys".into(),
     ];
     read.extend(Packages::directories(&options.rootfs));
+    read.extend(web.iter().cloned());
     // A replaced file is a new file, so access is granted to its directory.
     let directories = web.iter().filter_map(|file| file.parent());
     read.extend(directories.map(|directory| Path::new(".").join(directory)));

@@ -1,16 +1,16 @@
 //! Starts the exporter: attaches the probes, restores what an earlier process of this boot saved,
 //! and reads sysfs and the kernel log.
 
-use std::{
-    sync::{Mutex, atomic::AtomicBool},
-    time::Duration,
-};
+mod records;
+
+use std::sync::{Mutex, atomic::AtomicBool};
 
 use aya::maps::{MapData, RingBuf};
 use livepatch_monitor_ebpf::EventKind;
 use tokio::{io::unix::AsyncFd, sync::Notify};
 use tracing::{debug, warn};
 
+use self::records::Records;
 use super::{
     Exporter, Options,
     collectors::{
@@ -18,46 +18,30 @@ use super::{
         crash_capture::CrashCapture,
         crashes::{self, Crashes},
         expected::ExpectedPatches,
+        in_force::FunctionsInForce,
         monitor::Monitor,
         patches::Patches,
+        refusals::Refusals,
         tasks::Tasks,
         transitions::Transitions,
         updates::Updates,
     },
     complaints::Complaints,
-    journal::{
-        error::RecorderError,
-        file::{EarlierBoot, Recorder},
-        saved,
-        writer::Journal,
-    },
     kernel_log::{self, KernelLog},
     lock, log_lines, memory, readable,
 };
 use crate::{
-    crash::{
-        closing::last_boot_unclean,
-        gather::{ThisBoot, after_boot},
-        store::Store,
-    },
-    host::{
-        expected::Expectations,
-        machine::{self, Adopted},
-    },
+    host::{expected::Expectations, machine},
     kernel::{
         clock,
         kmsg::KmsgReader,
         probes::{Method, ProbeStatus, Probes, TASK_SCAN, Wanted},
-        procfs,
+        procfs, sysfs,
         tasks::TaskScanner,
     },
+    state_dir,
 };
-use livepatch_core::{
-    boots::Boot,
-    degradation::Degradation,
-    journal::entry::{Entry, Saved, TimedEntry},
-    transition::{BootTime, Watching},
-};
+use livepatch_core::{degradation::Degradation, journal::entry::Entry, transition::Watching};
 
 /// The exporter and the sources that its event loop waits for.
 pub(super) struct Started {
@@ -73,7 +57,10 @@ pub(super) struct Started {
 /// The metrics library refuses a metric; everything else degrades.
 pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut degradations = Vec::new();
-    let attached = Attached::attach(&options, &mut degradations);
+    let attached = match options.once {
+        true => Attached::for_one_scan(&options, &mut degradations),
+        false => Attached::attach(&options, &mut degradations),
+    };
     let mut boot_id = procfs::boot_id(&options.procfs).ok();
     let crash_kernel = machine::crash_kernel(&options.procfs);
     if crash_kernel.is_some() {
@@ -83,6 +70,12 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     degradations.extend(machine::container(&options.procfs, &options.sysfs));
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
+    if crash_kernel.is_none()
+        && !options.once
+        && let Err(exposed) = state_dir::close_to_others(&options.state_dir)
+    {
+        degradations.push(see_message(exposed.to_string()));
+    }
     let records = match &crash_kernel {
         Some(_) => Records::none(&options),
         None => Records::open(&options, boot_id.as_deref(), &release),
@@ -111,14 +104,17 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         transitions: Transitions::new(
             watching,
             KernelLog::open(&options.kmsg),
+            procfs.clone(),
             options.stuck_after,
         )?,
         tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
         crashes: Crashes::new(crashes, &attached.status),
         updates: Updates::new(&options.rootfs),
         expected: ExpectedPatches::new(expectations),
-        crash_capture: CrashCapture::new(procfs, sysfs, records.pstore_full),
-        monitor: Monitor::new(attached.status),
+        in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
+        crash_capture: CrashCapture::new(procfs.clone(), sysfs, records.pstore_full),
+        refusals: Refusals::new(&options.kmsg),
+        monitor: Monitor::new(procfs, attached.status, options.drill.clone()),
     };
     memory::give_back();
     if let Some(saved) = records.saved {
@@ -147,7 +143,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     end_what_ended(&exporter);
     log_lines::degradations(&exporter.degradations);
     log_lines::crash_capture(&exporter.collectors.crash_capture.read());
-    let waits = exporter.collectors.crashes.waits_for_log();
+    let waits = exporter.collectors.crashes.waits_for_log() && !exporter.options.once;
     let log = match waits {
         true => kernel_log::to_wait_for(&exporter.options.kmsg),
         false => {
@@ -179,6 +175,29 @@ struct Attached {
 }
 
 impl Attached {
+    /// The task iterator, where a transition runs now.
+    fn for_one_scan(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
+        let patches = sysfs::read_patches(&options.sysfs);
+        let runs = patches.is_ok_and(|(patches, _)| patches.in_transition().is_some());
+        let probes = runs.then(|| {
+            let (procfs, sysfs) = (&options.procfs, &options.sysfs);
+            Probes::attach(Wanted::TaskScan, procfs, sysfs, false)
+        });
+        let probes = match probes.transpose() {
+            Ok(probes) => probes,
+            Err(error) => {
+                degradations.push(error.degradation());
+                None
+            }
+        };
+        Self {
+            scanner: TaskScanner::new(probes, &options.procfs),
+            ring: None,
+            status: Vec::new(),
+            watching: Watching::Snapshots,
+        }
+    }
+
     fn attach(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
         let attached = Probes::attach(
             Wanted::Everything,
@@ -256,213 +275,6 @@ fn end_what_ended(exporter: &Exporter) {
     }
 }
 
-/// The flight recorder and the crashes of the boots before this one.
-struct Records {
-    journal: Journal,
-    store: Option<Store>,
-    boot_unclean: Option<bool>,
-    pstore_full: Option<String>,
-    /// What an earlier process of this boot saved.
-    saved: Option<Saved>,
-    problems: Vec<String>,
-}
-
-impl Records {
-    /// Nothing is recorded, and what was recorded before is not touched.
-    fn none(options: &Options) -> Self {
-        Self {
-            journal: Journal::new(None, &[], options.soak),
-            store: None,
-            boot_unclean: None,
-            pstore_full: None,
-            saved: None,
-            problems: Vec::new(),
-        }
-    }
-
-    fn open(options: &Options, boot_id: Option<&str>, release: &str) -> Self {
-        let mut problems = Vec::new();
-        problems.extend(adopt_state(options));
-        let now = clock::boot_time();
-        let began = clock::unix_seconds(BootTime::from_nanos(0));
-        let Recorded {
-            recorder,
-            notes,
-            boots,
-            another_monitor,
-        } = Recorded::open(options, boot_id, began, &mut problems);
-        let mut saved = None;
-        if let Some(boot_id) = boot_id.filter(|_| recorder.is_none()) {
-            match saved::read(&options.state_dir, boot_id) {
-                Ok(read) => saved = read,
-                Err(error) => {
-                    let problem = error.to_string();
-                    if !problems.contains(&problem) {
-                        problems.push(problem);
-                    }
-                }
-            }
-        }
-        let mut journal = Journal::new(recorder, &notes, options.soak);
-        let saved = saved.or_else(|| journal.history.saved.clone());
-        if let Some(boot_id) = boot_id.filter(|_| notes.iter().all(is_state)) {
-            let boot = Entry::Boot {
-                boot_id: boot_id.to_owned(),
-                release: release.to_owned(),
-            };
-            journal.note(now, boot);
-        }
-        journal.note(now, Entry::Watching);
-
-        let mut boot_unclean = None;
-        let mut pstore_full = None;
-        let store = match Store::open(&options.state_dir) {
-            Ok(opened) => {
-                problems.extend(opened.problems.iter().map(ToString::to_string));
-                let mut store = opened.store;
-                let known: Vec<String> = ids(&store).map(str::to_owned).collect();
-                let this = ThisBoot {
-                    id: boot_id.map(str::to_owned),
-                    began,
-                    kmsg: options.kmsg.clone(),
-                };
-                // Assigning a dump to a boot needs the journal, which another monitor holds.
-                if !another_monitor {
-                    let sources = &options.sources;
-                    let gathered = after_boot(&mut store, &boots, &this, sources, options.soak);
-                    log_lines::untrusted(&gathered.untrusted, gathered.more_untrusted);
-                    problems.extend(gathered.problems);
-                    pstore_full = gathered.pstore_full;
-                }
-                let new = store.crashes().iter();
-                for crash in new.filter(|crash| !known.contains(&crash.id)) {
-                    log_lines::crash(crash);
-                }
-                boot_unclean = last_boot_unclean(&store, &boots);
-                Some(store)
-            }
-            Err(error) => {
-                problems.push(error.to_string());
-                None
-            }
-        };
-        Self {
-            journal,
-            store,
-            boot_unclean,
-            pstore_full,
-            saved,
-            problems,
-        }
-    }
-}
-
-/// Sets the state of another machine aside; returns why it could not be.
-fn adopt_state(options: &Options) -> Option<String> {
-    let state_dir = options.state_dir.display();
-    match machine::adopt(&options.state_dir, &options.rootfs) {
-        Ok(Adopted::Own) => None,
-        Ok(Adopted::SetAside(aside)) => {
-            warn!(
-                "{state_dir} was copied from another machine: this one starts anew, the other's \
-                 records are in {}",
-                aside.display()
-            );
-            None
-        }
-        Err(error) => Some(format!(
-            "{state_dir} was copied from another machine, and its records cannot be set aside: \
-             {error}; move them away"
-        )),
-    }
-}
-
-/// The recorder of this boot, and what it and the boots before it have recorded.
-struct Recorded {
-    recorder: Option<Recorder>,
-    notes: Vec<TimedEntry>,
-    boots: Vec<Boot>,
-    /// Another monitor holds the recorder.
-    another_monitor: bool,
-}
-
-impl Recorded {
-    /// Adds what could not be opened or read to `problems`.
-    fn open(
-        options: &Options,
-        boot_id: Option<&str>,
-        began: Option<f64>,
-        problems: &mut Vec<String>,
-    ) -> Self {
-        let mut boots = Vec::new();
-        let mut notes = Vec::new();
-        let mut another_monitor = false;
-        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
-            Some(Ok(opened)) => {
-                notes = opened.notes;
-                problems.extend(opened.problems);
-                let earlier = opened
-                    .recorder
-                    .earlier_boots()
-                    .and_then(|(earlier, errors)| {
-                        boots = boots_of(earlier, began, options.soak);
-                        problems.extend(errors.iter().map(ToString::to_string));
-                        // Files that cannot be read are not removed.
-                        match errors.is_empty() {
-                            true => opened.recorder.prune(),
-                            false => Ok(()),
-                        }
-                    });
-                if let Err(error) = earlier {
-                    problems.push(error.to_string());
-                }
-                Some(opened.recorder)
-            }
-            Some(Err(error)) => {
-                another_monitor = matches!(error, RecorderError::Locked { .. });
-                problems.push(error.to_string());
-                None
-            }
-            None => {
-                problems.push(format!(
-                    "cannot read the boot's id below {} (see --path.procfs): nothing is recorded",
-                    options.procfs.display()
-                ));
-                None
-            }
-        };
-        Self {
-            recorder,
-            notes,
-            boots,
-            another_monitor,
-        }
-    }
-}
-
-/// A state that was taken over comes before the boot's first own entry.
-fn is_state(noted: &TimedEntry) -> bool {
-    matches!(noted.note, Entry::State(_))
-}
-
-fn ids(store: &Store) -> impl Iterator<Item = &str> {
-    store.crashes().iter().map(|crash| crash.id.as_str())
-}
-
-/// The boots in the journal, each with the start of the next one.
-fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
-    let mut boots: Vec<Boot> = Vec::new();
-    for earlier in earlier {
-        let mut boot = Boot::new(earlier.notes, this_began, soak);
-        // A file that lost its first entry still has a name.
-        boot.history.boot_id.get_or_insert(earlier.boot_id);
-        if let Some(before) = boots.last_mut() {
-            before.next_began = boot.began();
-        }
-        boots.push(boot);
-    }
-    boots
-}
 
 /// The status of all probes if none could be loaded.
 fn no_probes() -> Vec<ProbeStatus> {

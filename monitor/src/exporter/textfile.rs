@@ -2,18 +2,20 @@
 //! further port.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::Exporter;
+use super::{Exporter, collectors::monitor, lock};
+use crate::{
+    kernel::clock,
+    replace_file::{self, How},
+};
 
 /// node_exporter reads files whose names end in `.prom`.
 const NAME: &str = "livepatch_monitor.prom";
@@ -24,6 +26,14 @@ const EVERY: Duration = Duration::from_secs(15);
 const IN_TRANSITION: Duration = Duration::from_secs(2);
 /// From a change to the new file, so that several events with one cause are written once.
 const SETTLE: Duration = Duration::from_millis(300);
+/// How long the end of the process waits for the file system.
+pub(super) const REMOVAL: Duration = Duration::from_secs(2);
+
+/// Another user reads it.
+const HOW: How = How {
+    mode: 0o644,
+    durable: false,
+};
 
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -33,25 +43,98 @@ struct TextfileError {
     source: io::Error,
 }
 
-/// Keeps the file current until the process stops; without a directory it never returns.
-pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
-    let Some(directory) = exporter.options.textfile.clone() else {
+/// The text file of an exporter.
+#[derive(Debug)]
+pub(super) struct Textfile {
+    path: PathBuf,
+    /// The process stops: a file that is written now would stay. Held while it is replaced.
+    ended: Mutex<bool>,
+}
+
+impl Textfile {
+    /// The file in this directory.
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            path: directory.join(NAME),
+            ended: Mutex::default(),
+        }
+    }
+
+    /// Removes what a process that was killed left unfinished. Where that fails, writing
+    /// does, which is logged.
+    fn remove_unfinished(&self) {
+        let _ = replace_file::remove_unfinished(&self.path);
+    }
+
+    /// Gathers the metrics and writes them.
+    ///
+    /// # Errors
+    /// What is wrong, with the remedy.
+    pub(super) fn write(
+        &self,
+        scrape: impl FnOnce() -> String,
+    ) -> Result<(), String> {
+        self.store(&scrape()).map_err(|error| error.to_string())
+    }
+
+    fn store(&self, exposition: &str) -> Result<(), TextfileError> {
+        let mut text = of_livepatch(exposition);
+        if let Some(now) = clock::unix_seconds(clock::boot_time()) {
+            text.push_str(&monitor::heartbeat(now));
+        }
+        let ended = lock(&self.ended);
+        if *ended {
+            return Ok(());
+        }
+        let replaced = replace_file::replace(&self.path, text.as_bytes(), HOW);
+        replaced.map_err(|source| self.failed(source))
+    }
+
+    /// Removes the file, because it would no longer be current.
+    fn remove(&self) -> Result<(), TextfileError> {
+        let mut ended = lock(&self.ended);
+        *ended = true;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> TextfileError {
+        TextfileError {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// Keeps the file current until the process stops; without one it never returns.
+pub(super) async fn keep(
+    exporter: Arc<Exporter>,
+    file: Option<Arc<Textfile>>,
+) -> anyhow::Result<()> {
+    let Some(file) = file else {
         return std::future::pending().await;
     };
-    info!(file = %directory.join(NAME).display(), "writing the metrics");
+    info!(file = %file.path.display(), "writing the metrics");
     let mut problem = String::new();
+    let mut is_first = true;
     loop {
-        let (writer, directory, before) = (exporter.clone(), directory.clone(), problem);
+        let (writer, file, before) = (exporter.clone(), file.clone(), problem);
         // Reading from the kernel must not delay its events. The problem is logged in the closure,
         // so that it is logged even if the process is stopped meanwhile.
         let writing = move || {
-            let problem = write(&writer, &directory).err().unwrap_or_default();
+            if is_first {
+                file.remove_unfinished();
+            }
+            let problem = file.write(|| writer.scrape()).err().unwrap_or_default();
             if !problem.is_empty() && problem != before {
                 warn!("{problem}");
             }
             problem
         };
         problem = tokio::task::spawn_blocking(writing).await?;
+        is_first = false;
         let most = match exporter.transition_runs() {
             true => IN_TRANSITION,
             false => EVERY,
@@ -62,39 +145,23 @@ pub(super) async fn keep(exporter: Arc<Exporter>) -> anyhow::Result<()> {
     }
 }
 
-fn write(exporter: &Exporter, directory: &Path) -> Result<(), String> {
-    store(directory, &exporter.scrape()).map_err(|error| error.to_string())
-}
-
-/// Removes the file, because it would no longer be current.
-pub(super) fn remove(directory: Option<&Path>) {
-    let Some(path) = directory.map(|directory| directory.join(NAME)) else {
+/// Removes the file, if its file system answers in time: the process ends in any case.
+pub(super) async fn remove(file: Option<Arc<Textfile>>) {
+    let Some(file) = file else {
         return;
     };
-    if let Err(source) = fs::remove_file(&path).or_else(missing) {
-        warn!("{}", TextfileError { path, source });
+    let removing = {
+        let file = file.clone();
+        tokio::task::spawn_blocking(move || file.remove())
+    };
+    match timeout(REMOVAL, removing).await {
+        Ok(Ok(Err(error))) => warn!("{error}"),
+        Ok(_) => {}
+        Err(_) => warn!(
+            "{}: its file system does not answer; the file stays",
+            file.path.display()
+        ),
     }
-}
-
-fn missing(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    }
-}
-
-/// Writes the file so that a reader sees either the old or the new one, never a mixture.
-fn store(directory: &Path, exposition: &str) -> Result<(), TextfileError> {
-    let path = directory.join(NAME);
-    let fresh = path.with_extension("new");
-    File::create(&fresh)
-        .and_then(|mut file| {
-            file.write_all(of_livepatch(exposition).as_bytes())?;
-            // Another user must be able to read it, whatever the umask.
-            file.set_permissions(Permissions::from_mode(0o644))?;
-            fs::rename(&fresh, &path)
-        })
-        .map_err(|source| TextfileError { path, source })
 }
 
 /// The exposition without `process_*`: node_exporter has its own and refuses the whole file if a
@@ -111,6 +178,8 @@ fn of_livepatch(exposition: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const EXPOSITION: &str = "\
@@ -133,17 +202,31 @@ process_threads 3
     #[test]
     fn the_file_is_whole_and_readable_for_all() {
         let directory = tempfile::tempdir().unwrap();
+        let file = Textfile::new(directory.path());
         for text in ["livepatch_a 1\n", "livepatch_b 2\n"] {
-            store(directory.path(), text).unwrap();
-            let path = directory.path().join(NAME);
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o444, 0o444);
+            file.store(text).unwrap();
+            let written = fs::read_to_string(&file.path).unwrap();
+            assert!(written.starts_with(text), "{written}");
+            assert!(
+                written.contains("\nlivepatch_monitor_textfile_timestamp_seconds "),
+                "{written}"
+            );
+            let mode = fs::metadata(&file.path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o644);
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-        let error = store(&directory.path().join("no"), "")
-            .unwrap_err()
-            .to_string();
+        let missing = Textfile::new(&directory.path().join("no"));
+        let error = missing.store("").unwrap_err().to_string();
         assert!(error.contains("--textfile"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_written_after_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Textfile::new(directory.path());
+        file.store("livepatch_a 1\n").unwrap();
+        file.remove().unwrap();
+        file.store("livepatch_a 1\n").unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

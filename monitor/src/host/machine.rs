@@ -10,15 +10,11 @@ use livepatch_core::degradation::Degradation;
 use crate::{
     bounded_read,
     kernel::namespace::{PidNsVisibility, visibility},
+    state_dir::{self, OF_ANOTHER, OWNER, RECORDS},
 };
 
 #[cfg(test)]
 mod tests;
-
-/// The machine that a state directory belongs to.
-const OWNER: &str = "machine";
-/// What a monitor keeps in its state directory.
-const STATE: [&str; 4] = ["recorder", "crashes", "dumps.json", "transition.json"];
 
 /// Whether the kernel is one that runs only to save the memory of another that crashed:
 /// it alone has this file (fs/proc/vmcore.c, `vmcore_init`).
@@ -71,8 +67,8 @@ pub fn adopt(state_dir: &Path, rootfs: &Path) -> io::Result<Adopted> {
     let mut adopted = Adopted::Own;
     if let Some(owner) = owner {
         let aside = free_name(state_dir, &owner);
-        fs::create_dir_all(&aside)?;
-        for name in STATE {
+        state_dir::make(&aside)?;
+        for name in RECORDS {
             match fs::rename(state_dir.join(name), aside.join(name)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -81,7 +77,7 @@ pub fn adopt(state_dir: &Path, rootfs: &Path) -> io::Result<Adopted> {
         adopted = Adopted::SetAside(aside);
     }
     // Where nothing can be written, what is recorded there says so.
-    let _ = fs::create_dir_all(state_dir);
+    let _ = state_dir::make(state_dir);
     let _ = fs::write(state_dir.join(OWNER), format!("{id}\n"));
     Ok(adopted)
 }
@@ -101,7 +97,7 @@ fn owner(state_dir: &Path) -> Option<String> {
 }
 
 fn free_name(state_dir: &Path, owner: &str) -> PathBuf {
-    let name = format!("of-machine-{}", owner.get(..8).unwrap_or(owner));
+    let name = format!("{OF_ANOTHER}{}", owner.get(..8).unwrap_or(owner));
     let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
     let mut names = [name.clone()].into_iter().chain(numbered);
     let free = names.find(|name| !state_dir.join(name).exists());

@@ -104,6 +104,18 @@ impl Btf {
             .any(|ty| ty.kind == KIND_FUNC && self.is_named(ty.name, name.as_bytes()))
     }
 
+    /// The type ids of the functions of this name.
+    #[must_use]
+    pub fn func_ids(&self, name: &str) -> Vec<u32> {
+        let is_it = |offset: u32| {
+            let ty = usize::try_from(offset).ok().and_then(|at| self.type_at(at));
+            ty.is_some_and(|ty| ty.kind == KIND_FUNC && self.is_named(ty.name, name.as_bytes()))
+        };
+        let numbered = (1..).zip(&self.offsets);
+        let found = numbered.filter(|(_, offset)| is_it(**offset));
+        found.map(|(id, _)| id).collect()
+    }
+
     /// Whether an enumeration of this name (32 or 64 bits) has this enumerator.
     #[must_use]
     pub fn has_enumerator(&self, enum_name: &str, value_name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! Readers of the running kernel's interfaces. Each takes the root path to read below.
 
+pub mod bpf_links;
 pub mod btf;
 pub mod clock;
 pub mod counts;
@@ -8,6 +9,7 @@ pub mod events;
 pub mod kallsyms;
 pub mod kmsg;
 pub mod layout;
+pub mod live_modules;
 pub mod lockdown;
 pub mod modules;
 pub mod namespace;

@@ -36,13 +36,7 @@ pub fn release(procfs: &Path) -> Known<String> {
 /// # Errors
 /// The reason why they are unknown.
 pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<String>>> {
-    let path = procfs.join("modules");
-    let text = bounded_read::read_text(&path, MAX_LIST).map_err(|error| {
-        format!(
-            "cannot determine which modules are loaded: cannot read {}: {error}",
-            path.display()
-        )
-    })?;
+    let text = list(procfs)?;
     let names = text.lines().filter_map(|line| line.split(' ').next());
     Ok(names
         .map(|name| {
@@ -56,6 +50,35 @@ pub fn loaded(procfs: &Path, sysfs: &Path) -> Known<BTreeMap<String, Option<Stri
         .collect())
 }
 
+/// The loaded modules, the newest first: the kernel adds each at the head of its list
+/// (add_unformed_module, kernel/module/main.c, 5.10 to 7.2).
+///
+/// # Errors
+/// A message that says why they are unknown.
+pub fn newest_first(procfs: &Path) -> Known<Vec<String>> {
+    let text = list(procfs)?;
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+fn list(procfs: &Path) -> Known<String> {
+    let path = procfs.join("modules");
+    bounded_read::read_text(&path, MAX_LIST).map_err(|error| {
+        format!(
+            "cannot determine which modules are loaded: cannot read {}: {error}",
+            path.display()
+        )
+    })
+}
+
+/// Whether `kernel.ftrace_enabled` is not 0; `None` if it cannot be read.
+#[must_use]
+pub fn ftrace_enabled(procfs: &Path) -> Option<bool> {
+    let path = procfs.join("sys/kernel/ftrace_enabled");
+    let text = bounded_read::read_text(&path, bounded_read::VALUE).ok()?;
+    Some(text.trim() != "0")
+}
+
 /// Which modules the kernel accepts (kernel/module/main.c, signing.c;
 /// security/lockdown/lockdown.c; 5.10 to 7.2).
 #[must_use]
@@ -65,6 +88,7 @@ pub fn policy(procfs: &Path, sysfs: &Path) -> Policy {
         signatures_enforced: read(&sysfs.join("module/module/parameters/sig_enforce"))
             .map(|text| text.trim() == "Y"),
         lockdown: lockdown::level(sysfs),
+        ftrace_enabled: ftrace_enabled(procfs),
         modules_disabled: read(&procfs.join("sys/kernel/modules_disabled"))
             .map(|text| text.trim() == "1"),
     }

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::bounded_read;
-use livepatch_core::patch::{Function, Object, Patch, PatchSet};
+use livepatch_core::{
+    patch::{Function, Object, Patch, PatchSet},
+    patch_version::PatchVersion,
+};
 
 mod known;
 #[cfg(test)]
@@ -154,6 +157,8 @@ impl Reader<'_> {
         let transition = self.flag(directory.join("transition"))?;
         let replace = self.flag(directory.join("replace"))?;
         let srcversion = self.srcversion(&name);
+        let version = self.version(&name);
+        let build_id = build_id(&self.sysfs.join("module").join(&name));
         let mut objects = Vec::new();
         for object in self.list(directory, MAX_OBJECTS)? {
             if let Ok(object) = self.object(directory, object) {
@@ -173,6 +178,8 @@ impl Reader<'_> {
             transition,
             replace,
             srcversion,
+            version,
+            build_id,
             objects,
         })
     }
@@ -262,6 +269,15 @@ impl Reader<'_> {
         None
     }
 
+    /// `/sys/module/NAME/version` (`MODULE_VERSION`); without it the version that the
+    /// vendor's naming gives.
+    fn version(&mut self, name: &str) -> Option<String> {
+        let path = self.sysfs.join("module").join(name).join("version");
+        let stated = self.value(&path).ok().flatten();
+        let stated = stated.filter(|text| !text.is_empty());
+        stated.or_else(|| Some(PatchVersion::of(name)?.text()))
+    }
+
     /// An attribute's text without its newline; `None` if it could not be read, which adds a
     /// problem.
     fn value(&mut self, path: &Path) -> Result<Option<String>, Missing> {
@@ -295,6 +311,24 @@ fn read_value(path: &Path) -> io::Result<String> {
         .read_to_end(&mut value)?;
     let value = value.strip_suffix(b"\n").unwrap_or(&value);
     Ok(String::from_utf8_lossy(value).into_owned())
+}
+
+/// The build id of a module: the note `NT_GNU_BUILD_ID` (3) of `GNU`
+/// (/sys/module/NAME/notes/.note.gnu.build-id; kernel/module/sysfs.c). Not every build has
+/// one.
+fn build_id(module: &Path) -> Option<String> {
+    const HEADER: usize = 16;
+    let note = module.join("notes/.note.gnu.build-id");
+    let note = bounded_read::read(&note, MAX_VALUE as u64).ok()?;
+    let word = |at: usize| {
+        let bytes = *note.get(at..)?.first_chunk::<4>()?;
+        Some(u32::from_ne_bytes(bytes))
+    };
+    let is_build_id = (word(0)?, word(8)?) == (4, 3) && note.get(12..HEADER)? == b"GNU\0";
+    let length = usize::try_from(word(4)?).ok()?;
+    let id = note.get(HEADER..HEADER.checked_add(length)?)?;
+    let digits = id.iter().map(|byte| format!("{byte:02x}"));
+    (is_build_id && !id.is_empty()).then(|| digits.collect())
 }
 
 /// Whether the file is being removed: sysfs returns ENODEV if a file is removed while it is opened

@@ -3,12 +3,18 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, BufRead as _, BufReader, Read as _},
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read, Seek as _},
     path::{Path, PathBuf},
 };
 
+use super::modules;
 use crate::bounded_read;
-use livepatch_core::preflight::host::{Kprobe, KprobeEvent, Traced, Tracers};
+use livepatch_core::{
+    in_force::{self, Overrider, Seen},
+    patch::PatchSet,
+    preflight::host::{Known, Kprobe, KprobeEvent, Traced, Tracers},
+};
 
 /// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
 const MAX_LIST: u64 = 64 << 20;
@@ -20,17 +26,11 @@ const MAX_KEPT: usize = 65_536;
 /// Reads the entries of functions with these names, in any object.
 #[must_use]
 pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
-    let tracing = ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
-    let [tracing, old] = &tracing;
-    let in_use = |folder: &Path| folder.join("enabled_functions");
-    // Before 4.1 or where only debugfs is mounted.
-    let folder = if in_use(tracing).exists() {
-        tracing
-    } else {
-        old
-    };
+    let folder = tracing_folder(sysfs);
     let mut in_use_list = InUse::default();
-    let ftrace_read = for_each_line(&in_use(folder), |line| in_use_list.line(line, functions));
+    let ftrace_read = for_each_line(&folder.join("enabled_functions"), |line| {
+        in_use_list.line(line, functions);
+    });
     let mut kprobes = Vec::new();
     let kprobes_read = for_each_line(&sysfs.join("kernel/debug/kprobes/list"), |line| {
         let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
@@ -43,6 +43,11 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
         events.extend(event.filter(|_| events.len() < MAX_KEPT));
     });
     Tracers {
+        overridable: Lists::overridable(sysfs)
+            .and_then(|mut list| read_overridable(list.as_mut(), functions))
+            .map_err(|error| {
+                format!("cannot determine which functions BPF programs may override: {error}")
+            }),
         ftrace: ftrace_read
             .map(|()| in_use_list.found)
             .map_err(|error| format!("cannot determine which functions ftrace traces: {error}")),
@@ -53,6 +58,166 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     }
 }
 
+fn tracing_folder(sysfs: &Path) -> PathBuf {
+    let [tracing, old] =
+        ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
+    // Before 4.1 or where only debugfs is mounted.
+    match tracing.join("enabled_functions").exists() {
+        true => tracing,
+        false => old,
+    }
+}
+
+/// The lists that say what is attached to functions, open: the kernel checks permission
+/// when they are opened, not when they are read.
+#[derive(Debug)]
+pub struct Lists {
+    enabled: Result<List, String>,
+    kprobes: Result<List, String>,
+    /// `None` where this kernel lets no program override a function
+    /// (CONFIG_FUNCTION_ERROR_INJECTION).
+    overridable: Result<Option<List>, String>,
+}
+
+/// What the lists say of some functions.
+#[derive(Debug)]
+struct Attached {
+    /// Their lines of `enabled_functions`.
+    traced: Known<Vec<Traced>>,
+    /// Lines of other functions with flag `I`.
+    redirected_elsewhere: usize,
+    /// The kprobes on them.
+    kprobes: Known<Vec<Kprobe>>,
+    /// Those that a BPF program may override.
+    overridable: Known<BTreeSet<String>>,
+}
+
+impl Lists {
+    /// Opens the lists; one that cannot be opened stays unknown.
+    #[must_use]
+    pub fn open(sysfs: &Path) -> Self {
+        Self {
+            enabled: List::open(tracing_folder(sysfs).join("enabled_functions")),
+            overridable: Self::overridable(sysfs),
+            kprobes: List::open(sysfs.join("kernel/debug/kprobes/list")),
+        }
+    }
+
+    fn overridable(sysfs: &Path) -> Result<Option<List>, String> {
+        let debugfs = sysfs.join("kernel/debug");
+        let path = debugfs.join("error_injection/list");
+        match List::open(path.clone()) {
+            Ok(list) => Ok(Some(list)),
+            // debugfs is there, and has no such list: the kernel has none.
+            Err(_) if List::open(debugfs.join("kprobes/list")).is_ok() && !path.exists() => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the kernel shows of the functions that enabled patches replace. `overriders` are
+    /// the BPF programs that may override a function, where they can be listed.
+    pub fn seen(
+        &mut self,
+        procfs: &Path,
+        set: &PatchSet,
+        overriders: Known<Vec<Overrider>>,
+    ) -> Seen {
+        let attached = self.read(&in_force::functions(set));
+        Seen {
+            traced: attached.traced,
+            redirected_elsewhere: attached.redirected_elsewhere,
+            kprobes: attached.kprobes,
+            overridable: attached.overridable,
+            modules: modules::newest_first(procfs),
+            overriders,
+        }
+    }
+
+    /// Reads what they say of these functions.
+    fn read(&mut self, functions: &BTreeSet<&str>) -> Attached {
+        let mut in_use = InUse::default();
+        let traced = read_list(&mut self.enabled, |line| in_use.line(line, functions));
+        let mut kprobes = Vec::new();
+        let kprobes_read = read_list(&mut self.kprobes, |line| {
+            let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
+            kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
+        });
+        let overridable = match &mut self.overridable {
+            Ok(list) => read_overridable(list.as_mut(), functions),
+            Err(error) => Err(error.clone()),
+        };
+        let explain = |what: &str| {
+            let what = what.to_owned();
+            move |error: String| format!("{what}: {error}")
+        };
+        Attached {
+            traced: traced
+                .map(|()| in_use.found)
+                .map_err(explain("which functions are redirected is unknown")),
+            redirected_elsewhere: in_use.redirected_elsewhere,
+            kprobes: kprobes_read
+                .map(|()| kprobes)
+                .map_err(explain("which kprobes there are is unknown")),
+            overridable: overridable.map_err(explain(
+                "which functions BPF programs may override is unknown",
+            )),
+        }
+    }
+}
+
+/// Those of these functions that the list has.
+fn read_overridable(
+    list: Option<&mut List>,
+    functions: &BTreeSet<&str>,
+) -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    let Some(list) = list else {
+        return Ok(found);
+    };
+    list.lines(|line| {
+        // `name` or `name [module]`, a tab, the type of error (lib/error-inject.c).
+        let name = line.split_whitespace().next();
+        let name = name.filter(|name| functions.contains(name));
+        found.extend(name.map(str::to_owned));
+    })?;
+    Ok(found)
+}
+
+fn read_list(list: &mut Result<List, String>, visit: impl FnMut(&str)) -> Result<(), String> {
+    match list {
+        Ok(list) => list.lines(visit),
+        Err(error) => Err(error.clone()),
+    }
+}
+
+/// An open list.
+#[derive(Debug)]
+struct List {
+    path: PathBuf,
+    file: File,
+}
+
+impl List {
+    fn open(path: PathBuf) -> Result<Self, String> {
+        match bounded_read::open(&path) {
+            Ok(file) => Ok(Self { path, file }),
+            Err(source) => Err(ListError { path, source }.to_string()),
+        }
+    }
+
+    /// Visits its lines as they are now.
+    fn lines(&mut self, visit: impl FnMut(&str)) -> Result<(), String> {
+        let rewound = self.file.rewind();
+        let read = rewound.and_then(|()| visit_lines(&self.file, visit));
+        read.map_err(|source| {
+            let path = self.path.clone();
+            ListError { path, source }.to_string()
+        })
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}", path.display())]
 struct ListError {
@@ -60,18 +225,21 @@ struct ListError {
     source: io::Error,
 }
 
-fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListError> {
-    let failed = |source| ListError {
+fn for_each_line(path: &Path, visit: impl FnMut(&str)) -> Result<(), ListError> {
+    let read = bounded_read::open(path).and_then(|file| visit_lines(&file, visit));
+    read.map_err(|source| ListError {
         path: path.to_owned(),
         source,
-    };
-    let file = bounded_read::open(path).map_err(failed)?;
+    })
+}
+
+fn visit_lines(file: impl Read, mut visit: impl FnMut(&str)) -> io::Result<()> {
     let mut reader = BufReader::new(file.take(MAX_LIST));
     let mut line = Vec::new();
     let mut read = 0_u64;
     loop {
         line.clear();
-        let length = reader.read_until(b'\n', &mut line).map_err(failed)?;
+        let length = reader.read_until(b'\n', &mut line)?;
         if length == 0 {
             break;
         }
@@ -79,7 +247,7 @@ fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ListErr
         visit(String::from_utf8_lossy(&line).trim_end_matches('\n'));
     }
     if read >= MAX_LIST {
-        return Err(failed(io::Error::other("longer than 64 MiB")));
+        return Err(io::Error::other("longer than 64 MiB"));
     }
     Ok(())
 }
@@ -90,6 +258,8 @@ struct InUse {
     found: Vec<Traced>,
     /// The last line was about the last of them, so further lines may list more callbacks.
     open: bool,
+    /// Other functions that a callback may redirect.
+    redirected_elsewhere: usize,
 }
 
 impl InUse {
@@ -107,13 +277,14 @@ impl InUse {
             Some((name, module)) => (name, module.strip_suffix(']').map(str::to_owned)),
             None => (head, None),
         };
-        self.open = functions.contains(name) && self.found.len() < MAX_KEPT;
-        if !self.open {
-            return;
-        }
         let (flags, who) = rest.split_once('\t').unwrap_or((rest, ""));
         let flags = flags.split_once(')').map_or("", |(_, flags)| flags);
         let set = |flag| flags.split_whitespace().any(|word| word == flag);
+        self.open = functions.contains(name) && self.found.len() < MAX_KEPT;
+        if !self.open {
+            self.redirected_elsewhere += usize::from(set("I"));
+            return;
+        }
         let mut traced = Traced {
             name: name.to_owned(),
             module,
@@ -253,6 +424,49 @@ mod tests {
             (Some("lpm_target"), "lpm_hold")
         );
         assert_eq!(parse_event("p:a/b f%return").unwrap().name, "f");
+    }
+
+    #[test]
+    fn open_lists_are_read_as_they_are_now() {
+        let root = tempfile::tempdir().unwrap();
+        let debug = root.path().join("kernel/debug");
+        fs::create_dir_all(debug.join("kprobes")).unwrap();
+        fs::create_dir_all(debug.join("tracing")).unwrap();
+        let enabled = debug.join("tracing/enabled_functions");
+        fs::write(
+            &enabled,
+            "f (1) R I   \t->klp_ftrace_handler\nother (1) R I\n",
+        )
+        .unwrap();
+        fs::write(debug.join("kprobes/list"), "ffff  k  f+0x0  [FTRACE]\n").unwrap();
+        let functions = BTreeSet::from(["f"]);
+        let mut lists = Lists::open(root.path());
+        let attached = lists.read(&functions);
+        assert!(attached.traced.unwrap()[0].ipmodify);
+        assert_eq!(attached.redirected_elsewhere, 1);
+        assert_eq!(attached.kprobes.unwrap().len(), 1);
+        // A kernel without error injection lets no program override anything.
+        assert_eq!(attached.overridable, Ok(BTreeSet::new()));
+        fs::write(&enabled, "f (1) R\n").unwrap();
+        let attached = lists.read(&functions);
+        assert!(!attached.traced.unwrap()[0].ipmodify);
+
+        fs::create_dir_all(debug.join("error_injection")).unwrap();
+        let list = debug.join("error_injection/list");
+        fs::write(&list, "f [mod]\tEI_ETYPE_ERRNO\ng\tEI_ETYPE_NULL\n").unwrap();
+        let overridable = Lists::open(root.path()).read(&functions).overridable;
+        assert_eq!(overridable, Ok(BTreeSet::from(["f".to_owned()])));
+
+        let nowhere = tempfile::tempdir().unwrap();
+        let attached = Lists::open(nowhere.path()).read(&functions);
+        assert!(attached.traced.unwrap_err().contains("enabled_functions"));
+        assert!(attached.kprobes.unwrap_err().contains("kprobes/list"));
+        assert!(
+            attached
+                .overridable
+                .unwrap_err()
+                .contains("error_injection/list")
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 mod capabilities;
 mod landlock;
+mod seccomp;
+mod user;
 
 use std::{fs, io, path::PathBuf};
 
@@ -20,6 +22,9 @@ pub struct Allowed {
     pub read: Vec<PathBuf>,
     /// Directories in which files are created, written, renamed and removed.
     pub write: Vec<PathBuf>,
+    /// The one of them that is given to the user that root becomes where there is no
+    /// Landlock; none: the user stays.
+    pub state_dir: Option<PathBuf>,
     /// Capabilities that are kept, where they were there.
     pub capabilities: CapSet,
     /// Why the kernel's Landlock is left out, where it would forbid what is needed.
@@ -43,11 +48,14 @@ pub enum Part {
     Devices,
     /// It signals no process.
     Signals,
+    /// It makes no system call that it can do without: it opens no socket, runs no program,
+    /// loads no BPF program, touches no other process.
+    SystemCalls,
 }
 
 impl Part {
     /// All parts, in the order in which they are reported.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Capabilities,
         Self::NoNewPrivs,
         Self::Files,
@@ -55,6 +63,7 @@ impl Part {
         Self::Tcp,
         Self::Devices,
         Self::Signals,
+        Self::SystemCalls,
     ];
 
     /// The label value.
@@ -68,6 +77,7 @@ impl Part {
             Self::Tcp => "tcp",
             Self::Devices => "devices",
             Self::Signals => "signals",
+            Self::SystemCalls => "system_calls",
         }
     }
 }
@@ -119,7 +129,10 @@ pub fn enter(allowed: &Allowed) -> Sandbox {
     }
     // Before the capabilities go: they may be what leads to a directory.
     landlock::enter(allowed, &mut sandbox);
+    user::enter(allowed, &mut sandbox);
     capabilities::enter(allowed.capabilities, &mut sandbox);
+    // Last: it refuses what the steps before it take.
+    seccomp::enter(&mut sandbox);
     sandbox.holds.sort_unstable();
     sandbox
 }

@@ -20,7 +20,7 @@ use livepatch_core::{
 };
 use livepatch_monitor::{
     exporter::{
-        collectors::Values,
+        collectors::{Values, transitions::Failure},
         status_page::{BLOCKERS_SHOWN, Page},
     },
     host::{
@@ -101,6 +101,16 @@ fn patch(name: &str) -> Patch {
                 ]),
             },
         ],
+        ..Patch::default()
+    }
+}
+
+fn expected(patch: &str, state: State) -> Expected {
+    Expected {
+        patch: patch.into(),
+        file: None,
+        state,
+        cves: Vec::new(),
     }
 }
 
@@ -126,11 +136,7 @@ pub(crate) fn in_force() -> Page {
     }));
     known.transitions.forced.insert(PATCH.into(), false);
     known.crashes.of_patch.insert(PATCH.into(), (0, None));
-    known.expected.patches = vec![Expected {
-        patch: PATCH.into(),
-        file: None,
-        state: State::InForce,
-    }];
+    known.expected.patches = vec![expected(PATCH, State::InForce)];
     known.transitions.totals = Some(Totals {
         attempts: 3,
         ..Totals::default()
@@ -321,11 +327,7 @@ pub(crate) fn crashed() -> Page {
             },
         ],
     }];
-    known.expected.patches = vec![Expected {
-        patch: PATCH.into(),
-        file: None,
-        state: State::Missing,
-    }];
+    known.expected.patches = vec![expected(PATCH, State::Missing)];
     page
 }
 
@@ -346,6 +348,11 @@ pub(crate) fn survived() -> Page {
     known.transitions.totals = Some(Totals {
         load_failures: 2,
         ..Totals::default()
+    });
+    known.transitions.last_failure = Some(Failure {
+        patch: Some("other_fix".into()),
+        unix_seconds: Some(NOW - 3_600.0),
+        cancelled: false,
     });
     page
 }
@@ -478,18 +485,11 @@ pub(crate) fn foreign(text: &str) -> Page {
             state: text(),
         }],
     }];
-    let expected = |state| Expected {
-        patch: text(),
-        file: None,
-        state,
+    let other = State::OtherBuild {
+        disk: text(),
+        loaded: text(),
     };
-    known.expected.patches = vec![
-        expected(State::Disabled),
-        expected(State::OtherBuild {
-            disk: text(),
-            loaded: text(),
-        }),
-    ];
+    known.expected.patches = vec![expected(&text(), State::Disabled), expected(&text(), other)];
     page.collected.degradations = vec![Degradation {
         what: text(),
         remedy: text(),

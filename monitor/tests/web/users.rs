@@ -1,6 +1,12 @@
 //! Users, headers and the rate of requests.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use livepatch_monitor_test_support::{http::Response, process::Process};
@@ -175,4 +181,70 @@ fn guesses_do_not_delay_a_known_user() {
         answered < GUESSES,
         "all {answered} guesses were answered first"
     );
+}
+
+/// Wrong passwords from some addresses, without end, do not keep a scraper from another
+/// one out, whose password was not seen before.
+#[test]
+fn guesses_from_other_addresses_do_not_keep_a_scraper_out() {
+    for guessing in [1_u8, 4, 40] {
+        let host = Host::default();
+        let hash = bcrypt::hash("secret", 8).unwrap();
+        host.write("web.yml", format!("basic_auth_users:\n  a: {hash}\n"));
+        let exporter = start(&host);
+        let address: SocketAddr = exporter.address().parse().unwrap();
+        let done = AtomicBool::new(false);
+        let checked = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for guesser in 0..80_u8 {
+                let (done, checked) = (&done, &checked);
+                scope.spawn(move || {
+                    let from = Ipv4Addr::new(127, 0, 1, guesser % guessing);
+                    while !done.load(Ordering::Relaxed) {
+                        let status = ask_from(from, address, "wrong");
+                        assert!(matches!(status, 401 | 429), "{status}");
+                        if status == 401 {
+                            checked.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+            // The guesses are under way, and come again and again.
+            while checked.load(Ordering::Relaxed) < 4 {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let statuses: Vec<_> = (2..6)
+                .map(|last| ask_from(Ipv4Addr::new(127, 0, 0, last), address, "secret"))
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(statuses, [200; 4], "{guessing} addresses guess");
+        });
+    }
+}
+
+/// The status that a client at `from` gets with this password of user `a`.
+fn ask_from(from: Ipv4Addr, to: SocketAddr, password: &str) -> u16 {
+    let mut stream = connect_from(from, to);
+    let (name, value) = basic("a", password);
+    write!(
+        stream,
+        "GET /-/healthy HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{name}: {value}\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// A connection from another address of loopback.
+fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+    connect(&socket, &to).unwrap();
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream
 }

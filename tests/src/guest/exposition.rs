@@ -294,6 +294,7 @@ const KERNELS_DIFFER: &[&str] = &["livepatch_crash_signals_missed"];
 /// Labels whose values are of a build or a kernel.
 const MASKED_LABELS: &[&str] = &[
     "srcversion",
+    "build_id",
     "version",
     "revision",
     "release",

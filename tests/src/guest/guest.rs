@@ -241,19 +241,6 @@ impl Guest {
         })
     }
 
-    /// The same, and until the threads that did a piece of work have ended: they stay for
-    /// 10 s (tokio's blocking pool).
-    pub(crate) fn wait_at_rest(&self) -> Result<()> {
-        let pid = self.monitor()?.pid();
-        eventually(CLEAN_UP, || {
-            let threads = process::context_switches_by_thread(pid)?;
-            let helper = threads.keys().find(|thread| thread.contains(" tokio-"));
-            ensure!(helper.is_none(), "{helper:?} is still there");
-            Ok(())
-        })?;
-        self.wait_idle()
-    }
-
     /// Waits until the monitor knows from the kernel that so many transitions have started,
     /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
     /// start wakes nobody before the kernel's second attempt.

@@ -189,7 +189,7 @@ impl Process {
     }
 
     /// Whether it still runs; one that hangs is killed.
-    fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         thread::sleep(POLL);
         let runs = self.child.try_wait().unwrap().is_none();
         if runs && self.started.elapsed() > HANGS {

@@ -109,6 +109,8 @@ fn rollout(
     let variables = json!({
         "patch": PATCH,
         "install": install,
+        // A simulated host has no kernel to wait for.
+        "wait": "true",
         "prometheus": prometheus.url(),
         "gate": monitor,
         "terms": TERMS,

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde::Serialize;
 
-use super::{Blocker, Reason, printable};
+use super::{Blocker, Container, Reason, printable};
 use crate::transition::{BootTime, age};
 
 /// A pending task, why it is pending, and whose it is.
@@ -22,6 +22,8 @@ pub struct BlockerReport {
     pub unit: Option<String>,
     /// Its cgroup.
     pub cgroup: Option<String>,
+    /// The container it runs in, by its cgroup's path.
+    pub container: Option<Container>,
     /// Its state by the letter that ps(1) shows.
     pub state: String,
     /// Why it is pending.
@@ -55,6 +57,7 @@ impl BlockerReport {
             comm: printable(&task.comm),
             kthread: task.kthread,
             unit,
+            container: cgroup.as_deref().and_then(Container::of),
             cgroup,
             state: task.state.to_string(),
             reason: blocker.reason,
@@ -82,7 +85,9 @@ impl BlockerReport {
         if self.tid != self.pid {
             let _ = write!(text, " thread {}", self.tid);
         }
-        if let Some(unit) = &self.unit {
+        if let Some(container) = &self.container {
+            let _ = write!(text, ", {container}");
+        } else if let Some(unit) = &self.unit {
             let _ = write!(text, ", unit {}", printable(unit.as_bytes()));
         }
         if let Some(seconds) = self.age_seconds {
@@ -125,6 +130,12 @@ mod tests {
         assert_eq!(
             BlockerReport::new(&blocker, None, unit, now).who(),
             "process 154 \"hol\\\\x1bder\" thread 155, unit a\\nb.service, started 10s ago, state D"
+        );
+        let cgroup = Some(format!("/docker/{}", "ab".repeat(32)));
+        let scope = Some("docker.scope".to_owned());
+        assert_eq!(
+            BlockerReport::new(&blocker, cgroup, scope, now).who(),
+            "process 154 \"hol\\\\x1bder\" thread 155, docker container abababababab, started 10s ago, state D"
         );
         // If the clock has gone back, the age is unknown.
         let early = BootTime::from_nanos(1);

@@ -143,7 +143,34 @@ fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         return;
     };
     let name = shown(&module.name);
+    let in_force = host.patches.as_ref().ok().map(|set| set.get(&module.name));
+    let same = module.srcversion.is_some() && module.srcversion == *srcversion;
     let (what, remedy) = match (&module.srcversion, srcversion) {
+        // /sys/kernel/livepatch has no directory of a patch that was disabled or replaced
+        // (klp_free_patch_start, 5.1 and later).
+        _ if in_force.is_some_and(|patch| patch.is_none_or(|it| it.enabled == Some(false))) => (
+            format!(
+                "{name} is loaded and not in force: it was disabled or replaced{}; the kernel \
+                 refuses a module of that name (EEXIST)",
+                if same {
+                    ""
+                } else {
+                    ", and it may be another build"
+                }
+            ),
+            format!(
+                "rmmod {name} first, then load the file (kpatch load does both by itself); if \
+                 rmmod says that it is in use, a transition was forced and only a reboot \
+                 removes it"
+            ),
+        ),
+        (Some(file), Some(loaded)) if file == loaded && in_force.is_some() => (
+            format!(
+                "{name} is already in force, from the same build (srcversion {})",
+                shown(file)
+            ),
+            "nothing to do".to_owned(),
+        ),
         (Some(file), Some(loaded)) if file == loaded => (
             format!(
                 "{name} is already loaded, from the same build (srcversion {})",

@@ -1,6 +1,6 @@
 //! The facts about the host that decide whether a livepatch loads, as far as they are known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{crash::capture::Source, function_ref::FunctionRef, patch::PatchSet};
 
@@ -76,6 +76,21 @@ pub struct Tracers {
     pub kprobes: Known<Vec<Kprobe>>,
     /// Names of the kprobes that were created through tracefs.
     pub events: Vec<KprobeEvent>,
+    /// Functions that a BPF program may override (debugfs's `error_injection/list`).
+    pub overridable: Known<BTreeSet<String>>,
+}
+
+/// Functions that fmod_ret and LSM programs may attach to without being in the list:
+/// `security_*`, the hooks of BPF LSM, and those registered with
+/// register_btf_fmodret_id_set (6.1 and later).
+pub(crate) fn is_hook(name: &str) -> bool {
+    const REGISTERED: [&str; 4] = [
+        "bpf_rstat_flush",
+        "hid_bpf_device_event",
+        "update_socket_protocol",
+        "__hid_bpf_tail_call",
+    ];
+    name.starts_with("security_") || name.starts_with("bpf_lsm_") || REGISTERED.contains(&name)
 }
 
 /// A line of tracefs's `enabled_functions`.
@@ -128,6 +143,8 @@ pub struct Policy {
     pub signatures_enforced: Option<bool>,
     /// Kernel lockdown level: `integrity`, `confidentiality` or `none`.
     pub lockdown: Option<String>,
+    /// `kernel.ftrace_enabled`: without it no function can be redirected.
+    pub ftrace_enabled: Option<bool>,
     /// `kernel.modules_disabled`: no module loads until the next boot.
     pub modules_disabled: Option<bool>,
 }

@@ -101,3 +101,35 @@ fn a_newer_version_is_refused_and_a_broken_file_named() {
         "{error}"
     );
 }
+
+#[test]
+fn damaged_files_are_set_aside_before_others_take_their_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let crashes = directory.path().join("crashes");
+    let mut store = open(directory.path());
+    for second in 0..KEPT {
+        let second = u32::try_from(second).unwrap();
+        store.put(oops(f64::from(second)), None, None).unwrap();
+    }
+    let id = store.crashes()[0].id.clone();
+    let (counts, record) = (crashes.join(COUNTS), crashes.join(format!("{id}.json")));
+    for path in [&counts, &record] {
+        fs::write(path, "damaged").unwrap();
+    }
+    fs::write(crashes.join(format!("{COUNTS}.damaged")), "before").unwrap();
+    let opened = Store::open(directory.path()).unwrap();
+    assert_eq!(opened.problems.len(), 2, "{:?}", opened.problems);
+    // Looking changes nothing.
+    assert_eq!(fs::read_to_string(&counts).unwrap(), "damaged");
+    let mut store = opened.store;
+    // The crash of the damaged record again, from its dump, and two more: one is let go.
+    for second in [0, 1000, 1001] {
+        store.put(oops(f64::from(second)), None, None).unwrap();
+    }
+    let text = |name: String| fs::read_to_string(crashes.join(name)).unwrap();
+    assert_eq!(text(format!("{COUNTS}.damaged")), "before");
+    assert_eq!(text(format!("{COUNTS}.damaged.1")), "damaged");
+    assert_eq!(text(format!("{id}.json.damaged")), "damaged");
+    let store = open(directory.path());
+    assert_eq!(store.totals().values().sum::<u64>(), 102);
+}

@@ -8,12 +8,12 @@ use crate::{
         collector::{Collected, Collector, Effect, Moment, Outcome},
         lock,
     },
-    host::expected::{Expectations, Expected, State as PatchState},
+    host::expected::{Expectations, Expected},
     metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
 metrics! {
-    PATCH_MISSING = "livepatch_patch_missing" Gauge ["patch"] "Whether a livepatch that is expected on this kernel is not loaded and enabled, or loaded from another build.";
+    PATCH_MISSING = "livepatch_patch_missing" Gauge ["patch"] "Whether a livepatch that is expected on this kernel is not loaded and enabled, or loaded from another build; 0 if a newer version of it superseded it.";
 }
 
 /// Which livepatches should be in force, and whether they are.
@@ -66,9 +66,9 @@ impl Collector<All> for ExpectedPatches {
             return Outcome::default();
         };
         let mut state = lock(&self.0);
-        let (patches, problems) = state.expectations.compare(loaded);
+        let (patches, problems) = state.expectations.compare(loaded, &values.patches.beside);
         let fresh = patches.iter().filter(|one| !state.before.contains(one));
-        let missing = fresh.filter(|one| one.state != PatchState::InForce);
+        let missing = fresh.filter(|one| one.state.is_missing());
         let effects = missing.cloned().map(Effect::PatchMissing).collect();
         state.before.clone_from(&patches);
         values.expected = Values { patches };
@@ -87,7 +87,7 @@ impl Collector<All> for ExpectedPatches {
         out.gauge(
             &PATCH_MISSING,
             expected.map(|one| {
-                let missing = bit(one.state != PatchState::InForce);
+                let missing = bit(one.state.is_missing());
                 ([one.patch.as_str()], missing)
             }),
         )

@@ -7,8 +7,10 @@
 pub mod crash_capture;
 pub mod crashes;
 pub mod expected;
+pub mod in_force;
 pub mod monitor;
 pub mod patches;
+pub mod refusals;
 pub mod tasks;
 pub mod transitions;
 pub mod updates;
@@ -37,8 +39,12 @@ pub struct Values {
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,
+    /// Whether the patches' functions really run.
+    pub in_force: in_force::Values,
     /// Which evidence the next crash would leave behind.
     pub crash_capture: crash_capture::Values,
+    /// Modules that were refused.
+    pub refusals: refusals::Values,
     /// The monitor itself.
     pub monitor: monitor::Values,
 }
@@ -52,13 +58,15 @@ pub(super) struct Collectors {
     pub(super) crashes: crashes::Crashes,
     pub(super) updates: updates::Updates,
     pub(super) expected: expected::ExpectedPatches,
+    pub(super) in_force: in_force::FunctionsInForce,
     pub(super) crash_capture: crash_capture::CrashCapture,
+    pub(super) refusals: refusals::Refusals,
     pub(super) monitor: monitor::Monitor,
 }
 
 impl Collectors {
     /// All of them, each after those whose values it needs.
-    pub(super) fn all(&self) -> [&dyn Collector<Values>; 8] {
+    pub(super) fn all(&self) -> [&dyn Collector<Values>; 10] {
         [
             &self.patches,
             &self.transitions,
@@ -66,7 +74,9 @@ impl Collectors {
             &self.crashes,
             &self.updates,
             &self.expected,
+            &self.in_force,
             &self.crash_capture,
+            &self.refusals,
             &self.monitor,
         ]
     }

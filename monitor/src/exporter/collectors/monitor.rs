@@ -1,10 +1,11 @@
 //! The monitor itself: its build, its probes, and success and duration of the other collectors.
 
-use std::sync::Mutex;
+use std::{collections::BTreeSet, path::PathBuf, sync::Mutex};
 
 use livepatch_core::{degradation::Degradation, journal::history::History};
 use livepatch_monitor_ebpf::EventKind;
 use prometheus::{core::Collector as _, process_collector::ProcessCollector};
+use tracing::warn;
 
 use super::Values as All;
 use crate::{
@@ -14,8 +15,10 @@ use crate::{
     },
     kernel::{
         events::KernelEvent,
+        modules,
         probes::{Method, ProbeStatus},
     },
+    logging,
     metrics::{Exposition, ExpositionError, Metric, bit, metrics},
     sandbox,
 };
@@ -23,9 +26,12 @@ use crate::{
 metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
     SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given up this ability for good since its start.";
+    DRILL = "livepatch_drill" Gauge ["level"] "A drill of the chain of alerts, started with --drill; always 1, and absent without one. Nothing has happened.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
     EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
     EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
+    LOG_LINES_LOST = "livepatch_monitor_log_lines_lost_total" Counter [] "Log lines of the monitor that could not be written.";
+    TEXTFILE_TIMESTAMP = "livepatch_monitor_textfile_timestamp_seconds" Gauge [] "When the monitor wrote this file of --textfile, in seconds since 1970; not served on /metrics.";
     COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether the collector could read all it needs at the last scrape.";
     COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
 }
@@ -35,6 +41,8 @@ metrics! {
 pub struct Values {
     /// How the probes are attached.
     pub probes: Vec<ProbeStatus>,
+    /// Severities of the alert that a drill makes fire.
+    pub drill: BTreeSet<&'static str>,
 }
 
 impl Values {
@@ -48,16 +56,27 @@ impl Values {
 /// Counts events, and reports on the collectors before it.
 #[derive(Debug)]
 pub(in crate::exporter) struct Monitor {
+    procfs: PathBuf,
     probes: Vec<ProbeStatus>,
     process: ProcessCollector,
-    /// What was given up after the start.
+    drill: BTreeSet<&'static str>,
+    /// Which rights were given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }
 
 impl Monitor {
-    pub(in crate::exporter) fn new(probes: Vec<ProbeStatus>) -> Self {
+    pub(in crate::exporter) fn new(
+        procfs: PathBuf,
+        probes: Vec<ProbeStatus>,
+        drill: BTreeSet<&'static str>,
+    ) -> Self {
+        if !drill.is_empty() {
+            warn!("a drill runs: it makes the alert LivepatchDrill fire (--drill)");
+        }
         Self {
+            drill,
+            procfs,
             probes,
             process: ProcessCollector::for_self(),
             sandbox: Vec::new(),
@@ -91,18 +110,20 @@ impl Collector<All> for Monitor {
     }
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
-        values.monitor = Values {
-            probes: self.probes.clone(),
-        };
-        let Some(text) = values.tasks.lost.as_deref().and_then(losses) else {
-            return Outcome::default();
-        };
+        let mut degradations = Vec::new();
+        let mut probes = self.probes.clone();
+        if modules::ftrace_enabled(&self.procfs) == Some(false) {
+            degradations.extend(blind(&mut probes));
+        }
+        let drill = self.drill.clone();
+        values.monitor = Values { probes, drill };
+        if let Some(what) = values.tasks.lost.as_deref().and_then(losses) {
+            let remedy = "give the monitor more CPU time".to_owned();
+            degradations.push(Degradation { what, remedy });
+        }
         Outcome {
-            problems: vec![text.clone()],
-            degradations: vec![Degradation {
-                what: text,
-                remedy: "give the monitor more CPU time".to_owned(),
-            }],
+            problems: degradations.iter().map(|it| it.what.clone()).collect(),
+            degradations,
             ..Outcome::default()
         }
     }
@@ -123,17 +144,19 @@ impl Collector<All> for Monitor {
         )?;
         out.gauge(
             &PROBE_ATTACHED,
-            self.probes.iter().map(|status| {
+            collected.values.monitor.probes.iter().map(|status| {
                 let attached = status.method != Method::None;
                 ([status.probe, status.method.name()], bit(attached))
             }),
         )?;
+        out.gauge(&DRILL, self.drill.iter().map(|severity| ([*severity], 1.0)))?;
         let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
         out.counter(&EVENTS, events.map(|(kind, count)| ([kind.name()], count)))?;
         if let Some(lost) = &collected.values.tasks.lost {
             let lost = lost.iter().map(|(_, count)| count).sum();
             out.counter(&EVENTS_LOST, [([], lost)])?;
         }
+        out.counter(&LOG_LINES_LOST, [([], logging::lost())])?;
         let runs = || collected.runs.iter();
         out.gauge(
             &COLLECTOR_SUCCESS,
@@ -145,6 +168,35 @@ impl Collector<All> for Monitor {
         )?;
         out.library(self.process.collect())
     }
+}
+
+/// Marks the probes that receive nothing while `kernel.ftrace_enabled` is 0: those at
+/// functions, which ftrace calls (ftrace_enable_sysctl, kernel/trace/ftrace.c, 5.10 to 7.2).
+/// Tracepoints do not depend on it.
+fn blind(probes: &mut [ProbeStatus]) -> Option<Degradation> {
+    let at_functions = |probe: &&mut ProbeStatus| {
+        // A probe of the name of its function needs ftrace; the task iterator does not.
+        matches!(probe.method, Method::Fentry | Method::Kprobe)
+    };
+    let mut count = 0;
+    for probe in probes.iter_mut().filter(at_functions) {
+        probe.method = Method::None;
+        probe.problem = Some("kernel.ftrace_enabled is 0: it receives nothing".to_owned());
+        count += 1;
+    }
+    (count > 0).then(|| Degradation {
+        what: format!(
+            "kernel.ftrace_enabled is 0: {count} probes receive nothing; what can be seen of \
+             transitions is read from sysfs at each scrape, and no livepatch can be loaded (EBUSY)"
+        ),
+        remedy: "sysctl kernel.ftrace_enabled=1".to_owned(),
+    })
+}
+
+/// The line of the text file that says when it was written.
+pub(in crate::exporter) fn heartbeat(unix_seconds: f64) -> String {
+    let Metric { name, help, .. } = TEXTFILE_TIMESTAMP;
+    format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {unix_seconds:.3}\n")
 }
 
 /// Describes which events were lost; `None` if none was.
@@ -164,6 +216,28 @@ fn losses(lost: &[(EventKind, u64)]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_ftrace_probes_at_functions_receive_nothing() {
+        let status = |probe, method| ProbeStatus {
+            probe,
+            method,
+            problem: None,
+        };
+        let mut probes = [
+            status("klp_init_transition", Method::Fentry),
+            status("panic", Method::Kprobe),
+            status("module_free", Method::Tracepoint),
+        ];
+        let degradation = blind(&mut probes).unwrap();
+        assert!(
+            degradation.what.contains("2 probes receive nothing"),
+            "{degradation:?}"
+        );
+        let methods = probes.each_ref().map(|probe| probe.method);
+        assert_eq!(methods, [Method::None, Method::None, Method::Tracepoint]);
+        assert!(blind(&mut [status("module_free", Method::Tracepoint)]).is_none());
+    }
 
     #[test]
     fn only_what_was_lost_is_named() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use livepatch_core::{
-    patch::{Object, PatchSet},
+    patch::{Beside, Mechanism, Object, PatchSet},
     transition::BootTime,
 };
 
@@ -16,17 +16,19 @@ use crate::{
         collector::{Collected, Collector, Moment, Outcome},
         lock,
     },
-    kernel::{clock, sysfs::PatchReader},
+    kernel::{clock, live_modules::LiveModules, sysfs::PatchReader},
     metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
 };
 
 metrics! {
     SUPPORTED = "livepatch_supported" Gauge [] "Whether this kernel has /sys/kernel/livepatch.";
     KERNEL_INFO = "livepatch_kernel_info" Gauge ["release"] "The running kernel's release; always 1.";
-    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion"] "A loaded livepatch; always 1.";
+    PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion", "version", "build_id"] "A loaded livepatch; always 1.";
     PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the patch is enabled, as sysfs says.";
     PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions the patch replaces in the object.";
     OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
+    LEFT_OVER = "livepatch_modules_left_over" Gauge [] "Livepatch modules that are loaded without being in force: disabled or replaced, and not removed.";
+    OTHER_MECHANISM = "livepatch_other_mechanism" Gauge ["mechanism"] "Whether the running kernel is patched by another mechanism, which the monitor cannot watch.";
 }
 
 /// The loaded livepatches.
@@ -36,15 +38,20 @@ pub struct Values {
     pub release: String,
     /// When the reading of sysfs started.
     pub read_at: BootTime,
-    /// What is loaded; `None` where sysfs cannot be read.
+    /// The livepatches; `None` if sysfs cannot be read.
     pub set: Option<Arc<PatchSet>>,
+    /// What is loaded beside it; nothing where `set` is unknown.
+    pub beside: Beside,
+    /// What is loaded beside it could be read.
+    pub beside_known: bool,
 }
 
-/// Reads sysfs; keeps what cannot have changed.
+/// Reads sysfs; keeps what cannot change while a module is loaded.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
     reader: Mutex<PatchReader>,
     release: String,
+    live: Mutex<LiveModules>,
 }
 
 impl Patches {
@@ -52,6 +59,7 @@ impl Patches {
         Self {
             reader: Mutex::new(PatchReader::new(sysfs)),
             release,
+            live: Mutex::default(),
         }
     }
 
@@ -72,6 +80,7 @@ impl Patches {
                 release,
                 read_at,
                 set,
+                ..Values::default()
             },
             problems,
         )
@@ -92,7 +101,13 @@ impl Collector<All> for Patches {
     }
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
-        let (read, problems) = self.read();
+        let (mut read, mut problems) = self.read();
+        if let Some(set) = &read.set {
+            let (beside, unreadable) = lock(&self.live).beside(lock(&self.reader).sysfs(), set);
+            read.beside = beside;
+            read.beside_known = unreadable.is_empty();
+            problems.extend(unreadable);
+        }
         values.patches = read;
         Outcome::of(problems)
     }
@@ -117,7 +132,10 @@ impl Collector<All> for Patches {
                     None => "unknown",
                 };
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
-                ([patch.name.as_str(), replace, srcversion], 1.0)
+                let version = patch.version.as_deref().unwrap_or("unknown");
+                let build_id = patch.build_id.as_deref().unwrap_or("unknown");
+                let labels = [&patch.name, replace, srcversion, version, build_id];
+                (labels, 1.0)
             }),
         )?;
         out.gauge(
@@ -139,6 +157,17 @@ impl Collector<All> for Patches {
                 Some(([patch, object.name.as_str()], bit(object.patched?)))
             }),
         )?;
+        if read.beside_known {
+            let left_over = count(read.beside.left_over.len() as u64);
+            out.gauge(&LEFT_OVER, [([], left_over)])?;
+            out.gauge(
+                &OTHER_MECHANISM,
+                Mechanism::ALL.map(|mechanism| {
+                    let is_used = read.beside.mechanisms.contains(&mechanism);
+                    ([mechanism.name()], bit(is_used))
+                }),
+            )?;
+        }
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-use std::{path::Path, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::mpsc, thread, time::Duration};
 
 use livepatch_core::{
     journal::entry::Entry,
@@ -34,13 +34,21 @@ fn collectors(root: &Path) -> Collectors {
     };
     Collectors {
         patches: patches::Patches::new(sysfs.clone(), "7.2.0".to_owned()),
-        transitions: transitions::Transitions::new(Watching::Probes, log(), stuck_after).unwrap(),
+        transitions: transitions::Transitions::new(
+            Watching::Probes,
+            log(),
+            procfs.clone(),
+            stuck_after,
+        )
+        .unwrap(),
         tasks: tasks::Tasks::new(TaskScanner::new(None, &procfs), sysfs.clone(), stuck_after),
         crashes: crashes::Crashes::new(start, &[]),
         updates: updates::Updates::new(root),
         expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
-        crash_capture: crash_capture::CrashCapture::new(procfs, sysfs, None),
-        monitor: monitor::Monitor::new(Vec::new()),
+        in_force: in_force::FunctionsInForce::new(procfs.clone(), &sysfs),
+        crash_capture: crash_capture::CrashCapture::new(procfs.clone(), sysfs, None),
+        refusals: refusals::Refusals::new(&root.join("kmsg")),
+        monitor: monitor::Monitor::new(procfs, Vec::new(), BTreeSet::new()),
     }
 }
 

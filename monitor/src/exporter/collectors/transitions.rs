@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use crate::{
         kernel_log::KernelLog,
         lock,
     },
-    kernel::{clock, events::KernelEvent, kmsg},
+    kernel::{clock, events::KernelEvent, kmsg, modules},
     metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
@@ -60,6 +61,19 @@ pub struct Values {
     pub forced: BTreeMap<String, bool>,
     /// Counts since the monitor started.
     pub totals: Option<Totals>,
+    /// The last livepatch that could not be enabled, since the monitor started.
+    pub last_failure: Option<Failure>,
+}
+
+/// A livepatch could not be enabled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The patch, where known.
+    pub patch: Option<String>,
+    /// When, in seconds since 1970, where the clock is right.
+    pub unix_seconds: Option<f64>,
+    /// Its transition had begun, and was cancelled.
+    pub cancelled: bool,
 }
 
 impl Values {
@@ -88,6 +102,7 @@ struct State {
     start: Option<(BootTime, Option<f64>)>,
     /// What the journal was given as loaded.
     noted: Option<Arc<PatchSet>>,
+    last_failure: Option<Failure>,
 }
 
 impl State {
@@ -113,6 +128,7 @@ pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
     durations: Durations,
     log: KernelLog,
+    procfs: PathBuf,
     stuck_after: Duration,
 }
 
@@ -122,17 +138,20 @@ impl Transitions {
     pub(in crate::exporter) fn new(
         watching: Watching,
         log: KernelLog,
+        procfs: PathBuf,
         stuck_after: Duration,
     ) -> prometheus::Result<Self> {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
             noted: None,
+            last_failure: None,
         };
         Ok(Self {
             state: Mutex::new(state),
             durations: Durations::new()?,
             log,
+            procfs,
             stuck_after,
         })
     }
@@ -194,6 +213,13 @@ impl Transitions {
             } = &step
             {
                 self.durations.observe(*direction, *outcome, *duration);
+            }
+            if let transition::Effect::LoadFailed { patch, cancelled } = &step {
+                lock(&self.state).last_failure = Some(Failure {
+                    patch: patch.clone(),
+                    unix_seconds: clock::unix_seconds(time),
+                    cancelled: *cancelled,
+                });
             }
             effects.push(Effect::Transition(time, step));
             if found_under_way {
@@ -267,6 +293,17 @@ impl Collector<All> for Transitions {
                 effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
             }
         }
+        // Without ftrace the request of a livepatch's init is not seen, and the kernel
+        // refuses it: that its module loads stands for the request.
+        if event.kind == EventKind::ModuleLoad
+            && modules::ftrace_enabled(&self.procfs) == Some(false)
+        {
+            let request = KlpEvent {
+                kind: EventKind::EnablePatch,
+                ..event.clone()
+            };
+            effects.extend(self.klp_event(&request));
+        }
         effects.extend(self.klp_event(event));
         effects
     }
@@ -290,6 +327,7 @@ impl Collector<All> for Transitions {
                 .filter_map(|patch| Some((patch.name.clone(), transitions.forced(&patch.name)?)))
                 .collect(),
             totals: Some(transitions.totals()),
+            last_failure: state.last_failure.clone(),
         };
         Outcome {
             effects,

@@ -13,9 +13,8 @@ use super::{
     error::{RecorderError, io_error},
     essence::Essence,
     old_state::{self, OldState},
-    set_aside::set_aside,
 };
-use crate::kernel::clock;
+use crate::{kernel::clock, set_aside::set_aside, state_dir};
 use livepatch_core::journal::{
     entry::{Entry, TimedEntry},
     frame::{self, Decoded, FrameError},
@@ -112,13 +111,13 @@ impl Recorder {
     /// Then nothing is changed.
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
         let directory = state_dir.join("recorder");
-        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        state_dir::make(&directory).map_err(io_error("make", &directory))?;
         let lock = lock(&directory)?;
         let path = path_of(&directory, boot_id);
         let mut problems = Vec::new();
         let decoded = match read_notes(&path) {
             Err(error) if is_foreign(&error) => {
-                let aside = set_aside(&path)?;
+                let aside = set_aside(&path).map_err(io_error("set aside", &path))?;
                 problems.push(format!(
                     "flight recorder: {}: {}; it is set aside as {}, and another one is begun",
                     path.display(),

@@ -7,5 +7,4 @@ mod essence;
 pub mod file;
 pub mod old_state;
 pub mod saved;
-mod set_aside;
 pub(super) mod writer;

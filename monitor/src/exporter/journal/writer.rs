@@ -23,7 +23,7 @@ use livepatch_core::{
 /// Number of entries that may wait for the disk.
 const WAITING: usize = 4096;
 /// How long the process waits for the disk when it ends.
-const CLOSE: Duration = Duration::from_secs(3);
+pub(in crate::exporter) const CLOSE: Duration = Duration::from_secs(3);
 
 /// The entries of this boot, in memory and on disk.
 #[derive(Debug)]
@@ -34,7 +34,25 @@ pub(in crate::exporter) struct Journal {
     /// Handed to the thread when it starts.
     idle: Option<(Recorder, Receiver<TimedEntry>)>,
     writer: Option<Writer>,
+    /// The monitor stops: nothing more is recorded.
+    closed: bool,
     errors: Arc<AtomicU64>,
+}
+
+/// A journal whose last entries are on their way to the disk.
+#[derive(Debug)]
+#[must_use = "the last entries are not yet on the disk"]
+pub(in crate::exporter) struct Closing(Option<thread::JoinHandle<()>>);
+
+impl Closing {
+    /// Waits until all is on the disk, for a moment at most.
+    pub(in crate::exporter) fn wait(self) {
+        let begin = Instant::now();
+        let writes = || self.0.as_ref().is_some_and(|thread| !thread.is_finished());
+        while writes() && begin.elapsed() < CLOSE {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +85,7 @@ impl Journal {
             soak,
             idle,
             writer,
+            closed: false,
             errors: Arc::default(),
         }
     }
@@ -101,7 +120,7 @@ impl Journal {
             .writer
             .as_ref()
             .is_some_and(|writer| writer.notes.try_send(noted).is_ok());
-        if !sent {
+        if !sent && !self.closed {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -121,23 +140,15 @@ impl Journal {
 
     /// Whether entries are written to disk at all.
     pub(in crate::exporter) fn records(&self) -> bool {
-        self.writer.is_some()
+        self.writer.is_some() || self.closed
     }
 
-    /// Waits until all entries are on disk, but no longer than [`CLOSE`].
-    pub(in crate::exporter) fn close(&mut self) {
-        let Some(Writer {
-            notes,
-            thread: Some(thread),
-        }) = self.writer.take()
-        else {
-            return;
-        };
-        drop(notes);
-        let begin = Instant::now();
-        while !thread.is_finished() && begin.elapsed() < CLOSE {
-            thread::sleep(Duration::from_millis(5));
-        }
+    /// Takes no more entries.
+    pub(in crate::exporter) fn close(&mut self) -> Closing {
+        let writer = self.writer.take();
+        self.closed = writer.is_some();
+        // The thread ends with what it has been sent.
+        Closing(writer.and_then(|writer| writer.thread))
     }
 }
 

@@ -19,6 +19,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::verdict::{Level, Statement};
 use super::{collector::Collected, collectors::Values};
 
+mod pending;
 mod sections;
 mod verdict;
 
@@ -188,6 +189,7 @@ fn footer(page: &Page) -> Markup {
                 ul {
                     li { a href=(page.telemetry_path) { "Metrics" } }
                     li { a href="/-/healthy" { "Health" } }
+                    li { a href="/-/ready" { "Readiness" } }
                 }
             }
             p {

@@ -2,18 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::{Page, ago, moment, number};
+use super::{Page, ago, moment, number, pending};
 use crate::exporter::collectors::transitions;
 use livepatch_core::{
-    blockers::{BlockerReport, Reason},
     crash::{
         HostCrash,
         counts::Counts,
         display::{self, shown},
     },
-    function_ref::FunctionRef,
-    patch::{Object, Patch},
-    pending_tasks::Found,
+    patch::{Beside, Object, Patch},
     transition::age,
     transition_state::Running,
 };
@@ -69,6 +66,15 @@ pub(super) fn transition(page: &Page) -> Markup {
                 ", failures to enable a livepatch " (totals.load_failures) "."
             }
         }
+        @for refused in &page.values().refusals.refused {
+            p {
+                span class="tag" { "module refused" } " " code { (shown(&refused.patch)) }
+                " failed for module " code { (shown(&refused.module)) }
+                ", and the kernel refused to load that module, "
+                (number(refused.count, "time")) ", last "
+                (moment(refused.unix_seconds, page.now_unix_seconds)) "."
+            }
+        }
     };
     section("transition", "Transition", &content)
 }
@@ -89,61 +95,7 @@ fn running_transition(page: &Page, running: &Running) -> Markup {
         }
         @match found {
             None => p { "Which tasks are pending is unknown." },
-            Some(found) => (blockers(found, &page.blockers)),
-        }
-    }
-}
-
-fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
-    let counts = &found.counts;
-    let reasons = Reason::ALL
-        .into_iter()
-        .filter(|reason| counts.reason(*reason) > 0);
-    let total = usize::try_from(counts.total()).unwrap_or(usize::MAX);
-    let hidden = total.saturating_sub(shown_blockers.len());
-    // A few stacks are shown open; many would make a long page.
-    let open = shown_blockers.len() <= 3;
-    html! {
-        @if total > 0 {
-            ul class="counts" {
-                @for reason in reasons {
-                    li { (counts.reason(reason)) " " (reason.name()) }
-                }
-                @for (FunctionRef { object, function }, tasks) in counts.functions() {
-                    li { (tasks) " asleep in " code { (shown(function)) } " (" (shown(object)) ")" }
-                }
-            }
-            h3 { "Tasks that hold it up" }
-            ol class="blockers" {
-                @for task in shown_blockers { (blocker(task, open)) }
-            }
-        } @else {
-            p { "No task is pending." }
-        }
-        @if hidden > 0 {
-            p { "And " (hidden) " more: " code { "livepatch-monitor blockers --limit " (total) } }
-        }
-        @if found.idle_unknown {
-            p { "Idle tasks (swapper) could not be checked: they may be pending as well." }
-        }
-    }
-}
-
-fn blocker(task: &BlockerReport, open: bool) -> Markup {
-    html! {
-        li {
-            p { strong { (task.who()) } }
-            p { span class="tag" { (task.reason.name()) } " " (task.detail) }
-            @if task.stack.is_empty() {
-                p class="note" { "No stack is known." }
-            } @else {
-                details open[open] {
-                    summary { "Stack, " (number(u64::try_from(task.stack.len()).unwrap_or(u64::MAX), "frame")) }
-                    pre tabindex="0" {
-                        @for frame in &task.stack { (shown(frame)) "\n" }
-                    }
-                }
-            }
+            Some(found) => (pending::blockers(found, &page.blockers)),
         }
     }
 }
@@ -151,11 +103,36 @@ fn blocker(task: &BlockerReport, open: bool) -> Markup {
 pub(super) fn patches(page: &Page) -> Markup {
     let content = match page.patches() {
         None => html! { p { "Unknown: sysfs cannot be read." } },
-        Some(set) if !set.supported => html! { p { "This kernel has no livepatch support." } },
-        Some(set) if set.patches.is_empty() => html! { p { "No livepatch is loaded." } },
-        Some(set) => html! { @for one in &set.patches { (patch(page, one)) } },
+        Some(set) => html! {
+            @if !set.supported {
+                p { "This kernel has no livepatch support." }
+            } @else if set.patches.is_empty() {
+                p {
+                    @if page.values().patches.beside.left_over.is_empty() { "No livepatch is loaded." }
+                    @else { "No livepatch is in force." }
+                }
+            }
+            @for one in &set.patches { (patch(page, one)) }
+            (beside(&page.values().patches.beside))
+        },
     };
     section("patches", "Livepatches loaded", &content)
+}
+
+fn beside(beside: &Beside) -> Markup {
+    html! {
+        @for mechanism in &beside.mechanisms {
+            p { span class="tag" { "not watched" } " This kernel is patched by another mechanism, which this monitor cannot watch: " (mechanism.described()) "." }
+        }
+        @if !beside.left_over.is_empty() {
+            p { "Loaded and not in force, because they were disabled or replaced:" }
+            ul class="names" {
+                @for module in &beside.left_over {
+                    li { code { (shown(module)) } }
+                }
+            }
+        }
+    }
 }
 
 fn patch(page: &Page, patch: &Patch) -> Markup {
@@ -189,10 +166,41 @@ fn patch(page: &Page, patch: &Patch) -> Markup {
                     }
                 }))
             }
+            (functions_in_force(page, patch))
             @if patch.objects.is_empty() {
                 p class="note" { "It replaces no function." }
             }
             @for one in &patch.objects { (object(one)) }
+        }
+    }
+}
+
+/// How many of the patch's functions are in force, and why the others are not.
+fn functions_in_force(page: &Page, patch: &Patch) -> Markup {
+    let objects = page.values().in_force.objects.iter();
+    let objects: Vec<_> = objects.filter(|one| one.patch == patch.name).collect();
+    let all: usize = objects
+        .iter()
+        .map(|one| one.in_force + one.others.len())
+        .sum();
+    let known: Option<usize> = objects.iter().map(|one| one.known()).sum();
+    let others = || objects.iter().flat_map(|one| &one.others);
+    html! {
+        @if all > 0 {
+            p {
+                @match known {
+                    Some(known) => { (known) " of " (all) " functions are in force." },
+                    None => "How many of its functions are in force is unknown.",
+                }
+            }
+            ul class="names" {
+                @for one in others().take(FUNCTIONS_SHOWN) {
+                    li { code { (shown(&one.function)) } " " (shown(&one.why.described())) }
+                }
+            }
+            @if others().count() > FUNCTIONS_SHOWN {
+                p { "and " (others().count() - FUNCTIONS_SHOWN) " more: " code { "livepatch-monitor status --json" } }
+            }
         }
     }
 }
@@ -341,10 +349,8 @@ pub(super) fn host(page: &Page) -> Markup {
             @for one in expected {
                 li {
                     code { (shown(&one.patch)) } " "
-                    @match one.state.problem() {
-                        Some(problem) => { span class="tag" { "missing" } " " (shown(&problem)) },
-                        None => "is in force",
-                    }
+                    @if one.state.is_missing() { span class="tag" { "missing" } " " }
+                    (shown(&one.state.described()))
                 }
             }
         }

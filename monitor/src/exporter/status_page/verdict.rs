@@ -1,7 +1,6 @@
 //! The statements at the top of the page, the most urgent first.
 
-use super::{Page, ago, number};
-use crate::host::expected::State;
+use super::{Page, ago};
 use livepatch_core::{
     crash::{Implicated, display::shown},
     patch::Patch,
@@ -53,7 +52,9 @@ pub(super) fn statements(page: &Page) -> Vec<Statement> {
         Some(transition(page)),
         crash(page),
         forced(page),
-        load_failures(page),
+        load_failure(page),
+        refused(page),
+        drill(page),
         missing(page),
         interrupted(page),
         degraded(page),
@@ -89,6 +90,13 @@ fn transition(page: &Page) -> Statement {
             Level::Warning,
             "Unknown",
             "Which livepatches are loaded is unknown.".to_owned(),
+            "patches",
+        ),
+        Some(_) if !page.values().patches.beside.mechanisms.is_empty() => say(
+            Level::Warning,
+            "Not watched",
+            "This kernel is patched by another mechanism, which this monitor cannot watch."
+                .to_owned(),
             "patches",
         ),
         Some(set) if !set.supported => say(
@@ -167,27 +175,74 @@ fn forced(page: &Page) -> Option<Statement> {
     })
 }
 
-fn load_failures(page: &Page) -> Option<Statement> {
-    let failures = page.values().transitions.totals?.load_failures;
-    (failures > 0).then(|| Statement {
+/// The last livepatch that could not be enabled: until it is in force after all, or a day
+/// has passed.
+fn load_failure(page: &Page) -> Option<Statement> {
+    let failure = page.values().transitions.last_failure.as_ref()?;
+    let loaded = failure.patch.as_deref().zip(page.patches());
+    let is_in_force = loaded
+        .and_then(|(patch, set)| set.get(patch))
+        .is_some_and(|patch| patch.enabled == Some(true) && patch.transition != Some(true));
+    let age = failure.unix_seconds.zip(page.now_unix_seconds);
+    let is_old = age.is_some_and(|(when, now)| now - when >= NEWS_SECONDS);
+    if is_in_force || is_old {
+        return None;
+    }
+    let name = failure.patch.as_deref();
+    let patch = name.map_or_else(|| "a livepatch of unknown name".to_owned(), shown);
+    let how = if failure.cancelled {
+        "cancelled"
+    } else {
+        "refused"
+    };
+    let when = match ago(failure.unix_seconds, page.now_unix_seconds) {
+        Some(ago) => ago,
+        None => "at an unknown time".to_owned(),
+    };
+    Some(Statement {
         level: Level::Warning,
         short: "Load failed",
+        text: format!("Enabling {patch} has failed {when}: it was {how}."),
+        section: "transition",
+    })
+}
+
+fn drill(page: &Page) -> Option<Statement> {
+    let drill = &page.values().monitor.drill;
+    let severities: Vec<&str> = drill.iter().copied().collect();
+    (!drill.is_empty()).then(|| Statement {
+        level: Level::Warning,
+        short: "Drill",
         text: format!(
-            "Enabling a livepatch has failed since the monitor started ({}).",
-            number(failures, "time")
+            "A drill runs: the alert LivepatchDrill fires ({}). Nothing has happened.",
+            severities.join(", ")
+        ),
+        section: "degraded",
+    })
+}
+
+/// Modules that the kernel did not load because a livepatch failed for them.
+fn refused(page: &Page) -> Option<Statement> {
+    let refused = page.values().refusals.refused.iter();
+    let names: Vec<String> = refused.map(|one| shown(&one.module)).collect();
+    (!names.is_empty()).then(|| Statement {
+        level: Level::Warning,
+        short: "Module refused",
+        text: format!(
+            "The kernel refused to load {}: a livepatch failed for it.",
+            names.join(", ")
         ),
         section: "transition",
     })
 }
 
 fn missing(page: &Page) -> Option<Statement> {
-    let missing = |state: &State| *state != State::InForce;
     let count = page
         .values()
         .expected
         .patches
         .iter()
-        .filter(|one| missing(&one.state))
+        .filter(|one| one.state.is_missing())
         .count();
     (count > 0).then(|| Statement {
         level: Level::Warning,

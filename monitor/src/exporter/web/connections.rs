@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -40,6 +41,13 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection without a request is kept after the order to stop: a request that was sent
+/// before may still arrive.
+pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
+
+/// How long a connection that has had a request is kept: time to read what lies in the socket.
+pub(super) const SETTLE: Duration = Duration::from_millis(20);
+
 /// All open connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
@@ -52,6 +60,8 @@ pub(super) struct Connections {
 /// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
+    /// The client's.
+    address: IpAddr,
     all: Weak<Connections>,
     state: Mutex<State>,
     /// Notified when the deadline has moved closer.
@@ -92,7 +102,7 @@ enum Phase {
 
 impl Connections {
     /// Adds a connection, closing another one if necessary. `None`: all are busy.
-    pub(super) fn open(self: &Arc<Self>, now: Instant) -> Option<Open> {
+    pub(super) fn open(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<Open> {
         let mut open = lock(&self.open);
         if open.len() >= MOST {
             let others = open
@@ -103,6 +113,7 @@ impl Connections {
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
+            address,
             all: Arc::downgrade(self),
             state: Mutex::new(State {
                 began: now,
@@ -209,6 +220,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
     fn run(&self) -> u32 {
         lock(&self.state).run
     }
@@ -226,6 +241,14 @@ impl Connection {
     /// Whether it has no request.
     pub(super) fn is_idle(&self) -> bool {
         lock(&self.state).answers.is_empty()
+    }
+
+    /// How long a request may still arrive after the order to stop.
+    pub(super) fn last_chance(&self) -> Duration {
+        match lock(&self.state).next {
+            0 => LAST_CHANCE,
+            _ => SETTLE,
+        }
     }
 
     /// When it is closed if nothing happens. `None`: now.
@@ -296,9 +319,13 @@ impl Drop for Answering {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
     fn the_longest_idle_makes_room() {
@@ -344,7 +371,7 @@ mod tests {
     #[test]
     fn a_run_ends_with_a_pause() {
         let connections = Arc::new(Connections::default());
-        let open = connections.open(Instant::now()).unwrap();
+        let open = connections.open(HOST, Instant::now()).unwrap();
         for expected in 1..=3 {
             drop(open.connection.answering(Instant::now()));
             assert_eq!(open.connection.run(), expected);
@@ -359,7 +386,7 @@ mod tests {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
         let mut held: Vec<_> = (0..MOST + 10)
-            .map(|_| connections.open(now).unwrap())
+            .map(|_| connections.open(HOST, now).unwrap())
             .collect();
         assert_eq!(lock(&connections.open).len(), MOST);
         assert_eq!(held[9].connection.deadline(), None, "made room");
@@ -375,28 +402,32 @@ mod tests {
     fn a_newcomer_is_refused_while_all_are_busy() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..MOST).map(|_| connections.open(now).unwrap()).collect();
+        let held: Vec<_> = (0..MOST)
+            .map(|_| connections.open(HOST, now).unwrap())
+            .collect();
         let mut answers: Vec<_> = held
             .iter()
             .map(|open| open.connection.answering(now))
             .collect();
         let later = now + Duration::from_secs(3);
-        assert!(connections.open(later).is_none());
+        assert!(connections.open(HOST, later).is_none());
         // One response is ready, and its client does not read it.
         answers[7].ready(now, 100);
-        assert!(connections.open(now).is_none());
-        let newcomer = connections.open(later).unwrap();
+        assert!(connections.open(HOST, now).is_none());
+        let newcomer = connections.open(HOST, later).unwrap();
         assert_eq!(held[7].connection.deadline(), None, "made room");
         drop(newcomer);
         drop(answers);
-        assert!(connections.open(now).is_some());
+        assert!(connections.open(HOST, now).is_some());
     }
 
     #[test]
     fn answers_that_nobody_takes_are_bounded() {
         let connections = Arc::new(Connections::default());
         let now = Instant::now();
-        let held: Vec<_> = (0..20).map(|_| connections.open(now).unwrap()).collect();
+        let held: Vec<_> = (0..20)
+            .map(|_| connections.open(HOST, now).unwrap())
+            .collect();
         let mut answers = Vec::new();
         for (second, open) in (0..).zip(&held) {
             let mut answer = open.connection.answering(now);

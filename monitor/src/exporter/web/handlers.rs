@@ -1,10 +1,8 @@
 //! Handles requests: authentication, rate limit, scrape.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    net::IpAddr,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -24,14 +22,12 @@ use tracing::error;
 use super::{
     config::Settings,
     connections::{Answering, Connection},
+    password_queue::Queue,
     rate::Bucket,
     reload::Source,
     users::{Credentials, Remembered},
 };
 use crate::exporter::lock;
-
-/// Most passwords that may wait to be checked; checking one takes a large part of a second.
-const MOST_PASSWORDS: usize = 32;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -40,9 +36,7 @@ pub(super) struct Web {
     routes: Router,
     bucket: Mutex<Bucket>,
     remembered: Arc<Remembered>,
-    /// Passwords are checked one at a time, because each check keeps a whole CPU busy.
-    checking: Arc<tokio::sync::Mutex<()>>,
-    waiting: AtomicUsize,
+    passwords: Arc<Queue>,
 }
 
 impl Web {
@@ -56,8 +50,7 @@ impl Web {
             remembered: Arc::new(
                 Remembered::new().map_err(|_| anyhow::anyhow!("no random numbers for a key"))?,
             ),
-            checking: Arc::default(),
-            waiting: AtomicUsize::new(0),
+            passwords: Arc::default(),
         })
     }
 
@@ -70,7 +63,8 @@ impl Web {
     ) -> Response<Full<Bytes>> {
         let mut answering = connection.answering(Instant::now());
         let settings = self.source.current();
-        let mut response = match self.admit(&settings, &request).await {
+        let address = connection.address();
+        let mut response = match self.admit(&settings, &request, address).await {
             Ok(()) => match TowerToHyperService::new(self.routes.clone())
                 .call(request)
                 .await
@@ -100,6 +94,7 @@ impl Web {
         &self,
         settings: &Arc<Settings>,
         request: &Request<Incoming>,
+        address: IpAddr,
     ) -> Result<(), Response<Body>> {
         if let Some(rate) = settings.rate
             && !lock(&self.bucket).take(rate, Instant::now())
@@ -115,7 +110,7 @@ impl Web {
             .and_then(|value| Credentials::parse(value.as_bytes()));
         match credentials {
             Some(credentials) if self.remembered.holds(&settings.users, &credentials) => Ok(()),
-            Some(credentials) => self.check(settings.clone(), credentials).await,
+            Some(credentials) => self.check(settings.clone(), credentials, address).await,
             None => Err(unauthorized()),
         }
     }
@@ -125,17 +120,16 @@ impl Web {
         &self,
         settings: Arc<Settings>,
         credentials: Credentials,
+        address: IpAddr,
     ) -> Result<(), Response<Body>> {
-        let waiting = Counted::new(&self.waiting);
-        if waiting.number > MOST_PASSWORDS {
+        let Ok(turn) = self.passwords.turn(address).await else {
             return Err((
                 StatusCode::TOO_MANY_REQUESTS,
                 [(header::RETRY_AFTER, "5")],
                 "too many password checks are pending\n",
             )
                 .into_response());
-        }
-        let turn = self.checking.clone().lock_owned().await;
+        };
         // Another request of the same user may have been checked in the meantime.
         if self.remembered.holds(&settings.users, &credentials) {
             return Ok(());
@@ -147,6 +141,7 @@ impl Web {
                 remembered.keep(&settings.users, &credentials);
             }
             // Held until here even if the client has gone, because a check cannot be interrupted.
+            turn.checked(right);
             drop(turn);
             right
         });
@@ -171,25 +166,6 @@ fn unauthorized() -> Response<Body> {
         "Unauthorized\n",
     )
         .into_response()
-}
-
-/// Counts one for as long as it lives.
-struct Counted<'a> {
-    count: &'a AtomicUsize,
-    number: usize,
-}
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { count, number }
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The bytes of a response; dropped when HTTP has passed on the last of them.

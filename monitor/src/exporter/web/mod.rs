@@ -5,7 +5,9 @@ pub mod config;
 mod config_error;
 mod connections;
 mod handlers;
+mod lingering;
 mod listen;
+mod password_queue;
 mod rate;
 mod reload;
 mod server;
@@ -18,7 +20,7 @@ use anyhow::Context as _;
 use axum::{
     Router,
     extract::RawQuery,
-    http::{HeaderName, header},
+    http::{HeaderName, StatusCode, header},
     routing::get,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,7 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::handlers::{Shared, Web};
 pub(super) use self::listen::bind;
 pub use self::{reload::Source, users::Credentials};
-use super::{Exporter, status_page};
+use super::{Exporter, resources, status_page};
 use crate::metrics;
 
 /// The paths and their handlers.
@@ -40,6 +42,7 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
         Shared::new(move || status_page::render(&exporter.status(stay)))
     };
     let (fresh, still) = (page(false), page(true));
+    let probed = exporter.clone();
     Router::new()
         .route(
             "/",
@@ -50,10 +53,26 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
             }),
         )
         .route("/-/healthy", get(async || "ok\n"))
+        .route("/-/ready", get(async move || ready(probed.clone()).await))
         .route(
             exporter.telemetry_path(),
             get(async move || scrapes.answer(EXPOSITION).await),
         )
+}
+
+/// Whether scrapes can say what is loaded.
+async fn ready(exporter: Arc<Exporter>) -> (StatusCode, String) {
+    match tokio::task::spawn_blocking(move || exporter.ready()).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Err(problem)) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {problem}\n"),
+        ),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {error}\n"),
+        ),
+    }
 }
 
 const EXPOSITION: &[(HeaderName, &str)] = &[(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
@@ -105,13 +124,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         listen::warn_of_open_doors(&listeners, &source.current());
         let web = Arc::new(Web::new(source, routes(&exporter))?);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            // For a scrape, two pages and a password check, and one more of each whose client has
-            // gone.
-            .max_blocking_threads(8)
-            .build()
-            .context("cannot start the web server's runtime")?;
+        let runtime = resources::runtime(resources::WEB_THREADS)?;
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = oneshot::channel();
         let (calls, mut called) = mpsc::channel::<oneshot::Sender<()>>(1);
@@ -119,6 +132,8 @@ impl Server {
             .name("web".to_owned())
             .spawn(move || {
                 let result = runtime.block_on(async {
+                    // Where that fails this thread ends, and with it the process.
+                    resources::start_threads(resources::WEB_THREADS).await?;
                     tokio::spawn(async move {
                         while let Some(reply) = called.recv().await {
                             // An error means that the caller no longer waits.

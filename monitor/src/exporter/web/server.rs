@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::TcpListener,
+    net::{IpAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,7 +24,8 @@ use tracing::{debug, warn};
 
 use super::{
     Web,
-    connections::{self, Connections, Open},
+    connections::{self, Connections, LAST_CHANCE, Open, SETTLE},
+    lingering::Lingering,
 };
 
 /// Most bytes of a request's first line and headers.
@@ -45,12 +46,8 @@ const LEAVING: usize = 16;
 /// How long a new connection waits for a place.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(2);
 
-/// How long a connection without a request is kept after the order to stop: a request that was sent
-/// before may still arrive.
-const LAST_CHANCE: Duration = Duration::from_millis(500);
-
 /// How long responses in progress may take after the order to stop.
-const FAREWELL: Duration = Duration::from_secs(10);
+pub(in crate::exporter) const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Shortest interval between two warnings with the same cause.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -93,6 +90,21 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Runs until it is done, but for no longer than [`LAST_CHANCE`] after the order to stop.
+async fn before_the_end<F: Future>(
+    stop: &mut watch::Receiver<bool>,
+    future: F,
+) -> Option<F::Output> {
+    let late = async {
+        stopped(stop).await;
+        tokio::time::sleep(LAST_CHANCE).await;
+    };
+    tokio::select! {
+        output = future => Some(output),
+        () = late => None,
+    }
+}
+
 #[derive(Clone)]
 struct Acceptor {
     web: Arc<Web>,
@@ -121,7 +133,7 @@ impl Acceptor {
                 () = stopped(&mut self.stop) => break,
             };
             match accepted {
-                Some((place, Ok((stream, _)))) => match self.open().await {
+                Some((place, Ok((stream, peer)))) => match self.open(peer.ip()).await {
                     Some(open) => self.spawn(stream, open, place),
                     None => complain(&format_args!("{} are busy", connections::MOST)),
                 },
@@ -134,20 +146,24 @@ impl Acceptor {
             }
         }
         // Clients that connected before the order to stop are served, even if not accepted yet.
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
         while let Ok(place) = self.room.clone().try_acquire_owned()
-            && let Ok(Ok((stream, _))) =
-                tokio::time::timeout(Duration::ZERO, listener.accept()).await
-            && let Some(open) = self.connections.open(Instant::now())
+            && let Ok((stream, peer)) = listener.accept()
+            && stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+            && let Some(open) = self.connections.open(peer.ip(), Instant::now())
         {
             self.spawn(stream, open, place);
         }
     }
 
     /// Waits for a place among the connections.
-    async fn open(&self) -> Option<Open> {
+    async fn open(&self, address: IpAddr) -> Option<Open> {
         let since = Instant::now();
         loop {
-            if let Some(open) = self.connections.open(Instant::now()) {
+            if let Some(open) = self.connections.open(address, Instant::now()) {
                 return Some(open);
             }
             if since.elapsed() > WAIT_FOR_ROOM {
@@ -182,22 +198,23 @@ async fn talk(
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true).context("TCP_NODELAY")?;
     let Some(config) = web.source.current().tls.clone() else {
-        return http1(stream, web, open, stop).await;
+        return http1(Lingering::new(stream), web, open, stop).await;
     };
     let mut stopping = stop.clone();
     let mut first = [0];
-    tokio::select! {
-        read = stream.peek(&mut first) => read.context("the first byte")?,
-        () = stopped(&mut stopping) => return Ok(()),
+    let Some(read) = before_the_end(&mut stopping, stream.peek(&mut first)).await else {
+        return Ok(());
     };
+    read.context("the first byte")?;
     // A handshake starts with byte 22 (RFC 8446, section 5.1).
     if first[0].is_ascii_uppercase() {
         return refuse_plain(stream).await;
     }
-    let stream = tokio::select! {
-        stream = TlsAcceptor::from(config).accept(stream) => stream.context("TLS")?,
-        () = stopped(&mut stopping) => return Ok(()),
+    let handshake = TlsAcceptor::from(config).accept(Lingering::new(stream));
+    let Some(stream) = before_the_end(&mut stopping, handshake).await else {
+        return Ok(());
     };
+    let stream = stream.context("TLS")?;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         http2(stream, web, open, stop).await
     } else {
@@ -237,12 +254,25 @@ macro_rules! converse {
         let mut conversation = std::pin::pin!(conversation);
         let mut stop = $stop;
         tokio::select! {
+            biased;
             result = conversation.as_mut() => return result.context("HTTP"),
-            () = stopped(&mut stop) => conversation.as_mut().graceful_shutdown(),
+            () = stopped(&mut stop) => {}
         }
-        // Hyper still waits for the first request of a new connection.
-        loop {
+        // What was sent before the order may not have been read yet, and hyper closes a
+        // connection at once on which it has read nothing.
+        let since = Instant::now();
+        while since.elapsed() < $open.connection.last_chance() {
             tokio::select! {
+                biased;
+                result = conversation.as_mut() => return result.context("HTTP"),
+                () = tokio::time::sleep(SETTLE) => {}
+            }
+        }
+        conversation.as_mut().graceful_shutdown();
+        loop {
+            // A request that has come by then is seen before the connection is called idle.
+            tokio::select! {
+                biased;
                 result = conversation.as_mut() => return result.context("HTTP"),
                 () = tokio::time::sleep(LAST_CHANCE) => {}
             }
@@ -287,4 +317,30 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin>(
         .initial_connection_window_size(WINDOW)
         .max_send_buf_size(MOST_HEADER_BYTES);
     converse!(builder, stream, web, open, stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FAREWELL;
+    use crate::exporter::{journal::writer::CLOSE, resources::LAST_WORK, textfile::REMOVAL};
+
+    /// The first number after `key` in `text`.
+    fn seconds(text: &str, key: &str) -> u64 {
+        let (_, rest) = text.split_once(key).unwrap();
+        let line = rest.lines().next().unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn service_managers_wait_for_the_last_answer() {
+        let most = (FAREWELL + CLOSE + REMOVAL + LAST_WORK).as_secs();
+        let unit = include_str!("../../../packaging/livepatch-monitor.service");
+        let daemon_set = include_str!("../../../packaging/kubernetes/daemonset.yaml");
+        let unit = seconds(unit, "\nTimeoutStopSec=");
+        let daemon_set = seconds(daemon_set, " terminationGracePeriodSeconds:");
+        assert!(
+            unit > most && daemon_set > most,
+            "{unit}, {daemon_set}, {most}"
+        );
+    }
 }

@@ -57,6 +57,8 @@ fn a_patch_is_read_with_all_it_has() {
         transition: Some(true),
         replace: Some(false),
         srcversion: Some("533BB7E5866E52F63B9ACCB".to_owned()),
+        version: None,
+        build_id: None,
         objects: vec![
             Object {
                 name: "nf_tables".to_owned(),
@@ -82,6 +84,36 @@ fn a_patch_is_read_with_all_it_has() {
     };
     assert_eq!(set.patches, [one, two]);
     assert_eq!(set.in_transition().unwrap().name, "klp_one");
+}
+
+#[test]
+fn a_patch_has_the_version_and_the_build_id_of_its_module() {
+    let sysfs = two_patches();
+    let module = sysfs.path().join("module/klp_one");
+    fs::create_dir_all(module.join("notes")).unwrap();
+    let note = module.join("notes/.note.gnu.build-id");
+    let read = || {
+        let (set, problems) = read_patches(sysfs.path()).unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        let patch = set.get("klp_one").unwrap();
+        (patch.version.clone(), patch.build_id.clone())
+    };
+    fs::write(module.join("version"), "1.2-rc1\n").unwrap();
+    let words = |words: [u32; 3]| words.map(u32::to_ne_bytes).concat();
+    let good = [&words([4, 4, 3])[..], b"GNU\0", b"\x01\xab\xff\x00"].concat();
+    fs::write(&note, &good).unwrap();
+    let version = Some("1.2-rc1".to_owned());
+    assert_eq!(read(), (version.clone(), Some("01abff00".to_owned())));
+    for odd in [
+        &b""[..],
+        &good[..18],
+        &[&words([4, 0, 3])[..], b"GNU\0"].concat(),
+        &[&words([4, 4, 1])[..], b"GNU\0abcd"].concat(),
+        &[&words([4, u32::MAX, 3])[..], b"GNU\0abcd"].concat(),
+    ] {
+        fs::write(&note, odd).unwrap();
+        assert_eq!(read(), (version.clone(), None), "{odd:?}");
+    }
 }
 
 #[test]

@@ -245,5 +245,24 @@ pub(crate) fn commands() -> Vec<Row> {
             &["--limit", "such as 50"],
         ),
         no("blockers --limit", &["blocker"], &["blocker", "blockers"]),
+        no("blockers --all", &["blockers", "--all=3"], &["--all"]),
+        no("blockers --stack", &["blockers", "--stack", "x"], &["x"]),
+        no(
+            "wait --patch",
+            &["wait", "--patch", "kpatch-fix.ko"],
+            &["--patch", "kpatch_fix"],
+        ),
+        no(
+            "wait --timeout",
+            &["wait", "--timeout", "60"],
+            &["--timeout", "60", "15s"],
+        ),
+        no(
+            "wait --timeout",
+            &["wait", "--timeout", "-1s"],
+            &["--timeout", "negative"],
+        ),
+        no("doctor --json", &["doctor", "--jsn"], &["--jsn", "--json"]),
+        no("wait --json", &["wait", "--json", "no"], &["no"]),
     ]
 }

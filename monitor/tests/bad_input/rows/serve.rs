@@ -8,6 +8,11 @@ pub(crate) fn serve() -> Vec<Row> {
     const PATH: &str = "serve --web.telemetry-path";
     vec![
         no(
+            "serve --drill",
+            &["serve", "--drill", "loud"],
+            &["--drill", "loud", "critical"],
+        ),
+        no(
             ADDRESS,
             &["serve", "--web.listen-address", ":9969"],
             &["--web.listen-address", "0.0.0.0:9969"],
@@ -224,6 +229,24 @@ pub(crate) fn serve() -> Vec<Row> {
             "serve --textfile",
             &["serve", "--config.check", "--textfile", "@absent"],
             &["--textfile", "absent"],
+        ),
+        no("serve --once", &["serve", "--once"], &["--textfile"]),
+        no(
+            "serve --once",
+            &["serve", "--once", "--textfile", "@absent"],
+            &["--textfile", "absent"],
+        ),
+        no(
+            "serve --once",
+            &[
+                "serve",
+                "--once",
+                "--textfile",
+                "@absent",
+                "--web.listen-address",
+                "127.0.0.1:0",
+            ],
+            &["--once", "--web.listen-address"],
         ),
         row(
             "serve --textfile",

@@ -97,7 +97,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
         held_there_and_back(guest)?;
         made += 2;
         scraper.catch_up()?;
-        guest.wait_at_rest()?;
+        guest.wait_idle()?;
         let holds = Holdings::of(pid)?;
         guest.note(format!(
             "{} transitions, {} scrapes, {:.0} s: {holds:?}, {} bytes of state",
@@ -332,7 +332,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
     let pid = guest.monitor()?.pid();
     // It has had something to do, and has done it.
     held_there_and_back(guest)?;
-    guest.wait_at_rest()?;
+    guest.wait_idle()?;
     let cpu = cpu_time(pid)?;
     let woken = woken_in(pid, QUIET)?;
     let cpu = cpu_time(pid)?.saturating_sub(cpu);
@@ -344,8 +344,8 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
 
     let client = http::Client::default();
     client.body(monitor::ADDRESS, "/metrics")?;
-    // The thread that answered ends.
-    guest.wait_at_rest()?;
+    // The thread that answered sleeps again.
+    guest.wait_idle()?;
     let connected = Holdings::of(pid)?.descriptors;
     let woken = woken_in(pid, QUIET_CONNECTED)?;
     guest.note(format!(

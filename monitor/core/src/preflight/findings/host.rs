@@ -20,6 +20,17 @@ pub(super) fn policy(module: &Module, host: &Host, findings: &mut Vec<Finding>) 
             "reboot: the setting cannot be reverted",
         );
     }
+    if policy.ftrace_enabled == Some(false) {
+        // register_ftrace_function in kernel/trace/ftrace.c, for FTRACE_OPS_FL_PERMANENT.
+        add(
+            findings,
+            Severity::Failure,
+            "ftrace_enabled",
+            "kernel.ftrace_enabled is 0: the kernel redirects no function, and refuses a livepatch \
+             (EBUSY)",
+            "sysctl kernel.ftrace_enabled=1",
+        );
+    }
     if module.signed {
         return;
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -60,6 +60,7 @@ fn host() -> Host {
             ftrace: Ok(Vec::new()),
             kprobes: Ok(Vec::new()),
             events: Vec::new(),
+            overridable: Ok(BTreeSet::new()),
         },
         trampolines_share: Some(true),
         policy: Policy::default(),
@@ -115,6 +116,8 @@ fn patches(host: &mut Host, patches: Vec<Patch>) {
         patches,
     });
 }
+
+mod tracers;
 
 use Severity::{Failure, Info, Unknown, Warning};
 
@@ -174,14 +177,63 @@ fn the_module_itself() {
 }
 
 #[test]
+fn without_ftrace_no_livepatch_loads() {
+    expect(
+        |_, host| host.policy.ftrace_enabled = Some(false),
+        Failure,
+        "ftrace_enabled",
+        "EBUSY",
+    );
+}
+
+#[test]
+fn a_module_that_was_disabled_or_replaced_is_to_be_removed_first() {
+    let left_over = |disabled: bool, srcversion: &str| {
+        let (mut module, mut host) = (module(), host());
+        module.objects.clear();
+        host.modules = Ok(BTreeMap::from([(
+            "fix".to_owned(),
+            Some(srcversion.to_owned()),
+        )]));
+        let disabled = disabled.then(|| Patch {
+            enabled: Some(false),
+            ..loaded("fix", false, &[])
+        });
+        patches(&mut host, disabled.into_iter().collect());
+        let findings = judge(&module, &host);
+        let found = findings
+            .into_iter()
+            .find(|finding| finding.check == "loaded");
+        found.unwrap()
+    };
+    for (disabled, srcversion) in [(false, "AAA"), (true, "AAA"), (false, "BBB")] {
+        let finding = left_over(disabled, srcversion);
+        assert_eq!(finding.severity, Failure);
+        assert!(
+            finding.what.contains("loaded and not in force"),
+            "{finding:?}"
+        );
+        assert!(finding.remedy.starts_with("rmmod fix first"), "{finding:?}");
+        let other = finding.what.contains("another build");
+        assert_eq!(other, srcversion == "BBB", "{finding:?}");
+    }
+}
+
+#[test]
 fn what_is_loaded() {
     let with = |srcversion: Option<&str>| {
         let srcversion = srcversion.map(str::to_owned);
         move |_: &mut Module, host: &mut Host| {
             host.modules = Ok(BTreeMap::from([("fix".to_owned(), srcversion.clone())]));
+            patches(host, vec![loaded("fix", false, &[])]);
         }
     };
-    expect(with(Some("AAA")), Failure, "loaded", "from the same build");
+    expect(
+        with(Some("AAA")),
+        Failure,
+        "loaded",
+        "already in force, from the same build",
+    );
     expect(with(Some("BBB")), Failure, "loaded", "srcversion BBB");
     expect(with(None), Failure, "loaded", "no srcversion");
     expect(
@@ -322,112 +374,6 @@ fn symbols_that_the_kernel_will_look_up() {
         "symbols",
         "no symbol lost",
     );
-}
-
-fn traced(ipmodify: bool, direct: bool) -> Traced {
-    Traced {
-        name: "show".to_owned(),
-        ipmodify,
-        direct,
-        ..Traced::default()
-    }
-}
-
-#[test]
-fn who_else_sits_there() {
-    let with = |traced: Traced| {
-        move |_: &mut Module, host: &mut Host| host.tracers.ftrace = Ok(vec![traced.clone()])
-    };
-    expect(
-        with(traced(true, false)),
-        Failure,
-        "tracers",
-        "a tracer may redirect show",
-    );
-    expect(
-        with(traced(false, true)),
-        Warning,
-        "tracers",
-        "BPF trampoline",
-    );
-    expect(
-        with(traced(false, false)),
-        Info,
-        "tracers",
-        "works together",
-    );
-    expect(
-        |_, host| {
-            host.tracers.ftrace = Ok(vec![traced(false, true)]);
-            host.trampolines_share = Some(false);
-        },
-        Failure,
-        "tracers",
-        "before 6.0",
-    );
-    // A livepatch's own redirection is no hindrance to the next one.
-    expect(
-        |_, host| {
-            host.tracers.ftrace = Ok(vec![traced(true, false)]);
-            patches(host, vec![loaded("other", false, &["show"])]);
-        },
-        Info,
-        "stacked",
-        "other",
-    );
-    // Nor is its own, where it is loaded already.
-    let (module, mut own) = (module(), host());
-    own.tracers.ftrace = Ok(vec![traced(true, false)]);
-    patches(&mut own, vec![loaded("fix", false, &["show"])]);
-    assert_eq!(judge(&module, &own), []);
-    let kprobe = |offset| Kprobe {
-        name: "show".to_owned(),
-        offset,
-        ..Kprobe::default()
-    };
-    expect(
-        |_, host| host.tracers.kprobes = Ok(vec![kprobe(0)]),
-        Warning,
-        "tracers",
-        "a kprobe is attached to show+0x0",
-    );
-    expect(
-        |_, host| {
-            host.tracers.kprobes = Ok(vec![kprobe(4)]);
-            host.tracers.events = vec![KprobeEvent {
-                event: "lpm/seen".to_owned(),
-                name: "show".to_owned(),
-                module: None,
-            }];
-        },
-        Warning,
-        "tracers",
-        "(lpm/seen) is attached to show+0x4: it is inside",
-    );
-    // With IBT, ftrace's call comes after endbr64.
-    expect(
-        |_, host| {
-            host.tracers.kprobes = Ok(vec![Kprobe {
-                by_ftrace: true,
-                ..kprobe(4)
-            }]);
-        },
-        Warning,
-        "tracers",
-        "show+0x4: it still fires",
-    );
-    // Of the same name, but another function.
-    let elsewhere = |host: &mut Host| {
-        host.tracers.kprobes = Ok(vec![Kprobe {
-            module: Some("m".to_owned()),
-            ..kprobe(0)
-        }]);
-    };
-    let mut host = host();
-    elsewhere(&mut host);
-    assert_eq!(judge(&module, &host), []);
-    host.tracers.kprobes = Err("no debugfs".to_owned());
-    assert_eq!(judge(&module, &host)[0].severity, Warning);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::{
     function_ref::module_of,
     patch::{Patch, VMLINUX},
     preflight::{
-        host::{Kprobe, KprobeEvent, Traced},
+        host::{Kprobe, KprobeEvent, Traced, is_hook},
         module::Function,
     },
 };
@@ -48,18 +48,41 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             .flatten()
             .filter(|probe| on_it(&probe.name, probe.module.as_deref()))
             .collect();
-        let events = &host.tracers.events;
-        for probe in &probes {
-            kprobe(&place, probe, events, findings);
-        }
-        let traced = traced
+        let traced: Vec<&Traced> = traced
             .into_iter()
             .flatten()
-            .filter(|traced| on_it(&traced.name, traced.module.as_deref()));
+            .filter(|traced| on_it(&traced.name, traced.module.as_deref()))
+            .collect();
+        // A probe that refuses the livepatch does not go on beside it.
+        let refuses = below.is_empty() && traced.iter().any(|traced| traced.ipmodify);
+        let overridable = overridable(host, &function.name);
+        for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {
+            kprobe(&place, probe, overridable, &host.tracers.events, findings);
+        }
         for traced in traced {
-            ftrace(&place, traced, &below, &probes, host, findings);
+            ftrace(
+                &place,
+                traced,
+                &below,
+                &probes,
+                (host, overridable),
+                findings,
+            );
         }
     }
+}
+
+/// Whether a BPF program may override the function; `None` if that is unknown.
+fn overridable(host: &Host, function: &str) -> Option<bool> {
+    if is_hook(function) {
+        return Some(true);
+    }
+    let list = host.tracers.overridable.as_ref().ok()?;
+    Some(list.contains(function))
+}
+
+fn at_entry(probe: &Kprobe) -> bool {
+    probe.by_ftrace || probe.offset == 0
 }
 
 fn place(object: &str, function: &Function) -> String {
@@ -100,7 +123,13 @@ fn stacked(place: &str, below: &[&Patch], module: &Module, findings: &mut Vec<Fi
     );
 }
 
-fn kprobe(place: &str, probe: &Kprobe, events: &[KprobeEvent], findings: &mut Vec<Finding>) {
+fn kprobe(
+    place: &str,
+    probe: &Kprobe,
+    overridable: Option<bool>,
+    events: &[KprobeEvent],
+    findings: &mut Vec<Finding>,
+) {
     let kind = if probe.on_return {
         "kretprobe"
     } else {
@@ -114,8 +143,19 @@ fn kprobe(place: &str, probe: &Kprobe, events: &[KprobeEvent], findings: &mut Ve
         .map(|event| shown(&event.event))
         .collect();
     let state = if probe.disabled { ", disabled" } else { "" };
-    let effect = match probe.by_ftrace || probe.offset == 0 {
-        true => "it still fires at the function's entry",
+    let effect = match at_entry(probe) {
+        true if probe.on_return => {
+            "it still fires, and its events are filed under the old name; while it is attached, \
+             tasks asleep below the function hold the transition up"
+        }
+        true if overridable == Some(true) => {
+            "it still fires, and a BPF program of its may override the livepatch \
+             (bpf_override_return): the kernel admits both in either order, and does not show \
+             which of them wins"
+        }
+        true => {
+            "it still fires at the function's entry, and its events are filed under the old name"
+        }
         false => {
             "it is inside the function and will never fire again, since the old code no longer runs"
         }
@@ -158,7 +198,7 @@ fn ftrace(
     traced: &Traced,
     below: &[&Patch],
     probes: &[&Kprobe],
-    host: &Host,
+    (host, overridable): (&Host, Option<bool>),
     findings: &mut Vec<Finding>,
 ) {
     let who = match traced.who.as_str() {
@@ -169,7 +209,7 @@ fn ftrace(
     if traced.ipmodify && below.is_empty() {
         let what = match probes {
             [] => "a tracer",
-            _ => "a kprobe with a post-handler",
+            _ => "a kprobe with a post-handler, or fail_function,",
         };
         add(
             findings,
@@ -183,31 +223,51 @@ fn ftrace(
         );
     }
     if traced.direct {
-        direct(place, &who, host, findings);
+        direct(place, &who, host, overridable, findings);
     } else if !traced.ipmodify && probes.is_empty() {
         add(
             findings,
             Severity::Info,
             CHECK,
             format!(
-                "ftrace calls a tracer from {place}{who}: this works together with a livepatch"
+                "ftrace calls a tracer from {place}{who}: this works together with a livepatch; its \
+                 events are filed under the old name, and while it hooks the return (fprobe, \
+                 function_graph) tasks asleep below the function hold the transition up"
             ),
             "",
         );
     }
 }
 
-fn direct(place: &str, who: &str, host: &Host, findings: &mut Vec<Finding>) {
+fn direct(
+    place: &str,
+    who: &str,
+    host: &Host,
+    overridable: Option<bool>,
+    findings: &mut Vec<Finding>,
+) {
     const OWNER: &str = "bpftool link and bpftool prog show its owner";
     match host.trampolines_share {
         Some(true) => add(
             findings,
             Severity::Warning,
             CHECK,
-            format!(
-                "a BPF trampoline is attached to {place}{who}: it keeps working, but an fmod_ret \
-                program overrides the return value of the patch"
-            ),
+            match overridable {
+                Some(false) => format!(
+                    "a BPF trampoline is attached to {place}{who}: it keeps working, and its events \
+                    are filed under the old name; tasks asleep below an fexit program hold the \
+                    transition up"
+                ),
+                Some(true) => format!(
+                    "a BPF trampoline is attached to {place}{who}, which BPF programs may override: \
+                    the kernel admits both, and where an fmod_ret or LSM program returns other than \
+                    0 the new code never runs"
+                ),
+                None => format!(
+                    "a BPF trampoline is attached to {place}{who}: whether its program may override \
+                    the patch (fmod_ret, LSM) is unknown"
+                ),
+            },
             OWNER,
         ),
         Some(false) => add(

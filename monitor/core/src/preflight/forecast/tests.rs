@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -48,6 +48,7 @@ fn host() -> Host {
             ftrace: Ok(Vec::new()),
             kprobes: Ok(Vec::new()),
             events: Vec::new(),
+            overridable: Ok(BTreeSet::new()),
         },
         trampolines_share: None,
         policy: Policy::default(),

@@ -1,10 +1,18 @@
 //! The sandbox on this machine's kernel: what must not work does not, the rest does.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod attempts;
+mod users;
+
 use std::{
     fs::{self, File},
     io,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
+    },
     path::Path,
     process::Command,
     thread,
@@ -12,6 +20,10 @@ use std::{
 
 use livepatch_monitor::sandbox::{self, Allowed, Cap, CapSet, Part, Sandbox};
 use livepatch_monitor_test_support::left_out;
+
+use attempts::{
+    attempt, executable_memory, fork, give_away, load_bpf, message_to, parent, signal_parent,
+};
 
 /// Runs in a thread of its own: a sandbox binds the thread for good.
 fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -57,58 +69,21 @@ impl Places {
     }
 }
 
-/// Loads a program that does nothing, as a probe.
-fn load_bpf() -> io::Result<()> {
-    const PROG_LOAD: libc::c_int = 5;
-    const KPROBE: u32 = 2;
-    #[repr(C)]
-    struct Load {
-        kind: u32,
-        instructions: u32,
-        code: u64,
-        licence: u64,
-        rest: [u64; 14],
-    }
-    // r0 = 0; exit
-    let code: [u64; 2] = [0xb7, 0x95];
-    let load = Load {
-        kind: KPROBE,
-        instructions: 2,
-        code: code.as_ptr() as u64,
-        licence: c"GPL".as_ptr() as u64,
-        rest: [0; 14],
-    };
-    // SAFETY: the attributes, the code and the licence outlive the call, which only
-    // reads them.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const load, size_of::<Load>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and nobody else's.
-    unsafe { libc::close(i32::try_from(fd).unwrap()) };
-    Ok(())
-}
-
-/// Asks whether the parent could be signalled.
-fn signal_parent() -> io::Result<()> {
-    // SAFETY: signal 0 signals nothing.
-    match unsafe { libc::kill(libc::getppid(), 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Takes another user's files for its own.
-fn give_away(path: &Path) -> io::Result<()> {
-    std::os::unix::fs::chown(path, Some(1), None)
-}
-
 #[test]
 fn what_is_forbidden_fails() {
     let places = Places::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let write = |path: &Path| File::options().append(true).open(path).map(drop);
+    let _paths = [
+        UnixListener::bind(places.at("elsewhere/socket")).map(OwnedFd::from),
+        UnixDatagram::bind(places.at("elsewhere/datagrams")).map(OwnedFd::from),
+    ];
+    let abstract_name = format!("livepatch-monitor-test-{}", std::process::id());
+    let abstract_name = SocketAddr::from_abstract_name(abstract_name).unwrap();
+    let _abstract = UnixListener::bind_addr(&abstract_name).unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let local = UnixDatagram::unbound().unwrap();
     type Attempt<'a> = (Part, &'a str, Box<dyn Fn() -> io::Result<()> + Sync + 'a>);
     let outside = places.at("elsewhere/file");
     let attempts: Vec<Attempt<'_>> = vec![
@@ -199,6 +174,120 @@ fn what_is_forbidden_fails() {
             Box::new(|| TcpStream::connect(address).map(drop)),
         ),
         (Part::Signals, "signal", Box::new(signal_parent)),
+        (
+            Part::SystemCalls,
+            "signal (seccomp)",
+            Box::new(signal_parent),
+        ),
+        (
+            Part::SystemCalls,
+            "connect to a UNIX socket",
+            Box::new(|| UnixStream::connect(places.at("elsewhere/socket")).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "connect to an abstract UNIX socket",
+            Box::new(|| UnixStream::connect_addr(&abstract_name).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "open a UDP socket",
+            Box::new(|| UdpSocket::bind("127.0.0.1:0").map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "send on an open UDP socket",
+            Box::new(|| datagrams.send_to(b"x", address).map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "connect an open UDP socket",
+            Box::new(|| datagrams.connect(address)),
+        ),
+        (
+            Part::SystemCalls,
+            "send on an open UNIX socket",
+            Box::new(|| {
+                local
+                    .send_to(b"x", places.at("elsewhere/datagrams"))
+                    .map(drop)
+            }),
+        ),
+        (
+            Part::SystemCalls,
+            "send a message with an address",
+            Box::new(|| message_to(&local, &places.at("elsewhere/datagrams"))),
+        ),
+        (
+            Part::SystemCalls,
+            "run a program",
+            Box::new(|| Command::new("/bin/true").status().map(drop)),
+        ),
+        (
+            Part::SystemCalls,
+            "fork",
+            // A thread that is no thread of this process, and ends at once.
+            Box::new(fork),
+        ),
+        (
+            Part::SystemCalls,
+            "trace the parent",
+            Box::new(|| {
+                attempt(
+                    libc::SYS_ptrace,
+                    [libc::PTRACE_SEIZE.into(), parent(), 0, 0, 0],
+                )
+            }),
+        ),
+        (
+            Part::SystemCalls,
+            "read the parent's memory",
+            Box::new(|| attempt(libc::SYS_process_vm_readv, [parent(), 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "mount",
+            Box::new(|| attempt(libc::SYS_mount, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "enter another namespace",
+            Box::new(|| attempt(libc::SYS_setns, [-1, 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "io_uring",
+            Box::new(|| attempt(libc::SYS_io_uring_setup, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "perf events",
+            Box::new(|| attempt(libc::SYS_perf_event_open, [0; 5])),
+        ),
+        (
+            Part::SystemCalls,
+            "load BPF (seccomp)",
+            Box::new(|| attempt(libc::SYS_bpf, [5, 0, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "type into the terminal",
+            Box::new(|| attempt(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0])),
+        ),
+        (
+            Part::SystemCalls,
+            "executable memory",
+            Box::new(executable_memory),
+        ),
+        (
+            Part::SystemCalls,
+            "make a pipe with a name",
+            Box::new(|| {
+                let path = places.at("write/pipe");
+                rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into())?;
+                fs::remove_file(path)
+            }),
+        ),
     ];
     // Only what works without the sandbox shows that the sandbox keeps from it.
     let (work, do_not): (Vec<_>, Vec<_>) = attempts
@@ -207,7 +296,7 @@ fn what_is_forbidden_fails() {
     for (_, what, _) in do_not {
         left_out(what, "it fails without the sandbox too");
     }
-    assert!(work.len() >= 11, "{} attempts work", work.len());
+    assert!(work.len() >= 27, "{} attempts work", work.len());
     let (sandbox, done) = aside(|| {
         let sandbox = places.enter();
         let done: Vec<_> = work

@@ -1,0 +1,147 @@
+//! Findings about what else is attached to the functions.
+
+use super::*;
+
+fn traced(ipmodify: bool, direct: bool) -> Traced {
+    Traced {
+        name: "show".to_owned(),
+        ipmodify,
+        direct,
+        ..Traced::default()
+    }
+}
+
+#[test]
+fn who_else_sits_there() {
+    let with = |traced: Traced| {
+        move |_: &mut Module, host: &mut Host| host.tracers.ftrace = Ok(vec![traced.clone()])
+    };
+    expect(
+        with(traced(true, false)),
+        Failure,
+        "tracers",
+        "a tracer may redirect show",
+    );
+    expect(
+        with(traced(false, true)),
+        Warning,
+        "tracers",
+        "BPF trampoline",
+    );
+    expect(
+        with(traced(false, false)),
+        Info,
+        "tracers",
+        "works together",
+    );
+    expect(
+        |_, host| {
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+            host.trampolines_share = Some(false);
+        },
+        Failure,
+        "tracers",
+        "before 6.0",
+    );
+    // A livepatch's own redirection is no hindrance to the next one.
+    expect(
+        |_, host| {
+            host.tracers.ftrace = Ok(vec![traced(true, false)]);
+            patches(host, vec![loaded("other", false, &["show"])]);
+        },
+        Info,
+        "stacked",
+        "other",
+    );
+    // Nor is its own, where it is loaded already.
+    let (module, mut own) = (module(), host());
+    own.tracers.ftrace = Ok(vec![traced(true, false)]);
+    patches(&mut own, vec![loaded("fix", false, &["show"])]);
+    assert_eq!(judge(&module, &own), []);
+    let kprobe = |offset| Kprobe {
+        name: "show".to_owned(),
+        offset,
+        ..Kprobe::default()
+    };
+    expect(
+        |_, host| host.tracers.kprobes = Ok(vec![kprobe(0)]),
+        Warning,
+        "tracers",
+        "a kprobe is attached to show+0x0",
+    );
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![kprobe(4)]);
+            host.tracers.events = vec![KprobeEvent {
+                event: "lpm/seen".to_owned(),
+                name: "show".to_owned(),
+                module: None,
+            }];
+        },
+        Warning,
+        "tracers",
+        "(lpm/seen) is attached to show+0x4: it is inside",
+    );
+    // With IBT, ftrace's call comes after endbr64.
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![Kprobe {
+                by_ftrace: true,
+                ..kprobe(4)
+            }]);
+        },
+        Warning,
+        "tracers",
+        "show+0x4: it still fires",
+    );
+    // The same where a BPF program may override the function.
+    let overridable = |host: &mut Host| {
+        host.tracers.overridable = Ok(BTreeSet::from(["show".to_owned()]));
+    };
+    expect(
+        |_, host| {
+            overridable(host);
+            host.tracers.kprobes = Ok(vec![kprobe(0)]);
+        },
+        Warning,
+        "tracers",
+        "does not show which of them wins",
+    );
+    expect(
+        |_, host| {
+            overridable(host);
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+        },
+        Warning,
+        "tracers",
+        "the new code never runs",
+    );
+    expect(
+        |_, host| {
+            host.tracers.overridable = Err("no debugfs".to_owned());
+            host.tracers.ftrace = Ok(vec![traced(false, true)]);
+        },
+        Warning,
+        "tracers",
+        "may override the patch (fmod_ret, LSM) is unknown",
+    );
+    // One that refuses the patch is not said to go on beside it.
+    let mut refusing = self::host();
+    refusing.tracers.ftrace = Ok(vec![traced(true, false)]);
+    refusing.tracers.kprobes = Ok(vec![kprobe(0)]);
+    let findings = judge(&module, &refusing);
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].severity, Failure);
+    // Of the same name, but another function.
+    let elsewhere = |host: &mut Host| {
+        host.tracers.kprobes = Ok(vec![Kprobe {
+            module: Some("m".to_owned()),
+            ..kprobe(0)
+        }]);
+    };
+    let mut host = host();
+    elsewhere(&mut host);
+    assert_eq!(judge(&module, &host), []);
+    host.tracers.kprobes = Err("no debugfs".to_owned());
+    assert_eq!(judge(&module, &host)[0].severity, Warning);
+}

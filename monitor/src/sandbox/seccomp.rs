@@ -1,0 +1,241 @@
+//! Seccomp: refuses the system calls that the exporter can do without and that neither
+//! Landlock nor the lack of capabilities takes away: sockets of every family, programs,
+//! other processes, namespaces, new BPF programs, executable memory.
+//!
+//! What is refused is listed, not what is allowed: a call of the C library that nobody
+//! thought of goes on working. The systemd unit has a list of what is allowed in addition.
+
+use std::collections::BTreeMap;
+
+use livepatch_core::degradation::Degradation;
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpArgLen::Qword, SeccompCmpOp,
+    SeccompCondition, SeccompFilter, SeccompRule, TargetArch, apply_filter,
+};
+
+use super::{Part, Sandbox};
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Always refused.
+const REFUSED: &[i64] = &[
+    // Sockets. Those that are open go on, and accept others.
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    // Their address is behind a pointer, which a filter cannot follow.
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    // It would do all of this without a system call of its own.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    // Programs.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kcmp,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_setpriority,
+    // File systems and namespaces.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    // Files of other kinds, other names, other attributes.
+    libc::SYS_mknodat,
+    libc::SYS_linkat,
+    libc::SYS_symlinkat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    // The kernel.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_acct,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_clock_adjtime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_personality,
+    // Users.
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+];
+
+/// Those that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[i64] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_kexec_file_load,
+    libc::SYS_mknod,
+    libc::SYS_link,
+    libc::SYS_symlink,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_modify_ldt,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[i64] = &[];
+
+/// What reading of maps and iterators takes (enum `bpf_cmd`, include/uapi/linux/bpf.h of
+/// Linux 6.12): looking up, updating, deleting and listing elements, an object's
+/// description, an iterator's link and descriptor, which each scan of the tasks makes anew.
+const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 15, 28, 33];
+
+/// Whether a descriptor is a terminal (`TCGETS`) and how wide (`TIOCGWINSZ`), how much it
+/// holds (`FIONREAD`), whether it waits (`FIONBIO`) and outlives a program (`FIOCLEX`):
+/// include/uapi/asm-generic/ioctls.h. And `PERF_EVENT_IOC_DISABLE`, by which a probe is
+/// detached at the end.
+const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5451, 0x2401];
+
+/// Set in the number of a call by the x32 interface of x86-64, which has the same calls and
+/// some of its own (arch/x86/entry/syscalls/syscall_64.tbl).
+const X32: i64 = 0x4000_0000;
+const X32_OWN: std::ops::RangeInclusive<i64> = 512..=547;
+
+pub(super) fn enter(sandbox: &mut Sandbox) {
+    match restrict() {
+        Ok(()) => sandbox.holds.push(Part::SystemCalls),
+        Err(error) => sandbox.degradations.push(Degradation {
+            what: format!("system calls are not restricted: {error}"),
+            remedy: "boot a kernel with CONFIG_SECCOMP_FILTER=y".into(),
+        }),
+    }
+}
+
+fn restrict() -> Result<(), seccompiler::Error> {
+    apply(rules()?, libc::EPERM)?;
+    // Its flags are behind a pointer. C libraries fall back to clone().
+    apply(
+        BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+        libc::ENOSYS,
+    )
+}
+
+/// Has these calls fail with this error.
+fn apply(mut rules: Rules, error: i32) -> Result<(), seccompiler::Error> {
+    if cfg!(target_arch = "x86_64") {
+        let as_x32: Vec<_> = rules
+            .iter()
+            .map(|(number, rules)| (number | X32, rules.clone()))
+            .collect();
+        rules.extend(as_x32);
+        rules.extend(X32_OWN.map(|number| (number | X32, Vec::new())));
+    }
+    let arch: TargetArch = std::env::consts::ARCH.try_into()?;
+    let error = SeccompAction::Errno(error.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, error, arch)?;
+    let program: seccompiler::BpfProgram = filter.try_into()?;
+    apply_filter(&program)
+}
+
+fn rules() -> Result<Rules, seccompiler::Error> {
+    let always = REFUSED.iter().chain(REFUSED_HERE);
+    let mut rules: Rules = always.map(|number| (*number, Vec::new())).collect();
+    let process = u64::from(std::process::id());
+    let thread = libc::CLONE_THREAD.unsigned_abs().into();
+    let executable = libc::PROT_EXEC.unsigned_abs().into();
+    let local = libc::AF_UNIX.unsigned_abs().into();
+    for (number, conditions) in [
+        // To an address; without one it is a send() on a connection.
+        (
+            libc::SYS_sendto,
+            vec![SeccompCondition::new(4, Qword, SeccompCmpOp::Ne, 0)?],
+        ),
+        (
+            libc::SYS_socketpair,
+            vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, local)?],
+        ),
+        // Other than a thread.
+        (
+            libc::SYS_clone,
+            vec![SeccompCondition::new(
+                0,
+                Qword,
+                SeccompCmpOp::MaskedEq(thread),
+                0,
+            )?],
+        ),
+        // To another process; abort() signals its own.
+        (
+            libc::SYS_tgkill,
+            vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, process)?],
+        ),
+        (
+            libc::SYS_mmap,
+            vec![SeccompCondition::new(
+                2,
+                Qword,
+                SeccompCmpOp::MaskedEq(executable),
+                executable,
+            )?],
+        ),
+        (
+            libc::SYS_mprotect,
+            vec![SeccompCondition::new(
+                2,
+                Qword,
+                SeccompCmpOp::MaskedEq(executable),
+                executable,
+            )?],
+        ),
+        (libc::SYS_bpf, none_of(0, BPF_COMMANDS)?),
+        (libc::SYS_ioctl, none_of(1, IOCTLS)?),
+    ] {
+        rules.insert(number, vec![SeccompRule::new(conditions)?]);
+    }
+    Ok(rules)
+}
+
+/// The argument is none of these values.
+fn none_of(
+    argument: u8,
+    values: &[u64],
+) -> Result<Vec<SeccompCondition>, seccompiler::BackendError> {
+    let differs = |value: &u64| SeccompCondition::new(argument, Dword, SeccompCmpOp::Ne, *value);
+    values.iter().map(differs).collect()
+}

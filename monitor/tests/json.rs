@@ -1,0 +1,162 @@
+//! The JSON of every command is what docs/json.md says: every value that is printed is listed
+//! with its type, and every listed one is printed.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use livepatch_monitor_test_support::{
+    host::FakeHost,
+    process::{Answer, Process},
+    prometheus::Fleet,
+};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
+
+/// A path such as `tasks[].pid`, and the types seen there.
+type Schema = BTreeMap<String, BTreeSet<&'static str>>;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn run(host: &FakeHost, arguments: &[&str]) -> Value {
+    Process::run(host.command(BINARY, arguments)).json()
+}
+
+fn walk(schema: &mut Schema, path: &str, value: &Value) {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if !path.is_empty() {
+        schema.entry(path.to_owned()).or_default().insert(kind);
+    }
+    match value {
+        Value::Array(values) => {
+            for value in values {
+                walk(schema, &format!("{path}[]"), value);
+            }
+        }
+        Value::Object(members) => {
+            for (name, value) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                walk(schema, &format!("{path}{dot}{name}"), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What the commands print on hosts that have as much to say as possible.
+fn printed() -> BTreeMap<&'static str, Schema> {
+    let mut all = BTreeMap::<_, Schema>::new();
+    let mut add = |command, value: Value| walk(all.entry(command).or_default(), "", &value);
+    let held = FakeHost::held();
+    let quiet = FakeHost::default();
+    held.write("sys/module/old_fix/taint", "OEK\n");
+    held.write("sys/module/old_fix/initstate", "live\n");
+    held.write("sys/module/kcare/initstate", "live\n");
+    held.write("sys/module/fix/srcversion", "ABCDEF\n");
+    held.write("sys/module/fix/version", "1\n");
+    held.write("sys/kernel/livepatch/fix/replace", "0\n");
+    held.write("sys/kernel/livepatch/fix/target/patched", "1\n");
+    for file in ["line-v1.ko", "line-v2.ko"] {
+        held.write(&format!("rootfs/var/lib/kpatch/6.12/{file}"), "any bytes");
+    }
+    let id = "4f".repeat(32);
+    held.write("proc/42/cgroup", format!("0::/docker/{id}\n"));
+    let records = root().join("tests/fixtures/state-0.1.0/crashes");
+    for entry in fs::read_dir(records).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        held.write(
+            &format!("state/crashes/{name}"),
+            fs::read(entry.path()).unwrap(),
+        );
+    }
+    for host in [&held, &quiet] {
+        add("status", run(host, &["status", "--json"]));
+        add("blockers", run(host, &["blockers", "--json"]));
+        add("doctor", run(host, &["doctor", "--json"]));
+        add("crashes", run(host, &["crashes", "--json"]));
+        add("wait", run(host, &["wait", "--timeout", "0s", "--json"]));
+    }
+    let module = root().join("tests/fixtures/preflight/lpm_replace.ko");
+    let module = module.to_str().unwrap();
+    let ready = FakeHost::ready_for_lpm_replace();
+    ready.task("lpm_hold+0x4/0x40 [lpm_target]", -1);
+    for host in [&ready, &quiet] {
+        let words = ["preflight", "--json", "--sample", "0s", module, "/dev/null"];
+        add("preflight", run(host, &words));
+    }
+    for log in ["6.12/oops.log", "7.2/transition.log", "6.12/hung.log"] {
+        let file = root().join("tests/fixtures/crash").join(log);
+        let mut command = Command::new(BINARY);
+        command.args(["crashes", "import", "--json"]).arg(file);
+        add("crashes import", Process::run(command).json());
+    }
+    let good = Fleet::default().landed("a", 3600.0).up("b");
+    let bad = Fleet::default().landed("a", 60.0).down("b");
+    for fleet in [good, bad] {
+        let server = fleet.serve();
+        let words = [
+            "gate",
+            "--prometheus",
+            &server.url,
+            "--patch",
+            "fix",
+            "--json",
+        ];
+        let mut command = Command::new(BINARY);
+        command.args(words);
+        FakeHost::shield(&mut command);
+        let answer: Answer = Process::run(command);
+        add("gate", answer.json());
+    }
+    all
+}
+
+/// What the page lists for a command.
+fn documented(page: &str, command: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let (_, rest) = page.split_once(&format!("\n## {command}\n")).unwrap();
+    let (_, rest) = rest.split_once("```\n").unwrap();
+    let (block, _) = rest.split_once("```").unwrap();
+    let lines = block.lines().map(|line| line.split_once(": ").unwrap());
+    lines
+        .map(|(path, kinds)| {
+            (
+                path.to_owned(),
+                kinds.split(" or ").map(str::to_owned).collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_value_is_documented_and_every_documented_value_is_there() {
+    let page = fs::read_to_string(root().join("docs/json.md")).unwrap();
+    let mut wrong = Vec::new();
+    for (command, schema) in printed() {
+        let documented = documented(&page, command);
+        for (path, kinds) in &schema {
+            let listed = documented.get(path);
+            let is_listed = |kind: &str| listed.is_some_and(|listed| listed.contains(kind));
+            if !kinds.iter().all(|kind| is_listed(kind)) {
+                wrong.push(format!("{command}: not listed: {path}: {kinds:?}"));
+            }
+        }
+        let missing = documented.keys().filter(|path| !schema.contains_key(*path));
+        wrong.extend(missing.map(|path| format!("{command}: listed and not printed: {path}")));
+    }
+    assert!(wrong.is_empty(), "docs/json.md:\n{}", wrong.join("\n"));
+}

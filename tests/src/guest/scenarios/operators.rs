@@ -1,0 +1,156 @@
+//! What operators ask a host: whether a transition has completed, whether a patch's
+//! functions really run, and what the host allows.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::io::Errno;
+
+use crate::{
+    eventually::{eventually, seconds},
+    guest::Guest,
+    helpers::Hold,
+    livepatch::{PATCH_A, REPLACE, VMLINUX},
+    modules, monitor, target,
+};
+
+/// `wait` follows a transition from a blocker to its end, and every function is in force
+/// then; a patch that a cumulative one replaced is shown as left over.
+pub(super) fn waited_for_and_in_force(guest: &mut Guest) -> Result<()> {
+    guest.start_monitor(&[])?;
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+    let wait = &["wait", "--patch", "lpm_patch_a", "--timeout"];
+    says(
+        &[&wait[..], &["2s"]].concat(),
+        1,
+        &["still patching", "asleep in lpm_hold"],
+    )?;
+    let metrics = guest.scrape()?;
+    metrics.expect(
+        "livepatch_patch_functions_in_force{patch=lpm_patch_a,object=lpm_target}",
+        0.0,
+    )?;
+    target::release()?;
+    says(
+        &[&wait[..], &["60s"]].concat(),
+        0,
+        &["lpm_patch_a: completed"],
+    )?;
+
+    // Four functions in lpm_target, one in the kernel, one in a module that is not loaded.
+    says(
+        &["status"],
+        0,
+        &[
+            "5 of 6 functions are in force",
+            "(lpm_late) is in a module that is not loaded",
+            "no transition is running",
+        ],
+    )?;
+    let metrics = guest.scrape()?;
+    for (object, count) in [("lpm_target", 4.0), ("vmlinux", 1.0), ("lpm_late", 0.0)] {
+        let series =
+            format!("livepatch_patch_functions_in_force{{patch=lpm_patch_a,object={object}}}");
+        metrics.expect(&series, count)?;
+    }
+    for (reason, count) in [
+        ("object_not_loaded", 1.0),
+        ("not_redirected", 0.0),
+        ("unknown", 0.0),
+    ] {
+        let series =
+            format!("livepatch_patch_functions_not_in_force{{patch=lpm_patch_a,reason={reason}}}");
+        metrics.expect(&series, count)?;
+    }
+
+    REPLACE.apply(seconds(30))?;
+    PATCH_A.wait_gone(seconds(15))?;
+    if modules::loaded()?.iter().any(|name| name == "lpm_patch_a") {
+        says(&["status"], 0, &["lpm_patch_a: loaded, not in force"])?;
+        says(
+            &["preflight", "--sample", "0s", "/modules/lpm_patch_a.ko"],
+            2,
+            &["loaded and not in force", "rmmod lpm_patch_a first"],
+        )?;
+    }
+    let report = monitor::command(&["doctor"])?;
+    guest.note(String::from_utf8_lossy(&report.output).into_owned())?;
+    for word in [
+        "ok       livepatch",
+        "ok       ftrace_enabled",
+        "probes can be attached",
+    ] {
+        let text = String::from_utf8_lossy(&report.output);
+        ensure!(
+            text.contains(word),
+            "`doctor` does not say {word:?}: {text}"
+        );
+    }
+    Ok(())
+}
+
+/// With ftrace off the kernel refuses livepatches and the probes receive nothing: preflight,
+/// doctor and the metrics say so, and a load that was refused is counted all the same. With
+/// ftrace on again everything is seen.
+pub(super) fn without_ftrace(guest: &mut Guest) -> Result<()> {
+    const ATTACHED: &str = "livepatch_monitor_probe_attached{probe=klp_init_transition}";
+    guest.start_monitor(&[])?;
+    let metrics = guest.scrape()?;
+    metrics.expect_sum(ATTACHED, 1.0)?;
+    set_ftrace(false)?;
+    let result = blind(guest);
+    set_ftrace(true)?;
+    result?;
+    let metrics = guest.scrape()?;
+    metrics.expect_sum(ATTACHED, 1.0)?;
+    VMLINUX.apply(seconds(30))?;
+    guest.wait_for(
+        seconds(10),
+        "livepatch_monitor_events_total{event=klp_complete_transition}",
+        1.0,
+    )?;
+    Ok(())
+}
+
+fn blind(guest: &mut Guest) -> Result<()> {
+    let preflight = ["preflight", "--sample", "0s", "/modules/lpm_vmlinux.ko"];
+    says(&preflight, 2, &["kernel.ftrace_enabled is 0", "EBUSY"])?;
+    says(&["doctor"], 1, &["FAILURE  ftrace_enabled"])?;
+    let metrics = guest.scrape()?;
+    metrics.expect(
+        "livepatch_monitor_probe_attached{probe=klp_init_transition,method=none}",
+        0.0,
+    )?;
+    modules::expect_refused("lpm_vmlinux", Errno::BUSY)?;
+    guest.wait_for(seconds(10), "livepatch_patch_load_failures_total", 1.0)?;
+    Ok(())
+}
+
+fn set_ftrace(on: bool) -> Result<()> {
+    let file = "/proc/sys/kernel/ftrace_enabled";
+    let value = if on { "1" } else { "0" };
+    // A livepatch of the scenario before may still be on its way out (EBUSY).
+    eventually(seconds(15), || {
+        fs::write(file, value).with_context(|| format!("cannot write {value} to {file}"))
+    })
+}
+
+/// Runs a command, which must end with this code and say all of this.
+fn says(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
+    let answer = monitor::command(arguments)?;
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&answer.output),
+        answer.errors
+    );
+    ensure!(
+        answer.code == code && words.iter().all(|word| text.contains(word)),
+        "`{}` must end with {code} and say {words:?}; it ended with {} and said\n{text}",
+        arguments.join(" "),
+        answer.code
+    );
+    Ok(())
+}

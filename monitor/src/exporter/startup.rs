@@ -275,7 +275,6 @@ fn end_what_ended(exporter: &Exporter) {
     }
 }
 
-
 /// The status of all probes if none could be loaded.
 fn no_probes() -> Vec<ProbeStatus> {
     EventKind::ALL

@@ -70,10 +70,7 @@ impl Textfile {
     ///
     /// # Errors
     /// What is wrong, with the remedy.
-    pub(super) fn write(
-        &self,
-        scrape: impl FnOnce() -> String,
-    ) -> Result<(), String> {
+    pub(super) fn write(&self, scrape: impl FnOnce() -> String) -> Result<(), String> {
         self.store(&scrape()).map_err(|error| error.to_string())
     }
 

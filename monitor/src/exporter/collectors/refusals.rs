@@ -164,9 +164,7 @@ impl Collector<All> for Refusals {
         }
         out.counter(
             &REFUSED,
-            counts
-                .into_iter()
-                .map(|(patch, count)| ([patch], count)),
+            counts.into_iter().map(|(patch, count)| ([patch], count)),
         )
     }
 }

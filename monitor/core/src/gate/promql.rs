@@ -204,7 +204,12 @@ impl Question {
         let lookback = format!("{}s", scope.lookback.as_secs());
         let (hosts, patch) = (scope.hosts(), scope.patch());
         let window = WINDOW.as_secs();
-        let (seen_before, blip) = (scope.seen_before.as_secs(), scope.blip.as_secs());
+        let blip = scope.blip.as_secs();
+        // Prometheus 2.42 refuses an offset of zero.
+        let before = match scope.seen_before.as_secs() {
+            0 => String::new(),
+            seconds => format!(" offset {seconds}s"),
+        };
         let of = || scope.of(silent);
         match self {
             // Both keep all labels, so that a host with two series is noticed.
@@ -222,10 +227,10 @@ impl Question {
                  (count_over_time({metric}{{{hosts}}}[{window}s] offset {window}s))"
             ),
             Self::UpBefore => {
-                format!("max by (job, instance) ({metric}{{{hosts}}} offset {seen_before}s)")
+                format!("max by (job, instance) ({metric}{{{hosts}}}{before})")
             }
             Self::EnabledBefore => {
-                format!("max by (job, instance) ({metric}{{{patch}}} offset {seen_before}s)")
+                format!("max by (job, instance) ({metric}{{{patch}}}{before})")
             }
             Self::UpRecently => {
                 let named = Scope::among(&hosts, silent);
@@ -348,6 +353,18 @@ mod tests {
             }
             if Question::SILENT.contains(&question) {
                 assert!(query.contains(r#"instance=~"a\\.b\\:9969""#), "{query}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_offset_of_zero() {
+        let mut scope = scope("fix");
+        for (seconds, offset) in [(1620, " offset 1620s)"), (0, "\"})")] {
+            scope.seen_before = Duration::from_millis(seconds * 1000 + 500);
+            for question in [Question::UpBefore, Question::EnabledBefore] {
+                let query = question.query(&scope, &[]);
+                assert!(query.ends_with(offset), "{query}");
             }
         }
     }

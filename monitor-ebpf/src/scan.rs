@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use livepatch_monitor_ebpf::{
     FUNC_NAME_LEN, FUNCS_PER_STEP, FuncRecord, MODULE_NAME_LEN, RecordHeader, RecordKind,
-    STACK_FRAMES, ScanMode, ScanStart, TASK_COMM_LEN, TaskRecord,
+    STACK_FRAMES, ScanMode, ScanStart, TASK_COMM_LEN, TaskRecord, UNKNOWN_OFFSET,
 };
 
 use crate::kernel::{self, member, member_address, read, read_patch_name, read_string, variable};
@@ -36,10 +36,10 @@ struct Framed<T> {
     body: T,
 }
 
-/// Where the walks over functions and idle tasks go on with the next task. User
-/// space runs one scan at a time.
+/// The scan under way: what is compared with, and where the walks over functions and idle
+/// tasks go on with the next task. User space runs one scan at a time.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Cursor {
     patch: u64,
     object_head: u64,
@@ -47,13 +47,24 @@ struct Cursor {
     object: u64,
     func_head: u64,
     func_node: u64,
-    funcs_done: u64,
+    /// The function after the one that [`scan_next_func`] has filled in.
+    func_next: u64,
+    /// The task that [`scan_fill_task`] is to look at.
+    task: u64,
     idle_cpu: u64,
-    idle_done: u64,
+    funcs_done: u32,
+    idle_done: u32,
+    /// A [`ScanMode`].
+    mode: u32,
+    target: i32,
 }
 
 #[map]
-static CURSOR: Array<Cursor> = Array::with_max_entries(1, 0);
+static CURSOR: Array<Cursor> = Array::with_max_entries(2, 0);
+/// The scan under way.
+const NOW: u32 = 0;
+/// As it was before the task that is shown.
+const BEFORE: u32 = 1;
 /// A [`ScanMode`], set by user space.
 #[map]
 static SCAN_MODE: Array<u32> = Array::with_max_entries(1, 0);
@@ -87,6 +98,10 @@ fn write_mark(seq: *mut c_void, kind: RecordKind) -> Result<(), Overflow> {
     write(seq, kind, &raw mut record)
 }
 
+// What is called for each function and each pending task, and has many branches, is a
+// global function without arguments: the verifier looks at it once, not on every path that
+// leads to it (5.6). Its arguments are in `CURSOR`: it takes no pointer of the iterator's.
+
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
@@ -96,80 +111,134 @@ extern "C" fn scan_tasks(ctx: *mut IterTask) -> i32 {
     if task.is_null() {
         return 0;
     }
-    let Some(cursor_ptr) = CURSOR.get_ptr_mut(0) else {
+    let Some(cursor) = CURSOR.get_ptr_mut(NOW) else {
         return 0;
     };
-    let patch = variable::<u64>(&kernel::KLP_TRANSITION_PATCH).unwrap_or(0);
-    let target = variable::<i32>(&kernel::KLP_TARGET_STATE).unwrap_or(-1);
-
-    // SAFETY: the map's one element; scans do not overlap.
-    let mut cursor = unsafe { *cursor_ptr };
-    let mode = SCAN_MODE.get(0).copied().unwrap_or(0);
-    let resume = mode == ScanMode::MoreFuncs as u32;
-    if number == 0 && !resume {
-        cursor = Cursor {
-            patch,
-            object_head: 0,
-            object_node: 0,
-            object: 0,
-            func_head: 0,
-            func_node: 0,
-            funcs_done: 0,
-            idle_cpu: 0,
-            idle_done: 0,
-        };
-        if start(seq, patch, target).is_err() {
+    if number == 0 && begin(seq, cursor).is_err() {
+        return 0;
+    }
+    // SAFETY: the map's element; scans do not overlap.
+    let (mode, target, mut walks) = unsafe {
+        let cursor = &*cursor;
+        let left = (cursor.funcs_done & cursor.idle_done) == 0;
+        (cursor.mode, cursor.target, left && cursor.patch != 0)
+    };
+    if mode == ScanMode::EveryTask as u32 {
+        walks = false;
+    } else {
+        if walks && walk(seq, cursor, mode).is_err() {
+            undo(cursor);
+            return 0;
+        }
+        // SAFETY: as above.
+        let patch = unsafe { (*cursor).patch };
+        if patch == 0 || mode == ScanMode::MoreFuncs as u32 || switched(task, target) {
             return 0;
         }
     }
-    if mode == ScanMode::EveryTask as u32 {
-        // SAFETY: as above.
-        unsafe { *cursor_ptr = cursor };
-        let _ = write_task(seq, task, None);
-        return 0;
-    }
-    // The transition ended, or another took its place, while the scan ran: what
-    // is left would belong to something else. The missing end marks say so.
-    if patch == 0 || patch != cursor.patch {
-        // SAFETY: as above.
-        unsafe { *cursor_ptr = cursor };
-        return 0;
-    }
-    if step(seq, &mut cursor, target, task, resume).is_ok() {
-        // Only now is the progress real: an overflow shows this task once more.
-        // SAFETY: as above.
-        unsafe { *cursor_ptr = cursor };
+    if write_task(seq, cursor, task).is_err() && walks {
+        undo(cursor);
     }
     0
 }
 
+/// Whether a task has reached the target, or takes part in no transition
+/// (`KLP_UNDEFINED`, -1). Most tasks have, and cost nothing more.
 #[inline(always)]
-fn step(
-    seq: *mut c_void,
-    cursor: &mut Cursor,
-    target: i32,
-    task: *mut c_void,
-    resume: bool,
-) -> Result<(), Overflow> {
-    if cursor.funcs_done == 0 {
-        walk_funcs(seq, cursor, target)?;
+fn switched(task: *mut c_void, target: i32) -> bool {
+    let offset = kernel::TASK_PATCH_STATE.load();
+    if offset == UNKNOWN_OFFSET {
+        return true;
     }
-    if resume {
-        return Ok(());
-    }
-    if cursor.idle_done == 0 {
-        walk_idle(seq, cursor, target)?;
-    }
-    write_task(seq, task, Some(target))
+    // SAFETY: the iterator's own pointer, plus the offset of a member: a constant by the
+    // time of the verifier, which knows the structure and checks the load.
+    let state: i32 = unsafe {
+        task.cast::<u8>()
+            .add(offset as usize)
+            .cast::<i32>()
+            .read_volatile()
+    };
+    state == target || state == -1
 }
 
-/// Writes a task that has not reached the target, any where there is none.
+/// Begins a scan, or goes on with the functions of the last one.
 #[inline(always)]
-fn write_task(seq: *mut c_void, task: *mut c_void, target: Option<i32>) -> Result<(), Overflow> {
+fn begin(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
+    let mode = SCAN_MODE.get(0).copied().unwrap_or(0);
+    let patch = variable::<u64>(&kernel::KLP_TRANSITION_PATCH).unwrap_or(0);
+    let target = variable::<i32>(&kernel::KLP_TARGET_STATE).unwrap_or(-1);
+    // SAFETY: the map's element; scans do not overlap.
+    let cursor = unsafe { &mut *cursor };
+    cursor.mode = mode;
+    if mode == ScanMode::MoreFuncs as u32 {
+        return Ok(());
+    }
+    *cursor = Cursor {
+        patch,
+        mode,
+        target,
+        ..Cursor::default()
+    };
+    start(seq, patch, target)
+}
+
+/// Takes the progress of [`walk`] back: when the buffer overflows, the kernel drops all
+/// that was written with this task, and shows it once more.
+#[inline(always)]
+fn undo(cursor: *mut Cursor) {
+    if let Some(before) = CURSOR.get_ptr_mut(BEFORE) {
+        // SAFETY: the map's two elements.
+        unsafe { *cursor = *before };
+    }
+}
+
+/// Walks on with the functions and the idle tasks.
+#[inline(always)]
+fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) -> Result<(), Overflow> {
+    let Some(before) = CURSOR.get_ptr_mut(BEFORE) else {
+        return Ok(());
+    };
+    // SAFETY: the map's two elements. No reference to the first is held over a call: what
+    // is called changes it.
+    unsafe {
+        *before = *cursor;
+        if scan_is_current() == 0 {
+            // What is left would belong to something else. The missing end marks say so.
+            (*cursor).patch = 0;
+            return Ok(());
+        }
+        if (*cursor).funcs_done == 0 {
+            walk_funcs(seq, cursor)?;
+        }
+        if mode == ScanMode::MoreFuncs as u32 || (*cursor).idle_done != 0 {
+            return Ok(());
+        }
+    }
+    walk_idle(seq, cursor)
+}
+
+/// Whether the patch that the scan began with is still in transition.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_is_current() -> u32 {
+    let Some(cursor) = CURSOR.get_ptr_mut(NOW) else {
+        return 0;
+    };
+    // SAFETY: the map's element.
+    let cursor = unsafe { &*cursor };
+    let patch = variable::<u64>(&kernel::KLP_TRANSITION_PATCH).unwrap_or(0);
+    u32::from(patch != 0 && patch == cursor.patch)
+}
+
+/// Writes the iterator's task, if it is pending or no target is asked for.
+#[inline(always)]
+fn write_task(seq: *mut c_void, cursor: *mut Cursor, task: *mut c_void) -> Result<(), Overflow> {
     let Some(record) = TASK.get_ptr_mut(0) else {
         return Ok(());
     };
-    if !fill_task(record, task as u64, target) {
+    // SAFETY: the map's element.
+    unsafe { (*cursor).task = task as u64 };
+    if scan_fill_task() == 0 {
         return Ok(());
     }
     // SAFETY: `record` is this CPU's element; `task` is the iterator's own pointer.
@@ -177,7 +246,6 @@ fn write_task(seq: *mut c_void, task: *mut c_void, target: Option<i32>) -> Resul
         let stack: *mut c_void = (&raw mut (*record).body.stack).cast();
         let ret = bpf_get_task_stack(task.cast(), stack, (STACK_FRAMES * 8) as u32, 0);
         (*record).body.stack_len = if ret > 0 { ret as u32 / 8 } else { 0 };
-        (*record).body.idle_cpu = u32::MAX;
     }
     write(seq, RecordKind::Task, record)
 }
@@ -200,57 +268,95 @@ fn start(seq: *mut c_void, patch: u64, target: i32) -> Result<(), Overflow> {
     write(seq, RecordKind::Start, &raw mut record)
 }
 
-/// Walks klp_patch.obj_list and klp_object.func_list as klp_check_stack does. No
-/// lock is held: a list that changes meanwhile reads as garbage at worst, and a
-/// bad address ends the walk without the end mark.
+/// What a step of the walk over the functions came to.
+const NO_MORE: u32 = 0;
+const FUNC_FILLED: u32 = 1;
+const ALL_FUNCS: u32 = 2;
+const NEXT_OBJECT: u32 = 3;
+
 #[inline(always)]
-fn walk_funcs(seq: *mut c_void, cursor: &mut Cursor, target: i32) -> Result<(), Overflow> {
+fn walk_funcs(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
+    let Some(record) = FUNC.get_ptr_mut(0) else {
+        return Ok(());
+    };
     for _ in 0..FUNCS_PER_STEP {
-        if cursor.func_node == cursor.func_head {
-            // The next object, or the first.
-            if cursor.object_head == 0 {
-                let Some(head) = member_address(cursor.patch, &kernel::KLP_PATCH_OBJ_LIST) else {
-                    return Ok(());
-                };
-                cursor.object_head = head;
-                cursor.object_node = read(head).unwrap_or(0);
+        match scan_next_func() {
+            FUNC_FILLED => {
+                write(seq, RecordKind::Func, record)?;
+                // SAFETY: the map's element.
+                unsafe { (*cursor).func_node = (*cursor).func_next };
             }
-            if cursor.object_node == 0 {
-                return Ok(());
-            }
-            if cursor.object_node == cursor.object_head {
-                cursor.funcs_done = 1;
+            ALL_FUNCS => {
+                // SAFETY: as above.
+                unsafe { (*cursor).funcs_done = 1 };
                 return write_mark(seq, RecordKind::FuncsEnd);
             }
-            let node = cursor.object_node;
-            cursor.object = node.wrapping_sub(u64::from(kernel::KLP_OBJECT_NODE.load()));
-            cursor.object_node = read(node).unwrap_or(0);
-            let Some(head) = member_address(cursor.object, &kernel::KLP_OBJECT_FUNC_LIST) else {
-                return Ok(());
-            };
-            cursor.func_head = head;
-            let name = member::<u64>(cursor.object, &kernel::KLP_OBJECT_NAME).unwrap_or(0);
-            let module = member::<u64>(cursor.object, &kernel::KLP_OBJECT_MOD).unwrap_or(0);
-            // klp_is_object_loaded: not a module, or a module that is there.
-            let loaded = name == 0 || module != 0;
-            cursor.func_node = if loaded {
-                read(head).unwrap_or(head)
-            } else {
-                head
-            };
-            continue;
+            NEXT_OBJECT => {}
+            _ => return Ok(()),
         }
-        if cursor.func_node == 0 {
-            return Ok(());
-        }
-        let func = cursor
-            .func_node
-            .wrapping_sub(u64::from(kernel::KLP_FUNC_NODE.load()));
-        let next = read(cursor.func_node).unwrap_or(0);
-        write_func(seq, cursor.object, func, target)?;
-        cursor.func_node = next;
     }
     Ok(())
+}
+
+/// One step along klp_patch.obj_list and klp_object.func_list, as klp_check_stack walks
+/// them: the next object, or the next function in `FUNC`. No lock is held: a list that
+/// changes meanwhile reads as garbage at worst, and a bad address ends the walk without
+/// the end mark.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_next_func() -> u32 {
+    let Some(cursor) = CURSOR.get_ptr_mut(NOW) else {
+        return NO_MORE;
+    };
+    // SAFETY: the map's element; scans do not overlap.
+    let cursor = unsafe { &mut *cursor };
+    if cursor.func_node == cursor.func_head {
+        return next_object(cursor);
+    }
+    if cursor.func_node == 0 {
+        return NO_MORE;
+    }
+    let func = cursor
+        .func_node
+        .wrapping_sub(u64::from(kernel::KLP_FUNC_NODE.load()));
+    cursor.func_next = read(cursor.func_node).unwrap_or(0);
+    fill_func(cursor.object, func, cursor.target);
+    FUNC_FILLED
+}
+
+/// Enters the next object, or the first.
+#[inline(always)]
+fn next_object(cursor: &mut Cursor) -> u32 {
+    if cursor.object_head == 0 {
+        let Some(head) = member_address(cursor.patch, &kernel::KLP_PATCH_OBJ_LIST) else {
+            return NO_MORE;
+        };
+        cursor.object_head = head;
+        cursor.object_node = read(head).unwrap_or(0);
+    }
+    if cursor.object_node == 0 {
+        return NO_MORE;
+    }
+    if cursor.object_node == cursor.object_head {
+        return ALL_FUNCS;
+    }
+    let node = cursor.object_node;
+    cursor.object = node.wrapping_sub(u64::from(kernel::KLP_OBJECT_NODE.load()));
+    cursor.object_node = read(node).unwrap_or(0);
+    let Some(head) = member_address(cursor.object, &kernel::KLP_OBJECT_FUNC_LIST) else {
+        return NO_MORE;
+    };
+    cursor.func_head = head;
+    let name = member::<u64>(cursor.object, &kernel::KLP_OBJECT_NAME).unwrap_or(0);
+    let module = member::<u64>(cursor.object, &kernel::KLP_OBJECT_MOD).unwrap_or(0);
+    // klp_is_object_loaded: not a module, or a module that is there.
+    let loaded = name == 0 || module != 0;
+    cursor.func_node = if loaded {
+        read(head).unwrap_or(head)
+    } else {
+        head
+    };
+    NEXT_OBJECT
 }
 
 /// The code in force that tasks must leave, as klp_check_stack_func has it
@@ -258,9 +364,9 @@ fn walk_funcs(seq: *mut c_void, cursor: &mut Cursor, target: i32) -> Result<(), 
 /// function; patching, the function below this one on the ftrace_ops' stack, or
 /// the original where there is none.
 #[inline(always)]
-fn write_func(seq: *mut c_void, object: u64, func: u64, target: i32) -> Result<(), Overflow> {
+fn fill_func(object: u64, func: u64, target: i32) {
     let Some(record) = FUNC.get_ptr_mut(0) else {
-        return Ok(());
+        return;
     };
     // Values, not options: an option's unset payload copied on the stack is a read
     // of uninitialised stack, which the verifier refuses before 6.3.
@@ -310,51 +416,61 @@ fn write_func(seq: *mut c_void, object: u64, func: u64, target: i32) -> Result<(
             );
         }
     }
-    write(seq, RecordKind::Func, record)
 }
 
 /// Idle tasks are in no task list: they hang off `idle_threads` (kernel/smpboot.c),
 /// a per-CPU variable.
 #[inline(always)]
-fn walk_idle(seq: *mut c_void, cursor: &mut Cursor, target: i32) -> Result<(), Overflow> {
+fn walk_idle(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     let (offsets, threads) = (kernel::PER_CPU_OFFSET.load(), kernel::IDLE_THREADS.load());
     let cpus = u64::from(kernel::POSSIBLE_CPUS.load());
-    if offsets == 0 || threads == 0 || cpus == 0 {
-        return Ok(());
-    }
-    if cursor.idle_cpu >= cpus {
-        cursor.idle_done = 1;
-        return write_mark(seq, RecordKind::IdleEnd);
-    }
-    let cpu = cursor.idle_cpu;
-    let base = read::<u64>(offsets.wrapping_add(cpu * 8)).unwrap_or(0);
-    let task = read::<u64>(threads.wrapping_add(base)).unwrap_or(0);
-    if base != 0 && task != 0 {
-        let Some(record) = TASK.get_ptr_mut(0) else {
-            return Ok(());
-        };
-        if fill_task(record, task, Some(target)) {
-            // SAFETY: this CPU's element of the map.
-            unsafe {
-                (*record).body.idle_cpu = cpu as u32;
-                (*record).body.stack_len = 0;
-            }
-            write(seq, RecordKind::Task, record)?;
+    // SAFETY: the map's element, and this CPU's element of the other; no reference to the
+    // first is held over the call, which reads it.
+    unsafe {
+        let cpu = (*cursor).idle_cpu;
+        if offsets == 0 || threads == 0 || cpu >= cpus {
+            (*cursor).idle_done = 1;
+            // Without the end mark they are unknown.
+            let known = offsets != 0 && threads != 0 && cpus != 0;
+            return if known {
+                write_mark(seq, RecordKind::IdleEnd)
+            } else {
+                Ok(())
+            };
         }
+        let base = read::<u64>(offsets.wrapping_add(cpu * 8)).unwrap_or(0);
+        let task = read::<u64>(threads.wrapping_add(base)).unwrap_or(0);
+        if base != 0 && task != 0 {
+            let Some(record) = TASK.get_ptr_mut(0) else {
+                return Ok(());
+            };
+            (*cursor).task = task;
+            if scan_fill_task() != 0 {
+                (*record).body.idle_cpu = cpu as u32;
+                write(seq, RecordKind::Task, record)?;
+            }
+        }
+        (*cursor).idle_cpu = cpu + 1;
     }
-    cursor.idle_cpu = cpu + 1;
     Ok(())
 }
 
-/// Fills all but the stack and `idle_cpu`; false if there is a target and the task has
-/// reached it, or takes part in no transition (`KLP_UNDEFINED`, -1).
-#[inline(always)]
-fn fill_task(record: *mut Framed<TaskRecord>, task: u64, target: Option<i32>) -> bool {
-    let Some(patch_state) = member::<i32>(task, &kernel::TASK_PATCH_STATE) else {
-        return false;
+/// Fills `TASK` for the cursor's task, without a stack; 0 if it is not to be shown: it has
+/// switched, or the transition is no longer the one that the scan began with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn scan_fill_task() -> u32 {
+    let (Some(cursor), Some(record)) = (CURSOR.get_ptr_mut(NOW), TASK.get_ptr_mut(0)) else {
+        return 0;
     };
-    if target.is_some_and(|target| patch_state == target || patch_state == -1) {
-        return false;
+    // SAFETY: the map's element.
+    let (task, mode, target) = unsafe { ((*cursor).task, (*cursor).mode, (*cursor).target) };
+    let Some(patch_state) = member::<i32>(task, &kernel::TASK_PATCH_STATE) else {
+        return 0;
+    };
+    let is_pending = patch_state != target && patch_state != -1;
+    if mode != ScanMode::EveryTask as u32 && (!is_pending || scan_is_current() == 0) {
+        return 0;
     }
     // SAFETY: `record` is this CPU's element of the map, of the record's size.
     unsafe {
@@ -376,6 +492,8 @@ fn fill_task(record: *mut Framed<TaskRecord>, task: u64, target: Option<i32>) ->
         if let Some(comm) = member_address(task, &kernel::TASK_COMM) {
             read_string((&raw mut (*body).comm).cast(), TASK_COMM_LEN, comm);
         }
+        (*body).stack_len = 0;
+        (*body).idle_cpu = u32::MAX;
     }
-    true
+    1
 }

@@ -1,11 +1,9 @@
-//! How a metric is declared, sampled and encoded. The declarations themselves are in the
+//! How a metric is declared, sampled and written. The declarations themselves are in the
 //! collectors that serve them (`exporter/collectors/`).
 
-use prometheus::{
-    Encoder as _, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder,
-    core::{Collector, Desc},
-    proto::MetricFamily,
-};
+mod exposition;
+
+pub use exposition::{Exposition, ExpositionError};
 
 /// A metric's type in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,39 +57,6 @@ macro_rules! metrics {
 
 pub(crate) use metrics;
 
-/// Builds the metric families of one collector.
-pub type Families = prometheus::Result<Vec<MetricFamily>>;
-
-/// Adds a gauge: label values and value of each series.
-///
-/// # Errors
-/// The metrics library rejects a name or a label.
-pub(crate) fn gauge<'a>(
-    metric: &Metric,
-    rows: impl IntoIterator<Item = (Vec<&'a str>, f64)>,
-) -> Families {
-    let family = GaugeVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
-    for (labels, value) in rows {
-        family.get_metric_with_label_values(&labels)?.set(value);
-    }
-    Ok(family.collect())
-}
-
-/// Adds a counter: label values and value of each series.
-///
-/// # Errors
-/// The metrics library rejects a name or a label.
-pub(crate) fn counter<'a>(
-    metric: &Metric,
-    rows: impl IntoIterator<Item = (Vec<&'a str>, u64)>,
-) -> Families {
-    let family = IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels)?;
-    for (labels, value) in rows {
-        family.get_metric_with_label_values(&labels)?.inc_by(value);
-    }
-    Ok(family.collect())
-}
-
 /// A boolean as a sample's value: 1 for true, 0 for false.
 pub(crate) fn bit(value: bool) -> f64 {
     if value { 1.0 } else { 0.0 }
@@ -106,35 +71,8 @@ pub(crate) fn count(value: u64) -> f64 {
     value as f64
 }
 
-/// Encodes families in the text exposition format 0.0.4, sorted by name; families
-/// without series are left out.
-///
-/// # Errors
-/// The metrics library cannot encode a family.
-pub fn encode(families: Vec<MetricFamily>) -> prometheus::Result<String> {
-    let registry = Registry::new();
-    registry.register(Box::new(Ready(families)))?;
-    let mut buffer = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer).into_owned())
-}
-
 /// Content type of the text exposition format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
-
-/// A collector that hands fixed families to a registry, which drops those without series
-/// and sorts the rest.
-struct Ready(Vec<MetricFamily>);
-
-impl Collector for Ready {
-    fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.0.clone()
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt as _, symlink},
+    thread,
+    time::Duration,
 };
 
 use livepatch_monitor_test_support::{
@@ -22,12 +24,29 @@ fn boot(host: &FakeHost, number: u32, flags: &[&str]) -> Process {
     Process::serve(host.command(BINARY, &[&serve, flags].concat()))
 }
 
-/// Lets the machine lose its power. What must be known afterwards is on the disk by the
-/// time that the monitor answers.
+/// Lets the machine lose its power.
 fn lose_power(monitor: Process) {
     monitor.metrics();
     monitor.signal(Signal::KILL);
     monitor.finish();
+}
+
+/// Waits until the journal of the boot has the running transition: a thread of its own writes
+/// it.
+fn wait_for_the_journal(host: &FakeHost, number: u32) {
+    let name = format!("state/recorder/3f1c4a52-0000-4000-8000-{number:012}.rec");
+    let written = || {
+        let journal = fs::read(host.path(&name)).unwrap_or_default();
+        let journal = String::from_utf8_lossy(&journal).into_owned();
+        journal.contains("\"transition\"") && journal.contains("\"patches\"")
+    };
+    for _ in 0..6000 {
+        if written() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(written(), "{name} has no transition");
 }
 
 fn run(host: &FakeHost, arguments: &[&str]) -> Answer {
@@ -45,7 +64,9 @@ fn a_clone_does_not_report_its_templates_boot() {
         "rootfs/etc/machine-id",
         "0123456789abcdef0123456789abcdef\n",
     );
-    lose_power(boot(&host, 1, &[]));
+    let monitor = boot(&host, 1, &[]);
+    wait_for_the_journal(&host, 1);
+    lose_power(monitor);
     // The copy that is still the same machine knows of its crash.
     let monitor = boot(&host, 2, &[]);
     let metrics = monitor.metrics();
@@ -83,7 +104,9 @@ fn a_clone_does_not_report_its_templates_boot() {
 #[test]
 fn a_crash_kernel_is_no_boot() {
     let host = FakeHost::held();
-    lose_power(boot(&host, 1, &[]));
+    let monitor = boot(&host, 1, &[]);
+    wait_for_the_journal(&host, 1);
+    lose_power(monitor);
     // The crash kernel starts services; it has no livepatch.
     fs::rename(host.path("sys/kernel/livepatch"), host.path("livepatch")).unwrap();
     host.write("proc/vmcore", "");

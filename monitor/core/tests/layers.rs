@@ -1,5 +1,4 @@
 //! No circle between the modules of the core, and nothing imports upwards.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 

@@ -21,7 +21,6 @@ use livepatch_core::{
     transition::{self, BootTime},
     transition_state::Running,
 };
-use prometheus::proto::MetricFamily;
 
 use crate::{
     host::{
@@ -29,7 +28,7 @@ use crate::{
         packages::{Interrupted, Manager},
     },
     kernel::events::KernelEvent,
-    metrics::{Families, Metric},
+    metrics::{Exposition, ExpositionError, Metric},
 };
 
 #[cfg(test)]
@@ -58,11 +57,12 @@ pub trait Collector<V>: Debug + Send + Sync {
     /// and the status page are made.
     fn collect(&self, moment: &Moment, values: &mut V) -> Outcome;
 
-    /// Its metrics, made from the values that were collected.
+    /// Writes its metrics, made from the values that were collected.
     ///
     /// # Errors
-    /// The metrics library refuses a label or a value.
-    fn families(&self, collected: &Collected<V>) -> Families;
+    /// A metric cannot be written.
+    fn export(&self, collected: &Collected<V>, out: &mut Exposition)
+    -> Result<(), ExpositionError>;
 }
 
 /// Something that the event loop does for a collector.
@@ -236,8 +236,8 @@ pub enum Step {
     Event,
     /// Read its sources.
     Collect,
-    /// Make its metrics.
-    Families,
+    /// Write its metrics.
+    Export,
 }
 
 /// Runs all collectors, in order.
@@ -264,26 +264,28 @@ pub fn collect<V: Default>(
     collected
 }
 
-/// The metrics of all collectors. A collector whose metrics are refused counts as failed, which the
-/// collectors after it report.
-pub fn families<V>(
+/// The metrics of all collectors. One that cannot write its metrics, or panics, counts as
+/// failed and has none; the collectors after it report that.
+pub fn export<V>(
     collectors: &[&dyn Collector<V>],
     collected: &mut Collected<V>,
     listener: &mut impl Listener,
-) -> Vec<MetricFamily> {
-    let mut all = Vec::new();
+) -> Exposition {
+    let mut all = Exposition::default();
     for collector in collectors {
-        let made = guarded(collector.name(), || collector.families(collected));
-        let outcome = match made {
-            Ok(Ok(families)) => {
-                all.extend(families);
-                Outcome::default()
-            }
-            Ok(Err(error)) => Outcome::of(vec![format!("{}: {error}", collector.name())]),
-            Err(panicked) => Outcome::of(vec![panicked]),
+        let mark = all.mark();
+        let written = guarded(collector.name(), || collector.export(collected, &mut all));
+        let problem = match written {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{}: {error}", collector.name())),
+            Err(panicked) => Some(panicked),
         };
+        if problem.is_some() {
+            all.back_to(mark);
+        }
+        let outcome = Outcome::of(problem.into_iter().collect());
         collected.report(collector.label(), &outcome, Duration::ZERO);
-        listener.problems(collector.name(), Step::Families, &outcome.problems);
+        listener.problems(collector.name(), Step::Export, &outcome.problems);
     }
     all
 }

@@ -7,6 +7,7 @@ mod event_loop;
 pub mod journal;
 mod kernel_log;
 mod log_lines;
+mod memory;
 mod once;
 pub(crate) mod resources;
 mod runtime;
@@ -98,6 +99,7 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// The exporter cannot listen on an address, or the web configuration is invalid. Everything else
 /// degrades.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    memory::keep_small();
     let source = web::Source::open(options.web_config.as_deref()).context("--web.config.file")?;
     let listeners = web::bind(&options.listen, options.systemd_socket)?;
     let manager = Manager::connect();

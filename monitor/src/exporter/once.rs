@@ -49,8 +49,7 @@ pub async fn run_once(options: Options) -> anyhow::Result<()> {
     let Started { mut exporter, .. } = startup::start(options)?;
     sandbox::enter(&mut exporter, &[]);
     let file = Textfile::new(&directory);
-    let written = file.write(|| exporter.scrape().map(|text| at_one_moment(&text)));
-    written.map_err(anyhow::Error::msg)?;
+    file.write(&at_one_moment(&exporter.scrape()))?;
     info!("the metrics are written");
     Ok(())
 }

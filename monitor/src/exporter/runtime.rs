@@ -6,7 +6,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use anyhow::Context as _;
 use livepatch_core::{
     degradation::Degradation,
     journal::entry::{Entry, Saved},
@@ -23,10 +22,7 @@ use super::{
     lock, log_lines,
     status_page::{BLOCKERS_SHOWN, Page},
 };
-use crate::{
-    kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks},
-    metrics,
-};
+use crate::kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks};
 
 /// The exporter at work. Its locks are each held for one step and, but for `saving`, never
 /// two at a time.
@@ -246,14 +242,12 @@ impl Exporter {
     }
 
     /// The exposition, for `/metrics` and the text file.
-    ///
-    /// # Errors
-    /// The metrics library cannot encode the collectors' metrics.
-    pub fn scrape(&self) -> anyhow::Result<String> {
+    #[must_use]
+    pub fn scrape(&self) -> String {
         let mut collected = self.collect();
-        let families =
-            collector::families(&self.collectors.all(), &mut collected, &mut AtScrape(self));
-        metrics::encode(families).context("writing the exposition")
+        let exposition =
+            collector::export(&self.collectors.all(), &mut collected, &mut AtScrape(self));
+        exposition.into_text()
     }
 
     /// What the status page shows: the values that a scrape would show now. With `stay` the page

@@ -28,7 +28,7 @@ use super::{
     },
     complaints::Complaints,
     kernel_log::{self, KernelLog},
-    lock, log_lines, readable,
+    lock, log_lines, memory, readable,
 };
 use crate::{
     host::{expected::Expectations, machine},
@@ -116,7 +116,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         refusals: Refusals::new(&options.kmsg),
         monitor: Monitor::new(procfs, attached.status, options.drill.clone()),
     };
-    give_back_memory();
+    memory::give_back();
     if let Some(saved) = records.saved {
         let start = saved.start_unix_seconds;
         collectors.transitions.restore(saved.transitions, start);
@@ -272,16 +272,6 @@ fn end_what_ended(exporter: &Exporter) {
             took_seconds: None,
         };
         exporter.note(clock::boot_time(), ended);
-    }
-}
-
-/// Returns free memory to the system. Reading BTF and loading the programs takes about 20 MiB,
-/// which the allocator would otherwise keep; later less than a tenth of it is needed.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes no pointer and only returns free pages.
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

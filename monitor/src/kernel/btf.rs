@@ -5,7 +5,7 @@
 //! that a reader does not know, and the wider `vlen` and kind fields were added between 6.12 and
 //! 7.2; older kernels leave those bits zero.
 
-use std::path::Path;
+use std::{cell::RefCell, collections::HashMap, path::Path};
 
 use crate::bounded_read;
 
@@ -15,6 +15,7 @@ pub use error::BtfError;
 
 mod blob;
 mod error;
+mod functions;
 mod members;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,9 @@ pub struct Btf {
     strings: Span,
     /// The offset of each type in the blob, starting with type 1.
     offsets: Vec<u32>,
+    /// The structures and unions of each name that was asked for: finding one takes a pass
+    /// over all types, and most are asked for several members.
+    asked: RefCell<HashMap<String, Vec<Type>>>,
 }
 
 impl Btf {
@@ -64,10 +68,17 @@ impl Btf {
             .is_some_and(|rest| rest.first() == Some(&0))
     }
 
-    fn composites<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Type> + 'a {
-        self.types().filter(move |ty| {
+    fn composites(&self, name: &str) -> impl Iterator<Item = Type> + use<> {
+        if let Some(known) = self.asked.borrow().get(name) {
+            return known.clone().into_iter();
+        }
+        let found = self.types().filter(|ty| {
             matches!(ty.kind, KIND_STRUCT | KIND_UNION) && self.is_named(ty.name, name.as_bytes())
-        })
+        });
+        let found: Vec<Type> = found.collect();
+        let mut asked = self.asked.borrow_mut();
+        asked.insert(name.to_owned(), found.clone());
+        found.into_iter()
     }
 
     /// Whether a structure or union of this name is defined (not only declared).

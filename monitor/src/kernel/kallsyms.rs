@@ -8,10 +8,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{PROC_SUPER_MAGIC, statfs};
+use tracing::debug;
 
 use crate::bounded_read;
 use livepatch_core::function_ref::CodePlace;
+
+mod lookup;
 
 #[cfg(test)]
 mod tests;
@@ -175,9 +181,12 @@ impl Kallsyms {
     }
 }
 
-/// Calls `visit` for every symbol. Other lines are skipped: one odd name must not cost all the
-/// others.
-fn for_each(symbols: &mut Kallsyms, mut visit: impl FnMut(Line<'_>)) -> Result<(), KallsymsError> {
+/// Hands every symbol to `visit` until it has enough. A line that is none is passed over:
+/// one odd name must not cost all the others.
+fn for_each(
+    symbols: &mut Kallsyms,
+    mut visit: impl FnMut(Line<'_>) -> ControlFlow<()>,
+) -> Result<(), KallsymsError> {
     let path = symbols.path.clone();
     let failed = |source| KallsymsError::Read {
         path: path.clone(),
@@ -207,7 +216,9 @@ fn for_each(symbols: &mut Kallsyms, mut visit: impl FnMut(Line<'_>)) -> Result<(
         if let Some(parsed) = parse_line(line.strip_suffix(b"\n").unwrap_or(&line)) {
             symbols += 1;
             visible |= parsed.address != 0;
-            visit(parsed);
+            if visit(parsed).is_break() {
+                break;
+            }
         }
     }
     match (symbols, visible) {
@@ -227,9 +238,47 @@ fn lossy(bytes: &[u8]) -> String {
 /// # Errors
 /// [`KallsymsError`]; [`KallsymsError::Hidden`] if the kernel hides the addresses.
 pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
+    read_names(procfs, wanted, false)
+}
+
+/// As [`find`], of the kernel image alone: from the kernel itself where it answers, and
+/// otherwise from the file up to the first symbol of a module.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_in_image(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
+    if !is_procfs(procfs) {
+        return read_names(procfs, wanted, true);
+    }
+    match lookup::addresses(wanted) {
+        Ok(addresses) => {
+            let found = wanted.iter().zip(addresses).filter_map(|(name, address)| {
+                let (address, module) = (address?, None);
+                Some(((*name).to_owned(), vec![Symbol { address, module }]))
+            });
+            Ok(Found {
+                symbols: found.collect(),
+            })
+        }
+        Err(error) => {
+            debug!("reading the kernel's symbols from /proc/kallsyms: {error}");
+            read_names(procfs, wanted, true)
+        }
+    }
+}
+
+/// Whether this is the running kernel's.
+fn is_procfs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|status| status.f_type == PROC_SUPER_MAGIC)
+}
+
+fn read_names(procfs: &Path, wanted: &[&str], image_only: bool) -> Result<Found, KallsymsError> {
     let names: HashMap<&[u8], &str> = wanted.iter().map(|name| (name.as_bytes(), *name)).collect();
     let mut found = Found::default();
     for_each(&mut Kallsyms::open(procfs)?, |line| {
+        if image_only && line.module.is_some() {
+            return ControlFlow::Break(());
+        }
         if let Some(name) = names.get(line.name) {
             let symbol = Symbol {
                 address: line.address,
@@ -241,6 +290,7 @@ pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
                 .or_default()
                 .push(symbol);
         }
+        ControlFlow::Continue(())
     })?;
     Ok(found)
 }
@@ -325,6 +375,7 @@ pub fn resolve(
                 None => slot.after = Some(Edge::of(line)),
             }
         }
+        ControlFlow::Continue(())
     })?;
     carry(nearest.iter_mut().map(|slot| &mut slot.before));
     carry(nearest.iter_mut().rev().map(|slot| &mut slot.after));

@@ -149,7 +149,7 @@ impl Layout {
             .map(|&(_, variable)| variable)
             .chain([BPF_FRAME_POINTER])
             .collect();
-        let found = kallsyms::find(procfs, &names).unwrap_or_else(|error| {
+        let found = kallsyms::find_in_image(procfs, &names).unwrap_or_else(|error| {
             layout.addresses_hidden = Some(why_hidden(&error, procfs));
             Found::default()
         });

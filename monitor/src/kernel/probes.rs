@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use aya::{Btf as AyaBtf, Ebpf, EbpfLoader};
+use aya::{Btf as AyaBtf, Ebpf, Endianness};
 use livepatch_core::degradation::Degradation;
 use livepatch_monitor_ebpf::{EventKind, Site};
 use tracing::debug;
 
-use self::{
-    error::chain,
-    missing::{incomplete_layout, no_btf, pid_namespace},
-};
+use self::missing::{incomplete_layout, no_btf, pid_namespace};
 use super::{
     btf::Btf,
     kmsg,
@@ -24,15 +21,17 @@ pub use self::error::ProbesError;
 mod attach;
 mod error;
 mod fallback;
+mod loader;
 mod maps;
 mod missing;
 mod verifier;
 
-/// The BPF programs of `monitor/bpf`, which the build script copies.
-static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.bpf"));
-
 /// Name of the task iterator among the probes.
 pub const TASK_SCAN: &str = "task_scan";
+
+/// The function whose number stands for the iterator over tasks
+/// (`DEFINE_BPF_ITER_FUNC`, kernel/bpf/task_iter.c).
+const ITERATOR_TARGET: &str = "bpf_iter_task";
 
 /// The method by which a probe gets its signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,12 +135,11 @@ impl Probes {
         let visibility = namespace::visibility(procfs);
         degradations.extend(pid_namespace(visibility));
         let shares_functions = btf.as_ref().is_some_and(trampolines_share);
-        drop(btf);
-        // aya's own reader, which resolves the functions to attach to.
-        let aya_btf =
-            AyaBtf::parse_file(sysfs.join("kernel/btf/vmlinux"), aya::Endianness::default()).ok();
+        // What aya's own reader gets, which resolves the functions to attach to.
+        let functions = btf.map(|btf| btf.functions_alone(&attached_to(wanted)));
+        let aya_btf = functions.and_then(|blob| AyaBtf::parse(&blob, Endianness::default()).ok());
 
-        let ebpf = load(aya_btf.as_ref(), &layout, kernel_log)?;
+        let ebpf = loader::load(&layout, kernel_log)?;
         let mut probes = Self {
             ebpf,
             status: Vec::new(),
@@ -219,25 +217,12 @@ impl Probes {
     }
 }
 
-/// Loads the programs' object with the offsets and addresses of this kernel.
-fn load(btf: Option<&AyaBtf>, layout: &Layout, kernel_log: bool) -> Result<Ebpf, ProbesError> {
-    let log_level: u8 = if kernel_log {
-        aya_log::Level::Debug as u8
-    } else {
-        0
-    };
-    let mut loader = EbpfLoader::new();
-    loader
-        .btf(btf)
-        .override_global(aya_log::LEVEL, &log_level, false);
-    for (global, offset) in &layout.offsets {
-        loader.override_global(global, offset, true);
-    }
-    for (global, address) in &layout.addresses {
-        loader.override_global(global, address, true);
-    }
-    loader.override_global("POSSIBLE_CPUS", &layout.possible_cpus, true);
-    loader
-        .load(PROGRAMS)
-        .map_err(|error| ProbesError::Load(chain(&error)))
+/// The functions to attach to by their numbers in the kernel's type information.
+fn attached_to(wanted: Wanted) -> Vec<&'static str> {
+    let hooks = EventKind::HOOKS.iter().filter_map(|hook| match hook.site {
+        Site::Function { symbols, .. } => Some(symbols),
+        Site::Kprobe { .. } | Site::Tracepoint { .. } => None,
+    });
+    let hooks = hooks.filter(|_| wanted == Wanted::Everything).flatten();
+    hooks.copied().chain([ITERATOR_TARGET]).collect()
 }

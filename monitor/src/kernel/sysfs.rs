@@ -17,10 +17,13 @@ use livepatch_core::{
     patch_version::PatchVersion,
 };
 
+mod known;
 #[cfg(test)]
 mod tests;
 
-/// Most patches read; a host has a handful.
+pub use known::PatchReader;
+
+/// Patches read; a host has a handful.
 const MAX_PATCHES: usize = 4096;
 /// Most objects read of one patch; there is at most one for each loaded module.
 const MAX_OBJECTS: usize = 4096;

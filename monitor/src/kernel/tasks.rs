@@ -102,6 +102,8 @@ pub fn report(procfs: &Path, blocker: &Blocker) -> BlockerReport {
 /// Most passes of the iterator over a patch's functions: on the smallest host, with a hundred
 /// tasks, that covers more than 6,000 functions.
 const MOST_PASSES: u32 = 32;
+/// Room for a scan, so that reading it does not begin with a few bytes at a time.
+const SCAN_BYTES: usize = 64 << 10;
 
 /// Scans tasks, one scan at a time.
 #[derive(Debug)]
@@ -175,7 +177,7 @@ impl TaskScanner {
             scan.tasks = walk.tasks.into_iter().map(pending).collect();
             return Ok(());
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(SCAN_BYTES);
         probes.set_scan_mode(ScanMode::EveryTask)?;
         probes.scan()?.read_to_end(&mut bytes)?;
         scan.bpf_frames_reliable = probes.bpf_frames_reliable;
@@ -190,7 +192,7 @@ impl TaskScanner {
         let Some(probes) = &mut self.probes else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(SCAN_BYTES);
         probes.set_scan_mode(ScanMode::Pending)?;
         probes.scan()?.read_to_end(&mut bytes)?;
         let reliable = probes.bpf_frames_reliable;

@@ -8,8 +8,7 @@ use std::io::IsTerminal as _;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::Directive, fmt, layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
+    Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 pub use self::writer::lost;
@@ -26,14 +25,10 @@ pub enum Format {
 /// Starts the log. `own` is the least severe level of the program's own lines and of its
 /// BPF programs; libraries log warnings and errors only, and a bounded number of them.
 pub fn start(own: LevelFilter, format: Format) {
-    let libraries = own.min(LevelFilter::WARN);
-    let mut filter = EnvFilter::new(libraries.to_string());
     // The BPF programs log under the name of their own crate.
-    for of_ours in ["livepatch_monitor", "livepatch_monitor_bpf"] {
-        if let Ok(directive) = format!("{of_ours}={own}").parse::<Directive>() {
-            filter = filter.add_directive(directive);
-        }
-    }
+    let filter = Targets::new()
+        .with_default(own.min(LevelFilter::WARN))
+        .with_targets(["livepatch_monitor", "livepatch_monitor_bpf"].map(|name| (name, own)));
     let lines = fmt::layer()
         .with_writer(writer::Lines::new)
         // It would print to standard error, and panic where that fails.

@@ -49,10 +49,10 @@ pub(crate) fn quiet() -> Page {
     };
     let known = values(&mut page);
     known.patches.release = "6.12.95+deb12-cloud-amd64".into();
-    known.patches.set = Some(PatchSet {
+    known.patches.set = Some(Arc::new(PatchSet {
         supported: true,
         patches: Vec::new(),
-    });
+    }));
     known.transitions.totals = Some(Totals::default());
     known.crashes.signals = Some(counts::Counts::default());
     known.crashes.totals = Some(BTreeMap::new());
@@ -130,10 +130,10 @@ pub(crate) fn in_force() -> Page {
     let history = Arc::make_mut(&mut page.collected.moment.history);
     history.life.step(since, ended);
     let known = values(&mut page);
-    known.patches.set = Some(PatchSet {
+    known.patches.set = Some(Arc::new(PatchSet {
         supported: true,
         patches: vec![patch(PATCH)],
-    });
+    }));
     known.transitions.forced.insert(PATCH.into(), false);
     known.crashes.of_patch.insert(PATCH.into(), (0, None));
     known.expected.patches = vec![expected(PATCH, State::InForce)];
@@ -206,7 +206,7 @@ pub(crate) fn waiting(mut page: Page, blockers: &[Blocker], running_for: u64, st
         .patches
         .set
         .iter_mut()
-        .flat_map(|set| &mut set.patches);
+        .flat_map(|set| &mut Arc::make_mut(set).patches);
     let patch = patches.next().map(|patch| {
         patch.transition = Some(true);
         patch.name.clone()
@@ -421,7 +421,7 @@ pub(crate) fn nameless() -> Page {
 /// This kernel cannot be livepatched.
 pub(crate) fn unsupported() -> Page {
     let mut page = quiet();
-    values(&mut page).patches.set = Some(PatchSet::default());
+    values(&mut page).patches.set = Some(Arc::default());
     page
 }
 
@@ -439,10 +439,10 @@ pub(crate) fn foreign(text: &str) -> Page {
             function.name = text();
         }
     }
-    values(&mut page).patches.set = Some(PatchSet {
+    values(&mut page).patches.set = Some(Arc::new(PatchSet {
         supported: true,
         patches: vec![one],
-    });
+    }));
     values(&mut page).transitions.forced = BTreeMap::from([(text(), true)]);
     let mut held = blocker(0, &text(), Reason::Sleeping, &text());
     held.function = Some(FunctionRef {

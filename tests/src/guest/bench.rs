@@ -2,6 +2,7 @@
 //! so values that are compared are measured alternately on the same machine.
 
 mod cost;
+mod counts;
 mod growth;
 mod latency;
 mod scan;
@@ -18,6 +19,7 @@ type Measurement = fn(&mut Guest) -> Result<Table>;
 
 /// The name of each table's file, and its measurement.
 const ALL: &[(&str, Measurement)] = &[
+    ("counts", counts::measure),
     ("latency", latency::measure),
     ("scan", scan::measure),
     ("functions", growth::functions),

@@ -6,20 +6,51 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::files;
 
-/// What a process has used of the CPUs, threads that have ended included, in
-/// steps of 10 ms.
+/// What a process has used of the CPUs, to the nanosecond, threads that have ended
+/// included.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
+    let pid = i32::try_from(pid).context("an absurd pid")?;
+    let mut clock = 0;
+    // SAFETY: writes the number of a clock to an integer of its type.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    ensure!(error == 0, "process {pid} has no CPU clock: error {error}");
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes a time to a structure of its type.
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    ensure!(result == 0, "cannot read the CPU clock of process {pid}");
+    Ok(Duration::new(
+        time.tv_sec.try_into().context("an absurd time")?,
+        time.tv_nsec.try_into().context("an absurd time")?,
+    ))
+}
+
+/// What children that have ended and were waited for have used of the CPUs.
+pub(crate) fn cpu_time_of_children() -> Result<Duration> {
+    // SAFETY: the structure is plain numbers, for which zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: writes to a structure of its type.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    ensure!(result == 0, "cannot read what the children have used");
+    let sum = |time: libc::timeval| -> Result<Duration> {
+        let seconds = time.tv_sec.try_into().context("an absurd time")?;
+        let micros: u64 = time.tv_usec.try_into().context("an absurd time")?;
+        Ok(Duration::from_secs(seconds) + Duration::from_micros(micros))
+    };
+    Ok(sum(usage.ru_utime)? + sum(usage.ru_stime)?)
+}
+
+/// A line of /proc/PID/status in KiB: `VmHWM`, `VmRSS`.
+pub(crate) fn memory(pid: u32, name: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
     let text = files::read(&path)?;
-    // utime and stime, the 12th and 13th field after the name.
-    let ticks = text.rsplit_once(')').and_then(|(_, rest)| {
-        let mut words = rest.split_whitespace().skip(11);
-        let user: u64 = words.next()?.parse().ok()?;
-        let system: u64 = words.next()?.parse().ok()?;
-        Some(user + system)
+    let value = text.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(':')?;
+        value.split_whitespace().next()?.parse().ok()
     });
-    let ticks = ticks.with_context(|| format!("{path} holds `{text}`"))?;
-    Ok(Duration::from_millis(ticks * 10))
+    value.with_context(|| format!("no {name} in {path}"))
 }
 
 /// Context switches of all threads there are.

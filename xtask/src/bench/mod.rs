@@ -1,6 +1,8 @@
-//! `cargo xtask bench`: what the monitor costs, measured in a VM.
+//! `cargo xtask bench`: what the monitor costs, counted in a VM.
 
-use std::time::Duration;
+mod bounds;
+
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use livepatch_monitor_tests::protocol::Message;
@@ -26,10 +28,13 @@ pub(crate) struct Arguments {
     /// The kernel to measure on
     #[arg(long, default_value = "6.12")]
     kernel: String,
-    /// Tables to measure, instead of all: latency, scan, functions, patches, cost, start, size,
-    /// transition
-    #[arg(long, value_delimiter = ',')]
+    /// Tables to make, instead of `counts`: latency, scan, functions, patches, cost, start,
+    /// size, transition; or `all`
+    #[arg(long, value_delimiter = ',', default_value = "counts")]
     table: Vec<String>,
+    /// counts.json of an earlier run to compare with
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 /// Runs the measurements, prints their tables and stores the numbers.
@@ -49,10 +54,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ..Extras::default()
     };
     let prepared = machine::prepare(line, &programs, "bench", extras)?;
-    let run = match arguments.table.as_slice() {
-        [] => "all".to_owned(),
-        tables => tables.join(","),
-    };
+    let run = arguments.table.join(",");
+    let earlier = arguments.against.as_ref().map(|path| {
+        let text = fs::read_to_string(path);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        bounds::Counts::parse(&text).with_context(|| format!("{}", path.display()))
+    });
+    let earlier = earlier.transpose()?;
+    let mut counts = None;
     let machine = Machine {
         kernel: &prepared.kernel.image,
         initramfs: &prepared.initramfs,
@@ -60,6 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         run: &run,
         command_line: &["quiet"],
         memory: MEMORY,
+        counted: true,
         forwards: &[],
         persistent: None,
         console: prepared.console(),
@@ -76,6 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     // Guests name them `bench/…`; so is the folder here.
                     let short = name.strip_prefix("bench/").unwrap_or(&name);
                     artifacts::store(&results, short, &content)?;
+                    if short == "counts.json" {
+                        counts = Some(bounds::Counts::parse(&content)?);
+                    }
                     if short.ends_with(".txt") {
                         tables += 1;
                         println!("\n{content}");
@@ -97,5 +110,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("the guest measured nothing");
     }
     println!("results: {}", results.display());
-    Ok(())
+    let Some(counts) = counts else {
+        return Ok(());
+    };
+    if let Some(earlier) = &earlier {
+        print!("{}", counts.compared(earlier));
+    }
+    counts.check()
 }

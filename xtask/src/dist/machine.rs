@@ -50,6 +50,7 @@ pub(super) fn run(deb: &Path, next: &Path, mut passed: impl FnMut(&str)) -> Resu
         run: "all",
         command_line: &["systemd.unit=lpm-life.target", "systemd.show_status=no"],
         memory: MEMORY,
+        counted: false,
         forwards: &[],
         persistent: None,
         console: folder.join("console.log"),

@@ -68,6 +68,7 @@ pub(crate) fn run(
         run,
         command_line: &[],
         memory: MEMORY,
+        counted: false,
         forwards: &[],
         persistent: Some(Persistent {
             disk: disk(&prepared.folder)?,

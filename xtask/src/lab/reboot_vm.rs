@@ -87,6 +87,7 @@ pub(crate) fn run(
             run,
             command_line: &words,
             memory: MEMORY,
+            counted: false,
             forwards: &[],
             persistent: Some(persistent.clone()),
             console: prepared.folder.join(format!("{memory}-{boot}.log")),

@@ -90,7 +90,10 @@ pub(crate) struct Machine<'a> {
     pub(crate) command_line: &'a [&'a str],
     /// Memory in MiB.
     pub(crate) memory: u32,
-    /// A network with these forwarded ports and no access to the outside; if empty, no network.
+    /// One CPU whose clock advances by a nanosecond with each instruction, whatever the
+    /// load of the host: times and CPU times are counts of instructions.
+    pub(crate) counted: bool,
+    /// A network with these ways in, and no way out; none is no network.
     pub(crate) forwards: &'a [Forward],
     /// What persists over the boot.
     pub(crate) persistent: Option<Persistent>,
@@ -245,7 +248,13 @@ impl Machine<'_> {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = qemu(self.kernel, self.initramfs, self.memory, &self.append());
+        let mut command = qemu(
+            self.kernel,
+            self.initramfs,
+            self.memory,
+            &self.append(),
+            self.counted,
+        );
         add_ports(&mut command, &self.console);
         if let Some(persistent) = &self.persistent {
             self.add_persistent(&mut command, persistent);
@@ -323,19 +332,32 @@ impl Machine<'_> {
     }
 }
 
-/// A QEMU command with this kernel, `memory` in MiB and two CPUs, without ports and disks.
-pub(super) fn qemu(kernel: &Path, initramfs: &Path, memory: u32, append: &str) -> Command {
-    // util-linux's setpriv ensures that QEMU ends with this program.
+/// A QEMU with this kernel, `memory` in MiB, two CPUs, and nothing else: no port, no disk.
+/// One that counts has one CPU, see [`Machine::counted`].
+pub(super) fn qemu(
+    kernel: &Path,
+    initramfs: &Path,
+    memory: u32,
+    append: &str,
+    counted: bool,
+) -> Command {
+    // util-linux's setpriv lets no QEMU outlive this program, however it ends.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", QEMU]);
-    command.args(if kvm_works() {
+    command.args(if counted {
+        ["-accel", "tcg,thread=single", "-cpu", "qemu64"]
+    } else if kvm_works() {
         ["-accel", "kvm", "-cpu", "host"]
     } else {
         ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
     });
+    if counted {
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
     command
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
-        .args(["-smp", "2", "-m", &format!("{memory}M")])
+        .args(["-smp", if counted { "1" } else { "2" }])
+        .args(["-m", &format!("{memory}M")])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
@@ -457,6 +479,7 @@ mod tests {
             run: "all",
             command_line: &["quiet"],
             memory: 512,
+            counted: false,
             forwards: &[],
             persistent: None,
             console: PathBuf::from("c"),

@@ -210,6 +210,7 @@ fn boots(
             run: "all",
             command_line: &["quiet"],
             memory: reboot_vm::MEMORY,
+            counted: false,
             forwards,
             persistent: Some(persistent.clone()),
             console: prepared.folder.join(format!("{name}-{boot}.log")),

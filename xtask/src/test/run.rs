@@ -110,6 +110,7 @@ impl Run {
             run,
             command_line,
             memory: MEMORY,
+            counted: false,
             forwards: &[],
             persistent: None,
             console,

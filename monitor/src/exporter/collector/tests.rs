@@ -6,7 +6,7 @@ use livepatch_monitor_ebpf::EventKind;
 use super::*;
 use crate::{
     exporter::lock,
-    metrics::{self, gauge},
+    metrics::{self, Exposition, ExpositionError},
 };
 
 /// What a test's collector does.
@@ -17,6 +17,7 @@ enum Behaviour {
     Panics,
     PanicsWithItsLock,
     IsRefused,
+    PanicsAtExport,
 }
 
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Collector<Values> for Fake {
                 panic!("on purpose")
             }
             Behaviour::Fails => Outcome::of(vec!["no such file".to_owned()]),
-            Behaviour::Works | Behaviour::IsRefused => {
+            Behaviour::Works | Behaviour::IsRefused | Behaviour::PanicsAtExport => {
                 values.push(self.name);
                 Outcome {
                     effects: vec![Effect::Save],
@@ -91,10 +92,12 @@ impl Collector<Values> for Fake {
         }
     }
 
-    fn families(&self, _: &Collected<Values>) -> Families {
+    fn export(&self, _: &Collected<Values>, out: &mut Exposition) -> Result<(), ExpositionError> {
+        out.gauge(&self.metric, [([], 1.0)])?;
         match self.behaviour {
-            Behaviour::IsRefused => Err(prometheus::Error::Msg("not a label".to_owned())),
-            _ => gauge(&self.metric, [(vec![], 1.0)]),
+            Behaviour::IsRefused => out.gauge(&self.metric, [(["no label"], 1.0)]),
+            Behaviour::PanicsAtExport => panic!("on purpose"),
+            _ => Ok(()),
         }
     }
 }
@@ -124,10 +127,6 @@ fn all(fakes: &[Fake]) -> Vec<&dyn Collector<Values>> {
     fakes.iter().map(|fake| fake as &dyn Collector<_>).collect()
 }
 
-fn names(families: &[MetricFamily]) -> Vec<&str> {
-    families.iter().map(MetricFamily::name).collect()
-}
-
 #[test]
 fn one_that_panics_costs_itself_only() {
     let fakes = [
@@ -148,9 +147,9 @@ fn one_that_panics_costs_itself_only() {
         assert_eq!(success, [true, false, true]);
         let said = &collected.degradations[0].what;
         assert!(said.contains("collector two"), "{said}");
-        let families = families(&all(&fakes), &mut collected, &mut heard);
-        assert_eq!(names(&families), ["before", "broken", "after"]);
-        // Its lock is usable again, and no other collector's was touched.
+        let exposition = export(&all(&fakes), &mut collected, &mut heard);
+        assert_eq!(exposition.names(), ["before", "broken", "after"]);
+        // Its lock is usable again, and nobody else's was touched.
         for fake in &fakes {
             assert_eq!(*lock(&fake.state), round, "{}", fake.name);
         }
@@ -181,16 +180,20 @@ fn one_that_fails_says_so_under_its_label() {
 
 #[test]
 fn metrics_that_are_refused_are_left_out_alone() {
-    let fakes = [
-        Fake::new("refused", Some("one"), Behaviour::IsRefused),
-        Fake::new("accepted", Some("two"), Behaviour::Works),
-    ];
-    let mut heard = Heard::default();
-    let mut collected = collect(&all(&fakes), &mut heard);
-    let families = families(&all(&fakes), &mut collected, &mut heard);
-    assert_eq!(names(&families), ["accepted"]);
-    assert!(!collected.runs[0].success && collected.runs[1].success);
-    assert_eq!(heard.problems.len(), 1);
+    for behaviour in [Behaviour::IsRefused, Behaviour::PanicsAtExport] {
+        let fakes = [
+            Fake::new("refused", Some("one"), behaviour),
+            Fake::new("accepted", Some("two"), Behaviour::Works),
+        ];
+        let mut heard = Heard::default();
+        let mut collected = collect(&all(&fakes), &mut heard);
+        let exposition = export(&all(&fakes), &mut collected, &mut heard);
+        assert_eq!(exposition.names(), ["accepted"]);
+        let text = exposition.into_text();
+        assert!(!text.contains("refused"), "{text}");
+        assert!(!collected.runs[0].success && collected.runs[1].success);
+        assert_eq!(heard.problems.len(), 1);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     exporter::collector::{Collected, Collector, Moment, Outcome},
     host::crash_capture,
     kernel::pstore,
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
 metrics! {
@@ -102,14 +102,18 @@ impl Collector<All> for CrashCapture {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let errors = collected.moment.recorder_errors;
-        let mut families = counter(&RECORDER_ERRORS, [(vec![], errors)])?;
+        out.counter(&RECORDER_ERRORS, [([], errors)])?;
         let ready = collected.values.crash_capture.ready.iter();
-        families.extend(gauge(
+        out.gauge(
             &EVIDENCE_READY,
-            ready.map(|(source, ready)| (vec![source.name()], bit(*ready))),
-        )?);
-        Ok(families)
+            ready.map(|(source, ready)| ([source.name()], bit(*ready))),
+        )?;
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         events::{CrashHook, KernelEvent},
         probes::ProbeStatus,
     },
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
 mod log;
@@ -327,72 +327,76 @@ impl Collector<All> for Crashes {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let values = &collected.values.crashes;
-        let mut families = gauge(
+        out.gauge(
             &BOOT_UNCLEAN,
-            values.boot_unclean.map(|unclean| (vec![], bit(unclean))),
+            values.boot_unclean.map(|unclean| ([], bit(unclean))),
         )?;
         if let Some(counts) = &values.signals {
-            families.extend(signal_families(counts)?);
+            export_signals(counts, out)?;
         }
-        families.extend(gauge(&SIGNALS_MISSED, by_signal(&values.missed))?);
+        out.gauge(&SIGNALS_MISSED, by_signal(&values.missed))?;
         if let Some(totals) = &values.totals {
             let rows = Kind::ALL.into_iter().flat_map(|kind| {
                 Phase::ALL.map(|phase| {
                     let crashes = totals.get(&(kind, phase)).copied();
-                    (vec![kind.name(), phase.name()], crashes.unwrap_or(0))
+                    ([kind.name(), phase.name()], crashes.unwrap_or(0))
                 })
             });
-            families.extend(counter(&CRASHES, rows)?);
+            out.counter(&CRASHES, rows)?;
             let of_patch = || values.of_patch.iter();
-            families.extend(counter(
+            out.counter(
                 &PATCH_CRASHES,
-                of_patch().map(|(patch, (crashes, _))| (vec![patch.as_str()], *crashes)),
-            )?);
-            families.extend(gauge(
+                of_patch().map(|(patch, (crashes, _))| ([patch.as_str()], *crashes)),
+            )?;
+            out.gauge(
                 &PATCH_LAST_CRASH,
-                of_patch().filter_map(|(patch, (_, last))| Some((vec![patch.as_str()], (*last)?))),
-            )?);
+                of_patch().filter_map(|(patch, (_, last))| Some(([patch.as_str()], (*last)?))),
+            )?;
         }
         if let Some(last) = &values.last {
             let record = &last.record;
             let evidence = record.evidence.first().map(|found| found.kind);
-            let labels = vec![
+            let labels = [
                 record.kind.name(),
                 record.phase.name(),
                 record.of_patches().first().copied().unwrap_or_default(),
                 record.implicated.name(),
                 evidence.map_or("none", EvidenceKind::name),
             ];
-            families.extend(gauge(&LAST_CRASH_INFO, [(labels, 1.0)])?);
+            out.gauge(&LAST_CRASH_INFO, [(labels, 1.0)])?;
             let when = record.when.unix_seconds;
-            families.extend(gauge(&LAST_CRASH, when.map(|when| (vec![], when)))?);
+            out.gauge(&LAST_CRASH, when.map(|when| ([], when)))?;
         }
-        Ok(families)
+        Ok(())
     }
 }
 
-fn signal_families(counts: &Counts) -> Families {
+fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), ExpositionError> {
     let signals = Signal::ALL.into_iter().flat_map(|signal| {
         Phase::ALL.map(|phase| {
             let seen = counts.signals.get(&(signal, phase)).copied();
-            (vec![signal.name(), phase.name()], seen.unwrap_or(0))
+            ([signal.name(), phase.name()], seen.unwrap_or(0))
         })
     });
     let implicating = counts.implicating.iter();
-    let mut families = counter(&CRASH_SIGNALS, signals)?;
-    families.extend(counter(
+    out.counter(&CRASH_SIGNALS, signals)?;
+    out.counter(
         &SIGNALS_IMPLICATING,
-        implicating.map(|((signal, patch), seen)| (vec![signal.name(), patch.as_str()], *seen)),
-    )?);
-    families.extend(gauge(&SIGNAL_LAST, by_signal(&counts.last))?);
-    Ok(families)
+        implicating.map(|((signal, patch), seen)| ([signal.name(), patch.as_str()], *seen)),
+    )?;
+    out.gauge(&SIGNAL_LAST, by_signal(&counts.last))?;
+    Ok(())
 }
 
-fn by_signal(values: &BTreeMap<Signal, f64>) -> impl Iterator<Item = (Vec<&'static str>, f64)> {
+fn by_signal(values: &BTreeMap<Signal, f64>) -> impl Iterator<Item = ([&'static str; 1], f64)> {
     let rows = values.iter();
-    rows.map(|(signal, value)| (vec![signal.name()], *value))
+    rows.map(|(signal, value)| ([signal.name()], *value))
 }
 
 /// Counts an event, and logs it if it is new.

@@ -9,7 +9,7 @@ use crate::{
         lock,
     },
     host::expected::{Expectations, Expected},
-    metrics::{Families, Metric, bit, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
 metrics! {
@@ -78,13 +78,17 @@ impl Collector<All> for ExpectedPatches {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let expected = collected.values.expected.patches.iter();
-        gauge(
+        out.gauge(
             &PATCH_MISSING,
             expected.map(|one| {
                 let missing = bit(one.state.is_missing());
-                (vec![one.patch.as_str()], missing)
+                ([one.patch.as_str()], missing)
             }),
         )
     }

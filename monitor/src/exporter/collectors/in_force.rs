@@ -7,7 +7,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use crate::{
         lock,
     },
     kernel::tracers::Lists,
-    metrics::{Families, Metric, count, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, count, metrics},
 };
 
 metrics! {
@@ -46,7 +46,7 @@ pub struct Values {
 struct State {
     lists: Lists,
     /// What was read last, of which patches, and when.
-    last: Option<(BootTime, PatchSet, Seen)>,
+    last: Option<(BootTime, Arc<PatchSet>, Seen)>,
 }
 
 /// Compares what the patches replace with what ftrace redirects.
@@ -107,13 +107,17 @@ impl Collector<All> for FunctionsInForce {
         Outcome::default()
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let objects = &collected.values.in_force.objects;
-        let mut families = gauge(
+        out.gauge(
             &IN_FORCE,
             objects.iter().filter_map(|one| {
                 let known = u64::try_from(one.known()?).ok()?;
-                Some((vec![one.patch.as_str(), one.object.as_str()], count(known)))
+                Some(([one.patch.as_str(), one.object.as_str()], count(known)))
             }),
         )?;
         let mut by_reason = std::collections::BTreeMap::<(&str, &str), u64>::new();
@@ -123,13 +127,12 @@ impl Collector<All> for FunctionsInForce {
                 *by_reason.entry((&one.patch, reason)).or_default() += functions;
             }
         }
-        families.extend(gauge(
+        out.gauge(
             &NOT_IN_FORCE,
             by_reason
                 .into_iter()
-                .map(|((patch, reason), functions)| (vec![patch, reason], count(functions))),
-        )?);
-        Ok(families)
+                .map(|((patch, reason), functions)| ([patch, reason], count(functions))),
+        )
     }
 }
 

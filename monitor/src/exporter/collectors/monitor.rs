@@ -19,7 +19,7 @@ use crate::{
         probes::{Method, ProbeStatus},
     },
     logging,
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
     sandbox,
 };
 
@@ -59,6 +59,7 @@ pub(in crate::exporter) struct Monitor {
     procfs: PathBuf,
     probes: Vec<ProbeStatus>,
     drill: BTreeSet<&'static str>,
+    process: ProcessCollector,
     /// Which rights were given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
@@ -77,6 +78,7 @@ impl Monitor {
             drill,
             procfs,
             probes,
+            process: ProcessCollector::for_self(),
             sandbox: Vec::new(),
             events: Mutex::new([0; EventKind::ALL.len()]),
         }
@@ -126,48 +128,45 @@ impl Collector<All> for Monitor {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
-        let build = vec![
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
+        let build = [
             env!("CARGO_PKG_VERSION"),
             env!("LIVEPATCH_MONITOR_REVISION"),
         ];
-        let mut families = gauge(&BUILD_INFO, [(build, 1.0)])?;
-        families.extend(gauge(
+        out.gauge(&BUILD_INFO, [(build, 1.0)])?;
+        out.gauge(
             &SANDBOXED,
-            sandbox::Part::ALL.map(|part| (vec![part.name()], bit(self.sandbox.contains(&part)))),
-        )?);
-        families.extend(gauge(
+            sandbox::Part::ALL.map(|part| ([part.name()], bit(self.sandbox.contains(&part)))),
+        )?;
+        out.gauge(
             &PROBE_ATTACHED,
             collected.values.monitor.probes.iter().map(|status| {
                 let attached = status.method != Method::None;
-                (vec![status.probe, status.method.name()], bit(attached))
+                ([status.probe, status.method.name()], bit(attached))
             }),
-        )?);
-        families.extend(gauge(
-            &DRILL,
-            self.drill.iter().map(|severity| (vec![*severity], 1.0)),
-        )?);
+        )?;
+        out.gauge(&DRILL, self.drill.iter().map(|severity| ([*severity], 1.0)))?;
         let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
-        families.extend(counter(
-            &EVENTS,
-            events.map(|(kind, count)| (vec![kind.name()], count)),
-        )?);
+        out.counter(&EVENTS, events.map(|(kind, count)| ([kind.name()], count)))?;
         if let Some(lost) = &collected.values.tasks.lost {
             let lost = lost.iter().map(|(_, count)| count).sum();
-            families.extend(counter(&EVENTS_LOST, [(vec![], lost)])?);
+            out.counter(&EVENTS_LOST, [([], lost)])?;
         }
-        families.extend(counter(&LOG_LINES_LOST, [(vec![], logging::lost())])?);
+        out.counter(&LOG_LINES_LOST, [([], logging::lost())])?;
         let runs = || collected.runs.iter();
-        families.extend(gauge(
+        out.gauge(
             &COLLECTOR_SUCCESS,
-            runs().map(|run| (vec![run.label], bit(run.success))),
-        )?);
-        families.extend(gauge(
+            runs().map(|run| ([run.label], bit(run.success))),
+        )?;
+        out.gauge(
             &COLLECTOR_DURATION,
-            runs().map(|run| (vec![run.label], run.duration.as_secs_f64())),
-        )?);
-        families.extend(ProcessCollector::for_self().collect());
-        Ok(families)
+            runs().map(|run| ([run.label], run.duration.as_secs_f64())),
+        )?;
+        out.library(self.process.collect())
     }
 }
 

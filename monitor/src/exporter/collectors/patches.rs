@@ -1,6 +1,9 @@
 //! The loaded livepatches with their objects and functions, as sysfs shows them.
 
-use std::{path::PathBuf, sync::Mutex};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use livepatch_core::{
     patch::{Beside, Mechanism, Object, PatchSet},
@@ -13,8 +16,8 @@ use crate::{
         collector::{Collected, Collector, Moment, Outcome},
         lock,
     },
-    kernel::{clock, live_modules::LiveModules, sysfs},
-    metrics::{Families, Metric, bit, count, gauge, metrics},
+    kernel::{clock, live_modules::LiveModules, sysfs::PatchReader},
+    metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
 };
 
 metrics! {
@@ -36,16 +39,17 @@ pub struct Values {
     /// When the reading of sysfs started.
     pub read_at: BootTime,
     /// The livepatches; `None` if sysfs cannot be read.
-    pub set: Option<PatchSet>,
+    pub set: Option<Arc<PatchSet>>,
     /// What is loaded beside it; nothing where `set` is unknown.
     pub beside: Beside,
     /// What is loaded beside it could be read.
     pub beside_known: bool,
 }
 
-/// Reads sysfs; keeps what cannot change while a module is loaded.
+/// Reads sysfs; keeps what cannot have changed.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
+    reader: Mutex<PatchReader>,
     sysfs: PathBuf,
     release: String,
     live: Mutex<LiveModules>,
@@ -54,6 +58,7 @@ pub(in crate::exporter) struct Patches {
 impl Patches {
     pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
         Self {
+            reader: Mutex::new(PatchReader::new(sysfs.clone())),
             sysfs,
             release,
             live: Mutex::default(),
@@ -64,7 +69,7 @@ impl Patches {
     pub(in crate::exporter) fn read(&self) -> (Values, Vec<String>) {
         // Taken before reading: a snapshot is as old as its first file.
         let read_at = clock::boot_time();
-        let (set, problems) = match sysfs::read_patches(&self.sysfs) {
+        let (set, problems) = match lock(&self.reader).read() {
             Ok((set, problems)) => (
                 Some(set),
                 problems.iter().map(ToString::to_string).collect(),
@@ -109,14 +114,18 @@ impl Collector<All> for Patches {
         Outcome::of(problems)
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let read = &collected.values.patches;
-        let mut families = gauge(&KERNEL_INFO, [(vec![read.release.as_str()], 1.0)])?;
+        out.gauge(&KERNEL_INFO, [([read.release.as_str()], 1.0)])?;
         let Some(set) = &read.set else {
-            return Ok(families);
+            return Ok(());
         };
-        families.extend(gauge(&SUPPORTED, [(vec![], bit(set.supported))])?);
-        families.extend(gauge(
+        out.gauge(&SUPPORTED, [([], bit(set.supported))])?;
+        out.gauge(
             &PATCH_INFO,
             set.patches.iter().map(|patch| {
                 let replace = match patch.replace {
@@ -127,41 +136,43 @@ impl Collector<All> for Patches {
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
                 let version = patch.version.as_deref().unwrap_or("unknown");
                 let build_id = patch.build_id.as_deref().unwrap_or("unknown");
-                let labels = [&patch.name, replace, srcversion, version, build_id];
-                (labels.to_vec(), 1.0)
+                (
+                    [patch.name.as_str(), replace, srcversion, version, build_id],
+                    1.0,
+                )
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &PATCH_ENABLED,
             set.patches
                 .iter()
-                .filter_map(|patch| Some((vec![patch.name.as_str()], bit(patch.enabled?)))),
-        )?);
-        families.extend(gauge(
+                .filter_map(|patch| Some(([patch.name.as_str()], bit(patch.enabled?)))),
+        )?;
+        out.gauge(
             &PATCH_FUNCTIONS,
             objects(set).map(|(patch, object)| {
                 let functions = count(object.functions.len() as u64);
-                (vec![patch, object.name.as_str()], functions)
+                ([patch, object.name.as_str()], functions)
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &OBJECT_PATCHED,
             objects(set).filter_map(|(patch, object)| {
-                Some((vec![patch, object.name.as_str()], bit(object.patched?)))
+                Some(([patch, object.name.as_str()], bit(object.patched?)))
             }),
-        )?);
+        )?;
         if read.beside_known {
             let left_over = count(read.beside.left_over.len() as u64);
-            families.extend(gauge(&LEFT_OVER, [(vec![], left_over)])?);
-            families.extend(gauge(
+            out.gauge(&LEFT_OVER, [([], left_over)])?;
+            out.gauge(
                 &OTHER_MECHANISM,
                 Mechanism::ALL.map(|mechanism| {
                     let is_used = read.beside.mechanisms.contains(&mechanism);
-                    (vec![mechanism.name()], bit(is_used))
+                    ([mechanism.name()], bit(is_used))
                 }),
-            )?);
+            )?;
         }
-        Ok(families)
+        Ok(())
     }
 }
 

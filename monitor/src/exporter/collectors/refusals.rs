@@ -18,7 +18,7 @@ use crate::{
         clock,
         kmsg::{KmsgReader, Record},
     },
-    metrics::{Families, Metric, counter, metrics},
+    metrics::{Exposition, ExpositionError, Metric, metrics},
 };
 
 metrics! {
@@ -147,10 +147,14 @@ impl Collector<All> for Refusals {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let values = &collected.values;
         if !values.refusals.is_known {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let loaded = values.patches.set.iter().flat_map(|set| &set.patches);
         let mut counts: BTreeMap<&str, u64> =
@@ -158,11 +162,9 @@ impl Collector<All> for Refusals {
         for refused in &values.refusals.refused {
             *counts.entry(&refused.patch).or_default() += refused.count;
         }
-        counter(
+        out.counter(
             &REFUSED,
-            counts
-                .into_iter()
-                .map(|(patch, count)| (vec![patch], count)),
+            counts.into_iter().map(|(patch, count)| ([patch], count)),
         )
     }
 }

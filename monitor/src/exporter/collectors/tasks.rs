@@ -21,7 +21,7 @@ use crate::{
         lock, try_lock,
     },
     kernel::{clock, tasks::TaskScanner},
-    metrics::{Families, Metric, count, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, count, metrics},
 };
 
 metrics! {
@@ -168,7 +168,11 @@ impl Collector<All> for Tasks {
         outcome
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let All {
             patches,
             transitions,
@@ -176,7 +180,7 @@ impl Collector<All> for Tasks {
             ..
         } = &collected.values;
         let Some(set) = &patches.set else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         // For a patch without a transition zero is certain; for one in transition only a scan's
         // result is.
@@ -191,17 +195,17 @@ impl Collector<All> for Tasks {
             let is_stuck = transitions.stuck && transitions.running_of(name).is_some();
             for reason in Reason::ALL {
                 let number = count(counts.reason(reason));
-                pending.push((vec![name, reason.name()], number));
+                pending.push(([name, reason.name()], number));
                 let number = if is_stuck { number } else { 0.0 };
-                stuck.push((vec![name, reason.name()], number));
+                stuck.push(([name, reason.name()], number));
             }
             for (FunctionRef { object, function }, number) in counts.functions() {
-                blocking.push((vec![name, object, function], count(*number)));
+                blocking.push(([name, object, function], count(*number)));
             }
         }
-        let mut families = gauge(&PENDING_TASKS, pending)?;
-        families.extend(gauge(&STUCK_TASKS, stuck)?);
-        families.extend(gauge(&BLOCKING_TASKS, blocking)?);
-        Ok(families)
+        out.gauge(&PENDING_TASKS, pending)?;
+        out.gauge(&STUCK_TASKS, stuck)?;
+        out.gauge(&BLOCKING_TASKS, blocking)?;
+        Ok(())
     }
 }

@@ -3,19 +3,21 @@
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use livepatch_core::{
     journal::{entry::Entry, history::History},
     lifecycle::InForce,
     patch::{Patch, PatchSet},
-    transition::{
-        self, BootTime, Direction, KlpEvent, Outcome as HowItEnded, SavedState, Totals, Watching,
-    },
+    transition::{self, BootTime, Direction, KlpEvent, SavedState, Totals, Watching},
     transition_state::{Running, TransitionState},
 };
 use livepatch_monitor_ebpf::EventKind;
-use prometheus::{HistogramOpts, HistogramVec, core::Collector as _};
 
 use super::Values as All;
 use crate::{
@@ -25,8 +27,12 @@ use crate::{
         lock,
     },
     kernel::{clock, events::KernelEvent, kmsg, modules},
-    metrics::{Families, Metric, bit, counter, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
+
+mod durations;
+
+use durations::Durations;
 
 metrics! {
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the patch was forced; only a reboot cleans that up.";
@@ -42,14 +48,7 @@ metrics! {
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
 }
 
-/// In seconds, from 0.1 s to 2 h. The kernel retries about every second and sends signals after 15
-/// s.
-const DURATION_BUCKETS: [f64; 16] = [
-    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
-    7200.0,
-];
-
-/// What is known about transitions.
+/// What is known of transitions.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The transition that runs.
@@ -102,6 +101,8 @@ struct State {
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
     last_failure: Option<Failure>,
+    /// What the journal was given as loaded.
+    noted: Option<Arc<PatchSet>>,
 }
 
 impl State {
@@ -125,7 +126,7 @@ impl State {
 #[derive(Debug)]
 pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
-    durations: HistogramVec,
+    durations: Durations,
     log: KernelLog,
     procfs: PathBuf,
     stuck_after: Duration,
@@ -144,10 +145,11 @@ impl Transitions {
             machine: TransitionState::new(watching),
             start: None,
             last_failure: None,
+            noted: None,
         };
         Ok(Self {
             state: Mutex::new(state),
-            durations: durations()?,
+            durations: Durations::new()?,
             log,
             procfs,
             stuck_after,
@@ -176,14 +178,18 @@ impl Transitions {
     }
 
     /// Takes a snapshot of sysfs, whose reading started at `time`.
-    pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &PatchSet) -> Vec<Effect> {
-        let (steps, dated) = {
+    pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &Arc<PatchSet>) -> Vec<Effect> {
+        let (steps, dated, is_noted) = {
             let mut state = lock(&self.state);
-            (state.machine.snapshot(time, set), state.date())
+            let before = state.noted.replace(set.clone());
+            let is_noted = before.is_some_and(|before| Arc::ptr_eq(&before, set));
+            (state.machine.snapshot(time, set), state.date(), is_noted)
         };
         let mut effects = self.effects(time, steps, dated);
-        // After the steps, because a patch in transition is not in force yet.
-        effects.push(Effect::Note(time, Entry::from(set)));
+        // After the steps: a patch in transition is not yet in force.
+        if !is_noted {
+            effects.push(Effect::Note(time, Entry::from(&**set)));
+        }
         effects
     }
 
@@ -206,9 +212,7 @@ impl Transitions {
                 ..
             } = &step
             {
-                self.durations
-                    .with_label_values(&[direction.name(), outcome.name()])
-                    .observe(duration.as_secs_f64());
+                self.durations.observe(*direction, *outcome, *duration);
             }
             if let transition::Effect::LoadFailed { patch, cancelled } = &step {
                 lock(&self.state).last_failure = Some(Failure {
@@ -331,9 +335,13 @@ impl Collector<All> for Transitions {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let values = &collected.values.transitions;
-        let mut families = self.durations.collect();
+        self.durations.export(out)?;
         if let Some(totals) = values.totals {
             for (metric, total) in [
                 (&ATTEMPTS, totals.attempts),
@@ -342,48 +350,48 @@ impl Collector<All> for Transitions {
                 (&FORCES, totals.forces),
                 (&LOAD_FAILURES, totals.load_failures),
             ] {
-                families.extend(counter(metric, [(vec![], total)])?);
+                out.counter(metric, [([], total)])?;
             }
         }
         let Some(set) = &collected.values.patches.set else {
-            return Ok(families);
+            return Ok(());
         };
         let forced = values.forced.iter();
-        families.extend(gauge(
+        out.gauge(
             &PATCH_FORCED,
-            forced.map(|(patch, forced)| (vec![patch.as_str()], bit(*forced))),
-        )?);
+            forced.map(|(patch, forced)| ([patch.as_str()], bit(*forced))),
+        )?;
         let names = values.names(set);
-        families.extend(gauge(
+        out.gauge(
             &TRANSITION_ACTIVE,
             names.iter().flat_map(|name| {
                 Direction::ALL.map(|direction| {
                     let running = values.running_of(name);
                     let runs = running.is_some_and(|it| it.direction == direction);
-                    (vec![*name, direction.name()], bit(runs))
+                    ([*name, direction.name()], bit(runs))
                 })
             }),
-        )?);
-        families.extend(gauge(
+        )?;
+        out.gauge(
             &TRANSITION_START,
             names.iter().filter_map(|name| {
                 values.running_of(name)?;
-                Some((vec![*name], values.start_unix_seconds?))
+                Some(([*name], values.start_unix_seconds?))
             }),
-        )?);
+        )?;
         let in_force = || {
             let patches = set.patches.iter();
             patches.filter_map(|it| Some((it.name.as_str(), in_force(collected, it)?)))
         };
-        families.extend(gauge(
+        out.gauge(
             &PATCHING_COMPLETE,
-            in_force().filter_map(|(name, known)| Some((vec![name], known.since_unix_seconds?))),
-        )?);
-        families.extend(gauge(
+            in_force().filter_map(|(name, known)| Some(([name], known.since_unix_seconds?))),
+        )?;
+        out.gauge(
             &PATCHING_DURATION,
-            in_force().filter_map(|(name, known)| Some((vec![name], known.took?.as_secs_f64()))),
-        )?);
-        Ok(families)
+            in_force().filter_map(|(name, known)| Some(([name], known.took?.as_secs_f64()))),
+        )?;
+        Ok(())
     }
 }
 
@@ -396,21 +404,4 @@ pub(in crate::exporter) fn in_force<'a>(
     let rests = patch.enabled == Some(true) && running.is_none();
     let known = collected.moment.history.life.in_force(&patch.name);
     known.filter(|_| rests)
-}
-
-/// The histogram of durations. Every series that can occur starts at zero.
-fn durations() -> prometheus::Result<HistogramVec> {
-    let options = HistogramOpts::new(TRANSITION_DURATION.name, TRANSITION_DURATION.help)
-        .buckets(DURATION_BUCKETS.to_vec());
-    let durations = HistogramVec::new(options, TRANSITION_DURATION.labels)?;
-    for direction in Direction::ALL {
-        for outcome in HowItEnded::ALL {
-            // Only enabling can be cancelled (klp_cancel_transition,
-            // kernel/livepatch/transition.c).
-            if (direction, outcome) != (Direction::Unpatch, HowItEnded::Cancelled) {
-                durations.get_metric_with_label_values(&[direction.name(), outcome.name()])?;
-            }
-        }
-    }
-    Ok(durations)
 }

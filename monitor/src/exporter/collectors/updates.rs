@@ -9,7 +9,7 @@ use crate::{
         lock,
     },
     host::packages::{Interrupted, Packages},
-    metrics::{Families, Metric, count, gauge, metrics},
+    metrics::{Exposition, ExpositionError, Metric, count, metrics},
 };
 
 metrics! {
@@ -69,13 +69,17 @@ impl Collector<All> for Updates {
         }
     }
 
-    fn families(&self, collected: &Collected<All>) -> Families {
+    fn export(
+        &self,
+        collected: &Collected<All>,
+        out: &mut Exposition,
+    ) -> Result<(), ExpositionError> {
         let interrupted = collected.values.updates.interrupted.iter();
-        gauge(
+        out.gauge(
             &UPDATE_INTERRUPTED,
             interrupted.map(|found| {
                 let packages = count(found.packages.len() as u64);
-                (vec![found.manager.name()], packages)
+                ([found.manager.name()], packages)
             }),
         )
     }

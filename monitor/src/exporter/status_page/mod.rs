@@ -68,7 +68,7 @@ impl Page {
 
     /// What is loaded; `None` where sysfs cannot be read.
     fn patches(&self) -> Option<&PatchSet> {
-        self.values().patches.set.as_ref()
+        self.values().patches.set.as_deref()
     }
 
     /// The transition that runs.

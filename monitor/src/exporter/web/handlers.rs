@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{body::Incoming, service::Service as _};
 use hyper_util::service::TowerToHyperService;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::error;
 
 use super::{
@@ -185,23 +185,16 @@ impl AsRef<[u8]> for Held {
 /// than for a single client.
 #[derive(Clone)]
 pub(super) struct Shared {
-    make: Arc<dyn Fn() -> Made + Send + Sync>,
+    make: Arc<dyn Fn() -> String + Send + Sync>,
     turn: Arc<tokio::sync::Mutex<()>>,
-    last: Arc<Mutex<Option<(Instant, Made)>>>,
+    last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
-/// A body, or the reason why there is none.
-type Made = Result<Bytes, String>;
-
 impl Shared {
-    /// `make` produces the body; it may block on the kernel.
-    pub(super) fn new(make: impl Fn() -> anyhow::Result<String> + Send + Sync + 'static) -> Self {
+    /// By this function, which may wait for the kernel.
+    pub(super) fn new(make: impl Fn() -> String + Send + Sync + 'static) -> Self {
         Self {
-            make: Arc::new(move || {
-                make()
-                    .map(Bytes::from)
-                    .map_err(|error| format!("{error:#}"))
-            }),
+            make: Arc::new(make),
             turn: Arc::default(),
             last: Arc::default(),
         }
@@ -225,23 +218,23 @@ impl Shared {
         }
     }
 
-    async fn get(&self) -> Made {
+    async fn get(&self) -> Result<Bytes, JoinError> {
         let asked = Instant::now();
         let turn = self.turn.clone().lock_owned().await;
         let last = lock(&self.last).clone();
         if let Some((_, made)) = last.filter(|(began, _)| *began >= asked) {
-            return made;
+            return Ok(made);
         }
         let this = self.clone();
         // Reading from the kernel must not delay other requests.
         let making = spawn_blocking(move || {
             let began = Instant::now();
-            let made = (this.make)();
+            let made = Bytes::from((this.make)());
             *lock(&this.last) = Some((began, made.clone()));
             // Held until here even if the client has gone.
             drop(turn);
             made
         });
-        making.await.map_err(|error| error.to_string())?
+        making.await
     }
 }

@@ -39,7 +39,7 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
     });
     let page = |stay: bool| {
         let exporter = exporter.clone();
-        Shared::new(move || Ok(status_page::render(&exporter.status(stay))))
+        Shared::new(move || status_page::render(&exporter.status(stay)))
     };
     let (fresh, still) = (page(false), page(true));
     let probed = exporter.clone();

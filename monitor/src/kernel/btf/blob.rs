@@ -1,5 +1,7 @@
 //! The blob: its header, its sections, and where each type in it lies.
 
+use std::cell::RefCell;
+
 use super::{Btf, BtfError};
 
 pub(super) const MAGIC: u16 = 0xeb9f;
@@ -129,6 +131,7 @@ impl Btf {
             types,
             strings,
             offsets: Vec::new(),
+            asked: RefCell::default(),
         };
         btf.index(layout)?;
         Ok(btf)

@@ -184,7 +184,13 @@ fn boot(prepared: &Prepared, timeout: Option<Duration>) -> Result<Ending> {
     let console = prepared.console();
     let words = super::command_line::words().join(" ");
     let append = format!("{words} TERM={}", terminal());
-    let mut command = vm::qemu(&prepared.kernel.image, &prepared.initramfs, MEMORY, &append);
+    let mut command = vm::qemu(
+        &prepared.kernel.image,
+        &prepared.initramfs,
+        MEMORY,
+        &append,
+        false,
+    );
     vm::add_ports(&mut command, &console);
     let errors = prepared.folder.join("qemu.log");
     let file =

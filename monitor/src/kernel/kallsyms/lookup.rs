@@ -1,0 +1,279 @@
+//! Addresses of names from the kernel itself.
+//!
+//! /proc/kallsyms has to be formatted by the kernel and read as a whole for a handful of
+//! names: some 490 million instructions. Since 5.16 a BPF program of type `SYSCALL` may
+//! ask for one (`bpf_kallsyms_lookup_name`, kernel/bpf/syscall.c; a binary search since
+//! 6.2). aya knows no programs of this type, so this one is put together and run here. It
+//! hides what the file hides: the helper checks `bpf_dump_raw_ok` as well.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
+
+use rustix::io::Errno;
+
+const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_PROG_TYPE_SYSCALL: u32 = 31;
+/// Programs of this type must be loaded as ones that may sleep.
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
+const BPF_FUNC_KALLSYMS_LOOKUP_NAME: i32 = 179;
+
+/// Bytes of the program's stack for a name with its NUL.
+const NAME: usize = 32;
+/// Where on the stack the name is, and where its address comes to.
+const NAME_AT: i16 = -48;
+const ADDRESS_AT: i16 = -8;
+
+/// Why the kernel was not asked, or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    #[error("the name {0} is too long")]
+    Name(String),
+    #[error("{call}: {source}")]
+    Call {
+        call: &'static str,
+        source: io::Error,
+    },
+    #[error("the kernel refuses: {0}")]
+    Refused(io::Error),
+}
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD` (include/uapi/linux/bpf.h).
+#[repr(C)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// `union bpf_attr` for `BPF_PROG_TEST_RUN`.
+#[repr(C)]
+struct Run {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+}
+
+/// What the program leaves in its context for each name.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct Answer {
+    address: u64,
+    /// 0, or an error number below it.
+    result: i64,
+}
+
+/// The address of each name, in their order; `None` where the kernel has no such symbol.
+///
+/// # Errors
+/// The kernel is older than 5.16, does not load the program, or hides its addresses.
+pub(super) fn addresses(names: &[&str]) -> Result<Vec<Option<u64>>, LookupError> {
+    let program = load(&program(names)?)?;
+    let mut answers = vec![Answer::default(); names.len()];
+    run(&program, &mut answers)?;
+    let answers = answers.into_iter().map(|answer| match answer.result {
+        0 => Ok(Some(answer.address).filter(|address| *address != 0)),
+        result if result == -i64::from(Errno::NOENT.raw_os_error()) => Ok(None),
+        result => {
+            let number = i32::try_from(-result).unwrap_or_default();
+            Err(LookupError::Refused(io::Error::from_raw_os_error(number)))
+        }
+    });
+    answers.collect()
+}
+
+/// An instruction (Documentation/bpf/standardization/instruction-set.rst).
+fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> u64 {
+    let [low, high] = offset.to_le_bytes();
+    let [a, b, c, d] = value.to_le_bytes();
+    u64::from_le_bytes([code, source << 4 | target, low, high, a, b, c, d])
+}
+
+/// Asks for each name and stores the answers in the context.
+fn program(names: &[&str]) -> Result<Vec<u64>, LookupError> {
+    const MOVE: u8 = 0xbf;
+    const SET: u8 = 0xb7;
+    const ADD: u8 = 0x07;
+    const LOAD_WORD: u8 = 0x79;
+    const STORE_WORD: u8 = 0x7b;
+    const SET_WORD: u8 = 0x18;
+    const CALL: u8 = 0x85;
+    const EXIT: u8 = 0x95;
+    const STACK: u8 = 10;
+
+    // Register 6 outlives the calls.
+    let mut program = vec![instruction(MOVE, 6, 1, 0, 0)];
+    for (name, answer) in names.iter().zip((0_i16..).step_by(size_of::<Answer>())) {
+        if name.len() >= NAME {
+            return Err(LookupError::Name((*name).to_owned()));
+        }
+        let mut text = name.as_bytes().to_vec();
+        text.resize(NAME, 0);
+        for (word, at) in text.chunks_exact(8).zip((NAME_AT..).step_by(8)) {
+            let half = |bytes: &[u8]| {
+                let bytes = bytes.first_chunk().copied().unwrap_or_default();
+                i32::from_le_bytes(bytes)
+            };
+            let (low, high) = word.split_at(4);
+            program.extend([
+                instruction(SET_WORD, 1, 0, 0, half(low)),
+                instruction(0, 0, 0, 0, half(high)),
+                instruction(STORE_WORD, STACK, 1, at, 0),
+            ]);
+        }
+        // The name's length is below NAME.
+        let length = i32::try_from(name.len() + 1).unwrap_or_default();
+        program.extend([
+            instruction(SET, 1, 0, 0, 0),
+            instruction(STORE_WORD, STACK, 1, ADDRESS_AT, 0),
+            instruction(MOVE, 1, STACK, 0, 0),
+            instruction(ADD, 1, 0, 0, NAME_AT.into()),
+            instruction(SET, 2, 0, 0, length),
+            instruction(SET, 3, 0, 0, 0),
+            instruction(MOVE, 4, STACK, 0, 0),
+            instruction(ADD, 4, 0, 0, ADDRESS_AT.into()),
+            instruction(CALL, 0, 0, 0, BPF_FUNC_KALLSYMS_LOOKUP_NAME),
+            instruction(LOAD_WORD, 1, STACK, ADDRESS_AT, 0),
+            instruction(STORE_WORD, 6, 1, answer, 0),
+            instruction(STORE_WORD, 6, 0, answer + 8, 0),
+        ]);
+    }
+    program.extend([instruction(SET, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
+    Ok(program)
+}
+
+fn load(program: &[u64]) -> Result<OwnedFd, LookupError> {
+    let license = c"GPL";
+    let attributes = Load {
+        prog_type: BPF_PROG_TYPE_SYSCALL,
+        insn_cnt: u32::try_from(program.len()).unwrap_or_default(),
+        insns: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: BPF_F_SLEEPABLE,
+    };
+    // SAFETY: the attributes have the layout that the kernel expects of their size; the
+    // instructions and the licence outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attributes,
+            size_of::<Load>(),
+        )
+    };
+    let descriptor = checked("BPF_PROG_LOAD", result)?;
+    // SAFETY: the kernel has just given this descriptor to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn run(program: &OwnedFd, answers: &mut [Answer]) -> Result<(), LookupError> {
+    let mut attributes = Run {
+        prog_fd: u32::try_from(program.as_raw_fd()).unwrap_or_default(),
+        retval: 0,
+        data_size_in: 0,
+        data_size_out: 0,
+        data_in: 0,
+        data_out: 0,
+        repeat: 0,
+        duration: 0,
+        ctx_size_in: u32::try_from(size_of_val(answers)).unwrap_or_default(),
+        ctx_size_out: 0,
+        ctx_in: answers.as_mut_ptr() as u64,
+        ctx_out: 0,
+        flags: 0,
+        cpu: 0,
+    };
+    // SAFETY: as for loading; the kernel copies the context back to the answers, which
+    // have exactly the size given and are valid whatever bytes they hold.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_TEST_RUN,
+            &raw mut attributes,
+            size_of::<Run>(),
+        )
+    };
+    checked("BPF_PROG_TEST_RUN", result).map(drop)
+}
+
+fn checked(call: &'static str, result: libc::c_long) -> Result<i32, LookupError> {
+    match i32::try_from(result) {
+        Ok(value) if value >= 0 => Ok(value),
+        _ => Err(LookupError::Call {
+            call,
+            source: io::Error::last_os_error(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `llvm-objdump` shows the same program in C.
+    #[test]
+    fn instructions_are_encoded_as_the_kernel_reads_them() {
+        let bytes = |instruction: u64| instruction.to_le_bytes();
+        assert_eq!(
+            bytes(instruction(0xbf, 6, 1, 0, 0)),
+            [0xbf, 0x16, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            bytes(instruction(0x7b, 10, 1, -48, 0)),
+            [0x7b, 0x1a, 0xd0, 0xff, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            bytes(instruction(0x85, 0, 0, 0, 179)),
+            [0x85, 0, 0, 0, 179, 0, 0, 0]
+        );
+    }
+
+    #[test]
+    fn each_name_has_its_instructions_and_its_answer() {
+        let one = program(&["klp_patches"]).unwrap();
+        let two = program(&["klp_patches", "klp_transition_patch"]).unwrap();
+        assert_eq!(two.len() - one.len(), one.len() - 3);
+        // The second answer's error number is the last that is stored.
+        let last = two[two.len() - 3].to_le_bytes();
+        assert_eq!((last[0], last[1], last[2]), (0x7b, 0x06, 24));
+        let error = program(&["a_name_of_32_bytes_is_one_too_lon"]).unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+
+    /// Where the kernel answers, it says what the file says.
+    #[test]
+    fn the_kernel_and_the_file_agree() {
+        let names = ["_stext", "kfree", "schedule", "no_such_symbol_here"];
+        let Ok(addresses) = addresses(&names) else {
+            println!("not compared: this kernel or this user cannot ask");
+            return;
+        };
+        let found = crate::kernel::kallsyms::find("/proc".as_ref(), &names).unwrap();
+        for (name, address) in names.iter().zip(addresses) {
+            assert_eq!(address, found.in_vmlinux(name), "{name}");
+        }
+    }
+}

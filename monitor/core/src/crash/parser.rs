@@ -2,17 +2,21 @@
 //! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
 
 mod date;
+mod die;
 mod event;
 mod format;
 mod header;
 mod headline;
 mod histories;
 mod line;
+mod names;
 mod place;
 mod prefix;
 mod reader;
 mod report;
 mod symbol;
+mod turns;
+mod when;
 
 use std::collections::VecDeque;
 
@@ -103,9 +107,15 @@ impl Log {
         reader.end_boot();
         for mut record in reader.records {
             record.host.clone_from(&history.host);
+            if reader.turns.are_taken() {
+                record.not_proved(super::proof::TURNS);
+            }
             keep(&mut self.records, record);
         }
-        for signal in reader.non_fatal {
+        for mut signal in reader.non_fatal {
+            if reader.turns.are_taken() {
+                signal.not_proved();
+            }
             keep(&mut self.non_fatal, signal);
         }
         self.recognised += reader.recognised;
@@ -116,11 +126,15 @@ impl Log {
     fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
         let mut problems = Vec::new();
         if let Some(sample) = summary.sample.as_ref()
-            && (summary.unclear > 1 || self.recognised == 0)
+            && (summary.unclear > 1 || summary.certain || self.recognised == 0)
         {
             problems.push(format!(
                 "the beginnings of these lines are not understood ({}): {sample}",
                 summary.unclear
+            ));
+        } else if let Some(sample) = summary.hidden.as_ref().filter(|_| self.recognised == 0) {
+            problems.push(format!(
+                "the beginnings of these lines are not understood: {sample}"
             ));
         } else if summary.kernel == 0 && self.recognised == 0 {
             problems.push(

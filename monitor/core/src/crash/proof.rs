@@ -94,6 +94,14 @@ pub(super) fn against_unpatched(
     reasons
 }
 
+/// A line of `livepatch:` that may be a name which a user chose.
+pub(super) const DOUBTED_MESSAGE: &str =
+    "a livepatch message has the time of the line before it, so that it may be part of a name";
+
+/// Lines of two machines may be in one report.
+pub(super) const TURNS: &str =
+    "the log's clock goes back and forth: lines of two machines or boots may be mixed";
+
 const MIXED: &str = "lines of another task are mixed into the report";
 
 /// Why it is not proved that no livepatch had a hand in it; empty: it is proved.

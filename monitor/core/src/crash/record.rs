@@ -156,6 +156,18 @@ pub struct NonFatalSignal {
     pub reports: u32,
 }
 
+impl NonFatalSignal {
+    /// Takes a "no" back.
+    pub(super) fn not_proved(&mut self) {
+        if self.implicated == Implicated::No {
+            self.implicated = Implicated::Unknown;
+        }
+        if self.phase == Phase::Unpatched {
+            self.phase = Phase::Unknown;
+        }
+    }
+}
+
 const fn once() -> u32 {
     1
 }

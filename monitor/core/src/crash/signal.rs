@@ -62,7 +62,12 @@ signals! {
         counter: None,
         fallback: None,
         // mm/page_alloc.c, mm/memory.c, kernel/fork.c
-        headlines: &["BUG: Bad page ", "BUG: Bad rss-counter "],
+        headlines: &[
+            "BUG: Bad page state in process ",
+            "BUG: Bad page map in process ",
+            "BUG: Bad page cache in process ",
+            "BUG: Bad rss-counter state ",
+        ],
     }
     /// A WARN(), or another report after which the kernel goes on (KASAN, UBSAN, …).
     Warning {
@@ -79,6 +84,7 @@ signals! {
             "WARNING: CPU: {cpu} PID: {pid} at {} {place}",
             "WARNING: CPU: {cpu} PID: {pid} at ",
             "WARNING: {} at {place}, CPU#{cpu}: {comm}/{pid}",
+            "WARNING: at {place}, CPU#{cpu}: {comm}/{pid}",
             "WARNING: at {}:{n} {place}",
         ],
     }
@@ -176,11 +182,17 @@ signals! {
             // arch/x86/mm/fault.c
             "BUG: kernel NULL pointer dereference",
             "BUG: unable to handle ",
-            // lib/bug.c
-            "kernel BUG at {}!",
+            // lib/bug.c; without CONFIG_DEBUG_BUGVERBOSE, up to 5.11 and since
+            "kernel BUG at {}:{n}!",
+            "Kernel BUG at {place} [verbose debug info unavailable]",
+            "Kernel BUG at {} [verbose debug info unavailable]",
+            "kernel BUG at {place} [verbose debug info unavailable]",
+            "kernel BUG at {} [verbose debug info unavailable]",
             // arch/x86/kernel/{doublefault,traps,dumpstack}.c
             "PANIC: double fault",
             "traps: PANIC: double fault",
+            // arch/x86/mm/extable.c
+            "PANIC: early exception {x} IP ",
             "BUG: {} stack guard page was hit at ",
             "BUG: stack guard page was hit at ",
             // arch/{arm,arm64,riscv}/mm/fault.c, arch/s390/mm/fault.c, and
@@ -188,6 +200,7 @@ signals! {
             "Unable to handle kernel ",
             // arch/arm64/kernel/traps.c: up to 5.12; since
             "Bad mode in {} handler detected on CPU{cpu}, code ",
+            "Bad mode in {} handler detected, code ",
             "Unhandled 64-bit el1{} exception on CPU{cpu}, ESR ",
             // arch/powerpc/mm/fault.c, arch/powerpc/kernel/traps.c
             "BUG: Kernel NULL pointer dereference",
@@ -211,11 +224,16 @@ signals! {
             "mce: [Hardware Error]: CPU {cpu}: Machine Check Exception: ",
             "[Hardware Error]: CPU {cpu}: Machine Check Exception: ",
             // arch/powerpc/kernel/mce.c: since 4.19; before
-            "MCE: CPU{cpu}: machine check (Severe) ",
-            "MCE: CPU{cpu}: machine check (Fatal) ",
+            "MCE: CPU{cpu}: machine check (Severe) {}[Not recovered]",
+            "MCE: CPU{cpu}: machine check (Fatal) {}[Not recovered]",
             "Severe Machine check interrupt [Not recovered]",
             "Fatal Machine check interrupt [Not recovered]",
             "Machine check in kernel mode.",
+            // arch/powerpc/platforms/powernv/opal-hmi.c
+            "Severe Hypervisor Maintenance interrupt [Not recovered]",
+            "Fatal Hypervisor Maintenance interrupt [Not recovered]",
+            // arch/s390/kernel/nmi.c, since 5.13; nothing is printed before
+            "System stopped due to unrecoverable machine check, code: 0x{x}",
         ],
     }
     /// The kernel gave up.

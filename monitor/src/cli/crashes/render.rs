@@ -16,6 +16,9 @@ pub(super) fn show(text: &mut String, record: &CrashRecord) {
     if let Some(report) = &record.report {
         line("report", report);
     }
+    if let Some(host) = &record.host {
+        line("host", &shown(host));
+    }
     line("when", &when(&record.when));
     line(
         "kernel",

@@ -41,7 +41,7 @@ pub(super) fn at_start(text: &str) -> Option<(Date, &str)> {
             .or_else(|| cursor.try_each(Cursor::time_of_day)),
         b'@' => {
             cursor.rest = text.get(1..)?;
-            cursor.epoch()
+            cursor.try_each(Cursor::tai64n).or_else(|| cursor.epoch())
         }
         _ => None,
     }?;
@@ -283,6 +283,22 @@ impl Cursor<'_> {
         })
     }
 
+    /// `4000000067421e0a00000000`, as multilog and svlogd write it: 2^62 plus seconds of TAI,
+    /// which daemontools count as 10 ahead of UTC, then nanoseconds.
+    fn tai64n(&mut self) -> Option<Date> {
+        let (label, rest) = self.rest.split_at_checked(24)?;
+        let (seconds, nanos) = label.split_at_checked(16)?;
+        let seconds = u64::from_str_radix(seconds, 16).ok()?;
+        let nanos = u32::from_str_radix(nanos, 16).ok()?;
+        let unix = seconds.checked_sub((1 << 62) + 10)?;
+        let unix = u32::try_from(unix).ok()?;
+        self.rest = rest;
+        Some(Date {
+            seconds: f64::from(unix) + f64::from(nanos) / 1e9,
+            kind: Kind::Exact,
+        })
+    }
+
     fn time_of_day(&mut self) -> Option<Date> {
         let ((hour, minute, second), fraction) = self.clock()?;
         Some(Date {
@@ -394,6 +410,12 @@ mod tests {
             ("Nov 23 2026 12:15:00 x", exact, Kind::Local, " x"),
             ("23 Nov 2026 12:15:00 x", exact, Kind::Local, " x"),
             ("1795436100.5 x", exact + 0.5, Kind::Exact, " x"),
+            (
+                "@400000006b042e4e1dcd6500 x",
+                exact + 0.5,
+                Kind::Exact,
+                " x",
+            ),
             ("12:15:00.5 x", 44_100.5, Kind::TimeOfDay, " x"),
             ("Jan  2 00:00:01 x", 86_401.0, Kind::NoYear, " x"),
         ] {

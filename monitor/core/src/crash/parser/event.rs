@@ -22,6 +22,8 @@ use super::{
 
 /// Bytes of a headline.
 const MAX_HEADLINE: usize = 1024;
+/// Bytes of a task's name (`TASK_COMM_LEN` less its end).
+const MAX_COMM: usize = 15;
 /// What is printed before the report that it belongs to.
 const LEAD_SECONDS: f64 = 1.0;
 /// Whether the line before was one of the module list.
@@ -68,6 +70,8 @@ pub(super) struct Event {
     pub(super) last_clock: Option<f64>,
     /// When it started, on the host's clock.
     clock: Option<f64>,
+    /// The kernel's time of the last line that is part of it.
+    part_at: Option<f64>,
     headline: String,
     when: When,
     cpu: Option<u32>,
@@ -88,6 +92,19 @@ pub(super) struct Event {
     complete: Completeness,
     /// A second line that only a report of the kernel has.
     second_sign: bool,
+    /// Its first line has the time of the line before it: it may be part of a name with
+    /// a newline in it, until a sign comes with another time.
+    suspect: bool,
+    /// Its first line is no longer than a task's name.
+    short: bool,
+    /// Lines of other messages since.
+    later_lines: u32,
+    /// A line that only a crash's report has.
+    own_sign: bool,
+    /// The trace is that of the thread that looks for hung tasks.
+    is_of_detector: bool,
+    /// Dumps of other tasks come behind this event's own.
+    follow_ups: bool,
     /// Who printed its first line.
     caller: Option<String>,
     /// Who prints lines of another task between this event's.
@@ -118,6 +135,7 @@ impl Event {
             ended: false,
             last_clock: line.clock,
             clock: line.clock,
+            part_at: line.uptime,
             headline: cut(headline, MAX_HEADLINE),
             when,
             cpu: who.cpu,
@@ -134,6 +152,12 @@ impl Event {
             cut: false,
             complete: Completeness::default(),
             second_sign: false,
+            suspect: false,
+            short: line.text.trim().len() <= MAX_COMM,
+            later_lines: 0,
+            own_sign: false,
+            is_of_detector: false,
+            follow_ups: false,
             caller: line.caller.clone(),
             foreign: None,
             in_task: false,
@@ -150,6 +174,11 @@ impl Event {
         Some(line.clock? - self.last_clock?)
     }
 
+    /// A line is part of it.
+    pub(super) fn part(&mut self, line: &Line) {
+        self.part_at = line.uptime.or(self.part_at);
+    }
+
     pub(super) fn add(&mut self, signal: Signal) {
         if !self.signals.contains(&signal) {
             self.signals.push(signal);
@@ -160,7 +189,7 @@ impl Event {
     pub(super) fn give_up(&mut self, panic: &str) {
         self.panic = Some(cut(panic, MAX_HEADLINE));
         self.add(Signal::Panic);
-        self.second_sign = true;
+        self.sign();
         if let Some((_, place)) = panic.split_once("Kernel stack is corrupted in: ")
             && self.fault.is_none()
         {
@@ -179,8 +208,14 @@ impl Event {
 
     /// The dump that follows is the event's own and not a second one.
     pub(super) fn expect_dump(&mut self) {
+        self.is_of_detector = self.primary == Signal::HungTask;
         self.trace_at = Trace::Ahead;
         self.complete.end = false;
+    }
+
+    const fn sign(&mut self) {
+        self.second_sign = true;
+        self.own_sign = true;
     }
 
     /// The event has had nothing but its first line.
@@ -189,9 +224,10 @@ impl Event {
     }
 
     /// The line of `die()` comes behind the report's first.
-    pub(super) const fn died(&mut self) {
+    pub(super) fn died(&mut self, line: &Line) {
         self.died = true;
         self.second_sign = true;
+        self.own_sign |= line.text.trim().len() > MAX_COMM;
     }
 
     /// What this event names comes with a report of the kernel's own: `list_add
@@ -222,7 +258,41 @@ impl Event {
 
     /// Whether it is more than a line that a user may have made up.
     pub(super) fn is_believed(&self) -> bool {
-        self.primary != Signal::Oops || self.second_sign || self.panic.is_some()
+        !self.suspect && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
+    }
+
+    /// A crash by itself, or because the kernel panicked.
+    pub(super) const fn is_crash(&self) -> bool {
+        self.primary.kind().is_some() || self.panic.is_some()
+    }
+
+    /// The first line may be part of a name.
+    pub(super) const fn suspect(&mut self) {
+        self.suspect = true;
+    }
+
+    /// The first line may be a task's name, if it is that short.
+    pub(super) const fn suspect_if_short(&mut self) {
+        self.suspect |= self.short;
+    }
+
+    /// A line comes; returns whether a sign in it would clear the suspicion.
+    pub(super) fn awaits_sign(&mut self, line: &Line, another_message: bool) -> bool {
+        let other = line.uptime != self.when.uptime_seconds || another_message;
+        let later = self.suspect && (other || self.short);
+        if later {
+            self.later_lines = self.later_lines.saturating_add(1);
+            self.second_sign = false;
+            self.own_sign = false;
+        }
+        later
+    }
+
+    /// Such a line was read. Other reports have a task's header and a trace too: those
+    /// count only where they come at once.
+    pub(super) const fn cleared(&mut self) {
+        let at_once = self.second_sign && self.later_lines == 1 && !self.short;
+        self.suspect &= !(self.own_sign || at_once);
     }
 
     pub(super) fn headline(&self) -> &str {
@@ -251,7 +321,7 @@ impl Event {
     /// The report's end mark.
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.second_sign = true;
+        self.sign();
         self.complete.end = true;
         self.end_dump();
     }
@@ -329,7 +399,11 @@ impl Event {
         let others = std::mem::take(&mut self.others);
         let report = self.report.map(str::to_owned);
         self.complete.faulted = self.fault.is_some();
-        let function = self.fault.or_else(|| place(self.primary, &self.trace));
+        let is_report = self.report.is_some();
+        let function = self
+            .fault
+            .or_else(|| place(self.primary, is_report, &self.trace))
+            .filter(|_| !self.is_of_detector);
         self.complete.place = function.is_some();
         let mut record = CrashRecord {
             signals: self.signals,

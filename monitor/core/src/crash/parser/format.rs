@@ -3,8 +3,10 @@
 //! start; what follows its end is ignored, since consoles glue the next line to it.
 //!
 //! `{cpu}`, `{pid}` and `{n}` are decimal, `{x}` hexadecimal; `{place}` is a function
-//! (`name+0x1/0x2 [module]`); `{comm}` is a task's name, which may hold anything, so it
-//! goes as far as the rest still fits; `{}` is any other text and goes as little far.
+//! (`name+0x1/0x2 [module]`), `{symbol}` one without offset and size; `{bug}` is a
+//! sanitizer's name of an error, in small letters; `{comm}` is a task's name, which may
+//! hold anything, so it goes as far as the rest still fits; `{}` is any other text and
+//! goes as little far.
 
 use super::{
     super::record::Function,
@@ -63,6 +65,21 @@ fn fits(format: &str, text: &str, found: &mut Found) -> bool {
             };
             found.place = Some(function);
             fits(rest, behind, found)
+        }
+        "symbol" => {
+            let Some((function, behind)) = symbol::leading_symbol(text) else {
+                return false;
+            };
+            found.place = Some(function);
+            fits(rest, behind, found)
+        }
+        "bug" => {
+            let small = |byte: u8| byte.is_ascii_lowercase() || b" -/".contains(&byte);
+            let (next, _) = rest.split_once('{').unwrap_or((rest, ""));
+            let (words, _) = leading(text, small);
+            let end = words.find(next).filter(|end| *end > 0);
+            let behind = end.and_then(|end| text.get(end..));
+            behind.is_some_and(|behind| fits(rest, behind, found))
         }
         _ => {
             let (next, _) = rest.split_once('{').unwrap_or((rest, ""));

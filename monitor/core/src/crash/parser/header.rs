@@ -74,14 +74,18 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
             .skip_while(|word| *word != "PID:")
             .nth(1)
             .and_then(|pid| pid.parse().ok());
-        let at = rest
-            .rfind(" Tainted: ")
-            .or_else(|| rest.rfind(" Not tainted "));
-        let (comm, state) = rest.split_at_checked(at?)?;
+        let (comm, state) = rest.split_at_checked(taint_at(rest)?)?;
         // kernel/panic.c, where kdump's kernel is loaded (`dump_stack_print_info`,
         // lib/dump_stack.c).
         let comm = comm.strip_suffix(" Kdump: loaded").unwrap_or(comm);
         header.comm = Some(cut(comm, MAX_NAME));
+        state.trim_start()
+    } else if let Some(rest) = text.strip_prefix("Pid: ") {
+        // Up to 3.9, and RHEL 6.
+        let (pid, rest) = rest.split_once(", comm: ")?;
+        header.pid = pid.parse().ok();
+        let (comm, state) = rest.split_at_checked(taint_at(rest)?)?;
+        header.comm = Some(cut(comm.trim_end(), MAX_NAME));
         state.trim_start()
     } else {
         text
@@ -126,13 +130,18 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     Some(header)
 }
 
+/// Where the kernel's own word on its taint starts: behind what a comm may say.
+fn taint_at(text: &str) -> Option<usize> {
+    text.rfind(" Tainted: ").max(text.rfind(" Not tainted "))
+}
+
 /// The letters in the order in which they are printed (`taint_flags`, kernel/panic.c);
 /// `G` stands for the absence of `P`. Vendors' own (`X` is in the kernel) stand last.
 const FLAGS: &str = "GPFSRMBUDAWCIOELKXTNJVQHYZ";
 
 /// Of a header with taint flags that cannot be read, the task is still known.
 fn damaged(header: TaskHeader) -> Option<TaskHeader> {
-    header.cpu.is_some().then_some(header)
+    (header.cpu.is_some() || header.pid.is_some()).then_some(header)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::super::signal::Signal;
 use super::report;
 use super::{
+    die::{is_cut_die, is_die},
     format::{self, Found, matches},
     symbol::{MAX_NAME, cut},
 };
@@ -24,63 +25,6 @@ pub(super) enum Sign {
     EndTrace,
 }
 
-/// The line of `die()`: x86's names of traps (arch/x86/kernel/traps.c) stand behind
-/// `Oops: ` since 6.11; those of arm and arm64, powerpc, s390
-/// (arch/s390/kernel/{traps,dumpstack}.c), riscv, loongarch and mips.
-const DIE: &[&str] = &[
-    "Oops: {x} [#{n}]",
-    "Oops: {}: {x} [#{n}]",
-    "general protection fault{}: {x} [#{n}]",
-    "invalid opcode: {x} [#{n}]",
-    "divide error: {x} [#{n}]",
-    "int3: {x} [#{n}]",
-    "debug: {x} [#{n}]",
-    "overflow: {x} [#{n}]",
-    "bounds: {x} [#{n}]",
-    "double fault: {x} [#{n}]",
-    "stack segment: {x} [#{n}]",
-    "segment not present: {x} [#{n}]",
-    "invalid TSS: {x} [#{n}]",
-    "coprocessor segment overrun: {x} [#{n}]",
-    "alignment check: {x} [#{n}]",
-    "simd exception: {x} [#{n}]",
-    "fpu exception: {x} [#{n}]",
-    "control protection fault: {x} [#{n}]",
-    "unknown exception: {x} [#{n}]",
-    "kernel stack overflow{}: {x} [#{n}]",
-    "stack guard page{}: {x} [#{n}]",
-    "Internal error: {}: {x} [#{n}]",
-    "Internal error: {} [#{n}]",
-    "Oops: {}, sig: {n} [#{n}]",
-    "Oops: {x} ilc:{n} [#{n}]",
-    "addressing exception: {x} ilc:{n} [#{n}]",
-    "data exception: {x} ilc:{n} [#{n}]",
-    "execute exception: {x} ilc:{n} [#{n}]",
-    "fixpoint divide exception: {x} ilc:{n} [#{n}]",
-    "illegal operation: {x} ilc:{n} [#{n}]",
-    "kernel stack overflow: {x} ilc:{n} [#{n}]",
-    "monitor event: {x} ilc:{n} [#{n}]",
-    "operand exception: {x} ilc:{n} [#{n}]",
-    "operation exception: {x} ilc:{n} [#{n}]",
-    "privileged operation: {x} ilc:{n} [#{n}]",
-    "protection exception: {x} ilc:{n} [#{n}]",
-    "space switch event: {x} ilc:{n} [#{n}]",
-    "special operation exception: {x} ilc:{n} [#{n}]",
-    "specification exception: {x} ilc:{n} [#{n}]",
-    "transaction constraint exception: {x} ilc:{n} [#{n}]",
-    "translation exception: {x} ilc:{n} [#{n}]",
-    "translation specification exception: {x} ilc:{n} [#{n}]",
-    "vector processing exception: {x} ilc:{n} [#{n}]",
-    "HFP {}exception: {x} ilc:{n} [#{n}]",
-    "Oops[#{n}]",
-    "Oops [#{n}]",
-    "Oops - {} [#{n}]",
-    "Kernel BUG [#{n}]",
-    "Kernel bug detected[#{n}]",
-    "Break instruction in kernel code[#{n}]",
-    "Reserved instruction in kernel code[#{n}]",
-];
-
 pub(super) fn recognise(text: &str) -> Option<Sign> {
     let text = text.trim_start();
     // The header of a dump holds a comm, which is whatever its owner likes.
@@ -93,10 +37,14 @@ pub(super) fn recognise(text: &str) -> Option<Sign> {
 fn sign(text: &str) -> Option<Sign> {
     match text.bytes().next()? {
         b'L' => {
-            if let Some(rest) = text.strip_prefix("Linux version ") {
-                let release = rest.split_ascii_whitespace().next();
+            // Longer than a task's name, which may stand at a line's start.
+            if let Some(rest) = text.strip_prefix("Linux version ")
+                && let Some(release) = rest.split_ascii_whitespace().next()
+                && release.starts_with(|first: char| first.is_ascii_digit())
+                && release.contains('.')
+            {
                 return Some(Sign::Boot {
-                    release: release.map(|release| cut(release, MAX_NAME)),
+                    release: Some(cut(release, MAX_NAME)),
                 });
             }
         }
@@ -106,7 +54,9 @@ fn sign(text: &str) -> Option<Sign> {
             }
         }
         b'-' => {
-            return text.starts_with("---[ end trace").then_some(Sign::EndTrace);
+            let behind = text.strip_prefix("---[ end trace ")?;
+            let mark = behind.starts_with(|next: char| next == ']' || next.is_ascii_hexdigit());
+            return mark.then_some(Sign::EndTrace);
         }
         _ => {}
     }
@@ -134,10 +84,9 @@ pub(super) fn may_be_start(text: &str) -> bool {
         .into_iter()
         .filter(|signal| signal.kind().is_some());
     let mut formats = crashes.flat_map(Signal::headlines).copied();
-    let die = ["Oops: ", "Internal error: ", "general protection fault"];
     text.len() >= SHORTEST_PART
         && !of_a_user_program(text)
-        && (die.iter().any(|start| text.starts_with(start))
+        && (is_cut_die(text)
             || PANIC.starts_with(text)
             || formats.any(|format| format::goes_on(format, text)))
 }
@@ -145,18 +94,6 @@ pub(super) fn may_be_start(text: &str) -> bool {
 /// What is shorter may be anything.
 const SHORTEST_PART: usize = 10;
 const PANIC: &str = "Kernel panic - not syncing: ";
-
-fn is_die(text: &str) -> bool {
-    let Some((_, behind)) = text.split_once("[#") else {
-        return false;
-    };
-    // Behind a process's name that looks like this stands its id, `[123]`.
-    let behind = behind.split_once(']').map_or("", |(_, behind)| behind);
-    let ends = behind.is_empty()
-        || behind == ":"
-        || behind.starts_with(|next: char| next == ' ' || next.is_ascii_uppercase());
-    ends && DIE.iter().any(|format| matches(format, text).is_some())
-}
 
 /// A line about a user program's fault, which starts with the program's name or holds
 /// a file's name: `show_signal_msg` and `do_trap` of arch/x86, `arm64_show_signal`,
@@ -178,12 +115,13 @@ pub(super) fn of_a_user_program(text: &str) -> bool {
 }
 
 /// Stand behind `NAME[PID`.
-const USER_FAULTS: [&str; 8] = [
+const USER_FAULTS: [&str; 9] = [
     "]: segfault ",
     "]: unhandled ",
     "]: bad frame in ",
     "]: bus error ",
     "]: bad NIP ",
+    "] bad frame in ",
     "] trap ",
     "] general protection",
     "]: undefined instruction",
@@ -209,7 +147,7 @@ pub(super) fn may_be_cause(cut: &str, signal: Signal) -> bool {
     causes.any(|(text, _)| text.starts_with(cut))
 }
 
-const CAUSES: [(&str, Signal); 11] = [
+const CAUSES: [(&str, Signal); 13] = [
     ("softlockup: hung tasks", Signal::SoftLockup),
     ("Hard LOCKUP", Signal::HardLockup),
     ("Watchdog detected hard LOCKUP", Signal::HardLockup),
@@ -218,6 +156,8 @@ const CAUSES: [(&str, Signal); 11] = [
     ("panic_on_warn set", Signal::Warning),
     ("Fatal machine check", Signal::MachineCheck),
     ("achine check", Signal::MachineCheck),
+    ("achine Check", Signal::MachineCheck),
+    ("Unrecoverable HMI exception", Signal::MachineCheck),
     (
         "CPUs entered broadcast exception handler",
         Signal::MachineCheck,
@@ -300,22 +240,6 @@ mod tests {
             "INFO: task lists are fine",
             "CPU: 0 PID: 1 Comm: x: 0000 [#1] Not tainted 6.1 #1",
         ] {
-            assert_eq!(recognise(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn die_lines() {
-        for text in [
-            "Oops: 0002 [#1] PREEMPT SMP NOPTI",
-            "Oops: Oops: 0002 [#12] SMP NOPTI",
-            "Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP",
-            "invalid opcode: 0000 [#1] SMP",
-            "Internal error: Oops: 0000000096000045 [#1] SMP",
-        ] {
-            assert_eq!(recognise(text), Some(Sign::Die), "{text}");
-        }
-        for text in ["see issue [#1]", "a: beef [#x]", "a: 00 [#1]"] {
             assert_eq!(recognise(text), None, "{text}");
         }
     }

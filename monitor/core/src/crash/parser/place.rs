@@ -7,7 +7,7 @@ use super::super::{
 
 /// On the way from what happened to panic() and behind it (kernel/panic.c,
 /// arch/*/kernel/traps.c): they report, and are not what happened.
-const REPORTERS: [&str; 16] = [
+const REPORTERS: [&str; 19] = [
     "panic",
     "vpanic",
     "nmi_panic",
@@ -24,20 +24,101 @@ const REPORTERS: [&str; 16] = [
     "die",
     "oops_end",
     "kernel_stack_overflow",
+    "die_mce",
+    "pnv_platform_error_reboot",
+    "__panic_unhandled",
 ];
 
-/// Where a blocked task went to sleep, or who called panic().
-pub(super) fn place(signal: Signal, trace: &[Frame]) -> Option<Function> {
+/// What a report that kills nobody is printed by (lib/dump_stack.c, mm/kasan, mm/kfence,
+/// kernel/kcsan, lib/ubsan.c, kernel/sched/core.c, lib/smp_processor_id.c, mm/slub.c,
+/// kernel/locking/spinlock_debug.c), by the start of the name without underscores.
+const TOOLS: [&str; 27] = [
+    "dump_stack",
+    "dump_backtrace",
+    "show_stack",
+    "show_trace",
+    "print_report",
+    "print_address_description",
+    "print_trailer",
+    "kasan_",
+    "asan_",
+    "hwasan_",
+    "kfence_",
+    "kcsan_",
+    "tsan_",
+    "kmsan_",
+    "msan_",
+    "ubsan_",
+    "warn",
+    "schedule",
+    "preempt_schedule",
+    "might_sleep",
+    "might_resched",
+    "check_preemption_disabled",
+    "debug_smp_processor_id",
+    "object_err",
+    "slab_err",
+    "spin_",
+    "check_unsafe_call",
+];
+
+/// Where an interrupt came in (arch/*/kernel/{entry,apic,time}): what it interrupted is
+/// the next caller.
+const INTERRUPTS: [&str; 12] = [
+    "apic_timer_interrupt",
+    "smp_apic_timer_interrupt",
+    "local_apic_timer_interrupt",
+    "sysvec_apic_timer_interrupt",
+    "asm_sysvec_apic_timer_interrupt",
+    "el1_irq",
+    "el1_interrupt",
+    "el1h_64_irq",
+    "el1h_64_irq_handler",
+    "io_int_handler",
+    "ext_int_handler",
+    "handle_exception",
+];
+
+/// Where a blocked task went to sleep, who called panic(), what the timer interrupted
+/// while RCU waited, or what a report is about.
+pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<Function> {
     let mut callers = trace
         .iter()
         .filter(|frame| frame.reliable)
         .map(|frame| &frame.function);
-    let reports = |function: &&Function| REPORTERS.contains(&function.name.as_str());
-    if signal == Signal::HungTask {
-        return callers.find(|function| !is_sleep(function)).cloned();
+    // `nmi_panic.cold`: the compiler put a part of it elsewhere.
+    let reports = |function: &&Function| {
+        let name = function.name.split('.').next().unwrap_or_default();
+        REPORTERS.contains(&name)
+    };
+    match signal {
+        Signal::HungTask => callers.find(|function| !is_sleep(function)).cloned(),
+        Signal::RcuStall => {
+            let entry = |function: &Function| INTERRUPTS.contains(&function.name.as_str());
+            let last = callers.clone().position(entry)?;
+            callers
+                .skip(last)
+                .find(|function| !entry(function))
+                .cloned()
+        }
+        // Only the hardware knows.
+        Signal::MachineCheck => None,
+        Signal::Warning if is_report => callers.find(|function| !is_tool(function)).cloned(),
+        Signal::BadPage
+        | Signal::Warning
+        | Signal::SoftLockup
+        | Signal::HardLockup
+        | Signal::Oops
+        | Signal::Panic => {
+            callers.by_ref().find(|function| reports(function))?;
+            callers.find(|function| !reports(function)).cloned()
+        }
     }
-    callers.by_ref().find(|function| reports(function))?;
-    callers.find(|function| !reports(function)).cloned()
+}
+
+fn is_tool(function: &Function) -> bool {
+    let name = function.name.trim_start_matches('_');
+    function.module.is_none() && TOOLS.iter().any(|tool| name.starts_with(tool))
 }
 
 /// The scheduler's own functions, and the switch to another task, which x86 leaves out

@@ -5,16 +5,19 @@ use std::{collections::VecDeque, rc::Rc};
 use super::{
     super::{
         livepatch_log::LivepatchLog,
-        record::{CrashRecord, NonFatalSignal, Precision, When},
+        proof,
+        record::{CrashRecord, NonFatalSignal},
         signal::Signal,
     },
     Anchor, Reading,
-    date::Kind as DateKind,
     event::Event,
     format::Found,
-    headline::{Sign, cause, may_be_cause, may_be_start, of_a_user_program, recognise},
+    headline::{Sign, cause, may_be_cause, may_be_start, recognise},
     histories, keep,
     line::Line,
+    names::Names,
+    turns::Turns,
+    when,
 };
 
 /// Two reports of which the lines may come by turns.
@@ -42,36 +45,14 @@ pub(super) struct Boot {
     anchor: Option<Anchor>,
     /// Shared with the events: it changes far less often than they come.
     livepatches: Rc<LivepatchLog>,
+    /// A livepatch message may be part of a name that a user chose.
+    doubted_message: bool,
     /// The last time seen.
     uptime: f64,
     /// Records and non-fatal signals of this boot.
     pub(super) records: usize,
     pub(super) non_fatal: usize,
 }
-
-/// A line about a user program.
-struct UserLine {
-    uptime: Option<f64>,
-    /// How many lines its names may still take.
-    lines: u32,
-}
-
-/// How the kernel ends a line about a user program: ` in FILE[401000+1000]` (also with
-/// an offset before), ` likely on CPU 1 (core 1, socket 0)`.
-fn is_kernels_end(text: &str) -> bool {
-    let hexadecimal =
-        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let range = text
-        .strip_suffix(']')
-        .and_then(|text| text.rsplit_once('['))
-        .and_then(|(_, range)| range.rsplit_once('+'));
-    range.is_some_and(|(start, length)| start.split(',').all(hexadecimal) && hexadecimal(length))
-        || text.ends_with(')') && text.contains("likely on CPU ")
-        || text.ends_with("executable stack")
-}
-
-/// `NAME_MAX` is 255, the shortest line that starts a report has 9 bytes.
-const MAX_NAME_LINES: u32 = 28;
 
 pub(super) struct Reader<'a> {
     reading: &'a Reading,
@@ -88,8 +69,14 @@ pub(super) struct Reader<'a> {
     pub(super) doubted: Option<String>,
     /// A first line of an oops to which nothing else belongs.
     pub(super) lone: Option<String>,
-    /// The last line was about a user program, or part of one.
-    user_line: Option<UserLine>,
+    /// What stands in names that users choose.
+    names: Names,
+    /// The line that is being read may be part of one.
+    joined: bool,
+    /// Whether another machine's lines are mixed in.
+    pub(super) turns: Turns,
+    /// The line before was certainly the kernel's own.
+    trusted: bool,
 }
 
 impl histories::Read for Reader<'_> {
@@ -115,10 +102,6 @@ impl histories::Read for Reader<'_> {
             return;
         }
         self.recognised += u64::from(known.is_some() || livepatch);
-        if known.is_none() && may_be_start(text) {
-            // Cut, or wrapped where the rest cannot be found.
-            self.lone.get_or_insert_with(|| text.to_owned());
-        }
         // What a message of several lines goes on with may be a user's.
         let known = known.filter(|_| !line.continues);
         if let Some(uptime) = line.uptime {
@@ -128,13 +111,26 @@ impl histories::Read for Reader<'_> {
                 self.boot = Boot::default();
             }
             self.boot.uptime = uptime;
+            self.turns.line(uptime);
         }
-        if self.of_a_name(line) {
+        if self.names.holds(line) {
             return;
         }
+        self.joined = self.names.may_hold(line) && !self.trusted;
+        self.trusted = (known.is_some() || livepatch) && !self.joined;
+        if known.is_none() && may_be_start(text) {
+            // Cut, or wrapped where the rest cannot be found.
+            self.lone.get_or_insert_with(|| text.to_owned());
+        }
+        let late = self.joined || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
+        let known = known.filter(|sign| !(late && matches!(sign, Sign::Boot { .. })));
+        let mut awaits_sign = false;
+        let another = self.names.is_of_another_message();
         if let Some(event) = self.event() {
             event.next(line);
+            awaits_sign = event.awaits_sign(line, another);
         }
+        let is_part = known.is_some();
         match known {
             Some(Sign::Boot { release }) => {
                 self.end_boot();
@@ -157,16 +153,24 @@ impl histories::Read for Reader<'_> {
                     event.detail(line);
                 }
                 let text = text.trim_start();
-                if livepatch && !line.continues {
+                if livepatch && self.joined {
+                    self.boot.doubted_message = true;
+                } else if livepatch && !line.continues {
                     Rc::make_mut(&mut self.boot.livepatches).read(text, line.clock);
                 }
-                if let Some(anchor) = anchor(line) {
+                if let Some(anchor) = when::anchor(line) {
                     self.boot.anchor = Some(anchor);
                 }
             }
         }
-        if let (Some(event), Some(clock)) = (self.event(), line.clock) {
-            event.last_clock = Some(clock);
+        if let Some(event) = self.event() {
+            event.last_clock = line.clock.or(event.last_clock);
+            if awaits_sign {
+                event.cleared();
+            }
+            if is_part {
+                event.part(line);
+            }
         }
     }
 }
@@ -183,43 +187,11 @@ impl<'a> Reader<'a> {
             recognised: 0,
             doubted: None,
             lone: None,
-            user_line: None,
+            names: Names::default(),
+            joined: false,
+            turns: Turns::default(),
+            trusted: false,
         }
-    }
-
-    /// Whether a line is part of a name: a file's may hold newlines, and what stands
-    /// between two of them becomes a line, of the same moment as the line about the
-    /// user program that it belongs to. Where there are no times, such a line ends
-    /// where the kernel's own text ends it.
-    fn of_a_name(&mut self, line: &Line) -> bool {
-        let text = line.text.as_str();
-        let ends = is_kernels_end(text);
-        if of_a_user_program(text) {
-            let open =
-                text.contains(" in ") || text.ends_with(" in") || text.starts_with("process '");
-            let ends = ends || !open;
-            self.user_line = Some(UserLine {
-                uptime: line.uptime,
-                lines: if ends { 0 } else { MAX_NAME_LINES },
-            });
-            return false;
-        }
-        let Some(user) = &mut self.user_line else {
-            return false;
-        };
-        let part = match user.uptime {
-            Some(_) => user.uptime == line.uptime,
-            None => line.uptime.is_none() && user.lines > 0,
-        };
-        user.lines = if ends {
-            0
-        } else {
-            user.lines.saturating_sub(1)
-        };
-        if !part {
-            self.user_line = None;
-        }
-        part
     }
 
     fn event(&mut self) -> Option<&mut Event> {
@@ -270,6 +242,15 @@ impl<'a> Reader<'a> {
                 event.upgrade(signal, who, line);
                 return;
             }
+            if event.report.is_none()
+                && report.is_some()
+                && event.primary == signal
+                && event.leads_to(signal, line)
+            {
+                // WARN() prints its message behind its first line up to 4.18.
+                event.report = report;
+                return;
+            }
             if event.report.is_some() && report.is_none() && event.leads_to(signal, line) {
                 event.restart(signal, who, line);
                 return;
@@ -316,7 +297,16 @@ impl<'a> Reader<'a> {
                     event.reports = event.reports.saturating_add(1);
                     event.end_dump();
                 }
-                event.died();
+                event.died(line);
+                return;
+            }
+            let soon = event
+                .seconds_since(line)
+                .is_none_or(|ago| ago <= OOPS_TO_PANIC_SECONDS);
+            if event.primary == Signal::MachineCheck && !event.died && soon {
+                // arch/powerpc/kernel/traps.c: it is what the oops is about.
+                event.add(Signal::Oops);
+                event.died(line);
                 return;
             }
             if event.report.is_some() && event.leads_to(Signal::Oops, line) {
@@ -328,6 +318,7 @@ impl<'a> Reader<'a> {
         self.open(Signal::Oops, &Found::default(), line);
         if let Some(event) = self.event() {
             event.died = true;
+            event.suspect_if_short();
         }
     }
 
@@ -344,7 +335,7 @@ impl<'a> Reader<'a> {
                 event.lead_to(panic, line);
                 return;
             }
-            let after_oops = event.primary == Signal::Oops && soon;
+            let after_oops = (event.primary == Signal::Oops || event.died) && soon;
             let cause = cause(panic, after_oops);
             let caused =
                 cause == Some(event.primary) && (event.primary != Signal::Oops || after_oops);
@@ -400,23 +391,7 @@ impl<'a> Reader<'a> {
     }
 
     fn open(&mut self, signal: Signal, who: &Found, line: &Line) {
-        let (unix_seconds, precision) = match (line.unix, line.uptime, self.boot.anchor) {
-            (Some(unix), _, _) => (Some(unix), Precision::Line),
-            (None, Some(uptime), Some(anchor)) => (
-                Some(anchor.unix_seconds - anchor.uptime_seconds + uptime),
-                Precision::LogClock,
-            ),
-            _ => match line.date.map(|date| (date.seconds, date.kind)) {
-                Some((seconds, DateKind::Local)) => (Some(seconds), Precision::LocalTime),
-                Some(_) => (None, Precision::NoYear),
-                None => (None, Precision::Unknown),
-            },
-        };
-        let when = When {
-            uptime_seconds: line.uptime,
-            unix_seconds,
-            precision,
-        };
+        let when = when::of(line, self.boot.anchor);
         if let Some(event) = self.event() {
             event.interrupted();
         }
@@ -429,6 +404,10 @@ impl<'a> Reader<'a> {
         self.events
             .push_back(Event::new(signal, who, line, when, livepatches));
         self.current = self.events.len().checked_sub(1);
+        let joined = self.joined;
+        if let Some(event) = self.event().filter(|_| joined) {
+            event.suspect();
+        }
     }
 
     /// What is known of the boot's events is all there is.
@@ -441,16 +420,25 @@ impl<'a> Reader<'a> {
 
     fn close(&mut self, event: Event) {
         if !event.is_believed() {
+            if !event.is_crash() {
+                return;
+            }
             self.lone
                 .get_or_insert_with(|| event.headline().chars().take(160).collect());
             return;
         }
         match event.finish(self.boot.release.as_ref(), self.reading) {
-            Ok(record) => {
+            Ok(mut record) => {
+                if self.boot.doubted_message {
+                    record.not_proved(proof::DOUBTED_MESSAGE);
+                }
                 self.boot.records += 1;
                 keep(&mut self.records, record);
             }
-            Err(signal) => {
+            Err(mut signal) => {
+                if self.boot.doubted_message {
+                    signal.not_proved();
+                }
                 self.boot.non_fatal += 1;
                 keep(&mut self.non_fatal, *signal);
             }
@@ -472,23 +460,4 @@ const fn is_lockup(signal: Signal) -> bool {
         signal,
         Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup
     )
-}
-
-/// Lines that show the wall clock beside the log's: `audit(1795438089.828:1)`, and
-/// the RTC's `setting system clock to 2026-11-23T12:48:09 UTC (1795438089)`.
-fn anchor(line: &Line) -> Option<Anchor> {
-    let text = line.text.as_str();
-    let digits = if let Some((_, rest)) = text.split_once(" audit(") {
-        rest.split_once(':')?.0
-    } else {
-        let (_, rest) = text.split_once(": setting system clock to ")?;
-        rest.rsplit_once('(')?.1.strip_suffix(')')?
-    };
-    let plain = digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    Some(Anchor {
-        unix_seconds: (plain && digits.len() < 20).then(|| digits.parse().ok())??,
-        uptime_seconds: line.uptime?,
-    })
 }

@@ -15,12 +15,27 @@ const fn row(name: &'static str, headlines: &'static [&'static str]) -> Row {
 
 const ROWS: &[Row] = &[
     // mm/kasan/report.c, mm/kfence/report.c, kernel/kcsan/report.c, mm/kmsan/report.c
-    row("kasan", &["BUG: KASAN: {} in {place}", "BUG: KASAN: "]),
-    row("kfence", &["BUG: KFENCE: {} in {place}", "BUG: KFENCE: "]),
-    row("kcsan", &["BUG: KCSAN: {} in {place}", "BUG: KCSAN: "]),
-    row("kmsan", &["BUG: KMSAN: {} in {place}", "BUG: KMSAN: "]),
-    // lib/ubsan.c
-    row("ubsan", &["UBSAN: "]),
+    row(
+        "kasan",
+        &["BUG: KASAN: {bug} in {place}", "BUG: KASAN: {bug} in "],
+    ),
+    row(
+        "kfence",
+        &["BUG: KFENCE: {bug} in {place}", "BUG: KFENCE: {bug} in "],
+    ),
+    row(
+        "kcsan",
+        &[
+            "BUG: KCSAN: data-race in {symbol}",
+            "BUG: KCSAN: assert: race in {symbol}",
+        ],
+    ),
+    row(
+        "kmsan",
+        &["BUG: KMSAN: {bug} in {place}", "BUG: KMSAN: {bug} in "],
+    ),
+    // lib/ubsan.c: since 5.13; before
+    row("ubsan", &["UBSAN: {} in {}:{n}:{n}"]),
     // kernel/sched/core.c
     row(
         "scheduling_while_atomic",
@@ -48,7 +63,17 @@ const ROWS: &[Row] = &[
         ],
     ),
     // lib/refcount.c; before 4.13 there was none
-    row("refcount", &["refcount_t: "]),
+    row(
+        "refcount",
+        &[
+            "refcount_t: saturated;",
+            "refcount_t: addition on 0;",
+            "refcount_t: increment on 0;",
+            "refcount_t: underflow;",
+            "refcount_t: decrement hit 0;",
+            "refcount_t: unknown saturation event",
+        ],
+    ),
     // kernel/locking/spinlock_debug.c
     row(
         "spinlock",
@@ -70,6 +95,17 @@ const ROWS: &[Row] = &[
     ),
     // arch/x86/mm/extable.c
     row("unchecked_msr", &["unchecked MSR access error: "]),
+    // What the kernel survives by killing the task: arch/x86/kernel/cpu/mce/core.c,
+    // arch/powerpc/kernel/mce.c since 4.19 and before, arch/s390/kernel/nmi.c
+    row(
+        "machine_check",
+        &[
+            "mce: Uncorrected hardware memory error in user-access at ",
+            "MCE: CPU{cpu}: machine check (Severe) {}[Recovered]",
+            "Severe Machine check interrupt [Recovered]",
+            "mcck: Terminating task because of machine malfunction ",
+        ],
+    ),
 ];
 
 pub(super) fn recognise(text: &str) -> Option<(&'static str, Found)> {

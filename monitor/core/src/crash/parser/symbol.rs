@@ -36,8 +36,10 @@ pub(super) fn function(text: &str) -> Option<Function> {
                 Some(module).filter(|module| is_module_name(module))?;
                 Some(module)
             }
-            // `RIP` of old kernels goes on with the stack pointer.
+            // `RIP` of old kernels goes on with the stack pointer; syzbot adds the line
+            // of the source.
             None if word.starts_with('(') || word == "SS:ESP" || word == "RSP" => None,
+            None if is_source(word) => None,
             None => return None,
         },
     };
@@ -65,6 +67,51 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
     // Where something else stands there, it may be a module's name that is damaged.
     let plain = behind.is_empty() || behind.starts_with([',', ')']) || behind.starts_with(" (");
     plain.then_some((found, behind))
+}
+
+/// `name` or `name [module]`, as `%ps` prints it, and what stands behind it.
+pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
+    let named = |next: char| next.is_ascii_alphanumeric() || "_.$".contains(next);
+    let (name, mut behind) =
+        text.split_at_checked(text.find(|c| !named(c)).unwrap_or(text.len()))?;
+    if name.is_empty() {
+        return None;
+    }
+    let mut module = None;
+    if let Some((inner, rest)) = behind
+        .strip_prefix(" [")
+        .and_then(|rest| rest.split_once(']'))
+    {
+        let inner = inner.split(' ').next().unwrap_or_default();
+        module = is_module_name(inner).then(|| cut(inner, MAX_NAME));
+        behind = rest;
+    }
+    let function = Function {
+        name: cut(name, MAX_NAME),
+        offset: None,
+        size: None,
+        module,
+    };
+    Some((function, behind))
+}
+
+/// `kernel/signal.c:956`
+fn is_source(word: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    word.split_once(':').is_some_and(|(file, line)| {
+        let line = line.split(':').next().unwrap_or_default();
+        let ends = [".c", ".h", ".S", ".rs"];
+        ends.iter().any(|end| file.ends_with(end)) && digits(line)
+    })
+}
+
+/// `name kernel/signal.c:956 [inline]`, as syzbot shows a function that the compiler put
+/// into another.
+fn inlined(text: &str) -> Option<Function> {
+    let place = text.strip_suffix(" [inline]")?;
+    let (name, source) = place.trim().split_once(' ')?;
+    let (function, behind) = leading_symbol(name)?;
+    (behind.is_empty() && is_source(source)).then_some(function)
 }
 
 fn is_module_name(name: &str) -> bool {
@@ -123,17 +170,28 @@ fn decoded(text: &str) -> Option<Function> {
     if name.is_empty() || !name.bytes().all(named) {
         return None;
     }
-    let close = rest.rfind(')')?;
+    let mut depth = 1_u32;
+    let close = rest.find(|next| {
+        match next {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0
+    })?;
     let (files, behind) = rest.split_at_checked(close)?;
     let (file, line) = files.split(' ').next()?.rsplit_once(':')?;
     let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     if !file.contains('.') || !digit(line) {
         return None;
     }
-    let module = behind.trim_start_matches(')').trim();
-    let module = module.trim_start_matches('[').split([' ', ']']).next();
-    let module = module.filter(|module| !module.is_empty());
-    if module.is_some_and(|module| !is_module_name(module)) {
+    let mut words = behind.trim_start_matches(')').split_ascii_whitespace();
+    let module = words
+        .next()
+        .map(|word| word.trim_start_matches('[').trim_end_matches(']'));
+    // Behind the module only its build's id may stand, and the bracket's end.
+    let rest = words.all(|word| word.ends_with(']'));
+    if !rest || module.is_some_and(|module| !is_module_name(module)) {
         return None;
     }
     Some(Function {
@@ -171,6 +229,7 @@ pub(super) fn frame(text: &str) -> Option<Frame> {
     let function = function(place)
         .or_else(|| function(called?))
         .or_else(|| decoded(place))
+        .or_else(|| inlined(place))
         .or_else(|| nameless(place).filter(|_| text.starts_with("0x") || doubted.is_some()))?;
     let unreliable = doubted.is_some() || guessed.is_some() || place.ends_with("(unreliable)");
     Some(Frame {
@@ -181,10 +240,11 @@ pub(super) fn frame(text: &str) -> Option<Frame> {
 
 /// What stands before the faulting instruction's place: arm64 and riscv, arm and older
 /// arm64, powerpc, s390 (in parentheses), loongarch, mips, 32-bit x86, and x86's
-/// earlier line of the same.
+/// earlier line of the same. riscv up to 5.11 shows the address alone.
 const INSTRUCTION: &[&str] = &[
     "pc : ",
     "epc : ",
+    "epc: ",
     "PC is at ",
     "NIP ",
     "Krnl PSW : ",
@@ -201,6 +261,17 @@ const INSTRUCTION: &[&str] = &[
 /// [`INSTRUCTION`].
 pub(super) fn instruction(text: &str) -> Option<Function> {
     let text = text.trim_start();
+    if text.ends_with(" [inline]") {
+        // The function that it is part of comes in the next line.
+        return None;
+    }
+    if let Some(place) = text.strip_prefix("MCE: CPU") {
+        let (_, place) = place.split_once(": NIP: ")?;
+        return place_of(place);
+    }
+    if let Some(place) = text.strip_prefix("mce: [Hardware Error]: RIP ") {
+        return machine_check(place);
+    }
     if let Some(place) = text.strip_prefix("RIP: ") {
         let (selector, place) = place.split_once(':')?;
         // The lowest bits of the code segment are the privilege: 0 is the kernel.
@@ -222,6 +293,7 @@ pub(super) fn instruction(text: &str) -> Option<Function> {
             place_of(place)
         }
         // `EIP: 0060:[<c0>] EFLAGS:` has no name; arm64's older `pc : [<ff>]` neither.
+        "epc: " => nameless(place),
         "EIP: " | "pc : " | "epc : " => {
             let place = place.trim_start();
             function(place).or_else(|| decoded(place)).or_else(|| {
@@ -230,6 +302,17 @@ pub(super) fn instruction(text: &str) -> Option<Function> {
         }
         _ => place_of(place),
     }
+}
+
+/// `10:<ffffffff81a3c1f2> {f+0x1/0x2 [m]}` (arch/x86/kernel/cpu/mce/core.c); with
+/// `!INEXACT!` before it, it is not the instruction that failed.
+fn machine_check(place: &str) -> Option<Function> {
+    let (selector, place) = place.split_once(':')?;
+    if u16::from_str_radix(selector, 16).ok()? & 3 != 0 {
+        return None;
+    }
+    let (_, place) = place.split_once('{')?;
+    place_of(place.trim_end().trim_end_matches('}'))
 }
 
 pub(super) fn place_of(text: &str) -> Option<Function> {

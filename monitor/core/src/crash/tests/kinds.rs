@@ -3,6 +3,7 @@
 
 mod hostile;
 mod negatives;
+mod words;
 
 use super::*;
 use crate::crash::{NonFatalSignal, display};

@@ -44,25 +44,25 @@ fn a_flood_is_bounded() {
     let oops = "[ 1.0] BUG: unable to handle page fault\n[ 1.0] ---[ end trace 0 ]---\n";
     bounded(oops.repeat(1000).as_bytes());
     let trace = format!(
-        "[ 1.0] kernel BUG at x!\nCall Trace:\n{}",
+        "[ 1.0] kernel BUG at x.c:1!\nCall Trace:\n{}",
         " f+0x1/0x2\n".repeat(1000)
     );
     bounded(trace.as_bytes());
     let list = format!(
-        "[ 1.0] kernel BUG at x!\nModules linked in:{}\n",
+        "[ 1.0] kernel BUG at x.c:1!\nModules linked in:{}\n",
         " m(K)".repeat(5000)
     );
     bounded(list.as_bytes());
     let going_on = " mod_ule(OEK)".repeat(80) + "\n";
     let list = format!(
-        "kernel BUG at x!\nModules linked in:{}",
+        "kernel BUG at x.c:1!\nModules linked in:{}",
         going_on.repeat(500)
     );
     bounded(list.as_bytes());
     let patches: String = (0..1000)
         .map(|n| format!("livepatch: enabling patch '{n}'\n"))
         .collect();
-    bounded(format!("{patches}kernel BUG at x!\n").as_bytes());
+    bounded(format!("{patches}kernel BUG at x.c:1!\n").as_bytes());
     bounded(&vec![b'['; 1 << 20]);
 }
 
@@ -150,7 +150,7 @@ proptest! {
     ) {
         let function = super::super::Function { name, offset: Some(offset), size: Some(size), module };
         let mark = if reliable { "" } else { "? " };
-        let log = format!("kernel BUG at x!\nCall Trace:\n {mark}{function}\n");
+        let log = format!("kernel BUG at x.c:1!\nCall Trace:\n {mark}{function}\n");
         let record = only(parser::read(log.as_bytes(), &Reading::new(SOAK)).records);
         let frame = record.trace.first().unwrap();
         prop_assert_eq!(&frame.function, &function);
@@ -162,7 +162,7 @@ proptest! {
     fn a_module_list_comes_back(
         modules in vec(("[a-z0-9_]{1,50}", "[A-Z]{0,4}", 0..3_usize), 0..80),
     ) {
-        let mut log = "kernel BUG at x!\nModules linked in:".to_owned();
+        let mut log = "kernel BUG at x.c:1!\nModules linked in:".to_owned();
         let mut length = "Modules linked in:".len();
         for (name, taints, state) in &modules {
             let state = ["", "+", "-"][*state];

@@ -17,11 +17,23 @@ const MAX_FRAMES: usize = 128;
 /// 1024 less the prefix).
 const LONG_LINE: usize = 900;
 
+/// A report's lines come one after the other; what comes later, or is of another time, is
+/// another's.
+const PAUSE_SECONDS: f64 = 10.0;
+
 impl Event {
     /// A line that neither begins nor ends an event.
     pub(in super::super) fn detail(&mut self, line: &Line) {
         if line.caller.is_some() && line.caller == self.foreign {
             return;
+        }
+        if self.takes(&line.text) {
+            let pause = self.part_at.zip(line.uptime).map(|(last, now)| now - last);
+            if pause.is_some_and(|pause| pause.abs() > PAUSE_SECONDS) {
+                self.complete.mixed |= !self.ended;
+                return;
+            }
+            self.part(line);
         }
         // The rest of a wrapped line, or a program's text between the kernel's.
         self.complete.garbled |= self.when.uptime_seconds.is_some() && line.uptime.is_none();
@@ -40,8 +52,18 @@ impl Event {
         if self.list != List::No {
             return;
         }
+        if self.is_follow_up(text) {
+            self.sign();
+            self.follow_ups = true;
+            self.end_dump();
+            return;
+        }
+        if is_sign(text) {
+            self.sign();
+        }
         if let Some(header) = header::task_header(text) {
-            self.second_sign |= header.cpu.is_some();
+            let hung = self.primary == Signal::HungTask;
+            self.second_sign |= header.cpu.is_some() || header.pid.is_some() || hung;
             // Where the log says who prints a line, all lines of another task are known.
             let other = self.caller.as_ref().zip(line.caller.as_ref());
             if self.is_of_one_task()
@@ -56,6 +78,8 @@ impl Event {
         }
         if let Some(function) = symbol::instruction(text) {
             self.second_sign = true;
+            // A user's instruction has no name.
+            self.own_sign |= function.offset.is_some();
             // In the trace of a panic it is what was interrupted, not what failed.
             let own = match self.primary {
                 Signal::HungTask => false,
@@ -65,8 +89,8 @@ impl Event {
                 | Signal::RcuStall
                 | Signal::SoftLockup
                 | Signal::HardLockup
-                | Signal::Oops
-                | Signal::MachineCheck => true,
+                | Signal::Oops => true,
+                Signal::MachineCheck => self.panic.is_none(),
             };
             if own && self.fault.is_none() {
                 self.fault = Some(function);
@@ -82,7 +106,7 @@ impl Event {
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
         if text.eq_ignore_ascii_case("call trace:") || stack {
             // Another task's, whose first line is not there.
-            let second = self.trace_at == Trace::Behind && self.reports == 1;
+            let second = self.trace_at == Trace::Behind && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
                 (Trace::Ahead, _) | (_, true) => Trace::Inside,
@@ -146,6 +170,28 @@ impl Event {
         }
     }
 
+    /// The kernel shows another task, which is not the one that the report is about: who
+    /// holds what a hung task waits for (kernel/hung_task.c, since 6.15), the thread of
+    /// RCU's grace periods (kernel/rcu/tree_stall.h).
+    fn is_follow_up(&self, text: &str) -> bool {
+        match self.primary {
+            Signal::HungTask => {
+                text.starts_with("INFO: task ")
+                    && [" likely owned by task ", " likely last held by task "]
+                        .iter()
+                        .any(|words| text.contains(words))
+            }
+            Signal::RcuStall => text.ends_with("RCU grace-period kthread stack dump:"),
+            Signal::BadPage
+            | Signal::Warning
+            | Signal::SoftLockup
+            | Signal::HardLockup
+            | Signal::Oops
+            | Signal::MachineCheck
+            | Signal::Panic => false,
+        }
+    }
+
     /// The list behind `Modules linked in:`.
     pub(super) fn module_list(&mut self, text: &str, line: &Line) {
         self.modules = Some(Vec::new());
@@ -170,6 +216,15 @@ impl Event {
                 long: line.text.len() >= LONG_LINE,
             };
         }
+    }
+
+    /// Whether a line would tell something of the event.
+    fn takes(&self, text: &str) -> bool {
+        let frame = || self.trace_at != Trace::Behind && symbol::frame(text).is_some();
+        text.trim_start().starts_with("Modules linked in:")
+            || header::task_header(text).is_some()
+            || symbol::instruction(text).is_some()
+            || frame()
     }
 
     /// Reports of one task, in which another's header has no place.
@@ -216,4 +271,20 @@ impl Event {
             ..Found::default()
         })
     }
+}
+
+/// What only a report or a panic goes on with (kernel/panic.c, kernel/smp.c,
+/// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
+fn is_sign(text: &str) -> bool {
+    const SIGNS: [&str; 8] = [
+        "---[ end Kernel panic",
+        "Kernel Offset: ",
+        "Rebooting in ",
+        "SMP: stopping secondary CPUs",
+        "Shutting down cpus with NMI",
+        "mce: [Hardware Error]: ",
+        "Showing busy workqueues and worker pools:",
+        "Sending NMI from CPU",
+    ];
+    SIGNS.iter().any(|sign| text.starts_with(sign))
 }

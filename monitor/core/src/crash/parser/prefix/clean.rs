@@ -7,8 +7,63 @@ use std::borrow::Cow;
 /// what a log keeper puts around them.
 pub(super) const MAX_LINE: usize = 8192;
 
-/// UTF-8 from UTF-16 with a byte order mark; other bytes as they are.
+/// UTF-8 from UTF-16 with a byte order mark, a mail's text from quoted-printable; other
+/// bytes as they are.
 pub(super) fn decode(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match utf_8(bytes) {
+        Cow::Borrowed(bytes) if is_quoted_printable(bytes) => Cow::Owned(unquoted(bytes)),
+        text => text,
+    }
+}
+
+/// Bytes in which a mail's encoding shows.
+const HEAD: usize = 64 << 10;
+
+/// Lines that end in `=` go on in the next one, and `=` itself is `=3D` (RFC 2045).
+fn is_quoted_printable(bytes: &[u8]) -> bool {
+    let head = bytes.get(..HEAD).unwrap_or(bytes);
+    let lines = head
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end);
+    // The sanitizers' own lines are all `=`.
+    let soft = lines.filter(|line| line.ends_with(b"=") && !line.ends_with(b"=="));
+    let soft = soft.count() > 1;
+    let coded = |code: &[u8]| head.windows(3).any(|window| window == code);
+    soft && (coded(b"=3D") || coded(b"=20"))
+}
+
+fn unquoted(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        if *first != b'=' {
+            out.push(*first);
+            continue;
+        }
+        let digits = behind
+            .get(..2)
+            .and_then(|two| std::str::from_utf8(two).ok());
+        if let Some(behind) = behind.strip_prefix(b"\n").or(behind.strip_prefix(b"\r\n")) {
+            rest = behind;
+        } else if let Some(byte) = digits.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            out.push(byte);
+            rest = behind.get(2..).unwrap_or_default();
+        } else {
+            out.push(*first);
+        }
+    }
+    out
+}
+
+/// The last line first.
+pub(super) fn reversed(bytes: &[u8]) -> Vec<u8> {
+    let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    lines.reverse();
+    lines.join(&b'\n')
+}
+
+fn utf_8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let unit: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,
         [0xfe, 0xff, ..] => u16::from_be_bytes,
@@ -184,6 +239,17 @@ mod tests {
         ] {
             assert_eq!(line(text.as_bytes(), html), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn quoted_printable() {
+        let mail = b"[ 1.0] a=3Db =20\n[ 1.1] list_del corr=\nuption x=\r\ny\n=zz\n";
+        assert_eq!(
+            *decode(mail),
+            *b"[ 1.0] a=b  \n[ 1.1] list_del corruption xy\n=zz\n"
+        );
+        let rules = b"[ 1.0] =====\n[ 1.1] order=20\n[ 1.2] =====\n";
+        assert_eq!(*decode(rules), *rules);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(super) struct Fields {
     pub(super) uptime: Option<f64>,
     pub(super) host: Option<String>,
     pub(super) boot: Option<String>,
+    pub(super) caller: Option<String>,
     pub(super) origin: Origin,
     /// The journal itself says that the kernel wrote it.
     pub(super) transport: bool,
@@ -75,10 +76,37 @@ impl Fields {
                 self.origin = origin(&program);
             }
         }
+        if let Some(priority) = value.get("pri") {
+            self.dmesg(value, priority);
+        }
         for name in JOURNAL {
             if let Some(text) = text(name) {
                 self.journal(name, &text);
             }
+        }
+    }
+
+    /// `dmesg --json` (util-linux 2.38 to 2.42): the priority is a number that contains the
+    /// facility, or with `--decode` a word beside it.
+    fn dmesg(&mut self, value: &Value, priority: &Value) {
+        let facility = value.get("fac").and_then(string);
+        if facility.is_none() && !priority.is_u64() {
+            return;
+        }
+        let of_others = priority.as_u64().is_some_and(|priority| priority >= 8);
+        self.origin = match facility {
+            _ if of_others => Origin::Other,
+            Some(facility) => origin(&facility),
+            None => Origin::Kernel,
+        };
+        self.transport = self.origin == Origin::Kernel;
+        self.uptime = value.get("time").and_then(Value::as_f64);
+        self.caller = value.get("caller").and_then(string);
+        // Of a file (`--file`), 2.38 repeats in each text all lines that follow.
+        if let Some(text) = &mut self.message
+            && let Some(end) = text.windows(5).position(is_next_line)
+        {
+            text.truncate(end);
         }
     }
 
@@ -117,6 +145,16 @@ const JOURNAL: [&str; 5] = [
     "__REALTIME_TIMESTAMP",
     "_BOOT_ID",
 ];
+
+/// A line's end, and the priority of the line behind it: `<4>`.
+fn is_next_line(text: &[u8]) -> bool {
+    let behind = text.strip_prefix(b"\n<").unwrap_or_default();
+    let digits = behind
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    digits > 0 && behind.get(digits).is_none_or(|next| *next == b'>')
+}
 
 fn origin(program: &str) -> Origin {
     if ["kernel", "kern"].contains(&program) {

@@ -4,9 +4,14 @@
 use std::collections::HashMap;
 
 use super::{
+    super::date::Kind,
     clean,
-    peel::{Origin, Peeled, is_name, peel, stamp},
-    profile::{MAX_HOSTS, Profile, Shape, Token, mark},
+    marks::mark,
+    peel::{Origin, Peeled, is_name, peel},
+    profile::{MAX_HOSTS, Profile, Shape, Token},
+    stamp::stamp,
+    suffix::Suffix,
+    vendor,
 };
 
 /// Places of a long file that are looked at, and lines at each.
@@ -14,6 +19,7 @@ const PLACES: usize = 16;
 const LINES: usize = 512;
 /// Different beginnings that are counted.
 const MAX_SHAPES: usize = 1024;
+
 pub(super) fn profile(bytes: &[u8]) -> Profile {
     let mut profile = Profile {
         html: is_html(bytes),
@@ -23,6 +29,9 @@ pub(super) fn profile(bytes: &[u8]) -> Profile {
         .map(|line| clean::line(line, profile.html).into_owned())
         .filter(|line| !line.trim().is_empty())
         .collect();
+    profile.suffix = Suffix::of(&samples);
+    let broadcasts = |line: &String| line.starts_with("Message from syslogd@");
+    profile.broadcast = samples.iter().any(broadcasts);
     profile.tags(&samples);
     profile.hosts(&samples);
     profile.learn(&samples);
@@ -73,7 +82,11 @@ impl Profile {
         let unknown: Vec<&str> = samples
             .iter()
             .map(|line| peel(line, self))
-            .filter(|peeled| peeled.uptime.is_none() && peeled.origin == Origin::Unsaid)
+            .filter(|peeled| {
+                let timed = !peeled.tagged && stamp(peeled.text).is_some_and(|at| at > 0);
+                let kernels = peeled.origin == Origin::Kernel && timed;
+                peeled.uptime.is_none() && (peeled.origin == Origin::Unsaid || kernels)
+            })
             .map(|peeled| peeled.text)
             .collect();
         // Where the kernel's texts start lines, what stands before others is theirs.
@@ -113,13 +126,40 @@ impl Profile {
             .iter()
             .filter(|peeled| peeled.origin != Origin::Other);
         let all = mine.clone().count();
-        let stamped = mine.filter(|peeled| peeled.uptime.is_some()).count();
-        self.stamped = stamped >= 20 && stamped * 100 >= all * 95;
+        let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
+        self.reversed = is_reversed(&peeled);
+        let vendors = timed
+            .clone()
+            .filter(|peeled| vendor::behind(peeled.text).is_some());
+        let (stamped, vendors) = (timed.count(), vendors.count());
+        self.vendor = vendors >= 5 && vendors * 10 >= stamped * 7;
+        let dated = mine.filter(|peeled| peeled.uptime.is_some() || peeled.date.is_some());
+        let dated = dated.count();
+        self.stamped = dated >= 20 && dated * 100 >= all * 95;
         // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
         let longest = samples.iter().map(|line| line.chars().count()).max();
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());
         self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
     }
+}
+
+/// Whether the times of nearly all lines are earlier than those of the lines before.
+fn is_reversed(lines: &[Peeled<'_>]) -> bool {
+    let time = |line: &Peeled<'_>| {
+        line.uptime.or(line
+            .date
+            .filter(|date| date.kind != Kind::Delta)
+            .map(|date| date.seconds))
+    };
+    let times: Vec<f64> = lines.iter().filter_map(time).collect();
+    let steps = times.windows(2).filter_map(|pair| {
+        let step = pair.get(1)? - pair.first()?;
+        (step != 0.0).then_some(step < 0.0)
+    });
+    let (back, all) = steps.fold((0, 0), |(back, all), is_back| {
+        (back + usize::from(is_back), all + 1)
+    });
+    back >= 3 && back * 10 >= all * 9
 }
 
 fn is_monotonic(peeled: &Peeled<'_>) -> bool {

@@ -5,25 +5,37 @@
 
 mod clean;
 mod clock;
+mod copies;
 mod fields;
 mod fragments;
+mod hidden;
 mod learn;
+mod marks;
 mod peel;
 mod profile;
+mod records;
+mod stamp;
+mod suffix;
 #[cfg(test)]
 mod tests;
+mod vendor;
 
 use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
-    date::{self, Date, Kind},
+    date::{self, Kind},
+    headline::recognise,
     line::Line,
 };
 use clock::Clocks;
+use copies::Copies;
 use fields::Fields;
 use fragments::Fragments;
-use peel::{Origin, Peeled, peel, stamp};
-use profile::{Profile, mark};
+use hidden::Hidden;
+use marks::mark;
+use peel::{Origin, Peeled, peel};
+use profile::Profile;
+use stamp::{bracket, stamp, uptime};
 
 /// Bytes of a record of many lines.
 const MAX_RECORD: usize = 256 << 10;
@@ -41,6 +53,10 @@ pub(super) struct Summary {
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
+    /// One of these has the kernel's time or tag, so that it is no quotation.
+    pub(super) certain: bool,
+    /// One of lines that hold the kernel's words behind something that they all have.
+    pub(super) hidden: Option<String>,
 }
 
 /// The lines of a text without what stands before them; a carriage return ends one too, as
@@ -56,21 +72,29 @@ pub(super) struct Lines<'a> {
     /// A line that the next one may go on with, and the length it had in the file.
     held: Option<(Line, usize)>,
     last_uptime: Option<f64>,
+    copies: Copies,
+    hidden: Hidden,
     pub(super) summary: Summary,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let bytes = clean::decode(bytes);
+        let mut bytes = clean::decode(bytes);
+        let profile = learn::profile(&bytes);
+        if profile.reversed {
+            bytes = clean::reversed(&bytes).into();
+        }
         Self {
-            profile: learn::profile(&bytes),
             bytes,
             at: 0,
+            profile,
             clocks: Clocks::default(),
             fragments: Fragments::default(),
             ready: VecDeque::new(),
             held: None,
             last_uptime: None,
+            copies: Copies::default(),
+            hidden: Hidden::default(),
             summary: Summary::default(),
         }
     }
@@ -95,8 +119,8 @@ impl<'a> Lines<'a> {
         }
         let text = clean::line(bytes, self.profile.html).into_owned();
         let text = text.as_str();
-        if text == "{" || text == "[{" || text == "  {" {
-            return self.pretty();
+        if ["{", "[{", "},{", "}, {"].contains(&text.trim_start()) && self.pretty() {
+            return;
         }
         if let Some(at) = text.find('{').filter(|at| *at < 64)
             && let Some(object) = text.get(at..)
@@ -133,160 +157,13 @@ impl<'a> Lines<'a> {
         self.plain(text);
     }
 
-    /// The journal's `export`: fields until an empty line, binary ones with a length.
-    fn export(&mut self, first: &[u8]) {
-        let mut fields = Fields::default();
-        let mut line = Some(first.to_vec());
-        while let Some(bytes) = line.filter(|line| !line.is_empty()) {
-            if let Some(equals) = bytes.iter().position(|byte| *byte == b'=') {
-                let (name, value) = bytes.split_at(equals);
-                let value = value.get(1..).unwrap_or_default();
-                let name = String::from_utf8_lossy(name);
-                fields.journal(&name, &String::from_utf8_lossy(value));
-            } else if let Some(value) = self.binary() {
-                let name = String::from_utf8_lossy(&bytes).into_owned();
-                fields.journal(&name, &String::from_utf8_lossy(&value));
-            }
-            line = self.physical();
-        }
-        self.fields(fields);
-    }
-
-    fn binary(&mut self) -> Option<Vec<u8>> {
-        let rest = self.bytes.get(self.at..)?;
-        let (length, rest) = rest.split_first_chunk::<8>()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let value = rest.get(..length)?.to_vec();
-        self.at += 8 + length + 1;
-        Some(value)
-    }
-
-    /// `json-pretty`: an object over many lines.
-    fn pretty(&mut self) {
-        let mut object = b"{".to_vec();
-        while let Some(line) = self.physical() {
-            let line = line.trim_ascii();
-            if line.starts_with(b"\"dmesg\":") {
-                return self.dmesg_json();
-            }
-            object.extend(line);
-            if line.starts_with(b"}") || object.len() > MAX_RECORD {
-                break;
-            }
-        }
-        let text = String::from_utf8_lossy(&object);
-        let text = text.trim_end_matches([',', ']']);
-        if let Some(fields) = Fields::json(text) {
-            self.fields(fields);
-        }
-    }
-
-    /// `dmesg --json` (util-linux 2.38 to 2.42): one array of objects, each member on a line of
-    /// its own and the text last, so that a cut-off file is read as far as it goes. Of a file
-    /// (`--file`), 2.38 repeats in each text all that follows it.
-    fn dmesg_json(&mut self) {
-        let mut before = String::new();
-        let mut held: Option<(String, String)> = None;
-        while let Some(line) = self.physical() {
-            let line = String::from_utf8_lossy(&line);
-            let Some((name, value)) = line.trim().split_once(": ") else {
-                if line.trim() == "]" {
-                    break;
-                }
-                continue;
-            };
-            let value = value.trim().trim_end_matches(',');
-            match name {
-                "\"pri\"" => before = format!("<{value}>"),
-                "\"time\"" => before.push_str(&format!("[{value:>12}]")),
-                "\"caller\"" => before.push_str(&format!("[{}]", value.trim_matches('"'))),
-                "\"msg\"" => {
-                    let text: String = serde_json::from_str(value).unwrap_or_default();
-                    let repeated = |(_, last): &(String, String)| last.ends_with(&text);
-                    let own = if held.as_ref().is_some_and(repeated) {
-                        1
-                    } else {
-                        usize::MAX
-                    };
-                    self.dmesg_record(held.take(), own);
-                    held = Some((std::mem::take(&mut before), text));
-                }
-                _ => {}
-            }
-        }
-        self.dmesg_record(held, usize::MAX);
-    }
-
-    /// The first `own` lines of a record of `dmesg --json`.
-    fn dmesg_record(&mut self, record: Option<(String, String)>, own: usize) {
-        let Some((before, text)) = record else {
-            return;
-        };
-        for (index, line) in text.lines().take(own).enumerate() {
-            match index {
-                0 => self.plain(format!("{before} {line}").trim_start()),
-                _ => self.plain(line),
-            }
-        }
-    }
-
-    /// The journal's `verbose`: a date, then indented fields.
-    fn verbose(&mut self, date: Date) {
-        let mut fields = Fields {
-            date: Some(date),
-            ..Fields::default()
-        };
-        loop {
-            let start = self.at;
-            let Some(line) = self.physical() else {
-                break;
-            };
-            if line.is_empty() {
-                continue;
-            }
-            if !line.starts_with(b"    ") {
-                self.at = start;
-                break;
-            }
-            let line = String::from_utf8_lossy(&line);
-            if let Some((name, value)) = line.trim_start().split_once('=') {
-                fields.journal(name, value);
-            }
-        }
-        self.fields(fields);
-    }
-
-    fn fields(&mut self, fields: Fields) {
-        let Some(message) = fields.message.filter(|_| fields.origin != Origin::Other) else {
-            return;
-        };
-        let message = String::from_utf8_lossy(&message).into_owned();
-        for (index, part) in message.split(['\n', '\r']).enumerate() {
-            let part = clean::line(part.as_bytes(), false);
-            if part.is_empty() {
-                continue;
-            }
-            let mut peeled = match fields.transport {
-                true => Peeled {
-                    text: &part,
-                    origin: Origin::Kernel,
-                    ..Peeled::default()
-                },
-                false => peel(&part, &self.profile),
-            };
-            peeled.date = peeled.date.or(fields.date);
-            peeled.uptime = peeled.uptime.or(fields.uptime);
-            peeled.host = peeled.host.or(fields.host.as_deref());
-            let mut line = self.line(&peeled);
-            line.boot.clone_from(&fields.boot);
-            line.continues = fields.transport && index > 0;
-            if peeled.origin != Origin::Other {
-                self.hold(Some(line), 0);
-            }
-        }
-    }
-
     fn plain(&mut self, text: &str) {
+        let bare = self
+            .profile
+            .suffix
+            .as_ref()
+            .and_then(|suffix| suffix.strip(text));
+        let text = bare.as_deref().unwrap_or(text);
         let profile = std::mem::take(&mut self.profile);
         let mut peeled = peel(text, &profile);
         if peeled.origin == Origin::Unsaid
@@ -299,6 +176,10 @@ impl<'a> Lines<'a> {
         let stamped = profile.stamped;
         let wrapped = profile.wrapped;
         self.profile = profile;
+        if peeled.doubted {
+            self.summary.certain = true;
+            self.unclear(text);
+        }
         if peeled.origin == Origin::Other {
             return;
         }
@@ -310,9 +191,17 @@ impl<'a> Lines<'a> {
                 return;
             }
             self.doubt(peeled.text);
+        } else if hidden::holds_another(peeled.text) {
+            self.summary.certain = true;
+            self.unclear(text);
+        } else {
+            self.hidden.add(peeled.text);
+        }
+        if self.copies.is_one(&peeled) {
+            return;
         }
         let mut line = self.line(&peeled);
-        line.understood = !stamped || peeled.origin == Origin::Kernel;
+        line.understood = !stamped || peeled.origin == Origin::Kernel || peeled.date.is_some();
         if let Some((sequence, offset, whole)) = peeled.fragment {
             if let Some(line) = self.fragments.add(line, sequence, offset, whole) {
                 self.records(line);
@@ -353,8 +242,8 @@ impl<'a> Lines<'a> {
     /// its line: a prompt, a progress message.
     fn behind_a_program<'t>(&self, text: &'t str) -> Option<&'t str> {
         let behind = text.get(stamp(text)?..)?;
-        let (inner, _) = peel::bracket(behind)?;
-        let uptime = peel::uptime(inner)?;
+        let (inner, _) = bracket(behind)?;
+        let uptime = uptime(inner)?;
         // A time that is past is quoted, not printed.
         self.last_uptime
             .is_none_or(|last| uptime + BACK_SECONDS >= last)
@@ -370,7 +259,8 @@ impl<'a> Lines<'a> {
         let more = peeled.text.trim();
         let word = more.split_ascii_whitespace().next().unwrap_or_default();
         let long = *length + 1 + word.chars().count() > WRAPPED;
-        if !long || line.uptime.is_none() || more.starts_with(['[', '<', '-']) {
+        let starts = more.starts_with(['[', '<', '-']) || recognise(more).is_some();
+        if !long || line.uptime.is_none() || starts {
             return false;
         }
         line.text.push(' ');
@@ -395,6 +285,11 @@ impl<'a> Lines<'a> {
         if before.is_empty() || own.contains(&before) {
             return;
         }
+        self.summary.certain |= stamp(before).is_some();
+        self.unclear(text);
+    }
+
+    fn unclear(&mut self, text: &str) {
         self.summary.unclear += 1;
         if self.summary.sample.is_none() {
             self.summary.sample = Some(text.chars().take(160).collect());
@@ -447,6 +342,7 @@ impl Iterator for Lines<'_> {
                         self.records(line);
                     }
                     self.hold(None, 0);
+                    self.summary.hidden = self.hidden.sample();
                     return self.ready.pop_front();
                 }
             }

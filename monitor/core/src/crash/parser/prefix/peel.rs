@@ -2,7 +2,10 @@
 
 use super::{
     super::date::{self, Date, Kind},
-    profile::{Profile, mark},
+    marks::mark,
+    profile::Profile,
+    stamp::{bracket, is_caller, short_number, stamp, uptime},
+    vendor,
 };
 
 /// Who wrote a line, as far as its beginning shows.
@@ -31,30 +34,15 @@ pub(super) struct Peeled<'a> {
     pub(super) facility: Option<u32>,
     /// The file's own form of beginning was taken off.
     pub(super) learned: bool,
+    /// Taken for another program's, though the kernel's own text starts so.
+    pub(super) doubted: bool,
     /// Which part of a text that a netconsole sent in pieces, and of what sequence.
     pub(super) fragment: Option<(u64, usize, usize)>,
     pub(super) text: &'a str,
 }
 
-/// Where a time of the kernel's clock stands in a line.
-pub(super) fn stamp(text: &str) -> Option<usize> {
-    let mut places = text.match_indices('[').map(|(at, _)| at);
-    places.find(|at| {
-        let inner = text.get(*at..).and_then(bracket);
-        inner.is_some_and(|(inner, _)| {
-            // The kernel prints microseconds.
-            let exact = inner
-                .split_once('.')
-                .is_some_and(|(_, part)| part.len() >= 6);
-            exact && uptime(inner).is_some()
-        })
-    })
-}
-
 /// Pieces that can stand before one text; more are not a prefix any more.
 const MAX_PIECES: usize = 12;
-/// `18446744073.709551615` and some padding.
-const MAX_TIME: usize = 26;
 
 pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
     let mut peeled = Peeled {
@@ -73,6 +61,8 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
     // The kernel's facility is in use here: what has another is not the kernel's.
     if peeled.tagged && profile.kernel_facility && peeled.facility.is_some_and(|code| code != 0) {
         peeled.origin = Origin::Other;
+        // Or a log daemon's that keeps the kernel's lines under another facility.
+        peeled.doubted = mark(peeled.text.trim_start()) == Some(0);
     }
     peeled
 }
@@ -83,6 +73,7 @@ fn piece(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
         return level(peeled) || time(peeled, profile);
     }
     quote(peeled)
+        || profile.broadcast && broadcast(peeled)
         || level(peeled)
         || time(peeled, profile)
         || dated(peeled, profile)
@@ -97,6 +88,17 @@ fn quote(peeled: &mut Peeled<'_>) -> bool {
         return false;
     };
     peeled.text = rest.strip_prefix(' ').unwrap_or(rest);
+    true
+}
+
+/// ` kernel:`, without a date.
+fn broadcast(peeled: &mut Peeled<'_>) -> bool {
+    let Some(rest) = peeled.text.trim_start().strip_prefix("kernel:") else {
+        return false;
+    };
+    peeled.tagged = true;
+    peeled.origin = Origin::Kernel;
+    peeled.text = rest;
     true
 }
 
@@ -130,11 +132,6 @@ fn level(peeled: &mut Peeled<'_>) -> bool {
         structured(peeled);
     }
     true
-}
-
-fn short_number(digits: &str) -> Option<u32> {
-    let plain = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| digits.parse().ok())?
 }
 
 /// RFC 5424 behind its version: `DATE HOST APP PROCID MSGID DATA TEXT`.
@@ -189,6 +186,9 @@ fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
             rest = behind;
         }
         rest = rest.strip_prefix(' ').unwrap_or(rest);
+        if profile.vendor {
+            rest = vendor::behind(rest).unwrap_or(rest);
+        }
         peeled.text = rest;
         // `journalctl -o short-monotonic` has the host behind its time.
         let named = profile.monotonic_host.as_deref().is_none_or(|host| {
@@ -209,37 +209,6 @@ fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     peeled.date = Some(date);
     peeled.text = behind.strip_prefix(' ').unwrap_or(behind);
     true
-}
-
-/// `[  inner]` at the start.
-pub(super) fn bracket(text: &str) -> Option<(&str, &str)> {
-    let (inner, behind) = text.strip_prefix('[')?.split_once(']')?;
-    Some((inner.trim(), behind))
-}
-
-/// `12.345678`; with the time since the line before (`12.3 <    0.1>`), with a CPU
-/// (`12.345678,3`, `12.345678@3`).
-pub(super) fn uptime(inner: &str) -> Option<f64> {
-    let (number, rest) = match inner.find([' ', ',', '@']) {
-        Some(end) => inner.split_at_checked(end)?,
-        None => (inner, ""),
-    };
-    let rest = rest.trim_start();
-    let delta = rest.starts_with('<') && rest.ends_with('>');
-    let cpu = rest
-        .strip_prefix([',', '@'])
-        .is_some_and(|cpu| short_number(cpu.trim()).is_some());
-    let (whole, fraction) = number.split_once('.')?;
-    // Digits only: "nan" and "1e9" are numbers elsewhere.
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    ((rest.is_empty() || delta || cpu) && digits(whole) && digits(fraction)).then_some(())?;
-    (number.len() <= MAX_TIME).then(|| number.parse().ok())?
-}
-
-fn is_caller(text: &str) -> bool {
-    let (id, _) = text.split_once('@').unwrap_or((text, ""));
-    id.strip_prefix(['T', 'C'])
-        .is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A date without brackets, and what stands behind it.
@@ -287,6 +256,8 @@ fn tag(peeled: &mut Peeled<'_>, profile: &Profile) {
                 peeled.origin = Origin::Kernel;
             } else if profile.tags_others(host) {
                 peeled.origin = Origin::Other;
+                // `BUG: `, `livepatch: `: no program's name, or one that is made to look so.
+                peeled.doubted = host.is_none() && mark(text.trim_start()) == Some(0);
             } else {
                 break;
             }

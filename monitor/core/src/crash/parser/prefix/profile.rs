@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use super::suffix::Suffix;
+
 /// Hosts that are remembered; of more, each is taken for one.
 pub(super) const MAX_HOSTS: usize = 256;
 
@@ -24,7 +26,15 @@ pub(super) struct Profile {
     pub(super) learned_timed: bool,
     /// Entities of HTML.
     pub(super) html: bool,
-    /// Nearly all lines bear the kernel's time.
+    /// What stands behind the lines.
+    pub(super) suffix: Option<Suffix>,
+    /// Newest first (`journalctl --reverse`).
+    pub(super) reversed: bool,
+    /// What syslogd writes to all terminals: ` kernel:TEXT`.
+    pub(super) broadcast: bool,
+    /// A vendor's kernel shows the CPU and the task behind the time.
+    pub(super) vendor: bool,
+    /// Nearly all lines bear the kernel's time, or a date.
     pub(super) stamped: bool,
     /// No line is longer than a mail's, and some have no time of their own.
     pub(super) wrapped: bool,
@@ -72,29 +82,6 @@ impl Shape {
         }
         Some(rest)
     }
-}
-
-/// Fixed texts of the kernel that do not occur elsewhere.
-pub(super) const MARKS: [&str; 14] = [
-    "Kernel panic - not syncing",
-    "BUG: kernel NULL pointer",
-    "BUG: unable to handle",
-    "BUG: soft lockup - CPU#",
-    "Unable to handle kernel",
-    "kernel BUG at ",
-    "---[ end trace",
-    "------------[ cut here",
-    "Modules linked in:",
-    "Call Trace:",
-    "RIP: 0010:",
-    "Linux version ",
-    "Oops: ",
-    "livepatch: ",
-];
-
-/// Where the kernel's text starts in a line whose beginning is not understood.
-pub(super) fn mark(text: &str) -> Option<usize> {
-    MARKS.iter().filter_map(|mark| text.find(mark)).min()
 }
 
 impl Profile {

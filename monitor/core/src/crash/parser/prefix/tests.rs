@@ -89,3 +89,61 @@ fn a_binary_field_of_an_export() {
         .collect();
     assert_eq!(lines, [("a".to_owned(), false), ("b".to_owned(), true)]);
 }
+
+#[test]
+fn dmesg_json_is_read_as_far_as_it_goes() {
+    let whole = r#"{
+   "dmesg": [
+      {
+         "pri": 4,
+         "time":     1.000000,
+         "caller": "T7",
+         "msg": "a\n<4>[    2.000000] b\n"
+      },{
+         "pri": 4,
+         "time":     2.000000,
+         "msg": "b c"
+      },{
+         "pri": 30,
+         "time":     3.000000,
+         "msg": "Kernel panic - not syncing: a program's"
+      }
+   ]
+}
+"#;
+    let read = |text: &str| {
+        let lines = Lines::new(text.as_bytes()).filter(|line| line.uptime.is_some());
+        let found = lines.map(|line| (line.uptime.unwrap(), line.caller, line.text));
+        found.collect::<Vec<_>>()
+    };
+    let a = (1.0, Some("T7".to_owned()), "a".to_owned());
+    let b = |text: &str| (2.0, None, text.to_owned());
+    assert_eq!(read(whole), [a.clone(), b("b c")]);
+    for (cut, last) in [
+        ("b c\"", Some("b c")),
+        ("b c", Some("b c")),
+        ("\"b", Some("b")),
+        ("2.000000,", None),
+    ] {
+        let end = whole.rfind(cut).unwrap() + cut.len();
+        let expected: Vec<_> = [a.clone()].into_iter().chain(last.map(b)).collect();
+        assert_eq!(read(&whole[..end]), expected, "{cut}");
+    }
+}
+
+#[test]
+fn bytes_of_a_journal_record_are_numbers_on_lines() {
+    let text = "{\n\t\"_TRANSPORT\" : \"kernel\",\n\t\"MESSAGE\" : [\n\t\t97,\n\t\t27,\n\t\t91,\n\t\t109\n\
+        \t],\n\t\"_HOSTNAME\" : \"web-1\"\n}\n{\n\t\"_TRANSPORT\" : \"kernel\",\n\t\"MESSAGE\" : \"b\"\n}\n";
+    let lines: Vec<_> = Lines::new(text.as_bytes())
+        .map(|line| (line.text, line.host))
+        .collect();
+    let host = Some("web-1".to_owned());
+    assert_eq!(lines, [("a".to_owned(), host), ("b".to_owned(), None)]);
+}
+
+#[test]
+fn opening_braces_are_no_records() {
+    let text = "{\n".repeat(100_000);
+    assert_eq!(Lines::new(text.as_bytes()).count(), 100_000);
+}

@@ -49,7 +49,8 @@ pub async fn run_once(options: Options) -> anyhow::Result<()> {
     let Started { mut exporter, .. } = startup::start(options)?;
     sandbox::enter(&mut exporter, &[]);
     let file = Textfile::new(&directory);
-    file.write(&at_one_moment(&exporter.scrape()))?;
+    let written = file.write(|| at_one_moment(&exporter.scrape()));
+    written.map_err(anyhow::Error::msg)?;
     info!("the metrics are written");
     Ok(())
 }

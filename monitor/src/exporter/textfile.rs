@@ -38,7 +38,7 @@ const HOW: How = How {
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}; see --textfile", path.display())]
-pub(super) struct TextfileError {
+struct TextfileError {
     path: PathBuf,
     source: io::Error,
 }
@@ -66,11 +66,15 @@ impl Textfile {
         let _ = replace_file::remove_unfinished(&self.path);
     }
 
-    /// Writes an exposition.
+    /// Gathers the metrics and writes them.
     ///
     /// # Errors
-    /// The file cannot be replaced.
-    pub(super) fn write(&self, exposition: &str) -> Result<(), TextfileError> {
+    /// What is wrong, with the remedy.
+    pub(super) fn write(&self, scrape: impl FnOnce() -> String) -> Result<(), String> {
+        self.store(&scrape()).map_err(|error| error.to_string())
+    }
+
+    fn store(&self, exposition: &str) -> Result<(), TextfileError> {
         let mut text = of_livepatch(exposition);
         if let Some(now) = clock::unix_seconds(clock::boot_time()) {
             text.push_str(&monitor::heartbeat(now));
@@ -120,9 +124,7 @@ pub(super) async fn keep(
             if is_first {
                 file.remove_unfinished();
             }
-            let problem = file.write(&writer.scrape());
-            let problem = problem.err().map(|error| error.to_string());
-            let problem = problem.unwrap_or_default();
+            let problem = file.write(|| writer.scrape()).err().unwrap_or_default();
             if !problem.is_empty() && problem != before {
                 warn!("{problem}");
             }
@@ -199,7 +201,7 @@ process_threads 3
         let directory = tempfile::tempdir().unwrap();
         let file = Textfile::new(directory.path());
         for text in ["livepatch_a 1\n", "livepatch_b 2\n"] {
-            file.write(text).unwrap();
+            file.store(text).unwrap();
             let written = fs::read_to_string(&file.path).unwrap();
             assert!(written.starts_with(text), "{written}");
             assert!(
@@ -211,7 +213,7 @@ process_threads 3
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         let missing = Textfile::new(&directory.path().join("no"));
-        let error = missing.write("").unwrap_err().to_string();
+        let error = missing.store("").unwrap_err().to_string();
         assert!(error.contains("--textfile"), "{error}");
     }
 
@@ -219,9 +221,9 @@ process_threads 3
     fn nothing_is_written_after_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let file = Textfile::new(directory.path());
-        file.write("livepatch_a 1\n").unwrap();
+        file.store("livepatch_a 1\n").unwrap();
         file.remove().unwrap();
-        file.write("livepatch_a 1\n").unwrap();
+        file.store("livepatch_a 1\n").unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Reading `enabled_functions` makes the kernel walk all functions that can be traced, some
 //! 60,000, with ftrace's lock held, which a livepatch that is being enabled needs as well. So
-//! it is read only where a patch is enabled, never in a transition, and at most once a
-//! minute unless the patches have changed.
+//! it is read only where a patch is enabled, never in a transition, and at most every
+//! five minutes unless the patches have changed.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,7 +33,7 @@ metrics! {
 }
 
 /// How long what was read holds.
-const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_secs(300);
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]

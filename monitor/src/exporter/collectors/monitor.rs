@@ -58,8 +58,8 @@ impl Values {
 pub(in crate::exporter) struct Monitor {
     procfs: PathBuf,
     probes: Vec<ProbeStatus>,
-    drill: BTreeSet<&'static str>,
     process: ProcessCollector,
+    drill: BTreeSet<&'static str>,
     /// Which rights were given up after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,

@@ -46,11 +46,10 @@ pub struct Values {
     pub beside_known: bool,
 }
 
-/// Reads sysfs; keeps what cannot have changed.
+/// Reads sysfs; keeps what cannot change while a module is loaded.
 #[derive(Debug)]
 pub(in crate::exporter) struct Patches {
     reader: Mutex<PatchReader>,
-    sysfs: PathBuf,
     release: String,
     live: Mutex<LiveModules>,
 }
@@ -58,8 +57,7 @@ pub(in crate::exporter) struct Patches {
 impl Patches {
     pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
         Self {
-            reader: Mutex::new(PatchReader::new(sysfs.clone())),
-            sysfs,
+            reader: Mutex::new(PatchReader::new(sysfs)),
             release,
             live: Mutex::default(),
         }
@@ -105,7 +103,7 @@ impl Collector<All> for Patches {
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
         let (mut read, mut problems) = self.read();
         if let Some(set) = &read.set {
-            let (beside, unreadable) = lock(&self.live).beside(&self.sysfs, set);
+            let (beside, unreadable) = lock(&self.live).beside(lock(&self.reader).sysfs(), set);
             read.beside = beside;
             read.beside_known = unreadable.is_empty();
             problems.extend(unreadable);
@@ -136,10 +134,8 @@ impl Collector<All> for Patches {
                 let srcversion = patch.srcversion.as_deref().unwrap_or("unknown");
                 let version = patch.version.as_deref().unwrap_or("unknown");
                 let build_id = patch.build_id.as_deref().unwrap_or("unknown");
-                (
-                    [patch.name.as_str(), replace, srcversion, version, build_id],
-                    1.0,
-                )
+                let labels = [&patch.name, replace, srcversion, version, build_id];
+                (labels, 1.0)
             }),
         )?;
         out.gauge(

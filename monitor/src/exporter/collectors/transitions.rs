@@ -100,9 +100,9 @@ struct State {
     /// The running transition's start on both clocks. It is converted once, so that setting the
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
-    last_failure: Option<Failure>,
     /// What the journal was given as loaded.
     noted: Option<Arc<PatchSet>>,
+    last_failure: Option<Failure>,
 }
 
 impl State {
@@ -144,8 +144,8 @@ impl Transitions {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
-            last_failure: None,
             noted: None,
+            last_failure: None,
         };
         Ok(Self {
             state: Mutex::new(state),

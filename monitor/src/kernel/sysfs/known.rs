@@ -37,6 +37,12 @@ impl PatchReader {
         Self { sysfs, known: None }
     }
 
+    /// The root below which it reads.
+    #[must_use]
+    pub fn sysfs(&self) -> &Path {
+        &self.sysfs
+    }
+
     /// What is loaded: the same value as before where nothing has changed.
     ///
     /// # Errors

@@ -130,6 +130,16 @@ pub(super) mod power_cuts {
             "livepatch_transition_active{patch=lpm_patch_a,direction=patch}",
             1.0,
         )?;
+        // A second attempt shows the monitor that the module's init has returned. Until then
+        // the patch is being loaded.
+        guest.wait_until(seconds(30), |metrics| {
+            const ATTEMPTS: &str =
+                "livepatch_monitor_events_total{event=klp_try_complete_transition}";
+            let attempts = metrics.sum_of_any(ATTEMPTS)?;
+            ensure!(attempts >= Some(2.0), "{attempts:?} attempts");
+            Ok(())
+        })?;
+        guest.wait_idle()?;
         reach(guest, *moment, Transition)?;
 
         reach(guest, *moment, ToPatched)?;

@@ -63,6 +63,8 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     PATCH_A.load()?;
     let loaded = unix_seconds()?;
     let before = start_while_held(guest)?;
+    // What is shown is with the journal's writer, which may still be at the entries before.
+    guest.wait_idle()?;
     guest.kill_monitor()?;
     // The kernel goes on while no monitor runs.
     PATCH_A.expect_held()?;

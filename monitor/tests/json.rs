@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -91,6 +92,13 @@ fn printed() -> BTreeMap<&'static str, Schema> {
         add("crashes", run(host, &["crashes", "--json"]));
         add("wait", run(host, &["wait", "--timeout", "0s", "--json"]));
     }
+    // Not trusted: others may write to its directory.
+    held.write("crash/planted/dmesg.1", "any bytes");
+    let planted = held.path("crash/planted");
+    fs::set_permissions(&planted, Permissions::from_mode(0o777)).unwrap();
+    let kdump = held.path("crash");
+    let words = ["crashes", "--json", "--path.kdump", kdump.to_str().unwrap()];
+    add("crashes", run(&held, &words));
     let module = root().join("tests/fixtures/preflight/lpm_replace.ko");
     let module = module.to_str().unwrap();
     let ready = FakeHost::ready_for_lpm_replace();

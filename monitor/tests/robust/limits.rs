@@ -48,7 +48,8 @@ fn with_little_memory_it_says_so_and_ends() {
     for step in 1..=STEPS {
         let path = host.path("stderr");
         let stderr = fs::File::create(&path).unwrap();
-        let limits = format!("ulimit -v {};", all * step / STEPS);
+        // Up to twice of what it took: how much it takes differs by some pages.
+        let limits = format!("ulimit -v {};", all * 2 * step / STEPS);
         let mut monitor = Monitor::start(&host, &limits, Stdio::from(stderr));
         match http::body(&monitor.address, "/metrics") {
             Ok(metrics) => {

@@ -10,7 +10,7 @@ macro_rules! gate {
 }
 
 pub(crate) fn gate() -> Vec<Row> {
-    [questions(), numbers(), durations(), ways_in()]
+    [questions(), numbers(), rollout(), durations(), ways_in()]
         .into_iter()
         .flatten()
         .collect()
@@ -206,6 +206,67 @@ fn numbers() -> Vec<Row> {
             gate!("--since", "2026-13-01T00:00:00Z"),
             &["--since", "2026-"],
         ),
+    ]
+}
+
+/// What the rollout should be, and what it may risk.
+fn rollout() -> Vec<Row> {
+    const HOSTS: &str = "gate --expect-hosts";
+    const RISK: &str = "gate --max-risk";
+    let risk = |line, says| no(RISK, line, says);
+    vec![
+        no(
+            HOSTS,
+            gate!("--expect-hosts", ""),
+            &["--expect-hosts", "empty"],
+        ),
+        no(
+            HOSTS,
+            gate!("--expect-hosts", "@absent"),
+            &[
+                "--expect-hosts",
+                "absent",
+                "No such file",
+                "a number or a file",
+            ],
+        ),
+        no(
+            HOSTS,
+            gate!("--expect-hosts", "-3"),
+            &["--expect-hosts", "-3", "negative"],
+        ),
+        no(
+            HOSTS,
+            gate!("--expect-hosts", "@dir"),
+            &["--expect-hosts", "dir", "directory"],
+        ),
+        no(
+            HOSTS,
+            gate!("--expect-hosts", "@binary"),
+            &["--expect-hosts", "binary", "UTF-8"],
+        ),
+        no(
+            HOSTS,
+            gate!("--expect-hosts", "@empty"),
+            &["--expect-hosts", "empty", "names no host"],
+        ),
+        no("gate --next", gate!("--next", "100"), &["--max-risk"]),
+        no(
+            "gate --next",
+            gate!("--max-risk", "1%", "--next", "many"),
+            &["--next", "many"],
+        ),
+        no(
+            "gate --next",
+            gate!("--max-risk", "1%", "--next", "-1"),
+            &["--next"],
+        ),
+        risk(gate!("--max-risk", "0"), &["--max-risk", "1% or 3"]),
+        risk(gate!("--max-risk", "0%"), &["--max-risk", "1% or 3"]),
+        risk(gate!("--max-risk", "101%"), &["--max-risk", "1% or 3"]),
+        risk(gate!("--max-risk", "NaN%"), &["--max-risk", "1% or 3"]),
+        risk(gate!("--max-risk", "-1"), &["--max-risk"]),
+        risk(gate!("--max-risk", "0.5"), &["--max-risk", "1% or 3"]),
     ]
 }
 

@@ -18,7 +18,7 @@ const SYSCONFIG: &str = "etc/sysconfig/kdump";
 /// pstore.conf(5).
 const PSTORE_CONF: &str = "etc/systemd/pstore.conf";
 const MAX_FILE: u64 = 256 << 10;
-/// Where all of them write if they are not told otherwise.
+/// Where all of them write by default.
 const DEFAULT: &str = "/var/crash";
 
 /// Where the dumps go.

@@ -61,7 +61,7 @@ fn pipes_are_not_waited_for() {
 }
 
 /// A directory in the file's place is not the monitor's to remove; it is named, and the
-/// process ends when it is told to.
+/// process ends when it is ordered to.
 #[test]
 fn a_directory_in_its_place_is_named() {
     let host = FakeHost::default();

@@ -1,4 +1,4 @@
-//! What every guest's kernel is told on its command line.
+//! What the command line of every guest kernel contains.
 
 use std::{
     sync::OnceLock,

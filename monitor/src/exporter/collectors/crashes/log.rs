@@ -156,13 +156,13 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
         .records
         .iter()
         .map(|it| (&it.headline, &it.when, it.reports));
-    let lesser = parsed
+    let non_fatal = parsed
         .non_fatal
         .iter()
         .map(|it| (&it.headline, &it.when, it.reports));
     // Of what was reported several times the record has the first moment only.
     let lines: Vec<_> = records
-        .chain(lesser)
+        .chain(non_fatal)
         .filter(|(_, _, reports)| *reports <= 1)
         .collect();
     history.signals.iter().rev().find_map(|seen| {
@@ -227,13 +227,13 @@ mod tests {
         }
     }
 
-    fn drift_of(signals: Vec<SignalSeen>, lesser: Vec<NonFatalSignal>) -> Option<f64> {
+    fn drift_of(signals: Vec<SignalSeen>, non_fatal: Vec<NonFatalSignal>) -> Option<f64> {
         let history = History {
             signals,
             ..History::default()
         };
         let parsed = ParsedLog {
-            non_fatal: lesser,
+            non_fatal,
             ..ParsedLog::default()
         };
         // The machine may have been suspended: then both clocks have stood still together.

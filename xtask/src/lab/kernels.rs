@@ -117,6 +117,8 @@ pub(crate) const LINES: &[Line] = &[
             "killed_in_mid_transition",
             "names_break_nothing",
             "ten_thousand_threads",
+            "waited_for_and_in_force",
+            "without_ftrace",
             "transitions_take_no_longer",
             "oops_in_patch_is_survived",
             "oops_elsewhere",

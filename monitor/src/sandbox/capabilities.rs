@@ -29,6 +29,23 @@ pub fn needed(candidates: &[Cap], mut works: impl FnMut() -> bool) -> CapSet {
     found.unwrap_or_default()
 }
 
+/// Empties the bounding set, which bounds what a program could gain that is run. It takes
+/// CAP_SETPCAP, which becoming another user takes away; without that the set stays as the
+/// service manager has left it.
+pub(super) fn empty_bounding_set(sandbox: &mut Sandbox) {
+    let emptied =
+        CapState::get_current().and_then(|state| match state.effective.has(Cap::SETPCAP) {
+            true => bounding::clear(),
+            false => Ok(()),
+        });
+    if let Err(error) = emptied {
+        sandbox.lacks(
+            format!("cannot empty the bounding set of capabilities: {error}"),
+            "report the kernel version to the project",
+        );
+    }
+}
+
 pub(super) fn enter(keep: CapSet, sandbox: &mut Sandbox) {
     match give_up(keep) {
         Ok(kept) => {
@@ -46,11 +63,6 @@ pub(super) fn enter(keep: CapSet, sandbox: &mut Sandbox) {
 
 fn give_up(keep: CapSet) -> capctl::Result<CapSet> {
     let mut state = CapState::get_current()?;
-    // Without CAP_SETPCAP the bounding set stays as the service manager has left it.
-    // It bounds what a program could gain that is run, and none may gain anything.
-    if state.effective.has(Cap::SETPCAP) {
-        bounding::clear()?;
-    }
     if ambient::is_supported() {
         ambient::clear()?;
     }

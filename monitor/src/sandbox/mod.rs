@@ -129,6 +129,7 @@ pub fn enter(allowed: &Allowed) -> Sandbox {
     }
     // Before the capabilities go: they may be what leads to a directory.
     landlock::enter(allowed, &mut sandbox);
+    capabilities::empty_bounding_set(&mut sandbox);
     user::enter(allowed, &mut sandbox);
     capabilities::enter(allowed.capabilities, &mut sandbox);
     // Last: it refuses what the steps before it take.

@@ -191,9 +191,13 @@ pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
     guest.note(format!(
         "attempts with the monitor {with_attempts:?}, without {without_attempts:?}"
     ))?;
+    // Where transitions without the monitor need a second attempt too, the host is busy: between
+    // the first attempt and the look at the threads there is time for more, and only the
+    // comparison below counts.
+    let is_quiet = without_attempts.iter().all(|attempts| *attempts == 1);
     let disturbed = with.iter().filter(|one| one.disturbed).count();
     ensure!(
-        disturbed == 0,
+        disturbed == 0 || !is_quiet,
         "of {} transitions on a quiet machine, {disturbed} needed a second attempt after the \
          monitor had been woken in the first",
         with.len()

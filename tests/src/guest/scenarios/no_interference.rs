@@ -177,6 +177,10 @@ fn transition(
 /// Patchings and unpatchings with the monitor, and as many without.
 const QUIET_ROUNDS: usize = 8;
 
+/// How many more of the transitions may need a second attempt with the monitor where some do
+/// without it. A monitor that woke up at the start of each would hinder every fourth.
+const HINDERED: usize = 2;
+
 /// On a machine where nothing else runs, a monitor that wakes up at the start of a
 /// transition is what the kernel's first attempt fails for: none of its threads does, and
 /// the transitions take no more attempts.
@@ -192,12 +196,13 @@ pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
         "attempts with the monitor {with_attempts:?}, without {without_attempts:?}"
     ))?;
     // Where transitions without the monitor need a second attempt too, the host is busy: between
-    // the first attempt and the look at the threads there is time for more, and only the
-    // comparison below counts.
-    let is_quiet = without_attempts.iter().all(|attempts| *attempts == 1);
+    // the first attempt and the look at the threads there is time for the monitor to wake up
+    // later, so the number of second attempts is compared instead.
+    let hindered = |attempts: &[u64]| attempts.iter().filter(|attempts| **attempts > 1).count();
+    let (with_second, without_second) = (hindered(&with_attempts), hindered(&without_attempts));
     let disturbed = with.iter().filter(|one| one.disturbed).count();
     ensure!(
-        disturbed == 0 || !is_quiet,
+        disturbed == 0 || without_second > 0 && with_second <= without_second + HINDERED,
         "of {} transitions on a quiet machine, {disturbed} needed a second attempt after the \
          monitor had been woken in the first",
         with.len()

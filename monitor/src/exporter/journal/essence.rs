@@ -8,6 +8,9 @@ use livepatch_core::journal::entry::{Entry, LoadedPatch, TimedEntry};
 const KEPT_SIGNALS: usize = 64;
 /// Ended transitions that it keeps: one of each patch that is loaded.
 const KEPT_ENDS: usize = 128;
+/// Loads that are over, and of which no list of what is loaded has shown yet what became of
+/// them: without them a patch that may be loaded would read as absent.
+const KEPT_LOADS: usize = 128;
 
 /// The notes that a file written anew keeps: the boot, what is loaded and since when it
 /// is in force, what goes on, what ended last, the last signals, the last state.
@@ -19,14 +22,17 @@ pub(super) struct Essence {
 impl Essence {
     pub(super) fn take(&mut self, noted: &TimedEntry) {
         self.kept.retain(|kept| !replaces(&noted.note, &kept.note));
-        match &noted.note {
-            Entry::Loaded { .. } => return,
-            Entry::Patches { patches } => self.forget_ends(patches),
-            _ => {}
+        if let Entry::Patches { patches } = &noted.note {
+            self.forget_ends(patches);
+            while self.forget_oldest_load() {}
         }
         self.kept.push_back(noted.clone());
         self.limit(KEPT_SIGNALS, |note| matches!(note, Entry::Signal { .. }));
         self.limit(KEPT_ENDS, |note| matches!(note, Entry::Ended { .. }));
+        let loads = self.kept.iter().filter(|kept| is_over(&kept.note));
+        if loads.count() > KEPT_LOADS {
+            self.forget_oldest_load();
+        }
     }
 
     /// Since when a patch is in force matters while it is loaded; the last end does
@@ -45,6 +51,22 @@ impl Essence {
         });
     }
 
+    /// Drops the load that was over first, and says whether there was one.
+    fn forget_oldest_load(&mut self) -> bool {
+        let over = self.kept.iter().find_map(|kept| match &kept.note {
+            Entry::Loaded { patch } => Some(patch.clone()),
+            _ => None,
+        });
+        let Some(over) = over else {
+            return false;
+        };
+        self.kept.retain(|kept| match &kept.note {
+            Entry::Load { patch } | Entry::Loaded { patch } => *patch != over,
+            _ => true,
+        });
+        true
+    }
+
     /// Drops the oldest of more than `most` notes of a kind.
     fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Entry) -> bool) {
         let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.note);
@@ -60,6 +82,11 @@ impl Essence {
     }
 }
 
+/// Whether a load is over.
+const fn is_over(note: &Entry) -> bool {
+    matches!(note, Entry::Loaded { .. })
+}
+
 /// Whether the one note is all that matters of the two.
 fn replaces(new: &Entry, kept: &Entry) -> bool {
     match (new, kept) {
@@ -70,9 +97,59 @@ fn replaces(new: &Entry, kept: &Entry) -> bool {
         (Entry::Ended { patch, .. }, Entry::Ended { patch: before, .. }) => {
             before.is_none() || patch == before
         }
-        (Entry::Load { patch } | Entry::Loaded { patch }, Entry::Load { patch: before }) => {
-            patch == before
-        }
+        (
+            Entry::Load { patch },
+            Entry::Load { patch: before } | Entry::Loaded { patch: before },
+        )
+        | (Entry::Loaded { patch }, Entry::Loaded { patch: before }) => patch == before,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use livepatch_core::{journal::history::History, phase::Phase, transition::BootTime};
+
+    use super::*;
+
+    fn noted(second: u64, note: Entry) -> TimedEntry {
+        TimedEntry {
+            time: BootTime::from_duration(Duration::from_secs(second)),
+            unix_seconds: None,
+            note,
+        }
+    }
+
+    fn phase<'a>(notes: impl Iterator<Item = &'a TimedEntry>) -> Phase {
+        let soak = Duration::from_secs(60);
+        let mut history = History::default();
+        for noted in notes {
+            history.take(noted, soak);
+        }
+        history.phase(BootTime::from_duration(Duration::from_secs(10)), soak)
+    }
+
+    #[test]
+    fn a_load_that_is_over_is_in_doubt_until_the_next_list() {
+        let patch = || "fix".to_owned();
+        let empty = || Entry::Patches {
+            patches: Vec::new(),
+        };
+        let mut all = vec![
+            noted(1, empty()),
+            noted(2, Entry::Load { patch: patch() }),
+            noted(3, Entry::Loaded { patch: patch() }),
+        ];
+        for expected in [Phase::Unknown, Phase::Unpatched] {
+            let mut essence = Essence::default();
+            for noted in &all {
+                essence.take(noted);
+            }
+            assert_eq!(phase(all.iter()), expected);
+            assert_eq!(phase(essence.notes()), expected);
+            all.push(noted(4, empty()));
+        }
     }
 }

@@ -68,13 +68,13 @@ struct When {
 }
 
 /// What the monitor should know about a crash.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Expected {
     pub(super) kind: &'static str,
     pub(super) phase: &'static str,
     pub(super) implicated: &'static str,
     /// Why no more is known where that is "unknown"; all of the reasons.
-    pub(super) unproven: &'static [&'static str],
+    pub(super) unproven: Vec<String>,
     /// Evidence, of this kind, against this patch.
     pub(super) evidence: Option<(&'static str, &'static str)>,
     /// The function it happened in, and its module.
@@ -93,7 +93,7 @@ impl Expected {
             kind,
             phase,
             implicated: "no",
-            unproven: &[],
+            unproven: Vec::new(),
             evidence: None,
             function: None,
             transition: None,
@@ -213,7 +213,7 @@ fn check(crash: &Crash, memo: &Memo, expected: &Expected) -> Result<()> {
     same("kind", &crash.kind, expected.kind)?;
     same("phase", &crash.phase, expected.phase)?;
     same("implicated", &crash.implicated, expected.implicated)?;
-    same("unproven", &crash.unproven, expected.unproven)?;
+    same("unproven", &crash.unproven, &expected.unproven)?;
     ensure!(
         crash.ended_boot == Some(expected.ended_boot),
         "ended_boot should be {}",

@@ -1,6 +1,6 @@
 //! What survives a boot: the disk, and the kernel log in pstore.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount};
@@ -49,6 +49,20 @@ pub(super) fn send(guest: &Guest, scenario: &str) -> Result<()> {
         guest.file(&format!("crash/{scenario}/{name}"), &text)?;
     }
     Ok(())
+}
+
+/// The addresses without a name in the traces of the records, each once.
+pub(super) fn unnamed_addresses() -> Result<BTreeSet<String>> {
+    let mut unnamed = BTreeSet::new();
+    for name in records()? {
+        let text = files::read(&format!("{PSTORE}/{name}"))?;
+        let frames = text.lines().filter_map(|line| line.rsplit_once("] "));
+        let addresses = frames
+            .map(|(_, frame)| frame.trim().trim_start_matches("? "))
+            .filter(|frame| frame.starts_with("0xffffffff") && !frame.contains(' '));
+        unnamed.extend(addresses.map(str::to_owned));
+    }
+    Ok(unnamed)
 }
 
 /// Removes the records, as an operator does.

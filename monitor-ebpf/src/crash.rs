@@ -1,7 +1,7 @@
-//! What the kernel does when it is unwell. The programs say that something has begun;
-//! what it is in full stands in the kernel's log, which user space then reads. They
-//! may run anywhere, in an NMI and with interrupts off as well: they take no lock but
-//! the ring buffer's, which is only tried in an NMI, and wake user space by irq_work.
+//! Crash signals: oops, panic, WARN, taints, stalls. A program reports that one has begun;
+//! user space then reads the whole report from the kernel log. The programs may run in any
+//! context, also in an NMI and with interrupts off: the only lock they take is the ring
+//! buffer's, which is only tried in an NMI, and they wake user space by irq_work.
 
 use aya_ebpf::{
     bindings::BPF_RB_FORCE_WAKEUP,
@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
-use livepatch_monitor_ebpf::{CRASH_TEXT_LEN, CrashEvent, EventKind, taint};
+use livepatch_monitor_ebpf::{CRASH_TEXT_LEN, CrashEvent, EventKind, may_begin_report, taint};
 
 use crate::{
     kernel::{read, read_string},
@@ -100,21 +100,21 @@ fn tracepoint_sched_process_hang(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Every line of the kernel's log comes by here, formatted (`printk_sprint`,
-/// kernel/printk/printk.c; 6.0 to 7.2); those that cannot start a report go at the
-/// price of one read of eight bytes. Before 6.0 only those that the console's level
-/// lets through, as the console prints them (`call_console_drivers`, same file).
+/// Runs for every line of the kernel log, formatted (`printk_sprint`,
+/// kernel/printk/printk.c; 6.0 to 7.2). A line that cannot start a report costs one read of
+/// eight bytes. Before 6.0 it runs only for lines that the console's level lets through, as
+/// the console prints them (`call_console_drivers`, same file).
 #[raw_tracepoint(tracepoint = "console")]
 fn tracepoint_printk_console(ctx: RawTracePointContext) -> i32 {
     let line: u64 = ctx.arg(0);
     let Some(start) = read::<u64>(line) else {
         return 0;
     };
-    if may_begin_report(start) {
+    if may_begin_report(start.to_le()) {
         emit(EventKind::Printk, 0, line);
     } else if may_begin_prefix(start) {
         let text = behind_prefix(line);
-        if read::<u64>(text).is_some_and(may_begin_report) {
+        if read::<u64>(text).is_some_and(|start| may_begin_report(start.to_le())) {
             emit(EventKind::Printk, 0, text);
         }
     }
@@ -143,29 +143,4 @@ fn behind_prefix(line: u64) -> u64 {
         }
     }
     line
-}
-
-const fn word(text: &[u8; 8]) -> u64 {
-    u64::from_le_bytes(*text)
-}
-
-/// By the first bytes of a line. User space looks closer.
-#[inline(always)]
-fn may_begin_report(start: u64) -> bool {
-    const FIVE: u64 = (1 << 40) - 1;
-    const SEVEN: u64 = (1 << 56) - 1;
-    start == word(b"Kernel p")
-        || start == word(b"watchdog")
-        || start == word(b"NMI watc")
-        || start == word(b"WARNING:")
-        || start == word(b"INFO: ta")
-        || start == word(b"INFO: rc")
-        || start == word(b"rcu: INF")
-        || start == word(b"mce: [Ha")
-        || start == word(b"kernel B")
-        || start == word(b"Unable t")
-        || start == word(b"PANIC: d")
-        || start & FIVE == word(b"BUG: \0\0\0")
-        || start & FIVE == word(b"Oops:\0\0\0")
-        || start & SEVEN == word(b"UBSAN: \0")
 }

@@ -29,12 +29,21 @@ pub enum Site {
     },
 }
 
-/// The record that an event puts into the ring buffer.
+/// The record that an event puts into the ring buffer, and whether it wakes the monitor.
+///
+/// A monitor that wakes up at the start of a transition is a task on a CPU that has not
+/// switched: the kernel's first attempt would fail because of it, and the next one comes a
+/// second later. So nothing before the end of the first attempt wakes it. That attempt
+/// switches the monitor while it sleeps; from then on it holds up no transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Record {
-    /// An [`crate::Event`]: a step of a patch's life.
+    /// A [`crate::Event`] that can come before the first attempt: it does not wake the monitor.
+    EarlyStep,
+    /// A [`crate::Event`] of an attempt: the first one does not wake the monitor.
+    Attempt,
+    /// A [`crate::Event`] that wakes the monitor.
     Step,
-    /// A [`crate::CrashEvent`].
+    /// A [`crate::CrashEvent`], which wakes the monitor.
     Crash,
 }
 
@@ -111,17 +120,17 @@ macro_rules! events {
 }
 
 // The functions of livepatch are those of kernel/livepatch/{core,transition,patch}.c,
-// those of a crash of kernel/panic.c, 5.10 to 7.2. Number, label value, record, and
+// those of a crash of kernel/panic.c, 5.10 to 7.2. Number, label value, [`Record`], and
 // the hook: the end of the programs' names and the kernel's names.
 events! {
     /// `klp_enable_patch`: a module asks for its patch to be enabled.
-    EnablePatch = 0, "klp_enable_patch", Step, function "enable_patch" ["klp_enable_patch"];
+    EnablePatch = 0, "klp_enable_patch", EarlyStep, function "enable_patch" ["klp_enable_patch"];
     /// `klp_init_transition`: a transition starts; `target_state` says where to.
-    InitTransition = 1, "klp_init_transition", Step,
+    InitTransition = 1, "klp_init_transition", EarlyStep,
         function "init_transition" ["klp_init_transition"];
     /// `klp_try_complete_transition`: one attempt; `attempt` counts from 0 since
     /// the start or the last reversal.
-    TryCompleteTransition = 2, "klp_try_complete_transition", Step,
+    TryCompleteTransition = 2, "klp_try_complete_transition", Attempt,
         function "try_complete_transition" ["klp_try_complete_transition"];
     /// `klp_complete_transition`: every task has switched (or a cancel ends).
     CompleteTransition = 3, "klp_complete_transition", Step,
@@ -130,21 +139,21 @@ events! {
     CancelTransition = 4, "klp_cancel_transition", Step,
         function "cancel_transition" ["klp_cancel_transition"];
     /// `klp_reverse_transition`: `target_state` is still the old direction.
-    ReverseTransition = 5, "klp_reverse_transition", Step,
+    ReverseTransition = 5, "klp_reverse_transition", EarlyStep,
         function "reverse_transition" ["klp_reverse_transition"];
     /// `klp_force_transition`: the rest is switched without a check.
     ForceTransition = 6, "klp_force_transition", Step,
         function "force_transition" ["klp_force_transition"];
     /// `klp_patch_object`: an object's functions are redirected.
-    PatchObject = 7, "klp_patch_object", Step, function "patch_object" ["klp_patch_object"];
+    PatchObject = 7, "klp_patch_object", EarlyStep, function "patch_object" ["klp_patch_object"];
     /// `__klp_unpatch_object`: an object's functions are given back. Split in two with
     /// the atomic replace of nops; plain before and after.
-    UnpatchObject = 8, "klp_unpatch_object", Step,
+    UnpatchObject = 8, "klp_unpatch_object", EarlyStep,
         function "unpatch_object" ["__klp_unpatch_object", "klp_unpatch_object"];
     /// `klp_free_patch_work_fn`: a disabled or replaced patch is freed.
     FreePatch = 9, "klp_free_patch", Step, function "free_patch" ["klp_free_patch_work_fn"];
     /// `klp_module_coming`, only while a patch is loaded.
-    ModuleComing = 10, "klp_module_coming", Step,
+    ModuleComing = 10, "klp_module_coming", EarlyStep,
         function "module_coming" ["klp_module_coming"];
     /// `klp_module_going`, only while a patch is loaded.
     ModuleGoing = 11, "klp_module_going", Step, function "module_going" ["klp_module_going"];
@@ -182,6 +191,17 @@ impl EventKind {
     #[must_use]
     pub const fn is_crash(self) -> bool {
         matches!(self.row().record, Record::Crash)
+    }
+
+    /// Whether this event wakes the monitor, `attempt` failed attempts after the start of the
+    /// transition or its last reversal (see [`Record`]).
+    #[must_use]
+    pub const fn wakes(self, attempt: u32) -> bool {
+        match self.row().record {
+            Record::EarlyStep => false,
+            Record::Attempt => attempt != 0,
+            Record::Step | Record::Crash => true,
+        }
     }
 
     /// The kind of this number, if there is one.

@@ -7,16 +7,18 @@
 #![no_std]
 
 mod event_kind;
+mod report_line;
 
 use bytemuck::{Pod, Zeroable};
 
 pub use event_kind::{EventKind, Hook, Site, taint};
+pub use report_line::may_begin_report;
 
 /// Longest module (and so patch) name including its NUL: `MODULE_NAME_LEN`
 /// (include/linux/moduleparam.h: `64 - sizeof(unsigned long)`, 5.10 to 7.2).
 pub const MODULE_NAME_LEN: usize = 56;
 /// Longest function name kept. `KSYM_NAME_LEN` is 512 since 6.1, but a name past
-/// this length is cut rather than carried for every function of a patch.
+/// this length is cut, because every function of a patch has a buffer of this size.
 pub const FUNC_NAME_LEN: usize = 128;
 /// `TASK_COMM_LEN` (include/linux/sched.h, 5.10 to 7.2).
 pub const TASK_COMM_LEN: usize = 16;
@@ -25,10 +27,10 @@ pub const TASK_COMM_LEN: usize = 16;
 pub const STACK_FRAMES: usize = 100;
 /// An offset that the running kernel's BTF did not yield.
 pub const UNKNOWN_OFFSET: u32 = u32::MAX;
-/// Functions walked for each task the iterator shows. The walk goes on with the
-/// next task, and with the next scan where there are more functions than that:
-/// the verifier sees a short loop whatever the size of a patch. (Idle tasks are
-/// walked one for each task: every CPU has several kernel threads.)
+/// Functions read for each task of the iterator. The walk continues with the next task, and
+/// with the next scan if there are more functions: the verifier sees a short loop whatever the
+/// size of a patch. (Of the idle tasks one is read for each task: every CPU has several kernel
+/// threads.)
 pub const FUNCS_PER_STEP: u32 = 2;
 
 /// Longest line kept of a [`CrashEvent`]; the whole report is in the kernel's log.
@@ -206,6 +208,25 @@ mod tests {
         ] {
             assert_eq!(align, 8);
         }
+    }
+
+    /// What may come before the first attempt ends, and that attempt, do not wake the monitor.
+    #[test]
+    fn the_start_of_a_transition_wakes_nobody() {
+        let sleeping = [
+            EventKind::EnablePatch,
+            EventKind::InitTransition,
+            EventKind::TryCompleteTransition,
+            EventKind::ReverseTransition,
+            EventKind::PatchObject,
+            EventKind::UnpatchObject,
+            EventKind::ModuleComing,
+        ];
+        for kind in EventKind::ALL {
+            assert_eq!(kind.wakes(0), !sleeping.contains(&kind), "{}", kind.name());
+        }
+        assert!(EventKind::TryCompleteTransition.wakes(1));
+        assert!(!EventKind::ReverseTransition.wakes(1));
     }
 
     #[test]

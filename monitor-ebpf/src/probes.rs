@@ -143,35 +143,39 @@ fn attempt(kind: EventKind) -> u32 {
                 *next = 0;
                 count.saturating_sub(1)
             }
-            _ => count,
+            EventKind::EnablePatch
+            | EventKind::TryCompleteTransition
+            | EventKind::CompleteTransition
+            | EventKind::CancelTransition
+            | EventKind::ForceTransition
+            | EventKind::PatchObject
+            | EventKind::UnpatchObject
+            | EventKind::FreePatch
+            | EventKind::ModuleComing
+            | EventKind::ModuleGoing
+            | EventKind::ModuleFree
+            | EventKind::ModuleLoad
+            | EventKind::Printk
+            | EventKind::OopsEnter
+            | EventKind::Panic
+            | EventKind::Warn
+            | EventKind::AddTaint
+            | EventKind::RcuStall
+            | EventKind::HungTask => count,
         }
     }
 }
 
-/// Whether user space is woken for this event. A monitor that wakes up at the
-/// start of a transition is a task on a CPU that has not switched: the kernel's
-/// first attempt would fail for it, and the next comes a second later. So nothing
-/// before the end of the first attempt wakes it. That attempt switches it asleep;
-/// from then on it is in nobody's way. Only a buffer that is half full does wake it:
-/// turned around faster than it can attempt anything, a transition makes early events
-/// alone, and they would be lost.
+/// Whether user space is woken for this event ([`EventKind::wakes`]). A buffer that is half
+/// full wakes it in any case: a transition that is reversed faster than the kernel makes
+/// attempts consists of early events alone, and they would be lost.
 #[inline(always)]
 fn wakeup(kind: EventKind, attempt: u32) -> u64 {
-    let early = match kind {
-        EventKind::EnablePatch
-        | EventKind::InitTransition
-        | EventKind::ReverseTransition
-        | EventKind::PatchObject
-        | EventKind::UnpatchObject
-        | EventKind::ModuleComing => true,
-        EventKind::TryCompleteTransition => attempt == 0,
-        _ => false,
-    };
     // By itself the ring buffer wakes only a reader that has read all before.
-    u64::from(if early && unread() <= u64::from(ROOM / 2) {
-        BPF_RB_NO_WAKEUP
-    } else {
+    u64::from(if kind.wakes(attempt) || unread() > u64::from(ROOM / 2) {
         BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
     })
 }
 

@@ -36,8 +36,8 @@ struct Framed<T> {
     body: T,
 }
 
-/// The scan under way: what is compared with, and where the walks over functions and idle
-/// tasks go on with the next task. User space runs one scan at a time.
+/// The state of the running scan: the transition that tasks are compared with, and where the
+/// walks over functions and idle tasks continue. User space runs one scan at a time.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Cursor {
@@ -61,9 +61,9 @@ struct Cursor {
 
 #[map]
 static CURSOR: Array<Cursor> = Array::with_max_entries(2, 0);
-/// The scan under way.
+/// The running scan.
 const NOW: u32 = 0;
-/// As it was before the task that is shown.
+/// The state of the scan before the iterator's current task, to return to ([`rewind`]).
 const BEFORE: u32 = 1;
 /// A [`ScanMode`], set by user space.
 #[map]
@@ -74,8 +74,8 @@ static FUNC: PerCpuArray<Framed<FuncRecord>> = PerCpuArray::with_max_entries(1, 
 #[map]
 static TASK: PerCpuArray<Framed<TaskRecord>> = PerCpuArray::with_max_entries(1, 0);
 
-/// Tells the caller of a walk that the buffer overflowed, so that the kernel
-/// drops all this task wrote and shows the same task again.
+/// The buffer has overflowed: the kernel drops what was written with this task, and calls the
+/// program for the same task again.
 struct Overflow;
 
 #[inline(always)]
@@ -98,9 +98,9 @@ fn write_mark(seq: *mut c_void, kind: RecordKind) -> Result<(), Overflow> {
     write(seq, kind, &raw mut record)
 }
 
-// What is called for each function and each pending task, and has many branches, is a
-// global function without arguments: the verifier looks at it once, not on every path that
-// leads to it (5.6). Its arguments are in `CURSOR`: it takes no pointer of the iterator's.
+// A function that runs for each function or pending task and has many branches is a global
+// function without arguments: the verifier checks it once, not on every path that leads to it
+// (since 5.6). Its arguments are in `CURSOR`; it takes no pointer of the iterator's.
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
@@ -161,7 +161,7 @@ fn switched(task: *mut c_void, target: i32) -> bool {
     state == target || state == -1
 }
 
-/// Begins a scan, or goes on with the functions of the last one.
+/// Starts a scan, or continues with the functions of the last one.
 #[inline(always)]
 fn begin(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     let mode = SCAN_MODE.get(0).copied().unwrap_or(0);
@@ -182,8 +182,8 @@ fn begin(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     start(seq, patch, target)
 }
 
-/// Takes the progress of [`walk`] back: when the buffer overflows, the kernel drops all
-/// that was written with this task, and shows it once more.
+/// Undoes the progress of [`walk`]: when the buffer overflows, the kernel drops all that was
+/// written with this task, and calls the program for it again.
 #[inline(always)]
 fn undo(cursor: *mut Cursor) {
     if let Some(before) = CURSOR.get_ptr_mut(BEFORE) {
@@ -192,7 +192,7 @@ fn undo(cursor: *mut Cursor) {
     }
 }
 
-/// Walks on with the functions and the idle tasks.
+/// Continues the walks over the functions and the idle tasks.
 #[inline(always)]
 fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) -> Result<(), Overflow> {
     let Some(before) = CURSOR.get_ptr_mut(BEFORE) else {
@@ -203,7 +203,7 @@ fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) -> Result<(), Overflow
     unsafe {
         *before = *cursor;
         if scan_is_current() == 0 {
-            // What is left would belong to something else. The missing end marks say so.
+            // The rest would belong to another transition. The end marks stay missing.
             (*cursor).patch = 0;
             return Ok(());
         }
@@ -268,7 +268,7 @@ fn start(seq: *mut c_void, patch: u64, target: i32) -> Result<(), Overflow> {
     write(seq, RecordKind::Start, &raw mut record)
 }
 
-/// What a step of the walk over the functions came to.
+/// The result of one step of the walk over the functions.
 const NO_MORE: u32 = 0;
 const FUNC_FILLED: u32 = 1;
 const ALL_FUNCS: u32 = 2;

@@ -173,7 +173,18 @@ impl Transitions {
                 }
             }
             // Not a step of a transition.
-            _ => {}
+            EventKind::PatchObject
+            | EventKind::UnpatchObject
+            | EventKind::ModuleComing
+            | EventKind::ModuleGoing
+            | EventKind::ModuleLoad
+            | EventKind::Printk
+            | EventKind::OopsEnter
+            | EventKind::Panic
+            | EventKind::Warn
+            | EventKind::AddTaint
+            | EventKind::RcuStall
+            | EventKind::HungTask => {}
         }
         if !matches!(
             event.kind,

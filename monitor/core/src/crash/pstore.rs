@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CrashRecord, Kind,
+    CrashRecord, Kind, Signal,
     parser::{Anchor, first_uptime, last_uptime},
 };
 
@@ -217,9 +217,9 @@ impl Dump {
     /// report was lost. None for dumps that are made of other occasions (a restart).
     #[must_use]
     pub fn without_report(&self) -> Option<CrashRecord> {
-        let (kind, what) = match self.reason.as_str() {
-            "Panic" => (Kind::Panic, "a panic"),
-            "Oops" => (Kind::Oops, "an oops"),
+        let (kind, signal, what) = match self.reason.as_str() {
+            "Panic" => (Kind::Panic, Signal::Panic, "a panic"),
+            "Oops" => (Kind::Oops, Signal::Oops, "an oops"),
             _ => return None,
         };
         let headline = match (self.parts, self.missing) {
@@ -234,10 +234,7 @@ impl Dump {
             }
         };
         let mut record = CrashRecord {
-            signals: vec![match kind {
-                Kind::Panic => super::Signal::Panic,
-                _ => super::Signal::Oops,
-            }],
+            signals: vec![signal],
             reports: 1,
             headline,
             ..CrashRecord::empty(kind)

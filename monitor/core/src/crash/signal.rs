@@ -387,6 +387,22 @@ mod tests {
         );
     }
 
+    /// A signal that is only seen by its line in the log is seen only if the BPF program
+    /// passes the line on.
+    #[test]
+    fn the_bpf_side_passes_on_the_headlines_that_replace_a_hook() {
+        let logged = Signal::ALL
+            .into_iter()
+            .filter(|signal| signal.fallback() == Some(EventKind::Printk));
+        let dropped = logged
+            .flat_map(|signal| signal.headlines())
+            .filter(|headline| {
+                let start: &[u8; 8] = headline.as_bytes().first_chunk().unwrap();
+                !livepatch_monitor_ebpf::may_begin_report(u64::from_le_bytes(*start))
+            });
+        assert_eq!(dropped.collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
+
     #[test]
     fn a_kind_is_named_as_its_signal() {
         for signal in Signal::ALL {

@@ -448,16 +448,26 @@ impl<'a> Reader<'a> {
 
 /// Signals that are raised again and again while their cause lasts.
 const fn is_repeated(signal: Signal) -> bool {
-    matches!(
-        signal,
-        Signal::RcuStall | Signal::SoftLockup | Signal::HungTask
-    )
+    match signal {
+        Signal::RcuStall | Signal::SoftLockup | Signal::HungTask => true,
+        Signal::BadPage
+        | Signal::Warning
+        | Signal::HardLockup
+        | Signal::MachineCheck
+        | Signal::Oops
+        | Signal::Panic => false,
+    }
 }
 
 /// Signals of a CPU that is stuck, which are raised one after the other.
 const fn is_lockup(signal: Signal) -> bool {
-    matches!(
-        signal,
-        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup
-    )
+    match signal {
+        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup => true,
+        Signal::BadPage
+        | Signal::Warning
+        | Signal::HungTask
+        | Signal::MachineCheck
+        | Signal::Oops
+        | Signal::Panic => false,
+    }
 }

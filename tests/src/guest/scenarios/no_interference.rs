@@ -21,8 +21,11 @@ use crate::{
     target,
 };
 
-/// In each round a patch and an unpatch with the monitor, and the same without.
-const ROUNDS: usize = 10;
+/// Each round has [`PAIRS`] with the monitor and as many without.
+const ROUNDS: usize = 5;
+
+/// Patchings, each with its unpatching, in one life of the monitor.
+const PAIRS: usize = 2;
 
 /// A difference of this many standard deviations occurs by chance once in a thousand runs (normal
 /// distribution).
@@ -89,9 +92,9 @@ fn compare(guest: &mut Guest, counters: &Counters) -> Result<(Vec<u64>, Vec<u64>
         // Turns, so that neither always comes first.
         if round % 2 == 0 {
             with.extend(monitored(guest, counters)?);
-            without.extend(unmonitored(guest, counters)?);
+            without.extend(pairs(guest, counters)?);
         } else {
-            without.extend(unmonitored(guest, counters)?);
+            without.extend(pairs(guest, counters)?);
             with.extend(monitored(guest, counters)?);
         }
         guest.note(format!("round {round} of {ROUNDS}"))?;
@@ -99,18 +102,21 @@ fn compare(guest: &mut Guest, counters: &Counters) -> Result<(Vec<u64>, Vec<u64>
     Ok((with, without))
 }
 
-/// The attempts of a patching and an unpatching with the monitor.
-fn monitored(guest: &mut Guest, counters: &Counters) -> Result<[u64; 2]> {
+/// The attempts of each transition of [`PAIRS`] with the monitor.
+fn monitored(guest: &mut Guest, counters: &Counters) -> Result<Vec<u64>> {
     guest.start_monitor(&[])?;
-    let attempts = unmonitored(guest, counters)?;
+    let attempts = pairs(guest, counters)?;
     guest.stop_monitor()?;
     Ok(attempts)
 }
 
-/// The same without one, unless it runs already.
-fn unmonitored(guest: &Guest, counters: &Counters) -> Result<[u64; 2]> {
-    let both = patch_and_unpatch(guest, counters)?;
-    Ok(both.map(|transition| transition.attempts))
+fn pairs(guest: &Guest, counters: &Counters) -> Result<Vec<u64>> {
+    let mut attempts = Vec::new();
+    for _ in 0..PAIRS {
+        let both = patch_and_unpatch(guest, counters)?;
+        attempts.extend(both.map(|transition| transition.attempts));
+    }
+    Ok(attempts)
 }
 
 /// What a transition took.

@@ -21,7 +21,7 @@ fn go_on() {
         0,
         &["60  soaked", "940  without", "4.9 %", "up to 46 of the 940"],
     );
-    assert!(answer.out.starts_with("go on: fix "), "{}", answer.out);
+    assert!(answer.out.starts_with("continue: fix "), "{}", answer.out);
     let json = gate(&server.url, &["--json"]).json();
     assert_eq!(json["verdict"], "go_on");
     assert_eq!(json["counts"]["soaked"], 60);
@@ -174,10 +174,10 @@ fn stuck_hosts_hold() {
 #[test]
 fn what_cannot_be_determined() {
     let soaking = Fleet::default().landed("a", 1700.0).serve();
-    gate(&soaking.url, &[]).says(2, &["cannot tell", "1 soaking", "1m 40s"]);
+    gate(&soaking.url, &[]).says(2, &["cannot determine", "1 soaking", "1m 40s"]);
     gate(&soaking.url, &["--soak", "20m"]).says(0, &[]);
     let moving = Fleet::default().moving("a").serve();
-    gate(&moving.url, &[]).says(2, &["cannot tell", "1  in transition, 0 of them stuck"]);
+    gate(&moving.url, &[]).says(2, &["cannot determine", "1  in transition, 0 of them stuck"]);
     let stale = Fleet::default()
         .landed("a", 4000.0)
         .up("b")

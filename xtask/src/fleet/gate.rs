@@ -24,7 +24,7 @@ pub(super) struct Gate {
 pub(super) struct Answer {
     /// The moment of the scenario at which it was run.
     pub(super) moment: &'static str,
-    /// Its exit code: 0 go on, 1 hold, 2 cannot tell.
+    /// Its exit code: 0 continue, 1 hold, 2 cannot determine.
     pub(super) code: i32,
     /// From its start to its end, in seconds.
     pub(super) seconds: f64,

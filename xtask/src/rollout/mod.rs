@@ -105,12 +105,12 @@ impl Rollout<'_> {
     /// Asks the gate before any patch, and after one was applied on host-b.
     fn land(&mut self) -> Result<()> {
         let words = self.stack.gate(HELD_PATCH, &[], 2)?;
-        expect(&words, &["cannot tell", HELD_PATCH])?;
+        expect(&words, &["cannot determine", HELD_PATCH])?;
         let words = self
             .stack
             .gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
         expect(&words, &["nowhere"])?;
-        (self.passed)("the gate cannot tell about a patch that no host has");
+        (self.passed)("the gate cannot determine anything about a patch that no host has");
 
         self.b.order(Order::Land)?;
         let soaked = [
@@ -122,13 +122,13 @@ impl Rollout<'_> {
             "--selector",
             "env=\"test\"",
         ];
-        expect(&self.stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
+        expect(&self.stack.gate(LANDING_PATCH, &soaked, 0)?, &["continue"])?;
         self.stack.keep(&self.b, "/metrics", "fleet/patched.prom")?;
         // The soak is too short, and there are too few hosts.
         self.stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
         self.stack
             .gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
-        (self.passed)("the gate lets a patch go on that has landed and soaked");
+        (self.passed)("the gate lets a patch continue that is applied and has soaked");
         Ok(())
     }
 

@@ -43,9 +43,9 @@ impl Verdict {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::GoOn => "go on",
+            Self::GoOn => "continue",
             Self::Hold => "hold",
-            Self::CannotTell => "cannot tell",
+            Self::CannotTell => "cannot determine",
         }
     }
 
@@ -119,7 +119,7 @@ pub struct HostName {
     pub job: String,
 }
 
-/// A reason why the verdict is not "go on".
+/// A reason why the verdict is not "continue".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// The verdict that follows from this reason alone.
@@ -135,7 +135,7 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A reason for "cannot tell" that concerns no host in particular.
+    /// A reason for "cannot determine" that concerns no host in particular.
     #[must_use]
     pub fn unknown(kind: Kind, text: String, passes: Passes) -> Self {
         Self {
@@ -179,7 +179,7 @@ pub struct Counts {
 pub struct Decision {
     /// The verdict.
     pub verdict: Verdict,
-    /// All reasons why the verdict is not "go on", the most severe first.
+    /// All reasons why the verdict is not "continue", the most severe first.
     pub reasons: Vec<Reason>,
     /// Reasons that do not stop the rollout but that an operator should know.
     pub notices: Vec<Reason>,
@@ -194,7 +194,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The decision "cannot tell" because a query failed.
+    /// The decision "cannot determine" because a query failed.
     #[must_use]
     pub fn no_answer(text: String, passes: Passes) -> Self {
         Self {
@@ -236,7 +236,7 @@ pub struct Asked<'a> {
     pub expected: Option<&'a Expected>,
 }
 
-/// Decides. A known reason to hold takes precedence over "cannot tell"; all reasons are
+/// Decides. A known reason to hold takes precedence over "cannot determine"; all reasons are
 /// reported.
 #[must_use]
 pub fn decide(fleet: &Fleet, limits: &Limits, asked: &Asked<'_>) -> Decision {

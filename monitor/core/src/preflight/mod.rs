@@ -96,7 +96,7 @@ impl Verdict {
         match self {
             Self::Clear => "clear",
             Self::Warnings => "warnings",
-            Self::CannotTell => "cannot tell",
+            Self::CannotTell => "cannot determine",
             Self::WillFail => "will fail",
         }
     }

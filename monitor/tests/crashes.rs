@@ -165,7 +165,7 @@ fn stored() -> (FakeHost, Vec<String>) {
         assert!(store.put(oops, Some("b1"), Some(false)).unwrap());
     }
     let reset = CrashRecord {
-        headline: "the boot ended without a word".into(),
+        headline: "the boot ended without a message in the log".into(),
         when: when(90.0),
         ..CrashRecord::empty(Kind::Reset)
     };
@@ -207,7 +207,7 @@ fn a_crash_is_shown_by_a_unique_prefix_of_its_id() {
     show(&ids[0]).says(0, &parts);
     let unique = &ids[2][..ids[2].len() - 4];
     show(unique).says(0, &["the machine went down with it"]);
-    show("2026").refuses(&["begins several ids"]);
+    show("2026").refuses(&["several ids begin with"]);
     show("nothing-like-it").refuses(&["nothing-like-it"]);
 }
 

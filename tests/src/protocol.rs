@@ -81,7 +81,7 @@ pub enum Injection {
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Load a livepatch that nothing holds up, and wait until its transition completes.
-    Land,
+    Complete,
     /// Put a task to sleep in the function that [`Order::Patch`] replaces.
     Hold,
     /// Load that livepatch; its transition has started when the answer comes.
@@ -106,8 +106,8 @@ pub const ORDERS_PORT: u16 = 9970;
 /// Where its exporter, and that of the demo, listens.
 pub const EXPORTER_PORT: u16 = 9969;
 
-/// The livepatch of [`Order::Land`].
-pub const LANDING_PATCH: &str = "lpm_vmlinux";
+/// The livepatch of [`Order::Complete`].
+pub const COMPLETING_PATCH: &str = "lpm_vmlinux";
 /// The livepatch of [`Order::Patch`].
 pub const HELD_PATCH: &str = "lpm_patch_a";
 

@@ -29,8 +29,8 @@ const MAX_DOWNTIME: u64 = 15 * 60;
 /// A signal in the journal and its record in the log are no further apart.
 const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
-/// What a boot without a last word is called.
-pub const RESET_HEADLINE: &str = "the boot ended without a word";
+/// The headline of a boot that ended without a crash report, signal or orderly stop.
+pub const RESET_HEADLINE: &str = "the boot ended without a message in the log";
 
 /// A boot before this one.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub struct Boot {
     /// What all its journal entries come to.
     pub history: History,
     /// The entries, oldest first.
-    pub notes: Vec<TimedEntry>,
+    pub entries: Vec<TimedEntry>,
     /// When the boot after it began, in seconds since 1970.
     pub next_began: Option<f64>,
 }
@@ -46,10 +46,10 @@ pub struct Boot {
 impl Boot {
     /// A boot as its journal has it.
     #[must_use]
-    pub fn new(notes: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
+    pub fn new(entries: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
         Self {
-            history: fold(&notes, soak),
-            notes,
+            history: fold(&entries, soak),
+            entries,
             next_began,
         }
     }
@@ -92,7 +92,7 @@ impl Boot {
         let drift = record.when.drift_seconds();
         let uptime = record.when.uptime_seconds;
         let last = history.last_time.as_duration().as_secs_f64();
-        // Nothing is noted after the kernel's end.
+        // Nothing is recorded after the kernel's end.
         let after_the_last = uptime.is_none_or(|uptime| uptime >= last - drift);
         let length = self
             .ended_by()
@@ -118,7 +118,7 @@ impl Boot {
         }
         let in_span = off.is_some_and(|off| off <= SLACK_SECONDS);
         let of_system = in_span && when.is_of_system();
-        let noted = noted(history, record).is_some();
+        let recorded = recorded(history, record).is_some();
         // Where no date is to be trusted, the boot must have ended with a crash, and the
         // crash must come after its last entry.
         let undated = after_the_last && self.unclean() != Some(false);
@@ -126,9 +126,9 @@ impl Boot {
             true => in_time || of_system,
             false => in_time && undated,
         };
-        (possible || noted).then_some(Fit {
+        (possible || recorded).then_some(Fit {
             in_system_time: of_system && in_time,
-            noted,
+            recorded,
             ends_it: ended && in_time && downtime.is_some_and(|down| down <= MAX_DOWNTIME),
             in_firmware_time: in_span && in_time,
             downtime: Reverse(downtime.unwrap_or(u64::MAX)),
@@ -147,18 +147,18 @@ impl Boot {
     /// in a patch's life it falls.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
         let history = &self.history;
-        let seen = noted(history, record);
+        let seen = recorded(history, record);
         dating::date(history, seen, self.ended_by(), &mut record.when);
         let now = dating::moment(history, seen, &record.when);
         // What came after it, where the machine lived on, tells nothing.
-        let until = self.notes.partition_point(|noted| noted.time <= now);
+        let until = self.entries.partition_point(|recorded| recorded.time <= now);
         match self
-            .notes
+            .entries
             .get(until..)
             .is_some_and(|later| !later.is_empty())
         {
             true => {
-                let before = fold(self.notes.get(..until).unwrap_or_default(), soak);
+                let before = fold(self.entries.get(..until).unwrap_or_default(), soak);
                 supplement(&before, record, now, soak);
             }
             false => supplement(history, record, now, soak),
@@ -166,7 +166,7 @@ impl Boot {
     }
 
     /// The crash that ended the boot, if no dump tells of it: the signal that was its
-    /// last note, or else a reset.
+    /// last entry, or else a reset.
     #[must_use]
     pub fn last_word(&self, soak: Duration) -> CrashRecord {
         let history = &self.history;
@@ -217,10 +217,10 @@ fn of_signal(seen: &SignalSeen, kind: Kind) -> CrashRecord {
 }
 
 /// What all of these entries come to.
-fn fold(notes: &[TimedEntry], soak: Duration) -> History {
+fn fold(entries: &[TimedEntry], soak: Duration) -> History {
     let mut history = History::default();
-    for noted in notes {
-        history.take(noted, soak);
+    for recorded in entries {
+        history.take(recorded, soak);
     }
     history
 }
@@ -231,7 +231,7 @@ pub struct Fit {
     /// The system's clock at the crash is in the boot's time.
     in_system_time: bool,
     /// The boot's journal has the kernel's line for it, at that uptime.
-    noted: bool,
+    recorded: bool,
     /// The next boot follows it closely.
     ends_it: bool,
     /// Its date by another clock is in the boot's time.
@@ -241,7 +241,7 @@ pub struct Fit {
 }
 
 /// The entry that the monitor wrote when the kernel reported this very thing.
-fn noted<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
+fn recorded<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
     let uptime = record.when.uptime_seconds?;
     let drift = record.when.drift_seconds();
     let near = |seen: &&SignalSeen| {

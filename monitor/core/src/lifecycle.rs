@@ -112,7 +112,7 @@ pub enum Step<'a> {
     /// The kernel is about to enable it. It does so only while no transition runs
     /// (`__klp_enable_patch`, kernel/livepatch/core.c, 4.12 to 7.2).
     Enabling(&'a str),
-    /// The load of its module is over, for better or worse.
+    /// The load of its module is over; whether it succeeded is not known yet.
     Loaded(&'a str),
     /// Enabling it has failed.
     Refused(&'a str),

@@ -126,7 +126,7 @@ pub struct Function {
 }
 
 impl Patch {
-    /// How it fares, in a word or two.
+    /// The patch's state as the commands and the page print it.
     #[must_use]
     pub const fn state(&self) -> &'static str {
         match (self.enabled, self.transition) {

@@ -180,9 +180,9 @@ pub fn after_boot(
     problems.extend(look.problems);
     if look.left_out > 0 {
         problems.push(format!(
-            "{} dumps were left out, because a look at the start is bounded in files, bytes and \
-             time; the next start goes on with them, `livepatch-monitor crashes import` reads \
-             them now",
+            "{} dumps were left out, because the search for dumps at the start is limited in files, \
+             bytes and time; the next start continues with them, and `livepatch-monitor crashes \
+             import` reads them now",
             look.left_out
         ));
     }
@@ -367,7 +367,7 @@ impl<'a> Gathering<'a> {
         // Not in the log's own words: whoever may see the status page sees this.
         let files = text.files.join(", ");
         vec![format!(
-            "{files}: not all of it is understood, a crash in it may be missed; \
+            "{files}: some of it is not understood and a crash in it may be missed; \
              `livepatch-monitor crashes import` says what"
         )]
     }

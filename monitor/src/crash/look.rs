@@ -261,7 +261,7 @@ impl Look {
         };
         let doubt = match candidate(file.path.clone(), &stat) {
             now if (now.device, now.inode) == (file.device, file.inode) => self.doubt_file(&stat),
-            _ => Some("it was replaced while it was looked at".to_owned()),
+            _ => Some("it was replaced while it was being checked".to_owned()),
         };
         if let Some(reason) = doubt {
             self.doubt(&file.path, reason);

@@ -53,7 +53,7 @@ pub enum StoreError {
     },
     /// A file is of a later program.
     #[error(
-        "crash records: {} is of version {version}, this program knows {VERSION}: all is left untouched, run the newer program",
+        "crash records: {} has format version {version} and this program reads up to {VERSION}; no record is changed: run the newer program",
         path.display()
     )]
     Newer {

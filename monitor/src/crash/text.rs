@@ -98,13 +98,13 @@ impl Text {
             let ago = end.zip(record.when.uptime_seconds);
             record.panic.is_some() || ago.is_none_or(|(end, at)| end - at <= AT_THE_END_SECONDS)
         };
-        let is_told = records.last().is_some_and(at_the_end);
+        let is_reported = records.last().is_some_and(at_the_end);
         let ended = match &self.keeper {
             Keeper::Anybody => None,
             Keeper::Pstore { ended, .. } => *ended,
             Keeper::Kdump { .. } => Some(true),
         };
-        if !is_told && let Some(lost) = self.lost(end) {
+        if !is_reported && let Some(lost) = self.lost(end) {
             records.push(lost);
         }
         let last = records.len().saturating_sub(1);

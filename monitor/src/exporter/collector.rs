@@ -82,7 +82,7 @@ pub enum Effect {
     /// A crash hook was hit: read the kernel log for the details.
     ReadLog,
     /// A journal entry, written if it adds something.
-    Note(BootTime, Entry),
+    Record(BootTime, Entry),
     /// A crash signal was counted.
     Signal(Sighting),
     /// A transition is stuck.

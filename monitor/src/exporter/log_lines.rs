@@ -136,7 +136,7 @@ pub(super) fn crash(crash: &HostCrash) {
         kind = record.kind.name(),
         phase = record.phase.name(),
         implicated = record.implicated.name(),
-        "this host has crashed: {}; `livepatch-monitor crashes show {}` has the whole of it",
+        "this host has crashed: {}; `livepatch-monitor crashes show {}` shows the full record",
         printable(record.headline.as_bytes()),
         crash.id
     );

@@ -158,7 +158,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 /// Writes to the journal that the monitor stops, and waits for the disk.
 fn end_journal(exporter: &Exporter) {
-    exporter.note(clock::boot_time(), Entry::Stopped);
+    exporter.record(clock::boot_time(), Entry::Stopped);
     // Not waited for under the lock, which every scrape takes.
     let closing = lock(&exporter.journal).close();
     closing.wait();

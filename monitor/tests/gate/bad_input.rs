@@ -58,13 +58,13 @@ fn unusable_lists_of_hosts() {
 
 #[test]
 fn an_engine_that_hides_the_newest_samples_is_refused() {
-    let server = Fleet::default().landed("a", 4000.0).shifted(30.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).shifted(30.0).serve();
     gate(&server.url, &[]).says(2, &["30 s before", "-search.latencyOffset=1ms"]);
 }
 
 #[test]
 fn a_partial_answer_of_victoriametrics_is_never_go_on() {
-    let server = Fleet::default().landed("a", 4000.0).partial().serve();
+    let server = Fleet::default().in_force("a", 4000.0).partial().serve();
     gate(&server.url, &[]).says(2, &["cannot determine", "isPartial"]);
 }
 
@@ -214,7 +214,7 @@ fn the_query_after_a_good_one_fails() {
 #[test]
 fn invalid_numbers_are_an_error() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .with("livepatch_patch_forced", "a", "", "NaN")
         .serve();
     gate(&server.url, &[]).says(2, &["cannot determine", "livepatch_patch_forced", "NaN"]);
@@ -223,8 +223,8 @@ fn invalid_numbers_are_an_error() {
 #[test]
 fn duplicate_hosts_are_an_error() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
-        .landed("b", 4000.0)
+        .in_force("a", 4000.0)
+        .in_force("b", 4000.0)
         .with("up", "a", r#","replica":"b""#, "1")
         .serve();
     gate(&server.url, &[]).says(2, &["cannot determine", "a:9969", "deduplicate"]);
@@ -255,7 +255,7 @@ fn an_unknown_patch() {
 #[test]
 fn a_partial_answer() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .warned("store b: context deadline exceeded")
         .serve();
     gate(&server.url, &[]).says(2, &["cannot determine", "partial", "store b"]);
@@ -263,13 +263,13 @@ fn a_partial_answer() {
 
 #[test]
 fn since_in_the_future() {
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     gate(&server.url, &["--since", "2100-01-01T00:00:00Z"]).says(2, &["--since", "future"]);
 }
 
 #[test]
 fn a_hostile_patch_name_stays_a_value() {
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     let name = "a\"} or up{x=\"\\.*\n";
     run(&["--prometheus", &server.url, "--patch", name]).says(0, &[]);
     let quoted = r#"patch="a\"} or up{x=\"\\.*\n""#;

@@ -32,8 +32,8 @@ fn until_hosts_have_soaked() {
         Some(Fleet::default().up("a")),
         Some(Fleet::default().moving("a")),
         None,
-        Some(Fleet::default().landed("a", 1799.0)),
-        Some(Fleet::default().landed("a", 1801.0)),
+        Some(Fleet::default().in_force("a", 1799.0)),
+        Some(Fleet::default().in_force("a", 1801.0)),
     ]);
     let answer = gate(&server.url, &WAIT);
     answer.says(0, &["continue", "waiting: "]);
@@ -44,7 +44,7 @@ fn until_hosts_have_soaked() {
 fn a_hold_ends_the_wait() {
     let crashed =
         Fleet::default()
-            .landed("a", 0.0)
+            .in_force("a", 0.0)
             .with("livepatch_patch_crashes_total", "a", "", "1");
     let server = in_turn(vec![Some(Fleet::default().moving("a")), Some(crashed)]);
     gate(&server.url, &WAIT).says(1, &["hold", "a:9969"]);
@@ -52,7 +52,7 @@ fn a_hold_ends_the_wait() {
 
 #[test]
 fn a_missed_scrape_is_waited_for() {
-    let well = Fleet::default().landed("a", 4000.0).landed("b", 4000.0);
+    let well = Fleet::default().in_force("a", 4000.0).in_force("b", 4000.0);
     let well = well.every_15_s("a", 1.0).every_15_s("b", 1.0);
     let missed =
         well.clone()

@@ -2,7 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what a test cannot set up, it fails of at once"
+    reason = "a test that cannot be set up fails at once"
 )]
 
 use std::{

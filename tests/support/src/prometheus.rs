@@ -3,7 +3,7 @@
 //! should is proved on a real one (`cargo xtask fleet`).
 #![allow(
     clippy::unwrap_used,
-    reason = "what a test cannot set up, it fails of at once"
+    reason = "a test that cannot be set up fails at once"
 )]
 
 use std::{
@@ -302,13 +302,13 @@ impl Fleet {
 
     /// Up, with the patch in force since so many seconds.
     #[must_use]
-    pub fn landed(self, host: &str, ago: f64) -> Self {
-        let landed = (NOW - ago).to_string();
+    pub fn in_force(self, host: &str, ago: f64) -> Self {
+        let completed = (NOW - ago).to_string();
         self.patched(host).with(
             "livepatch_patching_complete_timestamp_seconds",
             host,
             "",
-            &landed,
+            &completed,
         )
     }
 

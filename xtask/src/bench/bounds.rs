@@ -34,7 +34,7 @@ impl Counts {
         let rows = table.rows.iter().skip(1).map(|row| {
             let (what, count) = row.first().zip(row.get(1)).context("a row is too short")?;
             let count = count.parse();
-            let count = count.with_context(|| format!("the count of `{what}` is no number"))?;
+            let count = count.with_context(|| format!("the count of `{what}` is not a number"))?;
             Ok((what.clone(), count))
         });
         Ok(Self(rows.collect::<Result<_>>()?))

@@ -96,16 +96,16 @@ def fits(kind, value, path):
         try:
             kind(value)
         except ValueError:
-            yield f"{path}: {value!r} is no {kind.__name__} ({', '.join(repr(item.value) for item in kind)})"
+            yield f"{path}: {value!r} is not a {kind.__name__} ({', '.join(repr(item.value) for item in kind)})"
         return
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            yield f"{path}: {value!r} is no number"
+            yield f"{path}: {value!r} is not a number"
         return
     if kind in (int, bool, str):
         # Enums of strings are strings; a bool is no int here.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            yield f"{path}: {value!r} is no {kind.__name__}"
+            yield f"{path}: {value!r} is not a {kind.__name__}"
         return
     if is_model(kind):
         if isinstance(value, dict):
@@ -113,13 +113,13 @@ def fits(kind, value, path):
             if value is None:
                 return
         elif not isinstance(value, kind):
-            yield f"{path}: {value!r} is no {kind.__name__}"
+            yield f"{path}: {value!r} is not a {kind.__name__}"
             return
         yield from members(value, path)
         return
     # Marker classes, such as that of all queries.
     if not isinstance(value, kind):
-        yield f"{path}: {type(value).__name__} is no {kind.__name__}"
+        yield f"{path}: {type(value).__name__} is not a {kind.__name__}"
 
 
 def members(decoded, path):

@@ -321,7 +321,7 @@ impl Shape<'_> {
             {
                 let limit = match sample.label("le") {
                     Some("+Inf") => f64::INFINITY,
-                    Some(limit) => limit.parse().context("a bucket's le is no number")?,
+                    Some(limit) => limit.parse().context("a bucket's le is not a number")?,
                     None => bail!("a bucket without le"),
                 };
                 (Varying::WithinBucket(limit), patched)

@@ -126,8 +126,8 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
     let mut length = 0;
     loop {
         let mut line = String::new();
-        if reader.read_line(&mut line).context("its head breaks off")? == 0 {
-            bail!("its head breaks off");
+        if reader.read_line(&mut line).context("its head is incomplete")? == 0 {
+            bail!("its head is incomplete");
         }
         let line = line.trim();
         if line.is_empty() {
@@ -136,7 +136,7 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().context("its length is no number")?;
+            length = value.trim().parse().context("its content-length is not a number")?;
         }
     }
     if length > LONGEST {

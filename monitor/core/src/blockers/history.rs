@@ -17,7 +17,7 @@ const SPAN: Duration = Duration::from_secs(5);
 /// no more than the tasks of the last scan.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    leg: Option<(String, Direction)>,
+    segment: Option<(String, Direction)>,
     attempts: Option<u32>,
     seen: BTreeMap<(u32, Option<u64>), PidNsVisibility>,
     round: u64,
@@ -50,11 +50,11 @@ impl History {
         self.seen.is_empty()
     }
 
-    /// A scan begins; one of another transition or leg begins anew. The number of
-    /// attempts only falls when a leg begins.
+    /// A scan begins; one of another transition or segment begins anew. The number of
+    /// attempts only falls when a segment begins.
     pub(super) fn begin(&mut self, scan: &Scan) {
         let same_leg = self
-            .leg
+            .segment
             .as_ref()
             .is_some_and(|(patch, direction)| *patch == scan.patch && *direction == scan.direction);
         let fell_back =
@@ -63,7 +63,7 @@ impl History {
             self.seen.clear();
             self.attempts = None;
         }
-        self.leg = Some((scan.patch.clone(), scan.direction));
+        self.segment = Some((scan.patch.clone(), scan.direction));
         self.attempts = scan.attempts.or(self.attempts);
         self.round = self.round.wrapping_add(1);
     }

@@ -7,7 +7,7 @@ pub enum Source {
     Pstore,
     /// A second kernel that writes the first one's memory to disk.
     Kdump,
-    /// The monitor's own notes.
+    /// The monitor's own journal, in the state directory.
     Recorder,
     /// A timer that resets a machine which hangs.
     Watchdog,

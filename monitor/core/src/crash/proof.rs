@@ -142,7 +142,7 @@ pub(super) fn against_no(
     if places.any(|place| place.module.is_some()) {
         match record.modules {
             None => say("the module list is not in the log"),
-            Some(_) if !complete.modules => say("the module list may go on"),
+            Some(_) if !complete.modules => say("the module list may be incomplete"),
             Some(_) => {}
         }
     }
@@ -237,7 +237,7 @@ fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
     let patch = record.patches.iter().any(|patch| patch.name == module);
     if patch {
         // A guessed frame: not proof of guilt, but none of innocence.
-        return Some(format!("{place} is on the stack, though not for sure"));
+        return Some(format!("{place} may be on the stack: the kernel is not certain of that frame"));
     }
     let listed = record
         .modules

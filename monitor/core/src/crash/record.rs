@@ -58,7 +58,7 @@ pub struct Patch {
     pub kpatch: bool,
 }
 
-/// Whether a livepatch had a hand in it.
+/// Whether the evidence implicates a livepatch in the crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implicated {

@@ -26,7 +26,7 @@ pub enum Precision {
     /// The log's dates have no year (or day), so that there is no number to give.
     NoYear,
     /// It was then or later: the last thing that is known of a boot that ended
-    /// without a word.
+    /// without a message.
     After,
     /// The line bears a local time without its zone: the number is that time read as
     /// if it were UTC, which is wrong by up to 14 hours.

@@ -396,10 +396,10 @@ impl<'a> Reader<'a> {
         }
         match enabled {
             None => State::Without,
-            Some(_) if is_enabled => value(Question::Landed).map_or(State::InForce, |landed| {
+            Some(_) if is_enabled => value(Question::PatchingComplete).map_or(State::InForce, |completed| {
                 let unseen_before = value(Question::UpBefore).is_some_and(is_up)
                     && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
-                self.in_force_since(landed, unseen_before)
+                self.in_force_since(completed, unseen_before)
             }),
             Some(_) => State::Disabled,
         }
@@ -408,8 +408,8 @@ impl<'a> Reader<'a> {
     /// The state of a host on which the patch is in force, as the host dates it.
     /// `unseen_before`: Prometheus scraped it without the patch at a time at which it must have
     /// had it to have soaked.
-    fn in_force_since(&self, landed: f64, unseen_before: bool) -> State {
-        let age = self.terms.time - landed;
+    fn in_force_since(&self, completed: f64, unseen_before: bool) -> State {
+        let age = self.terms.time - completed;
         let left = self.terms.soak.as_secs_f64() - age;
         if age < -CLOCK {
             State::Missing(Missing::Clock(Clock::Ahead(-age)))

@@ -1,4 +1,4 @@
-//! What the recorder notes.
+//! What the journal holds: an entry for each thing that happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{
     transition::{BootTime, Direction, Effect, Outcome, SavedState},
 };
 
-/// A note and its time.
+/// An entry and its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimedEntry {
     /// When it happened, on the boot's own clock.
@@ -18,7 +18,7 @@ pub struct TimedEntry {
     pub unix_seconds: Option<f64>,
     /// What.
     #[serde(flatten)]
-    pub note: Entry,
+    pub entry: Entry,
 }
 
 /// Something that happened.
@@ -44,7 +44,7 @@ pub enum Entry {
         /// The module.
         patch: String,
     },
-    /// Its loading is over, for better or worse.
+    /// The load is over; whether it succeeded is not known yet.
     Loaded {
         /// The module.
         patch: String,
@@ -106,7 +106,7 @@ pub struct LoadedPatch {
     pub functions: Vec<FunctionRef>,
 }
 
-/// Patches and bytes of functions' names that a note has room for: it must fit a frame.
+/// Patches and bytes of functions' names that an entry has room for: it must fit a frame.
 const MAX_PATCHES: usize = 128;
 const MAX_NAMES: usize = 24 << 10;
 
@@ -144,7 +144,7 @@ fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
     }
 }
 
-/// What of a transition's course is noted.
+/// What of a transition's course is recorded.
 impl TryFrom<&Effect> for Entry {
     type Error = ();
 

@@ -232,7 +232,7 @@ impl Show {
                 self.id
             ),
             (None, Some(one), Some(other)) => bail!(
-                "{:?} begins several ids, {} and {} among them: give more of it",
+                "several ids begin with {:?}, among them {} and {}: give more of the id",
                 self.id,
                 one.id,
                 other.id

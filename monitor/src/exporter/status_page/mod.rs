@@ -172,10 +172,10 @@ fn renewal(page: &Page) -> Markup {
         @if page.running().is_some() {
             p class="note" {
                 @if let Some(seconds) = renewed_after(page) {
-                    "While the transition runs this page renews itself every "
-                    (seconds) " seconds. " a href={ "/?" (STAY) } { "Stop that" }
+                    "While the transition runs, this page reloads every "
+                    (seconds) " seconds. " a href={ "/?" (STAY) } { "Stop reloading" }
                 } @else {
-                    "This page does not renew itself. " a href="/" { "Let it" }
+                    "This page does not reload. " a href="/" { "Reload it automatically" }
                 }
             }
         }

@@ -305,7 +305,7 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
             @if let Some(task) = display::task(record) { (fact("Task", &text(&task))) }
             (fact("End", &text(display::end(crash))))
             (fact("Id", &html! { code { (shown(&crash.id)) } }))
-            (fact("All of it", &html! { code { (show) } }))
+            (fact("Full record", &html! { code { (show) } }))
         }
     }
 }

@@ -149,7 +149,7 @@ fn kprobe(
              tasks asleep below the function hold the transition up"
         }
         true if overridable == Some(true) => {
-            "it still fires, and a BPF program of its may override the livepatch \
+            "it still fires, and a BPF program attached to it may override the livepatch \
              (bpf_override_return): the kernel admits both in either order, and does not show \
              which of them wins"
         }

@@ -203,7 +203,13 @@ fn the_newest_crash_is_the_first_of_the_table() {
 fn a_crash_is_shown_by_a_unique_prefix_of_its_id() {
     let (host, ids) = stored();
     let show = |id: &str| run(&host, &["show", id]);
-    let parts = [&ids[0], "oops", "transition", "the machine lived on", "b1"];
+    let parts = [
+        &ids[0],
+        "oops",
+        "transition",
+        "the machine kept running",
+        "b1",
+    ];
     show(&ids[0]).says(0, &parts);
     let unique = &ids[2][..ids[2].len() - 4];
     show(unique).says(0, &["the machine went down with it"]);

@@ -18,7 +18,7 @@ use crate::{
 
 mod dating;
 
-/// A monitor that is stopped in order goes with its machine, or the machine goes on
+/// A monitor that is stopped in order goes with its machine, or the machine continues
 /// without it. If the next boot begins within this the former is taken for true.
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
 /// By how much clocks that are set right may disagree.
@@ -62,7 +62,7 @@ impl Boot {
         Some(history.last_unix_seconds? - history.last_time.as_duration().as_secs_f64())
     }
 
-    /// When the next boot began, if its clock goes on from this one's.
+    /// When the next boot began, if its clock continues from this one's.
     fn ended_by(&self) -> Option<f64> {
         let next = self.next_began?;
         let last = self.history.last_unix_seconds;
@@ -150,8 +150,10 @@ impl Boot {
         let seen = recorded(history, record);
         dating::date(history, seen, self.ended_by(), &mut record.when);
         let now = dating::moment(history, seen, &record.when);
-        // What came after it, where the machine lived on, tells nothing.
-        let until = self.entries.partition_point(|recorded| recorded.time <= now);
+        // What came after it, where the machine kept running, tells nothing.
+        let until = self
+            .entries
+            .partition_point(|recorded| recorded.time <= now);
         match self
             .entries
             .get(until..)

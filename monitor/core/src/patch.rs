@@ -35,7 +35,7 @@ pub struct Patch {
     pub objects: Vec<Object>,
 }
 
-/// What belongs to livepatching and is no patch of /sys/kernel/livepatch.
+/// Modules that belong to livepatching without being a patch in /sys/kernel/livepatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Beside {
     /// Livepatch modules that are loaded without being in force: they were disabled or

@@ -1,4 +1,4 @@
-//! Whether what somebody waits for has come about: pure, of snapshots of sysfs.
+//! Whether what someone waits for has come about: pure, of snapshots of sysfs.
 
 use serde::Serialize;
 

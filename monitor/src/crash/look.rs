@@ -1,6 +1,6 @@
 //! The dumps of this host, found and read without belief in anybody but root.
 //!
-//! A dump decides whether a rollout goes on, so it must be root's own: the file and its
+//! A dump decides whether a rollout continues, so it must be root's own: the file and its
 //! directory belong to root and nobody else may write to them, no symbolic link is
 //! followed, and the file has no second name. The directory above may be open to others if
 //! it is sticky, as Ubuntu's /var/crash is: nobody but root can then replace what root has

@@ -7,7 +7,7 @@ use super::{
     look::{Candidate, Limits, Look},
 };
 
-/// Where crashes leave something. What is not there is no trouble.
+/// Where crashes leave something. A missing source is not an error.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// Where the kernel shows its persistent store, /sys/fs/pstore.

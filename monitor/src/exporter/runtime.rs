@@ -297,7 +297,7 @@ impl Exporter {
     }
 }
 
-/// The kernel's name for the host, which is `(none)` until somebody sets one
+/// The kernel's name for the host, which is `(none)` until someone sets one
 /// (UTS_NODENAME, include/linux/uts.h).
 fn host_name() -> String {
     let name = rustix::system::uname()

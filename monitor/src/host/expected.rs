@@ -60,7 +60,7 @@ pub enum State {
     /// Not loaded.
     Missing,
     /// Its module is loaded, and it was disabled or replaced. `by` is the patch that
-    /// replaces all others and is no newer version of it.
+    /// replaces all others and is not a newer version of it.
     NotInForce {
         /// The patch that may have replaced it.
         by: Option<String>,

@@ -200,7 +200,7 @@ impl Reader<'_> {
 }
 
 /// What the content of a file is: a kernel log, or parts of dumps in pstore, several where
-/// somebody put the files together.
+/// someone put the files together.
 ///
 /// # Errors
 /// It is neither.

@@ -336,7 +336,7 @@ fn is_text(kind: u8) -> bool {
     matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
-/// Linker symbols of the image that mark the end of a text section and are no function
+/// Linker symbols of the image that mark the end of a text section and are not a function
 /// (include/asm-generic/vmlinux.lds.h).
 fn is_end_marker(name: &[u8]) -> bool {
     matches!(name, b"_end" | b"_etext" | b"_einittext") || name.ends_with(b"_text_end")

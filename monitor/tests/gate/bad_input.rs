@@ -161,7 +161,11 @@ fn a_redirect_is_named_and_not_followed() {
         let server = Server::always(reply.with("location", "https://login.example/?to=prom"));
         gate(&server.url, &[]).says(
             2,
-            &["cannot determine", "redirect", "https://login.example/?to=prom"],
+            &[
+                "cannot determine",
+                "redirect",
+                "https://login.example/?to=prom",
+            ],
         );
         assert_eq!(server.seen().len(), 1);
     }

@@ -177,7 +177,10 @@ fn what_cannot_be_determined() {
     gate(&soaking.url, &[]).says(2, &["cannot determine", "1 soaking", "1m 40s"]);
     gate(&soaking.url, &["--soak", "20m"]).says(0, &[]);
     let moving = Fleet::default().moving("a").serve();
-    gate(&moving.url, &[]).says(2, &["cannot determine", "1  in transition, 0 of them stuck"]);
+    gate(&moving.url, &[]).says(
+        2,
+        &["cannot determine", "1  in transition, 0 of them stuck"],
+    );
     let stale = Fleet::default()
         .in_force("a", 4000.0)
         .up("b")

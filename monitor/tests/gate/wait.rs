@@ -95,6 +95,9 @@ fn no_longer_than_the_limit() {
 fn an_unknown_patch_is_waited_for_until_every_host_is_scraped_again() {
     let server = Fleet::default().up("a").serve();
     let arguments = [&WAIT[..], &["--stale-after", "5s"]].concat();
-    gate(&server.url, &arguments).says(2, &["cannot determine", "waiting: ", "no host has the patch"]);
+    gate(&server.url, &arguments).says(
+        2,
+        &["cannot determine", "waiting: ", "no host has the patch"],
+    );
     assert!(server.seen().len() > 15, "it asked once");
 }

@@ -66,7 +66,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         );
         Ok(())
     })?;
-    // An unreachable host, as a patch may leave it. By default Ansible would go on to the next
+    // An unreachable host, as a patch may leave it. By default Ansible would continue to the next
     // wave.
     process::step("rollout play, with a host that cannot be reached", || {
         let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;

@@ -126,7 +126,11 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
     let mut length = 0;
     loop {
         let mut line = String::new();
-        if reader.read_line(&mut line).context("its head is incomplete")? == 0 {
+        if reader
+            .read_line(&mut line)
+            .context("its head is incomplete")?
+            == 0
+        {
             bail!("its head is incomplete");
         }
         let line = line.trim();
@@ -136,7 +140,10 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().context("its content-length is not a number")?;
+            length = value
+                .trim()
+                .parse()
+                .context("its content-length is not a number")?;
         }
     }
     if length > LONGEST {

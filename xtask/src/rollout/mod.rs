@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use livepatch_monitor_tests::protocol::{HELD_PATCH, COMPLETING_PATCH, Order};
+use livepatch_monitor_tests::protocol::{COMPLETING_PATCH, HELD_PATCH, Order};
 
 use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page};
 use host::Host;
@@ -122,7 +122,10 @@ impl Rollout<'_> {
             "--selector",
             "env=\"test\"",
         ];
-        expect(&self.stack.gate(COMPLETING_PATCH, &soaked, 0)?, &["continue"])?;
+        expect(
+            &self.stack.gate(COMPLETING_PATCH, &soaked, 0)?,
+            &["continue"],
+        )?;
         self.stack.keep(&self.b, "/metrics", "fleet/patched.prom")?;
         // The soak is too short, and there are too few hosts.
         self.stack.gate(COMPLETING_PATCH, &["--soak", "1h"], 2)?;

@@ -220,7 +220,7 @@ fn machine_runs(
     runs.into_iter().map(Work::Machine).collect()
 }
 
-/// What a check comes to, and whether the run goes on after it.
+/// What a check comes to, and whether the run continues after it.
 fn checked(name: &str, check: impl FnOnce() -> Result<()>) -> (Tally, bool) {
     let mut tally = Tally::default();
     let result = process::step(name, check);

@@ -10,7 +10,7 @@
 //! | systemd-nspawn | `machine-NAME.scope`, `systemd-nspawn@NAME.service` | |
 //!
 //! `docker-`, `crio-` and `libpod-conmon-` of the processes beside a container (conmon,
-//! `lxc.monitor`) are no containers.
+//! `lxc.monitor`) are not containers.
 
 use std::fmt;
 

@@ -50,7 +50,7 @@ impl History {
         self.seen.is_empty()
     }
 
-    /// A scan begins; one of another transition or segment begins anew. The number of
+    /// A scan begins; one of another transition or segment starts over. The number of
     /// attempts only falls when a segment begins.
     pub(super) fn begin(&mut self, scan: &Scan) {
         let same_leg = self

@@ -38,7 +38,7 @@ const MAX_EVENTS: usize = 256;
 pub struct ParsedLog {
     /// Crashes, oldest first; of more than 256 the latest.
     pub records: Vec<CrashRecord>,
-    /// Signals that were no crash and led to none; of more than 256 the latest.
+    /// Signals that were not a crash and did not lead to one; at most the latest 256.
     pub non_fatal: Vec<NonFatalSignal>,
     /// What could not be made out, and why nothing can be concluded from it.
     pub problems: Vec<String>,

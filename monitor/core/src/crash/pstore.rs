@@ -124,7 +124,7 @@ pub struct Part {
     pub file: String,
 }
 
-/// The parts in one content, which are several where somebody has put the files
+/// The parts in one content, which are several where someone has put the files
 /// together: systemd-pstore does (`dmesg.txt`), and so does `cat *`. None if it does
 /// not begin with a header.
 #[must_use]
@@ -180,7 +180,7 @@ pub struct Dump {
     pub missing: u32,
     /// Parts that are there.
     pub parts: u32,
-    /// The part with the newest text is there: the text goes on to the dump's moment.
+    /// The part with the newest text is there: the text continues to the dump's moment.
     pub complete_end: bool,
     /// The files, oldest text first.
     pub files: Vec<String>,
@@ -283,7 +283,7 @@ impl Open {
     }
 
     /// Whether it has this very part: it lies in two places, under its own name or
-    /// in a file that somebody put together.
+    /// in a file that someone put together.
     fn has(&self, part: &Part) -> bool {
         let known = self.parts.get(&part.header.part);
         known.is_some_and(|known| {

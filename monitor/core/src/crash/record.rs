@@ -130,7 +130,7 @@ pub struct Evidence {
     pub function: Option<Function>,
 }
 
-/// A signal that was no crash by itself.
+/// A signal that did not crash the machine by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NonFatalSignal {
     /// What.
@@ -188,7 +188,7 @@ pub struct CrashRecord {
     /// The kernel's own line for it.
     pub headline: String,
     /// The text of the panic, where there was one. Without it the machine may have
-    /// lived on, or the log ends too early.
+    /// kept running, or the log ends too early.
     pub panic: Option<String>,
     /// Where it happened: the instruction pointer in the kernel, or the function
     /// that panicked or is blocked.
@@ -221,7 +221,7 @@ pub struct CrashRecord {
     pub implicated: Implicated,
     /// On what evidence.
     pub evidence: Vec<Evidence>,
-    /// Why it is not proved that no livepatch had a hand in it, in words; empty unless
+    /// Why it is not proved that no livepatch is involved, in words; empty unless
     /// the implication is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
@@ -243,7 +243,7 @@ pub struct HostCrash {
     pub id: String,
     /// The boot that it happened in, where known.
     pub boot_id: Option<String>,
-    /// Whether the boot ended with it; false: the machine lived on.
+    /// Whether the boot ended with it; false: the machine kept running.
     pub ended_boot: Option<bool>,
     /// When it was found, in seconds since 1970, if its own date is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

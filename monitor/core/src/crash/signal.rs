@@ -69,7 +69,7 @@ signals! {
             "BUG: Bad rss-counter state ",
         ],
     }
-    /// A WARN(), or another report after which the kernel goes on (KASAN, UBSAN, …).
+    /// A WARN(), or another report after which the kernel continues (KASAN, UBSAN, …).
     Warning {
         name: "warning",
         kind: None,
@@ -263,7 +263,7 @@ impl Signal {
         self.row().name
     }
 
-    /// The crash that this signal is by itself; none where the kernel goes on unless it
+    /// The crash that this signal is by itself; none where the kernel continues unless it
     /// is set to panic over it.
     #[must_use]
     pub const fn kind(self) -> Option<Kind> {

@@ -96,7 +96,7 @@ impl When {
         (first - second).abs() < SAME_MOMENT_SECONDS + tolerance
     }
 
-    /// By how much the date may be wrong; none where it is no date to compare.
+    /// By how much the date may be wrong; `None` where there is no date to compare.
     fn tolerance(&self) -> Option<f64> {
         match self.precision {
             Precision::Line | Precision::Dump => Some(0.0),

@@ -396,11 +396,13 @@ impl<'a> Reader<'a> {
         }
         match enabled {
             None => State::Without,
-            Some(_) if is_enabled => value(Question::PatchingComplete).map_or(State::InForce, |completed| {
-                let unseen_before = value(Question::UpBefore).is_some_and(is_up)
-                    && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
-                self.in_force_since(completed, unseen_before)
-            }),
+            Some(_) if is_enabled => {
+                value(Question::PatchingComplete).map_or(State::InForce, |completed| {
+                    let unseen_before = value(Question::UpBefore).is_some_and(is_up)
+                        && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
+                    self.in_force_since(completed, unseen_before)
+                })
+            }
             Some(_) => State::Disabled,
         }
     }

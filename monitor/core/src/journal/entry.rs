@@ -80,7 +80,7 @@ pub enum Entry {
     /// The monitor was asked to stop: the machine shuts down in order, or an operator stopped the
     /// monitor.
     Stopped,
-    /// What a monitor that goes on in this boot must know (format version 2).
+    /// What a monitor that continues in this boot must know (format version 2).
     State(Saved),
 }
 

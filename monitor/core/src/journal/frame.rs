@@ -64,7 +64,8 @@ pub struct Decoded {
 /// # Errors
 /// The entry is too long.
 pub fn encode(recorded: &TimedEntry) -> Result<Vec<u8>, FrameError> {
-    let content = serde_json::to_vec(recorded).map_err(|error| FrameError::Json(error.to_string()))?;
+    let content =
+        serde_json::to_vec(recorded).map_err(|error| FrameError::Json(error.to_string()))?;
     let length = u32::try_from(content.len()).ok();
     let Some(length) = length.filter(|_| content.len() <= MAX_CONTENT) else {
         return Err(FrameError::Long(content.len()));

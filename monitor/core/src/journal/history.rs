@@ -49,11 +49,11 @@ pub struct History {
     pub patches: Option<Vec<LoadedPatch>>,
     /// Crash signals; of more than 64 the latest.
     pub signals: Vec<SignalSeen>,
-    /// Something else was recorded after the last signal: the machine lived on.
+    /// Something else was recorded after the last signal: the machine kept running.
     pub lived_on: bool,
     /// The monitor was stopped in order, and none has begun since.
     pub stopped: bool,
-    /// What a monitor that goes on in this boot must know.
+    /// What a monitor that continues in this boot must know.
     pub saved: Option<Saved>,
 }
 

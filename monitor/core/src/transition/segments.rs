@@ -30,7 +30,7 @@ impl Transitions {
             && active.attempts == Some(0)
             && active.direction == Direction::Patch
         {
-            // Nothing was tried yet, so it was no reversal that was lost but the
+            // Nothing was tried yet, so what was lost was not a reversal but the
             // cancel; unless that much time has passed that all may be lost.
             if lasting(active.last, event.time) {
                 self.close(effects);

@@ -212,7 +212,7 @@ impl Active {
 
     /// Records that an event of this segment came. Time that runs backwards makes the
     /// segment's length unknowable; but one that was read after the snapshot by which the
-    /// segment was adopted, and came before it, is no such thing, however late it is read.
+    /// segment was adopted, and came before it, does not count as that, however late it is read.
     pub(super) fn touch(&mut self, time: BootTime) {
         let older_than_known = self.origin == Origin::Adopted && time < self.since;
         if self.last > time && !older_than_known {

@@ -106,7 +106,9 @@ pub fn installed<R: ReadAt>(
             Some(Value::Blob(bytes) | Value::Text(bytes)) => header(bytes),
             _ => None,
         };
-        installed.push(header.ok_or(SqliteError::Damaged("a package's header is not a valid RPM header"))?);
+        installed.push(header.ok_or(SqliteError::Damaged(
+            "a package's header is not a valid RPM header",
+        ))?);
     }
     Ok(installed)
 }

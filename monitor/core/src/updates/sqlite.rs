@@ -169,7 +169,9 @@ impl<R: ReadAt> Database<R> {
         let reserved = first.get(20).copied().map_or(0, usize::from);
         database.usable = database.page_size - reserved;
         if database.usable < 480 {
-            return Err(SqliteError::Damaged("its pages have too little usable space"));
+            return Err(SqliteError::Damaged(
+                "its pages have too little usable space",
+            ));
         }
         Ok(database)
     }

@@ -43,7 +43,7 @@ const SYSCTLS: [(&str, &str, Judge); 5] = [
     ("panic", "the machine reboots after a panic", |value| {
         (value == 0).then_some((
             Status::Warning,
-            "the machine hangs after a panic: nobody learns of the crash before somebody resets it",
+            "the machine hangs after a panic: nobody learns of the crash before someone resets it",
             "sysctl kernel.panic=10",
         ))
     }),

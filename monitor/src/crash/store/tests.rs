@@ -84,7 +84,10 @@ fn resets_are_distinguished_by_their_boots() {
         headline: "the boot ended without a word".into(),
         ..reset.clone()
     };
-    assert!(store.put(old, Some("b1"), Some(true)).unwrap(), "by an earlier version");
+    assert!(
+        store.put(old, Some("b1"), Some(true)).unwrap(),
+        "by an earlier version"
+    );
     assert!(!store.put(reset.clone(), Some("b1"), Some(true)).unwrap());
     assert!(store.put(reset, Some("b2"), Some(true)).unwrap());
     assert!(store.crashes()[0].id.starts_with("unknown-time-reset-"));

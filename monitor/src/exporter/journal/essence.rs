@@ -1,10 +1,10 @@
-//! What a file that is written anew keeps of a boot's entries.
+//! What a rewritten file keeps of a boot's entries.
 
 use std::collections::VecDeque;
 
 use livepatch_core::journal::entry::{Entry, LoadedPatch, TimedEntry};
 
-/// Crash signals that a file written anew keeps.
+/// Crash signals that a rewritten file keeps.
 const KEPT_SIGNALS: usize = 64;
 /// Ended transitions that it keeps: one of each patch that is loaded.
 const KEPT_ENDS: usize = 128;
@@ -12,8 +12,8 @@ const KEPT_ENDS: usize = 128;
 /// them: without them a patch that may be loaded would read as absent.
 const KEPT_LOADS: usize = 128;
 
-/// The entries that a file written anew keeps: the boot, what is loaded and since when it
-/// is in force, what goes on, what ended last, the last signals, the last state.
+/// The entries that a rewritten file keeps: the boot, what is loaded and since when it
+/// is in force, what continues, what ended last, the last signals, the last state.
 #[derive(Debug, Default)]
 pub(super) struct Essence {
     kept: VecDeque<TimedEntry>,
@@ -21,7 +21,8 @@ pub(super) struct Essence {
 
 impl Essence {
     pub(super) fn take(&mut self, recorded: &TimedEntry) {
-        self.kept.retain(|kept| !replaces(&recorded.entry, &kept.entry));
+        self.kept
+            .retain(|kept| !replaces(&recorded.entry, &kept.entry));
         if let Entry::Patches { patches } = &recorded.entry {
             self.forget_ends(patches);
             while self.forget_oldest_load() {}

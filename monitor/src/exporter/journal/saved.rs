@@ -24,10 +24,13 @@ pub fn read(state_dir: &Path, boot_id: &str) -> Result<Option<Saved>, JournalErr
     {
         return Ok(Some(saved.clone()));
     }
-    let last = known.iter().rev().find_map(|recorded| match &recorded.entry {
-        Entry::State(saved) => Some(saved.clone()),
-        _ => None,
-    });
+    let last = known
+        .iter()
+        .rev()
+        .find_map(|recorded| match &recorded.entry {
+            Entry::State(saved) => Some(saved.clone()),
+            _ => None,
+        });
     match last {
         Some(saved) => Ok(Some(saved)),
         None => entries.and(old).map(|_| None),

@@ -164,7 +164,7 @@ fn adopt_state(options: &Options) -> Option<String> {
         Ok(Adopted::Own) => None,
         Ok(Adopted::SetAside(aside)) => {
             warn!(
-                "{state_dir} was copied from another machine: this one starts anew, the other's \
+                "{state_dir} was copied from another machine: this one starts over, the other's \
                  records are in {}",
                 aside.display()
             );
@@ -197,7 +197,9 @@ impl Recorded {
         let mut boots = Vec::new();
         let mut entries = Vec::new();
         let mut another_monitor = false;
-        let journal_file = match boot_id.map(|boot_id| JournalFile::open(&options.state_dir, boot_id)) {
+        let journal_file = match boot_id
+            .map(|boot_id| JournalFile::open(&options.state_dir, boot_id))
+        {
             Some(Ok(opened)) => {
                 entries = opened.entries;
                 problems.extend(opened.problems);

@@ -89,9 +89,9 @@ pub(super) mod oops_elsewhere {
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
         let unnamed = persistent::unnamed_addresses()?;
         let implicated = if unnamed.is_empty() { "no" } else { "unknown" };
-        let unproven = unnamed.iter().map(|address| {
-            format!("{address} has no name: it may be in a livepatch that is gone")
-        });
+        let unproven = unnamed
+            .iter()
+            .map(|address| format!("{address} has no name: it may be in a livepatch that is gone"));
         expect_one(
             guest,
             memo,

@@ -267,7 +267,9 @@ fn links(board: &Board, boards: &[Board], complain: &mut impl FnMut(String)) {
     }
     for uid in &all {
         if !boards.iter().any(|other| other.uid == *uid) {
-            complain(format!("it links to /d/{uid}, which is no board here"));
+            complain(format!(
+                "it links to /d/{uid}, which is not one of these boards"
+            ));
         }
     }
     for other in boards {

@@ -70,7 +70,7 @@ const fn of(
 
 /// For every query of every panel.
 pub(super) const EXPECTATIONS: &[Expectation] = &[
-    // Is it safe to go on?
+    // Is it safe to continue?
     of(
         FLEET,
         "Stop the rollout",

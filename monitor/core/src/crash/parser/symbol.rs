@@ -36,7 +36,7 @@ pub(super) fn function(text: &str) -> Option<Function> {
                 Some(module).filter(|module| is_module_name(module))?;
                 Some(module)
             }
-            // `RIP` of old kernels goes on with the stack pointer; syzbot adds the line
+            // `RIP` of old kernels continues with the stack pointer; syzbot adds the line
             // of the source.
             None if word.starts_with('(') || word == "SS:ESP" || word == "RSP" => None,
             None if is_source(word) => None,

@@ -173,11 +173,18 @@ fn a_patch_is_in_force_from_the_end_of_its_transition() {
     ];
     assert_eq!(in_force(&entries), None, "enabled, but in transition");
     entries.push((20, ended(Patch)));
-    let expected = Some((recorded(20, load()).unix_seconds, Some(Duration::from_secs(9))));
+    let expected = Some((
+        recorded(20, load()).unix_seconds,
+        Some(Duration::from_secs(9)),
+    ));
     assert_eq!(in_force(&entries), expected);
     entries.push((25, patches(&[Some(true)])));
     entries.push((26, Entry::Watching));
-    assert_eq!(in_force(&entries), expected, "what is seen again is not news");
+    assert_eq!(
+        in_force(&entries),
+        expected,
+        "what is seen again is not news"
+    );
     entries.push((30, transition(Unpatch)));
     assert_eq!(in_force(&entries), None, "on its way out");
     let reversed = |direction| Entry::Ended {

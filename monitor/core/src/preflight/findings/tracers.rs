@@ -53,7 +53,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             .flatten()
             .filter(|traced| on_it(&traced.name, traced.module.as_deref()))
             .collect();
-        // A probe that refuses the livepatch does not go on beside it.
+        // A probe that refuses the livepatch does not continue beside it.
         let refuses = below.is_empty() && traced.iter().any(|traced| traced.ipmodify);
         let overridable = overridable(host, &function.name);
         for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {

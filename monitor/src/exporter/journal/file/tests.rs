@@ -232,7 +232,10 @@ fn a_file_stays_small_and_keeps_what_matters() {
         let headline = "WARNING: ".repeat(10);
         let signal = Signal::Warning;
         let entry = Entry::Signal { signal, headline };
-        opened.journal_file.append(&recorded(second, entry)).unwrap();
+        opened
+            .journal_file
+            .append(&recorded(second, entry))
+            .unwrap();
         assert!(opened.journal_file.length <= MAX_FILE);
     }
     drop(opened);
@@ -372,7 +375,10 @@ fn the_state_outlives_a_file_written_anew() {
     for second in 0..20_000_u32 {
         let entry = Entry::State(saved(second));
         let before = opened.journal_file.length;
-        opened.journal_file.append(&recorded(second.into(), entry)).unwrap();
+        opened
+            .journal_file
+            .append(&recorded(second.into(), entry))
+            .unwrap();
         anew += u32::from(opened.journal_file.length < before);
     }
     assert!(anew > 0);
@@ -385,7 +391,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// Who reads without the lock sees the last state that is whole, wherever the file ends
-    /// at that moment; and so does the next monitor, which then goes on.
+    /// at that moment; and so does the next monitor, which then continues.
     #[test]
     fn the_state_is_the_last_one_that_is_whole(
         entries in vec(prop_oneof![any_entry(), any_saved().prop_map(Entry::State)], 1..6),

@@ -112,7 +112,7 @@ fn level(peeled: &mut Peeled<'_>) -> bool {
         return false;
     };
     // RFC 5424 begins with `<6>1 2026-…`; old kernels with `<c>` for a line that
-    // goes on.
+    // continues.
     if digits == "c" || digits == "d" {
         peeled.text = rest;
         return true;

@@ -154,9 +154,9 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of some 350 series, those about the patch: without the zeros, the histogram and the monitor's
+/// Of all series of the host, those about the patch: without the zeros, the histogram and the monitor's
 /// own.
-fn tells_of_the_patch(line: &str) -> bool {
+fn is_about_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")
         && !line.starts_with("livepatch_transition_duration_seconds")
@@ -166,7 +166,7 @@ fn tells_of_the_patch(line: &str) -> bool {
 fn show_metrics(host: &Host) -> Result<()> {
     let exposition = http::get(host.exporter(), "/metrics")?;
     println!("\n[of what Prometheus scrapes now]\n");
-    for line in exposition.lines().filter(|line| tells_of_the_patch(line)) {
+    for line in exposition.lines().filter(|line| is_about_the_patch(line)) {
         println!("    {line}");
     }
     Ok(())
@@ -174,11 +174,11 @@ fn show_metrics(host: &Host) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::tells_of_the_patch;
+    use super::is_about_the_patch;
 
     #[test]
     fn the_patch_is_kept_apart_from_the_rest() {
-        assert!(tells_of_the_patch(
+        assert!(is_about_the_patch(
             "livepatch_stuck_tasks{patch=\"a\",reason=\"sleeping\"} 1"
         ));
         for line in [
@@ -188,7 +188,7 @@ mod tests {
             "process_open_fds 7",
             "# HELP livepatch_supported x",
         ] {
-            assert!(!tells_of_the_patch(line), "{line}");
+            assert!(!is_about_the_patch(line), "{line}");
         }
     }
 }

@@ -50,18 +50,18 @@ pub const PROC_STACK_ENTRIES: usize = 64;
 pub enum ScanSource {
     /// The BPF task iterator: addresses, and whether a task is on a CPU.
     Iterator,
-    /// /proc: names only.
+    /// /proc: names of functions without addresses, and no idle tasks.
     Proc,
 }
 
 /// The pending tasks at one moment, and what they are checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// When it began.
+    /// When the scan began; the kernel may have moved on since.
     pub time: BootTime,
     /// The patch in transition.
     pub patch: String,
-    /// Where to.
+    /// The state that the pending tasks have yet to reach.
     pub direction: Direction,
     /// Attempts made since the start or the last reversal; `None` where not known.
     pub attempts: Option<u32>,
@@ -81,14 +81,14 @@ pub struct Scan {
     /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; `bpf_has_frame_pointer` in
     /// kallsyms shows it). False if unknown.
     pub bpf_frames_reliable: bool,
-    /// The tasks.
+    /// The tasks that were pending when the scan read them.
     pub tasks: Vec<PendingTask>,
 }
 
 /// A function that pending tasks must leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedFunc {
-    /// The patched function.
+    /// The patched function, by its name and object.
     pub function: FunctionRef,
     /// The addresses of the code in force that must be left; `None` where only
     /// the name is known.
@@ -121,7 +121,7 @@ impl Reason {
         Self::Unknown,
     ];
 
-    /// The label value.
+    /// The reason as label `reason` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -137,9 +137,9 @@ impl Reason {
 /// A pending task and why it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
-    /// The task.
+    /// The pending task, as the scan found it.
     pub task: PendingTask,
-    /// Why.
+    /// Why it is pending, as far as its stack and state show.
     pub reason: Reason,
     /// The function on its stack that it must leave; also set for
     /// [`Reason::UnreliableStack`] where there is one.
@@ -387,7 +387,7 @@ impl Counts {
         &self.functions
     }
 
-    /// All pending tasks.
+    /// All pending tasks, whatever the reason.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.reasons.values().sum()

@@ -41,7 +41,7 @@ pub enum Stage {
     Disabled,
     /// Enabling it has failed: it was never in force.
     Refused,
-    /// Cannot be determined.
+    /// The stage cannot be determined from what was seen.
     Unknown,
 }
 
@@ -58,7 +58,7 @@ pub struct InForce {
 /// A patch and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PatchLife {
-    /// The patch.
+    /// The livepatch, by its module's name.
     pub name: String,
     /// How far it has come.
     pub stage: Stage,
@@ -87,7 +87,7 @@ impl Load {
 /// A transition that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When, where known.
+    /// When it ended; `None` where that was not seen.
     pub at: Option<BootTime>,
     /// Which; `None` where its patch or its direction is not known.
     pub transition: Option<Transition>,
@@ -116,7 +116,7 @@ pub enum Step<'a> {
     Loaded(&'a str),
     /// Enabling it has failed.
     Refused(&'a str),
-    /// A transition runs.
+    /// A transition is known to run.
     Started(Transition),
     /// The tasks that a transition waits for were signalled, so that one runs.
     Signalled,
@@ -163,7 +163,7 @@ pub fn age(since: Option<BootTime>, now: Option<BootTime>) -> Option<Duration> {
 }
 
 impl Lifecycle {
-    /// Takes a step.
+    /// Applies what happened to the state of the patches.
     pub fn step(&mut self, at: At, step: Step<'_>) {
         match step {
             Step::Load(patch) => self.load(patch, at),

@@ -100,7 +100,7 @@ fn number(token: &str) -> Option<u64> {
     (plausible && is_number).then(|| token.parse().ok())?
 }
 
-/// `v2`, `r2`.
+/// A number with a letter before it, as in `v2` and `r2`.
 fn marked_number(token: Option<&str>) -> Option<u64> {
     let token = token?;
     let digits = token

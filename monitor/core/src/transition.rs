@@ -66,7 +66,7 @@ fn differ(one: Option<&str>, other: Option<&str>) -> bool {
 }
 
 impl Transitions {
-    /// Nothing known.
+    /// A state in which no transition and no patch is known.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

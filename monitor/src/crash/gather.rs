@@ -70,7 +70,7 @@ fn join(parts: Vec<Part>, problems: &mut Vec<String>, visit: &mut dyn FnMut(Text
 /// The boot that runs.
 #[derive(Clone, Debug)]
 pub struct ThisBoot {
-    /// Its id.
+    /// The boot's id (/proc/sys/kernel/random/boot_id); `None` if it cannot be read.
     pub id: Option<String>,
     /// When it began, in seconds since 1970.
     pub began: Option<f64>,

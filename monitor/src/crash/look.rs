@@ -59,7 +59,7 @@ const MAX_NAMED: usize = 100;
 /// A file that looks like a dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it is.
+    /// Path of the file, below the root that was searched.
     pub path: PathBuf,
     /// Its length in bytes.
     pub size: u64,
@@ -81,9 +81,9 @@ impl Candidate {
 /// Something that looks like a dump, or may hold one, and is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
-    /// Where it is.
+    /// Path of the file or directory.
     pub path: PathBuf,
-    /// Why not.
+    /// Why it is not trusted, as the end of a sentence.
     pub reason: String,
 }
 
@@ -92,7 +92,7 @@ pub struct Untrusted {
 pub struct Content {
     /// Its bytes, or the last of them.
     pub bytes: Vec<u8>,
-    /// These are all.
+    /// Whether `bytes` is the whole file.
     pub whole: bool,
 }
 

@@ -12,13 +12,12 @@ const AT_THE_END_SECONDS: f64 = 60.0;
 /// A kernel log that was found.
 #[derive(Debug)]
 pub struct Text {
-    /// Its bytes.
+    /// The log as it was found, prefixes included.
     pub bytes: Vec<u8>,
     /// What its place tells of its clock.
     pub anchor: Option<Anchor>,
     /// The files it was read from, oldest text first.
     pub files: Vec<String>,
-    /// Who kept it.
     keeper: Keeper,
 }
 
@@ -43,7 +42,7 @@ pub struct Read {
     /// The crashes, oldest first, and whether the kernel ended with each; none where that
     /// is not known.
     pub crashes: Vec<(CrashRecord, Option<bool>)>,
-    /// The rest.
+    /// What the parser found apart from the crashes: other signals, and problems.
     pub log: ParsedLog,
 }
 

@@ -285,7 +285,7 @@ impl Exporter {
         }
     }
 
-    /// The exposition's path.
+    /// Path that the exposition is served under (`--web.telemetry-path`).
     #[must_use]
     pub fn telemetry_path(&self) -> &str {
         &self.options.telemetry_path

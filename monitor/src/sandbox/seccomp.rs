@@ -17,7 +17,7 @@ use super::{Part, Sandbox};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Always refused.
+/// System calls that are refused whatever their arguments are.
 const REFUSED: &[i64] = &[
     // Sockets. Those that are open continue, and accept others.
     libc::SYS_socket,

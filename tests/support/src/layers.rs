@@ -26,17 +26,17 @@ pub enum LayersError {
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file is not Rust.
     #[error("{}: {source}", path.display())]
     Syntax {
-        /// The file.
+        /// The file that could not be parsed.
         path: PathBuf,
-        /// Why.
+        /// Where and why it is not valid Rust.
         source: syn::Error,
     },
 }

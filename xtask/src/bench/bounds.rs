@@ -28,7 +28,6 @@ struct Table {
 }
 
 impl Counts {
-    /// Reads counts.json.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let table: Table = serde_json::from_str(text).context("not a table of counts")?;
         let rows = table.rows.iter().skip(1).map(|row| {

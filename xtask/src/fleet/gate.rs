@@ -19,7 +19,6 @@ pub(super) struct Gate {
     patch: String,
 }
 
-/// Its answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Answer {
     /// The moment of the scenario at which it was run.
@@ -28,7 +27,6 @@ pub(super) struct Answer {
     pub(super) code: i32,
     /// From its start to its end, in seconds.
     pub(super) seconds: f64,
-    /// What it printed.
     pub(super) text: String,
 }
 

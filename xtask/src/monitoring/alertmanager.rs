@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use super::{Server, free_port};
 use crate::host::{paths, prometheus_tools};
 
-/// A running Alertmanager.
 #[derive(Debug)]
 pub(crate) struct Alertmanager(Server);
 

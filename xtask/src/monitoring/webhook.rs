@@ -26,18 +26,15 @@ pub(crate) struct Notification {
     pub(crate) receiver: String,
     /// The labels by which the alerts are grouped.
     pub(crate) group_labels: BTreeMap<String, String>,
-    /// The alerts.
     pub(crate) alerts: Vec<Alert>,
 }
 
 /// An alert of a notification.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Alert {
-    /// `firing` or `resolved`.
+    /// Whether it fires: `firing` or `resolved`.
     pub(crate) status: String,
-    /// Its labels.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Its annotations.
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -83,7 +80,7 @@ impl Webhook {
         Ok(Self { port, received })
     }
 
-    /// Its URL.
+    /// URL that Alertmanager sends notifications to.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }

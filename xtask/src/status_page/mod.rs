@@ -76,7 +76,7 @@ const SCREENS: &[Screen] = &[
 
 const SCHEMES: &[&str] = &["light", "dark"];
 
-/// What [`MEASURE`] returns.
+/// What the script [`MEASURE`] returns for a page.
 #[derive(Clone, Debug, Deserialize)]
 struct Measured {
     title: String,

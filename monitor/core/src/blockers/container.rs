@@ -23,7 +23,7 @@ const ID_SHOWN: usize = 12;
 /// Digits of a container's id.
 const ID_DIGITS: usize = 64;
 
-/// A container.
+/// A container, as far as a cgroup's path identifies it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Container {
     /// What runs it; `None` where its cgroup does not say.

@@ -32,19 +32,19 @@ struct PidNsVisibility {
 }
 
 impl History {
-    /// Nothing seen.
+    /// A history without any scan.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tasks remembered.
+    /// Number of tasks remembered from the last scans.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Nothing is remembered.
+    /// Whether no task is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()

@@ -16,7 +16,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The label value.
+    /// The source as label `source`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

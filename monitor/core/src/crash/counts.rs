@@ -20,7 +20,7 @@ pub struct Sighting {
     pub phase: Phase,
     /// The patches that it implicates.
     pub patches: Vec<String>,
-    /// When.
+    /// When it happened, as far as the log or the hook dates it.
     pub when: When,
     /// The kernel's line for it.
     pub headline: String,
@@ -76,7 +76,7 @@ impl From<&CrashRecord> for Sighting {
 
 type Key = (String, Option<u64>);
 
-/// The counters.
+/// Crash signals, each event counted once unless it becomes more severe.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By signal and phase.

@@ -108,17 +108,17 @@ impl Header {
     }
 }
 
-/// One file.
+/// One record of a dump: a dump larger than a record has several parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its name, where it still has the one that pstore gave it.
     pub name: Option<Name>,
-    /// Its first line.
+    /// The record's first line: reason, number of the dump, number of the part.
     pub header: Header,
     /// When the kernel wrote it, in seconds since 1970, where the file has kept that:
     /// pstore gives a file the record's own time (`fs/pstore/inode.c`).
     pub written: Option<u64>,
-    /// The rest.
+    /// The text after the header, as the kernel stored it.
     pub text: Vec<u8>,
     /// How the reader names it.
     pub file: String,
@@ -163,12 +163,12 @@ fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         .map(|(start, _)| start)
 }
 
-/// A dump, joined.
+/// A dump whose parts are joined into one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
     /// Who stored it, where the names are those that pstore gave.
     pub backend: Option<String>,
-    /// `Panic` or `Oops`.
+    /// Why the kernel dumped: `Panic` or `Oops`.
     pub reason: String,
     /// Its number in its boot.
     pub number: u32,

@@ -15,7 +15,7 @@ use crate::phase::Phase;
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Where.
+    /// The function, with offset and module where the line has them.
     #[serde(flatten)]
     pub function: Function,
     /// False for those marked `?`: found on the stack, not known to be a caller.
@@ -37,7 +37,7 @@ pub enum Marker {
 /// An entry of `Modules linked in:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its name.
+    /// The module's name, without its taint letters.
     pub name: String,
     /// Its taint letters, such as `OEK`.
     pub taints: String,
@@ -72,7 +72,7 @@ pub enum Implicated {
 }
 
 impl Implicated {
-    /// The label value.
+    /// The answer as label `implicated` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
-    /// The label value.
+    /// The kind of evidence as JSON and the commands show it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl EvidenceKind {
 /// One reason to suspect a livepatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Of what kind.
+    /// Where the address lies that speaks against a livepatch, or that one was loading.
     pub kind: EvidenceKind,
     /// Which patch, if known.
     pub patch: Option<String>,
@@ -133,19 +133,19 @@ pub struct Evidence {
 /// A signal that did not crash the machine by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NonFatalSignal {
-    /// What.
+    /// Which signal the kernel reported.
     pub signal: Signal,
-    /// When.
+    /// When the kernel reported it, as far as the log dates it.
     pub when: When,
-    /// The kernel's line.
+    /// The first line of the kernel's report.
     pub headline: String,
-    /// Where it happened.
+    /// The function that the report names; `None` if it names none.
     pub function: Option<Function>,
     /// Where in a patch's life it falls.
     pub phase: Phase,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
-    /// On what evidence.
+    /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
     /// The name of the report, where it is more precise than its signal, such as
     /// `kasan`.
@@ -183,7 +183,7 @@ pub struct CrashRecord {
     pub reports: u32,
     /// When its first line was written.
     pub when: When,
-    /// The kernel's release.
+    /// The kernel's release (`uname -r`); `None` if the log does not have it.
     pub release: Option<String>,
     /// The kernel's own line for it.
     pub headline: String,
@@ -193,11 +193,11 @@ pub struct CrashRecord {
     /// Where it happened: the instruction pointer in the kernel, or the function
     /// that panicked or is blocked.
     pub function: Option<Function>,
-    /// The CPU.
+    /// The CPU that reported it; `None` if the log does not say.
     pub cpu: Option<u32>,
     /// The name of the task.
     pub comm: Option<String>,
-    /// Its id.
+    /// The id of that task; `None` if the log does not say.
     pub pid: Option<u32>,
     /// Taint letters without `G`; empty if not tainted, `None` if the log does not say.
     pub taint: Option<String>,
@@ -219,7 +219,7 @@ pub struct CrashRecord {
     pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
-    /// On what evidence.
+    /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
     /// Why it is not proved that no livepatch is involved, in words; empty unless
     /// the implication is unknown.

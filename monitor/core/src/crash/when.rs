@@ -21,7 +21,7 @@ const SLACK_SECONDS: f64 = 60.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// Not at all.
+    /// No date is known.
     Unknown,
     /// The log's dates have no year (or day), so that there is no number to give.
     NoYear,

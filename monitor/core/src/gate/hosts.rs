@@ -43,7 +43,7 @@ pub enum State {
     Missing(Missing),
     /// A transition of the patch is running.
     InTransition {
-        /// `patch` or `unpatch`.
+        /// Direction of the transition: `patch` or `unpatch`.
         direction: String,
         /// Pending tasks of a transition older than the exporter's --stuck-after; 0 if
         /// it is not stuck.
@@ -67,9 +67,9 @@ pub enum State {
 /// Why a host counts as crashed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
-    /// Recorded crashes.
+    /// The host has crashes on record that the patch may have caused.
     Crash {
-        /// Number of crashes.
+        /// Number of crashes on record.
         count: f64,
         /// Time of the last crash, in seconds since 1970.
         last: Option<f64>,
@@ -146,9 +146,9 @@ pub enum Expected {
 /// A host and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
-    /// The scrape target.
+    /// The scrape target, by its labels.
     pub host: Host,
-    /// The host's state.
+    /// What the gate knows of the patch on it.
     pub state: State,
     /// Whether a transition of the patch was forced on it.
     pub forced: bool,
@@ -157,7 +157,7 @@ pub struct Fact {
 /// All hosts, sorted by name, and the parts of the results that could not be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// Every host, once.
+    /// Each host that a result names or that is expected, once.
     pub hosts: Vec<Fact>,
     /// Why the results are unreliable.
     pub problems: Vec<String>,

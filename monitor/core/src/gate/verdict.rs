@@ -82,7 +82,7 @@ pub enum Kind {
     Partial,
     /// The results are contradictory or invalid.
     BadData,
-    /// A query failed.
+    /// A query failed, or its response could not be used.
     Prometheus,
     /// A transition was forced; always a notice, never a reason to hold.
     Forced,
@@ -113,9 +113,9 @@ pub struct Named {
 /// The labels that identify a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostName {
-    /// Label `instance`.
+    /// Label `instance`: the address that Prometheus scrapes.
     pub instance: String,
-    /// Label `job`.
+    /// Label `job`: the scrape job in Prometheus's configuration.
     pub job: String,
 }
 
@@ -130,7 +130,7 @@ pub struct Reason {
     pub text: String,
     /// Whether it may go away by waiting.
     pub passes: Passes,
-    /// The hosts concerned.
+    /// The hosts concerned; empty if the reason concerns the fleet as a whole.
     pub hosts: Vec<Named>,
 }
 
@@ -152,7 +152,7 @@ impl Reason {
 /// `in_transition`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// All hosts.
+    /// All hosts that the selector matches or that are expected.
     pub hosts: usize,
     /// Hosts on which the patch has been in force for the soak time.
     pub soaked: usize,
@@ -177,7 +177,7 @@ pub struct Counts {
 /// The verdict with everything it is based on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision {
-    /// The verdict.
+    /// Whether the rollout may continue.
     pub verdict: Verdict,
     /// All reasons why the verdict is not "continue", the most severe first.
     pub reasons: Vec<Reason>,

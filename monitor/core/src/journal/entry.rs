@@ -16,49 +16,49 @@ pub struct TimedEntry {
     pub time: BootTime,
     /// The same in seconds since 1970, as the wall clock stood when it was written.
     pub unix_seconds: Option<f64>,
-    /// What.
+    /// What happened at that time.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
-/// Something that happened.
+/// One thing that happened in a boot, as the journal stores it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Entry {
     /// The first of a boot.
     Boot {
-        /// /proc/sys/kernel/random/boot_id.
+        /// The boot's id (/proc/sys/kernel/random/boot_id).
         boot_id: String,
-        /// The kernel's release.
+        /// The kernel's release (`uname -r`).
         release: String,
     },
     /// A monitor begins to watch: the first, or another after it was ended.
     Watching,
     /// What is loaded now, after a change.
     Patches {
-        /// All of them.
+        /// All livepatches that are loaded; empty if there are none.
         patches: Vec<LoadedPatch>,
     },
     /// A livepatch module is being loaded; its init has not run.
     Load {
-        /// The module.
+        /// The livepatch module that is being loaded.
         patch: String,
     },
     /// The load is over; whether it succeeded is not known yet.
     Loaded {
-        /// The module.
+        /// The livepatch module whose load is over.
         patch: String,
     },
-    /// A transition runs.
+    /// A transition is known to run.
     Transition {
         /// The patch, where known.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patches or unpatches.
         direction: Direction,
         /// Since when, where known.
         start: Option<BootTime>,
     },
-    /// It has ended.
+    /// A transition has ended, or is no longer there.
     Ended {
         /// The patch, where known.
         patch: Option<String>,
@@ -72,7 +72,7 @@ pub enum Entry {
     },
     /// The kernel is unwell.
     Signal {
-        /// What it said.
+        /// Which signal the kernel reported.
         signal: Signal,
         /// The kernel's own line.
         headline: String,
@@ -96,7 +96,7 @@ pub struct Saved {
 /// A livepatch that is loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedPatch {
-    /// Its name.
+    /// The livepatch's name, which is its module's.
     pub name: String,
     /// Whether it is enabled, where known.
     pub enabled: Option<bool>,

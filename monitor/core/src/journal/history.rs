@@ -16,15 +16,15 @@ const MAX_SIGNALS: usize = 64;
 /// A crash signal that was recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalSeen {
-    /// When.
+    /// When it was recorded, on the boot's clock.
     pub time: BootTime,
     /// When, in seconds since 1970.
     pub unix_seconds: Option<f64>,
-    /// What.
+    /// Which signal the kernel reported.
     pub signal: Signal,
     /// In the kernel's words.
     pub headline: String,
-    /// In which phase.
+    /// Where in a patch's life it fell when it was recorded.
     pub phase: Phase,
 }
 
@@ -33,13 +33,13 @@ pub struct SignalSeen {
 pub struct History {
     /// The boot's id, once its first entry is read.
     pub boot_id: Option<String>,
-    /// The kernel's release.
+    /// The kernel's release (`uname -r`), once the first entry is read.
     pub release: Option<String>,
     /// When the boot's first entry was written, in seconds since 1970.
     pub began_unix_seconds: Option<f64>,
     /// The same on the boot's own clock.
     pub began: BootTime,
-    /// The last entry.
+    /// Time of the last entry, on the boot's clock.
     pub last_time: BootTime,
     /// The last entry, in seconds since 1970.
     pub last_unix_seconds: Option<f64>,

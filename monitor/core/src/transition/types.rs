@@ -34,7 +34,7 @@ impl BootTime {
         Self(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Nanoseconds since boot.
+    /// The time since boot in nanoseconds, as `CLOCK_BOOTTIME` counts it.
     #[must_use]
     pub const fn nanos(self) -> u64 {
         self.0
@@ -62,11 +62,11 @@ impl BootTime {
 /// Something the probes saw. A field that the probe could not read is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KlpEvent {
-    /// When.
+    /// When the probe fired.
     pub time: BootTime,
-    /// What.
+    /// Which probe fired.
     pub kind: EventKind,
-    /// The patch concerned.
+    /// The patch in transition or being enabled, by name.
     pub patch: Option<String>,
     /// `klp_target_state` at entry, or the argument of `klp_init_transition`.
     pub target: Option<Direction>,
@@ -244,9 +244,9 @@ pub struct Totals {
     pub attempts: u64,
     /// Rounds in which the kernel signalled the remaining tasks.
     pub signals: u64,
-    /// Reversals.
+    /// Transitions whose direction was reversed.
     pub reversals: u64,
-    /// Forced transitions.
+    /// Transitions during which an operator wrote `force`.
     pub forces: u64,
     /// Patches that could not be enabled: refused, or cancelled on the way.
     pub load_failures: u64,
@@ -259,18 +259,18 @@ pub enum Effect {
     Started {
         /// The patch, if known by now.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patches or unpatches.
         direction: Direction,
         /// When it began; `None` if it was found under way.
         start: Option<BootTime>,
     },
     /// A transition, or the segment of it that a reversal cuts off, came to an end.
     Ended {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patched or unpatched.
         direction: Direction,
-        /// How.
+        /// How this transition or segment ended.
         outcome: Outcome,
         /// From start to end; `None` if either was not seen.
         duration: Option<Duration>,
@@ -278,7 +278,7 @@ pub enum Effect {
     /// A transition has ended, but how and when was not seen: not to be put
     /// among the durations. Also comes alone, for an end without a known start.
     EndUnseen {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
         /// Where to, if known.
         direction: Option<Direction>,
@@ -286,9 +286,9 @@ pub enum Effect {
     /// Follows the `Ended` of the first segment and opens the second as `Started`
     /// opens the first.
     Reversed {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
-        /// The new direction.
+        /// The direction after the reversal.
         direction: Direction,
         /// When; `None` if the reversal itself was not seen.
         start: Option<BootTime>,
@@ -307,7 +307,7 @@ pub enum Effect {
     },
     /// A patch could not be enabled.
     LoadFailed {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
         /// The kernel had begun and went back (`klp_cancel_transition`);
         /// otherwise it refused at once.

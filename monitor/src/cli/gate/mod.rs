@@ -145,7 +145,7 @@ struct Connection {
     tenant: Option<String>,
 }
 
-/// What `--json` prints.
+/// The report as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     patch: &'a str,

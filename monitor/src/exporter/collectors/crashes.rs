@@ -74,7 +74,7 @@ pub struct Values {
     /// For each patch the number of crashes and the time of the last one (seconds since 1970).
     /// Includes every loaded patch; empty if the records cannot be read.
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
-    /// The last crash.
+    /// The crash that happened last; `None` if there is none on record.
     pub last: Option<HostCrash>,
     /// The last crash was in this boot: the kernel survived it.
     pub last_in_this_boot: bool,

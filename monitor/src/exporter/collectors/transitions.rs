@@ -122,7 +122,6 @@ impl State {
     }
 }
 
-/// Follows transitions.
 #[derive(Debug)]
 pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,

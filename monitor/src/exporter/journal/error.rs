@@ -17,11 +17,11 @@ pub enum JournalError {
         path.display()
     )]
     Io {
-        /// What was tried.
+        /// What was attempted, as the verb after "cannot".
         action: &'static str,
         /// The file or directory that it was tried on.
         path: PathBuf,
-        /// The system's error.
+        /// What the system reported.
         source: io::Error,
     },
     /// Another monitor records there.

@@ -31,9 +31,9 @@ const RESERVE: u64 = 64 << 10;
 /// What a boot before this one left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
-    /// Its id.
+    /// Id of that boot, from the file's name.
     pub boot_id: String,
-    /// Its entries.
+    /// Its journal entries, oldest first.
     pub entries: Vec<TimedEntry>,
     /// Some of its entries are damaged and lost.
     pub damaged: bool,

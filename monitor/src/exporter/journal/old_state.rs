@@ -114,7 +114,6 @@ impl OldState {
         (self.boot_id == boot_id && is_newer).then_some(&self.saved)
     }
 
-    /// Removes the file.
     pub(super) fn remove(state_dir: &Path) -> Result<(), JournalError> {
         for file in [FILE, UNFINISHED] {
             let path = state_dir.join(file);

@@ -58,7 +58,7 @@ impl Closing {
 #[derive(Debug)]
 struct Writer {
     entries: SyncSender<TimedEntry>,
-    /// `None` until [`Journal::start`].
+    /// The writer thread; `None` until [`Journal::start`].
     thread: Option<thread::JoinHandle<()>>,
 }
 

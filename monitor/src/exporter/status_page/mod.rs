@@ -47,7 +47,7 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(policy!(), "; frame-ancestors 
 /// Everything the page shows.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The host's name.
+    /// The kernel's name for the host.
     pub host: String,
     /// When the values were read, in seconds since 1970.
     pub now_unix_seconds: Option<f64>,

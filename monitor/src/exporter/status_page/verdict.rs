@@ -17,7 +17,7 @@ pub(super) enum Level {
     Bad,
     /// Something is running; more urgent than standing warnings.
     Busy,
-    /// Someone should know.
+    /// A problem that someone should look at.
     Warning,
     /// Everything is as it should be.
     Good,
@@ -34,7 +34,6 @@ impl Level {
     }
 }
 
-/// One statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) level: Level,

@@ -25,7 +25,7 @@ const LSM: &str = "/sys/kernel/security/lsm";
 const COLLECTORS: f64 = 3.0;
 
 const NOTHING: &str = "0000000000000000";
-/// CAP_BPF alone.
+/// The capability sets of a process that has CAP_BPF alone, as /proc/PID/status shows them.
 const BPF: &str = "0000008000000000";
 
 /// Started by root: no thread has a capability left, none can be regained, and

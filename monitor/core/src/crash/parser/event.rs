@@ -29,7 +29,7 @@ const LEAD_SECONDS: f64 = 1.0;
 /// Whether the line before was one of the module list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
-    /// It was not.
+    /// The line before did not belong to the module list.
     No,
     /// It was, and may continue on the next line.
     Line {
@@ -43,7 +43,7 @@ enum List {
 /// Where in the call trace the reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
-    /// Not begun.
+    /// The trace has not begun yet.
     Ahead,
     /// Frames are being read.
     Inside,

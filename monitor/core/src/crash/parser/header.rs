@@ -26,7 +26,7 @@ pub(super) fn last_unloaded(text: &str) -> Option<Module> {
     module(behind.split([' ', ']']).next()?)
 }
 
-/// `name`, `name(OE)`, `name(K+)`.
+/// A module as the list writes it: `name`, `name(OE)`, `name(K+)`.
 fn module(word: &str) -> Option<Module> {
     let (name, flags) = match word.split_once('(') {
         Some((name, flags)) => (name, flags.strip_suffix(')')?),

@@ -114,7 +114,7 @@ pub(super) fn of_a_user_program(text: &str) -> bool {
     })
 }
 
-/// Stand behind `NAME[PID`.
+/// What follows `NAME[PID` in the kernel's messages about a fault of a user program.
 const USER_FAULTS: [&str; 9] = [
     "]: segfault ",
     "]: unhandled ",

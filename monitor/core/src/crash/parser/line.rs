@@ -2,7 +2,6 @@
 
 use super::date::Date;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
     /// Seconds on the kernel's clock.

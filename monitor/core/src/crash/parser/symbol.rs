@@ -95,7 +95,7 @@ pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
     Some((function, behind))
 }
 
-/// `kernel/signal.c:956`
+/// Whether a word is a source file and a line: `kernel/signal.c:956`.
 fn is_source(word: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     word.split_once(':').is_some_and(|(file, line)| {

@@ -8,7 +8,6 @@ const SOON: u32 = 32;
 /// A new boot may by chance continue where the one before ended, once.
 const FEWEST: u32 = 2;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: f64,

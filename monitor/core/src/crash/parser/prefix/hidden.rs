@@ -31,7 +31,6 @@ pub(super) fn holds_another(text: &str) -> bool {
     false
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Hidden {
     /// The words that were seen, by bit, and the first line.

@@ -12,12 +12,12 @@ mod tests;
 pub enum LivepatchMessage {
     /// A patch is about to be enabled.
     Enabling {
-        /// The livepatch, by its module's name.
+        /// The patch that is being enabled.
         patch: String,
     },
     /// A transition starts; also after a reversal, in the new direction.
     Starting {
-        /// The livepatch, by its module's name.
+        /// The patch whose transition starts.
         patch: String,
         /// Whether it patches or unpatches.
         direction: Direction,
@@ -28,45 +28,45 @@ pub enum LivepatchMessage {
     Forcing,
     /// A transition is complete; `Unpatch` also ends a cancelled start.
     Complete {
-        /// The livepatch, by its module's name.
+        /// The patch whose transition is complete.
         patch: String,
         /// Whether it patched or unpatched.
         direction: Direction,
     },
     /// Debug: a transition turns round. `direction` is the old one.
     Reversing {
-        /// The livepatch, by its module's name.
+        /// The patch whose transition turns round.
         patch: String,
         /// The direction given up.
         direction: Direction,
     },
     /// Debug: enabling failed before any task was asked.
     Canceling {
-        /// The livepatch, by its module's name.
+        /// The patch that could not be enabled.
         patch: String,
     },
     /// A patch could not be enabled.
     FailedToEnable {
-        /// The livepatch, by its module's name.
+        /// The patch that the kernel refused.
         patch: String,
     },
     /// A target module is being loaded and gets patched.
     ApplyingToModule {
-        /// The livepatch, by its module's name.
+        /// The patch that also replaces functions of the module.
         patch: String,
         /// The module that is being loaded and patched.
         module: String,
     },
     /// A target module is being unloaded.
     RevertingOnModule {
-        /// The livepatch, by its module's name.
+        /// The patch whose functions go with the module.
         patch: String,
         /// The module that is being unloaded.
         module: String,
     },
     /// A target module could not be patched, so it is not loaded.
     RefusingModule {
-        /// The livepatch, by its module's name.
+        /// The patch that could not be applied to the module.
         patch: String,
         /// The module that is refused.
         module: String,

@@ -246,7 +246,7 @@ fn the_boots_journals_are_read() {
         crashed.take(entry, SOAK);
     }
     assert_eq!(crashed.signals[0].phase, Phase::Transition);
-    assert!(!crashed.lived_on && !crashed.stopped);
+    assert!(!crashed.kept_running && !crashed.stopped);
     assert_eq!(crashed.replaced().len(), 4);
 }
 

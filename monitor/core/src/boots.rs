@@ -70,7 +70,7 @@ impl Boot {
             .then_some(next)
     }
 
-    /// Whether it ended badly, as far as the journal tells.
+    /// Whether it ended badly, as far as the journal shows.
     #[must_use]
     pub fn unclean(&self) -> Option<bool> {
         if !self.history.stopped {
@@ -143,14 +143,14 @@ impl Boot {
         uptime.is_some_and(|uptime| uptime >= last - record.when.drift_seconds())
     }
 
-    /// Fills in what a dump does not tell but the journal does: the date first, then where
+    /// Fills in what the journal knows and the dump does not: the date first, then where
     /// in a patch's life it falls.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
         let history = &self.history;
         let seen = recorded(history, record);
         dating::date(history, seen, self.ended_by(), &mut record.when);
         let now = dating::moment(history, seen, &record.when);
-        // What came after it, where the machine kept running, tells nothing.
+        // Entries after the crash, where the machine kept running, prove nothing about it.
         let until = self
             .entries
             .partition_point(|recorded| recorded.time <= now);
@@ -167,12 +167,12 @@ impl Boot {
         }
     }
 
-    /// The crash that ended the boot, if no dump tells of it: the signal that was its
+    /// The crash that ended the boot, if no dump shows it: the signal that was its
     /// last entry, or else a reset.
     #[must_use]
     pub fn last_word(&self, soak: Duration) -> CrashRecord {
         let history = &self.history;
-        let last = history.signals.last().filter(|_| !history.lived_on);
+        let last = history.signals.last().filter(|_| !history.kept_running);
         let fatal = last.and_then(|seen| Some((seen, seen.signal.kind()?)));
         let now = history.last_time;
         let mut record = match fatal {
@@ -268,7 +268,7 @@ pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
         && (same_line || times.is_some_and(|apart| apart <= SAME_SIGNAL_SECONDS))
 }
 
-/// Fills in what a record of a crash at `now` does not tell but the entries before it do.
+/// Fills in what the entries before a crash at `now` know and its record does not.
 pub fn supplement(history: &History, record: &mut CrashRecord, now: BootTime, soak: Duration) {
     let phase = history.phase(now, soak);
     let during = matches!(phase, Phase::Load | Phase::Transition | Phase::Soak);

@@ -14,7 +14,7 @@ const AT_THE_END_SECONDS: f64 = 60.0;
 pub struct Text {
     /// The log as it was found, prefixes included.
     pub bytes: Vec<u8>,
-    /// What its place tells of its clock.
+    /// What its place shows about its clock.
     pub anchor: Option<Anchor>,
     /// The files it was read from, oldest text first.
     pub files: Vec<String>,
@@ -36,7 +36,7 @@ enum Keeper {
     Kdump { written: Option<f64> },
 }
 
-/// What a text tells.
+/// What was read from a text.
 #[derive(Debug)]
 pub struct Read {
     /// The crashes, oldest first, and whether the kernel ended with each; none where that

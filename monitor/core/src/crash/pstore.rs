@@ -36,7 +36,7 @@ const EFI: &str = "efi_pstore";
 /// The backend's earlier name.
 const EFI_OLD: &str = "efi";
 
-/// What a file's name tells: `dmesg-erst-7711347904312508417`.
+/// What a file's name says: `dmesg-erst-7711347904312508417`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// `erst`, `ramoops`, `efi_pstore` or another.
@@ -264,7 +264,7 @@ impl Open {
         names.next().map(|name| name.backend.as_str())
     }
 
-    /// Whether a part may be of this dump, as far as name and header tell.
+    /// Whether a part may be of this dump, as far as name and header show.
     fn concerns(&self, part: &Part) -> bool {
         let name = part.name.as_ref();
         let backend = name.map(|name| name.backend.as_str());

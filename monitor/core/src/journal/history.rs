@@ -28,7 +28,7 @@ pub struct SignalSeen {
     pub phase: Phase,
 }
 
-/// A boot as its entries tell it.
+/// What the journal's entries say about a boot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// The boot's id, once its first entry is read.
@@ -50,7 +50,7 @@ pub struct History {
     /// Crash signals; of more than 64 the latest.
     pub signals: Vec<SignalSeen>,
     /// Something else was recorded after the last signal: the machine kept running.
-    pub lived_on: bool,
+    pub kept_running: bool,
     /// The monitor was stopped in order, and none has begun since.
     pub stopped: bool,
     /// What a monitor that continues in this boot must know.
@@ -73,7 +73,7 @@ impl History {
         }
         self.stopped = matches!(recorded.entry, Entry::Stopped);
         if !matches!(recorded.entry, Entry::Signal { .. }) {
-            self.lived_on = true;
+            self.kept_running = true;
         }
         let at = At {
             boot: Some(time),
@@ -102,7 +102,7 @@ impl History {
                     headline: headline.clone(),
                     phase,
                 });
-                self.lived_on = false;
+                self.kept_running = false;
             }
             Entry::Watching
             | Entry::Stopped

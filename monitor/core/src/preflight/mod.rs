@@ -80,7 +80,7 @@ impl Verdict {
         }
     }
 
-    /// Exit code of the command. "Cannot tell" counts as a failure.
+    /// Exit code of the command. "Cannot determine" counts as a failure.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {

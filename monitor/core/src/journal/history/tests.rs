@@ -127,9 +127,9 @@ fn a_signal_keeps_the_phase_it_came_in() {
     ];
     let lived = history(&entries);
     assert_eq!(lived.signals[0].phase, Phase::Load);
-    assert!(lived.lived_on);
+    assert!(lived.kept_running);
     let died = history(&[(10, load()), (11, signal)]);
-    assert!(!died.lived_on && !died.stopped);
+    assert!(!died.kept_running && !died.stopped);
 }
 
 #[test]

@@ -218,7 +218,7 @@ impl Event {
         }
     }
 
-    /// Whether a line would tell something of the event.
+    /// Whether a line would add something to the event.
     fn takes(&self, text: &str) -> bool {
         let frame = || self.trace_at != Trace::Behind && symbol::frame(text).is_some();
         text.trim_start().starts_with("Modules linked in:")

@@ -210,7 +210,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
                 Reason::Unknown,
                 format!(
                     "in code of the livepatch module {module}, which {fate}; \
-                     /proc does not tell which patched function that belongs to"
+                     /proc does not show to which patched function that belongs"
                 ),
             )
         }

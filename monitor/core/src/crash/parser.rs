@@ -145,7 +145,7 @@ impl Log {
         }
         if let Some(line) = self.doubted {
             problems.push(format!(
-                "not believed, since it lacks the time that the kernel's other lines bear: {line}"
+                "ignored, because it lacks the time that the kernel's other lines have: {line}"
             ));
         }
         if let Some(line) = self.lone {
@@ -153,7 +153,7 @@ impl Log {
         }
         if closed > 0 {
             problems.push(format!(
-                "too many hosts take turns: what was known of {closed} of them was left out; give \
+                "lines of too many hosts are mixed: {closed} of them were not read completely; give \
                  one file for each host"
             ));
         }

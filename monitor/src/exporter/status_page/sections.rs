@@ -362,7 +362,7 @@ pub(super) fn evidence(page: &Page) -> Markup {
     let ready = &page.values().crash_capture.ready;
     let content = html! {
         @if ready.is_empty() {
-            p { "What of the next crash would be kept is unknown." }
+            p { "It is unknown what would be kept of the next crash." }
         }
         ul {
             @for (source, ready) in ready {

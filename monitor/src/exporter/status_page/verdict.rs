@@ -131,7 +131,7 @@ fn crash(page: &Page) -> Option<Statement> {
     }
     let ago = ago(when, page.now_unix_seconds).map_or_else(String::new, |ago| format!(" {ago}"));
     let who = match crashes.last_in_this_boot {
-        true => format!("This kernel crashed{ago} and runs on"),
+        true => format!("This kernel crashed{ago} and kept running"),
         false => format!("This host crashed{ago}"),
     };
     let patch = record

@@ -93,7 +93,7 @@ pub enum Problem {
         hint: &'static str,
     },
     /// The PEM is damaged.
-    #[error("is not sound PEM: {0}")]
+    #[error("is not valid PEM: {0}")]
     Pem(String),
     /// The key does not belong to the certificate.
     #[error("does not belong to the certificate: its public key is another")]

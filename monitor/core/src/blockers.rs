@@ -67,11 +67,11 @@ pub struct Scan {
     pub attempts: Option<u32>,
     /// The functions that stacks are checked for; `None` where not known.
     pub funcs: Option<Vec<CheckedFunc>>,
-    /// `funcs` are not all.
+    /// Whether `funcs` lacks some functions.
     pub funcs_truncated: bool,
-    /// Idle tasks could not be read.
+    /// Whether idle tasks could not be read.
     pub idle_unknown: bool,
-    /// Idle tasks were read in part.
+    /// Whether only some idle tasks were read.
     pub idle_truncated: bool,
     /// Where it comes from.
     pub source: ScanSource,
@@ -169,7 +169,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
         function: None,
         detail,
     };
-    // The stack of a task that may be on a CPU changes under the reader's eyes.
+    // The stack of a task that may be on a CPU changes while it is read.
     let on_cpu = task
         .on_cpu
         .unwrap_or(task.state == TaskState::Running || task.idle_cpu.is_some());
@@ -190,7 +190,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
     match found {
         Match::Function(func) => Blocker {
             function: Some(func.function.clone()),
-            // Ready to run is running, wherever it was when it lost its CPU.
+            // A task that is ready to run counts as running, wherever it lost its CPU.
             ..blocker(
                 if task.state == TaskState::Running {
                     Reason::Running

@@ -18,24 +18,24 @@ use crate::{
 
 mod dating;
 
-/// A monitor that is stopped in order goes with its machine, or the machine continues
-/// without it. If the next boot begins within this the former is taken for true.
+/// After an orderly stop of the monitor the machine either shuts down or keeps running without it.
+/// If the next boot begins within this time, it shut down.
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
 /// By how much clocks that are set right may disagree.
 const SLACK_SECONDS: f64 = 60.0;
-/// From a crash to the next boot, the saving of a dump included, in seconds.
+/// Longest time from a crash to the next boot in seconds, including the saving of a dump.
 const MAX_DOWNTIME: u64 = 15 * 60;
 
-/// A signal in the journal and its record in the log are no further apart.
+/// Most seconds between a signal in the journal and its record in the log.
 const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
 /// The headline of a boot that ended without a crash report, signal or orderly stop.
 pub const RESET_HEADLINE: &str = "the boot ended without a message in the log";
 
-/// A boot before this one.
+/// One of the earlier boots of this host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Boot {
-    /// What all its journal entries come to.
+    /// The state that its journal entries add up to.
     pub history: History,
     /// The entries, oldest first.
     pub entries: Vec<TimedEntry>,
@@ -44,7 +44,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// A boot as its journal has it.
+    /// A boot, from the entries of its journal.
     #[must_use]
     pub fn new(entries: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
         Self {
@@ -218,7 +218,7 @@ fn of_signal(seen: &SignalSeen, kind: Kind) -> CrashRecord {
     }
 }
 
-/// What all of these entries come to.
+/// The state that these entries add up to.
 fn fold(entries: &[TimedEntry], soak: Duration) -> History {
     let mut history = History::default();
     for recorded in entries {
@@ -227,7 +227,8 @@ fn fold(entries: &[TimedEntry], soak: Duration) -> History {
     history
 }
 
-/// What speaks for a boot, the strongest first; of two boots the greater has it.
+/// Reasons why a crash belongs to a boot, the strongest first; of two boots the one with the
+/// greater value gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fit {
     /// The system's clock at the crash is in the boot's time.

@@ -49,7 +49,7 @@ impl Check {
         Self::new(check, Status::Ok, what, "")
     }
 
-    /// Something is to be said.
+    /// A check that found something, with the remedy.
     #[must_use]
     pub fn new(
         check: &'static str,

@@ -209,7 +209,7 @@ impl Lifecycle {
         self.patches.iter_mut().find(|known| known.name == patch)
     }
 
-    /// Enters a patch as the last.
+    /// Adds a patch, or moves it to the end.
     fn set(&mut self, patch: &str, stage: Stage) {
         let known = self.patches.iter().position(|known| known.name == patch);
         let mut life = match known {
@@ -427,8 +427,8 @@ impl Lifecycle {
         age(self.ended.as_ref()?.at, now)
     }
 
-    /// In which phase `now` falls. `soak` is how long after its end a transition is
-    /// still to blame.
+    /// The phase that `now` falls in. `soak` is how long after the end of a transition its soak
+    /// phase lasts.
     #[must_use]
     pub fn phase(&self, now: Option<BootTime>, soak: Duration) -> Phase {
         if self.loading(now).is_some() {

@@ -116,14 +116,14 @@ impl KernelLines {
     }
 }
 
-/// What a look at this host came to.
+/// The result of searching this host for crashes.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// What could not be read, understood or stored.
     pub problems: Vec<String>,
-    /// What looks like a dump and is not believed.
+    /// Files that look like dumps but are not trusted.
     pub untrusted: Vec<Untrusted>,
-    /// And how many more there are.
+    /// How many more there are.
     pub more_untrusted: usize,
     /// Why pstore has no room for the next crash, if the last one shows that.
     pub pstore_full: Option<String>,

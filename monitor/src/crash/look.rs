@@ -23,7 +23,7 @@ use rustix::{
 #[cfg(test)]
 mod tests;
 
-/// What one look may cost.
+/// Limits of one search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Entries of directories that are looked at.
@@ -78,7 +78,7 @@ impl Candidate {
     }
 }
 
-/// Something that looks like a dump, or may hold one, and is not believed.
+/// Something that looks like a dump, or may hold one, and is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
     /// Path of the file or directory.
@@ -96,7 +96,7 @@ pub struct Content {
     pub whole: bool,
 }
 
-/// One look at all the places where dumps lie.
+/// One search of all places where dumps lie.
 #[derive(Debug)]
 pub struct Look {
     limits: Limits,
@@ -105,11 +105,11 @@ pub struct Look {
     entries: usize,
     files: usize,
     bytes: u64,
-    /// What is not believed, up to a hundred.
+    /// What is not trusted, up to a hundred.
     pub untrusted: Vec<Untrusted>,
-    /// And how many more there are.
+    /// How many more there are.
     pub more_untrusted: usize,
-    /// Files that there was no time or room for.
+    /// Files that were not read because a limit was reached.
     pub left_out: usize,
     /// What could not be read, in words.
     pub problems: Vec<String>,
@@ -333,7 +333,7 @@ impl Look {
     }
 }
 
-/// Why a directory is not believed.
+/// Why a directory is not trusted.
 struct Doubt {
     reason: String,
     /// What is root's in it stays root's.

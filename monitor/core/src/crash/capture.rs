@@ -3,9 +3,9 @@
 /// Something that would keep evidence of a crash, or restart the machine after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// A place for the kernel's last words that outlives a reboot.
+    /// pstore: a store that keeps the end of the kernel log over a reboot.
     Pstore,
-    /// A second kernel that writes the first one's memory to disk.
+    /// kdump: a second kernel that writes the first one's memory to disk.
     Kdump,
     /// The monitor's own journal, in the state directory.
     Recorder,

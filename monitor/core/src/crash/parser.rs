@@ -40,7 +40,7 @@ pub struct ParsedLog {
     pub records: Vec<CrashRecord>,
     /// Signals that were not a crash and did not lead to one; at most the latest 256.
     pub non_fatal: Vec<NonFatalSignal>,
-    /// What could not be made out, and why nothing can be concluded from it.
+    /// What is not understood, and why nothing can be concluded from it.
     pub problems: Vec<String>,
 }
 
@@ -173,7 +173,7 @@ impl Log {
     }
 }
 
-/// The last time on the kernel's clock that a text bears.
+/// The last time on the kernel's clock in a text, in seconds since boot.
 #[must_use]
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
     // Only the end can matter, and it is short of a few lines without a time.
@@ -181,7 +181,7 @@ pub fn last_uptime(text: &[u8]) -> Option<f64> {
     Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
-/// The first time on the kernel's clock that a text bears.
+/// The first time on the kernel's clock in a text, in seconds since boot.
 #[must_use]
 pub fn first_uptime(text: &[u8]) -> Option<f64> {
     let start = text.get(..TAIL).unwrap_or(text);

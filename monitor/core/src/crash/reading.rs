@@ -32,7 +32,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Of a text of which nothing else is known.
+    /// For a text about which nothing else is known.
     #[must_use]
     pub fn new(soak_seconds: f64) -> Self {
         Self {

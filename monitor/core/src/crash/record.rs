@@ -62,7 +62,7 @@ pub struct Patch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implicated {
-    /// There is evidence: see it.
+    /// There is evidence against a livepatch.
     Yes,
     /// The fault or its stack is known, what is loaded is known, and neither lies
     /// in a livepatch or the livepatch core.
@@ -157,7 +157,7 @@ pub struct NonFatalSignal {
 }
 
 impl NonFatalSignal {
-    /// Takes a "no" back.
+    /// Turns a "no" that is not proved into "unknown".
     pub(super) fn not_proved(&mut self) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;
@@ -175,7 +175,7 @@ const fn once() -> u32 {
 /// One crash, out of however many lines and dumps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrashRecord {
-    /// What it is called.
+    /// The kind of crash, which the signals and the panic decide.
     pub kind: Kind,
     /// Its signals, each once, in the order they were seen.
     pub signals: Vec<Signal>,
@@ -239,7 +239,7 @@ pub struct CrashRecord {
 /// A crash of this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostCrash {
-    /// Its name, which never changes.
+    /// Its id as the commands show it; it never changes.
     pub id: String,
     /// The boot that it happened in, where known.
     pub boot_id: Option<String>,
@@ -248,13 +248,13 @@ pub struct HostCrash {
     /// When it was found, in seconds since 1970, if its own date is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_unix_seconds: Option<f64>,
-    /// What is known of it.
+    /// What is known about the crash.
     #[serde(flatten)]
     pub record: CrashRecord,
 }
 
 impl CrashRecord {
-    /// Of which nothing is known but the kind.
+    /// A record of which only the kind is known.
     #[must_use]
     pub const fn empty(kind: Kind) -> Self {
         Self {
@@ -347,7 +347,7 @@ impl CrashRecord {
         }
     }
 
-    /// Takes a "no" back, and says why.
+    /// Turns a "no" that is not proved into "unknown", with the reason.
     pub(crate) fn not_proved(&mut self, reason: &str) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;

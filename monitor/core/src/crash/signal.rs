@@ -26,7 +26,7 @@ struct Row {
 
 macro_rules! signals {
     ($($(#[$doc:meta])* $signal:ident { $($field:ident: $value:expr,)+ })+) => {
-        /// Something that the kernel reports when it is unwell, the least severe first.
+        /// A problem that the kernel reports, the least severe first.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -236,7 +236,7 @@ signals! {
             "System stopped due to unrecoverable machine check, code: 0x{x}",
         ],
     }
-    /// The kernel gave up.
+    /// The kernel panicked: it cannot continue.
     Panic {
         name: "panic",
         kind: Some(Kind::Panic),

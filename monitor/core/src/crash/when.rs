@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A clock that nobody has set right is off by no more than this: a day in another time
 /// zone. What is further away is of another time.
 pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
-/// A date before this (2017) is that of a firmware's clock that was never set, and is none.
+/// A date before this (2017) is that of a firmware clock that was never set, and does not count.
 pub const NEVER_SET_BEFORE: f64 = 1.5e9;
 /// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
 /// uptime. A report has 10 hours, after some weeks.
@@ -28,8 +28,8 @@ pub enum Precision {
     /// It was then or later: the last thing that is known of a boot that ended
     /// without a message.
     After,
-    /// The line bears a local time without its zone: the number is that time read as
-    /// if it were UTC, which is wrong by up to 14 hours.
+    /// The line has a local time without its zone: the number is that time read as if it were UTC,
+    /// which is wrong by up to 14 hours.
     LocalTime,
     /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
     /// clock, minutes after the crash.

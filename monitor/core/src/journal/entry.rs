@@ -25,16 +25,16 @@ pub struct TimedEntry {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Entry {
-    /// The first of a boot.
+    /// The first entry of a boot.
     Boot {
         /// The boot's id (/proc/sys/kernel/random/boot_id).
         boot_id: String,
         /// The kernel's release (`uname -r`).
         release: String,
     },
-    /// A monitor begins to watch: the first, or another after it was ended.
+    /// A monitor started: the first of this boot, or another one after that one ended.
     Watching,
-    /// What is loaded now, after a change.
+    /// The loaded livepatches after a change.
     Patches {
         /// All livepatches that are loaded; empty if there are none.
         patches: Vec<LoadedPatch>,
@@ -70,7 +70,7 @@ pub enum Entry {
         #[serde(default)]
         took_seconds: Option<f64>,
     },
-    /// The kernel is unwell.
+    /// The kernel reported a crash signal.
     Signal {
         /// Which signal the kernel reported.
         signal: Signal,
@@ -144,7 +144,7 @@ fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
     }
 }
 
-/// What of a transition's course is recorded.
+/// The steps of a transition that are recorded; the others are an error.
 impl TryFrom<&Effect> for Entry {
     type Error = ();
 

@@ -2,7 +2,7 @@
 //!
 //! A file begins with [`HEADER`]. Version 1, which 0.1.0 wrote, differs in that it knows no
 //! entry [`super::entry::Entry::State`]. A frame is the word `LPMN`, the length of its
-//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, a
+//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, an
 //! entry as JSON. What does not fit that is skipped up to the next frame that does.
 
 use super::entry::TimedEntry;

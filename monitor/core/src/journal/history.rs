@@ -22,7 +22,7 @@ pub struct SignalSeen {
     pub unix_seconds: Option<f64>,
     /// Which signal the kernel reported.
     pub signal: Signal,
-    /// In the kernel's words.
+    /// The kernel's own line.
     pub headline: String,
     /// Where in a patch's life it fell when it was recorded.
     pub phase: Phase,
@@ -43,7 +43,7 @@ pub struct History {
     pub last_time: BootTime,
     /// The last entry, in seconds since 1970.
     pub last_unix_seconds: Option<f64>,
-    /// How far each patch has come.
+    /// The stage of each patch, and which transition runs.
     pub life: Lifecycle,
     /// What is loaded, by the last list of it; `None` if there was none.
     pub patches: Option<Vec<LoadedPatch>>,
@@ -58,8 +58,7 @@ pub struct History {
 }
 
 impl History {
-    /// Takes an entry in. `soak` is how long after a transition a signal counts as in
-    /// its wake.
+    /// Adds an entry. `soak` is how long after a transition a signal counts as in its soak phase.
     pub fn take(&mut self, recorded: &TimedEntry, soak: Duration) {
         let time = recorded.time;
         self.last_time = self.last_time.max(time);

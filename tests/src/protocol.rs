@@ -229,7 +229,7 @@ pub mod command_line {
     pub const RUN: &str = "lpm.run";
     /// What the guest does: `lpm.mode=test`, `demo`, `bench`, `crash` or `rollout`.
     pub const MODE: &str = "lpm.mode";
-    /// `lpm.cuts=N`: how often the power is cut at a random moment.
+    /// `lpm.cuts=N`: how often the power is cut.
     pub const CUTS: &str = "lpm.cuts";
     /// `lpm.memory=erst|ramoops|none`: which pstore backend keeps the kernel's log.
     pub const MEMORY: &str = "lpm.memory";

@@ -1,4 +1,4 @@
-//! An Alertmanager.
+//! A real Alertmanager with a configuration of the tests, on loopback.
 
 use std::{fs, ops::Deref, path::Path};
 

@@ -53,13 +53,13 @@ impl History {
     /// A scan begins; one of another transition or segment starts over. The number of
     /// attempts only falls when a segment begins.
     pub(super) fn begin(&mut self, scan: &Scan) {
-        let same_leg = self
+        let same_segment = self
             .segment
             .as_ref()
             .is_some_and(|(patch, direction)| *patch == scan.patch && *direction == scan.direction);
         let fell_back =
             matches!((self.attempts, scan.attempts), (Some(before), Some(now)) if now < before);
-        if !same_leg || fell_back {
+        if !same_segment || fell_back {
             self.seen.clear();
             self.attempts = None;
         }

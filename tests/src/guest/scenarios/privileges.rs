@@ -175,7 +175,7 @@ fn expect_given_up(guest: &Guest, sets: &[&str]) -> Result<()> {
         );
         threads += 1;
     }
-    // The recorder's and one that answers scrapes, beside the first.
+    // The journal's writer and one that answers scrapes, beside the first.
     ensure!(threads >= 3, "the monitor has {threads} threads only");
     guest.note(format!("{threads} threads without privileges"))
 }

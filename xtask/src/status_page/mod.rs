@@ -25,7 +25,7 @@ const INVALID_PAGE_BY: &[&str] = &[
     "the language is",
     "it has 1 scripts",
     "pixels wide on a screen",
-    "stands out to the right: div \"wide\"",
+    "extends beyond the right edge: div \"wide\"",
     "contrast below 4.5: p \"faint\" 2.8",
     "its sections are verdict",
     "its landmarks are main",
@@ -255,7 +255,7 @@ fn faults(page: &Measured, width: u64, scheme: &str) -> Vec<String> {
     );
     claim(
         page.wide.is_empty(),
-        format!("stands out to the right: {}", page.wide.join(", ")),
+        format!("extends beyond the right edge: {}", page.wide.join(", ")),
     );
     claim(
         page.faint.is_empty(),

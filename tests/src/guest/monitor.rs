@@ -39,7 +39,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is a command that runs it, or nothing.
+    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is
+    /// a command that runs it, or nothing.
     pub(crate) fn start(
         confinement: Confinement,
         through: &[&str],

@@ -154,8 +154,8 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of all series of the host, those about the patch: without the zeros, the histogram and the monitor's
-/// own.
+/// Of all series of the host, those about the patch: without the zeros, the histogram and the
+/// monitor's own.
 fn is_about_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")

@@ -91,7 +91,8 @@ pub(crate) struct Machine<'a> {
     /// One CPU whose clock advances by a nanosecond with each instruction, whatever the
     /// load of the host: times and CPU times are counts of instructions.
     pub(crate) counted: bool,
-    /// Ports that are forwarded to the guest, which cannot reach the outside; empty means no network.
+    /// Ports that are forwarded to the guest, which cannot reach the outside; empty means no
+    /// network.
     pub(crate) forwards: &'a [Forward],
     /// What persists over the boot.
     pub(crate) persistent: Option<Persistent>,

@@ -153,7 +153,9 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
                     .get(metric)
                     .is_some_and(|metric| !metric.labels.contains(label))
                 {
-                    complain(format!("uses the label {label}, which {metric} does not have"));
+                    complain(format!(
+                        "uses the label {label}, which {metric} does not have"
+                    ));
                 }
             }
             None => complain("is not of the form label_values(selector, label)".into()),
@@ -239,7 +241,10 @@ fn panel(board: &Board, panel: &Panel, known: &Known, complain: &mut impl FnMut(
     };
     for target in &panel.targets {
         if target.ref_id.is_empty() || !ids.insert(&target.ref_id) {
-            complain(format!("the refId `{}` is missing or used twice", target.ref_id));
+            complain(format!(
+                "the refId `{}` is missing or used twice",
+                target.ref_id
+            ));
         }
         for text in query::check(&target.expr, &target.legend_format, context) {
             complain(format!(

@@ -33,7 +33,7 @@ pub enum FrameError {
     Foreign,
     /// A later version of the program wrote the file: its format version.
     #[error(
-        "its format version is {0} and this program reads up to {VERSION}: run the newer program"
+        "it has format version {0} and this program reads up to {VERSION}: run the newer program"
     )]
     Newer(u32),
     /// An entry does not fit a frame: its length in bytes.

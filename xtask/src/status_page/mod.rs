@@ -334,18 +334,18 @@ mod tests {
         assert_eq!(faults(&good(), 390, "light"), Vec::<String>::new());
     }
 
-    type Spoil = fn(&mut Measured);
+    type Corrupt = fn(&mut Measured);
 
     #[test]
     fn each_fault_is_named() {
-        let cases: [(Spoil, &str); 14] = [
+        let cases: [(Corrupt, &str); 14] = [
             (|page| page.title = "404".into(), "the title is"),
             (|page| page.language.clear(), "the language is"),
             (|page| page.quirks = true, "no doctype"),
             (|page| page.styled = false, "style is not applied"),
             (|page| page.scripts = 1, "1 scripts"),
             (|page| page.width = 391, "391 pixels wide"),
-            (|page| page.wide.push("pre".into()), "stands out"),
+            (|page| page.wide.push("pre".into()), "beyond the right edge"),
             (|page| page.faint.push("p 3.1".into()), "contrast"),
             (
                 |page| page.sections.truncate(3),

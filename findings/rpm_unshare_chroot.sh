@@ -3,7 +3,7 @@
 #
 # Guess: `chroot DIR rpm -i PACKAGE` runs the package's scriptlets, as rpm 4.18 does.
 # Seen (Debian 13: rpm 4.20.1): the plugin "unshare" makes / private before each scriptlet;
-# mount(2) answers EINVAL where / is no mount point, and the package is not installed. With the
+# mount(2) answers EINVAL where / is not a mount point, and the package is not installed. With the
 # directory bind-mounted onto itself it is.
 # Who would trip over it: image builds and tests that install packages in a plain directory.
 set -euo pipefail

@@ -31,9 +31,9 @@ impl Kind {
 /// One row of the metric contract.
 #[derive(Debug)]
 pub struct Metric {
-    /// The metric's name.
+    /// Full name of the metric, with its prefix.
     pub name: &'static str,
-    /// Its type.
+    /// Whether it is a counter, a gauge or a histogram.
     pub kind: Kind,
     /// Its label names, in the order in which a sample's values are given.
     pub labels: &'static [&'static str],

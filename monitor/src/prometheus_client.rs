@@ -31,7 +31,7 @@ use livepatch_core::gate::answer::{self, Vector};
 pub struct Access {
     /// URL of Prometheus, including its path prefix.
     pub url: Url,
-    /// The credentials.
+    /// How the monitor logs in.
     pub login: Login,
     /// PEM file of CA certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -44,13 +44,13 @@ pub struct Access {
 /// Credentials. Secrets are in files, which each new [`Client`] reads again.
 #[derive(Clone, Debug)]
 pub enum Login {
-    /// No authentication.
+    /// Requests carry no credentials.
     Open,
     /// A bearer token, in this file.
     Token(PathBuf),
-    /// Basic authentication.
+    /// Basic authentication with a user name and a password.
     Password {
-        /// The user name.
+        /// Name that is sent as the user's.
         user: String,
         /// File that holds the password.
         file: PathBuf,
@@ -67,7 +67,7 @@ pub enum SetupError {
         what: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// The system's error.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file does not hold what it should.
@@ -85,7 +85,7 @@ pub enum SetupError {
     NoSystemRoots(String),
 }
 
-/// A query failed.
+/// Why a query got no usable response.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{text}")]
 pub struct Failure {

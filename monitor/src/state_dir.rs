@@ -79,7 +79,7 @@ pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
 /// One that does not exist yet is nobody's.
 ///
 /// # Errors
-/// It is shared with somebody, or the system refuses it.
+/// It is shared with someone, or the system refuses it.
 pub fn give(directory: &Path, user: u32, group: u32) -> io::Result<()> {
     if !directory.try_exists()? {
         return Ok(());
@@ -110,7 +110,7 @@ fn set_mode(path: &Path) -> io::Result<()> {
 }
 
 /// A file in the directory that the monitor does not put there. With one, the directory is shared
-/// with somebody, and its permissions are theirs to set.
+/// with someone, and its permissions are theirs to set.
 fn foreign(directory: &Path) -> io::Result<Option<String>> {
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();

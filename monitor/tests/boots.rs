@@ -88,7 +88,7 @@ fn a_clone_does_not_report_its_templates_boot() {
     assert_eq!(line(&metrics, "livepatch_boot_unclean"), None);
     assert_eq!(line(&metrics, "livepatch_last_crash_info"), None);
     let said = monitor.text();
-    assert!(said.contains("this one starts anew"), "{said}");
+    assert!(said.contains("this one starts over"), "{said}");
     drop(monitor);
     // Nothing is lost.
     let mut entries = fs::read_dir(host.path("state")).unwrap();

@@ -102,7 +102,7 @@ fn the_metrics_are_kept_as_a_file() {
     let content = read_when_there(&file);
     assert!(content.contains("\nlivepatch_supported 0\n"), "{content}");
     assert!(!content.contains("\nprocess_"), "{content}");
-    // No port: what it has open are no sockets that listen.
+    // No port: the sockets it has open do not listen.
     assert_eq!(listening(monitor.pid()), 0);
     // What is not kept current any more is not there.
     assert_eq!(monitor.stop().code, Some(0));

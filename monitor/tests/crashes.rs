@@ -165,7 +165,7 @@ fn stored() -> (FakeHost, Vec<String>) {
         assert!(store.put(oops, Some("b1"), Some(false)).unwrap());
     }
     let reset = CrashRecord {
-        headline: "the boot ended without a word".into(),
+        headline: "the boot ended without a message in the log".into(),
         when: when(90.0),
         ..CrashRecord::empty(Kind::Reset)
     };
@@ -203,11 +203,17 @@ fn the_newest_crash_is_the_first_of_the_table() {
 fn a_crash_is_shown_by_a_unique_prefix_of_its_id() {
     let (host, ids) = stored();
     let show = |id: &str| run(&host, &["show", id]);
-    let parts = [&ids[0], "oops", "transition", "the machine lived on", "b1"];
+    let parts = [
+        &ids[0],
+        "oops",
+        "transition",
+        "the machine kept running",
+        "b1",
+    ];
     show(&ids[0]).says(0, &parts);
     let unique = &ids[2][..ids[2].len() - 4];
     show(unique).says(0, &["the machine went down with it"]);
-    show("2026").refuses(&["begins several ids"]);
+    show("2026").refuses(&["several ids begin with"]);
     show("nothing-like-it").refuses(&["nothing-like-it"]);
 }
 

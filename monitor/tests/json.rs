@@ -113,8 +113,8 @@ fn printed() -> BTreeMap<&'static str, Schema> {
         command.args(["crashes", "import", "--json"]).arg(file);
         add("crashes import", Process::run(command).json());
     }
-    let good = Fleet::default().landed("a", 3600.0).up("b");
-    let bad = Fleet::default().landed("a", 60.0).down("b");
+    let good = Fleet::default().in_force("a", 3600.0).up("b");
+    let bad = Fleet::default().in_force("a", 60.0).down("b");
     for fleet in [good, bad] {
         let server = fleet.serve();
         let words = [

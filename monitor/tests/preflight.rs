@@ -85,7 +85,7 @@ fn what_is_unknown_is_not_clear() {
     ] {
         let host = ready();
         fs::remove_file(host.path(missing)).unwrap();
-        preflight(&host, &[MODULE]).says(2, &["cannot tell\n  UNKNOWN", says, missing]);
+        preflight(&host, &[MODULE]).says(2, &["cannot determine\n  UNKNOWN", says, missing]);
     }
     let host = ready();
     fs::remove_dir_all(host.path("sys/kernel/livepatch")).unwrap();

@@ -17,7 +17,7 @@ use livepatch_core::{
 };
 use livepatch_monitor::{
     crash::store::Store,
-    exporter::journal::{file::Recorder, saved},
+    exporter::journal::{file::JournalFile, saved},
 };
 
 const CRASHED: &str = "11111111-2222-4333-8444-555555555555";
@@ -104,9 +104,9 @@ fn the_state_is_taken_over() {
     let dir = state_dir().unwrap();
     let before = fs::read(journal(dir.path())).unwrap();
     assert_eq!(before[8..12], 1_u32.to_le_bytes());
-    let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+    let opened = JournalFile::open(dir.path(), PRESENT).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
-    let notes = opened.notes.clone();
+    let entries = opened.entries.clone();
     drop(opened);
     assert!(!dir.path().join("transition.json").exists());
     let after = fs::read(journal(dir.path())).unwrap();
@@ -114,8 +114,8 @@ fn the_state_is_taken_over() {
     // What was there is there, byte for byte; the state comes behind it.
     assert_eq!(after[12..before.len()], before[12..]);
     assert_eq!(known(dir.path(), PRESENT), recorded());
-    let again = Recorder::open(dir.path(), PRESENT).unwrap();
-    assert_eq!(again.notes, notes);
+    let again = JournalFile::open(dir.path(), PRESENT).unwrap();
+    assert_eq!(again.entries, entries);
     drop(again);
     assert_eq!(fs::read(journal(dir.path())).unwrap(), after);
     // The journal of another boot stays as it was.
@@ -128,7 +128,7 @@ fn the_state_is_taken_over() {
 fn a_first_start_that_is_cut_off_loses_nothing() {
     let done = state_dir().unwrap();
     let before = fs::read(journal(done.path())).unwrap();
-    drop(Recorder::open(done.path(), PRESENT).unwrap());
+    drop(JournalFile::open(done.path(), PRESENT).unwrap());
     let after = fs::read(journal(done.path())).unwrap();
     let end = before.len();
     let steps = [end, end + 1, end + 12, after.len() - 1, after.len()];
@@ -148,9 +148,9 @@ fn a_first_start_that_is_cut_off_loses_nothing() {
             old.set_modified(SystemTime::now() - Duration::from_secs(3600))
                 .unwrap();
             assert_eq!(known(dir.path(), PRESENT), recorded());
-            let opened = Recorder::open(dir.path(), PRESENT).unwrap();
-            let is_state = |noted: &&TimedEntry| matches!(noted.note, Entry::State(_));
-            assert_eq!(opened.notes.iter().filter(is_state).count(), 1);
+            let opened = JournalFile::open(dir.path(), PRESENT).unwrap();
+            let is_state = |recorded: &&TimedEntry| matches!(recorded.entry, Entry::State(_));
+            assert_eq!(opened.entries.iter().filter(is_state).count(), 1);
             drop(opened);
             assert_eq!(known(dir.path(), PRESENT), recorded());
             assert!(!dir.path().join("transition.json").exists());
@@ -164,7 +164,7 @@ fn the_newer_state_counts() {
     let dir = state_dir().unwrap();
     let file = dir.path().join("transition.json");
     let text = fs::read_to_string(&file).unwrap();
-    drop(Recorder::open(dir.path(), PRESENT).unwrap());
+    drop(JournalFile::open(dir.path(), PRESENT).unwrap());
     let changed = text.replace("\"attempts\":9", "\"attempts\":12");
     assert_ne!(changed, text);
     let attempts = || {
@@ -183,7 +183,7 @@ fn the_newer_state_counts() {
             .set_modified(time)
             .unwrap();
         assert_eq!(attempts(), expected);
-        drop(Recorder::open(dir.path(), PRESENT).unwrap());
+        drop(JournalFile::open(dir.path(), PRESENT).unwrap());
         assert!(!file.exists());
         assert_eq!(attempts(), expected);
     }
@@ -197,7 +197,7 @@ fn a_damaged_state_is_set_aside() {
     let torn = &text[..text.len() / 2];
     fs::write(&file, torn).unwrap();
     assert!(saved::read(dir.path(), PRESENT).is_err());
-    let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+    let opened = JournalFile::open(dir.path(), PRESENT).unwrap();
     let problem = &opened.problems[0];
     assert!(problem.contains("transition.json.damaged"), "{problem}");
     drop(opened);
@@ -210,10 +210,10 @@ fn a_damaged_state_is_set_aside() {
 #[test]
 fn the_boots_journals_are_read() {
     let dir = state_dir().unwrap();
-    let opened = Recorder::open(dir.path(), PRESENT).unwrap();
+    let opened = JournalFile::open(dir.path(), PRESENT).unwrap();
     assert_eq!(opened.problems, Vec::<String>::new());
     let mut present = History::default();
-    for entry in &opened.notes {
+    for entry in &opened.entries {
         present.take(entry, SOAK);
     }
     let running = present.life.transition.as_ref().unwrap();
@@ -236,17 +236,17 @@ fn the_boots_journals_are_read() {
     assert_eq!(present.signals[0].signal, Signal::Warning);
     assert!(present.stopped);
 
-    let (earlier, errors) = opened.recorder.earlier_boots().unwrap();
+    let (earlier, errors) = opened.journal_file.earlier_boots().unwrap();
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(earlier.len(), 1);
     assert_eq!(earlier[0].boot_id, CRASHED);
     assert!(!earlier[0].damaged);
     let mut crashed = History::default();
-    for entry in &earlier[0].notes {
+    for entry in &earlier[0].entries {
         crashed.take(entry, SOAK);
     }
     assert_eq!(crashed.signals[0].phase, Phase::Transition);
-    assert!(!crashed.lived_on && !crashed.stopped);
+    assert!(!crashed.kept_running && !crashed.stopped);
     assert_eq!(crashed.replaced().len(), 4);
 }
 

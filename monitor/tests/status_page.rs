@@ -97,7 +97,7 @@ const STATES: &[State] = &[
         states::survived,
         "Crashed",
         &[
-            "This kernel crashed 4h 3m ago and runs on: oops",
+            "This kernel crashed 4h 3m ago and kept running: oops",
             "1 oops in phase soak",
             "plan a reboot",
             "Enabling other_fix has failed 1h ago: it was refused.",

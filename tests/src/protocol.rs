@@ -12,29 +12,29 @@ pub const GUEST_PORT: &str = "/dev/ttyS1";
 pub enum Message {
     /// PID 1 runs; the kernel it runs on.
     Booted {
-        /// `uname -r`.
+        /// The kernel's release (`uname -r`).
         release: String,
     },
-    /// A scenario starts.
+    /// The guest starts a scenario.
     ScenarioStarted {
-        /// Its name.
+        /// The scenario's name, as in [`SCENARIOS`].
         scenario: String,
     },
     /// Something worth showing while a scenario runs.
     Note {
-        /// One line.
+        /// One line of text, which the host prints.
         text: String,
     },
-    /// A scenario passed.
+    /// The scenario's checks all held.
     ScenarioPassed {
-        /// Its name.
+        /// The scenario's name.
         scenario: String,
         /// Guest milliseconds it took.
         milliseconds: u64,
     },
-    /// A scenario failed.
+    /// A check of the scenario failed, or it could not be run.
     ScenarioFailed {
-        /// Its name.
+        /// The scenario's name.
         scenario: String,
         /// What was expected and what was seen.
         reason: String,
@@ -43,7 +43,7 @@ pub enum Message {
     File {
         /// A path relative to the run's artifact folder.
         name: String,
-        /// Its text.
+        /// The file's content.
         #[serde(with = "packed")]
         content: String,
     },
@@ -56,7 +56,7 @@ pub enum Message {
     GoingDown,
     /// Something that only the host can do to the machine.
     Inject {
-        /// What.
+        /// What the host shall do to the machine.
         what: Injection,
         /// When, in milliseconds from now.
         after_milliseconds: u64,
@@ -71,7 +71,7 @@ pub enum Message {
 pub enum Injection {
     /// A non-maskable interrupt from no known device.
     Nmi,
-    /// The power goes.
+    /// Cut the power: nothing that is only in memory reaches the disk.
     PowerCut,
 }
 
@@ -81,7 +81,7 @@ pub enum Injection {
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Load a livepatch that nothing holds up, and wait until its transition completes.
-    Land,
+    Complete,
     /// Put a task to sleep in the function that [`Order::Patch`] replaces.
     Hold,
     /// Load that livepatch; its transition has started when the answer comes.
@@ -106,8 +106,8 @@ pub const ORDERS_PORT: u16 = 9970;
 /// Where its exporter, and that of the demo, listens.
 pub const EXPORTER_PORT: u16 = 9969;
 
-/// The livepatch of [`Order::Land`].
-pub const LANDING_PATCH: &str = "lpm_vmlinux";
+/// The livepatch of [`Order::Complete`].
+pub const COMPLETING_PATCH: &str = "lpm_vmlinux";
 /// The livepatch of [`Order::Patch`].
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
@@ -227,9 +227,9 @@ mod packed {
 pub mod command_line {
     /// `lpm.run=name,name,…`: scenarios or tables to run, in this order; `all` for every one.
     pub const RUN: &str = "lpm.run";
-    /// `lpm.mode=test|demo|bench|crash|rollout`.
+    /// What the guest does: `lpm.mode=test`, `demo`, `bench`, `crash` or `rollout`.
     pub const MODE: &str = "lpm.mode";
-    /// `lpm.cuts=N`: how often the power is cut at a random moment.
+    /// `lpm.cuts=N`: how often the power is cut.
     pub const CUTS: &str = "lpm.cuts";
     /// `lpm.memory=erst|ramoops|none`: which pstore backend keeps the kernel's log.
     pub const MEMORY: &str = "lpm.memory";

@@ -50,28 +50,28 @@ pub const PROC_STACK_ENTRIES: usize = 64;
 pub enum ScanSource {
     /// The BPF task iterator: addresses, and whether a task is on a CPU.
     Iterator,
-    /// /proc: names only.
+    /// /proc: names of functions without addresses, and no idle tasks.
     Proc,
 }
 
 /// The pending tasks at one moment, and what they are checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// When it began.
+    /// When the scan began; the kernel may have moved on since.
     pub time: BootTime,
     /// The patch in transition.
     pub patch: String,
-    /// Where to.
+    /// The state that the pending tasks have yet to reach.
     pub direction: Direction,
     /// Attempts made since the start or the last reversal; `None` where not known.
     pub attempts: Option<u32>,
     /// The functions that stacks are checked for; `None` where not known.
     pub funcs: Option<Vec<CheckedFunc>>,
-    /// `funcs` are not all.
+    /// Whether `funcs` lacks some functions.
     pub funcs_truncated: bool,
-    /// Idle tasks could not be read.
+    /// Whether idle tasks could not be read.
     pub idle_unknown: bool,
-    /// Idle tasks were read in part.
+    /// Whether only some idle tasks were read.
     pub idle_truncated: bool,
     /// Where it comes from.
     pub source: ScanSource,
@@ -81,14 +81,14 @@ pub struct Scan {
     /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; `bpf_has_frame_pointer` in
     /// kallsyms shows it). False if unknown.
     pub bpf_frames_reliable: bool,
-    /// The tasks.
+    /// The tasks that were pending when the scan read them.
     pub tasks: Vec<PendingTask>,
 }
 
 /// A function that pending tasks must leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedFunc {
-    /// The patched function.
+    /// The patched function, by its name and object.
     pub function: FunctionRef,
     /// The addresses of the code in force that must be left; `None` where only
     /// the name is known.
@@ -121,7 +121,7 @@ impl Reason {
         Self::Unknown,
     ];
 
-    /// The label value.
+    /// The reason as label `reason` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -137,9 +137,9 @@ impl Reason {
 /// A pending task and why it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
-    /// The task.
+    /// The pending task, as the scan found it.
     pub task: PendingTask,
-    /// Why.
+    /// Why it is pending, as far as its stack and state show.
     pub reason: Reason,
     /// The function on its stack that it must leave; also set for
     /// [`Reason::UnreliableStack`] where there is one.
@@ -169,7 +169,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
         function: None,
         detail,
     };
-    // The stack of a task that may be on a CPU changes under the reader's eyes.
+    // The stack of a task that may be on a CPU changes while it is read.
     let on_cpu = task
         .on_cpu
         .unwrap_or(task.state == TaskState::Running || task.idle_cpu.is_some());
@@ -190,7 +190,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
     match found {
         Match::Function(func) => Blocker {
             function: Some(func.function.clone()),
-            // Ready to run is running, wherever it was when it lost its CPU.
+            // A task that is ready to run counts as running, wherever it lost its CPU.
             ..blocker(
                 if task.state == TaskState::Running {
                     Reason::Running
@@ -210,7 +210,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
                 Reason::Unknown,
                 format!(
                     "in code of the livepatch module {module}, which {fate}; \
-                     /proc does not tell which patched function that belongs to"
+                     /proc does not show to which patched function that belongs"
                 ),
             )
         }
@@ -387,7 +387,7 @@ impl Counts {
         &self.functions
     }
 
-    /// All pending tasks.
+    /// All pending tasks, whatever the reason.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.reasons.values().sum()

@@ -18,38 +18,38 @@ use crate::{
 
 mod dating;
 
-/// A monitor that is stopped in order goes with its machine, or the machine goes on
-/// without it. If the next boot begins within this the former is taken for true.
+/// After an orderly stop of the monitor the machine either shuts down or keeps running without it.
+/// If the next boot begins within this time, it shut down.
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
 /// By how much clocks that are set right may disagree.
 const SLACK_SECONDS: f64 = 60.0;
-/// From a crash to the next boot, the saving of a dump included, in seconds.
+/// Longest time from a crash to the next boot in seconds, including the saving of a dump.
 const MAX_DOWNTIME: u64 = 15 * 60;
 
-/// A signal in the journal and its record in the log are no further apart.
+/// Most seconds between a signal in the journal and its record in the log.
 const SAME_SIGNAL_SECONDS: f64 = 5.0;
 
-/// What a boot without a last word is called.
-pub const RESET_HEADLINE: &str = "the boot ended without a word";
+/// The headline of a boot that ended without a crash report, signal or orderly stop.
+pub const RESET_HEADLINE: &str = "the boot ended without a message in the log";
 
-/// A boot before this one.
+/// One of the earlier boots of this host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Boot {
-    /// What all its journal entries come to.
+    /// The state that its journal entries add up to.
     pub history: History,
     /// The entries, oldest first.
-    pub notes: Vec<TimedEntry>,
+    pub entries: Vec<TimedEntry>,
     /// When the boot after it began, in seconds since 1970.
     pub next_began: Option<f64>,
 }
 
 impl Boot {
-    /// A boot as its journal has it.
+    /// A boot, from the entries of its journal.
     #[must_use]
-    pub fn new(notes: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
+    pub fn new(entries: Vec<TimedEntry>, next_began: Option<f64>, soak: Duration) -> Self {
         Self {
-            history: fold(&notes, soak),
-            notes,
+            history: fold(&entries, soak),
+            entries,
             next_began,
         }
     }
@@ -62,7 +62,7 @@ impl Boot {
         Some(history.last_unix_seconds? - history.last_time.as_duration().as_secs_f64())
     }
 
-    /// When the next boot began, if its clock goes on from this one's.
+    /// When the next boot began, if its clock continues from this one's.
     fn ended_by(&self) -> Option<f64> {
         let next = self.next_began?;
         let last = self.history.last_unix_seconds;
@@ -70,7 +70,7 @@ impl Boot {
             .then_some(next)
     }
 
-    /// Whether it ended badly, as far as the journal tells.
+    /// Whether it ended badly, as far as the journal shows.
     #[must_use]
     pub fn unclean(&self) -> Option<bool> {
         if !self.history.stopped {
@@ -92,7 +92,7 @@ impl Boot {
         let drift = record.when.drift_seconds();
         let uptime = record.when.uptime_seconds;
         let last = history.last_time.as_duration().as_secs_f64();
-        // Nothing is noted after the kernel's end.
+        // Nothing is recorded after the kernel's end.
         let after_the_last = uptime.is_none_or(|uptime| uptime >= last - drift);
         let length = self
             .ended_by()
@@ -118,7 +118,7 @@ impl Boot {
         }
         let in_span = off.is_some_and(|off| off <= SLACK_SECONDS);
         let of_system = in_span && when.is_of_system();
-        let noted = noted(history, record).is_some();
+        let recorded = recorded(history, record).is_some();
         // Where no date is to be trusted, the boot must have ended with a crash, and the
         // crash must come after its last entry.
         let undated = after_the_last && self.unclean() != Some(false);
@@ -126,9 +126,9 @@ impl Boot {
             true => in_time || of_system,
             false => in_time && undated,
         };
-        (possible || noted).then_some(Fit {
+        (possible || recorded).then_some(Fit {
             in_system_time: of_system && in_time,
-            noted,
+            recorded,
             ends_it: ended && in_time && downtime.is_some_and(|down| down <= MAX_DOWNTIME),
             in_firmware_time: in_span && in_time,
             downtime: Reverse(downtime.unwrap_or(u64::MAX)),
@@ -143,34 +143,36 @@ impl Boot {
         uptime.is_some_and(|uptime| uptime >= last - record.when.drift_seconds())
     }
 
-    /// Fills in what a dump does not tell but the journal does: the date first, then where
+    /// Fills in what the journal knows and the dump does not: the date first, then where
     /// in a patch's life it falls.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
         let history = &self.history;
-        let seen = noted(history, record);
+        let seen = recorded(history, record);
         dating::date(history, seen, self.ended_by(), &mut record.when);
         let now = dating::moment(history, seen, &record.when);
-        // What came after it, where the machine lived on, tells nothing.
-        let until = self.notes.partition_point(|noted| noted.time <= now);
+        // Entries after the crash, where the machine kept running, prove nothing about it.
+        let until = self
+            .entries
+            .partition_point(|recorded| recorded.time <= now);
         match self
-            .notes
+            .entries
             .get(until..)
             .is_some_and(|later| !later.is_empty())
         {
             true => {
-                let before = fold(self.notes.get(..until).unwrap_or_default(), soak);
+                let before = fold(self.entries.get(..until).unwrap_or_default(), soak);
                 supplement(&before, record, now, soak);
             }
             false => supplement(history, record, now, soak),
         }
     }
 
-    /// The crash that ended the boot, if no dump tells of it: the signal that was its
-    /// last note, or else a reset.
+    /// The crash that ended the boot, if no dump shows it: the signal that was its
+    /// last entry, or else a reset.
     #[must_use]
     pub fn last_word(&self, soak: Duration) -> CrashRecord {
         let history = &self.history;
-        let last = history.signals.last().filter(|_| !history.lived_on);
+        let last = history.signals.last().filter(|_| !history.kept_running);
         let fatal = last.and_then(|seen| Some((seen, seen.signal.kind()?)));
         let now = history.last_time;
         let mut record = match fatal {
@@ -216,22 +218,23 @@ fn of_signal(seen: &SignalSeen, kind: Kind) -> CrashRecord {
     }
 }
 
-/// What all of these entries come to.
-fn fold(notes: &[TimedEntry], soak: Duration) -> History {
+/// The state that these entries add up to.
+fn fold(entries: &[TimedEntry], soak: Duration) -> History {
     let mut history = History::default();
-    for noted in notes {
-        history.take(noted, soak);
+    for recorded in entries {
+        history.take(recorded, soak);
     }
     history
 }
 
-/// What speaks for a boot, the strongest first; of two boots the greater has it.
+/// Reasons why a crash belongs to a boot, the strongest first; of two boots the one with the
+/// greater value gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fit {
     /// The system's clock at the crash is in the boot's time.
     in_system_time: bool,
     /// The boot's journal has the kernel's line for it, at that uptime.
-    noted: bool,
+    recorded: bool,
     /// The next boot follows it closely.
     ends_it: bool,
     /// Its date by another clock is in the boot's time.
@@ -241,7 +244,7 @@ pub struct Fit {
 }
 
 /// The entry that the monitor wrote when the kernel reported this very thing.
-fn noted<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
+fn recorded<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
     let uptime = record.when.uptime_seconds?;
     let drift = record.when.drift_seconds();
     let near = |seen: &&SignalSeen| {
@@ -266,7 +269,7 @@ pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
         && (same_line || times.is_some_and(|apart| apart <= SAME_SIGNAL_SECONDS))
 }
 
-/// Fills in what a record of a crash at `now` does not tell but the entries before it do.
+/// Fills in what the entries before a crash at `now` know and its record does not.
 pub fn supplement(history: &History, record: &mut CrashRecord, now: BootTime, soak: Duration) {
     let phase = history.phase(now, soak);
     let during = matches!(phase, Phase::Load | Phase::Transition | Phase::Soak);

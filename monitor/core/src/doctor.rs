@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// All is well.
+    /// Nothing is missing.
     Ok,
     /// It cannot be determined.
     Unknown,
@@ -29,27 +29,27 @@ impl Status {
     }
 }
 
-/// One check.
+/// One line of `doctor`: what was checked and how to repair it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Its name, which does not change.
     pub check: &'static str,
-    /// How it ended.
+    /// Whether something is missing, and how bad that is.
     pub status: Status,
-    /// What was found.
+    /// What was found, as a sentence.
     pub what: String,
     /// What to do about it; empty if nothing is wrong.
     pub remedy: String,
 }
 
 impl Check {
-    /// All is well.
+    /// A check that found nothing missing.
     #[must_use]
     pub fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self::new(check, Status::Ok, what, "")
     }
 
-    /// Something is to be said.
+    /// A check that found something, with the remedy.
     #[must_use]
     pub fn new(
         check: &'static str,

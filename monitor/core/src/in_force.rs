@@ -40,7 +40,7 @@ pub struct Seen {
 /// A BPF program that is attached where it may override a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overrider {
-    /// The function.
+    /// The kernel function that it may override.
     pub function: String,
     /// The program's name and id, and how it is attached, as `guard (id 12, fmod_ret)`.
     pub program: String,
@@ -75,7 +75,7 @@ pub const REASONS: [&str; 6] = [
 ];
 
 impl Why {
-    /// The label value.
+    /// The reason as a label value and in JSON (see [`REASONS`]).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -107,9 +107,9 @@ impl Why {
 /// A function that is not, or not provably, in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutOfForce {
-    /// The function.
+    /// Name of the patched function.
     pub function: String,
-    /// Why.
+    /// Why it is not in force, or why that is unknown.
     #[serde(flatten)]
     pub why: Why,
 }
@@ -117,13 +117,13 @@ pub struct OutOfForce {
 /// How many functions of an object are in force, and which are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ObjectInForce {
-    /// The patch.
+    /// The livepatch, by its module's name.
     pub patch: String,
-    /// The object.
+    /// What it patches: `vmlinux` or a module.
     pub object: String,
     /// Functions that provably run as the patch has them.
     pub in_force: usize,
-    /// The others.
+    /// Functions that are not, or not provably, in force.
     pub others: Vec<OutOfForce>,
 }
 

@@ -41,7 +41,7 @@ pub enum Stage {
     Disabled,
     /// Enabling it has failed: it was never in force.
     Refused,
-    /// Cannot be determined.
+    /// The stage cannot be determined from what was seen.
     Unknown,
 }
 
@@ -58,7 +58,7 @@ pub struct InForce {
 /// A patch and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PatchLife {
-    /// The patch.
+    /// The livepatch, by its module's name.
     pub name: String,
     /// How far it has come.
     pub stage: Stage,
@@ -87,7 +87,7 @@ impl Load {
 /// A transition that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When, where known.
+    /// When it ended; `None` where that was not seen.
     pub at: Option<BootTime>,
     /// Which; `None` where its patch or its direction is not known.
     pub transition: Option<Transition>,
@@ -112,11 +112,11 @@ pub enum Step<'a> {
     /// The kernel is about to enable it. It does so only while no transition runs
     /// (`__klp_enable_patch`, kernel/livepatch/core.c, 4.12 to 7.2).
     Enabling(&'a str),
-    /// The load of its module is over, for better or worse.
+    /// The load of its module is over; whether it succeeded is not known yet.
     Loaded(&'a str),
     /// Enabling it has failed.
     Refused(&'a str),
-    /// A transition runs.
+    /// A transition is known to run.
     Started(Transition),
     /// The tasks that a transition waits for were signalled, so that one runs.
     Signalled,
@@ -163,7 +163,7 @@ pub fn age(since: Option<BootTime>, now: Option<BootTime>) -> Option<Duration> {
 }
 
 impl Lifecycle {
-    /// Takes a step.
+    /// Applies what happened to the state of the patches.
     pub fn step(&mut self, at: At, step: Step<'_>) {
         match step {
             Step::Load(patch) => self.load(patch, at),
@@ -209,7 +209,7 @@ impl Lifecycle {
         self.patches.iter_mut().find(|known| known.name == patch)
     }
 
-    /// Enters a patch as the last.
+    /// Adds a patch, or moves it to the end.
     fn set(&mut self, patch: &str, stage: Stage) {
         let known = self.patches.iter().position(|known| known.name == patch);
         let mut life = match known {
@@ -427,8 +427,8 @@ impl Lifecycle {
         age(self.ended.as_ref()?.at, now)
     }
 
-    /// In which phase `now` falls. `soak` is how long after its end a transition is
-    /// still to blame.
+    /// The phase that `now` falls in. `soak` is how long after the end of a transition its soak
+    /// phase lasts.
     #[must_use]
     pub fn phase(&self, now: Option<BootTime>, soak: Duration) -> Phase {
         if self.loading(now).is_some() {

@@ -12,14 +12,14 @@ mod tests;
 pub enum LivepatchMessage {
     /// A patch is about to be enabled.
     Enabling {
-        /// The patch.
+        /// The patch that is being enabled.
         patch: String,
     },
     /// A transition starts; also after a reversal, in the new direction.
     Starting {
-        /// The patch.
+        /// The patch whose transition starts.
         patch: String,
-        /// Where to.
+        /// Whether it patches or unpatches.
         direction: Direction,
     },
     /// Remaining tasks are sent a fake signal; printed at the 15th attempt only.
@@ -28,47 +28,47 @@ pub enum LivepatchMessage {
     Forcing,
     /// A transition is complete; `Unpatch` also ends a cancelled start.
     Complete {
-        /// The patch.
+        /// The patch whose transition is complete.
         patch: String,
-        /// Where to.
+        /// Whether it patched or unpatched.
         direction: Direction,
     },
     /// Debug: a transition turns round. `direction` is the old one.
     Reversing {
-        /// The patch.
+        /// The patch whose transition turns round.
         patch: String,
         /// The direction given up.
         direction: Direction,
     },
     /// Debug: enabling failed before any task was asked.
     Canceling {
-        /// The patch.
+        /// The patch that could not be enabled.
         patch: String,
     },
     /// A patch could not be enabled.
     FailedToEnable {
-        /// The patch.
+        /// The patch that the kernel refused.
         patch: String,
     },
     /// A target module is being loaded and gets patched.
     ApplyingToModule {
-        /// The patch.
+        /// The patch that also replaces functions of the module.
         patch: String,
-        /// The target.
+        /// The module that is being loaded and patched.
         module: String,
     },
     /// A target module is being unloaded.
     RevertingOnModule {
-        /// The patch.
+        /// The patch whose functions go with the module.
         patch: String,
-        /// The target.
+        /// The module that is being unloaded.
         module: String,
     },
     /// A target module could not be patched, so it is not loaded.
     RefusingModule {
-        /// The patch.
+        /// The patch that could not be applied to the module.
         patch: String,
-        /// The target.
+        /// The module that is refused.
         module: String,
     },
     /// A patch's own callback refused.
@@ -78,24 +78,24 @@ pub enum LivepatchMessage {
     },
     /// An object could not be patched.
     FailedToPatchObject {
-        /// The object.
+        /// What could not be patched: `vmlinux` or a module.
         object: String,
     },
     /// Not cumulative over what is loaded.
     NotCompatible {
-        /// The patch.
+        /// The livepatch that is refused.
         patch: String,
     },
     /// ftrace refused a function, for instance because another tracer has it.
     FtraceRefused {
-        /// The function.
+        /// The kernel function that the patch replaces.
         function: String,
         /// The negative error number.
         error: i32,
     },
     /// The module loader meets a livepatch.
     Tainting {
-        /// The module.
+        /// The livepatch module whose load taints the kernel.
         module: String,
     },
 }

@@ -8,22 +8,22 @@ pub const VMLINUX: &str = "vmlinux";
 /// Everything under /sys/kernel/livepatch at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PatchSet {
-    /// /sys/kernel/livepatch is there.
+    /// Whether the kernel supports livepatching: /sys/kernel/livepatch exists.
     pub supported: bool,
     /// The loaded patches, ordered by name.
     pub patches: Vec<Patch>,
 }
 
-/// A loaded patch.
+/// A livepatch in /sys/kernel/livepatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Patch {
     /// Its module's name as sysfs shows it.
     pub name: String,
     /// `enabled`; `None` where it could not be read.
     pub enabled: Option<bool>,
-    /// `transition` (4.12+).
+    /// Whether it is in transition (`transition`, 4.12 and later); `None` if not readable.
     pub transition: Option<bool>,
-    /// `replace` (6.11+).
+    /// Whether it replaces all earlier patches (`replace`, 6.11 and later); `None` if not readable.
     pub replace: Option<bool>,
     /// /sys/module/NAME/srcversion, the build's fingerprint.
     pub srcversion: Option<String>,
@@ -35,7 +35,7 @@ pub struct Patch {
     pub objects: Vec<Object>,
 }
 
-/// What belongs to livepatching and is no patch of /sys/kernel/livepatch.
+/// Modules that belong to livepatching without being a patch in /sys/kernel/livepatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Beside {
     /// Livepatch modules that are loaded without being in force: they were disabled or
@@ -60,7 +60,7 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// All of them.
+    /// All mechanisms, in the order they are shown.
     pub const ALL: [Self; 3] = [Self::Ksplice, Self::KernelCare, Self::KpatchCore];
 
     /// The value of label `mechanism`.
@@ -109,13 +109,13 @@ impl Mechanism {
 pub struct Object {
     /// `vmlinux` or the module's name.
     pub name: String,
-    /// `patched` (6.1+).
+    /// Whether the object is patched now (`patched`, 6.1 and later); `None` if not readable.
     pub patched: Option<bool>,
     /// The functions it patches in this object, ordered by name and position.
     pub functions: Vec<Function>,
 }
 
-/// A patched function.
+/// A function that a livepatch replaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Function {
     /// The old function's name.
@@ -126,7 +126,7 @@ pub struct Function {
 }
 
 impl Patch {
-    /// How it fares, in a word or two.
+    /// The patch's state as the commands and the page print it.
     #[must_use]
     pub const fn state(&self) -> &'static str {
         match (self.enabled, self.transition) {

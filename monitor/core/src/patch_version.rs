@@ -9,7 +9,7 @@
 //! | Canonical | `lkp_Ubuntu_5_4_0_26_30_generic_69` | `69` | Ubuntu's LSN records, `module_name_regex` |
 //! | others | a trailing number, as in `fix_v2` or `fix_1_3` | `2`, `1-3` | |
 //!
-//! A number that identifies a bug or an advisory (`livepatch_CVE_2019_20096`) is no version.
+//! A number that identifies a bug or an advisory (`livepatch_CVE_2019_20096`) is not a version.
 
 use std::cmp::Ordering;
 
@@ -100,7 +100,7 @@ fn number(token: &str) -> Option<u64> {
     (plausible && is_number).then(|| token.parse().ok())?
 }
 
-/// `v2`, `r2`.
+/// A number with a letter before it, as in `v2` and `r2`.
 fn marked_number(token: Option<&str>) -> Option<u64> {
     let token = token?;
     let digits = token

@@ -33,11 +33,11 @@ pub struct PendingTasks {
 /// What a scan found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// When.
+    /// When the scan began.
     pub time: BootTime,
     /// The patch whose transition the kernel said runs.
     pub patch: String,
-    /// The pending tasks.
+    /// The pending tasks and why each is pending.
     pub blockers: Vec<Blocker>,
     /// How many there are, by reason and function.
     pub counts: Counts,

@@ -14,7 +14,7 @@ pub const SOAK: Duration = Duration::from_secs(30 * 60);
 pub enum Phase {
     /// A livepatch module is being loaded and its enabling has not returned.
     Load,
-    /// A transition runs.
+    /// A transition was running.
     Transition,
     /// The last transition ended a short time ago.
     Soak,
@@ -37,7 +37,7 @@ impl Phase {
         Self::Unknown,
     ];
 
-    /// The label value.
+    /// The phase as label `phase` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

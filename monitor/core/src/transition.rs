@@ -49,7 +49,7 @@ pub struct Transitions {
     forced: BTreeMap<String, BootTime>,
     /// Patches whose whole life was watched.
     watched: BTreeMap<String, BootTime>,
-    /// The last event that is no mere attempt.
+    /// The last event other than an attempt.
     last_change: Option<BootTime>,
     previous: Option<Snapshot>,
     totals: Totals,
@@ -66,7 +66,7 @@ fn differ(one: Option<&str>, other: Option<&str>) -> bool {
 }
 
 impl Transitions {
-    /// Nothing known.
+    /// A state in which no transition and no patch is known.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -91,7 +91,7 @@ impl Transitions {
         }
     }
 
-    /// What a later process needs to go on.
+    /// What a later process needs to continue.
     #[must_use]
     pub fn save(&self) -> SavedState {
         SavedState {

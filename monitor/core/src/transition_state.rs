@@ -11,7 +11,7 @@ use crate::{
 /// The state of transitions, fed by kernel events and snapshots of sysfs.
 #[derive(Debug)]
 pub struct TransitionState {
-    /// The state machine.
+    /// The state machine that follows transitions.
     pub transitions: Transitions,
     watching: Watching,
     segment: u64,

@@ -1,4 +1,4 @@
-//! Whether what somebody waits for has come about: pure, of snapshots of sysfs.
+//! Whether what someone waits for has come about: pure, of snapshots of sysfs.
 
 use serde::Serialize;
 
@@ -17,14 +17,14 @@ pub enum Waited {
     },
     /// The transition was reversed or cancelled.
     Reversed {
-        /// The patch.
+        /// The patch that was waited for.
         patch: String,
         /// Why, as the end of a sentence whose subject is the patch.
         why: String,
     },
     /// What became of it cannot be determined.
     Unknown {
-        /// Why.
+        /// Why it cannot be determined.
         why: String,
     },
 }
@@ -33,13 +33,13 @@ pub enum Waited {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitOutcome {
-    /// See [`Waited::Completed`].
+    /// The patch is in force (see [`Waited::Completed`]).
     Completed,
     /// The time is over, and the transition still runs.
     TimedOut,
-    /// See [`Waited::Reversed`].
+    /// The transition went back (see [`Waited::Reversed`]).
     Reversed,
-    /// See [`Waited::Unknown`].
+    /// It cannot be determined (see [`Waited::Unknown`]).
     Unknown,
 }
 

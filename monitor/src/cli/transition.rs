@@ -35,7 +35,7 @@ pub(super) struct Running {
     pub transition: Transition,
     /// How long it has run, if its start is known.
     pub age: Option<Duration>,
-    /// The pending tasks.
+    /// The pending tasks and why each is pending.
     pub blockers: Vec<Blocker>,
     /// Whether idle tasks could not be checked.
     pub idle_unknown: bool,

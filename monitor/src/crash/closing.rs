@@ -18,7 +18,7 @@ pub(super) fn is_of_journal(crash: &HostCrash) -> bool {
     record.files.is_empty() && record.trace.is_empty() && record.modules.is_none()
 }
 
-/// Sees to it that a boot which ended badly has one crash that ended it.
+/// Makes sure that a boot which ended badly has exactly one crash that ended it.
 pub(super) fn close(
     store: &mut Store,
     boot: &Boot,

@@ -70,7 +70,7 @@ fn join(parts: Vec<Part>, problems: &mut Vec<String>, visit: &mut dyn FnMut(Text
 /// The boot that runs.
 #[derive(Clone, Debug)]
 pub struct ThisBoot {
-    /// Its id.
+    /// The boot's id (/proc/sys/kernel/random/boot_id); `None` if it cannot be read.
     pub id: Option<String>,
     /// When it began, in seconds since 1970.
     pub began: Option<f64>,
@@ -116,14 +116,14 @@ impl KernelLines {
     }
 }
 
-/// What a look at this host came to.
+/// The result of searching this host for crashes.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// What could not be read, understood or stored.
     pub problems: Vec<String>,
-    /// What looks like a dump and is not believed.
+    /// Files that look like dumps but are not trusted.
     pub untrusted: Vec<Untrusted>,
-    /// And how many more there are.
+    /// How many more there are.
     pub more_untrusted: usize,
     /// Why pstore has no room for the next crash, if the last one shows that.
     pub pstore_full: Option<String>,
@@ -180,9 +180,9 @@ pub fn after_boot(
     problems.extend(look.problems);
     if look.left_out > 0 {
         problems.push(format!(
-            "{} dumps were left out, because a look at the start is bounded in files, bytes and \
-             time; the next start goes on with them, `livepatch-monitor crashes import` reads \
-             them now",
+            "{} dumps were left out, because the search for dumps at the start is limited in files, \
+             bytes and time; the next start continues with them, and `livepatch-monitor crashes \
+             import` reads them now",
             look.left_out
         ));
     }
@@ -367,7 +367,7 @@ impl<'a> Gathering<'a> {
         // Not in the log's own words: whoever may see the status page sees this.
         let files = text.files.join(", ");
         vec![format!(
-            "{files}: not all of it is understood, a crash in it may be missed; \
+            "{files}: some of it is not understood and a crash in it may be missed; \
              `livepatch-monitor crashes import` says what"
         )]
     }

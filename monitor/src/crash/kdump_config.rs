@@ -15,7 +15,7 @@ mod tests;
 const KDUMP_CONF: &str = "etc/kdump.conf";
 const KDUMP_TOOLS: &str = "etc/default/kdump-tools";
 const SYSCONFIG: &str = "etc/sysconfig/kdump";
-/// pstore.conf(5).
+/// Where systemd-pstore is configured (pstore.conf(5)), below the root.
 const PSTORE_CONF: &str = "etc/systemd/pstore.conf";
 const MAX_FILE: u64 = 256 << 10;
 /// Where all of them write by default.

@@ -1,6 +1,6 @@
 //! The dumps of this host, found and read without belief in anybody but root.
 //!
-//! A dump decides whether a rollout goes on, so it must be root's own: the file and its
+//! A dump decides whether a rollout continues, so it must be root's own: the file and its
 //! directory belong to root and nobody else may write to them, no symbolic link is
 //! followed, and the file has no second name. The directory above may be open to others if
 //! it is sticky, as Ubuntu's /var/crash is: nobody but root can then replace what root has
@@ -23,7 +23,7 @@ use rustix::{
 #[cfg(test)]
 mod tests;
 
-/// What one look may cost.
+/// Limits of one search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Entries of directories that are looked at.
@@ -59,7 +59,7 @@ const MAX_NAMED: usize = 100;
 /// A file that looks like a dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it is.
+    /// Path of the file, below the root that was searched.
     pub path: PathBuf,
     /// Its length in bytes.
     pub size: u64,
@@ -78,12 +78,12 @@ impl Candidate {
     }
 }
 
-/// Something that looks like a dump, or may hold one, and is not believed.
+/// Something that looks like a dump, or may hold one, and is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
-    /// Where it is.
+    /// Path of the file or directory.
     pub path: PathBuf,
-    /// Why not.
+    /// Why it is not trusted, as the end of a sentence.
     pub reason: String,
 }
 
@@ -92,11 +92,11 @@ pub struct Untrusted {
 pub struct Content {
     /// Its bytes, or the last of them.
     pub bytes: Vec<u8>,
-    /// These are all.
+    /// Whether `bytes` is the whole file.
     pub whole: bool,
 }
 
-/// One look at all the places where dumps lie.
+/// One search of all places where dumps lie.
 #[derive(Debug)]
 pub struct Look {
     limits: Limits,
@@ -105,11 +105,11 @@ pub struct Look {
     entries: usize,
     files: usize,
     bytes: u64,
-    /// What is not believed, up to a hundred.
+    /// What is not trusted, up to a hundred.
     pub untrusted: Vec<Untrusted>,
-    /// And how many more there are.
+    /// How many more there are.
     pub more_untrusted: usize,
-    /// Files that there was no time or room for.
+    /// Files that were not read because a limit was reached.
     pub left_out: usize,
     /// What could not be read, in words.
     pub problems: Vec<String>,
@@ -261,7 +261,7 @@ impl Look {
         };
         let doubt = match candidate(file.path.clone(), &stat) {
             now if (now.device, now.inode) == (file.device, file.inode) => self.doubt_file(&stat),
-            _ => Some("it was replaced while it was looked at".to_owned()),
+            _ => Some("it was replaced while it was being checked".to_owned()),
         };
         if let Some(reason) = doubt {
             self.doubt(&file.path, reason);
@@ -333,7 +333,7 @@ impl Look {
     }
 }
 
-/// Why a directory is not believed.
+/// Why a directory is not trusted.
 struct Doubt {
     reason: String,
     /// What is root's in it stays root's.

@@ -7,7 +7,7 @@ use super::{
     look::{Candidate, Limits, Look},
 };
 
-/// Where crashes leave something. What is not there is no trouble.
+/// Where crashes leave something. A missing source is not an error.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// Where the kernel shows its persistent store, /sys/fs/pstore.
@@ -20,9 +20,9 @@ pub struct Sources {
     pub sysfs: PathBuf,
     /// The root of the host's file system, for kdump's configuration.
     pub rootfs: PathBuf,
-    /// Whose files are believed: root's, but in tests.
+    /// The user whose files are trusted: root, except in tests.
     pub owner: u32,
-    /// What one look may cost.
+    /// Limits of one search.
     pub limits: Limits,
 }
 
@@ -40,7 +40,7 @@ impl Sources {
         directories
     }
 
-    /// What looks like a dump and is not believed, without reading anything.
+    /// What looks like a dump and is not trusted, without reading anything.
     #[must_use]
     pub fn untrusted(&self) -> Look {
         let mut look = Look::new(self.owner, self.limits);

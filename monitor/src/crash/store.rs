@@ -36,30 +36,30 @@ pub enum StoreError {
     /// A file or directory cannot be used.
     #[error("crash records: cannot {action} {}: {source} (see --state-dir)", path.display())]
     Io {
-        /// What was tried.
+        /// What was attempted, as the verb after "cannot".
         action: &'static str,
-        /// The path.
+        /// The file or directory that it was attempted on.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file is not what this program writes.
     #[error("crash records: {}: {reason}; it is not used, and set aside with the ending .damaged before another is written in its place", path.display())]
     Content {
-        /// The file.
+        /// The file that is not used.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         reason: String,
     },
     /// A file is of a later program.
     #[error(
-        "crash records: {} is of version {version}, this program knows {VERSION}: all is left untouched, run the newer program",
+        "crash records: {} has format version {version} and this program reads up to {VERSION}; no record is changed: run the newer program",
         path.display()
     )]
     Newer {
-        /// The file.
+        /// The file that a later program wrote.
         path: PathBuf,
-        /// Its version.
+        /// The format version that the file names.
         version: u64,
     },
 }
@@ -413,7 +413,7 @@ fn now_unix_seconds() -> Option<f64> {
     Some(now.as_secs_f64().floor())
 }
 
-/// `20261123T124809Z`
+/// The time as it stands in a crash's id: `20261123T124809Z`.
 fn compact_time(unix_seconds: Option<f64>) -> String {
     let date = unix_seconds
         .filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))

@@ -12,13 +12,12 @@ const AT_THE_END_SECONDS: f64 = 60.0;
 /// A kernel log that was found.
 #[derive(Debug)]
 pub struct Text {
-    /// Its bytes.
+    /// The log as it was found, prefixes included.
     pub bytes: Vec<u8>,
-    /// What its place tells of its clock.
+    /// What its place shows about its clock.
     pub anchor: Option<Anchor>,
     /// The files it was read from, oldest text first.
     pub files: Vec<String>,
-    /// Who kept it.
     keeper: Keeper,
 }
 
@@ -37,13 +36,13 @@ enum Keeper {
     Kdump { written: Option<f64> },
 }
 
-/// What a text tells.
+/// What was read from a text.
 #[derive(Debug)]
 pub struct Read {
     /// The crashes, oldest first, and whether the kernel ended with each; none where that
     /// is not known.
     pub crashes: Vec<(CrashRecord, Option<bool>)>,
-    /// The rest.
+    /// What the parser found apart from the crashes: other signals, and problems.
     pub log: ParsedLog,
 }
 
@@ -98,13 +97,13 @@ impl Text {
             let ago = end.zip(record.when.uptime_seconds);
             record.panic.is_some() || ago.is_none_or(|(end, at)| end - at <= AT_THE_END_SECONDS)
         };
-        let is_told = records.last().is_some_and(at_the_end);
+        let is_reported = records.last().is_some_and(at_the_end);
         let ended = match &self.keeper {
             Keeper::Anybody => None,
             Keeper::Pstore { ended, .. } => *ended,
             Keeper::Kdump { .. } => Some(true),
         };
-        if !is_told && let Some(lost) = self.lost(end) {
+        if !is_reported && let Some(lost) = self.lost(end) {
             records.push(lost);
         }
         let last = records.len().saturating_sub(1);

@@ -82,7 +82,7 @@ pub enum Effect {
     /// A crash hook was hit: read the kernel log for the details.
     ReadLog,
     /// A journal entry, written if it adds something.
-    Note(BootTime, Entry),
+    Record(BootTime, Entry),
     /// A crash signal was counted.
     Signal(Sighting),
     /// A transition is stuck.
@@ -95,9 +95,9 @@ pub enum Effect {
     PatchMissing(Expected),
     /// The kernel refused to load a module because a livepatch failed for it.
     ModuleRefused {
-        /// The patch.
+        /// The livepatch that failed for the module.
         patch: String,
-        /// The module.
+        /// The module that the kernel did not load.
         module: String,
     },
 }
@@ -116,7 +116,7 @@ pub enum StartFromLog {
 /// What every collector is given when it collects.
 #[derive(Clone, Debug, Default)]
 pub struct Moment {
-    /// The time.
+    /// Time of the collection, on the boot's clock.
     pub now: BootTime,
     /// What the journal holds about this boot.
     pub history: Arc<History>,
@@ -154,13 +154,13 @@ impl Outcome {
 /// The collectors of one label, in one collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// The label's value.
+    /// Value of the label `collector`.
     pub label: &'static str,
     /// They read everything they need.
     pub success: bool,
     /// How long they took together.
     pub duration: Duration,
-    /// What is wrong.
+    /// What could not be read, one sentence each.
     pub problems: Vec<String>,
 }
 
@@ -185,7 +185,7 @@ impl Run {
 pub struct Collected<V> {
     /// When it was complete.
     pub moment: Moment,
-    /// The collectors' values.
+    /// What the collectors know, one value each.
     pub values: V,
     /// Success and duration of the collectors of each label.
     pub runs: Vec<Run>,
@@ -232,11 +232,11 @@ pub trait Listener {
 /// What a collector does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Take an event.
+    /// A collector handles an event of the kernel.
     Event,
-    /// Read its sources.
+    /// A collector reads its sources.
     Collect,
-    /// Write its metrics.
+    /// A collector writes its metrics.
     Export,
 }
 

@@ -73,7 +73,7 @@ impl Due {
 /// What the loop waits for.
 pub(super) struct EventLoop {
     exporter: Arc<Exporter>,
-    /// `None` without probes.
+    /// The ring buffer of the probes; `None` without probes.
     ring: Option<AsyncFd<RingBuf<MapData>>>,
     /// `None` if a hook announces the log's lines.
     log: Option<AsyncFd<KmsgReader>>,

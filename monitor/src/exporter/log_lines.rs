@@ -25,7 +25,7 @@ use crate::{
 const PACKAGES_SHOWN: usize = 10;
 /// Most blocking tasks that get a line of their own.
 const BLOCKERS_SHOWN: usize = 10;
-/// Dumps that have a line of their own although nobody believes them.
+/// Most dumps that are not trusted and get a line of their own.
 const UNTRUSTED_SHOWN: usize = 10;
 
 /// Names a patch in a log line.
@@ -136,13 +136,13 @@ pub(super) fn crash(crash: &HostCrash) {
         kind = record.kind.name(),
         phase = record.phase.name(),
         implicated = record.implicated.name(),
-        "this host has crashed: {}; `livepatch-monitor crashes show {}` has the whole of it",
+        "this host has crashed: {}; `livepatch-monitor crashes show {}` shows the full record",
         printable(record.headline.as_bytes()),
         crash.id
     );
 }
 
-/// Logs what looks like a dump and is not believed.
+/// Logs files that look like dumps but are not trusted.
 pub(super) fn untrusted(untrusted: &[Untrusted], more: usize) {
     for dump in untrusted.iter().take(UNTRUSTED_SHOWN) {
         warn!(

@@ -17,7 +17,9 @@ pub(super) fn keep_small() {
     let huge_pages = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     if huge_pages != 0 {
         let error = std::io::Error::last_os_error();
-        tracing::debug!("cannot do without huge pages: {error}");
+        tracing::debug!(
+            "cannot disable transparent huge pages for this process (it may use more memory): {error}"
+        );
     }
     #[cfg(target_env = "gnu")]
     for (setting, value) in [

@@ -43,7 +43,7 @@ pub struct Options {
     pub listen: Vec<SocketAddr>,
     /// Use the sockets that systemd passes instead.
     pub systemd_socket: bool,
-    /// TLS and users.
+    /// The file with TLS settings and users (`--web.config.file`); `None` for plain HTTP.
     pub web_config: Option<PathBuf>,
     /// Path of the exposition.
     pub telemetry_path: String,
@@ -51,9 +51,9 @@ pub struct Options {
     pub stuck_after: Duration,
     /// Where state is kept across restarts.
     pub state_dir: PathBuf,
-    /// Root of procfs.
+    /// Where procfs is mounted (`--path.procfs`).
     pub procfs: PathBuf,
-    /// Root of sysfs.
+    /// Where sysfs is mounted (`--path.sysfs`).
     pub sysfs: PathBuf,
     /// The kernel log's device.
     pub kmsg: PathBuf,
@@ -158,7 +158,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 /// Writes to the journal that the monitor stops, and waits for the disk.
 fn end_journal(exporter: &Exporter) {
-    exporter.note(clock::boot_time(), Entry::Stopped);
+    exporter.record(clock::boot_time(), Entry::Stopped);
     // Not waited for under the lock, which every scrape takes.
     let closing = lock(&exporter.journal).close();
     closing.wait();

@@ -96,7 +96,7 @@ pub(super) fn check() -> anyhow::Result<()> {
     let mut memory: Vec<u8> = Vec::new();
     if memory.try_reserve_exact(MEMORY).is_err() {
         bail!(
-            "cannot have {} MiB of memory; raise the limit (MemoryMax=, LimitAS=, ulimit -v) or free some",
+            "cannot allocate {} MiB of memory; raise the limit (MemoryMax=, LimitAS=, ulimit -v) or free some",
             MEMORY >> 20
         );
     }

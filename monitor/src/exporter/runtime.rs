@@ -68,7 +68,7 @@ impl Exporter {
     }
 
     /// Carries out what collectors ask for: log lines, journal entries, a new text file. What the
-    /// event loop has to do is noted in `next`.
+    /// event loop has to do is recorded in `next`.
     pub(super) fn carry_out(&self, effects: Vec<Effect>, next: &mut Next) {
         for effect in effects {
             match effect {
@@ -78,7 +78,7 @@ impl Exporter {
                 Effect::Attempt => next.scan = true,
                 Effect::Loading => next.loading = true,
                 Effect::ReadLog => next.log = true,
-                Effect::Note(time, entry) => lock(&self.journal).note_news(time, entry),
+                Effect::Record(time, entry) => lock(&self.journal).record_news(time, entry),
                 Effect::Signal(sighting) => {
                     log_lines::signal(&sighting);
                     self.changed.notify_one();
@@ -103,7 +103,7 @@ impl Exporter {
     fn step(&self, time: BootTime, step: &transition::Effect) {
         log_lines::transition(step);
         if let Ok(entry) = Entry::try_from(step) {
-            self.note(time, entry);
+            self.record(time, entry);
             // A crash is attributed by the functions that are patched now.
             self.patches_due.store(true, Ordering::Relaxed);
         }
@@ -138,8 +138,8 @@ impl Exporter {
     }
 
     /// Writes a journal entry.
-    pub(super) fn note(&self, time: BootTime, entry: Entry) {
-        lock(&self.journal).note(time, entry);
+    pub(super) fn record(&self, time: BootTime, entry: Entry) {
+        lock(&self.journal).record(time, entry);
     }
 
     /// Sends what must outlive a restart to the journal, if it has changed.
@@ -150,7 +150,7 @@ impl Exporter {
             start_unix_seconds,
             transitions,
         };
-        lock(&self.journal).note_news(clock::boot_time(), Entry::State(saved));
+        lock(&self.journal).record_news(clock::boot_time(), Entry::State(saved));
     }
 
     /// Reads sysfs, and lets the state machine compare it with what it knows. Returns
@@ -227,7 +227,7 @@ impl Exporter {
             if sysfs::is_loading(&self.options.sysfs, &patch) {
                 return true;
             }
-            lock(&self.journal).note_news(now, Entry::Loaded { patch });
+            lock(&self.journal).record_news(now, Entry::Loaded { patch });
         }
     }
 
@@ -285,7 +285,7 @@ impl Exporter {
         }
     }
 
-    /// The exposition's path.
+    /// Path that the exposition is served under (`--web.telemetry-path`).
     #[must_use]
     pub fn telemetry_path(&self) -> &str {
         &self.options.telemetry_path
@@ -297,7 +297,7 @@ impl Exporter {
     }
 }
 
-/// The kernel's name for the host, which is `(none)` until somebody sets one
+/// The kernel's name for the host, which is `(none)` until someone sets one
 /// (UTS_NODENAME, include/linux/uts.h).
 fn host_name() -> String {
     let name = rustix::system::uname()

@@ -64,7 +64,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut boot_id = procfs::boot_id(&options.procfs).ok();
     let crash_kernel = machine::crash_kernel(&options.procfs);
     if crash_kernel.is_some() {
-        // It is no boot of this host: the one that crashed stays the last.
+        // The crash kernel's boot does not count: the boot that crashed stays the host's last one.
         boot_id = None;
     }
     degradations.extend(machine::container(&options.procfs, &options.sysfs));
@@ -162,7 +162,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
 fn see_message(what: String) -> Degradation {
     Degradation {
         what,
-        remedy: "see the message".into(),
+        remedy: "correct what this message names and restart the monitor".into(),
     }
 }
 
@@ -257,7 +257,7 @@ impl Attached {
     }
 }
 
-/// Notes the end of a transition that the journal has as running and that has ended while
+/// Records the end of a transition that the journal has as running and that has ended while
 /// no monitor ran.
 fn end_what_ended(exporter: &Exporter) {
     if exporter.transition_runs() {
@@ -271,7 +271,7 @@ fn end_what_ended(exporter: &Exporter) {
             outcome: None,
             took_seconds: None,
         };
-        exporter.note(clock::boot_time(), ended);
+        exporter.record(clock::boot_time(), ended);
     }
 }
 

@@ -22,7 +22,6 @@ use tracing::warn;
 /// How long a message waits for systemd to read those before it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The service manager.
 #[derive(Debug)]
 pub(super) struct Manager {
     /// None: nobody wants to be notified, or can be.

@@ -6,7 +6,7 @@ use livepatch_core::crash::capture::Source;
 
 use crate::{bounded_read, kernel::pstore::backend};
 
-/// Whether each source except the recorder is ready; a source is left out if the kernel does not
+/// Whether each source except the journal is ready; a source is left out if the kernel does not
 /// show it. `/sys/module/pstore/parameters/backend` (fs/pstore/platform.c),
 /// `/sys/kernel/kexec_crash_loaded` (kernel/ksysfs.c), `/sys/class/watchdog/*/state`
 /// (drivers/watchdog/watchdog_dev.c), `/proc/sys/kernel/panic` (kernel/panic.c); the same from 5.10

@@ -52,15 +52,15 @@ pub enum State {
     InForce,
     /// Not loaded, because a newer version of it took or should take its place.
     Superseded {
-        /// The newer version.
+        /// The newer patch, by its module's name.
         by: String,
         /// Whether that is in force; otherwise it is expected itself.
         in_force: bool,
     },
-    /// Not loaded.
+    /// It should be in force and is not loaded.
     Missing,
     /// Its module is loaded, and it was disabled or replaced. `by` is the patch that
-    /// replaces all others and is no newer version of it.
+    /// replaces all others and is not a newer version of it.
     NotInForce {
         /// The patch that may have replaced it.
         by: Option<String>,
@@ -124,17 +124,16 @@ impl State {
 /// A livepatch that is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// Its name.
+    /// Name of the livepatch, which is its module's.
     pub patch: String,
     /// Its file, unless it is expected by its name only.
     pub file: Option<PathBuf>,
-    /// Its state.
+    /// Whether it is in force, and why not.
     pub state: State,
     /// The CVEs that its file names in `.modinfo`, such as in its description.
     pub cves: Vec<String>,
 }
 
-/// A module's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct OnDisk {
     file: PathBuf,
@@ -378,7 +377,7 @@ fn cves<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<String> {
     found.into_iter().take(MAX_CVES).collect()
 }
 
-/// `CVE-2026-12345`.
+/// Whether a word is a CVE's number, such as `CVE-2026-12345`.
 fn is_cve(word: &str) -> bool {
     let Some((year, number)) = word
         .strip_prefix("CVE-")

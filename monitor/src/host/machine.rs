@@ -1,4 +1,4 @@
-//! Which machine this is: one of its own, a copy of another, a crash kernel, a container.
+//! What the monitor runs on: a host, a copy of another host, a crash kernel, a container.
 
 use std::{
     fs, io,
@@ -45,9 +45,9 @@ pub fn container(procfs: &Path, sysfs: &Path) -> Option<Degradation> {
 /// What became of a state directory at the start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Adopted {
-    /// It is this machine's, or nobody knows whose.
+    /// It is this machine's, or it has no owner on record.
     Own,
-    /// It was another machine's, and lies here now.
+    /// It was another machine's and has been set aside here.
     SetAside(PathBuf),
 }
 

@@ -37,29 +37,29 @@ const MAX_LINE: u64 = 64 << 10;
 const MAX_YUM: u64 = 16 << 20;
 /// Files of the journal; dpkg folds them in after 250.
 const MAX_JOURNAL: usize = 4096;
-/// Packages named.
+/// The most packages that are named.
 const MAX_PACKAGES: usize = 4096;
 
 /// A package manager, or the tool below it where it keeps no history of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
-    /// Debian's, below apt.
+    /// Debian's dpkg, which apt calls.
     Dpkg,
     /// yum 3, of RHEL 7 and its like.
     Yum,
     /// dnf 4, and yum 4, which is the same.
     Dnf,
-    /// dnf5.
+    /// dnf5, whose history has a schema of its own.
     Dnf5,
-    /// SUSE's, on rpm.
+    /// SUSE's zypper, which calls rpm.
     Zypper,
-    /// rpm alone.
+    /// rpm without a manager above it.
     Rpm,
 }
 
 impl Manager {
-    /// The label value.
+    /// The package manager as label `manager` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,9 +85,9 @@ pub struct Package {
 /// What a package manager left half done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interrupted {
-    /// Who.
+    /// The package manager that left it.
     pub manager: Manager,
-    /// Which.
+    /// The packages that are half done.
     pub packages: Vec<Package>,
 }
 

@@ -20,7 +20,8 @@ const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
-/// `BPF_LINK_TYPE_TRACING`.
+/// Type of the links of fentry, fexit and fmod_ret programs: `BPF_LINK_TYPE_TRACING`
+/// (include/uapi/linux/bpf.h).
 const TRACING: u32 = 2;
 /// `enum bpf_attach_type`, and what such a program is called.
 const OVERRIDING: [(u32, &str); 2] = [(26, "fmod_ret"), (27, "lsm")];

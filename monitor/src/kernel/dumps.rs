@@ -37,17 +37,17 @@ pub enum DumpError {
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// The file is not text.
     #[error("{} is {what}, not a kernel log; {remedy}", path.display())]
     NotText {
-        /// The file.
+        /// The file that is not a log.
         path: PathBuf,
         /// What it seems to be.
         what: &'static str,
-        /// What to do.
+        /// What to give instead, as the message ends.
         remedy: &'static str,
     },
     /// The file is too long; only its end was read.
@@ -57,13 +57,13 @@ pub enum DumpError {
         MAX_FILE >> 20
     )]
     Long {
-        /// The file.
+        /// The file of which only the end was read.
         path: PathBuf,
     },
     /// The directory was not read completely.
     #[error("{} holds too many entries ({what}); give the files by name", path.display())]
     TooMuch {
-        /// The directory.
+        /// The directory that was not read completely.
         path: PathBuf,
         /// What there is too much of.
         what: &'static str,
@@ -81,11 +81,11 @@ fn remedy(error: &io::Error) -> &'static str {
 /// What a file holds.
 #[derive(Debug)]
 pub enum Found {
-    /// A kernel log.
+    /// A kernel log as text.
     Log {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its text.
+        /// The text of the file, or its last part.
         text: Vec<u8>,
     },
     /// A part of a dump in pstore.
@@ -200,7 +200,7 @@ impl Reader<'_> {
 }
 
 /// What the content of a file is: a kernel log, or parts of dumps in pstore, several where
-/// somebody put the files together.
+/// someone put the files together.
 ///
 /// # Errors
 /// It is neither.

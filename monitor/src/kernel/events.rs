@@ -13,7 +13,7 @@ pub enum EventError {
         "a record of the ring buffer has {found} bytes instead of {expected}: the BPF programs are from another build"
     )]
     Size {
-        /// Bytes found.
+        /// Bytes of the record that was found.
         found: usize,
         /// Bytes of an [`Event`].
         expected: usize,
@@ -37,9 +37,9 @@ pub enum KernelEvent {
 /// A crash signal: the kernel starts to report a problem, which its log describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CrashHook {
-    /// When.
+    /// When the hook fired, on the boot's clock.
     pub time: BootTime,
-    /// Which hook.
+    /// Which of the kernel's functions was hooked.
     pub kind: EventKind,
     /// The flag of [`EventKind::AddTaint`].
     pub flag: u32,

@@ -43,9 +43,9 @@ pub enum KallsymsError {
     /// The file could not be read.
     #[error("cannot read the kernel's symbols {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// Every address reads as zero, because the reader is not allowed to see them.
@@ -54,15 +54,15 @@ pub enum KallsymsError {
         path.display()
     )]
     Hidden {
-        /// The file.
+        /// The file in which every address is zero.
         path: PathBuf,
     },
     /// No line looks like a symbol.
     #[error("{} holds no symbol in its {lines} lines", path.display())]
     NoSymbols {
-        /// The file.
+        /// The file without symbols.
         path: PathBuf,
-        /// Lines read.
+        /// Number of lines that were read.
         lines: u64,
     },
 }
@@ -70,7 +70,7 @@ pub enum KallsymsError {
 /// A symbol with the requested name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// Its address.
+    /// Address of the symbol in the kernel's memory.
     pub address: u64,
     /// The module it is in; `None` for the kernel image.
     pub module: Option<String>,
@@ -121,7 +121,6 @@ pub fn is_generated(place: &CodePlace) -> bool {
     module.is_some_and(|module| GENERATED.contains(&module))
 }
 
-/// A parsed line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Line<'a> {
     address: u64,
@@ -336,7 +335,7 @@ fn is_text(kind: u8) -> bool {
     matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
-/// Linker symbols of the image that mark the end of a text section and are no function
+/// Linker symbols of the image that mark the end of a text section and are not a function
 /// (include/asm-generic/vmlinux.lds.h).
 fn is_end_marker(name: &[u8]) -> bool {
     matches!(name, b"_end" | b"_etext" | b"_einittext") || name.ends_with(b"_text_end")

@@ -53,9 +53,9 @@ pub enum KmsgError {
         path.display()
     )]
     Open {
-        /// The device.
+        /// The device of the kernel log.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// The device could not be read.
@@ -64,9 +64,9 @@ pub enum KmsgError {
         path.display()
     )]
     Read {
-        /// The device.
+        /// The device of the kernel log.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
 }

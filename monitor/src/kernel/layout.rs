@@ -106,9 +106,9 @@ const BPF_FRAME_POINTER: &str = "bpf_has_frame_pointer";
 /// The values of the programs' globals.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
-    /// Global and offset.
+    /// Globals of the BPF programs and the member offset (in bytes) that each is set to.
     pub offsets: Vec<(&'static str, u32)>,
-    /// Global and address.
+    /// Globals of the BPF programs and the kernel address that each is set to.
     pub addresses: Vec<(&'static str, u64)>,
     /// Number of possible CPUs; 0 if unknown.
     pub possible_cpus: u32,

@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 /// include/linux/proc_ns.h; 3.8 to 7.2).
 const FIRST: &str = "pid:[4026531836]";
 
-/// `PF_KTHREAD` (include/linux/sched.h).
+/// Flag of kernel threads: `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.2).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Which of the host's tasks this process can see.

@@ -40,9 +40,9 @@ pub enum Method {
     Fentry,
     /// A kprobe at the function's entry.
     Kprobe,
-    /// A tracepoint.
+    /// A tracepoint of the kernel.
     Tracepoint,
-    /// A BPF iterator.
+    /// A BPF iterator over tasks.
     Iterator,
     /// No probe: sysfs is read instead.
     Sysfs,
@@ -53,7 +53,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The label value.
+    /// The method as label `method`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ pub struct Probes {
     ebpf: Ebpf,
     /// The state of each probe, in a fixed order.
     pub status: Vec<ProbeStatus>,
-    /// The limitations found.
+    /// What the probes cannot see on this host, and the remedies.
     pub degradations: Vec<Degradation>,
     /// Whether the unwinder walks BPF frames reliably (see [`Layout`]).
     pub bpf_frames_reliable: bool,

@@ -25,7 +25,7 @@ pub const MAX_TASKS: usize = 4096;
 const MAX_FRAMES: usize = 100;
 /// Most bytes read of a file: more than a stack of 64 long names.
 const MAX_FILE: u64 = 64 << 10;
-/// `PF_KTHREAD` (include/linux/sched.h).
+/// Flag of kernel threads: `PF_KTHREAD` (include/linux/sched.h, 5.10 to 7.2).
 const PF_KTHREAD: u32 = 0x0020_0000;
 /// `patch_state` of a task without a transition (`KLP_UNDEFINED`, -1; `KLP_TRANSITION_IDLE` since
 /// 6.12).
@@ -39,7 +39,7 @@ pub enum ProcError {
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// There are tasks, but they have no `patch_state`.
@@ -51,7 +51,7 @@ pub enum ProcError {
     /// The content of a file is not what the kernel writes there.
     #[error("{} does not hold {expected}", path.display())]
     Malformed {
-        /// The file.
+        /// The file whose content is not what the kernel writes.
         path: PathBuf,
         /// What the kernel writes.
         expected: &'static str,
@@ -79,9 +79,9 @@ pub struct Walk {
 /// A task that has not reached the target state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcTask {
-    /// Thread id.
+    /// Thread id of the task.
     pub tid: u32,
-    /// Process id.
+    /// Process id: the same for all threads of a process.
     pub tgid: u32,
     /// Its name, any bytes. A kernel thread's may be longer than 15 bytes (since 5.17), and a
     /// worker's includes its work queue.

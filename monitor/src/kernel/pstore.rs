@@ -29,7 +29,7 @@ pub fn kmsg_bytes(sysfs: &Path) -> u64 {
 /// kernels do not say, nor does some firmware; both give no blocks at all.
 #[must_use]
 pub fn efi_full(sysfs: &Path) -> Option<String> {
-    /// `EFIVARFS_MAGIC` (include/uapi/linux/magic.h).
+    /// `f_type` of efivarfs in statfs(2): `EFIVARFS_MAGIC` (include/uapi/linux/magic.h).
     const EFIVARFS: u64 = 0xde5e_81e4;
     let path = sysfs.join("firmware/efi/efivars");
     let kind = rustix::fs::statfs(&path).ok()?;

@@ -30,7 +30,7 @@ pub enum ScanError {
     Truncated {
         /// The record's number, from 0.
         number: usize,
-        /// Its kind.
+        /// The number of its kind.
         kind: u32,
         /// Bytes that are left.
         left: usize,
@@ -42,7 +42,7 @@ pub enum ScanError {
     Unknown {
         /// The record's number, from 0.
         number: usize,
-        /// Its kind.
+        /// The number of its kind.
         kind: u32,
         /// Its size in bytes.
         size: u32,

@@ -48,7 +48,7 @@ pub enum SysfsError {
     /// The path is not a sysfs.
     #[error("{} is not sysfs: mount it, or give the right path (--path.sysfs)", path.display())]
     NotSysfs {
-        /// The given root.
+        /// The path that was given as sysfs.
         path: PathBuf,
     },
     /// A file or directory could not be read.
@@ -56,13 +56,13 @@ pub enum SysfsError {
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// The content of an attribute is not what the kernel writes there.
     #[error("{} holds {value:?}, not {expected}", path.display())]
     Value {
-        /// The attribute.
+        /// The attribute with the invalid value.
         path: PathBuf,
         /// Its content, cut to 256 bytes.
         value: String,
@@ -72,15 +72,15 @@ pub enum SysfsError {
     /// A directory under an object is not named `FUNCTION,POSITION`.
     #[error("{} is not named like a patched function (name,position)", path.display())]
     FunctionName {
-        /// The directory.
+        /// The directory with the unexpected name.
         path: PathBuf,
     },
     /// A directory has more entries than any kernel creates; the rest is left out.
     #[error("{} has more than {limit} entries; the rest is left out", path.display())]
     TooMany {
-        /// The directory.
+        /// The directory with too many entries.
         path: PathBuf,
-        /// Entries read.
+        /// Number of entries that were read.
         limit: usize,
     },
 }

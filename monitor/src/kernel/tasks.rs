@@ -249,7 +249,6 @@ impl TaskScanner {
     }
 }
 
-/// Walks /proc.
 fn walk(
     procfs: &Path,
     sysfs: &Path,

@@ -192,7 +192,6 @@ fn read_list(list: &mut Result<List, String>, visit: impl FnMut(&str)) -> Result
     }
 }
 
-/// An open list.
 #[derive(Debug)]
 struct List {
     path: PathBuf,

@@ -16,7 +16,7 @@ pub use self::writer::lost;
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Text for people.
+    /// Lines of text, for people.
     Text,
     /// One JSON object a line.
     Json,

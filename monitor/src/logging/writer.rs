@@ -119,7 +119,7 @@ impl Output {
         self.failing = Some(error);
         LOST.fetch_add(1, Ordering::Relaxed);
         let reason = match error {
-            Errno::AGAIN => "its reader does not read".to_owned(),
+            Errno::AGAIN => "the program that reads it does not keep up".to_owned(),
             error => io::Error::from(error).to_string(),
         };
         let lines = self.losses.take().map_or(0, |losses| losses.lines) + 1;

@@ -29,7 +29,7 @@ pub enum ExpositionError {
         "metric {metric} has {declared} labels and was given {given} values: this is a bug of the monitor, please report it"
     )]
     Labels {
-        /// The metric.
+        /// Name of the metric whose labels do not fit.
         metric: &'static str,
         /// Labels in its row of the contract.
         declared: usize,

@@ -66,7 +66,7 @@ impl Part {
         Self::SystemCalls,
     ];
 
-    /// The label value.
+    /// The part as label `from`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 //! other processes, namespaces, new BPF programs, executable memory.
 //!
 //! What is refused is listed, not what is allowed: a call of the C library that nobody
-//! thought of goes on working. The systemd unit has a list of what is allowed in addition.
+//! thought of continues working. The systemd unit has a list of what is allowed in addition.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use super::{Part, Sandbox};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Always refused.
+/// System calls that are refused whatever their arguments are.
 const REFUSED: &[i64] = &[
-    // Sockets. Those that are open go on, and accept others.
+    // Sockets. Those that are open continue, and accept others.
     libc::SYS_socket,
     libc::SYS_connect,
     libc::SYS_bind,

@@ -38,7 +38,7 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
             && let Err(error) = state_dir::give(state_dir, 0, 0)
         {
             sandbox.lacks(
-                format!("cannot take the state directory back: {error}"),
+                format!("cannot change the state directory's owner back to root: {error}"),
                 "chown it to root",
             );
         }
@@ -96,8 +96,12 @@ fn become_user(user: Uid, group: Gid, allowed: &Allowed, state_dir: &Path) -> Re
             lost.display()
         ));
     }
-    state_dir::give(state_dir, user.as_raw(), group.as_raw())
-        .map_err(|error| format!("cannot give {} away: {error}", state_dir.display()))?;
+    state_dir::give(state_dir, user.as_raw(), group.as_raw()).map_err(|error| {
+        format!(
+            "cannot change the owner of {}: {error}",
+            state_dir.display()
+        )
+    })?;
     if !allowed.capabilities.is_empty() {
         capctl::prctl::set_keepcaps(true).map_err(|error| error.to_string())?;
     }

@@ -1,4 +1,4 @@
-//! What is wrong is named, with the remedy, and is never "go on".
+//! What is wrong is named, with the remedy, and is never "continue".
 
 use std::{fs, net::TcpListener};
 
@@ -58,14 +58,14 @@ fn unusable_lists_of_hosts() {
 
 #[test]
 fn an_engine_that_hides_the_newest_samples_is_refused() {
-    let server = Fleet::default().landed("a", 4000.0).shifted(30.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).shifted(30.0).serve();
     gate(&server.url, &[]).says(2, &["30 s before", "-search.latencyOffset=1ms"]);
 }
 
 #[test]
 fn a_partial_answer_of_victoriametrics_is_never_go_on() {
-    let server = Fleet::default().landed("a", 4000.0).partial().serve();
-    gate(&server.url, &[]).says(2, &["cannot tell", "isPartial"]);
+    let server = Fleet::default().in_force("a", 4000.0).partial().serve();
+    gate(&server.url, &[]).says(2, &["cannot determine", "isPartial"]);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn nobody_listens() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", taken.local_addr().unwrap());
     drop(taken);
-    gate(&url, &[]).says(2, &["cannot tell", &url, "refused", "--prometheus"]);
+    gate(&url, &[]).says(2, &["cannot determine", &url, "refused", "--prometheus"]);
     let json = gate(&url, &["--json"]);
     let json = json.says(2, &[]).json();
     assert_eq!(json["verdict"], "cannot_tell");
@@ -133,17 +133,17 @@ fn slow_answers_and_slow_bodies() {
     let beginning = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":";
     for bytes in [&b""[..], &b"HTTP/1.1 200"[..], &beginning[..]] {
         let url = broken(bytes, Then::Hang);
-        gate(&url, &["--timeout", "300ms"]).says(2, &["cannot tell", "300ms", "--timeout"]);
+        gate(&url, &["--timeout", "300ms"]).says(2, &["cannot determine", "300ms", "--timeout"]);
     }
 }
 
 #[test]
 fn truncated_answers() {
     let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"succ";
-    gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot tell", "ended early"]);
+    gate(&broken(bytes, Then::Close), &[]).says(2, &["cannot determine", "ended early"]);
     for bytes in [&b""[..], b"SSH-2.0-OpenSSH\r\n"] {
         let url = broken(bytes, Then::Close);
-        gate(&url, &[]).says(2, &["cannot tell", &url]);
+        gate(&url, &[]).says(2, &["cannot determine", &url]);
     }
 }
 
@@ -151,7 +151,7 @@ fn truncated_answers() {
 fn a_web_page() {
     let page = Reply::new(200, "<!doctype html><title>Log in</title>");
     let server = Server::always(page.with("content-type", "text/html"));
-    gate(&server.url, &[]).says(2, &["cannot tell", "HTML", "login page"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "HTML", "login page"]);
 }
 
 #[test]
@@ -161,7 +161,11 @@ fn a_redirect_is_named_and_not_followed() {
         let server = Server::always(reply.with("location", "https://login.example/?to=prom"));
         gate(&server.url, &[]).says(
             2,
-            &["cannot tell", "redirect", "https://login.example/?to=prom"],
+            &[
+                "cannot determine",
+                "redirect",
+                "https://login.example/?to=prom",
+            ],
         );
         assert_eq!(server.seen().len(), 1);
     }
@@ -180,7 +184,7 @@ fn statuses() {
         (418, "", &["418", "check that it is Prometheus"]),
     ] {
         let server = Server::always(Reply::new(status, body));
-        gate(&server.url, &[]).says(2, &["cannot tell", &server.url]);
+        gate(&server.url, &[]).says(2, &["cannot determine", &server.url]);
         gate(&server.url, &[]).says(2, words);
     }
 }
@@ -195,7 +199,7 @@ fn answers_of_another_shape() {
         r#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#,
     ] {
         let server = Server::always(Reply::new(200, body));
-        gate(&server.url, &[]).says(2, &["cannot tell", "/api/v1/query"]);
+        gate(&server.url, &[]).says(2, &["cannot determine", "/api/v1/query"]);
     }
 }
 
@@ -208,26 +212,26 @@ fn the_query_after_a_good_one_fails() {
             Fleet::default().up("a").answer(request)
         }
     });
-    gate(&server.url, &[]).says(2, &["cannot tell", "500", "storage"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "500", "storage"]);
 }
 
 #[test]
 fn invalid_numbers_are_an_error() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .with("livepatch_patch_forced", "a", "", "NaN")
         .serve();
-    gate(&server.url, &[]).says(2, &["cannot tell", "livepatch_patch_forced", "NaN"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "livepatch_patch_forced", "NaN"]);
 }
 
 #[test]
 fn duplicate_hosts_are_an_error() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
-        .landed("b", 4000.0)
+        .in_force("a", 4000.0)
+        .in_force("b", 4000.0)
         .with("up", "a", r#","replica":"b""#, "1")
         .serve();
-    gate(&server.url, &[]).says(2, &["cannot tell", "a:9969", "deduplicate"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "a:9969", "deduplicate"]);
 }
 
 #[test]
@@ -236,7 +240,7 @@ fn a_selector_without_a_match() {
     gate(&server.url, &["--selector", r#"env="prd""#]).says(
         2,
         &[
-            "cannot tell",
+            "cannot determine",
             r#"up{job="livepatch-monitor",env="prd"}"#,
             "--selector",
         ],
@@ -249,27 +253,27 @@ fn an_unknown_patch() {
         .up("a")
         .with("known", "a", r#","patch":"fix_2""#, "1")
         .serve();
-    gate(&server.url, &[]).says(2, &["cannot tell", "fix_2"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "fix_2"]);
 }
 
 #[test]
 fn a_partial_answer() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .warned("store b: context deadline exceeded")
         .serve();
-    gate(&server.url, &[]).says(2, &["cannot tell", "partial", "store b"]);
+    gate(&server.url, &[]).says(2, &["cannot determine", "partial", "store b"]);
 }
 
 #[test]
 fn since_in_the_future() {
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     gate(&server.url, &["--since", "2100-01-01T00:00:00Z"]).says(2, &["--since", "future"]);
 }
 
 #[test]
 fn a_hostile_patch_name_stays_a_value() {
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     let name = "a\"} or up{x=\"\\.*\n";
     run(&["--prometheus", &server.url, "--patch", name]).says(0, &[]);
     let quoted = r#"patch="a\"} or up{x=\"\\.*\n""#;

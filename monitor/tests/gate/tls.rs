@@ -55,8 +55,8 @@ fn only_a_ca_that_is_named_is_trusted() {
         path.to_str().unwrap().to_owned()
     };
     let (ours, other) = (Ca::new(), Ca::new());
-    let server = ours.serve(Fleet::default().landed("a", 4000.0));
-    gate(&server.url, &["--ca-file", &file("ours", &ours)]).says(0, &["go on"]);
+    let server = ours.serve(Fleet::default().in_force("a", 4000.0));
+    gate(&server.url, &["--ca-file", &file("ours", &ours)]).says(0, &["continue"]);
     let refused = gate(&server.url, &["--ca-file", &file("other", &other)]);
-    refused.says(2, &["cannot tell", "cannot verify", "--ca-file"]);
+    refused.says(2, &["cannot determine", "cannot verify", "--ca-file"]);
 }

@@ -11,7 +11,7 @@ const PATCHING: &str = r#","direction":"patch""#;
 #[test]
 fn go_on() {
     let fleet = (0..60).fold(Fleet::default(), |fleet, host| {
-        fleet.landed(&format!("h{host}"), 1800.0)
+        fleet.in_force(&format!("h{host}"), 1800.0)
     });
     let fleet = (0..940).fold(fleet, |fleet, host| fleet.up(&format!("n{host}")));
     let server = fleet.serve();
@@ -21,7 +21,7 @@ fn go_on() {
         0,
         &["60  soaked", "940  without", "4.9 %", "up to 46 of the 940"],
     );
-    assert!(answer.out.starts_with("go on: fix "), "{}", answer.out);
+    assert!(answer.out.starts_with("continue: fix "), "{}", answer.out);
     let json = gate(&server.url, &["--json"]).json();
     assert_eq!(json["verdict"], "go_on");
     assert_eq!(json["counts"]["soaked"], 60);
@@ -31,7 +31,7 @@ fn go_on() {
 
 #[test]
 fn every_query_is_a_post_with_job_and_selector() {
-    let server = Fleet::default().landed("a", 4000.0).down("b").serve();
+    let server = Fleet::default().in_force("a", 4000.0).down("b").serve();
     let prefixed = format!("{}/prometheus/", server.url);
     gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
     let seen = server.seen();
@@ -53,7 +53,7 @@ fn every_query_is_a_post_with_job_and_selector() {
 
 #[test]
 fn an_agent_that_stopped_sending_is_seen_within_two_scrape_intervals() {
-    let fleet = Fleet::default().landed("a", 4000.0).landed("b", 4000.0);
+    let fleet = Fleet::default().in_force("a", 4000.0).in_force("b", 4000.0);
     let fleet = fleet.every_15_s("a", 5.0).every_15_s("b", 31.0);
     let answer = gate(&fleet.serve().url, &[]);
     answer.says(2, &["b:9969", "stale", "31 s ago", "scraped every 15 s"]);
@@ -65,8 +65,8 @@ fn expected_hosts() {
     let file = dir.path().join("hosts");
     fs::write(&file, "# the fleet\na\n\nb:9969\nc\n").unwrap();
     let server = Fleet::default()
-        .landed("a", 4000.0)
-        .landed("b", 4000.0)
+        .in_force("a", 4000.0)
+        .in_force("b", 4000.0)
         .serve();
     let file = file.to_str().unwrap();
     gate(&server.url, &["--expect-hosts", file]).says(2, &["    c", "unseen", "--expect-hosts"]);
@@ -79,7 +79,7 @@ fn expected_hosts() {
 #[test]
 fn the_risk_of_the_next_wave() {
     let fleet = (0..60).fold(Fleet::default(), |fleet, host| {
-        fleet.landed(&format!("h{host}"), 1800.0)
+        fleet.in_force(&format!("h{host}"), 1800.0)
     });
     let server = fleet.up("n").serve();
     let next = |next, risk| gate(&server.url, &["--next", next, "--max-risk", risk]);
@@ -95,7 +95,7 @@ fn the_risk_of_the_next_wave() {
 #[test]
 fn a_wrong_clock_is_not_soaked() {
     let fleet = Fleet::default()
-        .landed("a", 9000.0)
+        .in_force("a", 9000.0)
         .with("up before", "a", "", "1");
     gate(&fleet.clone().serve().url, &[]).says(2, &["a:9969", "clock", "timedatectl"]);
     let seen = fleet.with("livepatch_patch_enabled before", "a", "", "1");
@@ -105,8 +105,8 @@ fn a_wrong_clock_is_not_soaked() {
 #[test]
 fn a_crash_holds() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
-        .landed("b", 4000.0)
+        .in_force("a", 4000.0)
+        .in_force("b", 4000.0)
         .with("livepatch_patch_crashes_total", "b", "", "2")
         .with(
             "livepatch_patch_last_crash_timestamp_seconds",
@@ -132,7 +132,7 @@ fn a_crash_holds() {
 #[test]
 fn a_crash_signal_that_implicates_the_patch_holds() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .with(
             "livepatch_crash_signals_implicating_total",
             "a",
@@ -145,7 +145,7 @@ fn a_crash_signal_that_implicates_the_patch_holds() {
 
 #[test]
 fn silence_holds() {
-    let down = Fleet::default().landed("a", 4000.0).down("b");
+    let down = Fleet::default().in_force("a", 4000.0).down("b");
     let moving = down
         .clone()
         .with("last livepatch_transition_active", "b", PATCHING, "1");
@@ -166,43 +166,46 @@ fn stuck_hosts_hold() {
             .moving("s")
             .with("livepatch_stuck_tasks", "s", "", "3")
     };
-    let few = stuck(Fleet::default().landed("a", 4000.0)).serve();
+    let few = stuck(Fleet::default().in_force("a", 4000.0)).serve();
     gate(&few.url, &[]).says(1, &["s:9969", "3 tasks", "50.0 %", "blockers"]);
     gate(&few.url, &["--max-stuck-ratio", "0.5"]).says(0, &["note", "s:9969"]);
 }
 
 #[test]
 fn what_cannot_be_determined() {
-    let soaking = Fleet::default().landed("a", 1700.0).serve();
-    gate(&soaking.url, &[]).says(2, &["cannot tell", "1 soaking", "1m 40s"]);
+    let soaking = Fleet::default().in_force("a", 1700.0).serve();
+    gate(&soaking.url, &[]).says(2, &["cannot determine", "1 soaking", "1m 40s"]);
     gate(&soaking.url, &["--soak", "20m"]).says(0, &[]);
     let moving = Fleet::default().moving("a").serve();
-    gate(&moving.url, &[]).says(2, &["cannot tell", "1  in transition, 0 of them stuck"]);
+    gate(&moving.url, &[]).says(
+        2,
+        &["cannot determine", "1  in transition, 0 of them stuck"],
+    );
     let stale = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .up("b")
         .with("scraped", "b", "", &(NOW - 181.0).to_string())
         .serve();
     gate(&stale.url, &[]).says(2, &["b:9969", "181 s ago", "--stale-after"]);
     gate(&stale.url, &["--stale-after", "4m"]).says(0, &[]);
     let gone = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .with("gone", "b", "", "1")
         .serve();
     gate(&gone.url, &[]).says(2, &["b:9969", "gone"]);
     let mute = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .without("livepatch_patch_crashes_total")
         .serve();
     gate(&mute.url, &[]).says(2, &["a:9969", "livepatch_patch_crashes_total"]);
-    let few = Fleet::default().landed("a", 4000.0).serve();
+    let few = Fleet::default().in_force("a", 4000.0).serve();
     gate(&few.url, &["--min-hosts", "2"]).says(2, &["1 host soaked, 2 needed"]);
 }
 
 #[test]
 fn a_hold_lists_the_unknown_too() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .with("livepatch_patch_crashes_total", "a", "", "1")
         .down("b")
         .serve();
@@ -211,7 +214,7 @@ fn a_hold_lists_the_unknown_too() {
 
 #[test]
 fn many_hosts_are_cut_in_text_only() {
-    let fleet = (0..25).fold(Fleet::default().landed("a", 4000.0), |fleet, host| {
+    let fleet = (0..25).fold(Fleet::default().in_force("a", 4000.0), |fleet, host| {
         fleet.down(&format!("d{host:02}"))
     });
     let server = fleet.serve();
@@ -225,7 +228,7 @@ fn many_hosts_are_cut_in_text_only() {
 #[test]
 fn control_characters_do_not_reach_the_terminal() {
     let server = Fleet::default()
-        .landed("a", 4000.0)
+        .in_force("a", 4000.0)
         .down("\\u001b[2Jb")
         .serve();
     let answer = gate(&server.url, &[]);
@@ -239,7 +242,7 @@ fn credentials_are_sent_and_never_printed() {
     let path = dir.path().join("secret");
     fs::write(&path, "open-sesame\n").unwrap();
     let file = path.to_str().unwrap();
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     let token = gate(
         &server.url,
         &["--bearer-token-file", file, "--tenant", "team-a"],
@@ -248,7 +251,7 @@ fn credentials_are_sent_and_never_printed() {
     let seen = server.seen();
     assert_eq!(seen[0].headers["authorization"], "Bearer open-sesame");
     assert_eq!(seen[0].headers["x-scope-orgid"], "team-a");
-    let server = Fleet::default().landed("a", 4000.0).serve();
+    let server = Fleet::default().in_force("a", 4000.0).serve();
     gate(&server.url, &["--user", "me", "--password-file", file]).says(0, &[]);
     let basic = &server.seen()[0].headers["authorization"];
     assert_eq!(basic, "Basic bWU6b3Blbi1zZXNhbWU=");

@@ -32,19 +32,19 @@ fn until_hosts_have_soaked() {
         Some(Fleet::default().up("a")),
         Some(Fleet::default().moving("a")),
         None,
-        Some(Fleet::default().landed("a", 1799.0)),
-        Some(Fleet::default().landed("a", 1801.0)),
+        Some(Fleet::default().in_force("a", 1799.0)),
+        Some(Fleet::default().in_force("a", 1801.0)),
     ]);
     let answer = gate(&server.url, &WAIT);
-    answer.says(0, &["go on", "waiting: "]);
-    assert!(answer.out.starts_with("go on"), "{}", answer.out);
+    answer.says(0, &["continue", "waiting: "]);
+    assert!(answer.out.starts_with("continue"), "{}", answer.out);
 }
 
 #[test]
 fn a_hold_ends_the_wait() {
     let crashed =
         Fleet::default()
-            .landed("a", 0.0)
+            .in_force("a", 0.0)
             .with("livepatch_patch_crashes_total", "a", "", "1");
     let server = in_turn(vec![Some(Fleet::default().moving("a")), Some(crashed)]);
     gate(&server.url, &WAIT).says(1, &["hold", "a:9969"]);
@@ -52,7 +52,7 @@ fn a_hold_ends_the_wait() {
 
 #[test]
 fn a_missed_scrape_is_waited_for() {
-    let well = Fleet::default().landed("a", 4000.0).landed("b", 4000.0);
+    let well = Fleet::default().in_force("a", 4000.0).in_force("b", 4000.0);
     let well = well.every_15_s("a", 1.0).every_15_s("b", 1.0);
     let missed =
         well.clone()
@@ -60,7 +60,7 @@ fn a_missed_scrape_is_waited_for() {
             .with("last livepatch_patch_enabled", "b", "", "1");
     let blip = missed.clone().with("up recently", "b", "", "1");
     let server = in_turn(vec![Some(blip.clone()), Some(well)]);
-    gate(&server.url, &WAIT).says(0, &["waiting: ", "go on"]);
+    gate(&server.url, &WAIT).says(0, &["waiting: ", "continue"]);
     // It is down for good.
     let server = in_turn(vec![Some(blip), Some(missed)]);
     gate(&server.url, &WAIT).says(1, &["waiting: ", "hold", "b:9969"]);
@@ -74,7 +74,7 @@ fn a_wait_that_cannot_help_ends_at_once() {
         Server::always(Reply::new(403, "")),
         Server::always(Reply::new(200, "<html>")),
     ] {
-        gate(&server.url, &WAIT).says(2, &["cannot tell"]);
+        gate(&server.url, &WAIT).says(2, &["cannot determine"]);
         // One look, which begins with the question for the time.
         let looks = server
             .seen()
@@ -88,13 +88,16 @@ fn a_wait_that_cannot_help_ends_at_once() {
 fn no_longer_than_the_limit() {
     let server = Fleet::default().moving("a").serve();
     let arguments = [&WAIT[..], &["--wait-limit", "2s"]].concat();
-    gate(&server.url, &arguments).says(2, &["cannot tell", "--wait-limit"]);
+    gate(&server.url, &arguments).says(2, &["cannot determine", "--wait-limit"]);
 }
 
 #[test]
 fn an_unknown_patch_is_waited_for_until_every_host_is_scraped_again() {
     let server = Fleet::default().up("a").serve();
     let arguments = [&WAIT[..], &["--stale-after", "5s"]].concat();
-    gate(&server.url, &arguments).says(2, &["cannot tell", "waiting: ", "no host has the patch"]);
+    gate(&server.url, &arguments).says(
+        2,
+        &["cannot determine", "waiting: ", "no host has the patch"],
+    );
     assert!(server.seen().len() > 15, "it asked once");
 }

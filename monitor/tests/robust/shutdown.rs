@@ -18,7 +18,11 @@ use crate::Monitor;
 fn last_entry(host: &FakeHost) -> Option<Entry> {
     let file = host.path(&format!("state/recorder/{BOOT_ID}.rec"));
     let decoded = frame::decode(&fs::read(file).ok()?).ok()?;
-    decoded.notes.into_iter().last().map(|noted| noted.note)
+    decoded
+        .entries
+        .into_iter()
+        .last()
+        .map(|recorded| recorded.entry)
 }
 
 #[test]

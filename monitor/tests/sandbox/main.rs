@@ -226,7 +226,7 @@ fn what_is_forbidden_fails() {
         (
             Part::SystemCalls,
             "fork",
-            // A thread that is no thread of this process, and ends at once.
+            // A task that is not a thread of this process, and ends at once.
             Box::new(fork),
         ),
         (

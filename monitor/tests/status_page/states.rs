@@ -30,7 +30,7 @@ use livepatch_monitor::{
     kernel::probes::{Method, ProbeStatus},
 };
 
-/// 2026-11-23T16:52:47Z
+/// 2026-11-23T16:52:47Z in seconds since 1970.
 const NOW: f64 = 1_795_452_767.0;
 const PATCH: &str = "livepatch_2026_11_net_fix";
 

@@ -7,7 +7,6 @@ use rcgen::{
 
 use crate::exporter::Host;
 
-/// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.

@@ -144,7 +144,7 @@ impl Client {
 struct Agreed {
     suite: rustls::CipherSuite,
     group: rustls::NamedGroup,
-    /// By ALPN.
+    /// The protocol that ALPN agreed on.
     protocol: Option<Vec<u8>>,
 }
 

@@ -29,12 +29,10 @@ pub(crate) fn mount_file_systems() -> Result<()> {
     Ok(())
 }
 
-/// Ends the machine.
 pub(crate) fn power_off() -> ! {
     end(RebootCommand::PowerOff)
 }
 
-/// Ends this boot.
 pub(crate) fn restart() -> ! {
     end(RebootCommand::Restart)
 }

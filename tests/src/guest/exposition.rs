@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// A scrape.
+/// The series of one scrape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Exposition {
     text: String,

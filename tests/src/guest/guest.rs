@@ -192,7 +192,6 @@ impl Guest {
         Ok(())
     }
 
-    /// The running monitor.
     pub(crate) fn monitor(&self) -> Result<&Monitor> {
         self.monitor.as_ref().context("no monitor is running")
     }
@@ -202,7 +201,7 @@ impl Guest {
         self.monitor.take().context("no monitor is running")?.stop()
     }
 
-    /// `kill -9`.
+    /// Kills the monitor with SIGKILL, as a crash of it would end it.
     pub(crate) fn kill_monitor(&mut self) -> Result<()> {
         self.monitor.take().context("no monitor is running")?.kill()
     }

@@ -64,21 +64,17 @@ pub(crate) enum Task {
     /// Threads that keep the machine busy, in user space and in the kernel, and
     /// processes that come and go.
     Busy {
-        /// Threads.
+        /// Number of threads.
         threads: u32,
     },
-    /// Ends at once.
+    /// It ends at once.
     Nothing,
-    /// Reads a file.
     Read {
-        /// The file.
         path: String,
     },
     /// Loads a module of the scenarios.
     Load {
-        /// The module.
         module: String,
-        /// Its parameters.
         parameters: String,
     },
     /// Replaces itself with a confined program.
@@ -95,7 +91,6 @@ pub(crate) enum Task {
 pub(crate) struct Hold {
     /// The cgroup under /sys/fs/cgroup/system.slice to be in.
     pub(crate) unit: Option<String>,
-    /// The threads' name.
     pub(crate) comm: Option<Vec<u8>>,
     /// Threads in `lpm_hold`, the main thread included.
     pub(crate) threads: u32,
@@ -125,7 +120,6 @@ impl Hold {
 /// How a program is confined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Confinement {
-    /// Unconfined.
     None,
     /// Without the capabilities that BPF needs.
     NoBpf,

@@ -35,7 +35,6 @@ impl Host {
         })
     }
 
-    /// Sends one message.
     pub(crate) fn send(&self, message: &Message) -> Result<()> {
         let mut line = serde_json::to_vec(message).context("cannot encode a message")?;
         line.push(b'\n');

@@ -20,7 +20,7 @@ pub(crate) const REPLACE: Livepatch = Livepatch::new("lpm_replace");
 pub(crate) const FORCED: Livepatch = Livepatch::new("lpm_forced");
 /// A function of the kernel image in which no task sleeps.
 pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
-/// klp_force_transition itself.
+/// Its module has a kprobe of its own on klp_force_transition.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 
 /// Its function dereferences NULL: what reads /proc/cmdline oopses.
@@ -35,7 +35,6 @@ const ATTEMPTS: Duration = seconds(60);
 /// A livepatch by its module's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Livepatch {
-    /// The module's name.
     pub(crate) name: &'static str,
 }
 
@@ -75,7 +74,6 @@ impl Livepatch {
         modules::unload(self.name)
     }
 
-    /// What `enabled` says.
     pub(crate) fn is_enabled(self) -> Result<bool> {
         files::read_flag(&self.file("enabled"))
     }

@@ -46,7 +46,6 @@ pub(crate) fn load_with(path: &str, parameters: &str) -> Result<()> {
         .with_context(|| format!("cannot load {path} with `{parameters}`"))
 }
 
-/// Loads /modules/NAME.ko.
 pub(crate) fn load(name: &str) -> Result<()> {
     load_file(&format!("/modules/{name}.ko"))
 }

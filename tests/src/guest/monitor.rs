@@ -18,7 +18,6 @@ use crate::{
     helpers::{self, Confinement, Task},
 };
 
-/// The monitor's program.
 pub(crate) const PROGRAM: &str = "/bin/livepatch-monitor";
 /// Where scenarios scrape it.
 pub(crate) const ADDRESS: &str = "127.0.0.1:9969";
@@ -40,7 +39,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is a command that runs it, or nothing.
+    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is
+    /// a command that runs it, or nothing.
     pub(crate) fn start(
         confinement: Confinement,
         through: &[&str],
@@ -81,7 +81,6 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -111,7 +110,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// `kill -9`.
+    /// Ends it with SIGKILL.
     pub(crate) fn kill(mut self) -> Result<()> {
         self.child.kill().context("cannot kill the monitor")?;
         self.child.wait().context("cannot wait for the monitor")?;
@@ -162,15 +161,13 @@ pub(crate) fn forget() -> Result<()> {
 /// The result of a command of the monitor.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Its exit code.
     pub(crate) code: i32,
     /// Its standard output, byte for byte.
     pub(crate) output: Vec<u8>,
-    /// Its standard error.
     pub(crate) errors: String,
 }
 
-/// Runs `livepatch-monitor ARGUMENTS`.
+/// Runs `livepatch-monitor ARGUMENTS` to its end.
 pub(crate) fn command(arguments: &[&str]) -> Result<Answer> {
     let output = Command::new(PROGRAM)
         .args(arguments)
@@ -192,7 +189,7 @@ pub(crate) fn command(arguments: &[&str]) -> Result<Answer> {
 pub(crate) struct Blockers {
     /// The patch in transition.
     pub(crate) patch: Option<String>,
-    /// `patch` or `unpatch`.
+    /// Direction of the transition: `patch` or `unpatch`.
     pub(crate) direction: Option<String>,
     /// How long it has been running.
     pub(crate) running_for_seconds: Option<f64>,
@@ -205,11 +202,8 @@ pub(crate) struct Blockers {
 /// A task that has not switched.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PendingTask {
-    /// Its thread id.
     pub(crate) tid: u32,
-    /// Its process id.
     pub(crate) pid: u32,
-    /// Its name.
     pub(crate) comm: String,
     /// Whether it is a kernel thread.
     pub(crate) kthread: bool,

@@ -10,11 +10,11 @@ use rustix::ioctl::{Opcode, Setter, ioctl};
 const ADDRESS: [u8; 4] = [10, 0, 2, 15];
 const NETMASK: [u8; 4] = [255, 255, 255, 0];
 
-/// include/uapi/linux/sockios.h
+/// From include/uapi/linux/sockios.h.
 const SIOCSIFFLAGS: Opcode = 0x8914;
 const SIOCSIFADDR: Opcode = 0x8916;
 const SIOCSIFNETMASK: Opcode = 0x891c;
-/// include/uapi/linux/if.h
+/// From include/uapi/linux/if.h.
 const IFF_UP: u8 = 1;
 const AF_INET: u8 = 2;
 

@@ -98,9 +98,7 @@ pub(crate) fn expect_idle(pid: u32) -> Result<()> {
 pub(crate) struct Holdings {
     /// Resident memory in KiB, counted page by page.
     pub(crate) resident: u64,
-    /// File descriptors.
     pub(crate) descriptors: usize,
-    /// Threads.
     pub(crate) threads: usize,
 }
 

@@ -70,7 +70,7 @@ fn answer(stream: &mut TcpStream, text: &str) -> Result<()> {
 
 fn carry_out(guest: &mut Guest, order: Order) -> Result<()> {
     match order {
-        Order::Land => VMLINUX.apply(seconds(30)),
+        Order::Complete => VMLINUX.apply(seconds(30)),
         Order::Hold => {
             target::load()?;
             guest.hold(&Hold::of_a_service())?;

@@ -10,7 +10,6 @@ use crate::{
     files, modules,
 };
 
-/// The module.
 pub(crate) const NAME: &str = "lpm_target";
 /// A module that lpm_patch_a patches too.
 pub(crate) const LATE: &str = "lpm_late";
@@ -33,7 +32,6 @@ pub(crate) fn expect_blocker_named(metrics: &Exposition) -> Result<()> {
     )
 }
 
-/// Loads the module.
 pub(crate) fn load() -> Result<()> {
     modules::load(NAME)
 }

@@ -3,7 +3,7 @@
 //! these things, the VM scenarios prove.
 #![allow(
     clippy::unwrap_used,
-    reason = "what a test cannot set up, it fails of at once"
+    reason = "a test that cannot be set up fails at once"
 )]
 
 use std::{

@@ -9,11 +9,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// An answer, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
     /// Names in lower case, and values.
     pub headers: Vec<(String, String)>,
-    /// The whole body.
+    /// The whole body as text.
     pub body: String,
 }
 
@@ -25,7 +25,7 @@ pub enum Error {
     Transport {
         /// What was asked for.
         url: String,
-        /// The library's reason.
+        /// What the HTTP library reported.
         source: Box<ureq::Error>,
     },
     /// An answer with another status than 200.
@@ -33,9 +33,9 @@ pub enum Error {
     Status {
         /// What was asked for.
         url: String,
-        /// The status.
+        /// The HTTP status code that came instead.
         status: u16,
-        /// The body.
+        /// The body that came with it.
         body: String,
     },
 }

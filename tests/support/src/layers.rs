@@ -2,7 +2,7 @@
 //!
 //! Nodes are the modules of the package without its tests. An edge goes from a module to
 //! the one that *defines* an item that it names, whichever way it got at it: a facade that
-//! passes an item on (`pub use`) is no stop on the way. Names in macros count as well.
+//! passes an item on (`pub use`) does not count as a step. Names in macros count as well.
 //! Written here, since tools that draw such graphs (cargo-modules) want rust-analyzer, and
 //! answer no question that a test could ask.
 
@@ -26,17 +26,17 @@ pub enum LayersError {
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
     /// A file is not Rust.
     #[error("{}: {source}", path.display())]
     Syntax {
-        /// The file.
+        /// The file that could not be parsed.
         path: PathBuf,
-        /// Why.
+        /// Where and why it is not valid Rust.
         source: syn::Error,
     },
 }

@@ -2,7 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what a test cannot set up, it fails of at once"
+    reason = "a test that cannot be set up fails at once"
 )]
 
 use std::{
@@ -32,9 +32,9 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Answer {
     /// The exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// Standard output.
+    /// What it wrote to standard output.
     pub out: String,
-    /// Standard error.
+    /// What it wrote to standard error.
     pub err: String,
 }
 
@@ -50,7 +50,7 @@ impl From<Output> for Answer {
 }
 
 impl Answer {
-    /// Both outputs.
+    /// Standard output followed by standard error.
     #[must_use]
     pub fn text(&self) -> String {
         format!("{}\n{}", self.out, self.err)
@@ -250,7 +250,7 @@ impl Process {
         http::get(&self.address(), path, headers).unwrap()
     }
 
-    /// What `/metrics` answers.
+    /// The body of a scrape of `/metrics`.
     #[track_caller]
     pub fn metrics(&self) -> String {
         http::body(&self.address(), "/metrics").unwrap()
@@ -264,7 +264,7 @@ impl Process {
         stream
     }
 
-    /// The process id.
+    /// Id of the process, for signals and /proc.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -281,7 +281,7 @@ impl Process {
         kilobytes * 1024
     }
 
-    /// Open file descriptors.
+    /// Number of file descriptors that the process has open.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         let listing = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
@@ -302,7 +302,7 @@ impl Process {
         Duration::from_millis(ticks * 1000 / clock_ticks_per_second())
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }

@@ -3,7 +3,7 @@
 //! should is proved on a real one (`cargo xtask fleet`).
 #![allow(
     clippy::unwrap_used,
-    reason = "what a test cannot set up, it fails of at once"
+    reason = "a test that cannot be set up fails at once"
 )]
 
 use std::{
@@ -23,19 +23,19 @@ use axum::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-/// What `time()` answers.
+/// The moment that the server answers `time()` with, in seconds since 1970.
 pub const NOW: f64 = 1_795_435_857.0;
 
 /// A request, as far as tests look at it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// `GET`, `POST`.
+    /// Method of the request: `GET` or `POST`.
     pub method: String,
-    /// The path.
+    /// Path of the request, without the query string.
     pub path: String,
     /// Names in lower case.
     pub headers: HashMap<String, String>,
-    /// The body's form.
+    /// The form of the body, decoded.
     pub form: HashMap<String, String>,
 }
 
@@ -54,14 +54,14 @@ impl Request {
     }
 }
 
-/// A whole answer.
+/// A response with status, headers and body.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The status code.
+    /// The HTTP status code.
     pub status: u16,
-    /// Names and values.
+    /// Names and values of the headers, in the order they are sent.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
+    /// The body as it is sent.
     pub body: String,
 }
 
@@ -75,7 +75,7 @@ impl Reply {
         }
     }
 
-    /// With this header.
+    /// The same response with this header in addition.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -86,7 +86,7 @@ impl Reply {
 /// A server on loopback. Its threads end with the test's process.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where it answers.
+    /// The URL that the server answers at.
     pub url: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
@@ -302,13 +302,13 @@ impl Fleet {
 
     /// Up, with the patch in force since so many seconds.
     #[must_use]
-    pub fn landed(self, host: &str, ago: f64) -> Self {
-        let landed = (NOW - ago).to_string();
+    pub fn in_force(self, host: &str, ago: f64) -> Self {
+        let completed = (NOW - ago).to_string();
         self.patched(host).with(
             "livepatch_patching_complete_timestamp_seconds",
             host,
             "",
-            &landed,
+            &completed,
         )
     }
 

@@ -28,13 +28,12 @@ struct Table {
 }
 
 impl Counts {
-    /// Reads counts.json.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let table: Table = serde_json::from_str(text).context("not a table of counts")?;
         let rows = table.rows.iter().skip(1).map(|row| {
             let (what, count) = row.first().zip(row.get(1)).context("a row is too short")?;
             let count = count.parse();
-            let count = count.with_context(|| format!("the count of `{what}` is no number"))?;
+            let count = count.with_context(|| format!("the count of `{what}` is not a number"))?;
             Ok((what.clone(), count))
         });
         Ok(Self(rows.collect::<Result<_>>()?))

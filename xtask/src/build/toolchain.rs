@@ -71,7 +71,6 @@ impl Toolchain {
         command
     }
 
-    /// Its `rustc`.
     pub(crate) fn rustc(self) -> Command {
         let mut command = match self {
             Self::Nightly => {

@@ -22,7 +22,6 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("web", None),
 ];
 
-/// The fuzzer's program.
 const PROGRAM: &str = "parsers";
 
 /// Seconds that each target runs in a test run.
@@ -36,7 +35,7 @@ pub(crate) struct Arguments {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Only this one
+    /// Fuzz only this group of parsers
     #[arg(long)]
     target: Option<String>,
 }

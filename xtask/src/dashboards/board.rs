@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use crate::host::paths;
 
-/// A dashboard.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Board {
@@ -156,7 +155,7 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// All shipped dashboards.
+/// Reads all shipped dashboards.
 pub(crate) fn all() -> Result<Vec<Board>> {
     files()?
         .iter()

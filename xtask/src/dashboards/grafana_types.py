@@ -80,14 +80,14 @@ def fits(kind, value, path):
         return
     if origin is list or kind is list:
         if not isinstance(value, list):
-            yield f"{path}: {value!r} is no list"
+            yield f"{path}: {value!r} is not a list"
             return
         for index, item in enumerate(value):
             yield from fits(inner[0] if inner else object, item, f"{path}[{index}]")
         return
     if origin is dict or kind is dict:
         if not isinstance(value, dict):
-            yield f"{path}: {value!r} is no object"
+            yield f"{path}: {value!r} is not an object"
             return
         for key, item in value.items():
             yield from fits(inner[1] if inner else object, item, f"{path}.{key}")
@@ -96,16 +96,16 @@ def fits(kind, value, path):
         try:
             kind(value)
         except ValueError:
-            yield f"{path}: {value!r} is no {kind.__name__} ({', '.join(repr(item.value) for item in kind)})"
+            yield f"{path}: {value!r} is not a {kind.__name__} ({', '.join(repr(item.value) for item in kind)})"
         return
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            yield f"{path}: {value!r} is no number"
+            yield f"{path}: {value!r} is not a number"
         return
     if kind in (int, bool, str):
-        # Enums of strings are strings; a bool is no int here.
+        # Enums of strings are strings; a bool is not an int here.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            yield f"{path}: {value!r} is no {kind.__name__}"
+            yield f"{path}: {value!r} is not a {kind.__name__}"
         return
     if is_model(kind):
         if isinstance(value, dict):
@@ -113,13 +113,13 @@ def fits(kind, value, path):
             if value is None:
                 return
         elif not isinstance(value, kind):
-            yield f"{path}: {value!r} is no {kind.__name__}"
+            yield f"{path}: {value!r} is not a {kind.__name__}"
             return
         yield from members(value, path)
         return
     # Marker classes, such as that of all queries.
     if not isinstance(value, kind):
-        yield f"{path}: {type(value).__name__} is no {kind.__name__}"
+        yield f"{path}: {type(value).__name__} is not a {kind.__name__}"
 
 
 def members(decoded, path):
@@ -148,14 +148,14 @@ def members(decoded, path):
 
 def unit_known(unit, path):
     if unit is not None and unit not in UNITS and not str(unit).startswith(UNIT_PREFIXES):
-        yield f"{path}.unit: {unit!r} is no unit of Grafana's"
+        yield f"{path}.unit: {unit!r} is not a unit of Grafana's"
 
 
 def overrides_known(panel, path):
     """An override is a field of FieldConfig by name, or of the panel's own after `custom.`."""
     config = runtime.panelcfg_config(panel.type_val)
     if config is None:
-        yield f"{path}.type: {panel.type_val!r} is no panel that Grafana comes with"
+        yield f"{path}.type: {panel.type_val!r} is not a panel that Grafana comes with"
         return
     sources = panel.field_config.overrides if panel.field_config else []
     for index, override in enumerate(sources):

@@ -30,10 +30,10 @@ fn faults() -> [(&'static str, Value, &'static str); 6] {
         (
             "/panels/1/fieldConfig/defaults/unit",
             json!("apples"),
-            "no unit",
+            "is not a unit",
         ),
-        ("/panels/1/type", json!("stats"), "no panel"),
-        ("/panels/1/targets/0/instant", json!("yes"), "is no bool"),
+        ("/panels/1/type", json!("stats"), "is not a panel"),
+        ("/panels/1/targets/0/instant", json!("yes"), "is not a bool"),
         (
             "/panels/1/fieldConfig/overrides",
             json!([{ "matcher": { "id": "byName", "options": "A" },

@@ -86,10 +86,10 @@ fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
         stack.alertmanager.url()
     );
     stack.wait_for_hosts(1)?;
-    println!("    (the alert of a stuck transition is set to {STUCK_SECONDS} s here, not 60)");
+    println!("    (here the alert on a stuck transition waits {STUCK_SECONDS} s instead of 60)");
 
     println!("\n[a task of holder.service sleeps in the kernel, in lpm_hold; a livepatch comes");
-    println!(" that replaces lpm_hold, and does not land: the kernel waits for the task]\n");
+    println!(" that replaces lpm_hold, and stays in transition: the kernel waits for the task]\n");
     host.order(Order::Hold)?;
     println!("$ insmod {HELD_PATCH}.ko");
     host.order(Order::Patch)?;
@@ -116,12 +116,12 @@ fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
         "count(instance:livepatch_at_risk:since{phase=\"soak\"})",
         1.0,
     )?;
-    println!("\n[a moment later the machine panics, and is gone]\n");
+    println!("\n[a moment later the machine panics]\n");
     host.crash()?;
     page(stack, "LivepatchHostSilentInSoak")?;
     gate(stack, &["--soak", "1s"], 1)?;
     host.wait_for_boot(2)?;
-    println!("\n[it has booted again; the flight recorder and pstore know what it was]\n");
+    println!("\n[it has booted again; the journal and pstore know what it was]\n");
     host.order(Order::Crashes)?;
     page(stack, "LivepatchHostCrashed")
 }
@@ -129,7 +129,7 @@ fn play(host: &Host, stack: &Stack, release: &str) -> Result<()> {
 /// Prints the alert that the pager received.
 fn page(stack: &Stack, alert: &str) -> Result<()> {
     let page = stack.wait_for_page(alert, HOST, HELD_PATCH)?;
-    println!("\n[the pager rings]\n");
+    println!("\n[the pager receives]\n");
     println!(
         "    {} ({})",
         page.annotation("summary"),
@@ -154,9 +154,9 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of some 350 series, those about the patch: without the zeros, the histogram and the monitor's
-/// own.
-fn tells_of_the_patch(line: &str) -> bool {
+/// Of all series of the host, those about the patch: without the zeros, the histogram and the
+/// monitor's own.
+fn is_about_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")
         && !line.starts_with("livepatch_transition_duration_seconds")
@@ -166,7 +166,7 @@ fn tells_of_the_patch(line: &str) -> bool {
 fn show_metrics(host: &Host) -> Result<()> {
     let exposition = http::get(host.exporter(), "/metrics")?;
     println!("\n[of what Prometheus scrapes now]\n");
-    for line in exposition.lines().filter(|line| tells_of_the_patch(line)) {
+    for line in exposition.lines().filter(|line| is_about_the_patch(line)) {
         println!("    {line}");
     }
     Ok(())
@@ -174,11 +174,11 @@ fn show_metrics(host: &Host) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::tells_of_the_patch;
+    use super::is_about_the_patch;
 
     #[test]
-    fn the_patch_is_told_apart_from_the_rest() {
-        assert!(tells_of_the_patch(
+    fn the_patch_is_kept_apart_from_the_rest() {
+        assert!(is_about_the_patch(
             "livepatch_stuck_tasks{patch=\"a\",reason=\"sleeping\"} 1"
         ));
         for line in [
@@ -188,7 +188,7 @@ mod tests {
             "process_open_fds 7",
             "# HELP livepatch_supported x",
         ] {
-            assert!(!tells_of_the_patch(line), "{line}");
+            assert!(!is_about_the_patch(line), "{line}");
         }
     }
 }

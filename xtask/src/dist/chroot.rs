@@ -85,7 +85,7 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A Debian tree.
+/// The root of an unpacked Debian system.
 pub(super) struct Root(PathBuf);
 
 impl Root {

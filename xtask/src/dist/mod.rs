@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     no_vm: bool,
 }
 
-/// `cargo xtask dist`.
+/// Runs `cargo xtask dist` with these arguments.
 pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     run(!arguments.no_vm, |name| println!("    passed {name}"))?;
     let folder = folder()?;

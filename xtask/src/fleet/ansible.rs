@@ -66,7 +66,7 @@ pub(crate) fn check(monitor: &Path) -> Result<()> {
         );
         Ok(())
     })?;
-    // An unreachable host, as a patch may leave it. By default Ansible would go on to the next
+    // An unreachable host, as a patch may leave it. By default Ansible would continue to the next
     // wave.
     process::step("rollout play, with a host that cannot be reached", || {
         let (ended_well, patched, said) = rollout(&folder, &play, monitor, PATCHES, Some(THIRD))?;
@@ -136,10 +136,10 @@ fn rollout(
 /// The number of hosts that are no longer in their initial state.
 fn touched(url: &str) -> Result<usize> {
     let port = url.rsplit_once(':').context("a URL without a port")?.1;
-    let port = port.parse().context("a port that is no number")?;
+    let port = port.parse().context("the port is not a number")?;
     let hosts: serde_json::Value =
         serde_json::from_str(&http::get(port, "/hosts")?).context("/hosts")?;
-    let hosts = hosts.as_array().context("/hosts is no list")?;
+    let hosts = hosts.as_array().context("/hosts is not a list")?;
     let touched = hosts.iter().filter(|host| host["state"] != "unpatched");
     Ok(touched.count())
 }

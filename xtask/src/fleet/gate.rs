@@ -19,16 +19,14 @@ pub(super) struct Gate {
     patch: String,
 }
 
-/// Its answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Answer {
     /// The moment of the scenario at which it was run.
     pub(super) moment: &'static str,
-    /// Its exit code: 0 go on, 1 hold, 2 cannot tell.
+    /// Its exit code: 0 continue, 1 hold, 2 cannot determine.
     pub(super) code: i32,
     /// From its start to its end, in seconds.
     pub(super) seconds: f64,
-    /// What it printed.
     pub(super) text: String,
 }
 

@@ -66,7 +66,6 @@ impl Hosts {
         })
     }
 
-    /// Begins the scenario.
     pub(super) fn begin(&self) -> Result<()> {
         *self.clock.write().unwrap_or_else(PoisonError::into_inner) = Clock {
             epoch: unix_now()?,

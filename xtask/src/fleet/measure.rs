@@ -75,7 +75,6 @@ fn interval(hosts: usize) -> u32 {
     }
 }
 
-/// Measures one size.
 fn one(setup: &Setup, hosts: usize, interval: u32) -> Result<Figures> {
     let scenario = Plan {
         hosts,

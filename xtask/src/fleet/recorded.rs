@@ -73,7 +73,6 @@ impl fmt::Display for State {
 /// The phase in which a host crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// During the transition.
     Transition,
     /// Within `--soak` of its end.
     Soak,
@@ -109,7 +108,6 @@ pub(super) struct Facts<'a> {
     pub(super) host: usize,
     /// The time of the scrape.
     pub(super) now: f64,
-    /// The kernel's release.
     pub(super) release: &'a str,
     /// When the monitor was started.
     pub(super) monitor_start: f64,
@@ -321,7 +319,7 @@ impl Shape<'_> {
             {
                 let limit = match sample.label("le") {
                     Some("+Inf") => f64::INFINITY,
-                    Some(limit) => limit.parse().context("a bucket's le is no number")?,
+                    Some(limit) => limit.parse().context("a bucket's le is not a number")?,
                     None => bail!("a bucket without le"),
                 };
                 (Varying::WithinBucket(limit), patched)

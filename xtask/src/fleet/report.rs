@@ -16,7 +16,6 @@ const GATE_AIM: f64 = 2.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// All sizes.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Report {
     /// In the order in which they were measured.
@@ -25,7 +24,7 @@ pub(super) struct Report {
     pub(super) not_measured: BTreeMap<usize, String>,
 }
 
-/// One size.
+/// What was measured with one number of hosts.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Figures {
     pub(super) hosts: usize,
@@ -42,7 +41,6 @@ pub(super) struct Figures {
     pub(super) scrape_seconds_p99: f64,
     /// Prometheus's memory at the end.
     pub(super) resident_bytes: f64,
-    /// Prometheus's peak memory.
     pub(super) peak_bytes: f64,
     /// Cores that Prometheus used on average.
     pub(super) cores: f64,

@@ -78,7 +78,6 @@ fn expected(scenario: &Scenario, patch: &str) -> Vec<Expected> {
     ]
 }
 
-/// A running measurement.
 pub(super) struct Run<'a> {
     /// The scrape interval in seconds.
     interval: f64,

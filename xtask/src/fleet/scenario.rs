@@ -36,32 +36,25 @@ pub(super) enum Event {
 /// The condition of a host at one time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Condition {
-    /// Without the patch.
     Unpatched,
-    /// In transition.
     Transition {
-        /// Its begin.
         began: f64,
     },
     /// The patch is in force.
     Patched {
-        /// The transition's begin.
         began: f64,
-        /// Its end.
         completed: f64,
     },
     /// Down since a crash.
     Down {
-        /// The crash.
         since: f64,
-        /// What it interrupted.
+        /// What the host was doing when it crashed.
         during: Phase,
     },
     /// Up again, without the patch, with a record of the crash.
     Crashed {
-        /// The crash.
         at: f64,
-        /// What it interrupted.
+        /// What the host was doing when it crashed.
         during: Phase,
     },
 }
@@ -72,7 +65,6 @@ impl Condition {
         matches!(self, Self::Transition { began } if now - began >= STUCK_AFTER)
     }
 
-    /// Its name.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Unpatched => "unpatched",
@@ -217,7 +209,7 @@ pub(super) struct Plan {
 /// A whole rollout: the events of every host, and the times that the measurement waits for.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
-    /// By host.
+    /// One for each host, in the order of their numbers.
     pub(super) timelines: Vec<Timeline>,
     /// By host: 0 for the canaries, then 1, 2, and 3, which is never started.
     pub(super) waves: Vec<usize>,
@@ -234,7 +226,7 @@ pub(super) struct Scenario {
 /// The fraction of the hosts up to which each wave goes.
 const WAVES: [f64; 3] = [0.02, 0.12, 0.62];
 
-/// In scrape intervals.
+/// Moments of the scenario, in scrape intervals.
 mod moments {
     /// The third wave begins …
     pub(super) const WAVE: f64 = 1.0;

@@ -152,7 +152,7 @@ async fn happen(
         "crash" => Event::Crash,
         "reboot" => Event::Reboot,
         other => {
-            let text = format!("`{other}` is nothing that happens to a host\n\n{HELP}");
+            let text = format!("`{other}` is not an event of a host\n\n{HELP}");
             return (StatusCode::NOT_FOUND, text).into_response();
         }
     };

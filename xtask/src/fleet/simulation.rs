@@ -80,7 +80,6 @@ impl Fleet {
         self.happen(host, Event::Finish)
     }
 
-    /// Crashes a host.
     pub(super) fn crash(&self, host: usize) -> Result<()> {
         self.happen(host, Event::Crash)
     }

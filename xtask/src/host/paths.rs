@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result};
 /// The variable that sets another cache folder than the default.
 const CACHE_VARIABLE: &str = "LIVEPATCH_MONITOR_CACHE";
 
-/// The repository's root.
 pub(crate) fn root() -> Result<PathBuf> {
     // `cargo run` says where the package is now; the path of the build would be
     // wrong once a checkout is moved.
@@ -22,7 +21,6 @@ pub(crate) fn root() -> Result<PathBuf> {
         .with_context(|| format!("{} has no parent folder", package.display()))
 }
 
-/// Cargo's build folder.
 pub(crate) fn target() -> Result<PathBuf> {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(path) => std::path::absolute(path).context("CARGO_TARGET_DIR"),

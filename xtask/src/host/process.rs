@@ -16,7 +16,6 @@ use anyhow::{Context as _, Result, bail};
 /// A step that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    /// What was done.
     pub(crate) what: String,
     /// The number of enclosing steps.
     pub(crate) depth: usize,

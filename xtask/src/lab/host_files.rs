@@ -14,7 +14,7 @@ use crate::host::process;
 pub(crate) struct HostFile {
     /// The path in the VM.
     pub(crate) guest: String,
-    /// The path here.
+    /// Path of the file on the host.
     pub(crate) host: PathBuf,
 }
 

@@ -12,12 +12,10 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::lab::kernels::Kernel;
 
-/// An in-tree module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InTreeModule {
-    /// Its name.
     pub(crate) name: String,
-    /// Its file, decompressed.
+    /// Content of the module's file, decompressed.
     pub(crate) content: Vec<u8>,
 }
 

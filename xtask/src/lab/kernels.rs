@@ -36,7 +36,7 @@ pub(crate) struct Line {
 const CLOUD: &str = "cloud-amd64";
 const GENERIC: &str = "amd64";
 
-/// Oldest first.
+/// The kernels that can be booted, oldest first.
 pub(crate) const LINES: &[Line] = &[
     Line {
         name: "5.10",
@@ -189,13 +189,10 @@ const LAYOUT: u32 = 1;
 /// A kernel ready to boot.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
-    /// The line's name.
     pub(crate) name: String,
-    /// `uname -r`.
     pub(crate) release: String,
-    /// The image.
     pub(crate) image: PathBuf,
-    /// Its cache folder.
+    /// Where the cache has its files.
     pub(crate) folder: PathBuf,
     /// The root of the tree of its suite.
     pub(crate) tree: PathBuf,

@@ -16,9 +16,7 @@ use crate::{
 /// A kernel, its file system, and the folder for the results.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// The kernel.
     pub(crate) kernel: Kernel,
-    /// The file system.
     pub(crate) initramfs: PathBuf,
     /// Where this run's logs and artifacts go; empty at the start.
     pub(crate) folder: PathBuf,

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// The pstore backends.
+/// The pstore backends that a guest can have.
 pub(crate) const MEMORIES: [&str; 3] = [MAIN_MEMORY, "ramoops", "none"];
 
 /// The backend with which every scenario runs.
@@ -29,7 +29,7 @@ pub(crate) const MAIN_MEMORY: &str = "erst";
 /// The scenario that runs with every backend.
 pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
 
-/// In MiB.
+/// Memory of the guest in MiB.
 pub(crate) const MEMORY: u32 = 768;
 const DISK: u64 = 48 << 20;
 const ERST: u64 = 1 << 20;

@@ -48,7 +48,7 @@ pub(crate) struct Forward {
 pub(crate) struct Persistent {
     /// The image of its disk.
     pub(crate) disk: PathBuf,
-    /// The pstore backend.
+    /// The pstore backend that keeps the kernel's log.
     pub(crate) memory: CrashMemory,
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum CrashMemory {
     Erst(PathBuf),
     /// A memory range that survives a reboot.
     Ramoops(PathBuf),
-    /// Nothing.
+    /// No backend: a crash leaves no dump.
     None,
 }
 
@@ -78,22 +78,21 @@ pub(crate) enum End {
 /// A machine to run.
 #[derive(Debug)]
 pub(crate) struct Machine<'a> {
-    /// The kernel's image.
     pub(crate) kernel: &'a Path,
-    /// The file system.
     pub(crate) initramfs: &'a Path,
     /// The task of PID 1: `test`, `crash`, `interop`, `rollout`, `demo` or `bench`.
     pub(crate) mode: &'a str,
     /// The scenarios to run, comma-separated.
     pub(crate) run: &'a str,
-    /// Further kernel parameters.
+    /// Kernel parameters beside those that every guest has.
     pub(crate) command_line: &'a [&'a str],
-    /// Memory in MiB.
+    /// Memory of the guest in MiB.
     pub(crate) memory: u32,
     /// One CPU whose clock advances by a nanosecond with each instruction, whatever the
     /// load of the host: times and CPU times are counts of instructions.
     pub(crate) counted: bool,
-    /// A network with these ways in, and no way out; none is no network.
+    /// Ports that are forwarded to the guest, which cannot reach the outside; empty means no
+    /// network.
     pub(crate) forwards: &'a [Forward],
     /// What persists over the boot.
     pub(crate) persistent: Option<Persistent>,

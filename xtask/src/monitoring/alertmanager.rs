@@ -1,4 +1,4 @@
-//! An Alertmanager.
+//! A real Alertmanager with a configuration of the tests, on loopback.
 
 use std::{fs, ops::Deref, path::Path};
 
@@ -7,7 +7,6 @@ use anyhow::{Context as _, Result};
 use super::{Server, free_port};
 use crate::host::{paths, prometheus_tools};
 
-/// A running Alertmanager.
 #[derive(Debug)]
 pub(crate) struct Alertmanager(Server);
 

@@ -78,7 +78,6 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }

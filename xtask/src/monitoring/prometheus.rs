@@ -23,13 +23,12 @@ pub(crate) struct Config {
     pub(crate) scrape_configs: String,
     /// The port of an Alertmanager on 127.0.0.1.
     pub(crate) alertmanager: Option<u16>,
-    /// Further arguments.
+    /// Arguments beside those that every test passes.
     pub(crate) arguments: Vec<String>,
     /// Thresholds that differ from the shipped ones: `livepatch:threshold_…`, value.
     pub(crate) thresholds: &'static [(&'static str, u32)],
 }
 
-/// A running Prometheus.
 #[derive(Debug)]
 pub(crate) struct Prometheus(Server);
 
@@ -44,7 +43,6 @@ impl Deref for Prometheus {
 /// A series of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Series {
-    /// Its labels.
     pub(crate) labels: BTreeMap<String, String>,
     /// Unix time in seconds, and value.
     pub(crate) points: Vec<(f64, f64)>,
@@ -80,7 +78,7 @@ impl Prometheus {
         .context("Prometheus")
     }
 
-    /// An instant query.
+    /// Sends an instant query and returns the series of its result.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Series>> {
         self.ask(&format!("/api/v1/query?query={}", encoded(query)))
             .with_context(|| format!("the query `{query}`"))

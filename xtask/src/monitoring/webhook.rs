@@ -26,18 +26,15 @@ pub(crate) struct Notification {
     pub(crate) receiver: String,
     /// The labels by which the alerts are grouped.
     pub(crate) group_labels: BTreeMap<String, String>,
-    /// The alerts.
     pub(crate) alerts: Vec<Alert>,
 }
 
 /// An alert of a notification.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Alert {
-    /// `firing` or `resolved`.
+    /// Whether it fires: `firing` or `resolved`.
     pub(crate) status: String,
-    /// Its labels.
     pub(crate) labels: BTreeMap<String, String>,
-    /// Its annotations.
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -83,7 +80,7 @@ impl Webhook {
         Ok(Self { port, received })
     }
 
-    /// Its URL.
+    /// URL that Alertmanager sends notifications to.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
     }
@@ -126,8 +123,12 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
     let mut length = 0;
     loop {
         let mut line = String::new();
-        if reader.read_line(&mut line).context("its head breaks off")? == 0 {
-            bail!("its head breaks off");
+        if reader
+            .read_line(&mut line)
+            .context("its head is incomplete")?
+            == 0
+        {
+            bail!("its head is incomplete");
         }
         let line = line.trim();
         if line.is_empty() {
@@ -136,7 +137,10 @@ fn receive(stream: &TcpStream) -> Result<Notification> {
         if let Some((name, value)) = line.split_once(':')
             && name.eq_ignore_ascii_case("content-length")
         {
-            length = value.trim().parse().context("its length is no number")?;
+            length = value
+                .trim()
+                .parse()
+                .context("its content-length is not a number")?;
         }
     }
     if length > LONGEST {

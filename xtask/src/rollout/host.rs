@@ -49,7 +49,6 @@ pub(crate) fn extras<'a>(modules: &'a [&'a str]) -> Extras<'a> {
     }
 }
 
-/// A running host.
 #[derive(Debug)]
 pub(crate) struct Host {
     name: &'static str,
@@ -176,7 +175,6 @@ impl Host {
         Ok(answer.trim().to_owned())
     }
 
-    /// Powers it off.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.order(Order::Finish)?;
         let thread = self.thread.take().context("it is started once")?;

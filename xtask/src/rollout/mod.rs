@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use livepatch_monitor_tests::protocol::{HELD_PATCH, LANDING_PATCH, Order};
+use livepatch_monitor_tests::protocol::{COMPLETING_PATCH, HELD_PATCH, Order};
 
 use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page};
 use host::Host;
@@ -88,7 +88,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
         start,
         passed,
     };
-    rollout.land()?;
+    rollout.complete()?;
     let stuck = rollout.get_stuck()?;
     let crashed = rollout.crash()?;
     rollout.crash_again()?;
@@ -103,16 +103,16 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
 
 impl Rollout<'_> {
     /// Asks the gate before any patch, and after one was applied on host-b.
-    fn land(&mut self) -> Result<()> {
+    fn complete(&mut self) -> Result<()> {
         let words = self.stack.gate(HELD_PATCH, &[], 2)?;
-        expect(&words, &["cannot tell", HELD_PATCH])?;
+        expect(&words, &["cannot determine", HELD_PATCH])?;
         let words = self
             .stack
             .gate(HELD_PATCH, &["--selector", "env=\"nowhere\""], 2)?;
         expect(&words, &["nowhere"])?;
-        (self.passed)("the gate cannot tell about a patch that no host has");
+        (self.passed)("the gate cannot determine anything about a patch that no host has");
 
-        self.b.order(Order::Land)?;
+        self.b.order(Order::Complete)?;
         let soaked = [
             "--soak",
             "2s",
@@ -122,13 +122,16 @@ impl Rollout<'_> {
             "--selector",
             "env=\"test\"",
         ];
-        expect(&self.stack.gate(LANDING_PATCH, &soaked, 0)?, &["go on"])?;
+        expect(
+            &self.stack.gate(COMPLETING_PATCH, &soaked, 0)?,
+            &["continue"],
+        )?;
         self.stack.keep(&self.b, "/metrics", "fleet/patched.prom")?;
         // The soak is too short, and there are too few hosts.
-        self.stack.gate(LANDING_PATCH, &["--soak", "1h"], 2)?;
+        self.stack.gate(COMPLETING_PATCH, &["--soak", "1h"], 2)?;
         self.stack
-            .gate(LANDING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
-        (self.passed)("the gate lets a patch go on that has landed and soaked");
+            .gate(COMPLETING_PATCH, &["--soak", "2s", "--min-hosts", "2"], 2)?;
+        (self.passed)("the gate lets a patch continue that is applied and has soaked");
         Ok(())
     }
 

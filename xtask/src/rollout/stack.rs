@@ -31,7 +31,7 @@ pub(crate) struct Stack {
     pub(crate) prometheus: Prometheus,
     /// With the shipped routes.
     pub(crate) alertmanager: Alertmanager,
-    /// Receives the notifications.
+    /// The receiver of Alertmanager's notifications.
     pub(crate) pager: Webhook,
     monitor: PathBuf,
     folder: PathBuf,

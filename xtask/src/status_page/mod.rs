@@ -25,7 +25,7 @@ const INVALID_PAGE_BY: &[&str] = &[
     "the language is",
     "it has 1 scripts",
     "pixels wide on a screen",
-    "stands out to the right: div \"wide\"",
+    "extends beyond the right edge: div \"wide\"",
     "contrast below 4.5: p \"faint\" 2.8",
     "its sections are verdict",
     "its landmarks are main",
@@ -76,7 +76,7 @@ const SCREENS: &[Screen] = &[
 
 const SCHEMES: &[&str] = &["light", "dark"];
 
-/// What [`MEASURE`] returns.
+/// What the script [`MEASURE`] returns for a page.
 #[derive(Clone, Debug, Deserialize)]
 struct Measured {
     title: String,
@@ -255,7 +255,7 @@ fn faults(page: &Measured, width: u64, scheme: &str) -> Vec<String> {
     );
     claim(
         page.wide.is_empty(),
-        format!("stands out to the right: {}", page.wide.join(", ")),
+        format!("extends beyond the right edge: {}", page.wide.join(", ")),
     );
     claim(
         page.faint.is_empty(),
@@ -334,18 +334,18 @@ mod tests {
         assert_eq!(faults(&good(), 390, "light"), Vec::<String>::new());
     }
 
-    type Spoil = fn(&mut Measured);
+    type Corrupt = fn(&mut Measured);
 
     #[test]
     fn each_fault_is_named() {
-        let cases: [(Spoil, &str); 14] = [
+        let cases: [(Corrupt, &str); 14] = [
             (|page| page.title = "404".into(), "the title is"),
             (|page| page.language.clear(), "the language is"),
             (|page| page.quirks = true, "no doctype"),
             (|page| page.styled = false, "style is not applied"),
             (|page| page.scripts = 1, "1 scripts"),
             (|page| page.width = 391, "391 pixels wide"),
-            (|page| page.wide.push("pre".into()), "stands out"),
+            (|page| page.wide.push("pre".into()), "beyond the right edge"),
             (|page| page.faint.push("p 3.1".into()), "contrast"),
             (
                 |page| page.sections.truncate(3),

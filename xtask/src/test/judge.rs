@@ -42,7 +42,6 @@ impl Tally {
 
 /// Counts what the guest of one kernel reports.
 pub(super) struct Judge {
-    /// The kernel line.
     kernel: String,
     /// The prefix of its lines.
     name: String,

@@ -53,9 +53,9 @@ pub(crate) struct Arguments {
     /// Only the VMs: without the workspace's own checks
     #[arg(long, conflicts_with = "no_vm")]
     only_vm: bool,
-    /// Every scenario on every kernel, the power cut at twenty random moments instead of
-    /// five, 1,000 transitions instead of 200; what a run without it leaves out is printed
-    /// at its end
+    /// Every scenario on every kernel, twenty power cuts instead of five (each fifth at a random
+    /// moment, the others at known stages of a transition), 1,000 transitions instead of 200;
+    /// what a run without it leaves out is printed at its end
     #[arg(long, conflicts_with = "no_vm")]
     thorough: bool,
     /// Replace the golden files with those that the guests send
@@ -220,7 +220,7 @@ fn machine_runs(
     runs.into_iter().map(Work::Machine).collect()
 }
 
-/// What a check comes to, and whether the run goes on after it.
+/// What a check comes to, and whether the run continues after it.
 fn checked(name: &str, check: impl FnOnce() -> Result<()>) -> (Tally, bool) {
     let mut tally = Tally::default();
     let result = process::step(name, check);

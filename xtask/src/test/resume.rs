@@ -9,7 +9,7 @@ pub(super) enum Cause {
     Other,
 }
 
-/// What to do.
+/// What a run does next after a machine has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// A new machine runs these scenarios.

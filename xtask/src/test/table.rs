@@ -9,7 +9,6 @@ use crate::host::process::Step;
 pub(super) struct Timed {
     /// Its name, with its variant if it is not the usual one.
     pub(super) scenario: String,
-    /// The kernel's line.
     pub(super) kernel: String,
     /// The time from start to end, including reboots.
     pub(super) elapsed: Duration,

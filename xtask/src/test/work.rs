@@ -12,7 +12,7 @@ use anyhow::Result;
 pub(super) struct More<W> {
     /// Work behind that which could be done before.
     pub(super) first: Vec<W>,
-    /// Work beside it.
+    /// Work that is taken by turns with `first`.
     pub(super) second: Vec<W>,
 }
 
@@ -24,7 +24,7 @@ struct Queue<W> {
 
 struct State<W> {
     waiting: VecDeque<W>,
-    /// Nothing more comes.
+    /// Whether all work has been handed in.
     complete: bool,
     /// Nothing more is started.
     stopped: bool,

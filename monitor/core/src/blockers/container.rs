@@ -10,7 +10,7 @@
 //! | systemd-nspawn | `machine-NAME.scope`, `systemd-nspawn@NAME.service` | |
 //!
 //! `docker-`, `crio-` and `libpod-conmon-` of the processes beside a container (conmon,
-//! `lxc.monitor`) are no containers.
+//! `lxc.monitor`) are not containers.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ const ID_SHOWN: usize = 12;
 /// Digits of a container's id.
 const ID_DIGITS: usize = 64;
 
-/// A container.
+/// A container, as far as a cgroup's path identifies it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Container {
     /// What runs it; `None` where its cgroup does not say.

@@ -17,7 +17,7 @@ const SPAN: Duration = Duration::from_secs(5);
 /// no more than the tasks of the last scan.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    leg: Option<(String, Direction)>,
+    segment: Option<(String, Direction)>,
     attempts: Option<u32>,
     seen: BTreeMap<(u32, Option<u64>), PidNsVisibility>,
     round: u64,
@@ -32,38 +32,38 @@ struct PidNsVisibility {
 }
 
 impl History {
-    /// Nothing seen.
+    /// A history without any scan.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tasks remembered.
+    /// Number of tasks remembered from the last scans.
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Nothing is remembered.
+    /// Whether no task is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
     }
 
-    /// A scan begins; one of another transition or leg begins anew. The number of
-    /// attempts only falls when a leg begins.
+    /// A scan begins; one of another transition or segment starts over. The number of
+    /// attempts only falls when a segment begins.
     pub(super) fn begin(&mut self, scan: &Scan) {
-        let same_leg = self
-            .leg
+        let same_segment = self
+            .segment
             .as_ref()
             .is_some_and(|(patch, direction)| *patch == scan.patch && *direction == scan.direction);
         let fell_back =
             matches!((self.attempts, scan.attempts), (Some(before), Some(now)) if now < before);
-        if !same_leg || fell_back {
+        if !same_segment || fell_back {
             self.seen.clear();
             self.attempts = None;
         }
-        self.leg = Some((scan.patch.clone(), scan.direction));
+        self.segment = Some((scan.patch.clone(), scan.direction));
         self.attempts = scan.attempts.or(self.attempts);
         self.round = self.round.wrapping_add(1);
     }

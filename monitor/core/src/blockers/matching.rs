@@ -7,11 +7,11 @@ use super::{CheckedFunc, Direction, Frame, Scan, Symbol, printable};
 /// What a stack holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match<'a> {
-    /// This function.
+    /// A function that must be left, on the stack.
     Function(&'a CheckedFunc),
     /// Code of this livepatch's module; the function cannot be determined.
     Module(&'a str),
-    /// Nothing.
+    /// No function of those on the stack must be left.
     Nothing,
 }
 

@@ -12,7 +12,7 @@ use crate::transition::{BootTime, age};
 pub struct BlockerReport {
     /// Thread id; 0 for an idle task.
     pub tid: u32,
-    /// Process id.
+    /// Process id (`tgid` in the kernel): the same for all threads of a process.
     pub pid: u32,
     /// The thread's name, made fit to show.
     pub comm: String,
@@ -20,7 +20,7 @@ pub struct BlockerReport {
     pub kthread: bool,
     /// The systemd unit it belongs to.
     pub unit: Option<String>,
-    /// Its cgroup.
+    /// Path of its cgroup in the unified hierarchy; `None` if not known.
     pub cgroup: Option<String>,
     /// The container it runs in, by its cgroup's path.
     pub container: Option<Container>,
@@ -30,7 +30,7 @@ pub struct BlockerReport {
     pub reason: Reason,
     /// The object of the function it must leave.
     pub object: Option<String>,
-    /// That function.
+    /// The function it must leave; `None` if the reason is not a function.
     pub function: Option<String>,
     /// One plain sentence on the reason.
     pub detail: String,

@@ -11,7 +11,7 @@ use crate::function_ref::CodePlace;
 pub struct PendingTask {
     /// Thread id; 0 for an idle task.
     pub tid: u32,
-    /// Process id.
+    /// Process id: the same for all threads of a process.
     pub tgid: u32,
     /// The thread's name: any bytes at all (see [`super::printable`]).
     pub comm: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct PendingTask {
     pub idle_cpu: Option<u32>,
     /// It was on a CPU; `None` where not known.
     pub on_cpu: Option<bool>,
-    /// Its state.
+    /// What the task was doing when it was read.
     pub state: TaskState,
     /// `task_struct.patch_state`: 0 unpatched, 1 patched.
     pub patch_state: i32,
@@ -46,7 +46,7 @@ pub enum TaskState {
     Stopped,
     /// t: stopped by a debugger.
     Traced,
-    /// X: dead.
+    /// X: dead, about to disappear.
     Dead,
     /// Z: dead, its parent has not asked for it yet.
     Zombie,
@@ -54,7 +54,7 @@ pub enum TaskState {
     Parked,
     /// I: an idle kernel thread; no signal wakes it.
     Idle,
-    /// Not known.
+    /// A letter that this version does not know, or none was read.
     Unknown,
 }
 
@@ -155,7 +155,7 @@ pub struct Frame {
 /// A place in a function that a frame points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// The place.
+    /// The function, with offset and module where known.
     pub place: CodePlace,
     /// The code was generated at run time (a BPF program or trampoline).
     pub generated: bool,

@@ -7,11 +7,11 @@ const BEGAN: f64 = 1_795_438_000.0;
 const SOAK: Duration = Duration::from_secs(1800);
 const RELEASE: &str = "6.1.0-50-cloud-amd64";
 
-fn at(second: f64, unix_seconds: f64, note: Entry) -> TimedEntry {
+fn at(second: f64, unix_seconds: f64, entry: Entry) -> TimedEntry {
     TimedEntry {
         time: BootTime::from_duration(Duration::from_secs_f64(second)),
         unix_seconds: Some(unix_seconds),
-        note,
+        entry,
     }
 }
 
@@ -21,11 +21,11 @@ fn boot(start: f64, last: f64, next: Option<f64>) -> Boot {
         boot_id: "b".into(),
         release: RELEASE.into(),
     };
-    let notes = vec![
+    let entries = vec![
         at(1.0, start + 1.0, first),
         at(last, start + last, Entry::Watching),
     ];
-    Boot::new(notes, next, SOAK)
+    Boot::new(entries, next, SOAK)
 }
 
 fn crash(uptime: f64, date: Option<(f64, Precision)>) -> CrashRecord {
@@ -50,11 +50,11 @@ fn a_clock_that_was_set_right_dates_the_whole_boot() {
         boot_id: "b".into(),
         release: RELEASE.into(),
     };
-    let notes = vec![
+    let entries = vec![
         at(1.0, wrong + 1.0, first),
         at(60.0, BEGAN + 60.0, Entry::Watching),
     ];
-    let boot = Boot::new(notes, Some(BEGAN + 700.0), SOAK);
+    let boot = Boot::new(entries, Some(BEGAN + 700.0), SOAK);
     assert_eq!(boot.began(), Some(BEGAN));
     let mut record = crash(600.0, Some((wrong + 600.0, Precision::LogClock)));
     assert!(boot.fit(&record, true).is_some());
@@ -129,9 +129,9 @@ fn what_came_after_a_crash_tells_nothing_about_it() {
     let none = Entry::Patches {
         patches: Vec::new(),
     };
-    boot.notes.insert(1, at(2.0, BEGAN + 2.0, none));
-    boot.notes.push(at(500.0, BEGAN + 500.0, ended));
-    let boot = Boot::new(boot.notes, None, SOAK);
+    boot.entries.insert(1, at(2.0, BEGAN + 2.0, none));
+    boot.entries.push(at(500.0, BEGAN + 500.0, ended));
+    let boot = Boot::new(boot.entries, None, SOAK);
     let phase = |uptime| {
         let mut record = crash(uptime, Some((BEGAN + uptime, Precision::Dump)));
         boot.supplement(&mut record, SOAK);
@@ -148,8 +148,8 @@ fn the_journal_takes_a_no_back() {
     let load = Entry::Load {
         patch: "fix".into(),
     };
-    boot.notes.push(at(490.0, BEGAN + 490.0, load));
-    let boot = Boot::new(boot.notes, None, SOAK);
+    boot.entries.push(at(490.0, BEGAN + 490.0, load));
+    let boot = Boot::new(boot.entries, None, SOAK);
     let mut record = CrashRecord {
         phase: Phase::Unpatched,
         implicated: Implicated::No,

@@ -3,11 +3,11 @@
 /// Something that would keep evidence of a crash, or restart the machine after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
-    /// A place for the kernel's last words that outlives a reboot.
+    /// pstore: a store that keeps the end of the kernel log over a reboot.
     Pstore,
-    /// A second kernel that writes the first one's memory to disk.
+    /// kdump: a second kernel that writes the first one's memory to disk.
     Kdump,
-    /// The monitor's own notes.
+    /// The monitor's own journal, in the state directory.
     Recorder,
     /// A timer that resets a machine which hangs.
     Watchdog,
@@ -16,7 +16,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// The label value.
+    /// The source as label `source`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

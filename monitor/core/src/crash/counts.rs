@@ -11,7 +11,7 @@ const MAX_KNOWN: usize = 256;
 /// Hooks hit within this time belong to one event, if the log cannot be read to find out.
 const ONE_EVENT: Duration = Duration::from_secs(1);
 
-/// An event as the counters want it.
+/// An event, reduced to what the counters need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
     /// Its most severe signal.
@@ -20,7 +20,7 @@ pub struct Sighting {
     pub phase: Phase,
     /// The patches that it implicates.
     pub patches: Vec<String>,
-    /// When.
+    /// When it happened, as far as the log or the hook dates it.
     pub when: When,
     /// The kernel's line for it.
     pub headline: String,
@@ -76,7 +76,7 @@ impl From<&CrashRecord> for Sighting {
 
 type Key = (String, Option<u64>);
 
-/// The counters.
+/// Crash signals, each event counted once unless it becomes more severe.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By signal and phase.
@@ -117,7 +117,7 @@ impl Counts {
     }
 }
 
-/// Signals of hooks, put together to events: for want of a log that can be read.
+/// Groups hits of hooks into events, for when the log cannot be read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grouping {
     open: Option<(BootTime, BootTime, Signal)>,

@@ -18,7 +18,7 @@ pub fn shown(text: &str) -> String {
 pub const fn end(crash: &HostCrash) -> &'static str {
     match crash.ended_boot {
         Some(true) => "the machine went down with it",
-        Some(false) => "the machine lived on",
+        Some(false) => "the machine kept running",
         None => "not known",
     }
 }

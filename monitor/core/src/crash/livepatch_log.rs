@@ -18,7 +18,7 @@ pub(super) struct LivepatchLog {
     pub(super) life: Lifecycle,
     /// The out-of-tree kpatch core has spoken.
     pub(super) kpatch_core: bool,
-    /// Its patches.
+    /// Patches of the out-of-tree kpatch core, by module name.
     kpatches: BTreeSet<String>,
 }
 

@@ -38,9 +38,9 @@ const MAX_EVENTS: usize = 256;
 pub struct ParsedLog {
     /// Crashes, oldest first; of more than 256 the latest.
     pub records: Vec<CrashRecord>,
-    /// Signals that were no crash and led to none; of more than 256 the latest.
+    /// Signals that were not a crash and did not lead to one; at most the latest 256.
     pub non_fatal: Vec<NonFatalSignal>,
-    /// What could not be made out, and why nothing can be concluded from it.
+    /// What is not understood, and why nothing can be concluded from it.
     pub problems: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ impl Log {
         }
         if let Some(line) = self.doubted {
             problems.push(format!(
-                "not believed, since it lacks the time that the kernel's other lines bear: {line}"
+                "ignored, because it lacks the time that the kernel's other lines have: {line}"
             ));
         }
         if let Some(line) = self.lone {
@@ -153,7 +153,7 @@ impl Log {
         }
         if closed > 0 {
             problems.push(format!(
-                "too many hosts take turns: what was known of {closed} of them was left out; give \
+                "lines of too many hosts are mixed: {closed} of them were not read completely; give \
                  one file for each host"
             ));
         }
@@ -173,7 +173,7 @@ impl Log {
     }
 }
 
-/// The last time on the kernel's clock that a text bears.
+/// The last time on the kernel's clock in a text, in seconds since boot.
 #[must_use]
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
     // Only the end can matter, and it is short of a few lines without a time.
@@ -181,7 +181,7 @@ pub fn last_uptime(text: &[u8]) -> Option<f64> {
     Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
-/// The first time on the kernel's clock that a text bears.
+/// The first time on the kernel's clock in a text, in seconds since boot.
 #[must_use]
 pub fn first_uptime(text: &[u8]) -> Option<f64> {
     let start = text.get(..TAIL).unwrap_or(text);

@@ -12,9 +12,9 @@ use crate::{
 /// A transition that a crash fell in or came after.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PatchTransition {
-    /// The patch.
+    /// The livepatch, by its module's name.
     pub patch: String,
-    /// Where to.
+    /// Whether it patches or unpatches.
     pub direction: Direction,
     /// Seconds from its start to the crash if it ran, from its end otherwise; `None` where
     /// the times are not known.

@@ -14,14 +14,14 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Completeness {
     /// The module list is there and the line behind it was seen, so that it does not
-    /// go on.
+    /// continue.
     pub(super) modules: bool,
     /// The place is that of the instruction that failed, or of the caller of panic(),
     /// or where a blocked task sleeps.
     pub(super) place: bool,
     /// The place is that of the instruction that failed, not of a caller.
     pub(super) faulted: bool,
-    /// The report goes on behind its call trace.
+    /// The report continues behind its call trace.
     pub(super) end: bool,
     /// A line of the trace or the list was not understood.
     pub(super) garbled: bool,
@@ -104,7 +104,7 @@ pub(super) const TURNS: &str =
 
 const MIXED: &str = "lines of another task are mixed into the report";
 
-/// Why it is not proved that no livepatch had a hand in it; empty: it is proved.
+/// Why it is not proved that no livepatch is involved; empty: it is proved.
 pub(super) fn against_no(
     record: &CrashRecord,
     life: &Lifecycle,
@@ -142,7 +142,7 @@ pub(super) fn against_no(
     if places.any(|place| place.module.is_some()) {
         match record.modules {
             None => say("the module list is not in the log"),
-            Some(_) if !complete.modules => say("the module list may go on"),
+            Some(_) if !complete.modules => say("the module list may be incomplete"),
             Some(_) => {}
         }
     }
@@ -237,7 +237,9 @@ fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
     let patch = record.patches.iter().any(|patch| patch.name == module);
     if patch {
         // A guessed frame: not proof of guilt, but none of innocence.
-        return Some(format!("{place} is on the stack, though not for sure"));
+        return Some(format!(
+            "{place} may be on the stack: the kernel is not certain of that frame"
+        ));
     }
     let listed = record
         .modules

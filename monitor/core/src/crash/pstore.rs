@@ -36,7 +36,7 @@ const EFI: &str = "efi_pstore";
 /// The backend's earlier name.
 const EFI_OLD: &str = "efi";
 
-/// What a file's name tells: `dmesg-erst-7711347904312508417`.
+/// What a file's name says: `dmesg-erst-7711347904312508417`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// `erst`, `ramoops`, `efi_pstore` or another.
@@ -108,23 +108,23 @@ impl Header {
     }
 }
 
-/// One file.
+/// One record of a dump: a dump larger than a record has several parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its name, where it still has the one that pstore gave it.
     pub name: Option<Name>,
-    /// Its first line.
+    /// The record's first line: reason, number of the dump, number of the part.
     pub header: Header,
     /// When the kernel wrote it, in seconds since 1970, where the file has kept that:
     /// pstore gives a file the record's own time (`fs/pstore/inode.c`).
     pub written: Option<u64>,
-    /// The rest.
+    /// The text after the header, as the kernel stored it.
     pub text: Vec<u8>,
     /// How the reader names it.
     pub file: String,
 }
 
-/// The parts in one content, which are several where somebody has put the files
+/// The parts in one content, which are several where someone has put the files
 /// together: systemd-pstore does (`dmesg.txt`), and so does `cat *`. None if it does
 /// not begin with a header.
 #[must_use]
@@ -163,12 +163,12 @@ fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
         .map(|(start, _)| start)
 }
 
-/// A dump, joined.
+/// A dump whose parts are joined into one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
     /// Who stored it, where the names are those that pstore gave.
     pub backend: Option<String>,
-    /// `Panic` or `Oops`.
+    /// Why the kernel dumped: `Panic` or `Oops`.
     pub reason: String,
     /// Its number in its boot.
     pub number: u32,
@@ -180,7 +180,7 @@ pub struct Dump {
     pub missing: u32,
     /// Parts that are there.
     pub parts: u32,
-    /// The part with the newest text is there: the text goes on to the dump's moment.
+    /// The part with the newest text is there: the text continues to the dump's moment.
     pub complete_end: bool,
     /// The files, oldest text first.
     pub files: Vec<String>,
@@ -261,7 +261,7 @@ impl Open {
         names.next().map(|name| name.backend.as_str())
     }
 
-    /// Whether a part may be of this dump, as far as name and header tell.
+    /// Whether a part may be of this dump, as far as name and header show.
     fn concerns(&self, part: &Part) -> bool {
         let name = part.name.as_ref();
         let backend = name.map(|name| name.backend.as_str());
@@ -280,7 +280,7 @@ impl Open {
     }
 
     /// Whether it has this very part: it lies in two places, under its own name or
-    /// in a file that somebody put together.
+    /// in a file that someone put together.
     fn has(&self, part: &Part) -> bool {
         let known = self.parts.get(&part.header.part);
         known.is_some_and(|known| {

@@ -5,7 +5,7 @@ use crate::function_ref::FunctionRef;
 /// A moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Anchor {
-    /// Seconds since 1970.
+    /// The moment on the wall clock, in seconds since 1970.
     pub unix_seconds: f64,
     /// Seconds on the log's clock.
     pub uptime_seconds: f64,
@@ -14,9 +14,9 @@ pub struct Anchor {
 /// A function that a loaded patch replaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
-    /// The patch.
+    /// The livepatch, by its module's name.
     pub patch: String,
-    /// The function.
+    /// The function that it replaces.
     pub function: FunctionRef,
 }
 
@@ -32,7 +32,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Of a text of which nothing else is known.
+    /// For a text about which nothing else is known.
     #[must_use]
     pub fn new(soak_seconds: f64) -> Self {
         Self {

@@ -15,7 +15,7 @@ use crate::phase::Phase;
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Where.
+    /// The function, with offset and module where the line has them.
     #[serde(flatten)]
     pub function: Function,
     /// False for those marked `?`: found on the stack, not known to be a caller.
@@ -37,7 +37,7 @@ pub enum Marker {
 /// An entry of `Modules linked in:`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Module {
-    /// Its name.
+    /// The module's name, without its taint letters.
     pub name: String,
     /// Its taint letters, such as `OEK`.
     pub taints: String,
@@ -58,11 +58,11 @@ pub struct Patch {
     pub kpatch: bool,
 }
 
-/// Whether a livepatch had a hand in it.
+/// Whether the evidence implicates a livepatch in the crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implicated {
-    /// There is evidence: see it.
+    /// There is evidence against a livepatch.
     Yes,
     /// The fault or its stack is known, what is loaded is known, and neither lies
     /// in a livepatch or the livepatch core.
@@ -72,7 +72,7 @@ pub enum Implicated {
 }
 
 impl Implicated {
-    /// The label value.
+    /// The answer as label `implicated` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ pub enum EvidenceKind {
 }
 
 impl EvidenceKind {
-    /// The label value.
+    /// The kind of evidence as JSON and the commands show it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -122,7 +122,7 @@ impl EvidenceKind {
 /// One reason to suspect a livepatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Of what kind.
+    /// Where the address lies that speaks against a livepatch, or that one was loading.
     pub kind: EvidenceKind,
     /// Which patch, if known.
     pub patch: Option<String>,
@@ -130,22 +130,22 @@ pub struct Evidence {
     pub function: Option<Function>,
 }
 
-/// A signal that was no crash by itself.
+/// A signal that did not crash the machine by itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NonFatalSignal {
-    /// What.
+    /// Which signal the kernel reported.
     pub signal: Signal,
-    /// When.
+    /// When the kernel reported it, as far as the log dates it.
     pub when: When,
-    /// The kernel's line.
+    /// The first line of the kernel's report.
     pub headline: String,
-    /// Where it happened.
+    /// The function that the report names; `None` if it names none.
     pub function: Option<Function>,
     /// Where in a patch's life it falls.
     pub phase: Phase,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
-    /// On what evidence.
+    /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
     /// The name of the report, where it is more precise than its signal, such as
     /// `kasan`.
@@ -157,7 +157,7 @@ pub struct NonFatalSignal {
 }
 
 impl NonFatalSignal {
-    /// Takes a "no" back.
+    /// Turns a "no" that is not proved into "unknown".
     pub(super) fn not_proved(&mut self) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;
@@ -175,7 +175,7 @@ const fn once() -> u32 {
 /// One crash, out of however many lines and dumps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrashRecord {
-    /// What it is called.
+    /// The kind of crash, which the signals and the panic decide.
     pub kind: Kind,
     /// Its signals, each once, in the order they were seen.
     pub signals: Vec<Signal>,
@@ -183,21 +183,21 @@ pub struct CrashRecord {
     pub reports: u32,
     /// When its first line was written.
     pub when: When,
-    /// The kernel's release.
+    /// The kernel's release (`uname -r`); `None` if the log does not have it.
     pub release: Option<String>,
     /// The kernel's own line for it.
     pub headline: String,
     /// The text of the panic, where there was one. Without it the machine may have
-    /// lived on, or the log ends too early.
+    /// kept running, or the log ends too early.
     pub panic: Option<String>,
     /// Where it happened: the instruction pointer in the kernel, or the function
     /// that panicked or is blocked.
     pub function: Option<Function>,
-    /// The CPU.
+    /// The CPU that reported it; `None` if the log does not say.
     pub cpu: Option<u32>,
     /// The name of the task.
     pub comm: Option<String>,
-    /// Its id.
+    /// The id of that task; `None` if the log does not say.
     pub pid: Option<u32>,
     /// Taint letters without `G`; empty if not tainted, `None` if the log does not say.
     pub taint: Option<String>,
@@ -219,9 +219,9 @@ pub struct CrashRecord {
     pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
-    /// On what evidence.
+    /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
-    /// Why it is not proved that no livepatch had a hand in it, in words; empty unless
+    /// Why it is not proved that no livepatch is involved, in words; empty unless
     /// the implication is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
@@ -239,22 +239,22 @@ pub struct CrashRecord {
 /// A crash of this host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostCrash {
-    /// Its name, which never changes.
+    /// Its id as the commands show it; it never changes.
     pub id: String,
     /// The boot that it happened in, where known.
     pub boot_id: Option<String>,
-    /// Whether the boot ended with it; false: the machine lived on.
+    /// Whether the boot ended with it; false: the machine kept running.
     pub ended_boot: Option<bool>,
     /// When it was found, in seconds since 1970, if its own date is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_unix_seconds: Option<f64>,
-    /// What is known of it.
+    /// What is known about the crash.
     #[serde(flatten)]
     pub record: CrashRecord,
 }
 
 impl CrashRecord {
-    /// Of which nothing is known but the kind.
+    /// A record of which only the kind is known.
     #[must_use]
     pub const fn empty(kind: Kind) -> Self {
         Self {
@@ -347,7 +347,7 @@ impl CrashRecord {
         }
     }
 
-    /// Takes a "no" back, and says why.
+    /// Turns a "no" that is not proved into "unknown", with the reason.
     pub(crate) fn not_proved(&mut self, reason: &str) {
         if self.implicated == Implicated::No {
             self.implicated = Implicated::Unknown;

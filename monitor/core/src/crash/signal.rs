@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// A file in which the kernel counts a signal itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelCounter {
-    /// Below `/sys`.
+    /// A file, by its path below `/sys`.
     Sysfs(&'static str),
-    /// Below `/proc`.
+    /// A file, by its path below `/proc`.
     Procfs(&'static str),
 }
 
@@ -26,7 +26,7 @@ struct Row {
 
 macro_rules! signals {
     ($($(#[$doc:meta])* $signal:ident { $($field:ident: $value:expr,)+ })+) => {
-        /// Something that the kernel reports when it is unwell, the least severe first.
+        /// A problem that the kernel reports, the least severe first.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -69,7 +69,7 @@ signals! {
             "BUG: Bad rss-counter state ",
         ],
     }
-    /// A WARN(), or another report after which the kernel goes on (KASAN, UBSAN, …).
+    /// A WARN(), or another report after which the kernel continues (KASAN, UBSAN, …).
     Warning {
         name: "warning",
         kind: None,
@@ -236,7 +236,7 @@ signals! {
             "System stopped due to unrecoverable machine check, code: 0x{x}",
         ],
     }
-    /// The kernel gave up.
+    /// The kernel panicked: it cannot continue.
     Panic {
         name: "panic",
         kind: Some(Kind::Panic),
@@ -257,13 +257,13 @@ signals! {
 }
 
 impl Signal {
-    /// The label value.
+    /// The signal as label `signal` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// The crash that this signal is by itself; none where the kernel goes on unless it
+    /// The crash that this signal is by itself; none where the kernel continues unless it
     /// is set to panic over it.
     #[must_use]
     pub const fn kind(self) -> Option<Kind> {
@@ -332,7 +332,7 @@ macro_rules! kinds {
             /// All, in the order they are exported.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
 
-            /// The label value.
+            /// The kind as label `kind` and in JSON.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
@@ -344,17 +344,17 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// See [`Signal::Panic`].
+    /// The kernel panicked (see [`Signal::Panic`]).
     Panic = "panic",
-    /// See [`Signal::Oops`].
+    /// The kernel reported an oops (see [`Signal::Oops`]).
     Oops = "oops",
-    /// See [`Signal::HardLockup`].
+    /// A CPU did not take interrupts for too long (see [`Signal::HardLockup`]).
     HardLockup = "hard_lockup",
-    /// See [`Signal::SoftLockup`].
+    /// A CPU did not schedule for too long (see [`Signal::SoftLockup`]).
     SoftLockup = "soft_lockup",
-    /// See [`Signal::HungTask`].
+    /// A task stayed blocked for too long (see [`Signal::HungTask`]).
     HungTask = "hung_task",
-    /// See [`Signal::MachineCheck`].
+    /// The hardware reported an error (see [`Signal::MachineCheck`]).
     MachineCheck = "machine_check",
     /// The boot ended and nothing in any log says why.
     Reset = "reset",

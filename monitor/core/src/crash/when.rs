@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A clock that nobody has set right is off by no more than this: a day in another time
 /// zone. What is further away is of another time.
 pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
-/// A date before this (2017) is that of a firmware's clock that was never set, and is none.
+/// A date before this (2017) is that of a firmware clock that was never set, and does not count.
 pub const NEVER_SET_BEFORE: f64 = 1.5e9;
 /// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
 /// uptime. A report has 10 hours, after some weeks.
@@ -21,15 +21,15 @@ const SLACK_SECONDS: f64 = 60.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// Not at all.
+    /// No date is known.
     Unknown,
     /// The log's dates have no year (or day), so that there is no number to give.
     NoYear,
     /// It was then or later: the last thing that is known of a boot that ended
-    /// without a word.
+    /// without a message.
     After,
-    /// The line bears a local time without its zone: the number is that time read as
-    /// if it were UTC, which is wrong by up to 14 hours.
+    /// The line has a local time without its zone: the number is that time read as if it were UTC,
+    /// which is wrong by up to 14 hours.
     LocalTime,
     /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
     /// clock, minutes after the crash.
@@ -96,7 +96,7 @@ impl When {
         (first - second).abs() < SAME_MOMENT_SECONDS + tolerance
     }
 
-    /// By how much the date may be wrong; none where it is no date to compare.
+    /// By how much the date may be wrong; `None` where there is no date to compare.
     fn tolerance(&self) -> Option<f64> {
         match self.precision {
             Precision::Line | Precision::Dump => Some(0.0),

@@ -9,9 +9,9 @@ use thiserror::Error;
 /// A host, as Prometheus knows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host {
-    /// Label `instance`.
+    /// Label `instance`: the address that Prometheus scrapes.
     pub instance: String,
-    /// Label `job`.
+    /// Label `job`: the scrape job in Prometheus's configuration.
     pub job: String,
 }
 
@@ -39,9 +39,9 @@ pub enum Error {
     /// The query failed, with the reason that Prometheus gives.
     #[error("Prometheus refused the query: {kind}: {message}")]
     Refused {
-        /// Prometheus's `errorType`.
+        /// Prometheus's `errorType`, such as `bad_data` or `timeout`.
         kind: String,
-        /// Prometheus's error message.
+        /// Prometheus's own error message.
         message: String,
     },
     /// The response is a web page.

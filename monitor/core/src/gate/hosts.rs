@@ -43,7 +43,7 @@ pub enum State {
     Missing(Missing),
     /// A transition of the patch is running.
     InTransition {
-        /// `patch` or `unpatch`.
+        /// Direction of the transition: `patch` or `unpatch`.
         direction: String,
         /// Pending tasks of a transition older than the exporter's --stuck-after; 0 if
         /// it is not stuck.
@@ -67,9 +67,9 @@ pub enum State {
 /// Why a host counts as crashed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cause {
-    /// Recorded crashes.
+    /// The host has crashes on record that the patch may have caused.
     Crash {
-        /// Number of crashes.
+        /// Number of crashes on record.
         count: f64,
         /// Time of the last crash, in seconds since 1970.
         last: Option<f64>,
@@ -146,9 +146,9 @@ pub enum Expected {
 /// A host and its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
-    /// The scrape target.
+    /// The scrape target, by its labels.
     pub host: Host,
-    /// The host's state.
+    /// What the gate knows of the patch on it.
     pub state: State,
     /// Whether a transition of the patch was forced on it.
     pub forced: bool,
@@ -157,7 +157,7 @@ pub struct Fact {
 /// All hosts, sorted by name, and the parts of the results that could not be used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fleet {
-    /// Every host, once.
+    /// Each host that a result names or that is expected, once.
     pub hosts: Vec<Fact>,
     /// Why the results are unreliable.
     pub problems: Vec<String>,
@@ -396,11 +396,13 @@ impl<'a> Reader<'a> {
         }
         match enabled {
             None => State::Without,
-            Some(_) if is_enabled => value(Question::Landed).map_or(State::InForce, |landed| {
-                let unseen_before = value(Question::UpBefore).is_some_and(is_up)
-                    && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
-                self.in_force_since(landed, unseen_before)
-            }),
+            Some(_) if is_enabled => {
+                value(Question::PatchingComplete).map_or(State::InForce, |completed| {
+                    let unseen_before = value(Question::UpBefore).is_some_and(is_up)
+                        && !value(Question::EnabledBefore).is_some_and(|enabled| enabled > 0.0);
+                    self.in_force_since(completed, unseen_before)
+                })
+            }
             Some(_) => State::Disabled,
         }
     }
@@ -408,8 +410,8 @@ impl<'a> Reader<'a> {
     /// The state of a host on which the patch is in force, as the host dates it.
     /// `unseen_before`: Prometheus scraped it without the patch at a time at which it must have
     /// had it to have soaked.
-    fn in_force_since(&self, landed: f64, unseen_before: bool) -> State {
-        let age = self.terms.time - landed;
+    fn in_force_since(&self, completed: f64, unseen_before: bool) -> State {
+        let age = self.terms.time - completed;
         let left = self.terms.soak.as_secs_f64() - age;
         if age < -CLOCK {
             State::Missing(Missing::Clock(Clock::Ahead(-age)))

@@ -96,7 +96,7 @@ pub enum Question {
     /// Whether the patch is enabled.
     Enabled,
     /// Time since which the patch has been in force, in seconds since 1970.
-    Landed,
+    PatchingComplete,
     /// Hosts in transition of the patch, by direction.
     Transition,
     /// Pending tasks of a transition that counts as stuck.
@@ -138,7 +138,7 @@ impl Question {
         Self::UpBefore,
         Self::EnabledBefore,
         Self::Enabled,
-        Self::Landed,
+        Self::PatchingComplete,
         Self::Transition,
         Self::Stuck,
         Self::Forced,
@@ -183,7 +183,7 @@ impl Question {
             | Self::UpBefore
             | Self::UpRecently => "up",
             Self::Enabled | Self::LastEnabled | Self::EnabledBefore => "livepatch_patch_enabled",
-            Self::Landed => "livepatch_patching_complete_timestamp_seconds",
+            Self::PatchingComplete => "livepatch_patching_complete_timestamp_seconds",
             Self::Transition | Self::LastTransition => "livepatch_transition_active",
             Self::Stuck => "livepatch_stuck_tasks",
             Self::Forced => "livepatch_patch_forced",
@@ -236,7 +236,7 @@ impl Question {
                 let named = Scope::among(&hosts, silent);
                 format!("max by (job, instance) (max_over_time({metric}{{{named}}}[{blip}s]))")
             }
-            Self::Enabled | Self::Landed | Self::LastCrash => {
+            Self::Enabled | Self::PatchingComplete | Self::LastCrash => {
                 format!("max by (job, instance) ({metric}{{{patch}}})")
             }
             Self::Transition => {

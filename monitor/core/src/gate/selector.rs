@@ -61,12 +61,12 @@ impl Operator {
     }
 }
 
-/// One label matcher.
+/// One label matcher, such as `env="prod"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Matcher {
     /// Name of the label.
     pub name: String,
-    /// Comparison operator.
+    /// How the label's value is compared.
     pub operator: Operator,
     /// Value or regular expression, unquoted.
     pub value: String,
@@ -97,7 +97,7 @@ impl fmt::Display for Selector {
 /// A selector is invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// Syntax error.
+    /// The text is not a list of label matchers.
     #[error(
         "at character {at} of the selector: expected {expected}, found {found}; \
          write label matchers such as env=\"prod\",rack!~\"r1|r2\""

@@ -43,9 +43,9 @@ impl Verdict {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::GoOn => "go on",
+            Self::GoOn => "continue",
             Self::Hold => "hold",
-            Self::CannotTell => "cannot tell",
+            Self::CannotTell => "cannot determine",
         }
     }
 
@@ -82,7 +82,7 @@ pub enum Kind {
     Partial,
     /// The results are contradictory or invalid.
     BadData,
-    /// A query failed.
+    /// A query failed, or its response could not be used.
     Prometheus,
     /// A transition was forced; always a notice, never a reason to hold.
     Forced,
@@ -113,13 +113,13 @@ pub struct Named {
 /// The labels that identify a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostName {
-    /// Label `instance`.
+    /// Label `instance`: the address that Prometheus scrapes.
     pub instance: String,
-    /// Label `job`.
+    /// Label `job`: the scrape job in Prometheus's configuration.
     pub job: String,
 }
 
-/// A reason why the verdict is not "go on".
+/// A reason why the verdict is not "continue".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// The verdict that follows from this reason alone.
@@ -130,12 +130,12 @@ pub struct Reason {
     pub text: String,
     /// Whether it may go away by waiting.
     pub passes: Passes,
-    /// The hosts concerned.
+    /// The hosts concerned; empty if the reason concerns the fleet as a whole.
     pub hosts: Vec<Named>,
 }
 
 impl Reason {
-    /// A reason for "cannot tell" that concerns no host in particular.
+    /// A reason for "cannot determine" that concerns no host in particular.
     #[must_use]
     pub fn unknown(kind: Kind, text: String, passes: Passes) -> Self {
         Self {
@@ -152,7 +152,7 @@ impl Reason {
 /// `in_transition`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
-    /// All hosts.
+    /// All hosts that the selector matches or that are expected.
     pub hosts: usize,
     /// Hosts on which the patch has been in force for the soak time.
     pub soaked: usize,
@@ -177,9 +177,9 @@ pub struct Counts {
 /// The verdict with everything it is based on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision {
-    /// The verdict.
+    /// Whether the rollout may continue.
     pub verdict: Verdict,
-    /// All reasons why the verdict is not "go on", the most severe first.
+    /// All reasons why the verdict is not "continue", the most severe first.
     pub reasons: Vec<Reason>,
     /// Reasons that do not stop the rollout but that an operator should know.
     pub notices: Vec<Reason>,
@@ -194,7 +194,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// The decision "cannot tell" because a query failed.
+    /// The decision "cannot determine" because a query failed.
     #[must_use]
     pub fn no_answer(text: String, passes: Passes) -> Self {
         Self {
@@ -236,7 +236,7 @@ pub struct Asked<'a> {
     pub expected: Option<&'a Expected>,
 }
 
-/// Decides. A known reason to hold takes precedence over "cannot tell"; all reasons are
+/// Decides. A known reason to hold takes precedence over "cannot determine"; all reasons are
 /// reported.
 #[must_use]
 pub fn decide(fleet: &Fleet, limits: &Limits, asked: &Asked<'_>) -> Decision {

@@ -1,4 +1,4 @@
-//! What the recorder notes.
+//! What the journal holds: an entry for each thing that happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,56 +9,56 @@ use crate::{
     transition::{BootTime, Direction, Effect, Outcome, SavedState},
 };
 
-/// A note and its time.
+/// An entry and its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimedEntry {
     /// When it happened, on the boot's own clock.
     pub time: BootTime,
     /// The same in seconds since 1970, as the wall clock stood when it was written.
     pub unix_seconds: Option<f64>,
-    /// What.
+    /// What happened at that time.
     #[serde(flatten)]
-    pub note: Entry,
+    pub entry: Entry,
 }
 
-/// Something that happened.
+/// One thing that happened in a boot, as the journal stores it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Entry {
-    /// The first of a boot.
+    /// The first entry of a boot.
     Boot {
-        /// /proc/sys/kernel/random/boot_id.
+        /// The boot's id (/proc/sys/kernel/random/boot_id).
         boot_id: String,
-        /// The kernel's release.
+        /// The kernel's release (`uname -r`).
         release: String,
     },
-    /// A monitor begins to watch: the first, or another after it was ended.
+    /// A monitor started: the first of this boot, or another one after that one ended.
     Watching,
-    /// What is loaded now, after a change.
+    /// The loaded livepatches after a change.
     Patches {
-        /// All of them.
+        /// All livepatches that are loaded; empty if there are none.
         patches: Vec<LoadedPatch>,
     },
     /// A livepatch module is being loaded; its init has not run.
     Load {
-        /// The module.
+        /// The livepatch module that is being loaded.
         patch: String,
     },
-    /// Its loading is over, for better or worse.
+    /// The load is over; whether it succeeded is not known yet.
     Loaded {
-        /// The module.
+        /// The livepatch module whose load is over.
         patch: String,
     },
-    /// A transition runs.
+    /// A transition is known to run.
     Transition {
         /// The patch, where known.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patches or unpatches.
         direction: Direction,
         /// Since when, where known.
         start: Option<BootTime>,
     },
-    /// It has ended.
+    /// A transition has ended, or is no longer there.
     Ended {
         /// The patch, where known.
         patch: Option<String>,
@@ -70,9 +70,9 @@ pub enum Entry {
         #[serde(default)]
         took_seconds: Option<f64>,
     },
-    /// The kernel is unwell.
+    /// The kernel reported a crash signal.
     Signal {
-        /// What it said.
+        /// Which signal the kernel reported.
         signal: Signal,
         /// The kernel's own line.
         headline: String,
@@ -80,7 +80,7 @@ pub enum Entry {
     /// The monitor was asked to stop: the machine shuts down in order, or an operator stopped the
     /// monitor.
     Stopped,
-    /// What a monitor that goes on in this boot must know (format version 2).
+    /// What a monitor that continues in this boot must know (format version 2).
     State(Saved),
 }
 
@@ -96,7 +96,7 @@ pub struct Saved {
 /// A livepatch that is loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedPatch {
-    /// Its name.
+    /// The livepatch's name, which is its module's.
     pub name: String,
     /// Whether it is enabled, where known.
     pub enabled: Option<bool>,
@@ -106,7 +106,7 @@ pub struct LoadedPatch {
     pub functions: Vec<FunctionRef>,
 }
 
-/// Patches and bytes of functions' names that a note has room for: it must fit a frame.
+/// Patches and bytes of functions' names that an entry has room for: it must fit a frame.
 const MAX_PATCHES: usize = 128;
 const MAX_NAMES: usize = 24 << 10;
 
@@ -144,7 +144,7 @@ fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
     }
 }
 
-/// What of a transition's course is noted.
+/// The steps of a transition that are recorded; the others are an error.
 impl TryFrom<&Effect> for Entry {
     type Error = ();
 

@@ -1,9 +1,9 @@
-//! How a note lies in a file: pure.
+//! How an entry lies in a file: pure.
 //!
 //! A file begins with [`HEADER`]. Version 1, which 0.1.0 wrote, differs in that it knows no
 //! entry [`super::entry::Entry::State`]. A frame is the word `LPMN`, the length of its
-//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, a
-//! note as JSON. What does not fit that is skipped up to the next frame that does.
+//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, an
+//! entry as JSON. What does not fit that is skipped up to the next frame that does.
 
 use super::entry::TimedEntry;
 
@@ -25,32 +25,32 @@ const fn header() -> [u8; 12] {
     [a, b, c, d, e, f, g, h, v, w, x, y]
 }
 
-/// Why bytes are not a recorder's, or a note is not written.
+/// Why bytes are not a journal, or an entry is not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Something else.
-    #[error("it is not a flight recorder's file")]
+    /// The file does not begin with the journal's magic number.
+    #[error("it is not a journal")]
     Foreign,
-    /// Of a later program.
+    /// A later version of the program wrote the file: its format version.
     #[error(
-        "it is of version {0}, this program knows {VERSION}: it is left alone, run the newer program"
+        "it has format version {0} and this program reads up to {VERSION}: run the newer program"
     )]
     Newer(u32),
-    /// A note does not fit a frame.
-    #[error("a note of {0} bytes is too long")]
+    /// An entry does not fit a frame: its length in bytes.
+    #[error("an entry has {0} bytes, more than the {MAX_CONTENT} that a frame holds")]
     Long(usize),
-    /// A note has no form in JSON.
-    #[error("a note cannot be written: {0}")]
+    /// An entry has no form in JSON.
+    #[error("an entry cannot be written as JSON: {0}")]
     Json(String),
 }
 
-/// What bytes hold.
+/// What could be decoded from a journal file's bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
     /// The file's version; `None` of one that is empty.
     pub version: Option<u32>,
-    /// The whole notes, in order.
-    pub notes: Vec<TimedEntry>,
+    /// The whole entries, in order.
+    pub entries: Vec<TimedEntry>,
     /// Bytes up to the end of the last of them.
     pub good: usize,
     /// Places before it where something else lies than a frame.
@@ -59,12 +59,13 @@ pub struct Decoded {
     pub torn: usize,
 }
 
-/// A note as a frame.
+/// An entry as a frame.
 ///
 /// # Errors
-/// The note is too long.
-pub fn encode(noted: &TimedEntry) -> Result<Vec<u8>, FrameError> {
-    let content = serde_json::to_vec(noted).map_err(|error| FrameError::Json(error.to_string()))?;
+/// The entry is too long.
+pub fn encode(recorded: &TimedEntry) -> Result<Vec<u8>, FrameError> {
+    let content =
+        serde_json::to_vec(recorded).map_err(|error| FrameError::Json(error.to_string()))?;
     let length = u32::try_from(content.len()).ok();
     let Some(length) = length.filter(|_| content.len() <= MAX_CONTENT) else {
         return Err(FrameError::Long(content.len()));
@@ -80,7 +81,7 @@ pub fn encode(noted: &TimedEntry) -> Result<Vec<u8>, FrameError> {
 /// Reads a file's bytes. None at all are an empty file.
 ///
 /// # Errors
-/// The file is not a recorder's, or of a newer version.
+/// The file is not a journal, or of a newer version.
 pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
     if bytes.len() < HEADER.len() && HEADER.starts_with(bytes) {
         // The very first write was torn.
@@ -104,8 +105,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
     let mut at = HEADER.len();
     let mut skipping = false;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        if let Some((noted, length)) = frame(rest) {
-            decoded.notes.push(noted);
+        if let Some((recorded, length)) = frame(rest) {
+            decoded.entries.push(recorded);
             decoded.damaged += usize::from(skipping);
             skipping = false;
             at += length;

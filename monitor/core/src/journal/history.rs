@@ -13,80 +13,79 @@ use crate::{
 
 /// Signals kept, the latest.
 const MAX_SIGNALS: usize = 64;
-/// A crash signal that was noted.
+/// A crash signal that was recorded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalSeen {
-    /// When.
+    /// When it was recorded, on the boot's clock.
     pub time: BootTime,
     /// When, in seconds since 1970.
     pub unix_seconds: Option<f64>,
-    /// What.
+    /// Which signal the kernel reported.
     pub signal: Signal,
-    /// In the kernel's words.
+    /// The kernel's own line.
     pub headline: String,
-    /// In which phase.
+    /// Where in a patch's life it fell when it was recorded.
     pub phase: Phase,
 }
 
-/// A boot as its notes tell it.
+/// What the journal's entries say about a boot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// The boot's id, once its first note is read.
+    /// The boot's id, once its first entry is read.
     pub boot_id: Option<String>,
-    /// The kernel's release.
+    /// The kernel's release (`uname -r`), once the first entry is read.
     pub release: Option<String>,
-    /// When the boot's first note was written, in seconds since 1970.
+    /// When the boot's first entry was written, in seconds since 1970.
     pub began_unix_seconds: Option<f64>,
     /// The same on the boot's own clock.
     pub began: BootTime,
-    /// The last note.
+    /// Time of the last entry, on the boot's clock.
     pub last_time: BootTime,
-    /// The last note, in seconds since 1970.
+    /// The last entry, in seconds since 1970.
     pub last_unix_seconds: Option<f64>,
-    /// How far each patch has come.
+    /// The stage of each patch, and which transition runs.
     pub life: Lifecycle,
     /// What is loaded, by the last list of it; `None` if there was none.
     pub patches: Option<Vec<LoadedPatch>>,
     /// Crash signals; of more than 64 the latest.
     pub signals: Vec<SignalSeen>,
-    /// Something else was noted after the last signal: the machine lived on.
-    pub lived_on: bool,
+    /// Something else was recorded after the last signal: the machine kept running.
+    pub kept_running: bool,
     /// The monitor was stopped in order, and none has begun since.
     pub stopped: bool,
-    /// What a monitor that goes on in this boot must know.
+    /// What a monitor that continues in this boot must know.
     pub saved: Option<Saved>,
 }
 
 impl History {
-    /// Takes a note in. `soak` is how long after a transition a signal counts as in
-    /// its wake.
-    pub fn take(&mut self, noted: &TimedEntry, soak: Duration) {
-        let time = noted.time;
+    /// Adds an entry. `soak` is how long after a transition a signal counts as in its soak phase.
+    pub fn take(&mut self, recorded: &TimedEntry, soak: Duration) {
+        let time = recorded.time;
         self.last_time = self.last_time.max(time);
-        if noted.unix_seconds.is_some() {
-            self.last_unix_seconds = noted.unix_seconds;
+        if recorded.unix_seconds.is_some() {
+            self.last_unix_seconds = recorded.unix_seconds;
         }
-        if let Entry::State(saved) = &noted.note {
+        if let Entry::State(saved) = &recorded.entry {
             // It is written because of another entry, and says no more of the machine.
             self.saved = Some(saved.clone());
             return;
         }
-        self.stopped = matches!(noted.note, Entry::Stopped);
-        if !matches!(noted.note, Entry::Signal { .. }) {
-            self.lived_on = true;
+        self.stopped = matches!(recorded.entry, Entry::Stopped);
+        if !matches!(recorded.entry, Entry::Signal { .. }) {
+            self.kept_running = true;
         }
         let at = At {
             boot: Some(time),
-            unix_seconds: noted.unix_seconds,
+            unix_seconds: recorded.unix_seconds,
         };
-        if let Some(step) = step(&noted.note) {
+        if let Some(step) = step(&recorded.entry) {
             self.life.step(at, step);
         }
-        match &noted.note {
+        match &recorded.entry {
             Entry::Boot { boot_id, release } => {
                 self.boot_id = Some(boot_id.clone());
                 self.release = Some(release.clone());
-                self.began_unix_seconds = noted.unix_seconds;
+                self.began_unix_seconds = recorded.unix_seconds;
                 self.began = time;
             }
             Entry::Patches { patches } => self.patches = Some(patches.clone()),
@@ -97,12 +96,12 @@ impl History {
                 }
                 self.signals.push(SignalSeen {
                     time,
-                    unix_seconds: noted.unix_seconds,
+                    unix_seconds: recorded.unix_seconds,
                     signal: *signal,
                     headline: headline.clone(),
                     phase,
                 });
-                self.lived_on = false;
+                self.kept_running = false;
             }
             Entry::Watching
             | Entry::Stopped
@@ -117,14 +116,14 @@ impl History {
     /// Whether an entry says nothing new.
     #[must_use]
     pub fn knows(&self, entry: &TimedEntry) -> bool {
-        match &entry.note {
+        match &entry.entry {
             Entry::Patches { patches } => {
                 let mut life = self.life.clone();
                 let at = At {
                     boot: Some(entry.time),
                     unix_seconds: entry.unix_seconds,
                 };
-                step(&entry.note)
+                step(&entry.entry)
                     .into_iter()
                     .for_each(|step| life.step(at, step));
                 self.patches.as_ref() == Some(patches) && self.life == life

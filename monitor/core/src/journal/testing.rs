@@ -9,13 +9,13 @@ use crate::{
     transition::{BootTime, Direction, Outcome, SavedState, Transition},
 };
 
-/// The note at this second of the boot.
+/// The entry at this second of the boot.
 #[must_use]
-pub fn noted(second: u64, note: Entry) -> TimedEntry {
+pub fn recorded(second: u64, entry: Entry) -> TimedEntry {
     TimedEntry {
         time: BootTime::from_nanos(second * 1_000_000_000),
         unix_seconds: Some(1.8e9),
-        note,
+        entry,
     }
 }
 
@@ -54,8 +54,8 @@ pub fn any_saved() -> impl Strategy<Value = Saved> {
     )
 }
 
-/// Any note at all.
-pub fn any_note() -> impl Strategy<Value = Entry> {
+/// Any entry at all.
+pub fn any_entry() -> impl Strategy<Value = Entry> {
     let direction = prop_oneof![Just(Direction::Patch), Just(Direction::Unpatch)];
     let outcome = prop::option::of(prop::sample::select(Outcome::ALL.to_vec()));
     let start = prop::option::of(any::<u64>().prop_map(BootTime::from_nanos));

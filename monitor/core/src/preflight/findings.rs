@@ -30,7 +30,6 @@ pub fn judge(module: &Module, host: &Host) -> Vec<Finding> {
     findings
 }
 
-/// Adds a finding.
 fn add(
     findings: &mut Vec<Finding>,
     severity: Severity,

@@ -33,9 +33,9 @@ const SAMPLES_OF_A_RUNNER: u32 = 3;
 /// A task that would block the transition.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Likely {
-    /// Thread id.
+    /// Thread id of the task in the sample.
     pub tid: u32,
-    /// Process id.
+    /// Process id: the same for all threads of a process.
     pub pid: u32,
     /// The task's name (`comm`).
     pub comm: String,
@@ -272,7 +272,7 @@ enum Sort {
     Passes,
 }
 
-/// An empty sample.
+/// A sample without tasks, for a forecast without a host.
 #[must_use]
 pub fn empty_sample() -> Scan {
     Scan {

@@ -72,7 +72,7 @@ impl Symbols {
 pub struct Tracers {
     /// Functions with an ftrace callback.
     pub ftrace: Known<Vec<Traced>>,
-    /// All kprobes.
+    /// All kprobes of the host; an error where they cannot be listed.
     pub kprobes: Known<Vec<Kprobe>>,
     /// Names of the kprobes that were created through tracefs.
     pub events: Vec<KprobeEvent>,

@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// For information only.
+    /// For information only: no influence on the verdict or the exit code.
     Info,
     /// The load may go wrong, or the patch may have less effect than expected.
     Warning,
@@ -37,7 +37,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Creates a finding.
+    /// A finding about one module or the host.
     #[must_use]
     pub fn new(
         severity: Severity,
@@ -80,7 +80,7 @@ impl Verdict {
         }
     }
 
-    /// Exit code of the command. "Cannot tell" counts as a failure.
+    /// Exit code of the command. "Cannot determine" counts as a failure.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -96,7 +96,7 @@ impl Verdict {
         match self {
             Self::Clear => "clear",
             Self::Warnings => "warnings",
-            Self::CannotTell => "cannot tell",
+            Self::CannotTell => "cannot determine",
             Self::WillFail => "will fail",
         }
     }

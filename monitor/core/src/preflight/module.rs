@@ -102,7 +102,7 @@ pub struct Module {
 pub enum Source {
     /// `struct klp_patch`, `klp_object` and `klp_func` in its data.
     KlpPatch,
-    /// `.kpatch.funcs`, from kpatch-build.
+    /// From kpatch-build: the functions are in `.kpatch.funcs`.
     KpatchBuild,
     /// `__klp_objects` or `.init.klp_objects`, from the kernel's own klp-build (6.19).
     KlpBuild,
@@ -307,7 +307,7 @@ impl<'a> Image<'a> {
         plain.then(|| String::from_utf8_lossy(name).into_owned())
     }
 
-    /// `.modinfo`: `key=value`, NUL-terminated.
+    /// What `.modinfo` says (`key=value`, NUL-terminated). A key may occur more than once.
     fn facts(&self) -> Result<BTreeMap<String, Vec<String>>, ModuleError> {
         let section = self.section(".modinfo");
         let data = section.and_then(|section| section.data().ok());

@@ -13,11 +13,11 @@ const MAX_WINDOW: u32 = 32 << 20;
 /// Compression format of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// xz (`.ko.xz`).
+    /// Compressed by xz, with the ending `.ko.xz`.
     Xz,
-    /// zstd (`.ko.zst`).
+    /// Compressed by zstd, with the ending `.ko.zst`.
     Zstd,
-    /// gzip (`.ko.gz`).
+    /// Compressed by gzip, with the ending `.ko.gz`.
     Gzip,
 }
 
@@ -52,7 +52,7 @@ pub enum UnpackError {
     Damaged {
         /// Compression format of the file.
         compression: Compression,
-        /// The decompressor's error.
+        /// What the decompressor reported.
         source: io::Error,
     },
     /// The file is too large.

@@ -16,7 +16,7 @@ impl Direction {
     /// Both, in the order they are exported.
     pub const ALL: [Self; 2] = [Self::Patch, Self::Unpatch];
 
-    /// The label value.
+    /// The direction as label `direction` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Direction {
         }
     }
 
-    /// The other one.
+    /// The direction after a reversal.
     #[must_use]
     pub const fn reversed(self) -> Self {
         match self {
@@ -53,7 +53,7 @@ pub enum Outcome {
     Completed,
     /// The opposite was written to `enabled` before the end.
     Reversed,
-    /// `force` was written.
+    /// An operator wrote `force` while it ran.
     Forced,
     /// Enabling failed between the start and the first attempt.
     Cancelled,
@@ -68,7 +68,7 @@ impl Outcome {
         Self::Cancelled,
     ];
 
-    /// The label value.
+    /// The outcome as label `outcome` and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

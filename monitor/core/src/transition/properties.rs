@@ -214,7 +214,7 @@ proptest! {
         }
     }
 
-    /// A restart while the transition goes on does not move its start, whenever
+    /// A restart while the transition continues does not move its start, whenever
     /// and however often it happens.
     #[test]
     fn a_restart_keeps_the_start(begin in 0u64..1000, attempts in 1u32..40, restarts in prop::collection::vec(0u32..40, 0..4)) {

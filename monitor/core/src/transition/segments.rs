@@ -1,5 +1,5 @@
-//! Where one leg of a transition ends and the next begins, and what must have
-//! been lost when an event does not fit the leg that is known.
+//! Where one segment of a transition ends and the next begins, and what must have
+//! been lost when an event does not fit the segment that is known.
 
 use livepatch_monitor_ebpf::EventKind;
 
@@ -30,7 +30,7 @@ impl Transitions {
             && active.attempts == Some(0)
             && active.direction == Direction::Patch
         {
-            // Nothing was tried yet, so it was no reversal that was lost but the
+            // Nothing was tried yet, so what was lost was not a reversal but the
             // cancel; unless that much time has passed that all may be lost.
             if lasting(active.last, event.time) {
                 self.close(effects);
@@ -52,7 +52,7 @@ impl Transitions {
                 .target
                 .is_some_and(|target| target != active.direction);
             let cancel = event.kind == EventKind::CancelTransition;
-            // The number only grows on one leg. At a cancel it is still that of
+            // The number only grows on one segment. At a cancel it is still that of
             // the transition before.
             let fell_back = !cancel
                 && matches!((event.attempt, active.attempts), (Some(now), Some(made)) if now < made);
@@ -120,7 +120,7 @@ impl Transitions {
         }
     }
 
-    /// A new life of a patch begins with the first leg of its enabling.
+    /// The first segment of an enabling begins a new load of the patch.
     pub(super) fn watch_active(&mut self, time: BootTime) {
         let Some(active) = &self.active else { return };
         if let (Some(name), Origin::Seen, Direction::Patch) =
@@ -133,7 +133,7 @@ impl Transitions {
         }
     }
 
-    /// Ends the present leg as reversed and begins the next. `start` is `None`
+    /// Ends the present segment as reversed and begins the next. `start` is `None`
     /// where the reversal itself was not seen.
     pub(super) fn turn(
         &mut self,

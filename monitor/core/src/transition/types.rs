@@ -34,7 +34,7 @@ impl BootTime {
         Self(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Nanoseconds since boot.
+    /// The time since boot in nanoseconds, as `CLOCK_BOOTTIME` counts it.
     #[must_use]
     pub const fn nanos(self) -> u64 {
         self.0
@@ -62,11 +62,11 @@ impl BootTime {
 /// Something the probes saw. A field that the probe could not read is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KlpEvent {
-    /// When.
+    /// When the probe fired.
     pub time: BootTime,
-    /// What.
+    /// Which probe fired.
     pub kind: EventKind,
-    /// The patch concerned.
+    /// The patch in transition or being enabled, by name.
     pub patch: Option<String>,
     /// `klp_target_state` at entry, or the argument of `klp_init_transition`.
     pub target: Option<Direction>,
@@ -89,34 +89,34 @@ pub enum Watching {
     Snapshots,
 }
 
-/// How a leg of a transition came to be known.
+/// How a segment of a transition came to be known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Its start was seen: by an event, or between two snapshots.
     Seen,
     /// It was found under way.
     Adopted,
-    /// The leg before it was reversed.
+    /// The segment before it was reversed.
     Reversed,
     /// An earlier process of this boot knew it.
     Restored,
 }
 
-/// A transition of a patch, or the leg of it that a reversal opened or cut off: what the
+/// A transition of a patch, or the segment of it that a reversal opened or cut off: what the
 /// state machine follows, the journal's fold keeps and an earlier process saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// The patch; `None` until an event or a snapshot gives its name.
     pub patch: Option<String>,
-    /// Where this leg leads.
+    /// Where this segment leads.
     pub direction: Direction,
-    /// When this leg began (the reversal, for a leg that came of one); `None` if
+    /// When this segment began (the reversal, for a segment that came of one); `None` if
     /// that was not seen or the clock went backwards since.
     pub start: Option<BootTime>,
-    /// Attempts made on this leg, the one under way included; `None` where not
+    /// Attempts made on this segment, the one under way included; `None` where not
     /// known, as without probes.
     pub attempts: Option<u32>,
-    /// `force` was written during this leg.
+    /// `force` was written during this segment.
     pub forced: bool,
     /// Enabling failed and its end is due.
     pub cancelling: bool,
@@ -137,19 +137,19 @@ impl Transition {
     }
 }
 
-/// The transition that runs, or its present leg: a reversal ends one leg and
+/// The transition that runs, or its present segment: a reversal ends one segment and
 /// begins the next. Reads as the [`Transition`] that it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
     pub(super) transition: Transition,
-    /// How this leg came to be known.
+    /// How this segment came to be known.
     pub origin: Origin,
-    /// When this process first knew of the leg.
+    /// When this process first knew of the segment.
     pub(super) since: BootTime,
-    /// Time of the last event of the leg.
+    /// Time of the last event of the segment.
     pub(super) last: BootTime,
-    /// Signal rounds of this leg accounted for; `None` until the attempt number
-    /// is first seen on a leg that was not followed from its start.
+    /// Signal rounds of this segment accounted for; `None` until the attempt number
+    /// is first seen on a segment that was not followed from its start.
     pub(super) signalled: Option<u32>,
     /// The direction is known from an event, or from `enabled` if that is unambiguous.
     pub(super) settled: bool,
@@ -192,27 +192,27 @@ impl Active {
         }
     }
 
-    /// How long this leg has run; `None` if its start is not known.
+    /// How long this segment has run; `None` if its start is not known.
     #[must_use]
     pub fn age(&self, now: BootTime) -> Option<Duration> {
         self.start.and_then(|start| now.since(start))
     }
 
-    /// How long this process has known of the leg: it has run at least as long.
+    /// How long this process has known of the segment: it has run at least as long.
     #[must_use]
     pub fn known_for(&self, now: BootTime) -> Duration {
         now.since(self.since).unwrap_or_default()
     }
 
-    /// How often the kernel has signalled the remaining tasks on this leg.
+    /// How often the kernel has signalled the remaining tasks on this segment.
     #[must_use]
     pub fn signals(&self) -> Option<u32> {
         self.attempts.map(|made| rounds(made.saturating_sub(1)))
     }
 
-    /// Notes that an event of this leg came. Time that runs backwards makes the
-    /// leg's length unknowable; but one that was read after the snapshot by which the
-    /// leg was adopted, and came before it, is no such thing, however late it is read.
+    /// Records that an event of this segment came. Time that runs backwards makes the
+    /// segment's length unknowable; but one that was read after the snapshot by which the
+    /// segment was adopted, and came before it, does not count as that, however late it is read.
     pub(super) fn touch(&mut self, time: BootTime) {
         let older_than_known = self.origin == Origin::Adopted && time < self.since;
         if self.last > time && !older_than_known {
@@ -231,7 +231,7 @@ impl Active {
     }
 }
 
-/// Signal rounds of a leg of which `failed` attempts have failed.
+/// Signal rounds of a segment of which `failed` attempts have failed.
 pub(super) const fn rounds(failed: u32) -> u32 {
     failed.saturating_sub(1) / SIGNALS_TIMEOUT
 }
@@ -244,9 +244,9 @@ pub struct Totals {
     pub attempts: u64,
     /// Rounds in which the kernel signalled the remaining tasks.
     pub signals: u64,
-    /// Reversals.
+    /// Transitions whose direction was reversed.
     pub reversals: u64,
-    /// Forced transitions.
+    /// Transitions during which an operator wrote `force`.
     pub forces: u64,
     /// Patches that could not be enabled: refused, or cancelled on the way.
     pub load_failures: u64,
@@ -259,18 +259,18 @@ pub enum Effect {
     Started {
         /// The patch, if known by now.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patches or unpatches.
         direction: Direction,
         /// When it began; `None` if it was found under way.
         start: Option<BootTime>,
     },
-    /// A transition, or the leg of it that a reversal cuts off, came to an end.
+    /// A transition, or the segment of it that a reversal cuts off, came to an end.
     Ended {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
-        /// Where to.
+        /// Whether it patched or unpatched.
         direction: Direction,
-        /// How.
+        /// How this transition or segment ended.
         outcome: Outcome,
         /// From start to end; `None` if either was not seen.
         duration: Option<Duration>,
@@ -278,17 +278,17 @@ pub enum Effect {
     /// A transition has ended, but how and when was not seen: not to be put
     /// among the durations. Also comes alone, for an end without a known start.
     EndUnseen {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
         /// Where to, if known.
         direction: Option<Direction>,
     },
-    /// Follows the `Ended` of the first leg and opens the second as `Started`
+    /// Follows the `Ended` of the first segment and opens the second as `Started`
     /// opens the first.
     Reversed {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
-        /// The new direction.
+        /// The direction after the reversal.
         direction: Direction,
         /// When; `None` if the reversal itself was not seen.
         start: Option<BootTime>,
@@ -302,12 +302,12 @@ pub enum Effect {
     Signalled {
         /// The patch in transition.
         patch: Option<String>,
-        /// Rounds so far on this leg.
+        /// Rounds so far on this segment.
         rounds: u32,
     },
     /// A patch could not be enabled.
     LoadFailed {
-        /// The patch.
+        /// The patch; `None` if its name is not known.
         patch: Option<String>,
         /// The kernel had begun and went back (`klp_cancel_transition`);
         /// otherwise it refused at once.

@@ -32,16 +32,16 @@ pub struct Transaction {
     pub command: Option<String>,
     /// The number of the user who ran it; none where nobody had logged in.
     pub user: Option<i64>,
-    /// Its packages.
+    /// The packages that it changed.
     pub items: Vec<Item>,
 }
 
 /// A package of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// Its name.
+    /// Name of the package.
     pub name: String,
-    /// Its architecture.
+    /// Architecture of the package, such as `x86_64`.
     pub arch: String,
     /// Epoch, version and release.
     pub evr: String,
@@ -54,7 +54,7 @@ pub struct Item {
 pub enum Dialect {
     /// dnf 4, microdnf, yum 4: libdnf's schema.
     Dnf4,
-    /// dnf5: libdnf5's schema.
+    /// dnf5: the schema of libdnf5.
     Dnf5,
 }
 

@@ -15,7 +15,7 @@ use super::{
 pub struct HalfDone {
     /// Its name, with the architecture: `NAME.ARCH`.
     pub name: String,
-    /// What is wrong.
+    /// What is left half done.
     pub state: State,
 }
 
@@ -42,7 +42,7 @@ pub enum State {
 }
 
 impl State {
-    /// In words.
+    /// What is left half done, as the report shows it.
     #[must_use]
     pub fn text(&self) -> String {
         match self {

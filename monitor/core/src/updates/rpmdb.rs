@@ -18,18 +18,18 @@ const MAX_HEADERS: usize = 8192;
 /// Entries of a header's index; lib/header.c allows 0xffff.
 const MAX_TAGS: usize = 0xffff;
 
-/// An installed package.
+/// A package that the rpm database has as installed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Installed {
-    /// Its name.
+    /// Name of the package.
     pub name: String,
-    /// Its architecture.
+    /// Architecture of the package, such as `x86_64`.
     pub arch: String,
     /// Its epoch; 0 where it has none.
     pub epoch: u32,
-    /// Its version.
+    /// Version without epoch and release.
     pub version: String,
-    /// Its release.
+    /// Release of the package, such as `1.el9`.
     pub release: String,
     /// The transaction that installed it (`INSTALLTID`): its start, in seconds since 1970.
     pub transaction: Option<u32>,
@@ -106,7 +106,9 @@ pub fn installed<R: ReadAt>(
             Some(Value::Blob(bytes) | Value::Text(bytes)) => header(bytes),
             _ => None,
         };
-        installed.push(header.ok_or(SqliteError::Damaged("a package's header is not one"))?);
+        installed.push(header.ok_or(SqliteError::Damaged(
+            "a package's header is not a valid RPM header",
+        ))?);
     }
     Ok(installed)
 }

@@ -155,7 +155,7 @@ impl<R: ReadAt> Database<R> {
         }
         database.index_wal()?;
         if !database.page_size.is_power_of_two() || !(512..=65_536).contains(&database.page_size) {
-            return Err(SqliteError::Damaged("its page size is none"));
+            return Err(SqliteError::Damaged("its page size is not valid"));
         }
         if database.pages == 0 {
             let pages = database.main.len() / database.page_size as u64;
@@ -169,7 +169,9 @@ impl<R: ReadAt> Database<R> {
         let reserved = first.get(20).copied().map_or(0, usize::from);
         database.usable = database.page_size - reserved;
         if database.usable < 480 {
-            return Err(SqliteError::Damaged("its page size is none"));
+            return Err(SqliteError::Damaged(
+                "its pages have too little usable space",
+            ));
         }
         Ok(database)
     }

@@ -23,8 +23,8 @@ const MAX_CRASHES: usize = 4096;
 /// is unknown whether it contains a crash.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is no \
-                  kernel log (crashes found in the others are still shown)."
+    after_help = "Exit code: 0 crashes were found, 1 none was, 2 a file could not be read or is \
+                  not a kernel log (crashes found in the others are still shown)."
 )]
 pub(super) struct Import {
     /// Console log, dmesg, kdump's vmcore-dmesg, pstore file, or a directory of these

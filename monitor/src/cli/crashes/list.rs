@@ -57,7 +57,7 @@ struct List<'a> {
     problems: &'a [String],
 }
 
-/// A file that looks like a dump and is not believed.
+/// A file that looks like a dump and is not trusted.
 #[derive(Debug, Serialize)]
 struct NotTrusted<'a> {
     path: Cow<'a, str>,
@@ -137,7 +137,7 @@ fn not_trusted(untrusted: &Untrusted) -> NotTrusted<'_> {
     }
 }
 
-/// What looks like a dump and could be anybody's work.
+/// Files that look like dumps but may have been written by others than root.
 fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     let mut text = String::new();
     if !untrusted.is_empty() {
@@ -232,7 +232,7 @@ impl Show {
                 self.id
             ),
             (None, Some(one), Some(other)) => bail!(
-                "{:?} begins several ids, {} and {} among them: give more of it",
+                "several ids begin with {:?}, among them {} and {}: give more of the id",
                 self.id,
                 one.id,
                 other.id

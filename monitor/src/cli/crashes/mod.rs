@@ -10,11 +10,11 @@ use clap::{Args, Subcommand};
 
 use super::Cli;
 
-/// Exit code 0: there are crashes; 1: none; 2: cannot tell.
+/// Exit code 0: there are crashes; 1: none; 2: cannot determine.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Exit code: 0 there are crashes, 1 none is known, 2 cannot tell."
+    after_help = "Exit code: 0 there are crashes, 1 none is known, 2 cannot determine."
 )]
 pub(super) struct Crashes {
     #[command(subcommand)]

@@ -32,10 +32,10 @@ const SYSCTLS: [(&str, &str, Judge); 5] = [
         ))
         },
     ),
-    ("perf_event_paranoid", "kprobes take CAP_PERFMON", |value| {
+    ("perf_event_paranoid", "kprobes need CAP_PERFMON", |value| {
         (value >= 3).then_some((
             Status::Warning,
-            "kprobes take CAP_SYS_ADMIN: as the unit runs the monitor, the hook on panic() is \
+            "kprobes need CAP_SYS_ADMIN: as the unit runs the monitor, the hook on panic() is \
              missing, and before 6.0 all probes",
             "sysctl kernel.perf_event_paranoid=2, or add CAP_SYS_ADMIN in a drop-in of the unit",
         ))
@@ -43,14 +43,14 @@ const SYSCTLS: [(&str, &str, Judge); 5] = [
     ("panic", "the machine reboots after a panic", |value| {
         (value == 0).then_some((
             Status::Warning,
-            "the machine hangs after a panic: nobody learns of the crash before somebody resets it",
+            "the machine hangs after a panic: nobody learns of the crash before someone resets it",
             "sysctl kernel.panic=10",
         ))
     }),
     ("panic_on_oops", "an oops is a panic", |value| {
         (value == 0).then_some((
             Status::Warning,
-            "after an oops the kernel runs on, perhaps with locks held and memory corrupted; \
+            "after an oops the kernel continues, perhaps with locks held and memory corrupted; \
              kdump does not run",
             "sysctl kernel.panic_on_oops=1, if the machine may reboot by itself",
         ))

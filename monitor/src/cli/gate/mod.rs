@@ -29,10 +29,10 @@ use livepatch_core::gate::{
     verdict::{Asked, Decision, Kind, Limits, Passes, decide},
 };
 
-/// Exit code 0: go on; 1: hold; 2: cannot tell, which must be treated as hold.
+/// Exit code 0: continue; 1: hold; 2: cannot determine, which must be treated as hold.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 go on, 1 hold, 2 cannot tell, which must be treated as hold.\n\n\
+    after_help = "Exit code: 0 continue, 1 hold, 2 cannot determine, which must be treated as hold.\n\n\
     A host that is down counts as failed (silent) until it can be scraped again, if it had \
     the patch when it was last scraped."
 )]
@@ -145,7 +145,7 @@ struct Connection {
     tenant: Option<String>,
 }
 
-/// What `--json` prints.
+/// The report as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     patch: &'a str,

@@ -77,7 +77,7 @@ fn sample(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// The whole report.
+/// The report as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Report {
     verdict: Verdict,

@@ -59,7 +59,6 @@ impl Progress {
         }
     }
 
-    /// Removes the bar.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.is_drawn) {
             let _ = write!(io::stderr().lock(), "\r\x1b[K");

@@ -10,7 +10,7 @@ use livepatch_core::{
     function_ref::FunctionRef,
     journal::{
         entry::{Entry, LoadedPatch, TimedEntry},
-        testing::any_note,
+        testing::any_entry,
     },
     transition::{BootTime, Direction, Outcome},
 };
@@ -22,15 +22,15 @@ const SOAK: Duration = Duration::from_secs(1800);
 /// When the boots of these tests began.
 const BEGAN: f64 = 1_795_438_000.0;
 
-fn at(second: f64, note: Entry) -> TimedEntry {
+fn at(second: f64, entry: Entry) -> TimedEntry {
     TimedEntry {
         time: BootTime::from_duration(Duration::from_secs_f64(second)),
         unix_seconds: Some(BEGAN + second),
-        note,
+        entry,
     }
 }
 
-fn boot_note() -> Entry {
+fn boot_entry() -> Entry {
     Entry::Boot {
         boot_id: "b1".into(),
         release: "6.1.0-50-cloud-amd64".into(),
@@ -60,8 +60,8 @@ fn running() -> Entry {
     }
 }
 
-fn boot(notes: &[TimedEntry]) -> Boot {
-    Boot::new(notes.to_vec(), Some(BEGAN + 600.0), SOAK)
+fn boot(entries: &[TimedEntry]) -> Boot {
+    Boot::new(entries.to_vec(), Some(BEGAN + 600.0), SOAK)
 }
 
 struct Host {
@@ -125,14 +125,14 @@ impl Host {
 
 #[test]
 fn a_boot_that_was_stopped_in_order_is_no_crash() {
-    let boot = boot(&[at(1.0, boot_note()), at(30.0, Entry::Stopped)]);
+    let boot = boot(&[at(1.0, boot_entry()), at(30.0, Entry::Stopped)]);
     let (crashes, unclean) = Host::new().gather_twice(&[boot]);
     assert_eq!((crashes.len(), unclean), (0, Some(false)));
 }
 
 #[test]
 fn a_monitor_stopped_long_before_the_next_boot_knows_nothing() {
-    let mut boot = boot(&[at(1.0, boot_note()), at(30.0, Entry::Stopped)]);
+    let mut boot = boot(&[at(1.0, boot_entry()), at(30.0, Entry::Stopped)]);
     boot.next_began = Some(BEGAN + 7200.0);
     let (crashes, unclean) = Host::new().gather_twice(&[boot]);
     assert_eq!((crashes.len(), unclean), (0, None));
@@ -140,12 +140,12 @@ fn a_monitor_stopped_long_before_the_next_boot_knows_nothing() {
 
 #[test]
 fn a_boot_without_a_last_word_is_a_reset_with_what_was_known() {
-    let notes = [
-        at(1.0, boot_note()),
+    let entries = [
+        at(1.0, boot_entry()),
         at(20.0, running()),
         at(21.0, patches(true)),
     ];
-    let (crashes, unclean) = Host::new().gather_twice(&[boot(&notes)]);
+    let (crashes, unclean) = Host::new().gather_twice(&[boot(&entries)]);
     assert_eq!((crashes.len(), unclean), (1, Some(true)));
     let crash = &crashes[0];
     let record = &crash.record;
@@ -165,8 +165,8 @@ fn a_reset_while_a_module_loads_names_it() {
     let load = Entry::Load {
         patch: "fix".into(),
     };
-    let notes = [at(1.0, boot_note()), at(20.0, load)];
-    let (crashes, _) = Host::new().gather_twice(&[boot(&notes)]);
+    let entries = [at(1.0, boot_entry()), at(20.0, load)];
+    let (crashes, _) = Host::new().gather_twice(&[boot(&entries)]);
     let record = &crashes[0].record;
     assert_eq!((record.kind, record.phase), (Kind::Reset, Phase::Load));
     assert_eq!(record.evidence[0].patch.as_deref(), Some("fix"));
@@ -179,12 +179,12 @@ fn a_lockup_that_was_the_last_word_is_the_crash() {
         headline: headline.into(),
     };
     let stuck = "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [x:7]";
-    let mut notes = vec![
-        at(1.0, boot_note()),
+    let mut entries = vec![
+        at(1.0, boot_entry()),
         at(2.0, patches(false)),
         at(40.0, signal(Signal::SoftLockup, stuck)),
     ];
-    let (crashes, _) = Host::new().gather_twice(&[boot(&notes)]);
+    let (crashes, _) = Host::new().gather_twice(&[boot(&entries)]);
     assert_eq!(crashes.len(), 1);
     let record = &crashes[0].record;
     assert_eq!(
@@ -193,16 +193,16 @@ fn a_lockup_that_was_the_last_word_is_the_crash() {
     );
     assert_eq!(record.headline, stuck);
     // The machine went on: what ended it later is another matter.
-    notes.push(at(60.0, Entry::Watching));
-    let (crashes, _) = Host::new().gather_twice(&[boot(&notes)]);
+    entries.push(at(60.0, Entry::Watching));
+    let (crashes, _) = Host::new().gather_twice(&[boot(&entries)]);
     assert_eq!(crashes[0].record.kind, Kind::Reset);
 }
 
 #[test]
 fn a_dump_belongs_to_the_boot_that_ended_and_takes_the_place_of_a_reset() {
     let host = Host::new();
-    let notes = [at(1.0, boot_note()), at(2.0, patches(true))];
-    let boots = [boot(&notes)];
+    let entries = [at(1.0, boot_entry()), at(2.0, patches(true))];
+    let boots = [boot(&entries)];
     let (crashes, _) = host.gather_twice(&boots);
     assert_eq!(crashes[0].record.kind, Kind::Reset);
     host.kdump("sysrq");
@@ -212,20 +212,20 @@ fn a_dump_belongs_to_the_boot_that_ended_and_takes_the_place_of_a_reset() {
     assert_eq!(crash.record.kind, Kind::Panic);
     assert_eq!(crash.boot_id.as_deref(), Some("b1"));
     assert_eq!(crash.ended_boot, Some(true));
-    // Of what the patch replaces only the notes know.
+    // Of what the patch replaces only the entries know.
     assert_eq!(crash.record.implicated, Implicated::Yes);
     assert_eq!(crash.record.evidence[0].patch.as_deref(), Some("fix"));
     assert!(crash.record.files[0].ends_with("dmesg.202611231248"));
 }
 
 proptest! {
-    /// Whatever was noted: one crash at most for a boot, and none when it ended well.
+    /// Whatever was recorded: one crash at most for a boot, and none when it ended well.
     #[test]
-    fn each_boot_ends_once(notes in vec((0_u32..500, any_note()), 0..12), stopped in any::<bool>()) {
-        let mut all = vec![at(1.0, boot_note())];
-        for (second, note) in notes {
-            if !matches!(note, Entry::Boot { .. }) {
-                all.push(at(f64::from(second), note));
+    fn each_boot_ends_once(entries in vec((0_u32..500, any_entry()), 0..12), stopped in any::<bool>()) {
+        let mut all = vec![at(1.0, boot_entry())];
+        for (second, entry) in entries {
+            if !matches!(entry, Entry::Boot { .. }) {
+                all.push(at(f64::from(second), entry));
             }
         }
         all.push(at(500.0, if stopped { Entry::Stopped } else { Entry::Watching }));
@@ -242,7 +242,7 @@ proptest! {
             outcome: Some(outcome),
             took_seconds: None,
         };
-        let boot = boot(&[at(1.0, boot_note()), at(20.0, running()), at(22.0, ended)]);
+        let boot = boot(&[at(1.0, boot_entry()), at(20.0, running()), at(22.0, ended)]);
         let last = boot.last_word(SOAK);
         prop_assert_eq!(last.phase, Phase::Soak);
         prop_assert!(last.transition.is_none() && last.last_transition.is_some());

@@ -1,12 +1,23 @@
 //! What identifies a crash, and whether two records are of one.
 
-use livepatch_core::crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind};
+use livepatch_core::{
+    boots::RESET_HEADLINE,
+    crash::{CLOCK_WRONG_SECONDS, CrashRecord, HostCrash, Kind},
+};
+
+/// [`RESET_HEADLINE`] as earlier versions wrote it. It stays part of a reset's fingerprint, so that
+/// a reset that an earlier version has recorded is not recorded again.
+const OLD_RESET_HEADLINE: &str = "the boot ended without a word";
 
 /// What identifies a crash: its line and its time on the boot's own clock; of a reset, which has
 /// neither, the boot.
 pub(super) fn fingerprint(record: &CrashRecord, boot_id: Option<&str>) -> String {
     let mut hash = crc32fast::Hasher::new();
-    hash.update(record.headline.as_bytes());
+    let headline = match record.headline.as_str() {
+        RESET_HEADLINE => OLD_RESET_HEADLINE,
+        headline => headline,
+    };
+    hash.update(headline.as_bytes());
     match (record.kind, boot_id) {
         (Kind::Reset, Some(boot_id)) => hash.update(boot_id.as_bytes()),
         _ => {

@@ -1,5 +1,8 @@
 use super::*;
-use livepatch_core::crash::{Precision, Signal, When};
+use livepatch_core::{
+    boots::RESET_HEADLINE,
+    crash::{Precision, Signal, When},
+};
 
 fn oops(uptime: f64) -> CrashRecord {
     CrashRecord {
@@ -74,10 +77,17 @@ fn resets_are_distinguished_by_their_boots() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path());
     let reset = CrashRecord {
-        headline: "the boot ended without a word".into(),
+        headline: RESET_HEADLINE.into(),
         ..CrashRecord::empty(Kind::Reset)
     };
-    assert!(store.put(reset.clone(), Some("b1"), Some(true)).unwrap());
+    let old = CrashRecord {
+        headline: "the boot ended without a word".into(),
+        ..reset.clone()
+    };
+    assert!(
+        store.put(old, Some("b1"), Some(true)).unwrap(),
+        "by an earlier version"
+    );
     assert!(!store.put(reset.clone(), Some("b1"), Some(true)).unwrap());
     assert!(store.put(reset, Some("b2"), Some(true)).unwrap());
     assert!(store.crashes()[0].id.starts_with("unknown-time-reset-"));

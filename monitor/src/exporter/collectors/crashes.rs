@@ -74,7 +74,7 @@ pub struct Values {
     /// For each patch the number of crashes and the time of the last one (seconds since 1970).
     /// Includes every loaded patch; empty if the records cannot be read.
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
-    /// The last crash.
+    /// The crash that happened last; `None` if there is none on record.
     pub last: Option<HostCrash>,
     /// The last crash was in this boot: the kernel survived it.
     pub last_in_this_boot: bool,
@@ -182,9 +182,9 @@ impl Crashes {
             return Vec::new();
         };
         let line = hook.text.as_deref();
-        let noted = noted(history, hook.time, signal, line, hook.kind.name());
+        let recorded = recorded(history, hook.time, signal, line, hook.kind.name());
         let mut effects = vec![Effect::ReadLog];
-        effects.extend(noted.map(|entry| Effect::Note(hook.time, entry)));
+        effects.extend(recorded.map(|entry| Effect::Record(hook.time, entry)));
         let mut state = lock(&self.state);
         if signal.counted_at() == Some(hook.kind) {
             *state.hits.entry(signal).or_default() += 1;
@@ -198,9 +198,9 @@ impl Crashes {
 
     /// Handles a line of the kernel log that starts a report.
     pub(in crate::exporter) fn line(&self, line: &SignalLine, history: &History) -> Vec<Effect> {
-        let entry = noted(history, line.time, line.signal, Some(&line.text), "");
-        let note = entry.map(|entry| Effect::Note(line.time, entry));
-        note.into_iter().collect()
+        let entry = recorded(history, line.time, line.signal, Some(&line.text), "");
+        let entry = entry.map(|entry| Effect::Record(line.time, entry));
+        entry.into_iter().collect()
     }
 
     /// Counts an event that only hooks reported.
@@ -407,7 +407,7 @@ fn counted(state: &mut State, sighting: Sighting) -> Option<Effect> {
 
 /// The journal entry for a signal, with the kernel's own headline if it is known. A storm of the
 /// same signal writes one entry per second.
-fn noted(
+fn recorded(
     history: &History,
     time: BootTime,
     signal: Signal,

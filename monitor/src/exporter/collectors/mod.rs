@@ -27,9 +27,9 @@ const HOST: &str = "host";
 /// What the collectors found, as plain values. By default nothing is known.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The loaded livepatches.
+    /// What sysfs says of the loaded livepatches.
     pub patches: patches::Values,
-    /// Transitions.
+    /// What is known of the running and the last transitions.
     pub transitions: transitions::Values,
     /// The tasks that the running transition waits for.
     pub tasks: tasks::Values,
@@ -45,11 +45,10 @@ pub struct Values {
     pub crash_capture: crash_capture::Values,
     /// Modules that were refused.
     pub refusals: refusals::Values,
-    /// The monitor itself.
+    /// What the monitor reports about itself.
     pub monitor: monitor::Values,
 }
 
-/// Every collector.
 #[derive(Debug)]
 pub(super) struct Collectors {
     pub(super) patches: patches::Patches,

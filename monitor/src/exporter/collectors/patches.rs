@@ -31,7 +31,7 @@ metrics! {
     OTHER_MECHANISM = "livepatch_other_mechanism" Gauge ["mechanism"] "Whether the running kernel is patched by another mechanism, which the monitor cannot watch.";
 }
 
-/// The loaded livepatches.
+/// What sysfs says of the loaded livepatches.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The running kernel's release.

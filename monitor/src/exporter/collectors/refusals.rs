@@ -33,7 +33,7 @@ const MAX_REMEMBERED: usize = 256;
 pub struct Refused {
     /// The patch that failed.
     pub patch: String,
-    /// The module.
+    /// The module that the kernel did not load.
     pub module: String,
     /// How often, since the monitor started.
     pub count: u64,
@@ -41,7 +41,7 @@ pub struct Refused {
     pub unix_seconds: Option<f64>,
 }
 
-/// What was refused.
+/// Modules that the kernel refused to load because a livepatch failed for them.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// Each patch and module, by name; none where the log cannot be read.

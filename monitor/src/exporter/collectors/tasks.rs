@@ -49,7 +49,6 @@ struct State {
     lost: Option<Vec<(EventKind, u64)>>,
 }
 
-/// Scans tasks.
 #[derive(Debug)]
 pub(in crate::exporter) struct Tasks {
     /// Locked for as long as a scan takes, and a scan may block behind a task: nothing waits for

@@ -185,10 +185,10 @@ fn steps_come_before_what_is_loaded() {
             Effect::Transition(_, transition::Effect::Started { .. })
         )
     };
-    let is_note = |effect: &Effect| matches!(effect, Effect::Note(_, Entry::Patches { .. }));
+    let is_entry = |effect: &Effect| matches!(effect, Effect::Record(_, Entry::Patches { .. }));
     let step = effects.iter().position(is_step).unwrap();
-    let note = effects.iter().position(is_note).unwrap();
-    assert!(step < note, "{effects:?}");
+    let entry = effects.iter().position(is_entry).unwrap();
+    assert!(step < entry, "{effects:?}");
     assert!(effects.iter().any(|it| matches!(it, Effect::Save)));
 }
 

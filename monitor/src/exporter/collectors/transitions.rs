@@ -101,7 +101,7 @@ struct State {
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
     /// What the journal was given as loaded.
-    noted: Option<Arc<PatchSet>>,
+    recorded: Option<Arc<PatchSet>>,
     last_failure: Option<Failure>,
 }
 
@@ -122,7 +122,6 @@ impl State {
     }
 }
 
-/// Follows transitions.
 #[derive(Debug)]
 pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
@@ -144,7 +143,7 @@ impl Transitions {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
-            noted: None,
+            recorded: None,
             last_failure: None,
         };
         Ok(Self {
@@ -179,16 +178,16 @@ impl Transitions {
 
     /// Takes a snapshot of sysfs, whose reading started at `time`.
     pub(in crate::exporter) fn snapshot(&self, time: BootTime, set: &Arc<PatchSet>) -> Vec<Effect> {
-        let (steps, dated, is_noted) = {
+        let (steps, dated, is_recorded) = {
             let mut state = lock(&self.state);
-            let before = state.noted.replace(set.clone());
-            let is_noted = before.is_some_and(|before| Arc::ptr_eq(&before, set));
-            (state.machine.snapshot(time, set), state.date(), is_noted)
+            let before = state.recorded.replace(set.clone());
+            let is_recorded = before.is_some_and(|before| Arc::ptr_eq(&before, set));
+            (state.machine.snapshot(time, set), state.date(), is_recorded)
         };
         let mut effects = self.effects(time, steps, dated);
         // After the steps: a patch in transition is not yet in force.
-        if !is_noted {
-            effects.push(Effect::Note(time, Entry::from(&**set)));
+        if !is_recorded {
+            effects.push(Effect::Record(time, Entry::from(&**set)));
         }
         effects
     }
@@ -288,9 +287,9 @@ impl Collector<All> for Transitions {
             let is_loaded = event.kind == EventKind::ModuleFree
                 || attempted && event.attempt.is_some_and(|attempt| attempt > 0);
             if event.kind == EventKind::ModuleLoad {
-                effects.push(Effect::Note(event.time, Entry::Load { patch }));
+                effects.push(Effect::Record(event.time, Entry::Load { patch }));
             } else if is_loaded && history.is_loading(&patch) {
-                effects.push(Effect::Note(event.time, Entry::Loaded { patch }));
+                effects.push(Effect::Record(event.time, Entry::Loaded { patch }));
             }
         }
         // Without ftrace the request of a livepatch's init is not seen, and the kernel

@@ -10,38 +10,38 @@ use livepatch_core::journal::frame::FrameError;
 /// Why something is not recorded or not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RecorderError {
+pub enum JournalError {
     /// The file or directory cannot be used.
     #[error(
-        "flight recorder: cannot {action} {}: {source}; what is not recorded is not known after a crash (see --state-dir)",
+        "journal: cannot {action} {}: {source}; what is not recorded is not known after a crash (see --state-dir)",
         path.display()
     )]
     Io {
-        /// What was tried.
+        /// What was attempted, as the verb after "cannot".
         action: &'static str,
-        /// The path.
+        /// The file or directory that it was tried on.
         path: PathBuf,
-        /// Why.
+        /// What the system reported.
         source: io::Error,
     },
     /// Another monitor records there.
     #[error(
-        "flight recorder: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
+        "journal: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
         path.display()
     )]
     Locked {
-        /// The lock.
+        /// The lock file that the other monitor holds.
         path: PathBuf,
     },
     /// The content is not what this program writes, or is of a later one.
     #[error(
-        "flight recorder: {}: {source}; it is left alone and not used, move it away",
+        "journal: {}: {source}; the file is not used and not changed, move it away",
         path.display()
     )]
     Content {
-        /// The file.
+        /// The journal file that is not used.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         source: FrameError,
     },
     /// The state that version 0.1.0 left is damaged.
@@ -50,9 +50,9 @@ pub enum RecorderError {
         path.display()
     )]
     State {
-        /// The file.
+        /// `transition.json` of the state directory.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with its content.
         reason: String,
     },
     /// A file is of a format that this program does not know.
@@ -61,9 +61,9 @@ pub enum RecorderError {
         path.display()
     )]
     Version {
-        /// The file.
+        /// The file that is not used.
         path: PathBuf,
-        /// Its version.
+        /// The version that it names.
         found: u32,
         /// The version that this program reads.
         known: u32,
@@ -73,9 +73,9 @@ pub enum RecorderError {
 pub(super) fn io_error(
     action: &'static str,
     path: &Path,
-) -> impl Fn(io::Error) -> RecorderError + use<> {
+) -> impl Fn(io::Error) -> JournalError + use<> {
     let path = path.to_owned();
-    move |source| RecorderError::Io {
+    move |source| JournalError::Io {
         action,
         path: path.clone(),
         source,

@@ -1,10 +1,10 @@
-//! What a file that is written anew keeps of a boot's notes.
+//! What a rewritten file keeps of a boot's entries.
 
 use std::collections::VecDeque;
 
 use livepatch_core::journal::entry::{Entry, LoadedPatch, TimedEntry};
 
-/// Crash signals that a file written anew keeps.
+/// Crash signals that a rewritten file keeps.
 const KEPT_SIGNALS: usize = 64;
 /// Ended transitions that it keeps: one of each patch that is loaded.
 const KEPT_ENDS: usize = 128;
@@ -12,24 +12,25 @@ const KEPT_ENDS: usize = 128;
 /// them: without them a patch that may be loaded would read as absent.
 const KEPT_LOADS: usize = 128;
 
-/// The notes that a file written anew keeps: the boot, what is loaded and since when it
-/// is in force, what goes on, what ended last, the last signals, the last state.
+/// The entries that a rewritten file keeps: the boot, what is loaded and since when it
+/// is in force, what continues, what ended last, the last signals, the last state.
 #[derive(Debug, Default)]
 pub(super) struct Essence {
     kept: VecDeque<TimedEntry>,
 }
 
 impl Essence {
-    pub(super) fn take(&mut self, noted: &TimedEntry) {
-        self.kept.retain(|kept| !replaces(&noted.note, &kept.note));
-        if let Entry::Patches { patches } = &noted.note {
+    pub(super) fn take(&mut self, recorded: &TimedEntry) {
+        self.kept
+            .retain(|kept| !replaces(&recorded.entry, &kept.entry));
+        if let Entry::Patches { patches } = &recorded.entry {
             self.forget_ends(patches);
             while self.forget_oldest_load() {}
         }
-        self.kept.push_back(noted.clone());
-        self.limit(KEPT_SIGNALS, |note| matches!(note, Entry::Signal { .. }));
-        self.limit(KEPT_ENDS, |note| matches!(note, Entry::Ended { .. }));
-        let loads = self.kept.iter().filter(|kept| is_over(&kept.note));
+        self.kept.push_back(recorded.clone());
+        self.limit(KEPT_SIGNALS, |entry| matches!(entry, Entry::Signal { .. }));
+        self.limit(KEPT_ENDS, |entry| matches!(entry, Entry::Ended { .. }));
+        let loads = self.kept.iter().filter(|kept| is_over(&kept.entry));
         if loads.count() > KEPT_LOADS {
             self.forget_oldest_load();
         }
@@ -38,12 +39,12 @@ impl Essence {
     /// Since when a patch is in force matters while it is loaded; the last end does
     /// whatever it was of.
     fn forget_ends(&mut self, loaded: &[LoadedPatch]) {
-        let is_end = |kept: &TimedEntry| matches!(kept.note, Entry::Ended { .. });
+        let is_end = |kept: &TimedEntry| matches!(kept.entry, Entry::Ended { .. });
         let last = self.kept.iter().rposition(is_end);
         let mut at = 0;
         self.kept.retain(|kept| {
             at += 1;
-            let Entry::Ended { patch, .. } = &kept.note else {
+            let Entry::Ended { patch, .. } = &kept.entry else {
                 return true;
             };
             let lives = loaded.iter().any(|it| Some(&it.name) == patch.as_ref());
@@ -53,23 +54,23 @@ impl Essence {
 
     /// Drops the load that was over first, and says whether there was one.
     fn forget_oldest_load(&mut self) -> bool {
-        let over = self.kept.iter().find_map(|kept| match &kept.note {
+        let over = self.kept.iter().find_map(|kept| match &kept.entry {
             Entry::Loaded { patch } => Some(patch.clone()),
             _ => None,
         });
         let Some(over) = over else {
             return false;
         };
-        self.kept.retain(|kept| match &kept.note {
+        self.kept.retain(|kept| match &kept.entry {
             Entry::Load { patch } | Entry::Loaded { patch } => *patch != over,
             _ => true,
         });
         true
     }
 
-    /// Drops the oldest of more than `most` notes of a kind.
+    /// Drops the oldest of more than `most` entries of a kind.
     fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Entry) -> bool) {
-        let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.note);
+        let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.entry);
         if self.kept.iter().filter(|kept| is_of_kind(kept)).count() > most
             && let Some(oldest) = self.kept.iter().position(is_of_kind)
         {
@@ -77,17 +78,17 @@ impl Essence {
         }
     }
 
-    pub(super) fn notes(&self) -> impl Iterator<Item = &TimedEntry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &TimedEntry> {
         self.kept.iter()
     }
 }
 
 /// Whether a load is over.
-const fn is_over(note: &Entry) -> bool {
-    matches!(note, Entry::Loaded { .. })
+const fn is_over(entry: &Entry) -> bool {
+    matches!(entry, Entry::Loaded { .. })
 }
 
-/// Whether the one note is all that matters of the two.
+/// Whether the one entry is all that matters of the two.
 fn replaces(new: &Entry, kept: &Entry) -> bool {
     match (new, kept) {
         (Entry::State(_), Entry::State(_)) => true,
@@ -114,19 +115,19 @@ mod tests {
 
     use super::*;
 
-    fn noted(second: u64, note: Entry) -> TimedEntry {
+    fn recorded(second: u64, entry: Entry) -> TimedEntry {
         TimedEntry {
             time: BootTime::from_duration(Duration::from_secs(second)),
             unix_seconds: None,
-            note,
+            entry,
         }
     }
 
-    fn phase<'a>(notes: impl Iterator<Item = &'a TimedEntry>) -> Phase {
+    fn phase<'a>(entries: impl Iterator<Item = &'a TimedEntry>) -> Phase {
         let soak = Duration::from_secs(60);
         let mut history = History::default();
-        for noted in notes {
-            history.take(noted, soak);
+        for recorded in entries {
+            history.take(recorded, soak);
         }
         history.phase(BootTime::from_duration(Duration::from_secs(10)), soak)
     }
@@ -138,18 +139,18 @@ mod tests {
             patches: Vec::new(),
         };
         let mut all = vec![
-            noted(1, empty()),
-            noted(2, Entry::Load { patch: patch() }),
-            noted(3, Entry::Loaded { patch: patch() }),
+            recorded(1, empty()),
+            recorded(2, Entry::Load { patch: patch() }),
+            recorded(3, Entry::Loaded { patch: patch() }),
         ];
         for expected in [Phase::Unknown, Phase::Unpatched] {
             let mut essence = Essence::default();
-            for noted in &all {
-                essence.take(noted);
+            for recorded in &all {
+                essence.take(recorded);
             }
             assert_eq!(phase(all.iter()), expected);
-            assert_eq!(phase(essence.notes()), expected);
-            all.push(noted(4, empty()));
+            assert_eq!(phase(essence.entries()), expected);
+            all.push(recorded(4, empty()));
         }
     }
 }

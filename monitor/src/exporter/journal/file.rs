@@ -1,4 +1,4 @@
-//! The recorder's files: `STATE-DIR/recorder/BOOT-ID.rec`, one per boot.
+//! The journal's files: `STATE-DIR/recorder/BOOT-ID.rec`, one per boot.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::FallocateFlags;
 
 use super::{
-    error::{RecorderError, io_error},
+    error::{JournalError, io_error},
     essence::Essence,
     old_state::{self, OldState},
 };
@@ -31,17 +31,17 @@ const RESERVE: u64 = 64 << 10;
 /// What a boot before this one left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
-    /// Its id.
+    /// Id of that boot, from the file's name.
     pub boot_id: String,
-    /// Its notes.
-    pub notes: Vec<TimedEntry>,
+    /// Its journal entries, oldest first.
+    pub entries: Vec<TimedEntry>,
     /// Some of its entries are damaged and lost.
     pub damaged: bool,
 }
 
 /// The present boot's file, open.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct JournalFile {
     directory: PathBuf,
     path: PathBuf,
     boot_id: String,
@@ -53,14 +53,14 @@ pub struct Recorder {
     _lock: Lock,
 }
 
-/// A recorder, and the entries that its file already held from a monitor that ran before in this
+/// A journal, and the entries that its file already held from a monitor that ran before in this
 /// boot.
 #[derive(Debug)]
 pub struct Opened {
-    /// The recorder, positioned after those entries.
-    pub recorder: Recorder,
+    /// The journal, positioned after those entries.
+    pub journal_file: JournalFile,
     /// The entries of this boot so far.
-    pub notes: Vec<TimedEntry>,
+    pub entries: Vec<TimedEntry>,
     /// What was wrong with the files, and what was done about it.
     pub problems: Vec<String>,
 }
@@ -72,26 +72,26 @@ impl Opened {
         let old = match old_state::read(state_dir) {
             Ok(None) => return,
             Ok(Some(old)) => old,
-            Err(RecorderError::State { path, reason }) => {
+            Err(JournalError::State { path, reason }) => {
                 let aside = match set_aside(&path) {
                     Ok(aside) => format!("set aside as {}", aside.display()),
                     Err(error) => error.to_string(),
                 };
                 let reason = format!("{reason} ({aside})");
-                let damaged = RecorderError::State { path, reason };
+                let damaged = JournalError::State { path, reason };
                 return self.problems.push(damaged.to_string());
             }
             Err(error) => return self.problems.push(error.to_string()),
         };
-        if let Some(saved) = old.newer_than(&self.notes, &self.recorder.boot_id) {
+        if let Some(saved) = old.newer_than(&self.entries, &self.journal_file.boot_id) {
             let time = clock::boot_time();
-            let noted = TimedEntry {
+            let recorded = TimedEntry {
                 time,
                 unix_seconds: clock::unix_seconds(time),
-                note: Entry::State(saved.clone()),
+                entry: Entry::State(saved.clone()),
             };
-            let appended = self.recorder.append(&noted);
-            self.notes.push(noted);
+            let appended = self.journal_file.append(&recorded);
+            self.entries.push(recorded);
             if let Err(error) = appended {
                 return self.problems.push(error.to_string());
             }
@@ -102,24 +102,24 @@ impl Opened {
     }
 }
 
-impl Recorder {
+impl JournalFile {
     /// Opens the boot's file. A torn tail is cut, a file that is not a journal is set aside
     /// and another one begun, and what version 0.1.0 left is taken over.
     ///
     /// # Errors
     /// The directory cannot be used, another monitor holds it, or a newer version wrote the file.
     /// Then nothing is changed.
-    pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, RecorderError> {
+    pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, JournalError> {
         let directory = state_dir.join("recorder");
         state_dir::make(&directory).map_err(io_error("make", &directory))?;
         let lock = lock(&directory)?;
         let path = path_of(&directory, boot_id);
         let mut problems = Vec::new();
-        let decoded = match read_notes(&path) {
+        let decoded = match read_entries(&path) {
             Err(error) if is_foreign(&error) => {
                 let aside = set_aside(&path).map_err(io_error("set aside", &path))?;
                 problems.push(format!(
-                    "flight recorder: {}: {}; it is set aside as {}, and another one is begun",
+                    "journal: {}: {}; it is set aside as {}, and a new one is started",
                     path.display(),
                     FrameError::Foreign,
                     aside.display()
@@ -135,7 +135,7 @@ impl Recorder {
             .write(true)
             .open(&path)
             .map_err(io_error("open", &path))?;
-        let mut recorder = Self {
+        let mut journal_file = Self {
             directory,
             path,
             boot_id: boot_id.to_owned(),
@@ -146,30 +146,30 @@ impl Recorder {
             _lock: lock,
         };
         if decoded.good == 0 {
-            recorder.write(&frame::HEADER)?;
-            sync_directory(&recorder.directory)?;
+            journal_file.write(&frame::HEADER)?;
+            sync_directory(&journal_file.directory)?;
             sync_directory(state_dir)?;
         } else if decoded.torn > 0 {
-            let cut = recorder.file.set_len(recorder.length);
-            cut.map_err(io_error("cut", &recorder.path))?;
+            let cut = journal_file.file.set_len(journal_file.length);
+            cut.map_err(io_error("cut", &journal_file.path))?;
         }
         if decoded.version.is_some_and(|it| it < frame::VERSION) {
-            recorder.raise_version()?;
+            journal_file.raise_version()?;
         }
-        for noted in &decoded.notes {
-            recorder.essence.take(noted);
+        for recorded in &decoded.entries {
+            journal_file.essence.take(recorded);
         }
         if decoded.damaged > 0 || decoded.torn > 0 {
             problems.push(format!(
                 "{}: {} damaged places skipped, {} torn bytes cut off",
-                recorder.path.display(),
+                journal_file.path.display(),
                 decoded.damaged,
                 decoded.torn
             ));
         }
         let mut opened = Opened {
-            recorder,
-            notes: decoded.notes,
+            journal_file,
+            entries: decoded.entries,
             problems,
         };
         opened.take_over(state_dir);
@@ -178,7 +178,7 @@ impl Recorder {
 
     /// Makes a file of an earlier version one of this version, which differs in the entries
     /// that may follow. One byte changes: the file is whole whenever the power goes.
-    fn raise_version(&mut self) -> Result<(), RecorderError> {
+    fn raise_version(&mut self) -> Result<(), JournalError> {
         self.file
             .write_all_at(&frame::HEADER, 0)
             .and_then(|()| self.file.sync_data())
@@ -189,8 +189,8 @@ impl Recorder {
     ///
     /// # Errors
     /// The entry could not be written. The file stays valid, and the next entry is tried again.
-    pub fn append(&mut self, noted: &TimedEntry) -> Result<(), RecorderError> {
-        let frame = frame::encode(noted).map_err(|source| RecorderError::Content {
+    pub fn append(&mut self, recorded: &TimedEntry) -> Result<(), JournalError> {
+        let frame = frame::encode(recorded).map_err(|source| JournalError::Content {
             path: self.path.clone(),
             source,
         })?;
@@ -198,11 +198,11 @@ impl Recorder {
             self.write_anew()?;
         }
         self.write(&frame)?;
-        self.essence.take(noted);
+        self.essence.take(recorded);
         Ok(())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), RecorderError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
         let end = self.length + bytes.len() as u64;
         if end > self.reserved {
             // Only a precaution: if it fails, the write itself decides.
@@ -229,11 +229,11 @@ impl Recorder {
     }
 
     /// Replaces the file with one that holds the entries that still matter.
-    fn write_anew(&mut self) -> Result<(), RecorderError> {
+    fn write_anew(&mut self) -> Result<(), JournalError> {
         let fresh = self.path.with_extension("new");
         let mut content = frame::HEADER.to_vec();
-        for noted in self.essence.notes() {
-            let encoded = frame::encode(noted).map_err(|source| RecorderError::Content {
+        for recorded in self.essence.entries() {
+            let encoded = frame::encode(recorded).map_err(|source| JournalError::Content {
                 path: self.path.clone(),
                 source,
             })?;
@@ -261,14 +261,14 @@ impl Recorder {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn earlier_boots(&self) -> Result<(Vec<EarlierBoot>, Vec<RecorderError>), RecorderError> {
+    pub fn earlier_boots(&self) -> Result<(Vec<EarlierBoot>, Vec<JournalError>), JournalError> {
         let mut boots: Vec<EarlierBoot> = Vec::new();
         let mut problems = Vec::new();
         for (boot_id, path) in self.earlier_files()? {
-            match read_notes(&path) {
+            match read_entries(&path) {
                 Ok(decoded) => boots.push(EarlierBoot {
                     boot_id,
-                    notes: decoded.notes,
+                    entries: decoded.entries,
                     damaged: decoded.damaged > 0,
                 }),
                 Err(error) => problems.push(error),
@@ -281,7 +281,7 @@ impl Recorder {
     ///
     /// # Errors
     /// The directory cannot be read or written.
-    pub fn prune(&self) -> Result<(), RecorderError> {
+    pub fn prune(&self) -> Result<(), JournalError> {
         let files = self.earlier_files()?;
         let surplus = files.len().saturating_sub(KEPT_BOOTS);
         for (_, path) in files.into_iter().take(surplus) {
@@ -290,8 +290,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Id and file of the boots before this one, by the time of their last note.
-    fn earlier_files(&self) -> Result<Vec<(String, PathBuf)>, RecorderError> {
+    /// Id and file of the boots before this one, by the time of their last entry.
+    fn earlier_files(&self) -> Result<Vec<(String, PathBuf)>, JournalError> {
         let failed = io_error("read", &self.directory);
         let mut files = Vec::new();
         let entries = fs::read_dir(&self.directory).map_err(&failed)?;
@@ -322,26 +322,26 @@ pub(super) fn path_of(directory: &Path, boot_id: &str) -> PathBuf {
     directory.join(format!("{boot_id}.rec"))
 }
 
-/// Reads the notes of a file, which its monitor may be writing: what is not yet whole at
+/// Reads the entries of a file, which its monitor may be writing: what is not yet whole at
 /// its end is left out. A file that is not there has none.
-pub(super) fn read_notes(path: &Path) -> Result<Decoded, RecorderError> {
+pub(super) fn read_entries(path: &Path) -> Result<Decoded, JournalError> {
     let bytes = match read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(io_error("read", path)(source)),
     };
-    frame::decode(&bytes).map_err(|source| RecorderError::Content {
+    frame::decode(&bytes).map_err(|source| JournalError::Content {
         path: path.to_owned(),
         source,
     })
 }
 
-fn is_foreign(error: &RecorderError) -> bool {
+fn is_foreign(error: &JournalError) -> bool {
     let foreign = FrameError::Foreign;
-    matches!(error, RecorderError::Content { source, .. } if *source == foreign)
+    matches!(error, JournalError::Content { source, .. } if *source == foreign)
 }
 
-/// Reads a file whole; one that is longer than the recorder writes is not its.
+/// Reads a file whole; one that is longer than the journal writes is not its.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     crate::bounded_read::open(path)?
@@ -362,7 +362,7 @@ impl Drop for Lock {
     }
 }
 
-fn lock(directory: &Path) -> Result<Lock, RecorderError> {
+fn lock(directory: &Path) -> Result<Lock, JournalError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -373,12 +373,12 @@ fn lock(directory: &Path) -> Result<Lock, RecorderError> {
         .map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(Lock(file)),
-        Err(fs::TryLockError::WouldBlock) => Err(RecorderError::Locked { path }),
+        Err(fs::TryLockError::WouldBlock) => Err(JournalError::Locked { path }),
         Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
     }
 }
 
-fn sync_directory(directory: &Path) -> Result<(), RecorderError> {
+fn sync_directory(directory: &Path) -> Result<(), JournalError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io_error("sync", directory))

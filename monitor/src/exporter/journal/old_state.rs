@@ -10,7 +10,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::error::{RecorderError, io_error};
+use super::error::{JournalError, io_error};
 use crate::bounded_read;
 use livepatch_core::{
     journal::entry::{Entry, Saved, TimedEntry},
@@ -49,9 +49,9 @@ fn path_in(state_dir: &Path) -> PathBuf {
 /// Reads the file; `None` if there is none.
 ///
 /// # Errors
-/// It cannot be read, or it holds something else ([`RecorderError::State`]), or it is of
+/// It cannot be read, or it holds something else ([`JournalError::State`]), or it is of
 /// another version.
-pub fn read(state_dir: &Path) -> Result<Option<OldState>, RecorderError> {
+pub fn read(state_dir: &Path) -> Result<Option<OldState>, JournalError> {
     #[derive(Deserialize)]
     struct Version {
         version: u32,
@@ -67,7 +67,7 @@ pub fn read(state_dir: &Path) -> Result<Option<OldState>, RecorderError> {
             ) =>
         {
             let reason = error.to_string();
-            return Err(RecorderError::State { path, reason });
+            return Err(JournalError::State { path, reason });
         }
         Err(source) => return Err(io_error("read", &path)(source)),
     };
@@ -75,13 +75,13 @@ pub fn read(state_dir: &Path) -> Result<Option<OldState>, RecorderError> {
         && found != VERSION
     {
         let known = VERSION;
-        return Err(RecorderError::Version { path, found, known });
+        return Err(JournalError::Version { path, found, known });
     }
     let content: Content = match serde_json::from_str(&text) {
         Ok(content) => content,
         Err(error) => {
             let reason = error.to_string();
-            return Err(RecorderError::State { path, reason });
+            return Err(JournalError::State { path, reason });
         }
     };
     let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
@@ -102,20 +102,19 @@ impl OldState {
     /// The state, if it is of this boot and the boot's journal has none that is as new. It
     /// may have an older one where version 0.1.0 was run again in between.
     #[must_use]
-    pub fn newer_than(&self, notes: &[TimedEntry], boot_id: &str) -> Option<&Saved> {
-        let is_state = |noted: &&TimedEntry| matches!(noted.note, Entry::State(_));
-        let is_newer = match notes.iter().rfind(is_state) {
+    pub fn newer_than(&self, entries: &[TimedEntry], boot_id: &str) -> Option<&Saved> {
+        let is_state = |recorded: &&TimedEntry| matches!(recorded.entry, Entry::State(_));
+        let is_newer = match entries.iter().rfind(is_state) {
             None => true,
-            Some(noted) => {
-                let times = self.written.zip(noted.unix_seconds);
+            Some(recorded) => {
+                let times = self.written.zip(recorded.unix_seconds);
                 times.is_some_and(|(file, journal)| file > journal)
             }
         };
         (self.boot_id == boot_id && is_newer).then_some(&self.saved)
     }
 
-    /// Removes the file.
-    pub(super) fn remove(state_dir: &Path) -> Result<(), RecorderError> {
+    pub(super) fn remove(state_dir: &Path) -> Result<(), JournalError> {
         for file in [FILE, UNFINISHED] {
             let path = state_dir.join(file);
             match fs::remove_file(&path) {

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::{
-    error::RecorderError,
-    file::{path_of, read_notes},
+    error::JournalError,
+    file::{path_of, read_entries},
     old_state,
 };
 use livepatch_core::journal::entry::{Entry, Saved};
@@ -15,21 +15,24 @@ use livepatch_core::journal::entry::{Entry, Saved};
 ///
 /// # Errors
 /// Neither can be read.
-pub fn read(state_dir: &Path, boot_id: &str) -> Result<Option<Saved>, RecorderError> {
-    let notes = read_notes(&path_of(&state_dir.join("recorder"), boot_id)).map(|it| it.notes);
+pub fn read(state_dir: &Path, boot_id: &str) -> Result<Option<Saved>, JournalError> {
+    let entries = read_entries(&path_of(&state_dir.join("recorder"), boot_id)).map(|it| it.entries);
     let old = old_state::read(state_dir);
-    let known = notes.as_deref().unwrap_or_default();
+    let known = entries.as_deref().unwrap_or_default();
     if let Ok(Some(old)) = &old
         && let Some(saved) = old.newer_than(known, boot_id)
     {
         return Ok(Some(saved.clone()));
     }
-    let last = known.iter().rev().find_map(|noted| match &noted.note {
-        Entry::State(saved) => Some(saved.clone()),
-        _ => None,
-    });
+    let last = known
+        .iter()
+        .rev()
+        .find_map(|recorded| match &recorded.entry {
+            Entry::State(saved) => Some(saved.clone()),
+            _ => None,
+        });
     match last {
         Some(saved) => Ok(Some(saved)),
-        None => notes.and(old).map(|_| None),
+        None => entries.and(old).map(|_| None),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::{exporter::journal::file::Recorder, kernel::clock};
+use crate::{exporter::journal::file::JournalFile, kernel::clock};
 use livepatch_core::{
     journal::entry::{Entry, TimedEntry},
     journal::history::History,
@@ -32,7 +32,7 @@ pub(in crate::exporter) struct Journal {
     pub(in crate::exporter) history: Arc<History>,
     soak: Duration,
     /// Handed to the thread when it starts.
-    idle: Option<(Recorder, Receiver<TimedEntry>)>,
+    idle: Option<(JournalFile, Receiver<TimedEntry>)>,
     writer: Option<Writer>,
     /// The monitor stops: nothing more is recorded.
     closed: bool,
@@ -57,27 +57,27 @@ impl Closing {
 
 #[derive(Debug)]
 struct Writer {
-    notes: SyncSender<TimedEntry>,
-    /// `None` until [`Journal::start`].
+    entries: SyncSender<TimedEntry>,
+    /// The writer thread; `None` until [`Journal::start`].
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Journal {
-    /// Without a recorder, every entry counts as one that did not reach the disk.
+    /// Without a journal, every entry counts as one that did not reach the disk.
     pub(in crate::exporter) fn new(
-        recorder: Option<Recorder>,
+        journal_file: Option<JournalFile>,
         before: &[TimedEntry],
         soak: Duration,
     ) -> Self {
         let mut history = History::default();
-        for noted in before {
-            history.take(noted, soak);
+        for recorded in before {
+            history.take(recorded, soak);
         }
-        let (idle, writer) = recorder
-            .map(|recorder| {
-                let (notes, waiting) = sync_channel(WAITING);
+        let (idle, writer) = journal_file
+            .map(|journal_file| {
+                let (entries, waiting) = sync_channel(WAITING);
                 let thread = None;
-                ((recorder, waiting), Writer { notes, thread })
+                ((journal_file, waiting), Writer { entries, thread })
             })
             .unzip();
         Self {
@@ -92,41 +92,41 @@ impl Journal {
 
     /// Starts the thread, which first writes the entries that have waited so far.
     pub(in crate::exporter) fn start(&mut self) {
-        let Some((recorder, waiting)) = self.idle.take() else {
+        let Some((journal_file, waiting)) = self.idle.take() else {
             return;
         };
         let errors = self.errors.clone();
         let spawned = thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || write(recorder, &waiting, &errors));
+            .spawn(move || write(journal_file, &waiting, &errors));
         match (spawned, &mut self.writer) {
             (Ok(thread), Some(writer)) => writer.thread = Some(thread),
             (Ok(_), None) => {}
             (Err(error), writer) => {
-                warn!("cannot start the thread of the flight recorder: {error}");
+                warn!("cannot start the thread of the journal: {error}");
                 *writer = None;
             }
         }
     }
 
     /// Adds an entry and sends it to the writer thread.
-    pub(in crate::exporter) fn note(&mut self, time: BootTime, note: Entry) {
-        self.take(timed(time, note));
+    pub(in crate::exporter) fn record(&mut self, time: BootTime, entry: Entry) {
+        self.take(timed(time, entry));
     }
 
-    fn take(&mut self, noted: TimedEntry) {
-        Arc::make_mut(&mut self.history).take(&noted, self.soak);
+    fn take(&mut self, recorded: TimedEntry) {
+        Arc::make_mut(&mut self.history).take(&recorded, self.soak);
         let sent = self
             .writer
             .as_ref()
-            .is_some_and(|writer| writer.notes.try_send(noted).is_ok());
+            .is_some_and(|writer| writer.entries.try_send(recorded).is_ok());
         if !sent && !self.closed {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Adds an entry unless it says what is known already.
-    pub(in crate::exporter) fn note_news(&mut self, time: BootTime, entry: Entry) {
+    pub(in crate::exporter) fn record_news(&mut self, time: BootTime, entry: Entry) {
         let entry = timed(time, entry);
         if !self.history.knows(&entry) {
             self.take(entry);
@@ -152,21 +152,21 @@ impl Journal {
     }
 }
 
-fn timed(time: BootTime, note: Entry) -> TimedEntry {
+fn timed(time: BootTime, entry: Entry) -> TimedEntry {
     TimedEntry {
         time,
         unix_seconds: clock::unix_seconds(time),
-        note,
+        entry,
     }
 }
 
-fn write(mut recorder: Recorder, waiting: &Receiver<TimedEntry>, errors: &AtomicU64) {
+fn write(mut journal_file: JournalFile, waiting: &Receiver<TimedEntry>, errors: &AtomicU64) {
     let mut failing = false;
-    for noted in waiting {
-        match recorder.append(&noted) {
+    for recorded in waiting {
+        match journal_file.append(&recorded) {
             Ok(()) if failing => {
                 failing = false;
-                info!("the flight recorder writes again");
+                info!("the journal writes again");
             }
             Ok(()) => {}
             Err(error) => {

@@ -13,8 +13,8 @@ use crate::{
     exporter::{
         Options,
         journal::{
-            error::RecorderError,
-            file::{EarlierBoot, Recorder},
+            error::JournalError,
+            file::{EarlierBoot, JournalFile},
             saved,
             writer::Journal,
         },
@@ -29,7 +29,7 @@ use livepatch_core::{
     transition::BootTime,
 };
 
-/// The flight recorder and the crashes of the boots before this one.
+/// The journal and the crashes of the boots before this one.
 pub(super) struct Records {
     pub(super) journal: Journal,
     pub(super) store: Option<Store>,
@@ -62,13 +62,13 @@ impl Records {
         let now = clock::boot_time();
         let began = clock::unix_seconds(BootTime::from_nanos(0));
         let Recorded {
-            recorder,
-            notes,
+            journal_file,
+            entries,
             boots,
             another_monitor,
         } = Recorded::open(options, boot_id, began, &mut problems);
         let mut saved = None;
-        if let Some(boot_id) = boot_id.filter(|_| recorder.is_none()) {
+        if let Some(boot_id) = boot_id.filter(|_| journal_file.is_none()) {
             match saved::read(&options.state_dir, boot_id) {
                 Ok(read) => saved = read,
                 Err(error) => {
@@ -79,16 +79,16 @@ impl Records {
                 }
             }
         }
-        let mut journal = Journal::new(recorder, &notes, options.soak);
+        let mut journal = Journal::new(journal_file, &entries, options.soak);
         let saved = saved.or_else(|| journal.history.saved.clone());
-        if let Some(boot_id) = boot_id.filter(|_| notes.iter().all(is_state)) {
+        if let Some(boot_id) = boot_id.filter(|_| entries.iter().all(is_state)) {
             let boot = Entry::Boot {
                 boot_id: boot_id.to_owned(),
                 release: release.to_owned(),
             };
-            journal.note(now, boot);
+            journal.record(now, boot);
         }
-        journal.note(now, Entry::Watching);
+        journal.record(now, Entry::Watching);
 
         let mut boot_unclean = None;
         let mut pstore_full = None;
@@ -164,7 +164,7 @@ fn adopt_state(options: &Options) -> Option<String> {
         Ok(Adopted::Own) => None,
         Ok(Adopted::SetAside(aside)) => {
             warn!(
-                "{state_dir} was copied from another machine: this one starts anew, the other's \
+                "{state_dir} was copied from another machine: this one starts over, the other's \
                  records are in {}",
                 aside.display()
             );
@@ -177,12 +177,12 @@ fn adopt_state(options: &Options) -> Option<String> {
     }
 }
 
-/// The recorder of this boot, and what it and the boots before it have recorded.
+/// The journal of this boot, and what it and the boots before it have recorded.
 struct Recorded {
-    recorder: Option<Recorder>,
-    notes: Vec<TimedEntry>,
+    journal_file: Option<JournalFile>,
+    entries: Vec<TimedEntry>,
     boots: Vec<Boot>,
-    /// Another monitor holds the recorder.
+    /// Another monitor holds the journal.
     another_monitor: bool,
 }
 
@@ -195,31 +195,33 @@ impl Recorded {
         problems: &mut Vec<String>,
     ) -> Self {
         let mut boots = Vec::new();
-        let mut notes = Vec::new();
+        let mut entries = Vec::new();
         let mut another_monitor = false;
-        let recorder = match boot_id.map(|boot_id| Recorder::open(&options.state_dir, boot_id)) {
+        let journal_file = match boot_id
+            .map(|boot_id| JournalFile::open(&options.state_dir, boot_id))
+        {
             Some(Ok(opened)) => {
-                notes = opened.notes;
+                entries = opened.entries;
                 problems.extend(opened.problems);
                 let earlier = opened
-                    .recorder
+                    .journal_file
                     .earlier_boots()
                     .and_then(|(earlier, errors)| {
                         boots = boots_of(earlier, began, options.soak);
                         problems.extend(errors.iter().map(ToString::to_string));
                         // Files that cannot be read are not removed.
                         match errors.is_empty() {
-                            true => opened.recorder.prune(),
+                            true => opened.journal_file.prune(),
                             false => Ok(()),
                         }
                     });
                 if let Err(error) = earlier {
                     problems.push(error.to_string());
                 }
-                Some(opened.recorder)
+                Some(opened.journal_file)
             }
             Some(Err(error)) => {
-                another_monitor = matches!(error, RecorderError::Locked { .. });
+                another_monitor = matches!(error, JournalError::Locked { .. });
                 problems.push(error.to_string());
                 None
             }
@@ -232,8 +234,8 @@ impl Recorded {
             }
         };
         Self {
-            recorder,
-            notes,
+            journal_file,
+            entries,
             boots,
             another_monitor,
         }
@@ -241,8 +243,8 @@ impl Recorded {
 }
 
 /// A state that was taken over comes before the boot's first own entry.
-fn is_state(noted: &TimedEntry) -> bool {
-    matches!(noted.note, Entry::State(_))
+fn is_state(recorded: &TimedEntry) -> bool {
+    matches!(recorded.entry, Entry::State(_))
 }
 
 fn ids(store: &Store) -> impl Iterator<Item = &str> {
@@ -253,7 +255,7 @@ fn ids(store: &Store) -> impl Iterator<Item = &str> {
 fn boots_of(earlier: Vec<EarlierBoot>, this_began: Option<f64>, soak: Duration) -> Vec<Boot> {
     let mut boots: Vec<Boot> = Vec::new();
     for earlier in earlier {
-        let mut boot = Boot::new(earlier.notes, this_began, soak);
+        let mut boot = Boot::new(earlier.entries, this_began, soak);
         // A file that lost its first entry still has a name.
         boot.history.boot_id.get_or_insert(earlier.boot_id);
         if let Some(before) = boots.last_mut() {

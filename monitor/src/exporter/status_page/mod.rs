@@ -47,7 +47,7 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(policy!(), "; frame-ancestors 
 /// Everything the page shows.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The host's name.
+    /// The kernel's name for the host.
     pub host: String,
     /// When the values were read, in seconds since 1970.
     pub now_unix_seconds: Option<f64>,
@@ -172,10 +172,10 @@ fn renewal(page: &Page) -> Markup {
         @if page.running().is_some() {
             p class="note" {
                 @if let Some(seconds) = renewed_after(page) {
-                    "While the transition runs this page renews itself every "
-                    (seconds) " seconds. " a href={ "/?" (STAY) } { "Stop that" }
+                    "While the transition runs, this page reloads every "
+                    (seconds) " seconds. " a href={ "/?" (STAY) } { "Stop reloading" }
                 } @else {
-                    "This page does not renew itself. " a href="/" { "Let it" }
+                    "This page does not reload. " a href="/" { "Reload it automatically" }
                 }
             }
         }

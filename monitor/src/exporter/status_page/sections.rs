@@ -305,7 +305,7 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
             @if let Some(task) = display::task(record) { (fact("Task", &text(&task))) }
             (fact("End", &text(display::end(crash))))
             (fact("Id", &html! { code { (shown(&crash.id)) } }))
-            (fact("All of it", &html! { code { (show) } }))
+            (fact("Full record", &html! { code { (show) } }))
         }
     }
 }
@@ -362,7 +362,7 @@ pub(super) fn evidence(page: &Page) -> Markup {
     let ready = &page.values().crash_capture.ready;
     let content = html! {
         @if ready.is_empty() {
-            p { "What of the next crash would be kept is unknown." }
+            p { "It is unknown what would be kept of the next crash." }
         }
         ul {
             @for (source, ready) in ready {

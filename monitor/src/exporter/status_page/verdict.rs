@@ -17,7 +17,7 @@ pub(super) enum Level {
     Bad,
     /// Something is running; more urgent than standing warnings.
     Busy,
-    /// Someone should know.
+    /// A problem that someone should look at.
     Warning,
     /// Everything is as it should be.
     Good,
@@ -34,7 +34,6 @@ impl Level {
     }
 }
 
-/// One statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) level: Level,
@@ -132,7 +131,7 @@ fn crash(page: &Page) -> Option<Statement> {
     }
     let ago = ago(when, page.now_unix_seconds).map_or_else(String::new, |ago| format!(" {ago}"));
     let who = match crashes.last_in_this_boot {
-        true => format!("This kernel crashed{ago} and runs on"),
+        true => format!("This kernel crashed{ago} and kept running"),
         false => format!("This host crashed{ago}"),
     };
     let patch = record

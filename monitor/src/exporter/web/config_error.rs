@@ -23,7 +23,7 @@ pub struct Error {
 /// A place in the configuration file; the whole file if both are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Counted from 1.
+    /// Number of the line, counted from 1; `None` if no line is to blame.
     pub line: Option<u64>,
     /// Including its section: `tls_server_config.cert_file`.
     pub key: Option<String>,
@@ -41,7 +41,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong.
+/// What is wrong with the configuration, as the end of a sentence about the place.
 #[derive(Debug, Error)]
 pub enum Problem {
     /// The file cannot be read: the system's message.
@@ -93,7 +93,7 @@ pub enum Problem {
         hint: &'static str,
     },
     /// The PEM is damaged.
-    #[error("is not sound PEM: {0}")]
+    #[error("is not valid PEM: {0}")]
     Pem(String),
     /// The key does not belong to the certificate.
     #[error("does not belong to the certificate: its public key is another")]
@@ -104,17 +104,17 @@ pub enum Problem {
     /// Not a value that is known here.
     #[error("`{value}` is not one of {allowed}")]
     Unknown {
-        /// As written.
+        /// The value as the file has it.
         value: String,
-        /// The known values.
+        /// The values that are known, joined by commas.
         allowed: String,
     },
     /// Prometheus's own programs support this value, the monitor does not.
     #[error("`{value}` is not offered by this program (it has {offered}): leave it out")]
     NotOffered {
-        /// As written.
+        /// The value as the file has it.
         value: String,
-        /// The supported values.
+        /// The values that are supported, joined by commas.
         offered: String,
     },
     /// There is no TLS version between the minimum and the maximum.
@@ -143,7 +143,7 @@ pub enum Problem {
     /// Not a valid HTTP header value.
     #[error("holds characters that no HTTP header may have")]
     HeaderValue,
-    /// Not a duration.
+    /// A text that is not a duration, with what is wrong with it.
     #[error("{0}: write a duration such as 1s or 100ms")]
     Interval(String),
     /// The burst is 0, so no request would ever be accepted.

@@ -48,7 +48,6 @@ pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
 /// How long a connection that has had a request is kept: time to read what lies in the socket.
 pub(super) const SETTLE: Duration = Duration::from_millis(20);
 
-/// All open connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
@@ -57,10 +56,9 @@ pub(super) struct Connections {
     held: AtomicUsize,
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// The client's.
+    /// Address of the client.
     address: IpAddr,
     all: Weak<Connections>,
     state: Mutex<State>,

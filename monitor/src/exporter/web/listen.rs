@@ -73,7 +73,7 @@ pub(super) fn warn_of_open_doors(listeners: &[TcpListener], settings: &Settings)
     for address in listeners.iter().filter_map(|l| l.local_addr().ok()) {
         let (tls, users) = (settings.tls.is_some(), !settings.users.is_empty());
         if let Some(what) = open_door(address.ip(), tls, users) {
-            warn!(%address, "{what} by --web.config.file");
+            warn!(%address, "{what} (--web.config.file)");
         }
     }
 }
@@ -84,7 +84,7 @@ fn open_door(address: IpAddr, tls: bool, users: bool) -> Option<&'static str> {
         _ if address.to_canonical().is_loopback() => None,
         (true, _) => None,
         (false, false) => Some("open to everybody on the network: give TLS or users"),
-        (false, true) => Some("passwords pass over the network in clear: give TLS"),
+        (false, true) => Some("passwords are sent over the network unencrypted: configure TLS"),
     }
 }
 

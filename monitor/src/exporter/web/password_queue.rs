@@ -27,7 +27,7 @@ const STRANGER: (u32, usize) = (0, 1);
 /// Addresses whose wrong passwords are remembered.
 const REMEMBERED: usize = 1024;
 
-/// For how long.
+/// How long a wrong password is remembered.
 const MEMORY: Duration = Duration::from_secs(600);
 
 /// The checks that wait, and the one that runs.

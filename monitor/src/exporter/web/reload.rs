@@ -29,7 +29,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// The web configuration.
+/// The web configuration file and the settings in use.
 #[derive(Debug)]
 pub struct Source {
     /// `None`: no file was given.

@@ -226,7 +226,7 @@ fn a_patch_that_is_no_newer_version_supersedes_nothing() {
         states(&["kpatch-fix-v1.ko"], &[], &hotfix, &[]),
         [of("kpatch_fix_v1", State::Missing)]
     );
-    // Two CVEs are no versions of one another.
+    // Two CVEs are not versions of one another.
     let cves = ["livepatch-CVE_2020_1.ko", "livepatch-CVE_2020_2.ko"];
     assert_eq!(
         states(

@@ -127,7 +127,7 @@ fn a_lock_that_is_made_anew_is_found() {
         assert!(!packages.is_locked(&path).unwrap());
         assert!(is_at(packages.lock.as_ref().unwrap(), &path));
     }
-    // A lock that cannot be asked is no lock that is free.
+    // A lock that cannot be queried does not count as free.
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink(&path, &path).unwrap();
     assert!(packages.is_locked(&path).is_err());

@@ -10,9 +10,9 @@ pub enum BtfError {
         path.display()
     )]
     Read {
-        /// The file.
+        /// The file that could not be read.
         path: PathBuf,
-        /// The system's reason.
+        /// What the system reported.
         source: io::Error,
     },
     /// The blob violates the format.
@@ -26,21 +26,21 @@ pub enum BtfError {
     /// A kind of type that this reader does not know and whose size the blob does not state.
     #[error("BTF type {id} is of kind {kind}, which this version cannot skip; a newer version may")]
     UnknownKind {
-        /// The type's number.
+        /// The type's number in the blob, from 1.
         id: u32,
-        /// Its kind.
+        /// The number of its kind (`BTF_KIND_*`).
         kind: u32,
     },
     /// No structure or union has this name.
     #[error("this kernel's BTF has no struct or union {name}")]
     NoStruct {
-        /// The requested name.
+        /// Name of the structure that was looked up.
         name: String,
     },
     /// The structure has no such member.
     #[error("struct {name} of this kernel's BTF has no member {member}")]
     NoMember {
-        /// The requested structure.
+        /// Name of the structure that was looked up.
         name: String,
         /// The member, including the path to it.
         member: String,
@@ -48,7 +48,7 @@ pub enum BtfError {
     /// A path goes through a member that has no members.
     #[error("member {member} of struct {name} is neither a struct nor a union")]
     NotAStruct {
-        /// The requested structure.
+        /// Name of the structure that was looked up.
         name: String,
         /// The member, including the path to it.
         member: String,
@@ -56,7 +56,7 @@ pub enum BtfError {
     /// The member is a bit field and has no byte offset.
     #[error("member {member} of struct {name} is a bit field")]
     BitField {
-        /// The requested structure.
+        /// Name of the structure that was looked up.
         name: String,
         /// The member, including the path to it.
         member: String,
@@ -66,13 +66,13 @@ pub enum BtfError {
         "member {member} lies at byte {first} of one struct {name} and at byte {second} of another"
     )]
     Ambiguous {
-        /// The requested structure.
+        /// Name of the structure that was looked up.
         name: String,
-        /// The requested path.
+        /// The member, including the path to it.
         member: String,
         /// Offset in one of them.
         first: u32,
-        /// Offset in another.
+        /// Offset of the member in another one, in bytes.
         second: u32,
     },
 }

@@ -101,7 +101,7 @@ pub(super) fn addresses(names: &[&str]) -> Result<Vec<Option<u64>>, LookupError>
     answers.collect()
 }
 
-/// An instruction (Documentation/bpf/standardization/instruction-set.rst).
+/// One BPF instruction (Documentation/bpf/standardization/instruction-set.rst).
 fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> u64 {
     let [low, high] = offset.to_le_bytes();
     let [a, b, c, d] = value.to_le_bytes();

@@ -31,7 +31,7 @@ pub struct PatchReader {
 }
 
 impl PatchReader {
-    /// Below this root.
+    /// A reader of the livepatches below this root of sysfs.
     #[must_use]
     pub const fn new(sysfs: PathBuf) -> Self {
         Self { sysfs, known: None }
@@ -196,7 +196,6 @@ impl Known {
         Ok(Self { set, root, patches })
     }
 
-    /// Reads the attributes.
     fn refresh(&mut self) -> Result<Arc<PatchSet>, Changed> {
         self.root.check()?;
         for index in 0..self.patches.len() {

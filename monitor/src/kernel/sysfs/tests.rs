@@ -208,7 +208,7 @@ fn odd_directories_are_reported() {
 }
 
 #[test]
-fn absurdly_many_entries_are_cut_and_told() {
+fn absurdly_many_entries_are_cut_and_reported() {
     let sysfs = two_patches();
     for object in 0..MAX_OBJECTS {
         fs::create_dir(sysfs.path().join(ONE).join(format!("o{object}"))).unwrap();

@@ -39,7 +39,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-junk"],
-            &[".rec", "not a flight recorder's file", "set aside"],
+            &[".rec", "not a journal", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-dir"],
@@ -51,7 +51,7 @@ pub(crate) fn state() -> Vec<Row> {
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-huge"],
-            &[".rec", "not a flight recorder's file", "set aside"],
+            &[".rec", "not a journal", "set aside"],
         ),
         invalid(
             &["serve", "--state-dir", "@state-recorder-denied"],

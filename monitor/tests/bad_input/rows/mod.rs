@@ -218,7 +218,7 @@ pub(crate) fn common() -> Vec<Row> {
     ]
 }
 
-/// `status` and `blockers`.
+/// Rows of `status` and of `blockers`.
 pub(crate) fn commands() -> Vec<Row> {
     vec![
         no("status --json", &["status", "--jsn"], &["--jsn", "--json"]),

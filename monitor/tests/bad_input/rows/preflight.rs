@@ -1,4 +1,4 @@
-//! `preflight`
+//! Rows of `preflight`: flags, and files that are not livepatch modules.
 
 use super::super::{Row, no};
 

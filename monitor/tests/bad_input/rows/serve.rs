@@ -1,4 +1,4 @@
-//! `serve`
+//! Rows of `serve`: flags, addresses and the files that they name.
 
 use super::super::{Ends::Serves, Row, no, row};
 

@@ -2,7 +2,7 @@
 
 /// What promtool says, and this program.
 pub(super) enum Verdict {
-    /// Both take it.
+    /// Both programs accept it.
     Good,
     /// Neither does; this program's message has these words.
     Bad(&'static [&'static str]),

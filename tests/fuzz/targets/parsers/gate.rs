@@ -50,7 +50,7 @@ fn selectors(bytes: &[u8]) {
     }
 }
 
-/// Values of flags.
+/// Values that flags of `gate` take.
 fn words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(duration) = values::duration(&text) {

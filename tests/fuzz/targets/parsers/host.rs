@@ -8,7 +8,7 @@ pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [dpkg, yum]);
 }
 
-/// A second reading of the same says the same; a shorter line is no other package.
+/// A second reading of the same says the same; a shorter line is not another package.
 fn dpkg(bytes: &[u8]) {
     let (mut once, mut twice) = (BTreeMap::new(), BTreeMap::new());
     states_of(bytes, &mut once).unwrap();

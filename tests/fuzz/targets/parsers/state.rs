@@ -5,27 +5,27 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 use livepatch_core::journal::frame::{HEADER, decode, encode};
 use livepatch_monitor::{
     crash::store::Store,
-    exporter::journal::{file::Recorder, saved},
+    exporter::journal::{file::JournalFile, saved},
 };
 
 const BOOT: &str = "3f1c4a52-0000-4000-8000-000000000001";
 
 pub fn parse(bytes: &[u8]) {
-    crate::pick(bytes, [notes, notes, transition, crash]);
+    crate::pick(bytes, [entries, entries, transition, crash]);
 }
 
 /// Whatever was read can be written, and reads the same again.
-fn notes(bytes: &[u8]) {
+fn entries(bytes: &[u8]) {
     let _ = decode(bytes);
     let file = [HEADER.as_slice(), bytes].concat();
     let Ok(decoded) = decode(&file) else { return };
     assert_eq!(decoded.good + decoded.torn, file.len());
     let mut written = HEADER.to_vec();
-    for noted in &decoded.notes {
-        written.extend(encode(noted).unwrap());
+    for recorded in &decoded.entries {
+        written.extend(encode(recorded).unwrap());
     }
     let again = decode(&written).unwrap();
-    assert_eq!(format!("{:?}", again.notes), format!("{:?}", decoded.notes));
+    assert_eq!(format!("{:?}", again.entries), format!("{:?}", decoded.entries));
     assert_eq!((again.torn, again.damaged), (0, 0));
 }
 
@@ -42,7 +42,7 @@ fn transition(bytes: &[u8]) {
     let Ok(Some(saved)) = saved::read(&FOLDER, BOOT) else {
         return;
     };
-    let opened = Recorder::open(&FOLDER, BOOT).unwrap();
+    let opened = JournalFile::open(&FOLDER, BOOT).unwrap();
     // A state that is too long for an entry stays where it is.
     assert_eq!(FOLDER.join("transition.json").exists(), !opened.problems.is_empty());
     drop(opened);

@@ -131,7 +131,6 @@ fn costs(exporters: &[(&str, Exporter)]) -> Result<Vec<Vec<String>>> {
 pub(super) struct Scrapes {
     /// From the request to the end of the response.
     pub(super) median: Duration,
-    /// The slowest.
     pub(super) worst: Duration,
     /// CPU time of one scrape.
     pub(super) cpu_milliseconds: f64,
@@ -188,7 +187,6 @@ impl Scrapes {
     }
 }
 
-/// node_exporter, answering.
 pub(super) fn start_peer() -> Result<Child> {
     let child = Command::new(PEER)
         .arg(format!("--web.listen-address={PEER_ADDRESS}"))

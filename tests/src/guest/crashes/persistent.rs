@@ -74,7 +74,6 @@ pub(super) fn clear() -> Result<()> {
     Ok(())
 }
 
-/// This boot's id.
 pub(super) fn boot_id() -> Result<String> {
     let id = files::read("/proc/sys/kernel/random/boot_id")?;
     Ok(id.trim().to_owned())

@@ -56,7 +56,6 @@ pub(super) mod power_cuts {
     /// the monitor may have noted their outcome or not.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
     enum Stage {
-        /// Nothing is loaded.
         Unpatched,
         ToTransition,
         /// A task holds up the transition to the patch, as the monitor has noted.

@@ -17,7 +17,7 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// One that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// Its exit code.
+    /// `None` if a signal ended it.
     pub(super) code: Option<i32>,
     /// Its output, on either stream.
     pub(super) output: String,
@@ -75,7 +75,7 @@ impl Running {
         })
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     pub(super) fn interrupt(&self) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("an absurd pid")?;
         let pid = Pid::from_raw(pid).context("pid 0")?;

@@ -25,7 +25,7 @@ const LSM: &str = "/sys/kernel/security/lsm";
 const COLLECTORS: f64 = 3.0;
 
 const NOTHING: &str = "0000000000000000";
-/// CAP_BPF alone.
+/// The capability sets of a process that has CAP_BPF alone, as /proc/PID/status shows them.
 const BPF: &str = "0000008000000000";
 
 /// Started by root: no thread has a capability left, none can be regained, and
@@ -175,7 +175,7 @@ fn expect_given_up(guest: &Guest, sets: &[&str]) -> Result<()> {
         );
         threads += 1;
     }
-    // The recorder's and one that answers scrapes, beside the first.
+    // The journal's writer and one that answers scrapes, beside the first.
     ensure!(threads >= 3, "the monitor has {threads} threads only");
     guest.note(format!("{threads} threads without privileges"))
 }

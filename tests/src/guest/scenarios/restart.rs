@@ -66,7 +66,7 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     guest.wait_start_noted(1.0)?;
     let before = start_while_held(guest)?;
     guest.kill_monitor()?;
-    // The kernel goes on while no monitor runs.
+    // The kernel continues while no monitor runs.
     PATCH_A.expect_held()?;
     guest.start_monitor(&[])?;
     let after = start_while_held(guest)?;

@@ -1,4 +1,4 @@
-//! Many tasks.
+//! A transition that hundreds of ten thousand threads hold up: the cost of scans and scrapes.
 
 use std::time::Duration;
 

@@ -168,7 +168,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
     when_counted(guest, &counters)?.expect_none_loaded()
 }
 
-/// A monitor that cannot read for a while: the kernel goes on, what did not fit is
+/// A monitor that cannot read for a while: the kernel continues, what did not fit is
 /// counted, and when it reads again sysfs shows what it missed.
 pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     quiet_console()?;
@@ -273,7 +273,7 @@ fn reverse(times: u32) -> Result<()> {
 }
 
 fn let_go_on(monitor: Pid) -> Result<()> {
-    kill_process(monitor, Signal::CONT).context("the monitor cannot go on")
+    kill_process(monitor, Signal::CONT).context("the monitor cannot continue")
 }
 
 fn let_go(guest: &Guest) -> Result<()> {

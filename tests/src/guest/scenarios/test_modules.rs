@@ -119,7 +119,7 @@ pub(super) fn late_modules_are_patched(guest: &mut Guest) -> Result<()> {
 }
 
 /// A pre-patch callback that says no, and a livepatch during another one's
-/// transition. The clean one lands by itself.
+/// transition. The clean one completes by itself.
 pub(super) fn refusals(guest: &mut Guest) -> Result<()> {
     modules::expect_refused("lpm_fails", Errno::NODEV)?;
     VMLINUX.apply(seconds(20))?;

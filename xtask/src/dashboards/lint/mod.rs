@@ -82,7 +82,7 @@ fn head(board: &Board, complain: &mut impl FnMut(String)) {
         complain("it is editable: set `editable` to false".into());
     }
     if !board.tags.iter().any(|tag| tag == "livepatch") {
-        complain("it has not the tag livepatch".into());
+        complain("it does not have the tag livepatch".into());
     }
     if !SCHEMA_VERSIONS.contains(&board.schema_version) {
         complain(format!(
@@ -153,7 +153,9 @@ fn variables(board: &Board, known: &Known, complain: &mut impl FnMut(String)) {
                     .get(metric)
                     .is_some_and(|metric| !metric.labels.contains(label))
                 {
-                    complain(format!("wants the label {label}, which {metric} has not"));
+                    complain(format!(
+                        "uses the label {label}, which {metric} does not have"
+                    ));
                 }
             }
             None => complain("is not of the form label_values(selector, label)".into()),
@@ -181,7 +183,7 @@ fn layout(board: &Board, complain: &mut impl FnMut(String)) {
         let name = &panel.title;
         if panel.id == 0 || !ids.insert(panel.id) {
             complain(format!(
-                "panel \"{name}\": the id {} is taken or none",
+                "panel \"{name}\": the id {} is missing or used twice",
                 panel.id
             ));
         }
@@ -239,7 +241,10 @@ fn panel(board: &Board, panel: &Panel, known: &Known, complain: &mut impl FnMut(
     };
     for target in &panel.targets {
         if target.ref_id.is_empty() || !ids.insert(&target.ref_id) {
-            complain(format!("the refId `{}` is taken or none", target.ref_id));
+            complain(format!(
+                "the refId `{}` is missing or used twice",
+                target.ref_id
+            ));
         }
         for text in query::check(&target.expr, &target.legend_format, context) {
             complain(format!(
@@ -267,7 +272,9 @@ fn links(board: &Board, boards: &[Board], complain: &mut impl FnMut(String)) {
     }
     for uid in &all {
         if !boards.iter().any(|other| other.uid == *uid) {
-            complain(format!("it links to /d/{uid}, which is no board here"));
+            complain(format!(
+                "it links to /d/{uid}, which is not one of these boards"
+            ));
         }
     }
     for other in boards {

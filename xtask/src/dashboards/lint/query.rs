@@ -90,7 +90,7 @@ impl Check<'_> {
             } else {
                 if !self.context.variables.iter().any(|known| known == name) {
                     self.complain(format!(
-                        "uses the variable ${name}, which the board has not"
+                        "uses the variable ${name}, which the dashboard does not have"
                     ));
                 }
                 text.push('$');
@@ -229,7 +229,7 @@ impl Check<'_> {
         for label in &modifier.labels().labels {
             if !labels.is_empty() && !labels.contains(label) {
                 self.complain(format!(
-                    "groups or joins by {label}, which its metrics have not"
+                    "groups or joins by {label}, which its metrics do not have"
                 ));
             }
         }
@@ -274,7 +274,7 @@ impl Check<'_> {
             let label = part.split("}}").next().unwrap_or_default().trim();
             if !self.labels.contains(label) {
                 self.complain(format!(
-                    "has {{{{{label}}}}} in its legend, a label it has not"
+                    "has {{{{{label}}}}} in its legend, a label that it does not have"
                 ));
             }
         }

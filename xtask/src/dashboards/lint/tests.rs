@@ -177,7 +177,7 @@ fn variables_are_held_to_the_rules() {
     refused(
         query,
         json!("label_values(livepatch_supported{job=~\"$job\"}, host)"),
-        "wants the label host",
+        "uses the label host",
     );
     refused(
         query,
@@ -188,7 +188,11 @@ fn variables_are_held_to_the_rules() {
 
 #[test]
 fn layout_is_held_to_the_rules() {
-    refused("/panels/2/id", json!(2), "the id 2 is taken");
+    refused(
+        "/panels/2/id",
+        json!(2),
+        "the id 2 is missing or used twice",
+    );
     refused(
         "/panels/2/title",
         json!("Panel"),

@@ -52,7 +52,7 @@ const NOBODY_REVERSES: &str = "nobody reverses a transition";
 const NONE_EXPECTED: &str = "the hosts are configured to expect no patch, and have no kpatch";
 const NO_PACKAGES: &str = "the guests have no package manager";
 const NONE_LOST: &str = "the ring buffer does not fill";
-const DISK_WORKS: &str = "the disk takes every note";
+const DISK_WORKS: &str = "the disk takes every journal entry";
 
 const fn of(
     board: &'static str,
@@ -70,7 +70,7 @@ const fn of(
 
 /// For every query of every panel.
 pub(super) const EXPECTATIONS: &[Expectation] = &[
-    // Is it safe to go on?
+    // Is it safe to continue?
     of(
         FLEET,
         "Stop the rollout",

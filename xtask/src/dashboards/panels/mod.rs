@@ -41,7 +41,7 @@ enum Expect {
     Shows(Labels),
     /// Series, and all of them are 0; why.
     Zero(&'static str),
-    /// No series; why.
+    /// No series, for the reason given.
     Nothing(&'static str),
     /// No series, or 0, depending on the kernel; why.
     Quiet(&'static str),

@@ -80,7 +80,7 @@ fn bounds_are_compared() {
 }
 
 #[test]
-fn presence_and_absence_are_told_apart() {
+fn presence_and_absence_are_distinguished() {
     let (some, zero) = ([series("a", &[1.0])], [series("a", &[0.0])]);
     fits(&[Expect::Shows(PATCH)], &zero);
     fails(&[Expect::Shows(PATCH)], &[series("b", &[1.0])]);

@@ -83,7 +83,7 @@ livepatch_transition_duration_seconds_count{direction=\"patch\",outcome=\"comple
 }
 
 #[test]
-fn a_crash_in_soak_is_told_as_such() {
+fn a_crash_in_soak_is_recognised() {
     let text = "\
 livepatch_crashes_total{kind=\"reset\",phase=\"soak\"} 0
 livepatch_crashes_total{kind=\"reset\",phase=\"transition\"} 1

@@ -54,7 +54,7 @@ fn what_cannot_be_is_said() {
         ("/host/host-00001/crash", 409, "the host is unpatched"),
         ("/host/host-00002/patch", 404, "no host `host-00002`"),
         ("/host/host-00000/patch", 404, "no host `host-00000`"),
-        ("/host/host-00001/explode", 404, "`explode` is nothing"),
+        ("/host/host-00001/explode", 404, "`explode` is not an event"),
         (
             "/host/host-00001/patch?seconds=-1",
             400,

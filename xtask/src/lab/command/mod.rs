@@ -27,7 +27,7 @@ use crate::{
 
 const INIT: &str = include_str!("init.sh");
 
-/// In MiB.
+/// Memory of the guest in MiB.
 const MEMORY: u32 = 1024;
 
 const POLL: Duration = Duration::from_millis(50);

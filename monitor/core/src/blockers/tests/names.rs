@@ -93,6 +93,6 @@ fn names_alone() {
     assert_eq!(
         blocker.detail,
         "in code of the livepatch module lpm_patch, which is being removed; \
-         /proc does not tell which patched function that belongs to"
+         /proc does not show to which patched function that belongs"
     );
 }

@@ -272,7 +272,7 @@ impl Cursor<'_> {
         Some(self.zoned(seconds))
     }
 
-    /// `1795436100.100000`
+    /// Seconds since 1970 with a fraction: `1795436100.100000`.
     fn epoch(&mut self) -> Option<Date> {
         let seconds = self.number(10, 10).filter(|number| *number >= 1 << 29)?;
         self.byte(b'.')?;

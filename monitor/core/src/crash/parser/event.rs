@@ -29,9 +29,9 @@ const LEAD_SECONDS: f64 = 1.0;
 /// Whether the line before was one of the module list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
-    /// It was not.
+    /// The line before did not belong to the module list.
     No,
-    /// It was, and may go on.
+    /// It was, and may continue on the next line.
     Line {
         /// It bore a time.
         timed: bool,
@@ -43,7 +43,7 @@ enum List {
 /// Where in the call trace the reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
-    /// Not begun.
+    /// The trace has not begun yet.
     Ahead,
     /// Frames are being read.
     Inside,
@@ -327,7 +327,7 @@ impl Event {
     }
 
     /// A line comes, of whatever kind: a module list before it is at its end, unless
-    /// this one goes on with it.
+    /// this one continues with it.
     pub(super) fn next(&mut self, line: &Line) {
         let List::Line { timed, long } = self.list else {
             return;
@@ -387,7 +387,7 @@ impl Event {
         }
     }
 
-    /// The record, or what it was if it was no crash. `release` is the boot's.
+    /// The record, or what it was if it was not a crash. `release` is the boot's.
     pub(super) fn finish(
         mut self,
         release: Option<&String>,

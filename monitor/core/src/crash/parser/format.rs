@@ -25,7 +25,7 @@ pub(super) struct Found {
 /// Longest task name: `TASK_COMM_LEN` is 16, kernel threads' names are shown with that
 /// of their work queue (`wq_worker_comm`, 64).
 const MAX_COMM: usize = 64;
-/// The longest `{}`.
+/// The longest text that a `{}` of a format matches.
 const MAX_ANY: usize = 512;
 
 pub(super) fn matches(format: &str, text: &str) -> Option<Found> {

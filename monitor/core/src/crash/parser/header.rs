@@ -8,7 +8,7 @@ use super::{
 /// Modules of a list that are kept.
 pub(super) const MAX_MODULES: usize = 1024;
 
-/// The words behind `Modules linked in:`, or a line that goes on with them.
+/// The words behind `Modules linked in:`, or a line that continues with them.
 /// None if one is not a module, or there are more than [`MAX_MODULES`].
 pub(super) fn modules(text: &str) -> Option<Vec<Module>> {
     let list = text.split_once('[').map_or(text, |(list, _)| list);
@@ -26,7 +26,7 @@ pub(super) fn last_unloaded(text: &str) -> Option<Module> {
     module(behind.split([' ', ']']).next()?)
 }
 
-/// `name`, `name(OE)`, `name(K+)`.
+/// A module as the list writes it: `name`, `name(OE)`, `name(K+)`.
 fn module(word: &str) -> Option<Module> {
     let (name, flags) = match word.split_once('(') {
         Some((name, flags)) => (name, flags.strip_suffix(')')?),
@@ -113,7 +113,7 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
                 Some(from + at + 1)
             })
             .is_some();
-        // The release stands behind the letters; else they are damaged, or go on in the
+        // The release stands behind the letters; else they are damaged, or continue in the
         // next line.
         let digit = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
         if letters.is_empty() || !in_order || !release.is_some_and(digit) {

@@ -15,7 +15,7 @@ pub(super) enum Sign {
     Boot { release: Option<String> },
     /// The first line of an event, with the task where it says so itself.
     Start(Signal, Found),
-    /// The first line of a report after which the kernel goes on, by its name.
+    /// The first line of a report after which the kernel continues, by its name.
     Report(&'static str, Found),
     /// `…: 0002 [#1] …` (`__die_header`): an oops, perhaps with a line before it.
     Die,
@@ -114,7 +114,7 @@ pub(super) fn of_a_user_program(text: &str) -> bool {
     })
 }
 
-/// Stand behind `NAME[PID`.
+/// What follows `NAME[PID` in the kernel's messages about a fault of a user program.
 const USER_FAULTS: [&str; 9] = [
     "]: segfault ",
     "]: unhandled ",

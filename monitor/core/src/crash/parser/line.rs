@@ -2,7 +2,6 @@
 
 use super::date::Date;
 
-/// See the module.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
     /// Seconds on the kernel's clock.
@@ -21,7 +20,7 @@ pub(super) struct Line {
     pub(super) host: Option<String>,
     /// The boot's id, where the line names it.
     pub(super) boot: Option<String>,
-    /// Not a line of its own: a message of more than one line goes on.
+    /// Not a line of its own: a message of more than one line continues.
     pub(super) continues: bool,
     /// False where nearly all other lines show that the kernel wrote them and this
     /// one does not.

@@ -19,7 +19,6 @@ struct UserLine {
     lines: u32,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// The last line was about a user program, or part of one.

@@ -102,7 +102,7 @@ impl histories::Read for Reader<'_> {
             return;
         }
         self.recognised += u64::from(known.is_some() || livepatch);
-        // What a message of several lines goes on with may be a user's.
+        // What a message of several lines continues with may be a user's.
         let known = known.filter(|_| !line.continues);
         if let Some(uptime) = line.uptime {
             // A quiet console does not show the line that a boot begins with.

@@ -1,4 +1,4 @@
-//! Reports after which the kernel goes on, one row each. They count as the signal
+//! Reports after which the kernel continues, one row each. They count as the signal
 //! [`crate::crash::Signal::Warning`], under a name of their own.
 
 use super::format::{Found, matches};

@@ -36,7 +36,7 @@ pub(super) fn function(text: &str) -> Option<Function> {
                 Some(module).filter(|module| is_module_name(module))?;
                 Some(module)
             }
-            // `RIP` of old kernels goes on with the stack pointer; syzbot adds the line
+            // `RIP` of old kernels continues with the stack pointer; syzbot adds the line
             // of the source.
             None if word.starts_with('(') || word == "SS:ESP" || word == "RSP" => None,
             None if is_source(word) => None,
@@ -95,7 +95,7 @@ pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
     Some((function, behind))
 }
 
-/// `kernel/signal.c:956`
+/// Whether a word is a source file and a line: `kernel/signal.c:956`.
 fn is_source(word: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     word.split_once(':').is_some_and(|(file, line)| {

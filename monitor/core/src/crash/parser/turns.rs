@@ -5,10 +5,9 @@
 const BACK_SECONDS: f64 = 5.0;
 /// Within so many lines the clock is where it was before it went back.
 const SOON: u32 = 32;
-/// A new boot may by chance go on where the one before ended, once.
+/// A new boot may by chance continue where the one before ended, once.
 const FEWEST: u32 = 2;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: f64,

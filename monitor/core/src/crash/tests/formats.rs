@@ -165,7 +165,7 @@ fn a_line_without_the_time_that_all_others_have_is_not_believed() {
     let parsed = read(&format!("{others}Kernel panic - not syncing: not so\n"));
     assert!(parsed.records.is_empty());
     assert!(
-        parsed.problems.concat().contains("not believed"),
+        parsed.problems.concat().contains("ignored, because"),
         "{parsed:?}"
     );
 }

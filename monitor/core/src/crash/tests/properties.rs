@@ -157,7 +157,7 @@ proptest! {
         prop_assert_eq!(frame.reliable, reliable);
     }
 
-    /// A module list, also one that goes on in the next line, can be read back.
+    /// A module list, also one that continues in the next line, can be read back.
     #[test]
     fn a_module_list_comes_back(
         modules in vec(("[a-z0-9_]{1,50}", "[A-Z]{0,4}", 0..3_usize), 0..80),

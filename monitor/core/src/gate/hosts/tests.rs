@@ -70,13 +70,13 @@ fn a_host_that_is_up() {
     assert_eq!(state(&[UP]), State::Without);
     assert_eq!(state(&[UP, (Question::Enabled, &[], 0.0)]), State::Disabled);
     assert_eq!(state(&[UP, ENABLED]), State::InForce);
-    let landed = |ago: f64| (Question::Landed, &[][..], NOW - ago);
-    assert_eq!(state(&[UP, ENABLED, landed(1800.0)]), State::Soaked);
+    let completed = |ago: f64| (Question::PatchingComplete, &[][..], NOW - ago);
+    assert_eq!(state(&[UP, ENABLED, completed(1800.0)]), State::Soaked);
     let soaking = State::Soaking { left: 1.0 };
-    assert_eq!(state(&[UP, ENABLED, landed(1799.0)]), soaking);
+    assert_eq!(state(&[UP, ENABLED, completed(1799.0)]), soaking);
     // Its clock is ahead of Prometheus's.
     let soaking = State::Soaking { left: 1860.0 };
-    assert_eq!(state(&[UP, ENABLED, landed(-60.0)]), soaking);
+    assert_eq!(state(&[UP, ENABLED, completed(-60.0)]), soaking);
 }
 
 #[test]
@@ -138,9 +138,9 @@ fn a_host_with_metrics_but_without_up_is_missing() {
 #[test]
 fn an_old_scrape_says_nothing_but_of_a_crash() {
     let old = (Question::Scraped, &[][..], NOW - 121.0);
-    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);
     assert_eq!(
-        state(&[UP, old, ENABLED, landed]),
+        state(&[UP, old, ENABLED, completed]),
         State::Missing(Missing::Stale {
             age: Some(121.0),
             interval: None
@@ -155,10 +155,10 @@ fn an_old_scrape_says_nothing_but_of_a_crash() {
 
 #[test]
 fn a_patched_host_that_does_not_count_crashes_is_not_soaked() {
-    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);
     let moving = (Question::Transition, &[("direction", "patch")][..], 1.0);
     for rows in [
-        [UP, SCRAPED, ENABLED, landed],
+        [UP, SCRAPED, ENABLED, completed],
         [UP, SCRAPED, ENABLED, moving],
     ] {
         let fleet = read(&answers(&rows), &terms(), None);
@@ -305,27 +305,27 @@ fn a_host_that_may_only_have_missed_a_scrape() {
 
 #[test]
 fn a_host_whose_clock_is_wrong_has_not_soaked() {
-    let landed = |ago: f64| (Question::Landed, &[][..], NOW - ago);
+    let completed = |ago: f64| (Question::PatchingComplete, &[][..], NOW - ago);
     let up_before = (Question::UpBefore, &[][..], 1.0);
     let with_patch = (Question::EnabledBefore, &[][..], 1.0);
     let hours = 3.0 * 3600.0;
     let behind = State::Missing(Missing::Clock(Clock::Behind(hours)));
-    assert_eq!(state(&[UP, ENABLED, landed(hours), up_before]), behind);
+    assert_eq!(state(&[UP, ENABLED, completed(hours), up_before]), behind);
     let disabled = (Question::EnabledBefore, &[][..], 0.0);
     assert_eq!(
-        state(&[UP, ENABLED, landed(hours), up_before, disabled]),
+        state(&[UP, ENABLED, completed(hours), up_before, disabled]),
         behind
     );
-    let soaked = [UP, ENABLED, landed(hours), up_before, with_patch];
+    let soaked = [UP, ENABLED, completed(hours), up_before, with_patch];
     assert_eq!(state(&soaked), State::Soaked);
     // Not scraped at that time: nothing contradicts the host.
     let was_down = (Question::UpBefore, &[][..], 0.0);
     assert_eq!(
-        state(&[UP, ENABLED, landed(hours), was_down]),
+        state(&[UP, ENABLED, completed(hours), was_down]),
         State::Soaked
     );
     let ahead = State::Missing(Missing::Clock(Clock::Ahead(hours)));
-    assert_eq!(state(&[UP, ENABLED, landed(-hours)]), ahead);
+    assert_eq!(state(&[UP, ENABLED, completed(-hours)]), ahead);
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) fn failed(fleet: &Fleet, limits: &Limits, counts: &Counts) -> Option<
             counts.silent,
             may_be(limits.max_crashed),
         ),
-        // Once the scrapes have failed for longer, it is no blip and stays.
+        // Once the scrapes have failed for longer, it is not a blip and the reason stays.
         passes: soon_if(fleet.hosts.iter().all(|fact| match &fact.state {
             State::Crashed(_) => false,
             State::Silent { blip, .. } => *blip,

@@ -3,15 +3,15 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::journal::{
     entry::Entry,
-    testing::{any_note, noted},
+    testing::{any_entry, recorded},
 };
 
-/// A file with these notes, and where each frame ends.
-fn file(notes: &[TimedEntry]) -> (Vec<u8>, Vec<usize>) {
+/// A file with these entries, and where each frame ends.
+fn file(entries: &[TimedEntry]) -> (Vec<u8>, Vec<usize>) {
     let mut bytes = HEADER.to_vec();
     let mut ends = vec![bytes.len()];
-    for noted in notes {
-        bytes.extend(encode(noted).unwrap());
+    for recorded in entries {
+        bytes.extend(encode(recorded).unwrap());
         ends.push(bytes.len());
     }
     (bytes, ends)
@@ -20,21 +20,21 @@ fn file(notes: &[TimedEntry]) -> (Vec<u8>, Vec<usize>) {
 fn three() -> Vec<TimedEntry> {
     let load = |second| {
         let patch = format!("fix_{second}");
-        noted(second, Entry::Load { patch })
+        recorded(second, Entry::Load { patch })
     };
     (1..=3).map(load).collect()
 }
 
 #[test]
 fn a_write_torn_anywhere_costs_itself_only() {
-    let notes = three();
-    let (bytes, ends) = file(&notes);
+    let entries = three();
+    let (bytes, ends) = file(&entries);
     for cut in 0..=bytes.len() {
         let decoded = decode(&bytes[..cut]).unwrap();
         let whole = ends.iter().filter(|end| **end <= cut).count();
         assert_eq!(
-            decoded.notes,
-            notes[..whole.saturating_sub(1)],
+            decoded.entries,
+            entries[..whole.saturating_sub(1)],
             "cut at {cut}"
         );
         assert_eq!(decoded.good + decoded.torn, cut);
@@ -43,16 +43,16 @@ fn a_write_torn_anywhere_costs_itself_only() {
 }
 
 #[test]
-fn a_flipped_bit_costs_its_note_only() {
-    let notes = three();
-    let (bytes, ends) = file(&notes);
+fn a_flipped_bit_costs_its_entry_only() {
+    let entries = three();
+    let (bytes, ends) = file(&entries);
     for at in ends[1]..ends[2] {
         for bit in 0..8 {
             let mut bytes = bytes.clone();
             bytes[at] ^= 1 << bit;
             let decoded = decode(&bytes).unwrap();
-            let others = [notes[0].clone(), notes[2].clone()];
-            assert_eq!(decoded.notes, others, "bit {bit} of byte {at}");
+            let others = [entries[0].clone(), entries[2].clone()];
+            assert_eq!(decoded.entries, others, "bit {bit} of byte {at}");
             assert_eq!((decoded.damaged, decoded.torn), (1, 0));
         }
     }
@@ -75,26 +75,26 @@ fn version_1_is_read_and_version_2_is_written() {
     assert_eq!(bytes[8..12], 2_u32.to_le_bytes());
     bytes[8] = 1;
     let decoded = decode(&bytes).unwrap();
-    assert_eq!((decoded.version, decoded.notes), (Some(1), three()));
+    assert_eq!((decoded.version, decoded.entries), (Some(1), three()));
 }
 
 #[test]
-fn a_note_that_is_too_long_is_refused() {
+fn an_entry_that_is_too_long_is_refused() {
     let patch = "x".repeat(MAX_CONTENT);
-    let long = encode(&noted(1, Entry::Load { patch }));
+    let long = encode(&recorded(1, Entry::Load { patch }));
     assert!(matches!(long, Err(FrameError::Long(_))), "{long:?}");
 }
 
 proptest! {
     #[test]
-    fn notes_come_back_as_they_were(notes in vec((any::<u32>(), any_note()), 0..12)) {
-        let notes: Vec<TimedEntry> = notes
+    fn entries_come_back_as_they_were(entries in vec((any::<u32>(), any_entry()), 0..12)) {
+        let entries: Vec<TimedEntry> = entries
             .into_iter()
-            .map(|(second, note)| noted(u64::from(second), note))
+            .map(|(second, entry)| recorded(u64::from(second), entry))
             .collect();
-        let (bytes, _) = file(&notes);
+        let (bytes, _) = file(&entries);
         let decoded = decode(&bytes).unwrap();
-        prop_assert_eq!(decoded.notes, notes);
+        prop_assert_eq!(decoded.entries, entries);
         prop_assert_eq!((decoded.damaged, decoded.torn, decoded.good), (0, 0, bytes.len()));
     }
 

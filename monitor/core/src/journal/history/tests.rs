@@ -3,7 +3,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::{
     function_ref::FunctionRef,
-    journal::testing::{any_note, noted},
+    journal::testing::{any_entry, recorded},
     transition::{Direction, Outcome},
 };
 
@@ -57,10 +57,10 @@ fn patches(enabled: &[Option<bool>]) -> Entry {
     }
 }
 
-fn history(notes: &[(u64, Entry)]) -> History {
+fn history(entries: &[(u64, Entry)]) -> History {
     let mut history = History::default();
-    for (second, note) in notes {
-        history.take(&noted(*second, note.clone()), SOAK);
+    for (second, entry) in entries {
+        history.take(&recorded(*second, entry.clone()), SOAK);
     }
     history
 }
@@ -68,10 +68,10 @@ fn history(notes: &[(u64, Entry)]) -> History {
 #[test]
 fn a_patch_goes_through_its_phases() {
     use Direction::{Patch, Unpatch};
-    let mut notes = vec![];
-    let mut phase = |second: u64, note: Option<Entry>| {
-        notes.extend(note.map(|note| (second, note)));
-        history(&notes).phase(at(second), SOAK)
+    let mut entries = vec![];
+    let mut phase = |second: u64, entry: Option<Entry>| {
+        entries.extend(entry.map(|entry| (second, entry)));
+        history(&entries).phase(at(second), SOAK)
     };
     assert_eq!(phase(1, None), Phase::Unknown);
     assert_eq!(phase(2, Some(patches(&[]))), Phase::Unpatched);
@@ -94,24 +94,24 @@ fn a_patch_goes_through_its_phases() {
 
 #[test]
 fn a_first_attempt_that_succeeds_ends_the_load() {
-    let notes = [
+    let entries = [
         (10, load()),
         (10, transition(Direction::Patch)),
         (11, ended(Direction::Patch)),
     ];
-    assert_eq!(history(&notes).phase(at(11), SOAK), Phase::Soak);
+    assert_eq!(history(&entries).phase(at(11), SOAK), Phase::Soak);
 }
 
 #[test]
 fn a_load_of_which_nothing_is_heard_is_over_some_time() {
-    let mut notes = vec![(2, patches(&[])), (10, load())];
-    let waiting = history(&notes);
+    let mut entries = vec![(2, patches(&[])), (10, load())];
+    let waiting = history(&entries);
     assert_eq!(waiting.loading(at(309)), Some("fix"));
     // The list is older than the load: what became of that is not known.
     assert_eq!(waiting.loading(at(311)), None);
     assert_eq!(waiting.phase(at(311), SOAK), Phase::Unknown);
-    notes.push((311, patches(&[])));
-    assert_eq!(history(&notes).phase(at(311), SOAK), Phase::Unpatched);
+    entries.push((311, patches(&[])));
+    assert_eq!(history(&entries).phase(at(311), SOAK), Phase::Unpatched);
 }
 
 #[test]
@@ -120,20 +120,20 @@ fn a_signal_keeps_the_phase_it_came_in() {
         signal: Signal::Oops,
         headline: "BUG".into(),
     };
-    let notes = [
+    let entries = [
         (10, load()),
         (11, signal.clone()),
         (12, ended(Direction::Patch)),
     ];
-    let lived = history(&notes);
+    let lived = history(&entries);
     assert_eq!(lived.signals[0].phase, Phase::Load);
-    assert!(lived.lived_on);
+    assert!(lived.kept_running);
     let died = history(&[(10, load()), (11, signal)]);
-    assert!(!died.lived_on && !died.stopped);
+    assert!(!died.kept_running && !died.stopped);
 }
 
 #[test]
-fn what_is_replaced_is_told_with_its_module() {
+fn replaced_functions_are_named_with_their_module() {
     let replaced = history(&[(1, patches(&[Some(true)]))]).replaced();
     let modules: Vec<_> = replaced.iter().map(|one| one.function.module()).collect();
     assert_eq!(modules, [None, Some("ext4")]);
@@ -141,14 +141,14 @@ fn what_is_replaced_is_told_with_its_module() {
 
 proptest! {
     #[test]
-    fn any_notes_are_taken(notes in vec((0_u32..1000, any_note()), 0..200)) {
+    fn any_entries_are_taken(entries in vec((0_u32..1000, any_entry()), 0..200)) {
         let mut history = History::default();
-        for (second, note) in notes {
-            let stopped = match &note {
+        for (second, entry) in entries {
+            let stopped = match &entry {
                 Entry::State(_) => history.stopped,
-                note => matches!(note, Entry::Stopped),
+                entry => matches!(entry, Entry::Stopped),
             };
-            history.take(&noted(u64::from(second), note), SOAK);
+            history.take(&recorded(u64::from(second), entry), SOAK);
             prop_assert_eq!(history.stopped, stopped);
             prop_assert!(history.signals.len() <= MAX_SIGNALS);
             let _ = history.phase(at(u64::from(second)), SOAK);
@@ -156,9 +156,9 @@ proptest! {
     }
 }
 
-/// Seconds of the boot's clock and of the world's are the same in these notes.
-fn in_force(notes: &[(u64, Entry)]) -> Option<(Option<f64>, Option<Duration>)> {
-    let history = history(notes);
+/// Seconds of the boot's clock and of the world's are the same in these entries.
+fn in_force(entries: &[(u64, Entry)]) -> Option<(Option<f64>, Option<Duration>)> {
+    let history = history(entries);
     let known = history.life.in_force("fix")?;
     Some((known.since_unix_seconds, known.took))
 }
@@ -166,34 +166,41 @@ fn in_force(notes: &[(u64, Entry)]) -> Option<(Option<f64>, Option<Duration>)> {
 #[test]
 fn a_patch_is_in_force_from_the_end_of_its_transition() {
     use Direction::{Patch, Unpatch};
-    let mut notes = vec![
+    let mut entries = vec![
         (10, load()),
         (12, transition(Patch)),
         (13, patches(&[Some(true)])),
     ];
-    assert_eq!(in_force(&notes), None, "enabled, but in transition");
-    notes.push((20, ended(Patch)));
-    let expected = Some((noted(20, load()).unix_seconds, Some(Duration::from_secs(9))));
-    assert_eq!(in_force(&notes), expected);
-    notes.push((25, patches(&[Some(true)])));
-    notes.push((26, Entry::Watching));
-    assert_eq!(in_force(&notes), expected, "what is seen again is not news");
-    notes.push((30, transition(Unpatch)));
-    assert_eq!(in_force(&notes), None, "on its way out");
+    assert_eq!(in_force(&entries), None, "enabled, but in transition");
+    entries.push((20, ended(Patch)));
+    let expected = Some((
+        recorded(20, load()).unix_seconds,
+        Some(Duration::from_secs(9)),
+    ));
+    assert_eq!(in_force(&entries), expected);
+    entries.push((25, patches(&[Some(true)])));
+    entries.push((26, Entry::Watching));
+    assert_eq!(
+        in_force(&entries),
+        expected,
+        "what is seen again is not news"
+    );
+    entries.push((30, transition(Unpatch)));
+    assert_eq!(in_force(&entries), None, "on its way out");
     let reversed = |direction| Entry::Ended {
         patch: Some("fix".into()),
         direction: Some(direction),
         outcome: Some(Outcome::Reversed),
         took_seconds: Some(1.0),
     };
-    notes.push((31, reversed(Unpatch)));
-    assert_eq!(in_force(&notes), None, "turned around is not arrived");
-    notes.extend([
+    entries.push((31, reversed(Unpatch)));
+    assert_eq!(in_force(&entries), None, "turned around is not arrived");
+    entries.extend([
         (31, transition(Patch)),
         (33, ended(Patch)),
         (34, patches(&[])),
     ]);
-    assert_eq!(in_force(&notes), None, "no longer loaded");
+    assert_eq!(in_force(&entries), None, "no longer loaded");
 }
 
 #[test]
@@ -202,7 +209,7 @@ fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
     let found = vec![(40, patches(&[Some(true)]))];
     assert_eq!(
         in_force(&found),
-        Some((noted(40, load()).unix_seconds, None))
+        Some((recorded(40, load()).unix_seconds, None))
     );
     assert_eq!(in_force(&[(40, patches(&[Some(false)]))]), None);
     assert_eq!(in_force(&[(40, patches(&[None]))]), None);
@@ -212,13 +219,13 @@ fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
         outcome: None,
         took_seconds: None,
     };
-    // A monitor before this version noted no length.
+    // A monitor before this version recorded no length.
     let old = r#"{"note":"ended","patch":"fix","direction":"patch","outcome":"completed"}"#;
     let old: Entry = serde_json::from_str(old).unwrap();
     let unlengthy = vec![(12, transition(Patch)), (50, old)];
     assert_eq!(
         in_force(&unlengthy),
-        Some((noted(50, load()).unix_seconds, None))
+        Some((recorded(50, load()).unix_seconds, None))
     );
     let lost = vec![
         (12, transition(Patch)),
@@ -227,7 +234,7 @@ fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
     ];
     assert_eq!(
         in_force(&lost),
-        Some((noted(50, load()).unix_seconds, None))
+        Some((recorded(50, load()).unix_seconds, None))
     );
     // Which patch is in transition is not known: it may be this one.
     let nameless = Entry::Transition {
@@ -235,25 +242,25 @@ fn a_patch_whose_way_was_not_seen_is_in_force_from_when_it_was_found() {
         direction: Patch,
         start: None,
     };
-    let mut notes = vec![(12, nameless), (13, patches(&[Some(true)]))];
-    assert_eq!(in_force(&notes), None);
-    notes.push((60, unseen(None)));
+    let mut entries = vec![(12, nameless), (13, patches(&[Some(true)]))];
+    assert_eq!(in_force(&entries), None);
+    entries.push((60, unseen(None)));
     assert_eq!(
-        in_force(&notes),
-        Some((noted(60, load()).unix_seconds, None))
+        in_force(&entries),
+        Some((recorded(60, load()).unix_seconds, None))
     );
 }
 
 #[test]
 fn a_list_is_news_as_long_as_it_settles_something() {
-    let list = || noted(30, patches(&[]));
-    let mut notes = vec![(2, patches(&[]))];
-    assert!(history(&notes).knows(&list()));
-    notes.push((10, load()));
-    assert!(history(&notes).knows(&list()), "it is still being loaded");
+    let list = || recorded(30, patches(&[]));
+    let mut entries = vec![(2, patches(&[]))];
+    assert!(history(&entries).knows(&list()));
+    entries.push((10, load()));
+    assert!(history(&entries).knows(&list()), "it is still being loaded");
     let patch = "fix".into();
-    notes.push((11, Entry::Loaded { patch }));
-    assert!(!history(&notes).knows(&list()), "it was refused");
-    notes.push((12, patches(&[])));
-    assert!(history(&notes).knows(&list()));
+    entries.push((11, Entry::Loaded { patch }));
+    assert!(!history(&entries).knows(&list()), "it was refused");
+    entries.push((12, patches(&[])));
+    assert!(history(&entries).knows(&list()));
 }

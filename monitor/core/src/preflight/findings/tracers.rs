@@ -53,7 +53,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             .flatten()
             .filter(|traced| on_it(&traced.name, traced.module.as_deref()))
             .collect();
-        // A probe that refuses the livepatch does not go on beside it.
+        // A probe that refuses the livepatch does not continue beside it.
         let refuses = below.is_empty() && traced.iter().any(|traced| traced.ipmodify);
         let overridable = overridable(host, &function.name);
         for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {
@@ -145,16 +145,16 @@ fn kprobe(
     let state = if probe.disabled { ", disabled" } else { "" };
     let effect = match at_entry(probe) {
         true if probe.on_return => {
-            "it still fires, and its events are filed under the old name; while it is attached, \
+            "it still fires, and its events keep the old function's name; while it is attached, \
              tasks asleep below the function hold the transition up"
         }
         true if overridable == Some(true) => {
-            "it still fires, and a BPF program of its may override the livepatch \
+            "it still fires, and a BPF program attached to it may override the livepatch \
              (bpf_override_return): the kernel admits both in either order, and does not show \
              which of them wins"
         }
         true => {
-            "it still fires at the function's entry, and its events are filed under the old name"
+            "it still fires at the function's entry, and its events keep the old function's name"
         }
         false => {
             "it is inside the function and will never fire again, since the old code no longer runs"
@@ -231,7 +231,7 @@ fn ftrace(
             CHECK,
             format!(
                 "ftrace calls a tracer from {place}{who}: this works together with a livepatch; its \
-                 events are filed under the old name, and while it hooks the return (fprobe, \
+                 events keep the old function's name, and while it hooks the return (fprobe, \
                  function_graph) tasks asleep below the function hold the transition up"
             ),
             "",
@@ -255,7 +255,7 @@ fn direct(
             match overridable {
                 Some(false) => format!(
                     "a BPF trampoline is attached to {place}{who}: it keeps working, and its events \
-                    are filed under the old name; tasks asleep below an fexit program hold the \
+                    keep the old function's name; tasks asleep below an fexit program hold the \
                     transition up"
                 ),
                 Some(true) => format!(

@@ -3,27 +3,27 @@
 /// Offsets of members and sizes of structures, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KlpLayout {
-    /// Offset of `klp_patch.mod`.
+    /// Offset of `klp_patch.mod` in bytes.
     pub patch_mod: u64,
-    /// Offset of `klp_patch.objs`.
+    /// Offset of `klp_patch.objs` in bytes.
     pub patch_objs: u64,
-    /// Offset of `klp_patch.replace`.
+    /// Offset of `klp_patch.replace` in bytes.
     pub patch_replace: u64,
-    /// Offset of `klp_object.name`.
+    /// Offset of `klp_object.name` in bytes.
     pub object_name: u64,
-    /// Offset of `klp_object.funcs`.
+    /// Offset of `klp_object.funcs` in bytes.
     pub object_funcs: u64,
     /// Size of `struct klp_object`.
     pub object_size: u64,
-    /// Offset of `klp_func.old_name`.
+    /// Offset of `klp_func.old_name` in bytes.
     pub func_old_name: u64,
-    /// Offset of `klp_func.new_func`.
+    /// Offset of `klp_func.new_func` in bytes.
     pub func_new_func: u64,
-    /// Offset of `klp_func.old_sympos`.
+    /// Offset of `klp_func.old_sympos` in bytes.
     pub func_old_sympos: u64,
     /// Size of `struct klp_func`.
     pub func_size: u64,
-    /// Offset of `module.name`.
+    /// Offset of `module.name` in bytes.
     pub module_name: u64,
 }
 

@@ -15,7 +15,7 @@ fn refused_without_the_module_free_probe() {
         [load_failed(false)]
     );
     assert!(machine.observe(at(9000), &set([]), Probes).is_empty());
-    // A start that was lost, but whose patch is there, is no failure.
+    // A start that was lost, but whose patch is there, is not a failure.
     run(&mut machine, [event(10_000, Enable)]);
     assert!(
         machine
@@ -166,7 +166,7 @@ fn snapshots_alone() {
         [ended(To, Reversed, ms(2000)), reversed(Back, Some(3000))]
     );
     assert_eq!(look(4000, &[]), [ended(Back, Completed, ms(1000))]);
-    // All of it between two looks.
+    // The whole transition between two snapshots.
     assert_eq!(
         look(5000, &[patch("p", true, false)]),
         [started(To, None), ended(To, Completed, None)]
@@ -176,7 +176,7 @@ fn snapshots_alone() {
         [started(Back, None), ended(Back, Completed, None)]
     );
     assert_eq!(look(7000, &[]), []);
-    // Seen before `enabled` was set, which is no reversal.
+    // Seen before `enabled` was set, which is not a reversal.
     assert_eq!(
         look(8000, &[patch("p", false, true)]),
         [started(To, Some(8000))]

@@ -5,23 +5,23 @@ use super::SqliteError;
 /// Columns of a row.
 const MAX_COLUMNS: usize = 512;
 
-/// A column's value.
+/// A value of a column (https://sqlite.org/fileformat2.html#record_format).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// NULL.
+    /// No value (`NULL`).
     Null,
-    /// An integer.
+    /// A signed integer of up to 64 bits.
     Integer(i64),
-    /// A floating-point number.
+    /// A floating-point number of 64 bits.
     Real(f64),
     /// Text, as its bytes: not every writer keeps to UTF-8.
     Text(Vec<u8>),
-    /// Bytes.
+    /// A value that is not text: raw bytes.
     Blob(Vec<u8>),
 }
 
 impl Value {
-    /// The integer.
+    /// The value if it is an integer.
     #[must_use]
     pub fn integer(&self) -> Option<i64> {
         match self {

@@ -55,20 +55,20 @@ fn panicked(log: &str, uptime: f64) -> String {
 
 /// A boot that began at `start`, watched until `last`, with the patch in force.
 pub(super) fn watched(id: &str, start: f64, last: f64, next: Option<f64>) -> Boot {
-    let note = |second: f64, note| TimedEntry {
+    let entry = |second: f64, entry| TimedEntry {
         unix_seconds: Some(start + second),
-        ..at(second, note)
+        ..at(second, entry)
     };
     let boot = Entry::Boot {
         boot_id: id.into(),
         release: RELEASE.into(),
     };
-    let notes = vec![
-        note(1.0, boot),
-        note(2.0, patches(true)),
-        note(last, Entry::Watching),
+    let entries = vec![
+        entry(1.0, boot),
+        entry(2.0, patches(true)),
+        entry(last, Entry::Watching),
     ];
-    Boot::new(notes, next, SOAK)
+    Boot::new(entries, next, SOAK)
 }
 
 pub(super) fn only(crashes: &[HostCrash]) -> &HostCrash {
@@ -216,8 +216,8 @@ fn what_was_noted_live_is_the_same_crash() {
         signal: Signal::Oops,
         headline: OOPS.into(),
     };
-    boot.notes.push(at(102.0, signal));
-    let boot = Boot::new(boot.notes, boot.next_began, SOAK);
+    boot.entries.push(at(102.0, signal));
+    let boot = Boot::new(boot.entries, boot.next_began, SOAK);
     let (crashes, _) = host.gather_twice(std::slice::from_ref(&boot));
     let id = only(&crashes).id.clone();
     host.kdump_log("202611231249/dmesg.202611231249", &oops(None, 100.0));
@@ -254,7 +254,7 @@ fn a_wrong_firmware_clock_moves_no_crash() {
         assert_eq!(of_dump.len(), 1, "{off}");
         assert_eq!(of_dump[0].boot_id.as_deref(), Some("b2"), "{off}");
         assert_eq!(when(of_dump[0]), (starts[1] + 2100.0, Precision::Journal));
-        // The other two ended without a word.
+        // The other two ended without a message.
         assert_eq!(crashes.len(), 3);
     }
 }
@@ -287,8 +287,8 @@ fn uptime_and_journal_give_date_and_soak() {
             took_seconds: None,
         };
         let mut boot = watched("b1", BEGAN, 400.0, Some(BEGAN + 3000.0));
-        boot.notes.push(at(1940.0, ended));
-        let boot = Boot::new(boot.notes, boot.next_began, SOAK);
+        boot.entries.push(at(1940.0, ended));
+        let boot = Boot::new(boot.entries, boot.next_began, SOAK);
         host.kdump_log("202611231449/dmesg", &oops(None, 2000.0 * drift));
         let (crashes, _) = host.gather_twice(&[boot]);
         let record = &only(&crashes).record;

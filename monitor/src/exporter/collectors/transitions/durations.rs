@@ -47,7 +47,6 @@ impl Durations {
         })
     }
 
-    /// Counts a transition.
     pub(super) fn observe(&self, direction: Direction, outcome: Outcome, took: Duration) {
         self.histogram
             .with_label_values(&[direction.name(), outcome.name()])

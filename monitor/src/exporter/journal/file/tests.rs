@@ -11,7 +11,7 @@ use livepatch_core::{
     journal::history::History,
     journal::{
         entry::{LoadedPatch, Saved},
-        testing::{any_note, any_saved, noted},
+        testing::{any_entry, any_saved, recorded},
     },
     transition::{BootTime, Direction, Outcome},
 };
@@ -20,11 +20,11 @@ const BOOT: &str = "11111111-2222-3333-4444-555555555555";
 
 fn load(second: u64) -> TimedEntry {
     let patch = format!("fix_{second}");
-    noted(second, Entry::Load { patch })
+    recorded(second, Entry::Load { patch })
 }
 
 fn open(directory: &Path) -> Opened {
-    Recorder::open(directory, BOOT).unwrap()
+    JournalFile::open(directory, BOOT).unwrap()
 }
 
 /// A small file system, unmounted when dropped.
@@ -65,16 +65,16 @@ fn run(words: &[&str]) {
 }
 
 #[test]
-fn what_is_noted_is_there_after_a_reopening() {
+fn what_is_recorded_is_there_after_a_reopening() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open(directory.path());
-    assert_eq!((opened.notes.len(), opened.problems.len()), (0, 0));
+    assert_eq!((opened.entries.len(), opened.problems.len()), (0, 0));
     for second in 1..=3 {
-        opened.recorder.append(&load(second)).unwrap();
+        opened.journal_file.append(&load(second)).unwrap();
     }
     drop(opened);
     let opened = open(directory.path());
-    assert_eq!(opened.notes, [load(1), load(2), load(3)]);
+    assert_eq!(opened.entries, [load(1), load(2), load(3)]);
     assert_eq!(opened.problems, Vec::<String>::new());
 }
 
@@ -82,22 +82,22 @@ fn what_is_noted_is_there_after_a_reopening() {
 fn a_torn_tail_is_cut_and_the_file_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open(directory.path());
-    opened.recorder.append(&load(1)).unwrap();
-    let whole = opened.recorder.length;
-    opened.recorder.append(&load(2)).unwrap();
-    let path = opened.recorder.path.clone();
-    let end = opened.recorder.length;
+    opened.journal_file.append(&load(1)).unwrap();
+    let whole = opened.journal_file.length;
+    opened.journal_file.append(&load(2)).unwrap();
+    let path = opened.journal_file.path.clone();
+    let end = opened.journal_file.length;
     drop(opened);
     let bytes = fs::read(&path).unwrap();
     for cut in whole..end {
         fs::write(&path, &bytes[..usize::try_from(cut).unwrap()]).unwrap();
         let mut opened = open(directory.path());
-        assert_eq!(opened.notes, [load(1)], "cut at {cut}");
+        assert_eq!(opened.entries, [load(1)], "cut at {cut}");
         assert_eq!(opened.problems.len(), usize::from(cut != whole));
-        opened.recorder.append(&load(3)).unwrap();
+        opened.journal_file.append(&load(3)).unwrap();
         drop(opened);
         let opened = open(directory.path());
-        assert_eq!(opened.notes, [load(1), load(3)], "cut at {cut}");
+        assert_eq!(opened.entries, [load(1), load(3)], "cut at {cut}");
         assert_eq!(opened.problems, Vec::<String>::new(), "cut at {cut}");
     }
 }
@@ -106,8 +106,8 @@ fn a_torn_tail_is_cut_and_the_file_goes_on() {
 fn two_monitors_do_not_write_into_each_other() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path());
-    let second = Recorder::open(directory.path(), BOOT);
-    assert!(matches!(second, Err(RecorderError::Locked { .. })));
+    let second = JournalFile::open(directory.path(), BOOT);
+    assert!(matches!(second, Err(JournalError::Locked { .. })));
     drop(first);
     open(directory.path());
 }
@@ -117,7 +117,7 @@ fn a_copy_of_the_descriptor_does_not_hold_the_lock() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path());
     // As a process has it that another thread is about to start.
-    let copy = first.recorder._lock.0.try_clone().unwrap();
+    let copy = first.journal_file._lock.0.try_clone().unwrap();
     drop(first);
     open(directory.path());
     drop(copy);
@@ -126,29 +126,29 @@ fn a_copy_of_the_descriptor_does_not_hold_the_lock() {
 #[test]
 fn a_newer_version_is_left_untouched() {
     let directory = tempfile::tempdir().unwrap();
-    let path = open(directory.path()).recorder.path;
+    let path = open(directory.path()).journal_file.path;
     let mut newer = frame::HEADER.to_vec();
     newer[8] = 7;
     newer.extend(b"what only the future knows");
     fs::write(&path, &newer).unwrap();
-    let refused = Recorder::open(directory.path(), BOOT).unwrap_err();
+    let refused = JournalFile::open(directory.path(), BOOT).unwrap_err();
     assert!(refused.to_string().contains("version 7"), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), newer);
 }
 
 #[test]
-fn a_full_disk_costs_notes_and_nothing_else() {
+fn a_full_disk_costs_entries_and_nothing_else() {
     let Some(disk) = Disk::new("256k") else {
         return;
     };
     let mut opened = open(disk.path());
-    opened.recorder.append(&load(1)).unwrap();
-    // Uses up everything that the recorder has not reserved.
+    opened.journal_file.append(&load(1)).unwrap();
+    // Uses up everything that the journal has not reserved.
     let full = (0..4096).map(|_| [7_u8; 512]).collect::<Vec<_>>().concat();
     fs::write(disk.path().join("ballast"), full).unwrap_err();
     let mut taken = 1;
     let error = loop {
-        match opened.recorder.append(&load(2)) {
+        match opened.journal_file.append(&load(2)) {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -156,16 +156,16 @@ fn a_full_disk_costs_notes_and_nothing_else() {
     };
     assert!(
         taken > 100,
-        "the reserve took {taken} notes only; then: {error}"
+        "the reserve took {taken} entries only; then: {error}"
     );
     assert!(error.to_string().contains("cannot write"), "{error}");
     fs::remove_file(disk.path().join("ballast")).unwrap();
-    opened.recorder.append(&load(3)).unwrap();
+    opened.journal_file.append(&load(3)).unwrap();
     drop(opened);
     let opened = open(disk.path());
     assert_eq!(opened.problems, Vec::<String>::new());
-    assert_eq!(opened.notes.len(), taken + 1);
-    assert_eq!(opened.notes.last(), Some(&load(3)));
+    assert_eq!(opened.entries.len(), taken + 1);
+    assert_eq!(opened.entries.last(), Some(&load(3)));
 }
 
 #[test]
@@ -174,15 +174,15 @@ fn a_read_only_directory_is_named() {
         return;
     };
     let mut opened = open(disk.path());
-    opened.recorder.append(&load(1)).unwrap();
+    opened.journal_file.append(&load(1)).unwrap();
     drop(opened);
     let path = disk.path().to_str().unwrap();
     run(&["mount", "-o", "remount,ro", path]);
-    let error = Recorder::open(disk.path(), BOOT).unwrap_err();
-    assert!(matches!(error, RecorderError::Io { .. }), "{error}");
+    let error = JournalFile::open(disk.path(), BOOT).unwrap_err();
+    assert!(matches!(error, JournalError::Io { .. }), "{error}");
     assert!(error.to_string().contains("--state-dir"), "{error}");
     run(&["mount", "-o", "remount,rw", path]);
-    assert_eq!(open(disk.path()).notes, [load(1)]);
+    assert_eq!(open(disk.path()).entries, [load(1)]);
 }
 
 #[test]
@@ -190,24 +190,24 @@ fn a_file_in_the_place_of_the_directory_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     fs::write(&path, "").unwrap();
-    let error = Recorder::open(&path, BOOT).unwrap_err();
+    let error = JournalFile::open(&path, BOOT).unwrap_err();
     assert!(error.to_string().contains("state/recorder"), "{error}");
 }
 
 /// A jump of the clock changes neither which entries are kept nor their order.
 #[test]
-fn the_order_is_that_of_the_notes() {
+fn the_order_is_that_of_the_entries() {
     let directory = tempfile::tempdir().unwrap();
-    let mut notes = Vec::new();
+    let mut entries = Vec::new();
     let mut opened = open(directory.path());
     for (second, unix) in [(5, 1.8e9), (3, 9.0), (9, -4.0), (4, 4e9)] {
-        let mut note = load(second);
-        note.unix_seconds = Some(unix);
-        opened.recorder.append(&note).unwrap();
-        notes.push(note);
+        let mut entry = load(second);
+        entry.unix_seconds = Some(unix);
+        opened.journal_file.append(&entry).unwrap();
+        entries.push(entry);
     }
     drop(opened);
-    assert_eq!(open(directory.path()).notes, notes);
+    assert_eq!(open(directory.path()).entries, entries);
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn a_file_stays_small_and_keeps_what_matters() {
     let mut opened = open(disk.path());
     let release = "6.1.0".to_owned();
     let boot_id = BOOT.to_owned();
-    let boot = noted(1, Entry::Boot { boot_id, release });
-    let running = noted(
+    let boot = recorded(1, Entry::Boot { boot_id, release });
+    let running = recorded(
         2,
         Entry::Transition {
             patch: Some("fix".into()),
@@ -226,20 +226,23 @@ fn a_file_stays_small_and_keeps_what_matters() {
             start: Some(BootTime::from_nanos(2)),
         },
     );
-    opened.recorder.append(&boot).unwrap();
-    opened.recorder.append(&running).unwrap();
+    opened.journal_file.append(&boot).unwrap();
+    opened.journal_file.append(&running).unwrap();
     for second in 3..30_000 {
         let headline = "WARNING: ".repeat(10);
         let signal = Signal::Warning;
-        let note = Entry::Signal { signal, headline };
-        opened.recorder.append(&noted(second, note)).unwrap();
-        assert!(opened.recorder.length <= MAX_FILE);
+        let entry = Entry::Signal { signal, headline };
+        opened
+            .journal_file
+            .append(&recorded(second, entry))
+            .unwrap();
+        assert!(opened.journal_file.length <= MAX_FILE);
     }
     drop(opened);
     let opened = open(disk.path());
-    assert_eq!(opened.notes[..2], [boot, running]);
+    assert_eq!(opened.entries[..2], [boot, running]);
     assert_eq!(
-        opened.notes.last().unwrap().time.as_duration().as_secs(),
+        opened.entries.last().unwrap().time.as_duration().as_secs(),
         29_999
     );
 }
@@ -265,10 +268,10 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
         outcome: Some(Outcome::Completed),
         took_seconds: Some(2.0),
     };
-    let in_force = |notes: &[TimedEntry]| {
+    let in_force = |entries: &[TimedEntry]| {
         let mut history = History::default();
-        for noted in notes {
-            history.take(noted, Duration::from_secs(60));
+        for recorded in entries {
+            history.take(recorded, Duration::from_secs(60));
         }
         (history.life.in_force("first").cloned(), history.life)
     };
@@ -277,13 +280,13 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
     let mut all = Vec::new();
     let mut second = 1;
     let mut anew = 0;
-    let mut append = |all: &mut Vec<TimedEntry>, note: Entry| {
-        let noted = noted(second, note);
+    let mut append = |all: &mut Vec<TimedEntry>, entry: Entry| {
+        let recorded = recorded(second, entry);
         second += 1;
-        let before = opened.recorder.length;
-        opened.recorder.append(&noted).unwrap();
-        anew += u32::from(opened.recorder.length < before);
-        all.push(noted);
+        let before = opened.journal_file.length;
+        opened.journal_file.append(&recorded).unwrap();
+        anew += u32::from(opened.journal_file.length < before);
+        all.push(recorded);
         anew
     };
     append(&mut all, ended("first", Direction::Patch));
@@ -297,9 +300,9 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
         }
     }
     drop(opened);
-    let notes = open(disk.path()).notes;
-    assert!(notes.len() < all.len() / 2, "{} notes", notes.len());
-    let known = in_force(&notes);
+    let entries = open(disk.path()).entries;
+    assert!(entries.len() < all.len() / 2, "{} entries", entries.len());
+    let known = in_force(&entries);
     assert_eq!(known, in_force(&all));
     assert_eq!(known.0.unwrap().took, Some(Duration::from_secs(2)));
 }
@@ -308,22 +311,22 @@ fn a_file_written_anew_knows_since_when_patches_are_in_force() {
 fn earlier_boots_come_in_order_and_the_oldest_go() {
     let directory = tempfile::tempdir().unwrap();
     for boot in 0..KEPT_BOOTS + 3 {
-        let mut opened = Recorder::open(directory.path(), &format!("boot-{boot:02}")).unwrap();
-        opened.recorder.append(&load(boot as u64)).unwrap();
+        let mut opened = JournalFile::open(directory.path(), &format!("boot-{boot:02}")).unwrap();
+        opened.journal_file.append(&load(boot as u64)).unwrap();
         // Files of one moment would have no order.
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000 + boot as u64);
-        opened.recorder.file.set_modified(time).unwrap();
+        opened.journal_file.file.set_modified(time).unwrap();
     }
     let opened = open(directory.path());
-    opened.recorder.prune().unwrap();
-    let (boots, problems) = opened.recorder.earlier_boots().unwrap();
+    opened.journal_file.prune().unwrap();
+    let (boots, problems) = opened.journal_file.earlier_boots().unwrap();
     assert!(problems.is_empty());
     let ids: Vec<_> = boots.iter().map(|boot| boot.boot_id.as_str()).collect();
     let expected: Vec<_> = (3..KEPT_BOOTS + 3)
         .map(|boot| format!("boot-{boot:02}"))
         .collect();
     assert_eq!(ids, expected);
-    assert_eq!(boots[0].notes, [load(3)]);
+    assert_eq!(boots[0].entries, [load(3)]);
 }
 
 #[test]
@@ -336,9 +339,9 @@ fn what_is_not_a_journal_is_set_aside() {
         fs::write(&path, &text).unwrap();
         let mut opened = open(directory.path());
         assert!(opened.problems[0].contains(name), "{:?}", opened.problems);
-        opened.recorder.append(&load(number)).unwrap();
+        opened.journal_file.append(&load(number)).unwrap();
         drop(opened);
-        assert_eq!(open(directory.path()).notes, [load(number)]);
+        assert_eq!(open(directory.path()).entries, [load(number)]);
         let aside = path.with_extension(format!("rec.{name}"));
         assert_eq!(fs::read_to_string(aside).unwrap(), text);
     }
@@ -349,13 +352,13 @@ fn what_is_not_a_journal_is_set_aside() {
 fn a_newer_journal_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let mut opened = open(directory.path());
-    opened.recorder.append(&load(1)).unwrap();
-    let path = opened.recorder.path.clone();
+    opened.journal_file.append(&load(1)).unwrap();
+    let path = opened.journal_file.path.clone();
     drop(opened);
     let mut bytes = fs::read(&path).unwrap();
     bytes[8] = 3;
     fs::write(&path, &bytes).unwrap();
-    let error = Recorder::open(directory.path(), BOOT).unwrap_err();
+    let error = JournalFile::open(directory.path(), BOOT).unwrap_err();
     assert!(error.to_string().contains("version 3"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
@@ -370,10 +373,13 @@ fn the_state_outlives_a_file_written_anew() {
     };
     let mut anew = 0;
     for second in 0..20_000_u32 {
-        let note = Entry::State(saved(second));
-        let before = opened.recorder.length;
-        opened.recorder.append(&noted(second.into(), note)).unwrap();
-        anew += u32::from(opened.recorder.length < before);
+        let entry = Entry::State(saved(second));
+        let before = opened.journal_file.length;
+        opened
+            .journal_file
+            .append(&recorded(second.into(), entry))
+            .unwrap();
+        anew += u32::from(opened.journal_file.length < before);
     }
     assert!(anew > 0);
     drop(opened);
@@ -385,16 +391,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     /// Who reads without the lock sees the last state that is whole, wherever the file ends
-    /// at that moment; and so does the next monitor, which then goes on.
+    /// at that moment; and so does the next monitor, which then continues.
     #[test]
     fn the_state_is_the_last_one_that_is_whole(
-        notes in vec(prop_oneof![any_note(), any_saved().prop_map(Entry::State)], 1..6),
+        entries in vec(prop_oneof![any_entry(), any_saved().prop_map(Entry::State)], 1..6),
         cuts in vec(any::<prop::sample::Index>(), 8),
     ) {
         let mut bytes = frame::HEADER.to_vec();
         let mut ends = Vec::new();
-        for (note, second) in notes.iter().zip(1..) {
-            bytes.extend(frame::encode(&noted(second, note.clone())).unwrap());
+        for (entry, second) in entries.iter().zip(1..) {
+            bytes.extend(frame::encode(&recorded(second, entry.clone())).unwrap());
             ends.push(bytes.len());
         }
         let directory = tempfile::tempdir().unwrap();
@@ -404,14 +410,14 @@ proptest! {
             let cut = cut.index(bytes.len() + 1);
             fs::write(&path, &bytes[..cut]).unwrap();
             let whole = ends.iter().filter(|end| **end <= cut).count();
-            let expected = notes[..whole].iter().rev().find_map(|note| match note {
+            let expected = entries[..whole].iter().rev().find_map(|entry| match entry {
                 Entry::State(saved) => Some(saved.clone()),
                 _ => None,
             });
             prop_assert_eq!(saved::read(directory.path(), BOOT).unwrap(), expected.clone());
             prop_assert_eq!(&fs::read(&path).unwrap(), &bytes[..cut]);
             let mut opened = open(directory.path());
-            opened.recorder.append(&load(99)).unwrap();
+            opened.journal_file.append(&load(99)).unwrap();
             drop(opened);
             prop_assert_eq!(saved::read(directory.path(), BOOT).unwrap(), expected);
         }

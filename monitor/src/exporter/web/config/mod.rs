@@ -30,15 +30,15 @@ const MOST_BYTES: u64 = 1024 * 1024;
 /// The settings in force.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
-    /// `None`: plain HTTP.
+    /// How to serve TLS; `None` for plain HTTP.
     pub(super) tls: Option<Arc<ServerConfig>>,
     /// TLS keys are given, but none that enables TLS.
     pub(super) tls_idle: bool,
     /// Added to every response.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Empty: no authentication.
+    /// Users and their password hashes; if empty, no authentication is required.
     pub(super) users: Users,
-    /// `None`: no limit.
+    /// The limit on requests; `None` for no limit.
     pub(super) rate: Option<Rate>,
 }
 

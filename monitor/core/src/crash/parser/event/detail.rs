@@ -13,7 +13,7 @@ use super::{
 
 /// Frames kept of a trace; the kernel prints far fewer of a sane stack.
 const MAX_FRAMES: usize = 128;
-/// A module list that is this long may go on in the next line (`LOG_LINE_MAX` is
+/// A module list that is this long may continue in the next line (`LOG_LINE_MAX` is
 /// 1024 less the prefix).
 const LONG_LINE: usize = 900;
 
@@ -218,7 +218,7 @@ impl Event {
         }
     }
 
-    /// Whether a line would tell something of the event.
+    /// Whether a line would add something to the event.
     fn takes(&self, text: &str) -> bool {
         let frame = || self.trace_at != Trace::Behind && symbol::frame(text).is_some();
         text.trim_start().starts_with("Modules linked in:")
@@ -273,7 +273,7 @@ impl Event {
     }
 }
 
-/// What only a report or a panic goes on with (kernel/panic.c, kernel/smp.c,
+/// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
     const SIGNS: [&str; 8] = [

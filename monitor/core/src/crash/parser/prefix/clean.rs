@@ -19,7 +19,7 @@ pub(super) fn decode(bytes: &[u8]) -> Cow<'_, [u8]> {
 /// Bytes in which a mail's encoding shows.
 const HEAD: usize = 64 << 10;
 
-/// Lines that end in `=` go on in the next one, and `=` itself is `=3D` (RFC 2045).
+/// Lines that end in `=` continue in the next one, and `=` itself is `=3D` (RFC 2045).
 fn is_quoted_printable(bytes: &[u8]) -> bool {
     let head = bytes.get(..HEAD).unwrap_or(bytes);
     let lines = head

@@ -19,7 +19,6 @@ struct Seen {
     logged: bool,
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     seen: VecDeque<Seen>,

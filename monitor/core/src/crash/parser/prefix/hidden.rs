@@ -1,6 +1,6 @@
 //! Lines that hold the kernel's words, but not at their start, though a time or a level
 //! before shows that they are its own. Where different words stand behind the same form of
-//! beginning, that is no sentence of the kernel's, but something which is not understood.
+//! beginning, that is not a message of the kernel but something unknown.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,6 @@ pub(super) fn holds_another(text: &str) -> bool {
     false
 }
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Hidden {
     /// The words that were seen, by bit, and the first line.

@@ -1,5 +1,5 @@
 //! Learns from samples of a whole file what it has before its lines: a beginning that
-//! could be somebody's text is taken off only where the file has it again and again.
+//! could be someone's text is taken off only where the file has it again and again.
 
 use std::collections::HashMap;
 

@@ -53,7 +53,7 @@ pub(super) struct Summary {
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
-    /// One of these has the kernel's time or tag, so that it is no quotation.
+    /// One of these has the kernel's time or tag, so that it is not a quotation.
     pub(super) certain: bool,
     /// One of lines that hold the kernel's words behind something that they all have.
     pub(super) hidden: Option<String>,
@@ -69,7 +69,7 @@ pub(super) struct Lines<'a> {
     fragments: Fragments,
     /// Read, and not given out yet.
     ready: VecDeque<Line>,
-    /// A line that the next one may go on with, and the length it had in the file.
+    /// A line that the next one may continue with, and the length it had in the file.
     held: Option<(Line, usize)>,
     last_uptime: Option<f64>,
     copies: Copies,
@@ -250,7 +250,7 @@ impl<'a> Lines<'a> {
             .then_some(behind)
     }
 
-    /// Whether a line without a time goes on with the one before, which a mail
+    /// Whether a line without a time continues with the one before, which a mail
     /// program wrapped.
     fn goes_on(&mut self, peeled: &Peeled<'_>, text: &str) -> bool {
         let Some((line, length)) = &mut self.held else {

@@ -16,7 +16,7 @@ pub(super) enum Origin {
     Unsaid,
     /// The kernel: its tag, its facility, its clock.
     Kernel,
-    /// Another program.
+    /// Another program than the kernel wrote the line.
     Other,
 }
 
@@ -112,7 +112,7 @@ fn level(peeled: &mut Peeled<'_>) -> bool {
         return false;
     };
     // RFC 5424 begins with `<6>1 2026-…`; old kernels with `<c>` for a line that
-    // goes on.
+    // continues.
     if digits == "c" || digits == "d" {
         peeled.text = rest;
         return true;
@@ -293,7 +293,7 @@ fn is_stamped(text: &str) -> bool {
     bracket(text).is_some_and(|(inner, _)| uptime(inner).is_some()) || extended(text).is_some()
 }
 
-/// `name:`, `name[pid]:`
+/// The tag of a line of syslog: `name:`, `name[pid]:`.
 fn tag_word(text: &str) -> Option<(&str, &str)> {
     let end = text.find([':', ' '])?;
     let (word, behind) = text.split_at_checked(end)?;
@@ -315,7 +315,7 @@ fn is_kernel(name: &str) -> bool {
     ["kernel", "vmunix"].contains(&name)
 }
 
-/// `kern.warn`
+/// A facility and a severity as syslog writes them: `kern.warn`.
 fn facility(word: &str) -> Option<u32> {
     let (name, level) = word.split_once('.')?;
     let levels = [

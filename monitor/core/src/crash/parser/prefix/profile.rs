@@ -7,7 +7,6 @@ use super::suffix::Suffix;
 /// Hosts that are remembered; of more, each is taken for one.
 pub(super) const MAX_HOSTS: usize = 256;
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Profile {
     /// Hosts whose lines bear syslog's tag `kernel:`; none is a tag without a host.
@@ -24,7 +23,7 @@ pub(super) struct Profile {
     pub(super) learned: Option<Shape>,
     /// It stands before times of the kernel's clock.
     pub(super) learned_timed: bool,
-    /// Entities of HTML.
+    /// Whether lines contain HTML entities, such as `&lt;`.
     pub(super) html: bool,
     /// What stands behind the lines.
     pub(super) suffix: Option<Suffix>,

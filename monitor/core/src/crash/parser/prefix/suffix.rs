@@ -9,7 +9,6 @@ const FEWEST: usize = 5;
 const PAIRS: usize = 16;
 const LONGEST: usize = 128;
 
-/// See the module.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Suffix {
     text: String,

@@ -98,7 +98,7 @@ proptest! {
         let comm: String = name.chars().take(15).collect();
         let module: String = name.replace([' ', '\n'], "_").chars().take(55).collect();
         // A unit's name has no newline, audit writes a name with one in hexadecimal.
-        // Where no line has a time, only those about user programs are known to go on.
+        // Where no line has a time, only those about user programs are known to continue.
         let mounts = ["overlayfs", "EXT4-fs"].iter().any(|start| LINES[line].starts_with(start));
         let escaped = LINES[line].starts_with("systemd")
             || LINES[line].starts_with("audit")

@@ -43,7 +43,7 @@ fn who_else_sits_there() {
         "tracers",
         "before 6.0",
     );
-    // A livepatch's own redirection is no hindrance to the next one.
+    // A livepatch's own redirection does not hinder the next one.
     expect(
         |_, host| {
             host.tracers.ftrace = Ok(vec![traced(true, false)]);
@@ -125,7 +125,7 @@ fn who_else_sits_there() {
         "tracers",
         "may override the patch (fmod_ret, LSM) is unknown",
     );
-    // One that refuses the patch is not said to go on beside it.
+    // One that refuses the patch is not said to continue beside it.
     let mut refusing = self::host();
     refusing.tracers.ftrace = Ok(vec![traced(true, false)]);
     refusing.tracers.kprobes = Ok(vec![kprobe(0)]);

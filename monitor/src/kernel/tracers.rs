@@ -8,12 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::modules;
+use super::{bpf_links, modules};
 use crate::bounded_read;
 use livepatch_core::{
-    in_force::{self, Overrider, Seen},
+    in_force::{self, Seen},
     patch::PatchSet,
-    preflight::host::{Known, Kprobe, KprobeEvent, Traced, Tracers},
+    preflight::host::{BpfProgram, Known, Kprobe, KprobeEvent, Traced, Tracers},
 };
 
 /// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
@@ -25,7 +25,7 @@ const MAX_KEPT: usize = 65_536;
 
 /// Reads the entries of functions with these names, in any object.
 #[must_use]
-pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
+pub fn read(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     let folder = tracing_folder(sysfs);
     let mut in_use_list = InUse::default();
     let ftrace_read = for_each_line(&folder.join("enabled_functions"), |line| {
@@ -55,6 +55,7 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
             .map(|()| kprobes)
             .map_err(|error| format!("cannot determine the kprobes: {error}")),
         events,
+        programs: bpf_links::programs(procfs, sysfs, functions),
     }
 }
 
@@ -116,13 +117,13 @@ impl Lists {
         }
     }
 
-    /// What the kernel shows of the functions that enabled patches replace. `overriders` are
-    /// the BPF programs that may override a function, where they can be listed.
+    /// What the kernel shows of the functions that enabled patches replace. `programs` are
+    /// the BPF programs on them, where they can be listed.
     pub fn seen(
         &mut self,
         procfs: &Path,
         set: &PatchSet,
-        overriders: Known<Vec<Overrider>>,
+        programs: Known<Vec<BpfProgram>>,
     ) -> Seen {
         let attached = self.read(&in_force::functions(set));
         Seen {
@@ -131,7 +132,7 @@ impl Lists {
             kprobes: attached.kprobes,
             overridable: attached.overridable,
             modules: modules::newest_first(procfs),
-            overriders,
+            programs,
         }
     }
 
@@ -278,7 +279,7 @@ impl InUse {
             None => (head, None),
         };
         let (flags, who) = rest.split_once('\t').unwrap_or((rest, ""));
-        let flags = flags.split_once(')').map_or("", |(_, flags)| flags);
+        let (users, flags) = flags.split_once(')').unwrap_or((flags, ""));
         let set = |flag| flags.split_whitespace().any(|word| word == flag);
         self.open = functions.contains(name) && self.found.len() < MAX_KEPT;
         if !self.open {
@@ -288,6 +289,7 @@ impl InUse {
         let mut traced = Traced {
             name: name.to_owned(),
             module,
+            users: users.trim().parse().ok(),
             ipmodify: set("I"),
             direct: set("D"),
             who: String::new(),
@@ -387,6 +389,7 @@ mod tests {
         assert!(found[0].who.contains("klp_ftrace_handler"));
         assert!(!found[1].ipmodify && found[1].direct);
         assert_eq!(found[1].module.as_deref(), Some("lpm_target"));
+        assert_eq!((found[0].users, found[1].users), (Some(1), Some(2)));
         let last = &found[1].who;
         assert!(
             last.contains("bpf_trampoline_6442536467") && !last.contains("bpf_trampoline_1+"),
@@ -472,13 +475,13 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let tracers = read(root.path(), &BTreeSet::new());
+        let tracers = read(root.path(), root.path(), &BTreeSet::new());
         assert!(tracers.ftrace.unwrap_err().contains("enabled_functions"));
         assert!(tracers.kprobes.unwrap_err().contains("kprobes/list"));
         let tracing = root.path().join("kernel/tracing");
         fs::create_dir_all(&tracing).unwrap();
         fs::write(tracing.join("enabled_functions"), "f (1) R  \n").unwrap();
-        let tracers = read(root.path(), &BTreeSet::from(["f"]));
+        let tracers = read(root.path(), root.path(), &BTreeSet::from(["f"]));
         assert_eq!(tracers.ftrace.unwrap()[0].name, "f");
     }
 

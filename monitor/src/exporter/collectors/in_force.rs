@@ -95,8 +95,8 @@ impl Collector<All> for FunctionsInForce {
         });
         if !is_moving && !is_fresh {
             // Listing BPF programs takes CAP_SYS_ADMIN, which the exporter gives up.
-            let overriders = Err("BPF programs are not listed".to_owned());
-            let seen = state.lists.seen(&self.procfs, set, overriders);
+            let programs = Err("BPF programs are not listed".to_owned());
+            let seen = state.lists.seen(&self.procfs, set, programs);
             state.last = Some((moment.now, set.clone(), seen));
         }
         let objects = match &state.last {
@@ -145,6 +145,6 @@ fn unread() -> Seen {
         kprobes: Err(why()),
         overridable: Err(why()),
         modules: Err(why()),
-        overriders: Err(why()),
+        programs: Err(why()),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         return;
     }
     const REMEDY: &str = "run as root, with tracefs and debugfs mounted";
-    let traced = known(
+    let all_traced = known(
         &host.tracers.ftrace,
         Severity::Warning,
         CHECK,
@@ -48,7 +48,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             .flatten()
             .filter(|probe| on_it(&probe.name, probe.module.as_deref()))
             .collect();
-        let traced: Vec<&Traced> = traced
+        let traced: Vec<&Traced> = all_traced
             .into_iter()
             .flatten()
             .filter(|traced| on_it(&traced.name, traced.module.as_deref()))
@@ -58,22 +58,18 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         let overridable = overridable(host, &function.name);
         // Where the name stands for several functions, the probes are not assigned to one.
         let users = match traced.as_slice() {
+            [] if all_traced.is_some() => Some(Users::NONE),
             [one] => one
                 .users
                 .map(|users| Users::of(one, users, &below, &probes)),
             _ => None,
         };
         for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {
-            let is_armed = users.is_none_or(|users| users.kprobes_are_armed);
-            let override_by_bpf = overridable.filter(|_| is_armed);
-            match is_armed || !probe.by_ftrace || probe.disabled {
-                true => kprobe(
-                    &place,
-                    probe,
-                    override_by_bpf,
-                    &host.tracers.events,
-                    findings,
-                ),
+            let is_armed = !probe.by_ftrace
+                || probe.disabled
+                || users.is_none_or(|users| users.kprobes_are_armed);
+            match is_armed {
+                true => kprobe(&place, probe, overridable, &host.tracers.events, findings),
                 false => unarmed(&place, probe, findings),
             }
         }
@@ -99,6 +95,11 @@ struct Users {
 }
 
 impl Users {
+    const NONE: Self = Self {
+        kprobes_are_armed: false,
+        has_others: false,
+    };
+
     fn of(traced: &Traced, users: u32, below: &[&Patch], probes: &[&Kprobe]) -> Self {
         let uses_ftrace = |probe: &&&Kprobe| probe.by_ftrace && !probe.disabled;
         let kprobes = u32::from(probes.iter().any(|probe| uses_ftrace(&probe)));
@@ -110,8 +111,8 @@ impl Users {
     }
 }
 
-/// A registration that the kernel called a success although it could not be armed (6.14 and later:
-/// `__register_kprobe` does not return the error of `arm_kprobe`).
+/// A kprobe that is registered, and not disabled, and that ftrace does not call: all are disarmed
+/// (disarm_all_kprobes, kernel/kprobes.c, 5.10 to 7.2), or arming it has failed.
 fn unarmed(place: &str, probe: &Kprobe, findings: &mut Vec<Finding>) {
     let kind = kind(probe);
     add(
@@ -119,11 +120,11 @@ fn unarmed(place: &str, probe: &Kprobe, findings: &mut Vec<Finding>) {
         Severity::Warning,
         CHECK,
         format!(
-            "a {kind} is registered on {place}+{:#x} and not armed: enabled_functions has no user \
-             for it beside the livepatch, so it never fires",
+            "a {kind} is registered on {place}+{:#x} and not armed: enabled_functions does not \
+             have it, so it does not fire",
             probe.offset
         ),
-        "find its owner: the kernel reported success to it",
+        "look whether /sys/kernel/debug/kprobes/enabled is 0; once armed it fires beside a livepatch",
     );
 }
 

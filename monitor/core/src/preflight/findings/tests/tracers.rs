@@ -86,6 +86,7 @@ fn who_else_sits_there() {
     // With IBT, ftrace's call comes after endbr64.
     expect(
         |_, host| {
+            host.tracers.ftrace = Ok(vec![traced(false, false)]);
             host.tracers.kprobes = Ok(vec![Kprobe {
                 by_ftrace: true,
                 ..kprobe(4)
@@ -94,6 +95,18 @@ fn who_else_sits_there() {
         Warning,
         "tracers",
         "show+0x4: it still fires",
+    );
+    // It is in the list of kprobes, and ftrace does not call it.
+    expect(
+        |_, host| {
+            host.tracers.kprobes = Ok(vec![Kprobe {
+                by_ftrace: true,
+                ..kprobe(4)
+            }]);
+        },
+        Warning,
+        "tracers",
+        "a kprobe is registered on show+0x4 and not armed",
     );
     // The same where a BPF program may override the function.
     let overridable = |host: &mut Host| {

@@ -151,7 +151,7 @@ impl ProgramKind {
 
 /// Functions that fmod_ret and LSM programs may attach to without being in the list:
 /// `security_*`, the hooks of BPF LSM, and those registered with
-/// register_btf_fmodret_id_set (6.1 and later).
+/// register_btf_fmodret_id_set (include/linux/btf.h: in 6.2 and later, not in 6.1).
 pub(crate) fn is_hook(name: &str) -> bool {
     const REGISTERED: [&str; 4] = [
         "bpf_rstat_flush",

@@ -112,7 +112,7 @@ pub const LANDING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 39] = [
+pub const SCENARIOS: [&str; 40] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -130,6 +130,7 @@ pub const SCENARIOS: [&str; 39] = [
     "forced",
     "cancelled",
     "refused",
+    "target_module_refused",
     "joined_in_mid_transition",
     "killed_in_mid_transition",
     "names_break_nothing",

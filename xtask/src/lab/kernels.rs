@@ -114,6 +114,7 @@ pub(crate) const LINES: &[Line] = &[
             "held_by_stacked_patch",
             "held_during_unpatch",
             "cancelled",
+            "target_module_refused",
             "killed_in_mid_transition",
             "names_break_nothing",
             "ten_thousand_threads",

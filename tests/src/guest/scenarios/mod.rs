@@ -42,7 +42,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     test_modules: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
     completed: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
     held: held_by_user_task, held_by_sleeping_kthread, held_by_running_kthread, held_by_stacked_patch, held_during_unpatch;
-    outcomes: reversed, forced, cancelled, refused;
+    outcomes: reversed, forced, cancelled, refused, target_module_refused;
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;

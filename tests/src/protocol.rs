@@ -112,7 +112,7 @@ pub const COMPLETING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 33] = [
+pub const SCENARIOS: [&str; 40] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -130,6 +130,7 @@ pub const SCENARIOS: [&str; 33] = [
     "forced",
     "cancelled",
     "refused",
+    "target_module_refused",
     "joined_in_mid_transition",
     "killed_in_mid_transition",
     "names_break_nothing",
@@ -143,6 +144,12 @@ pub const SCENARIOS: [&str; 33] = [
     "tracers_are_named",
     "waited_for_and_in_force",
     "without_ftrace",
+    "events_then_livepatch",
+    "tracers_then_livepatch",
+    "programs_then_livepatch",
+    "livepatch_then_others",
+    "livepatch_then_overriders",
+    "redirections_and_livepatch",
     "probed_function_can_be_patched",
     "first_attempts_succeed",
     "transitions_take_no_longer",

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     patch::{Object, Patch, PatchSet, VMLINUX},
-    preflight::host::{Known, Kprobe, Traced, is_hook},
+    preflight::host::{BpfProgram, Known, Kprobe, Traced, is_hook},
 };
 
 /// What the kernel shows of the functions that the loaded patches replace.
@@ -32,18 +32,8 @@ pub struct Seen {
     pub overridable: Known<BTreeSet<String>>,
     /// The loaded modules, the newest first.
     pub modules: Known<Vec<String>>,
-    /// BPF programs that may override a function of the kernel itself, by that function's
-    /// name; an error where they cannot be listed.
-    pub overriders: Known<Vec<Overrider>>,
-}
-
-/// A BPF program that is attached where it may override a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overrider {
-    /// The kernel function that it may override.
-    pub function: String,
-    /// The program's name and id, and how it is attached, as `guard (id 12, fmod_ret)`.
-    pub program: String,
+    /// BPF programs on functions of the kernel itself; an error where they cannot be listed.
+    pub programs: Known<Vec<BpfProgram>>,
 }
 
 /// Why a function is not, or not provably, in force.
@@ -292,37 +282,8 @@ fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) ->
         Ok(names) => Ok(names.contains(name) || is_hook(name)),
         Err(why) => Err(why),
     };
-    if has_trampoline {
-        // Programs can be listed where BPF's objects may be looked at; those of functions
-        // in modules are not resolved.
-        let listed = seen
-            .overriders
-            .as_ref()
-            .ok()
-            .filter(|_| object.name == VMLINUX);
-        match (listed, &overridable) {
-            (Some(all), _) => {
-                let mine = all.iter().filter(|one| one.function == name);
-                let programs: Vec<&str> = mine.map(|one| one.program.as_str()).collect();
-                if !programs.is_empty() {
-                    let by = format!("BPF program {}", programs.join(", "));
-                    return Some(Why::MayBeOverridden(by));
-                }
-            }
-            (None, Ok(true)) => {
-                return Some(Why::MayBeOverridden(
-                    "a BPF trampoline on it, if that is of an fmod_ret or LSM program (bpftool \
-                     link shows it)"
-                        .to_owned(),
-                ));
-            }
-            (None, Ok(false)) => {}
-            (None, Err(why)) => {
-                return Some(Why::Unknown(format!(
-                    "a BPF trampoline is attached to it, and {why}"
-                )));
-            }
-        }
+    if has_trampoline && let Some(why) = trampoline(seen, object, name, &overridable) {
+        return Some(why);
     }
     let kprobes = match &seen.kprobes {
         Ok(kprobes) => kprobes.as_slice(),
@@ -347,6 +308,48 @@ fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) ->
             "a kprobe is attached to it, and {why}"
         ))),
         _ => None,
+    }
+}
+
+/// What a BPF trampoline on the function may do to it.
+fn trampoline(
+    seen: &Seen,
+    object: &Object,
+    name: &str,
+    overridable: &Result<bool, &String>,
+) -> Option<Why> {
+    // Those of functions in modules are not resolved.
+    let listed = seen.programs.as_ref().ok();
+    let listed = listed.filter(|_| object.name == VMLINUX);
+    let mine: Vec<&BpfProgram> = listed
+        .into_iter()
+        .flatten()
+        .filter(|one| one.function == name)
+        .collect();
+    let overriding: Vec<String> = mine
+        .iter()
+        .filter(|one| one.kind.overrides())
+        .map(|one| one.described())
+        .collect();
+    if !overriding.is_empty() {
+        let by = format!("BPF program {}", overriding.join(", "));
+        return Some(Why::MayBeOverridden(by));
+    }
+    // All programs of a function share its trampoline, and those that were found are harmless.
+    // Only a program of a cgroup on a hook of BPF LSM has no link of this kind.
+    if !mine.is_empty() && !name.starts_with("bpf_lsm_") {
+        return None;
+    }
+    match overridable {
+        Ok(true) => Some(Why::MayBeOverridden(
+            "a BPF trampoline on it, if that is of an fmod_ret or LSM program (bpftool link \
+             shows it)"
+                .to_owned(),
+        )),
+        Ok(false) => None,
+        Err(why) => Some(Why::Unknown(format!(
+            "a BPF trampoline is attached to it, and {why}"
+        ))),
     }
 }
 

@@ -99,9 +99,9 @@ impl Surroundings {
         let in_force = match functions.is_empty() {
             true => Vec::new(),
             false => {
-                let overriders = bpf_links::overriders(&paths.sysfs, &functions);
+                let programs = bpf_links::programs(&paths.procfs, &paths.sysfs, &functions);
                 let mut lists = Lists::open(&paths.sysfs);
-                in_force::judge(patches, &lists.seen(&paths.procfs, patches, overriders))
+                in_force::judge(patches, &lists.seen(&paths.procfs, patches, programs))
             }
         };
         Self {

@@ -29,8 +29,9 @@ const LOADING_MOST: Duration = Duration::from_secs(1);
 /// From a crash hook to reading the log: the kernel takes a moment to print a report.
 const AFTER_CRASH: Duration = Duration::from_millis(100);
 /// Reading the log may take one part in this many of a CPU: during a storm of reports the next
-/// reading waits.
+/// reading waits, but not so long that what the storm was remains unknown.
 const LOG_SHARE: u32 = 20;
+const LOG_MOST_REST: Duration = Duration::from_secs(5);
 /// A report that is still being printed is read again after this.
 const LOG_QUIET: Duration = Duration::from_millis(300);
 
@@ -196,7 +197,8 @@ impl EventLoop {
         let reading = self.exporter.read_log();
         let cost = clock::thread_cpu_time().saturating_sub(before);
         self.due.log = None;
-        self.due.log_rests = Some(Instant::now() + cost * LOG_SHARE);
+        let rest = (cost * LOG_SHARE).min(LOG_MOST_REST);
+        self.due.log_rests = Some(Instant::now() + rest);
         if reading == LogReading::Unfinished {
             self.due.read_log_after(LOG_QUIET);
         }

@@ -45,7 +45,7 @@ impl KernelLog {
         lock(&self.open).is_some()
     }
 
-    /// Calls `read` with the reader at the oldest record.
+    /// Calls `read` with the reader.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&mut KmsgReader) -> Result<T, KmsgError>,
@@ -55,7 +55,6 @@ impl KernelLog {
             Some(log) => open.insert(log),
             None => open.insert(KmsgReader::open(&self.device)?),
         };
-        log.rewind()?;
         read(log)
     }
 
@@ -67,7 +66,7 @@ impl KernelLog {
 
 fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
     let mut text = String::new();
-    log.read_new(|record| {
+    log.read_all(|record| {
         if record.facility == 0 {
             text.push_str(&record.console_text());
         }

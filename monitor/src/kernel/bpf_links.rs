@@ -1,19 +1,24 @@
-//! The BPF programs that may override a function of the kernel: those of type fmod_ret and
-//! LSM, found by the links that attach them.
+//! The BPF programs that trampolines call from functions of the kernel: fentry, fexit, fmod_ret and
+//! LSM programs, found by the links that attach them.
 //!
 //! aya lists links, but does not give out the attach type and the target of one; so this asks
 //! bpf(2) itself (include/uapi/linux/bpf.h: `BPF_LINK_GET_NEXT_ID`, `BPF_LINK_GET_FD_BY_ID`,
-//! `BPF_OBJ_GET_INFO_BY_FD`; links 5.8, `tracing.target_btf_id` 5.12).
+//! `BPF_OBJ_GET_INFO_BY_FD`). Links do not show their target on 5.10, and do on 6.1 and later
+//! (`tracing.target_btf_id`); a trampoline and a livepatch share a function from 6.0 on.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs, io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
 };
 
 use super::btf::Btf;
-use livepatch_core::{blockers::printable, in_force::Overrider, preflight::host::Known};
+use crate::bounded_read;
+use livepatch_core::{
+    blockers::printable,
+    preflight::host::{BpfProgram, Known, ProgramKind},
+};
 
 const LINK_GET_NEXT_ID: libc::c_long = 31;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
@@ -23,12 +28,23 @@ const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 /// Type of the links of fentry, fexit and fmod_ret programs: `BPF_LINK_TYPE_TRACING`
 /// (include/uapi/linux/bpf.h).
 const TRACING: u32 = 2;
-/// `enum bpf_attach_type`, and what such a program is called.
-const OVERRIDING: [(u32, &str); 2] = [(26, "fmod_ret"), (27, "lsm")];
+/// `enum bpf_attach_type`, 5.10 to 7.2. `BPF_TRACE_FENTRY_MULTI` and the like (7.2) have links of
+/// another type, which do not show their targets; none of them overrides a function.
+const KINDS: [(u32, ProgramKind); 5] = [
+    (24, ProgramKind::Fentry),
+    (25, ProgramKind::Fexit),
+    (26, ProgramKind::FmodRet),
+    (27, ProgramKind::Lsm),
+    (58, ProgramKind::Fsession),
+];
 /// `BPF_OBJ_NAME_LEN`, and where `bpf_prog_info` has the name.
 const NAME: std::ops::Range<usize> = 64..80;
 /// Links looked at; hosts have some hundreds.
 const MAX_LINKS: usize = 16_384;
+/// Most processes named that hold one program.
+const MAX_HOLDERS: usize = 4;
+/// Most open files looked at to find them.
+const MAX_FILES: usize = 262_144;
 
 /// The start of `struct bpf_link_info`, as far as it is of a tracing link.
 #[repr(C)]
@@ -48,23 +64,21 @@ struct LinkInfo {
 ///
 /// # Errors
 /// They cannot be listed: without CAP_SYS_ADMIN, or without BTF.
-pub fn overriders(sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<Overrider>> {
+pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<BpfProgram>> {
     // Without it the targets have no names; and another root than the kernel's own has none.
     let btf = sysfs.join("kernel/btf/vmlinux");
     if !btf.exists() {
         return Err(format!("no BTF ({})", btf.display()));
     }
     let links = links().map_err(|error| format!("cannot list BPF links: {error}"))?;
-    let mut overriding = Vec::new();
+    let mut attached = Vec::new();
     for link in links {
-        let how = OVERRIDING
-            .iter()
-            .find(|(kind, _)| *kind == link.attach_type);
-        if let Some((_, how)) = how.filter(|_| link.kind == TRACING) {
-            overriding.push((link, *how));
+        let kind = KINDS.iter().find(|(value, _)| *value == link.attach_type);
+        if let Some((_, kind)) = kind.filter(|_| link.kind == TRACING) {
+            attached.push((link, *kind));
         }
     }
-    if overriding.is_empty() {
+    if attached.is_empty() {
         return Ok(Vec::new());
     }
     let btf = Btf::from_sysfs(sysfs).map_err(|error| error.to_string())?;
@@ -72,27 +86,84 @@ pub fn overriders(sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<Overrid
         .iter()
         .flat_map(|name| btf.func_ids(name).into_iter().map(|id| (id, *name)))
         .collect();
-    Ok(overriding
+    let mut found: Vec<BpfProgram> = attached
         .into_iter()
-        .filter_map(|(link, how)| {
+        .filter_map(|(link, kind)| {
             let function = targets.get(&link.target)?;
+            // It may be gone since.
             let name = program_name(link.program).unwrap_or_default();
-            Some(Overrider {
+            Some(BpfProgram {
                 function: (*function).to_owned(),
-                program: format!("{} (id {}, {how})", printable(&name), link.program),
+                name: printable(&name),
+                id: link.program,
+                kind,
+                holders: Vec::new(),
             })
         })
-        .collect())
+        .collect();
+    if found.iter().any(|program| program.kind.overrides()) {
+        let mut holders = holders(procfs);
+        for program in &mut found {
+            program.holders = holders.remove(&program.id).unwrap_or_default();
+        }
+    }
+    Ok(found)
+}
+
+/// The processes that have a BPF program or its link open, by the program's id: `prog_id` in
+/// /proc/PID/fdinfo (bpf_prog_show_fdinfo and bpf_link_show_fdinfo, kernel/bpf/syscall.c).
+fn holders(procfs: &Path) -> BTreeMap<u32, Vec<String>> {
+    let mut found: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    let processes = fs::read_dir(procfs).into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, entry.path()))
+    });
+    let mut files = 0;
+    for (pid, folder) in processes {
+        let open = fs::read_dir(folder.join("fd")).into_iter().flatten();
+        for file in open.flatten() {
+            files += 1;
+            if files > MAX_FILES {
+                return found;
+            }
+            // Only descriptors of BPF: reading every fdinfo would take the locks of other files.
+            let target = fs::read_link(file.path()).unwrap_or_default();
+            let is_bpf = ["anon_inode:bpf-prog", "anon_inode:bpf_link"]
+                .iter()
+                .any(|kind| target.as_os_str() == *kind);
+            if !is_bpf {
+                continue;
+            }
+            let info = folder.join("fdinfo").join(file.file_name());
+            let text = bounded_read::read_text(&info, bounded_read::VALUE).unwrap_or_default();
+            let Some(id) = text.lines().find_map(program_of_line) else {
+                continue;
+            };
+            let comm = bounded_read::read(&folder.join("comm"), bounded_read::VALUE);
+            let comm = printable(comm.unwrap_or_default().trim_ascii_end());
+            let holder = format!("{comm} ({pid})");
+            let holders = found.entry(id).or_default();
+            if holders.len() < MAX_HOLDERS && !holders.contains(&holder) {
+                holders.push(holder);
+            }
+        }
+    }
+    found
+}
+
+fn program_of_line(line: &str) -> Option<u32> {
+    line.strip_prefix("prog_id:")?.trim().parse().ok()
 }
 
 fn links() -> io::Result<Vec<LinkInfo>> {
     let mut links = Vec::new();
     let mut id = 0;
-    while links.len() < MAX_LINKS {
+    for _ in 0..MAX_LINKS {
         let mut attributes = Attributes::of(id);
         match bpf(LINK_GET_NEXT_ID, &mut attributes) {
             Ok(_) => id = attributes.second,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(links),
             Err(error) => return Err(error),
         }
         // It may be gone since.
@@ -104,7 +175,7 @@ fn links() -> io::Result<Vec<LinkInfo>> {
             links.push(info);
         }
     }
-    Ok(links)
+    Err(io::Error::other(format!("more than {MAX_LINKS}")))
 }
 
 fn program_name(id: u32) -> io::Result<Vec<u8>> {

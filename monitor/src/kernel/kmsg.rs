@@ -6,7 +6,8 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read, Seek as _};
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const MAX_RECORD: usize = 16 << 10;
 /// Most reads in one pass: more than the largest ring buffer (32 MiB) has records, so that the pass
 /// ends even if the log grows as fast as it is read.
 const MAX_READS: usize = 1 << 20;
+
+/// How many records are read between two looks at whether there are new ones.
+const LOOK_EVERY: usize = 256;
 
 /// Most bytes in one pass: several times the largest ring buffer, for files that are not a log.
 const MAX_BYTES: usize = 256 << 20;
@@ -183,9 +187,8 @@ pub fn transition_start(
     patch: &str,
     direction: Direction,
 ) -> Result<Option<Duration>, KmsgError> {
-    log.rewind()?;
     let mut course = Course::new(patch, direction);
-    log.read_new(|record| course.take(record))?;
+    log.read_all(|record| course.take(record))?;
     Ok(course.start)
 }
 
@@ -226,6 +229,8 @@ impl<'a> Course<'a> {
 pub struct KmsgReader {
     device: PathBuf,
     log: File,
+    /// A second position in the log: what is behind it was written during a pass.
+    end: File,
 }
 
 impl KmsgReader {
@@ -241,17 +246,29 @@ impl KmsgReader {
         Ok(Self {
             device: device.to_owned(),
             log: bounded_read::open_unwaiting(device).map_err(open)?,
+            end: bounded_read::open_unwaiting(device).map_err(open)?,
         })
     }
 
-    /// Goes back to the oldest record. The kernel checks permissions only when the device is
-    /// opened, so this works even if opening it again would not.
+    /// Calls `visit` for all records that the log has when this is called. Records that are written
+    /// meanwhile are left out: in a storm of messages the pass would not end otherwise. The kernel
+    /// checks permissions only when the device is opened, so this works even if opening it again
+    /// would not.
     ///
     /// # Errors
     /// [`KmsgError::Read`]
-    pub fn rewind(&mut self) -> Result<(), KmsgError> {
-        self.log.rewind().map_err(|source| KmsgError::Read {
-            path: self.device.clone(),
+    pub fn read_all(&mut self, visit: impl FnMut(&Record)) -> Result<(), KmsgError> {
+        let Self { device, log, end } = self;
+        let rewound = log.rewind().and_then(|()| end.seek(SeekFrom::End(0)));
+        let read = rewound.and_then(|_| {
+            for_each_record_before(
+                |buffer| log.read(buffer),
+                || first_sequence(|buffer| end.read(buffer)),
+                visit,
+            )
+        });
+        read.map_err(|source| KmsgError::Read {
+            path: device.clone(),
             source,
         })
     }
@@ -261,6 +278,11 @@ impl KmsgReader {
     /// # Errors
     /// [`KmsgError::Read`]
     pub fn read_new(&mut self, visit: impl FnMut(&Record)) -> Result<(), KmsgError> {
+        let mut visit = visit;
+        let visit = |record: &Record| {
+            visit(record);
+            ControlFlow::Continue(())
+        };
         for_each_record(|buffer| self.log.read(buffer), visit).map_err(|source| KmsgError::Read {
             path: self.device.clone(),
             source,
@@ -274,10 +296,43 @@ impl AsRawFd for KmsgReader {
     }
 }
 
-/// Reads records until there are no more. Each read of the device returns one.
+/// Reads records until one is reached that `first_new` names, the first that was written during the
+/// pass.
+fn for_each_record_before(
+    read: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    mut first_new: impl FnMut() -> Option<u64>,
+    mut visit: impl FnMut(&Record),
+) -> io::Result<()> {
+    let mut end = None;
+    let mut until_look = 0_usize;
+    for_each_record(read, |record| {
+        if end.is_none() && until_look == 0 {
+            end = first_new();
+            until_look = LOOK_EVERY;
+        }
+        until_look = until_look.saturating_sub(1);
+        if end.is_some_and(|end| record.sequence >= end) {
+            return ControlFlow::Break(());
+        }
+        visit(record);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The number of the next record, if there is one.
+fn first_sequence(read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Option<u64> {
+    let mut sequence = None;
+    let read = for_each_record(read, |record| {
+        sequence = Some(record.sequence);
+        ControlFlow::Break(())
+    });
+    read.ok().and(sequence)
+}
+
+/// Reads records until there are no more, or until `visit` has enough. Each read of the device returns one.
 fn for_each_record(
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
-    mut visit: impl FnMut(&Record),
+    mut visit: impl FnMut(&Record) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; MAX_RECORD];
     let mut bytes = 0;
@@ -287,8 +342,10 @@ fn for_each_record(
             Ok(_) if bytes > MAX_BYTES => return Ok(()),
             Ok(len) => {
                 bytes += len;
-                if let Some(record) = buffer.get(..len).and_then(Record::parse) {
-                    visit(&record);
+                if let Some(record) = buffer.get(..len).and_then(Record::parse)
+                    && visit(&record).is_break()
+                {
+                    return Ok(());
                 }
             }
             Err(error) => match Errno::from_io_error(&error) {

@@ -61,6 +61,16 @@ pub fn newest_first(procfs: &Path) -> Known<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
+/// Whether the init of some module has not returned yet: state `Loading` in /proc/modules
+/// (m_show, kernel/module/procfs.c, formerly kernel/module.c). False where that cannot be read.
+#[must_use]
+pub fn one_is_loading(procfs: &Path) -> bool {
+    let text = list(procfs).unwrap_or_default();
+    // name size users dependencies state address
+    text.lines()
+        .any(|line| line.split(' ').nth(4) == Some("Loading"))
+}
+
 fn list(procfs: &Path) -> Known<String> {
     let path = procfs.join("modules");
     bounded_read::read_text(&path, MAX_LIST).map_err(|error| {

@@ -2,22 +2,25 @@
 //! kprobes.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs::File,
     io::{self, BufRead as _, BufReader, Read, Seek as _},
     path::{Path, PathBuf},
 };
 
-use super::modules;
+use super::{bpf_links, modules};
 use crate::bounded_read;
 use livepatch_core::{
-    in_force::{self, Overrider, Seen},
+    in_force::{self, Seen},
     patch::PatchSet,
-    preflight::host::{Known, Kprobe, KprobeEvent, Traced, Tracers},
+    preflight::host::{BpfProgram, Known, Kprobe, KprobeEvent, Traced, Tracers},
 };
 
 /// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
 const MAX_LIST: u64 = 64 << 20;
+/// Lines read between two looks at whether to go on: the kernel makes about 50 with its lock held.
+const LINES_BETWEEN_CHECKS: usize = 200;
 /// Most bytes kept of a function's list of callbacks.
 const MAX_WHO: usize = 300;
 /// Most entries kept of each list.
@@ -25,7 +28,7 @@ const MAX_KEPT: usize = 65_536;
 
 /// Reads the entries of functions with these names, in any object.
 #[must_use]
-pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
+pub fn read(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
     let folder = tracing_folder(sysfs);
     let mut in_use_list = InUse::default();
     let ftrace_read = for_each_line(&folder.join("enabled_functions"), |line| {
@@ -55,6 +58,7 @@ pub fn read(sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers {
             .map(|()| kprobes)
             .map_err(|error| format!("cannot determine the kprobes: {error}")),
         events,
+        programs: bpf_links::programs(procfs, sysfs, functions),
     }
 }
 
@@ -116,31 +120,47 @@ impl Lists {
         }
     }
 
-    /// What the kernel shows of the functions that enabled patches replace. `overriders` are
-    /// the BPF programs that may override a function, where they can be listed.
+    /// What the kernel shows of the functions that enabled patches replace. `programs` are
+    /// the BPF programs on them, where they can be listed.
     pub fn seen(
         &mut self,
         procfs: &Path,
         set: &PatchSet,
-        overriders: Known<Vec<Overrider>>,
+        programs: Known<Vec<BpfProgram>>,
     ) -> Seen {
-        let attached = self.read(&in_force::functions(set));
-        Seen {
-            traced: attached.traced,
-            redirected_elsewhere: attached.redirected_elsewhere,
-            kprobes: attached.kprobes,
-            overridable: attached.overridable,
-            modules: modules::newest_first(procfs),
-            overriders,
-        }
+        let attached = self.read(&in_force::functions(set), &|| false);
+        attached.seen(procfs, programs)
     }
 
-    /// Reads what they say of these functions.
-    fn read(&mut self, functions: &BTreeSet<&str>) -> Attached {
+    /// The same, unless a module is being loaded: ftrace's lock, which the kernel holds while it
+    /// makes a page of `enabled_functions`, is then left to that module. `None` if so, also if it
+    /// comes while the list is read.
+    pub fn seen_between_loads(
+        &mut self,
+        procfs: &Path,
+        set: &PatchSet,
+        programs: Known<Vec<BpfProgram>>,
+    ) -> Option<Seen> {
+        let stop = Cell::new(false);
+        let stops = || {
+            stop.set(stop.get() || modules::one_is_loading(procfs));
+            stop.get()
+        };
+        if stops() {
+            return None;
+        }
+        let attached = self.read(&in_force::functions(set), &stops);
+        (!stop.get()).then(|| attached.seen(procfs, programs))
+    }
+
+    /// Reads what they say of these functions, until `stops`.
+    fn read(&mut self, functions: &BTreeSet<&str>, stops: &dyn Fn() -> bool) -> Attached {
         let mut in_use = InUse::default();
-        let traced = read_list(&mut self.enabled, |line| in_use.line(line, functions));
+        let traced = read_list(&mut self.enabled, stops, |line| {
+            in_use.line(line, functions)
+        });
         let mut kprobes = Vec::new();
-        let kprobes_read = read_list(&mut self.kprobes, |line| {
+        let kprobes_read = read_list(&mut self.kprobes, &|| false, |line| {
             let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
             kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
         });
@@ -167,6 +187,19 @@ impl Lists {
     }
 }
 
+impl Attached {
+    fn seen(self, procfs: &Path, programs: Known<Vec<BpfProgram>>) -> Seen {
+        Seen {
+            traced: self.traced,
+            redirected_elsewhere: self.redirected_elsewhere,
+            kprobes: self.kprobes,
+            overridable: self.overridable,
+            modules: modules::newest_first(procfs),
+            programs,
+        }
+    }
+}
+
 /// Those of these functions that the list has.
 fn read_overridable(
     list: Option<&mut List>,
@@ -176,7 +209,7 @@ fn read_overridable(
     let Some(list) = list else {
         return Ok(found);
     };
-    list.lines(|line| {
+    list.lines(&|| false, |line| {
         // `name` or `name [module]`, a tab, the type of error (lib/error-inject.c).
         let name = line.split_whitespace().next();
         let name = name.filter(|name| functions.contains(name));
@@ -185,9 +218,13 @@ fn read_overridable(
     Ok(found)
 }
 
-fn read_list(list: &mut Result<List, String>, visit: impl FnMut(&str)) -> Result<(), String> {
+fn read_list(
+    list: &mut Result<List, String>,
+    stops: &dyn Fn() -> bool,
+    visit: impl FnMut(&str),
+) -> Result<(), String> {
     match list {
-        Ok(list) => list.lines(visit),
+        Ok(list) => list.lines(stops, visit),
         Err(error) => Err(error.clone()),
     }
 }
@@ -206,10 +243,10 @@ impl List {
         }
     }
 
-    /// Visits its lines as they are now.
-    fn lines(&mut self, visit: impl FnMut(&str)) -> Result<(), String> {
+    /// Visits its lines as they are now, until `stops`.
+    fn lines(&mut self, stops: &dyn Fn() -> bool, visit: impl FnMut(&str)) -> Result<(), String> {
         let rewound = self.file.rewind();
-        let read = rewound.and_then(|()| visit_lines(&self.file, visit));
+        let read = rewound.and_then(|()| visit_lines(&self.file, stops, visit));
         read.map_err(|source| {
             let path = self.path.clone();
             ListError { path, source }.to_string()
@@ -225,18 +262,25 @@ struct ListError {
 }
 
 fn for_each_line(path: &Path, visit: impl FnMut(&str)) -> Result<(), ListError> {
-    let read = bounded_read::open(path).and_then(|file| visit_lines(&file, visit));
+    let read = bounded_read::open(path).and_then(|file| visit_lines(&file, &|| false, visit));
     read.map_err(|source| ListError {
         path: path.to_owned(),
         source,
     })
 }
 
-fn visit_lines(file: impl Read, mut visit: impl FnMut(&str)) -> io::Result<()> {
+fn visit_lines(
+    file: impl Read,
+    stops: &dyn Fn() -> bool,
+    mut visit: impl FnMut(&str),
+) -> io::Result<()> {
     let mut reader = BufReader::new(file.take(MAX_LIST));
     let mut line = Vec::new();
     let mut read = 0_u64;
-    loop {
+    for number in 1_usize.. {
+        if number.is_multiple_of(LINES_BETWEEN_CHECKS) && stops() {
+            return Err(io::Error::other("a module is being loaded"));
+        }
         line.clear();
         let length = reader.read_until(b'\n', &mut line)?;
         if length == 0 {
@@ -277,7 +321,7 @@ impl InUse {
             None => (head, None),
         };
         let (flags, who) = rest.split_once('\t').unwrap_or((rest, ""));
-        let flags = flags.split_once(')').map_or("", |(_, flags)| flags);
+        let (users, flags) = flags.split_once(')').unwrap_or((flags, ""));
         let set = |flag| flags.split_whitespace().any(|word| word == flag);
         self.open = functions.contains(name) && self.found.len() < MAX_KEPT;
         if !self.open {
@@ -287,6 +331,7 @@ impl InUse {
         let mut traced = Traced {
             name: name.to_owned(),
             module,
+            users: users.trim().parse().ok(),
             ipmodify: set("I"),
             direct: set("D"),
             who: String::new(),
@@ -356,142 +401,4 @@ fn parse_event(line: &str) -> Option<KprobeEvent> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::fs;
-
-    fn of(enabled: &str, functions: &[&str]) -> Vec<Traced> {
-        let functions = functions.iter().copied().collect();
-        let mut list = InUse::default();
-        for line in enabled.lines() {
-            list.line(line, &functions);
-        }
-        list.found
-    }
-
-    #[test]
-    fn reads_ftraces_list() {
-        let found = of(
-            "cmdline_proc_show (1) R I     \ttramp: 0xffffffffc0a7e000 (klp_ftrace_handler+0x0/0x1e0) ->ftrace_regs_caller_end+0x0\n\
-             other (1)           \ttramp: 0xffffffffc0a7e000 (x+0x0/0x10)\n\
-             lpm_hold [lpm_target] (2) R   D   M \ttramp: 0xffffffffc0a80000 (kprobe_ftrace_handler+0x0/0x1c0)\n\
-             \tdirect-->bpf_trampoline_6442536467+0x0/0xf3\n\
-             elsewhere (1)\n\
-             \tdirect-->bpf_trampoline_1+0x0/0xf3\n",
-            &["cmdline_proc_show", "lpm_hold"],
-        );
-        assert_eq!(found.len(), 2);
-        assert!(found[0].ipmodify && !found[0].direct && found[0].module.is_none());
-        assert!(found[0].who.contains("klp_ftrace_handler"));
-        assert!(!found[1].ipmodify && found[1].direct);
-        assert_eq!(found[1].module.as_deref(), Some("lpm_target"));
-        let last = &found[1].who;
-        assert!(
-            last.contains("bpf_trampoline_6442536467") && !last.contains("bpf_trampoline_1+"),
-            "{last}"
-        );
-    }
-
-    #[test]
-    fn reads_kprobes_list() {
-        let probe = parse_kprobe("ffffffff8a1b2c30  k  cmdline_proc_show+0x0    [FTRACE]").unwrap();
-        assert_eq!(
-            (probe.name.as_str(), probe.offset),
-            ("cmdline_proc_show", 0)
-        );
-        assert!(!probe.on_return && !probe.disabled && probe.module.is_none());
-        assert!(probe.by_ftrace);
-        let probe =
-            parse_kprobe("ffffffffc0a2b010  r  lpm_hold+0x4  lpm_target [DISABLED][FTRACE]")
-                .unwrap();
-        assert_eq!(probe.module.as_deref(), Some("lpm_target"));
-        assert!(probe.on_return && probe.disabled && probe.offset == 4);
-        assert_eq!(
-            parse_kprobe("ffffffffc0a2b010  k  gone+0x0  m [GONE]"),
-            None
-        );
-        assert_eq!(parse_kprobe("ffffffffc0a2b010  k  ffffffffc0a2b010 "), None);
-    }
-
-    #[test]
-    fn reads_events() {
-        let event = parse_event("r8:lpm/back lpm_target:lpm_hold+0 ret=$retval").unwrap();
-        assert_eq!(event.event, "lpm/back");
-        assert_eq!(
-            (event.module.as_deref(), event.name.as_str()),
-            (Some("lpm_target"), "lpm_hold")
-        );
-        assert_eq!(parse_event("p:a/b f%return").unwrap().name, "f");
-    }
-
-    #[test]
-    fn open_lists_are_read_as_they_are_now() {
-        let root = tempfile::tempdir().unwrap();
-        let debug = root.path().join("kernel/debug");
-        fs::create_dir_all(debug.join("kprobes")).unwrap();
-        fs::create_dir_all(debug.join("tracing")).unwrap();
-        let enabled = debug.join("tracing/enabled_functions");
-        fs::write(
-            &enabled,
-            "f (1) R I   \t->klp_ftrace_handler\nother (1) R I\n",
-        )
-        .unwrap();
-        fs::write(debug.join("kprobes/list"), "ffff  k  f+0x0  [FTRACE]\n").unwrap();
-        let functions = BTreeSet::from(["f"]);
-        let mut lists = Lists::open(root.path());
-        let attached = lists.read(&functions);
-        assert!(attached.traced.unwrap()[0].ipmodify);
-        assert_eq!(attached.redirected_elsewhere, 1);
-        assert_eq!(attached.kprobes.unwrap().len(), 1);
-        // A kernel without error injection lets no program override anything.
-        assert_eq!(attached.overridable, Ok(BTreeSet::new()));
-        fs::write(&enabled, "f (1) R\n").unwrap();
-        let attached = lists.read(&functions);
-        assert!(!attached.traced.unwrap()[0].ipmodify);
-
-        fs::create_dir_all(debug.join("error_injection")).unwrap();
-        let list = debug.join("error_injection/list");
-        fs::write(&list, "f [mod]\tEI_ETYPE_ERRNO\ng\tEI_ETYPE_NULL\n").unwrap();
-        let overridable = Lists::open(root.path()).read(&functions).overridable;
-        assert_eq!(overridable, Ok(BTreeSet::from(["f".to_owned()])));
-
-        let nowhere = tempfile::tempdir().unwrap();
-        let attached = Lists::open(nowhere.path()).read(&functions);
-        assert!(attached.traced.unwrap_err().contains("enabled_functions"));
-        assert!(attached.kprobes.unwrap_err().contains("kprobes/list"));
-        assert!(
-            attached
-                .overridable
-                .unwrap_err()
-                .contains("error_injection/list")
-        );
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let tracers = read(root.path(), &BTreeSet::new());
-        assert!(tracers.ftrace.unwrap_err().contains("enabled_functions"));
-        assert!(tracers.kprobes.unwrap_err().contains("kprobes/list"));
-        let tracing = root.path().join("kernel/tracing");
-        fs::create_dir_all(&tracing).unwrap();
-        fs::write(tracing.join("enabled_functions"), "f (1) R  \n").unwrap();
-        let tracers = read(root.path(), &BTreeSet::from(["f"]));
-        assert_eq!(tracers.ftrace.unwrap()[0].name, "f");
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(lines in proptest::collection::vec("[\t a-f(]{0,9}\\PC{0,60}", 0..6)) {
-            let functions = BTreeSet::from(["a", "f", "ab"]);
-            let mut list = InUse::default();
-            for line in &lines {
-                list.line(line, &functions);
-                let _ = parse_kprobe(line);
-                let _ = parse_event(line);
-            }
-            prop_assert!(list.found.iter().all(|traced| traced.who.len() <= MAX_WHO));
-        }
-    }
-}
+mod tests;

@@ -20,6 +20,12 @@ pub(crate) const REPLACE: Livepatch = Livepatch::new("lpm_replace");
 pub(crate) const FORCED: Livepatch = Livepatch::new("lpm_forced");
 /// A function of the kernel image in which no task sleeps.
 pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
+/// The same function again.
+pub(crate) const CMDLINE_AGAIN: Livepatch = Livepatch::new("lpm_refused");
+/// security_task_getpgid, which fmod_ret programs may override.
+pub(crate) const HOOK: Livepatch = Livepatch::new("lpm_hook");
+/// The hook of BPF LSM behind it.
+pub(crate) const LSM_HOOK: Livepatch = Livepatch::new("lpm_lsm");
 /// Its module has a kprobe of its own on klp_force_transition.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod boot;
+mod bpf;
 mod counters;
 mod crashes;
 mod eventually;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::patch::Function;
+use crate::preflight::host::ProgramKind;
 
 fn patch(name: &str, functions: &[(&str, &str)]) -> Patch {
     let mut objects: BTreeMap<&str, Vec<Function>> = BTreeMap::new();
@@ -41,7 +42,7 @@ fn seen(traced: Vec<Traced>) -> Seen {
         kprobes: Ok(Vec::new()),
         overridable: Ok(BTreeSet::from(["should_failslab".to_owned()])),
         modules: Ok(["v2", "v1", "fix"].map(str::to_owned).to_vec()),
-        overriders: Err("not root".to_owned()),
+        programs: Err("not root".to_owned()),
     }
 }
 
@@ -149,28 +150,40 @@ fn other_users_of_the_function_by_what_they_may_do() {
 
 #[test]
 fn a_program_that_can_be_listed_is_named() {
-    let with = |overriders: Vec<Overrider>| {
-        why("should_failslab", |_, seen| {
-            seen.traced = Ok(vec![traced("should_failslab", "RID")]);
-            seen.overriders = Ok(overriders);
+    let with = |function: &str, programs: Vec<BpfProgram>| {
+        why(function, |_, seen| {
+            seen.traced = Ok(vec![traced(function, "RID")]);
+            seen.programs = Ok(programs);
         })
     };
-    let guard = Overrider {
-        function: "should_failslab".to_owned(),
-        program: "guard (id 12, fmod_ret)".to_owned(),
+    let program = |function: &str, kind| BpfProgram {
+        function: function.to_owned(),
+        name: "guard".to_owned(),
+        id: 12,
+        kind,
+        holders: vec!["agentd (411)".to_owned()],
     };
-    let found = with(vec![guard.clone()]).unwrap();
+    const INJECTED: &str = "should_failslab";
+    let guard = program(INJECTED, ProgramKind::FmodRet);
+    let seen = program(INJECTED, ProgramKind::Fentry);
+    let found = with(INJECTED, vec![seen.clone(), guard.clone()]).unwrap();
     assert_eq!(
         found.described(),
-        "may be overridden by BPF program guard (id 12, fmod_ret)"
+        "may be overridden by BPF program guard (id 12, fmod_ret, held by agentd (411))"
     );
     // The trampoline is of a program that cannot override.
-    assert_eq!(with(vec![]), None);
-    let elsewhere = Overrider {
-        function: "other".to_owned(),
-        ..guard
-    };
-    assert_eq!(with(vec![elsewhere]), None);
+    assert_eq!(with(INJECTED, vec![seen]), None);
+    // Nobody is known who could have attached it.
+    let elsewhere = program("other", ProgramKind::FmodRet);
+    for unlisted in [vec![], vec![elsewhere]] {
+        assert_eq!(name(with(INJECTED, unlisted)), "may_be_overridden");
+    }
+    // A program of a cgroup on a hook of BPF LSM is not listed.
+    let hook = "bpf_lsm_file_open";
+    let beside = vec![program(hook, ProgramKind::Fentry)];
+    assert_eq!(name(with(hook, beside)), "may_be_overridden");
+    let lsm = with(hook, vec![program(hook, ProgramKind::Lsm)]).unwrap();
+    assert!(lsm.described().contains("guard (id 12, lsm"), "{lsm:?}");
 }
 
 #[test]

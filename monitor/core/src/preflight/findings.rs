@@ -146,7 +146,9 @@ fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
     let same = module.srcversion.is_some() && module.srcversion == *srcversion;
     let (what, remedy) = match (&module.srcversion, srcversion) {
         // /sys/kernel/livepatch has no directory of a patch that was disabled or replaced
-        // (klp_free_patch_start, 5.1 and later).
+        // (klp_free_patch_start, 5.1 and later). Where it has none, `kpatch load` removes a module
+        // of that name, ignoring errors, and then loads the file (load_module and remove_module of
+        // the script, kpatch 0.9.10).
         _ if in_force.is_some_and(|patch| patch.is_none_or(|it| it.enabled == Some(false))) => (
             format!(
                 "{name} is loaded and not in force: it was disabled or replaced{}; the kernel \
@@ -158,7 +160,7 @@ fn already_loaded(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
                 }
             ),
             format!(
-                "rmmod {name} first, then load the file (kpatch load does both by itself); if \
+                "rmmod {name} first, then load the file (kpatch load does both); if \
                  rmmod says that it is in use, a transition was forced and only a reboot \
                  removes it"
             ),

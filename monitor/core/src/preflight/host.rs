@@ -78,11 +78,80 @@ pub struct Tracers {
     pub events: Vec<KprobeEvent>,
     /// Functions that a BPF program may override (debugfs's `error_injection/list`).
     pub overridable: Known<BTreeSet<String>>,
+    /// BPF programs on functions of the kernel itself, as their links show them.
+    pub programs: Known<Vec<BpfProgram>>,
+}
+
+/// A BPF program that a trampoline calls from a function of the kernel itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BpfProgram {
+    /// The function.
+    pub function: String,
+    /// The program's name, printable; BPF programs may have none.
+    pub name: String,
+    /// The program's id.
+    pub id: u32,
+    /// How it is attached.
+    pub kind: ProgramKind,
+    /// Processes that hold it open, as `NAME (pid)`; empty where none was found: a pinned program
+    /// needs no process.
+    pub holders: Vec<String>,
+}
+
+impl BpfProgram {
+    /// As `guard (id 12, fmod_ret, held by agentd (411))`.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let name = match self.name.as_str() {
+            "" => "without a name",
+            name => name,
+        };
+        let holders = match self.holders.as_slice() {
+            [] => String::new(),
+            holders => format!(", held by {}", holders.join(" and ")),
+        };
+        format!("{name} (id {}, {}{holders})", self.id, self.kind.name())
+    }
+}
+
+/// How a BPF program is attached to a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// At the function's entry.
+    Fentry,
+    /// At its return.
+    Fexit,
+    /// At both (7.2).
+    Fsession,
+    /// In its place if it returns other than 0.
+    FmodRet,
+    /// On a hook of BPF LSM: in its place if it returns other than 0.
+    Lsm,
+}
+
+impl ProgramKind {
+    /// As BPF's tools call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Fsession => "fsession",
+            Self::FmodRet => "fmod_ret",
+            Self::Lsm => "lsm",
+        }
+    }
+
+    /// Whether it may keep the function, and a livepatch of it, from running.
+    #[must_use]
+    pub const fn overrides(self) -> bool {
+        matches!(self, Self::FmodRet | Self::Lsm)
+    }
 }
 
 /// Functions that fmod_ret and LSM programs may attach to without being in the list:
 /// `security_*`, the hooks of BPF LSM, and those registered with
-/// register_btf_fmodret_id_set (6.1 and later).
+/// register_btf_fmodret_id_set (include/linux/btf.h: in 6.2 and later, not in 6.1).
 pub(crate) fn is_hook(name: &str) -> bool {
     const REGISTERED: [&str; 4] = [
         "bpf_rstat_flush",
@@ -100,6 +169,8 @@ pub struct Traced {
     pub name: String,
     /// Module of the function; `None` for the kernel itself.
     pub module: Option<String>,
+    /// How many users it has. All livepatches are one, and all kprobes, and all BPF trampolines.
+    pub users: Option<u32>,
     /// Flag `I`: a callback may redirect the call, as livepatch does.
     pub ipmodify: bool,
     /// Flag `D`: a BPF trampoline is called directly.

@@ -104,7 +104,8 @@ pub enum Source {
     KlpPatch,
     /// From kpatch-build: the functions are in `.kpatch.funcs`.
     KpatchBuild,
-    /// `__klp_objects` or `.init.klp_objects`, from the kernel's own klp-build (6.19).
+    /// `__klp_objects` or `.init.klp_objects`, from the kernel's own klp-build
+    /// (include/linux/livepatch_external.h: in 7.2, not in 6.12).
     KlpBuild,
     /// Nowhere: its code builds them when it loads, or it replaces none.
     Nowhere,

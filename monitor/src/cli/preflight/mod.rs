@@ -257,7 +257,7 @@ fn look<'a>(cli: &Cli, share: Option<bool>, of: impl Iterator<Item = &'a Module>
         symbols: modules::symbols(procfs, &names).map_err(|error| {
             format!("cannot determine whether its functions are in this kernel: {error}")
         }),
-        tracers: tracers::read(sysfs, &functions),
+        tracers: tracers::read(procfs, sysfs, &functions),
         trampolines_share: share,
         policy: modules::policy(procfs, sysfs),
         evidence: crash_capture::read(procfs, sysfs),

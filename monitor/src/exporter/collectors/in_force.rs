@@ -1,9 +1,9 @@
 //! Whether the functions of enabled patches really run.
 //!
-//! Reading `enabled_functions` makes the kernel walk all functions that can be traced, some
-//! 60,000, with ftrace's lock held, which a livepatch that is being enabled needs as well. So
-//! it is read only where a patch is enabled, never in a transition, and at most every
-//! five minutes unless the patches have changed.
+//! The kernel makes `enabled_functions` page by page, each with ftrace's lock held, which a livepatch
+//! that is being enabled needs as well (t_start, kernel/trace/ftrace.c). So it is read only where a
+//! patch is enabled, never in a transition or while a module is being loaded, and at most every
+//! five minutes unless the patches have changed; the reading is given up when a module comes.
 
 use std::{
     path::{Path, PathBuf},
@@ -93,15 +93,17 @@ impl Collector<All> for FunctionsInForce {
         let is_fresh = state.last.as_ref().is_some_and(|(time, of, _)| {
             of == set && moment.now.since(*time).is_some_and(|age| age < FRESH)
         });
-        if !is_moving && !is_fresh {
+        if !is_moving && !is_fresh && moment.history.loading(moment.now).is_none() {
             // Listing BPF programs takes CAP_SYS_ADMIN, which the exporter gives up.
-            let overriders = Err("BPF programs are not listed".to_owned());
-            let seen = state.lists.seen(&self.procfs, set, overriders);
-            state.last = Some((moment.now, set.clone(), seen));
+            let programs = Err("BPF programs are not listed".to_owned());
+            let lists = &mut state.lists;
+            if let Some(seen) = lists.seen_between_loads(&self.procfs, set, programs) {
+                state.last = Some((moment.now, set.clone(), seen));
+            }
         }
         let objects = match &state.last {
-            Some((_, _, seen)) => in_force::judge(set, seen),
-            None => in_force::judge(set, &unread()),
+            Some((_, of, seen)) if is_moving || of == set => in_force::judge(set, seen),
+            _ => in_force::judge(set, &unread()),
         };
         values.in_force = Values { objects };
         Outcome::default()
@@ -136,15 +138,15 @@ impl Collector<All> for FunctionsInForce {
     }
 }
 
-/// Nothing was read before the transition that runs.
+/// Nothing was read of these patches yet.
 fn unread() -> Seen {
-    let why = || "not read while a transition runs".to_owned();
+    let why = || "not read while a transition runs or a module is being loaded".to_owned();
     Seen {
         traced: Err(why()),
         redirected_elsewhere: 0,
         kprobes: Err(why()),
         overridable: Err(why()),
         modules: Err(why()),
-        overriders: Err(why()),
+        programs: Err(why()),
     }
 }

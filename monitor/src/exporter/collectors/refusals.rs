@@ -1,7 +1,7 @@
 //! Modules that the kernel refused to load because a livepatch failed for them.
 //!
 //! The kernel says so in its log and nowhere else: `patch 'P' failed for module 'M', refusing
-//! to load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 4.1 to 7.2). Its new
+//! to load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 5.10 to 7.2; 4.4 does not have that function). Its new
 //! lines are read at each scrape.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};

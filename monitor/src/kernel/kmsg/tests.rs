@@ -29,7 +29,7 @@ fn start_in(
     direction: Direction,
 ) -> io::Result<Option<Duration>> {
     let mut course = Course::new(patch, direction);
-    for_each_record(read, |record| course.take(record))?;
+    for_each_record_before(read, || None, |record| course.take(record))?;
     Ok(course.start)
 }
 
@@ -142,10 +142,35 @@ fn a_log_without_end_ends() {
             buffer[..9].copy_from_slice(b"5,1,1,-;x");
             Ok(9)
         },
-        |_| {},
+        |_| ControlFlow::Continue(()),
     )
     .unwrap();
     assert_eq!(reads, MAX_READS);
+}
+
+/// A storm of messages writes a record for each that is read.
+#[test]
+fn what_is_written_during_a_pass_is_left_out() {
+    const AT_THE_START: u64 = 1_000;
+    let mut next = 0_u64;
+    let endless = |buffer: &mut [u8]| {
+        let record = format!("5,{next},1,-;x\n");
+        next += 1;
+        buffer[..record.len()].copy_from_slice(record.as_bytes());
+        Ok(record.len())
+    };
+    let mut seen = Vec::new();
+    let first_new = || Some(AT_THE_START);
+    for_each_record_before(endless, first_new, |record| seen.push(record.sequence)).unwrap();
+    assert_eq!(seen, (0..AT_THE_START).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_first_record_behind_a_place_is_found_where_others_were_overwritten() {
+    assert_eq!(first_sequence(device([])), None);
+    let mut reads = vec![Err(Errno::PIPE)];
+    reads.extend(log(&["x", "y"]));
+    assert_eq!(first_sequence(device(reads)), Some(100));
 }
 
 #[test]

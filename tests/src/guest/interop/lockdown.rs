@@ -57,7 +57,18 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
     expect_preflight_says_why()?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
+    // sysfs is read once a second, and without a blocker the way back is quicker than that: of
+    // such a transition nothing can be known, so this one is held up until it is seen.
+    guest.wait_for(seconds(15), &ended("patch", "completed"), 1.0)?;
+    target::hold()?;
+    guest.hold(&Hold::ONE)?;
     PATCH_A.disable()?;
+    guest.wait_for(
+        seconds(15),
+        "livepatch_transition_active{patch=lpm_patch_a,direction=unpatch}",
+        1.0,
+    )?;
+    target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
     PATCH_A.wait_gone(seconds(15))?;
     let metrics = guest.wait_for(seconds(15), &ended("unpatch", "completed"), 1.0)?;

@@ -1,6 +1,7 @@
 //! The scenarios, by subject.
 
 pub(crate) mod clock;
+mod coexistence;
 mod completed;
 mod degraded;
 mod endurance;
@@ -41,7 +42,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     test_modules: held_transition_is_real, kthreads_hold_too, stack_and_replace, late_modules_are_patched, refusals;
     completed: clean_patch_and_unpatch, atomic_replace_of_two, target_module_loaded_later;
     held: held_by_user_task, held_by_sleeping_kthread, held_by_running_kthread, held_by_stacked_patch, held_during_unpatch;
-    outcomes: reversed, forced, cancelled, refused;
+    outcomes: reversed, forced, cancelled, refused, target_module_refused;
     restart: joined_in_mid_transition, killed_in_mid_transition;
     hostile: names_break_nothing;
     degraded: without_bpf, without_btf;
@@ -49,6 +50,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     scale: ten_thousand_threads;
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
     operators: waited_for_and_in_force, without_ftrace;
+    coexistence: events_then_livepatch, tracers_then_livepatch, programs_then_livepatch, livepatch_then_others, livepatch_then_overriders, redirections_and_livepatch;
     no_interference: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };
 

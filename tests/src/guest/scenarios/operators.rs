@@ -139,7 +139,7 @@ fn set_ftrace(on: bool) -> Result<()> {
 }
 
 /// Runs a command, which must end with this code and say all of this.
-fn says(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
+pub(super) fn says(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let answer = monitor::command(arguments)?;
     let text = format!(
         "{}{}",

@@ -1,6 +1,7 @@
 //! Transitions that end otherwise than by completing.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 use rustix::io::Errno;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     guest::Guest,
     helpers::Hold,
     livepatch::{FORCED, Livepatch, PATCH_A},
-    modules, target,
+    modules, monitor, target,
 };
 
 /// Reversed before its end: two directions, two entries.
@@ -83,6 +84,33 @@ pub(super) fn refused(guest: &mut Guest) -> Result<()> {
     PATCH_A.wait_transition_done(seconds(30))?;
     let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;
     metrics.expect("livepatch_patch_load_failures_total", 1.0)
+}
+
+/// A livepatch fails for a module that is being loaded: the kernel refuses the module.
+pub(super) fn target_module_refused(guest: &mut Guest) -> Result<()> {
+    const REFUSED: &str = "livepatch_modules_refused_total{patch=lpm_patch_a}";
+    guest.start_monitor(&[])?;
+    PATCH_A.apply(seconds(30))?;
+    guest.scrape()?.expect(REFUSED, 0.0)?;
+    // A module of that name without the function that lpm_patch_a replaces in it.
+    let refused = modules::load_renamed("lpm_hook", target::LATE);
+    let error = refused.err().context("the kernel loaded lpm_late")?;
+    ensure!(
+        error.downcast_ref::<Errno>() == Some(&Errno::INVAL),
+        "lpm_late was refused otherwise: {error:#}"
+    );
+    guest.wait_for(seconds(10), REFUSED, 1.0)?;
+    let log = monitor::log();
+    ensure!(
+        log.contains("the kernel refused to load that module") && log.contains("lpm_late"),
+        "the log does not say it: {log}"
+    );
+    let page = http::Client::default().body(monitor::ADDRESS, "/")?;
+    ensure!(
+        page.contains("The kernel refused to load lpm_late"),
+        "the page does not say it: {page}"
+    );
+    PATCH_A.remove(seconds(30))
 }
 
 /// A monitor that sees a transition which a task holds up.

@@ -14,7 +14,7 @@ use crate::{
     files,
     guest::Guest,
     helpers::{self, Confinement, Hold, Task},
-    livepatch::{PATCH_A, PATCH_B, PROBED, VMLINUX},
+    livepatch::{Livepatch, PATCH_A, PATCH_B, PROBED, VMLINUX},
     modules,
     monitor::{self, Answer},
     target,
@@ -26,8 +26,9 @@ const ENABLE: &str = "/sys/kernel/tracing/events/lpm/seen/enable";
 /// What is replaced in a forged module: what takes its place is as long.
 const OLD_NAME: &[u8] = b"cmdline_proc_show\0";
 
+/// What `preflight --json` says.
 #[derive(Debug, Deserialize)]
-struct Report {
+pub(super) struct Report {
     verdict: String,
     modules: Vec<Judged>,
 }
@@ -74,8 +75,33 @@ impl Report {
         }
     }
 
+    /// What it says of a livepatch of the scenarios, without looking at the tasks for long.
+    pub(super) fn of(patch: Livepatch, code: i32) -> Result<Self> {
+        let file = module(patch.name);
+        let answer = monitor::command(&["preflight", "--json", "--sample", "0s", &file])?;
+        let text = String::from_utf8_lossy(&answer.output);
+        ensure!(
+            answer.code == code,
+            "preflight of {file} ended with {}, not {code}, and said {text} {}",
+            answer.code,
+            answer.errors
+        );
+        serde_json::from_str(&text).with_context(|| format!("preflight said `{text}`"))
+    }
+
+    /// Expects no finding of this check that says this.
+    pub(super) fn expect_not(&self, check: &str, says: &str) -> Result<()> {
+        let found = self
+            .only()?
+            .findings
+            .iter()
+            .any(|finding| finding.check == check && finding.what.contains(says));
+        ensure!(!found, "{check} says `{says}` in {self:?}");
+        Ok(())
+    }
+
     /// Expects a finding of this severity and check that says this.
-    fn expect(&self, severity: &str, check: &str, says: &str) -> Result<()> {
+    pub(super) fn expect(&self, severity: &str, check: &str, says: &str) -> Result<()> {
         let found = self.only()?.findings.iter().any(|finding| {
             finding.severity == severity && finding.check == check && finding.what.contains(says)
         });

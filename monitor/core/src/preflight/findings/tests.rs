@@ -6,7 +6,9 @@ use crate::{
     patch::{self, Patch, PatchSet},
     preflight::{
         Verdict,
-        host::{Kprobe, KprobeEvent, Place, Policy, Symbols, Traced, Tracers},
+        host::{
+            BpfProgram, Kprobe, KprobeEvent, Place, Policy, ProgramKind, Symbols, Traced, Tracers,
+        },
         module::{Function, NeededSymbol, Object},
     },
 };
@@ -61,6 +63,7 @@ fn host() -> Host {
             kprobes: Ok(Vec::new()),
             events: Vec::new(),
             overridable: Ok(BTreeSet::new()),
+            programs: Ok(Vec::new()),
         },
         trampolines_share: Some(true),
         policy: Policy::default(),

@@ -6,7 +6,7 @@ use crate::{
     function_ref::module_of,
     patch::{Patch, VMLINUX},
     preflight::{
-        host::{Kprobe, KprobeEvent, Traced, is_hook},
+        host::{BpfProgram, Kprobe, KprobeEvent, ProgramKind, Traced, is_hook},
         module::Function,
     },
 };
@@ -18,7 +18,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         return;
     }
     const REMEDY: &str = "run as root, with tracefs and debugfs mounted";
-    let traced = known(
+    let all_traced = known(
         &host.tracers.ftrace,
         Severity::Warning,
         CHECK,
@@ -48,7 +48,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
             .flatten()
             .filter(|probe| on_it(&probe.name, probe.module.as_deref()))
             .collect();
-        let traced: Vec<&Traced> = traced
+        let traced: Vec<&Traced> = all_traced
             .into_iter()
             .flatten()
             .filter(|traced| on_it(&traced.name, traced.module.as_deref()))
@@ -56,19 +56,82 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         // A probe that refuses the livepatch does not continue beside it.
         let refuses = below.is_empty() && traced.iter().any(|traced| traced.ipmodify);
         let overridable = overridable(host, &function.name);
+        // Where the name stands for several functions, the probes are not assigned to one.
+        let users = match traced.as_slice() {
+            [] if all_traced.is_some() => Some(Users::NONE),
+            [one] => one
+                .users
+                .map(|users| Users::of(one, users, &below, &probes)),
+            _ => None,
+        };
         for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {
-            kprobe(&place, probe, overridable, &host.tracers.events, findings);
+            let is_armed = !probe.by_ftrace
+                || probe.disabled
+                || users.is_none_or(|users| users.kprobes_are_armed);
+            match is_armed {
+                true => kprobe(&place, probe, overridable, &host.tracers.events, findings),
+                false => unarmed(&place, probe, findings),
+            }
         }
         for traced in traced {
             ftrace(
-                &place,
-                traced,
+                (&place, traced, users),
                 &below,
                 &probes,
                 (host, overridable),
                 findings,
             );
         }
+    }
+}
+
+/// What the number of users in `enabled_functions` shows.
+#[derive(Clone, Copy)]
+struct Users {
+    /// The kprobes that use ftrace are among them.
+    kprobes_are_armed: bool,
+    /// There are others than livepatches, kprobes and BPF trampolines.
+    has_others: bool,
+}
+
+impl Users {
+    const NONE: Self = Self {
+        kprobes_are_armed: false,
+        has_others: false,
+    };
+
+    fn of(traced: &Traced, users: u32, below: &[&Patch], probes: &[&Kprobe]) -> Self {
+        let uses_ftrace = |probe: &&&Kprobe| probe.by_ftrace && !probe.disabled;
+        let kprobes = u32::from(probes.iter().any(|probe| uses_ftrace(&probe)));
+        let apart = u32::from(!below.is_empty()) + u32::from(traced.direct);
+        Self {
+            kprobes_are_armed: users > apart,
+            has_others: users > apart + kprobes,
+        }
+    }
+}
+
+/// A kprobe that is registered, and not disabled, and that ftrace does not call: all are disarmed
+/// (disarm_all_kprobes, kernel/kprobes.c, 5.10 to 7.2), or arming it has failed.
+fn unarmed(place: &str, probe: &Kprobe, findings: &mut Vec<Finding>) {
+    let kind = kind(probe);
+    add(
+        findings,
+        Severity::Warning,
+        CHECK,
+        format!(
+            "a {kind} is registered on {place}+{:#x} and not armed: enabled_functions does not \
+             have it, so it does not fire",
+            probe.offset
+        ),
+        "look whether /sys/kernel/debug/kprobes/enabled is 0; once armed it fires beside a livepatch",
+    );
+}
+
+fn kind(probe: &Kprobe) -> &'static str {
+    match probe.on_return {
+        true => "kretprobe",
+        false => "kprobe",
     }
 }
 
@@ -130,11 +193,7 @@ fn kprobe(
     events: &[KprobeEvent],
     findings: &mut Vec<Finding>,
 ) {
-    let kind = if probe.on_return {
-        "kretprobe"
-    } else {
-        "kprobe"
-    };
+    let kind = kind(probe);
     let names: Vec<String> = events
         .iter()
         .filter(|event| {
@@ -152,6 +211,10 @@ fn kprobe(
             "it still fires, and a BPF program attached to it may override the livepatch \
              (bpf_override_return): the kernel admits both in either order, and does not show \
              which of them wins"
+        }
+        true if names.is_empty() => {
+            "it still fires at the function's entry, and its events are filed under the old name; \
+             if it is of a kernel module, its handler could redirect the call, which nothing shows"
         }
         true => {
             "it still fires at the function's entry, and its events keep the old function's name"
@@ -194,8 +257,7 @@ fn kprobe(
 }
 
 fn ftrace(
-    place: &str,
-    traced: &Traced,
+    (place, traced, users): (&str, &Traced, Option<Users>),
     below: &[&Patch],
     probes: &[&Kprobe],
     (host, overridable): (&Host, Option<bool>),
@@ -223,8 +285,21 @@ fn ftrace(
         );
     }
     if traced.direct {
-        direct(place, &who, host, overridable, findings);
-    } else if !traced.ipmodify && probes.is_empty() {
+        let programs = programs(host, traced);
+        if host.trampolines_share == Some(true) && !programs.is_empty() {
+            for program in programs {
+                bpf_program(place, program, findings);
+            }
+        } else {
+            direct(place, &who, host, overridable, findings);
+        }
+    }
+    let has_others = match users {
+        Some(users) => users.has_others,
+        None => !traced.ipmodify && !traced.direct && probes.is_empty(),
+    };
+    let refuses = traced.ipmodify && below.is_empty();
+    if has_others && !refuses {
         add(
             findings,
             Severity::Info,
@@ -237,6 +312,56 @@ fn ftrace(
             "",
         );
     }
+}
+
+/// The programs of the trampoline, where they are known. On hooks of BPF LSM those of cgroups are
+/// not listed.
+fn programs<'a>(host: &'a Host, traced: &Traced) -> Vec<&'a BpfProgram> {
+    let all = host.tracers.programs.as_ref().ok().into_iter().flatten();
+    let on_it = |program: &&BpfProgram| traced.module.is_none() && program.function == traced.name;
+    let found: Vec<&BpfProgram> = all.filter(on_it).collect();
+    let is_incomplete = traced.name.starts_with("bpf_lsm_")
+        && !found.iter().any(|program| program.kind.overrides());
+    match is_incomplete {
+        true => Vec::new(),
+        false => found,
+    }
+}
+
+fn bpf_program(place: &str, program: &BpfProgram, findings: &mut Vec<Finding>) {
+    let (severity, effect, remedy) = match program.kind {
+        ProgramKind::Fentry => (
+            Severity::Info,
+            "it keeps working beside a livepatch, and its events are filed under the old name",
+            String::new(),
+        ),
+        ProgramKind::Fexit | ProgramKind::Fsession => (
+            Severity::Warning,
+            "it keeps working beside a livepatch, and its events are filed under the old name; \
+             while it is attached, tasks asleep below the function hold the transition up",
+            format!(
+                "if the transition is held up, stop who holds program {}",
+                program.id
+            ),
+        ),
+        ProgramKind::FmodRet | ProgramKind::Lsm => (
+            Severity::Warning,
+            "the kernel admits it beside a livepatch in either order, and where it returns other \
+             than 0 the new code never runs: the patch would not be in force",
+            format!(
+                "ask its owner whether the patched code must run (bpftool prog show id {})",
+                program.id
+            ),
+        ),
+    };
+    let described = program.described();
+    add(
+        findings,
+        severity,
+        CHECK,
+        format!("BPF program {described} is attached to {place}: {effect}"),
+        remedy,
+    );
 }
 
 fn direct(

@@ -49,6 +49,7 @@ fn host() -> Host {
             kprobes: Ok(Vec::new()),
             events: Vec::new(),
             overridable: Ok(BTreeSet::new()),
+            programs: Ok(Vec::new()),
         },
         trampolines_share: None,
         policy: Policy::default(),

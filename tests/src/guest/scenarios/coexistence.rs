@@ -1,0 +1,466 @@
+//! Other users of a function that a livepatch replaces, in both orders: what `preflight` forecasts,
+//! what the kernel then does, and which code runs.
+//!
+//! fail_function and bpf_override_return need CONFIG_FUNCTION_ERROR_INJECTION, which Debian's
+//! kernels do not have. Modules of the scenarios stand in for them, with the same flags of ftrace.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::{
+    io::Errno,
+    process::{getpgid, getpid},
+};
+
+use super::{operators::says, preflight::Report};
+use crate::{
+    bpf::{self, Kind, Program},
+    eventually::seconds,
+    files,
+    guest::Guest,
+    livepatch::{CMDLINE_AGAIN, HOOK, LSM_HOOK, Livepatch, VMLINUX},
+    modules,
+};
+
+const FUNCTION: &str = "cmdline_proc_show";
+const TRACING: &str = "/sys/kernel/tracing";
+const KPROBES_ENABLED: &str = "/sys/kernel/debug/kprobes/enabled";
+const PATCHED: &str = "patched by lpm_vmlinux\n";
+const PATCHED_AGAIN: &str = "patched by lpm_refused\n";
+
+/// Somebody who looks on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    Kprobe,
+    Kretprobe,
+    Fprobe,
+    FprobeReturn,
+    FunctionTracer,
+    FunctionGraph,
+    Callback,
+    Fentry,
+    Fexit,
+}
+
+use Other::{
+    Callback, Fentry, Fexit, Fprobe, FprobeReturn, FunctionGraph, FunctionTracer, Kprobe, Kretprobe,
+};
+
+/// The same, at work.
+#[derive(Debug)]
+struct Attached {
+    other: Other,
+    program: Option<Program>,
+}
+
+impl Other {
+    /// Attaches it to [`FUNCTION`]. What the kernel calls a success is looked up in its list.
+    fn attach(self) -> Result<Attached> {
+        let before = users(FUNCTION)?;
+        let mut program = None;
+        match self {
+            Kprobe => event("p:lpm/seen cmdline_proc_show")?,
+            Kretprobe => event("r:lpm/seen cmdline_proc_show")?,
+            Fprobe => event("f:lpm/seen cmdline_proc_show")?,
+            FprobeReturn => event("f:lpm/seen cmdline_proc_show%return")?,
+            FunctionTracer => tracer("function")?,
+            FunctionGraph => tracer("function_graph")?,
+            Callback => modules::load("lpm_ftrace")?,
+            Fentry => program = Some(Program::attach(Kind::Fentry, FUNCTION, 0)?),
+            Fexit => program = Some(Program::attach(Kind::Fexit, FUNCTION, 0)?),
+        }
+        let now = users(FUNCTION)?;
+        ensure!(
+            now == before + 1,
+            "{self:?}: {before} users in enabled_functions, then {now}"
+        );
+        Ok(Attached {
+            other: self,
+            program,
+        })
+    }
+
+    /// What preflight says of it: severity and words.
+    const fn forecast(self) -> (&'static str, &'static [&'static str]) {
+        const OLD_NAME: &str = "filed under the old name";
+        const HOLDS: &str = "hold the transition up";
+        match self {
+            Kprobe => (
+                "warning",
+                &[
+                    "a kprobe (lpm/seen) is attached to cmdline_proc_show+",
+                    OLD_NAME,
+                ],
+            ),
+            Kretprobe => (
+                "warning",
+                &[
+                    "a kretprobe (lpm/seen) is attached to cmdline_proc_show+",
+                    OLD_NAME,
+                    HOLDS,
+                ],
+            ),
+            Fprobe | FprobeReturn | FunctionTracer | FunctionGraph | Callback => (
+                "info",
+                &["calls a tracer from cmdline_proc_show", OLD_NAME, HOLDS],
+            ),
+            Fentry => (
+                "info",
+                &["BPF program lpm_other (id ", ", fentry", OLD_NAME],
+            ),
+            Fexit => (
+                "warning",
+                &["BPF program lpm_other (id ", ", fexit", OLD_NAME, HOLDS],
+            ),
+        }
+    }
+
+    fn expect_forecast(self, patch: Livepatch) -> Result<()> {
+        let report = Report::of(patch, 1)?;
+        let (severity, words) = self.forecast();
+        for words in words {
+            report
+                .expect(severity, "tracers", words)
+                .with_context(|| format!("{self:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether this kernel has it, and lets it share a function with a livepatch.
+    fn is_here(self) -> Result<bool> {
+        Ok(match self {
+            Fprobe | FprobeReturn => files::read(&format!("{TRACING}/README"))?.contains("f[:["),
+            Fentry | Fexit => trampolines_share()?,
+            _ => true,
+        })
+    }
+}
+
+impl Attached {
+    /// Fails unless it fires, and takes the function for the old one.
+    fn expect_fires(&self) -> Result<()> {
+        let before = self.hits()?;
+        fs::write(format!("{TRACING}/trace"), "").context("cannot empty the trace")?;
+        cmdline()?;
+        let fired = match before {
+            Some(before) => self.hits()?.is_some_and(|now| now > before),
+            None => files::read(&format!("{TRACING}/trace"))?.contains(FUNCTION),
+        };
+        ensure!(fired, "{:?} saw nothing", self.other);
+        Ok(())
+    }
+
+    fn hits(&self) -> Result<Option<u64>> {
+        if let Some(program) = &self.program {
+            return program.runs().map(Some);
+        }
+        if self.other != Callback {
+            return Ok(None);
+        }
+        let hits = files::read("/sys/module/lpm_ftrace/parameters/hits")?;
+        Ok(Some(hits.trim().parse().context("no number of hits")?))
+    }
+
+    fn detach(self) -> Result<()> {
+        let before = users(FUNCTION)?;
+        match self.other {
+            Kprobe | Kretprobe | Fprobe | FprobeReturn => {
+                files::write(&format!("{TRACING}/events/lpm/seen/enable"), "0")?;
+                files::write(&format!("{TRACING}/dynamic_events"), "-:lpm/seen")?;
+            }
+            FunctionTracer | FunctionGraph => {
+                files::write(&format!("{TRACING}/current_tracer"), "nop")?;
+                let filter = format!("!{FUNCTION}\n");
+                files::write(&format!("{TRACING}/set_ftrace_filter"), &filter)?;
+            }
+            Callback => modules::unload("lpm_ftrace")?,
+            Fentry | Fexit => drop(self.program),
+        }
+        // A trampoline goes some time after its last program.
+        crate::eventually::eventually(seconds(10), || {
+            let now = users(FUNCTION)?;
+            ensure!(now < before, "{before} users, then {now}");
+            Ok(())
+        })
+    }
+}
+
+fn event(definition: &str) -> Result<()> {
+    files::write(&format!("{TRACING}/dynamic_events"), definition)?;
+    files::write(&format!("{TRACING}/events/lpm/seen/enable"), "1")
+}
+
+fn tracer(name: &str) -> Result<()> {
+    files::write(&format!("{TRACING}/set_ftrace_filter"), FUNCTION)?;
+    files::write(&format!("{TRACING}/current_tracer"), name)
+}
+
+/// How many users ftrace has on a function: `name (users) FLAGS`.
+fn users(function: &str) -> Result<u32> {
+    let list = files::read(&format!("{TRACING}/enabled_functions"))?;
+    let line = list.lines().find_map(|line| {
+        let rest = line.strip_prefix(function)?.strip_prefix(" (")?;
+        rest.split(')').next()
+    });
+    line.map_or(Ok(0), |users| users.parse().context("no number of users"))
+}
+
+fn cmdline() -> Result<String> {
+    files::read("/proc/cmdline")
+}
+
+fn expect_cmdline(shown: &str) -> Result<()> {
+    let now = cmdline()?;
+    ensure!(now == shown, "/proc/cmdline is `{now}`, not `{shown}`");
+    Ok(())
+}
+
+/// From 6.0 on (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
+fn trampolines_share() -> Result<bool> {
+    let release = files::read("/proc/sys/kernel/osrelease")?;
+    let major = release
+        .split('.')
+        .next()
+        .context("a kernel without a release")?;
+    Ok(major.parse::<u32>()? >= 6)
+}
+
+/// The other user first: forecast, load, both at work.
+fn first(guest: &Guest, others: &[Other]) -> Result<()> {
+    bpf::count_runs()?;
+    for other in others {
+        if !other.is_here()? {
+            guest.note(format!("{other:?} is not on this kernel"))?;
+            continue;
+        }
+        let attached = other.attach()?;
+        attached.expect_fires()?;
+        other.expect_forecast(VMLINUX)?;
+        VMLINUX.apply(seconds(30))?;
+        expect_cmdline(PATCHED).with_context(|| format!("{other:?}"))?;
+        attached.expect_fires()?;
+        says(&["status"], 0, &["1 of 1 functions are in force"])?;
+        VMLINUX.remove(seconds(30))?;
+        attached.detach()?;
+    }
+    ensure!(users(FUNCTION)? == 0, "somebody is left on {FUNCTION}");
+    Ok(())
+}
+
+/// Events of tracefs, then a livepatch.
+pub(super) fn events_then_livepatch(guest: &mut Guest) -> Result<()> {
+    first(guest, &[Kprobe, Kretprobe, Fprobe, FprobeReturn])
+}
+
+/// Tracers, then a livepatch.
+pub(super) fn tracers_then_livepatch(guest: &mut Guest) -> Result<()> {
+    first(guest, &[FunctionTracer, FunctionGraph, Callback])
+}
+
+/// BPF programs on trampolines, then a livepatch: one that only looks on, and one that overrides.
+pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
+    if !trampolines_share()? {
+        let program = Program::attach(Kind::Fentry, FUNCTION, 0)?;
+        let report = Report::of(VMLINUX, 2)?;
+        report.expect("failure", "tracers", "before 6.0 the kernel refuses")?;
+        modules::expect_refused(VMLINUX.name, Errno::BUSY)?;
+        drop(program);
+        return Ok(());
+    }
+    first(guest, &[Fentry, Fexit])?;
+    let mut cases = vec![(HOOK, Kind::FmodRet)];
+    match has_bpf_lsm()? {
+        true => cases.push((LSM_HOOK, Kind::Lsm)),
+        false => guest.note("this kernel has no BPF LSM")?,
+    }
+    for (patch, kind) in cases {
+        let (function, word) = hook(patch)?;
+        let program = Program::attach(kind, function, -Errno::PERM.raw_os_error())?;
+        expect_getpgid(Err(Errno::PERM))?;
+        let named = format!("BPF program lpm_other (id {}, {word}", program.id()?);
+        let report = Report::of(patch, 1)?;
+        report.expect("warning", "tracers", &named)?;
+        report.expect("warning", "tracers", "the new code never runs")?;
+        patch.apply(seconds(30))?;
+        // Admitted, enabled, and not in force.
+        expect_getpgid(Err(Errno::PERM))?;
+        expect_overridden(patch, &named)?;
+        drop(program);
+        crate::eventually::eventually(seconds(10), || expect_getpgid(Err(Errno::XDEV)))?;
+        says(&["status"], 0, &["1 of 1 functions are in force"])?;
+        patch.remove(seconds(30))?;
+        expect_getpgid(Ok(()))?;
+    }
+    Ok(())
+}
+
+/// A livepatch, then all the others; beside each of them a second livepatch is forecast.
+pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
+    bpf::count_runs()?;
+    VMLINUX.apply(seconds(30))?;
+    for other in [
+        Kprobe,
+        Kretprobe,
+        Fprobe,
+        FprobeReturn,
+        FunctionTracer,
+        FunctionGraph,
+        Callback,
+        Fentry,
+        Fexit,
+    ] {
+        if !other.is_here()? {
+            guest.note(format!(
+                "{other:?} is not beside a livepatch on this kernel"
+            ))?;
+            continue;
+        }
+        let attached = other.attach()?;
+        expect_cmdline(PATCHED).with_context(|| format!("{other:?}"))?;
+        attached.expect_fires()?;
+        other.expect_forecast(CMDLINE_AGAIN)?;
+        attached.detach()?;
+    }
+    says(&["status"], 0, &["1 of 1 functions are in force"])?;
+    VMLINUX.remove(seconds(30))
+}
+
+/// A livepatch, then a BPF program that overrides it where it returns other than 0.
+pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
+    if !trampolines_share()? {
+        return guest.note("a livepatch and a trampoline share no function on this kernel");
+    }
+    let mut cases = vec![(HOOK, Kind::FmodRet)];
+    if has_bpf_lsm()? {
+        cases.push((LSM_HOOK, Kind::Lsm));
+    }
+    for (patch, kind) in cases {
+        let (function, word) = hook(patch)?;
+        patch.apply(seconds(30))?;
+        expect_getpgid(Err(Errno::XDEV))?;
+        // One that lets the function run: whether it always will is not known.
+        for (returns, then) in [(0, Errno::XDEV), (-Errno::PERM.raw_os_error(), Errno::PERM)] {
+            let program = Program::attach(kind, function, returns)?;
+            ensure!(
+                users(function)? == 2,
+                "{kind:?} is not in enabled_functions"
+            );
+            expect_getpgid(Err(then))?;
+            let named = format!("BPF program lpm_other (id {}, {word}", program.id()?);
+            expect_overridden(patch, &named)?;
+            drop(program);
+            crate::eventually::eventually(seconds(10), || {
+                expect_getpgid(Err(Errno::XDEV))?;
+                ensure!(users(function)? == 1, "the trampoline is left");
+                Ok(())
+            })?;
+        }
+        says(&["status"], 0, &["1 of 1 functions are in force"])?;
+        patch.remove(seconds(30))?;
+    }
+    Ok(())
+}
+
+/// Others who redirect the function too.
+pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
+    // As fail_function: a kprobe with a post-handler.
+    modules::load("lpm_kprobe")?;
+    let report = Report::of(VMLINUX, 2)?;
+    report.expect("failure", "tracers", "may redirect cmdline_proc_show")?;
+    report.expect_not("tracers", "still fires")?;
+    modules::expect_refused(VMLINUX.name, Errno::BUSY)?;
+    modules::unload("lpm_kprobe")?;
+
+    VMLINUX.apply(seconds(30))?;
+    match modules::load("lpm_kprobe") {
+        Err(error) => guest.note(format!("beside a livepatch: {error:#}"))?,
+        // From 6.14 on the kernel calls a success what it did not arm: enabled_functions shows it.
+        Ok(()) => {
+            guest.note("register_kprobe() says 0, and the kprobe is not armed")?;
+            Report::of(CMDLINE_AGAIN, 1)?.expect_not("tracers", "kprobe")?;
+            modules::unload("lpm_kprobe")?;
+        }
+    }
+    ensure!(users(FUNCTION)? == 1, "two may redirect {FUNCTION}");
+    expect_cmdline(PATCHED)?;
+
+    // All kprobes are disarmed, and none is disabled.
+    let seen = Kprobe.attach()?;
+    files::write(KPROBES_ENABLED, "0")?;
+    let disarmed = Report::of(CMDLINE_AGAIN, 1);
+    files::write(KPROBES_ENABLED, "1")?;
+    disarmed?.expect("warning", "tracers", "and not armed")?;
+    Kprobe.expect_forecast(CMDLINE_AGAIN)?;
+    seen.detach()?;
+
+    // Another livepatch: the newer one's code runs.
+    let report = Report::of(CMDLINE_AGAIN, 1)?;
+    report.expect("info", "stacked", "is already patched by lpm_vmlinux")?;
+    CMDLINE_AGAIN.apply(seconds(30))?;
+    expect_cmdline(PATCHED_AGAIN)?;
+    says(&["status"], 0, &["is replaced by lpm_refused"])?;
+    CMDLINE_AGAIN.remove(seconds(30))?;
+    expect_cmdline(PATCHED)?;
+
+    // As bpf_override_return: the kernel admits it in both orders, and the older one wins.
+    modules::load("lpm_redirect")?;
+    expect_cmdline(PATCHED)?;
+    VMLINUX.remove(seconds(30))?;
+    expect_redirected()?;
+    let report = Report::of(VMLINUX, 1)?;
+    report.expect(
+        "warning",
+        "tracers",
+        "could redirect the call, which nothing shows",
+    )?;
+    VMLINUX.apply(seconds(30))?;
+    expect_redirected()?;
+    modules::unload("lpm_redirect")?;
+    expect_cmdline(PATCHED)?;
+    VMLINUX.remove(seconds(30))
+}
+
+fn expect_redirected() -> Result<()> {
+    let read = fs::read("/proc/cmdline");
+    let errno = read.as_ref().err().and_then(std::io::Error::raw_os_error);
+    ensure!(
+        errno == Some(Errno::NODATA.raw_os_error()),
+        "/proc/cmdline is {read:?}: nobody redirects it"
+    );
+    Ok(())
+}
+
+fn hook(patch: Livepatch) -> Result<(&'static str, &'static str)> {
+    match patch {
+        HOOK => Ok(("security_task_getpgid", "fmod_ret")),
+        LSM_HOOK => Ok(("bpf_lsm_task_getpgid", "lsm")),
+        other => bail!("{} has no hook", other.name),
+    }
+}
+
+fn has_bpf_lsm() -> Result<bool> {
+    let path = "/sys/kernel/security/lsm";
+    Ok(Path::new(path).exists() && files::read(path)?.split(',').any(|lsm| lsm.trim() == "bpf"))
+}
+
+/// getpgid() of a process asks security_task_getpgid.
+fn expect_getpgid(expected: Result<(), Errno>) -> Result<()> {
+    let got = getpgid(Some(getpid())).map(|_| ());
+    ensure!(got == expected, "getpgid gives {got:?}, not {expected:?}");
+    Ok(())
+}
+
+/// `status` names the program, and who holds it.
+fn expect_overridden(patch: Livepatch, program: &str) -> Result<()> {
+    let named = format!("may be overridden by {program}");
+    says(
+        &["status"],
+        0,
+        &[
+            patch.name,
+            "0 of 1 functions are in force",
+            &named,
+            "held by init (1)",
+        ],
+    )
+}

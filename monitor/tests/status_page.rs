@@ -64,7 +64,8 @@ const STATES: &[State] = &[
             "STUCK: the transition of livepatch_2026_11_net_fix, patching for 8m 3s, 483 attempts, 3 tasks pending.",
             "process 1500 &quot;postgres&quot;, unit postgresql@17-main.service",
             "thread 1501",
-            "2 asleep in <code>tcp_rcv_established</code>",
+            "2 tasks asleep in tcp_rcv_established (vmlinux)",
+            "signals them in its attempt 496, in about 13 s",
             "schedule_timeout+0x94/0xd0",
             "32 rounds sent by the kernel",
             "content=\"30\"",
@@ -75,8 +76,22 @@ const STATES: &[State] = &[
         states::crowded,
         "Stuck",
         &[
+            "<summary>And 75 more</summary>",
             "And 30 more: <code>livepatch-monitor blockers --all</code>",
             "Idle tasks (swapper) could not be checked",
+        ],
+    ),
+    (
+        "ten_thousand",
+        states::ten_thousand,
+        "In transition",
+        &[
+            "patching for 6s, 6 attempts, 10000 tasks pending",
+            "2 sleeping",
+            "9998 unvisited",
+            "signals them in its attempt 16, in about 10 s",
+            "<h4>2 tasks asleep in tcp_rcv_established (vmlinux)</h4>",
+            "<summary>9998 tasks not looked at yet: the kernel looks again about once a second</summary>",
         ],
     ),
     (
@@ -203,6 +218,18 @@ fn every_state_says_what_it_must() {
             "{name}"
         );
     }
+}
+
+/// The few that hold it up come first and open, whatever the order of the scan.
+#[test]
+fn thousands_that_hold_nothing_up_are_one_line() {
+    let html = render(&states::ten_thousand());
+    let holder = html.find("process 1500 &quot;worker&quot; thread 11498");
+    let many = html.find("<summary>9998 tasks").expect("the many");
+    assert!(holder.expect("the holder") < many);
+    // Of the many no more are described than fit.
+    assert_eq!(html.matches("<p><strong>process 1500").count(), 50);
+    assert!(html.len() < 64 << 10, "{} bytes", html.len());
 }
 
 #[test]

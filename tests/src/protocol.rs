@@ -112,7 +112,7 @@ pub const LANDING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 33] = [
+pub const SCENARIOS: [&str; 34] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -142,6 +142,7 @@ pub const SCENARIOS: [&str; 33] = [
     "unfit_modules_are_refused",
     "tracers_are_named",
     "waited_for_and_in_force",
+    "runbooks_are_followed",
     "without_ftrace",
     "probed_function_can_be_patched",
     "first_attempts_succeed",

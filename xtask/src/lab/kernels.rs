@@ -118,6 +118,7 @@ pub(crate) const LINES: &[Line] = &[
             "names_break_nothing",
             "ten_thousand_threads",
             "waited_for_and_in_force",
+            "runbooks_are_followed",
             "without_ftrace",
             "transitions_take_no_longer",
             "oops_in_patch_is_survived",

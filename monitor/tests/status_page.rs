@@ -2,11 +2,14 @@
 //! browser to be held against it.
 #![expect(clippy::expect_used, reason = "a test may panic")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use livepatch_core::blockers::printable;
-use livepatch_monitor::exporter::status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render};
+use livepatch_monitor::exporter::{
+    collectors::transitions::Failure,
+    status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render},
+};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -240,6 +243,37 @@ fn a_page_without_refresh_stays() {
     };
     assert!(!render(&page).contains("http-equiv=\"refresh\""));
     assert!(render(&states::stuck()).contains(&format!("href=\"/?{STAY}\"")));
+}
+
+#[test]
+fn a_failed_load_is_named_until_it_no_longer_matters() {
+    let said = |failed: &str, age: f64, name: &str, transition: bool| {
+        let mut page = states::in_force();
+        let now = page.now_unix_seconds.unwrap();
+        let known = states::values(&mut page);
+        known.transitions.last_failure = Some(Failure {
+            patch: Some(failed.to_owned()),
+            unix_seconds: Some(now - age),
+            cancelled: true,
+        });
+        for set in known.patches.set.iter_mut() {
+            for patch in &mut Arc::make_mut(set).patches {
+                patch.name = name.to_owned();
+                patch.transition = Some(transition);
+            }
+        }
+        let html = render(&page);
+        html.contains(&format!(
+            "Enabling {failed} has failed 1h ago: it was cancelled."
+        ))
+    };
+    let hour = 3600.0;
+    assert!(said("fix_v1", hour, "other", false));
+    assert!(said("fix_v1", hour, "fix_v1", true));
+    assert!(said("fix_v2", hour, "fix_v1", false));
+    assert!(!said("fix_v1", hour, "fix_v1", false));
+    assert!(!said("fix_v1", hour, "fix_v2", false));
+    assert!(!said("fix_v1", 24.0 * hour, "other", false));
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn line(
     let _ = write!(
         text,
         ", {} of {}",
-        age(waited),
+        age(waited.min(timeout)),
         humantime::format_duration(timeout)
     );
     text

@@ -143,6 +143,7 @@ fn commands(text: &str) -> Vec<String> {
             _ => {}
         }
     }
+    found.append(&mut in_prose(&prose));
     found
 }
 

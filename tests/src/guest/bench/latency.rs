@@ -23,7 +23,7 @@ const ROUNDS: usize = 100;
 /// Each is waited for until the monitor is idle.
 const WORK_ROUNDS: u32 = 10;
 /// Between two scrapes, which is the resolution of the result.
-const POLL: Duration = Duration::from_millis(5);
+const POLL: Duration = Duration::from_millis(20);
 /// Longer than the monitor lets a report finish before it reads the kernel log.
 const REPORT: Duration = Duration::from_millis(500);
 
@@ -57,12 +57,15 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
     guest.start_monitor(&[])?;
     target::load()?;
     guest.hold(&Hold::ONE)?;
-    for _ in 0..ROUNDS {
+    for number in 1..=ROUNDS {
         let shown = round(guest)?;
         for ((took, shown), (_, event)) in took.iter_mut().zip(shown).zip(EVENTS) {
             let happened = counters.last_time(event)?;
             let late = shown.checked_sub(happened);
             took.push(late.with_context(|| format!("{event} is shown before it happened"))?);
+        }
+        if number % 10 == 0 {
+            guest.note(format!("{number} of {ROUNDS} rounds"))?;
         }
     }
     let mut table = Table::new(

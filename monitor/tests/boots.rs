@@ -130,8 +130,27 @@ fn a_container_says_that_it_is_none() {
     let host = FakeHost::held();
     host.create_dir("proc/self/ns");
     symlink("pid:[4026532201]", host.path("proc/self/ns/pid")).unwrap();
-    let said = boot(&host, 1, &[]).wait_for_line("container");
+    let mut monitor = boot(&host, 1, &[]);
+    let said = monitor.wait_for_line("container");
     assert!(said.contains("not a host"), "{said}");
+    // Nor does it count as one.
+    let metrics = monitor.metrics();
+    for series in [
+        "livepatch_kernel_info",
+        "livepatch_patch_info",
+        "livepatch_patch_enabled",
+        "livepatch_transition_active",
+        "livepatch_pending_tasks",
+        "livepatch_crashes_total",
+        "livepatch_boot_unclean",
+    ] {
+        assert_eq!(line(&metrics, series), None);
+    }
+    let failed = "livepatch_monitor_collector_success{collector=\"sysfs\"} 0";
+    assert!(metrics.contains(failed), "{metrics}");
+    assert_eq!(monitor.get("/-/ready", &[]).status, 503);
+    lose_power(monitor);
+    assert!(!host.path("state/recorder").exists());
 }
 
 /// A user without privileges puts a crash of a livepatch where kdump puts its dumps.

@@ -2,11 +2,14 @@
 //! browser to be held against it.
 #![expect(clippy::expect_used, reason = "a test may panic")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use livepatch_core::blockers::printable;
-use livepatch_monitor::exporter::status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render};
+use livepatch_monitor::exporter::{
+    collectors::transitions::Failure,
+    status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render},
+};
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -64,7 +67,8 @@ const STATES: &[State] = &[
             "STUCK: the transition of livepatch_2026_11_net_fix, patching for 8m 3s, 483 attempts, 3 tasks pending.",
             "process 1500 &quot;postgres&quot;, unit postgresql@17-main.service",
             "thread 1501",
-            "2 asleep in <code>tcp_rcv_established</code>",
+            "2 tasks asleep in tcp_rcv_established (vmlinux)",
+            "signals them in its attempt 496, in about 13 s",
             "schedule_timeout+0x94/0xd0",
             "32 rounds sent by the kernel",
             "content=\"30\"",
@@ -75,8 +79,22 @@ const STATES: &[State] = &[
         states::crowded,
         "Stuck",
         &[
+            "<summary>And 75 more</summary>",
             "And 30 more: <code>livepatch-monitor blockers --all</code>",
             "Idle tasks (swapper) could not be checked",
+        ],
+    ),
+    (
+        "ten_thousand",
+        states::ten_thousand,
+        "In transition",
+        &[
+            "patching for 6s, 6 attempts, 10000 tasks pending",
+            "2 sleeping",
+            "9998 unvisited",
+            "signals them in its attempt 16, in about 10 s",
+            "<h4>2 tasks asleep in tcp_rcv_established (vmlinux)</h4>",
+            "<summary>9998 tasks not looked at yet: the kernel looks again about once a second</summary>",
         ],
     ),
     (
@@ -205,6 +223,18 @@ fn every_state_says_what_it_must() {
     }
 }
 
+/// The few that hold it up come first and open, whatever the order of the scan.
+#[test]
+fn thousands_that_hold_nothing_up_are_one_line() {
+    let html = render(&states::ten_thousand());
+    let holder = html.find("process 1500 &quot;worker&quot; thread 11498");
+    let many = html.find("<summary>9998 tasks").expect("the many");
+    assert!(holder.expect("the holder") < many);
+    // Of the many no more are described than fit.
+    assert_eq!(html.matches("<p><strong>process 1500").count(), 50);
+    assert!(html.len() < 64 << 10, "{} bytes", html.len());
+}
+
 #[test]
 fn a_page_without_refresh_stays() {
     let page = Page {
@@ -213,6 +243,37 @@ fn a_page_without_refresh_stays() {
     };
     assert!(!render(&page).contains("http-equiv=\"refresh\""));
     assert!(render(&states::stuck()).contains(&format!("href=\"/?{STAY}\"")));
+}
+
+#[test]
+fn a_failed_load_is_named_until_it_no_longer_matters() {
+    let said = |failed: &str, age: f64, name: &str, transition: bool| {
+        let mut page = states::in_force();
+        let now = page.now_unix_seconds.unwrap();
+        let known = states::values(&mut page);
+        known.transitions.last_failure = Some(Failure {
+            patch: Some(failed.to_owned()),
+            unix_seconds: Some(now - age),
+            cancelled: true,
+        });
+        for set in known.patches.set.iter_mut() {
+            for patch in &mut Arc::make_mut(set).patches {
+                patch.name = name.to_owned();
+                patch.transition = Some(transition);
+            }
+        }
+        let html = render(&page);
+        html.contains(&format!(
+            "Enabling {failed} has failed 1h ago: it was cancelled."
+        ))
+    };
+    let hour = 3600.0;
+    assert!(said("fix_v1", hour, "other", false));
+    assert!(said("fix_v1", hour, "fix_v1", true));
+    assert!(said("fix_v2", hour, "fix_v1", false));
+    assert!(!said("fix_v1", hour, "fix_v1", false));
+    assert!(!said("fix_v1", hour, "fix_v2", false));
+    assert!(!said("fix_v1", 24.0 * hour, "other", false));
 }
 
 #[test]

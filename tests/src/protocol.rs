@@ -112,7 +112,7 @@ pub const COMPLETING_PATCH: &str = "lpm_vmlinux";
 pub const HELD_PATCH: &str = "lpm_patch_a";
 
 /// The scenarios of mode `test`, in the order of a full run.
-pub const SCENARIOS: [&str; 40] = [
+pub const SCENARIOS: [&str; 41] = [
     "held_transition_is_real",
     "kthreads_hold_too",
     "stack_and_replace",
@@ -143,6 +143,7 @@ pub const SCENARIOS: [&str; 40] = [
     "unfit_modules_are_refused",
     "tracers_are_named",
     "waited_for_and_in_force",
+    "runbooks_are_followed",
     "without_ftrace",
     "events_then_livepatch",
     "tracers_then_livepatch",

@@ -27,7 +27,7 @@ pub use direction::{Direction, Outcome};
 pub use display::{age, doing, progress};
 pub use types::{
     Active, BootTime, Effect, KlpEvent, Origin, SIGNALS_TIMEOUT, SavedState, Totals, Transition,
-    Watching,
+    Watching, next_signals,
 };
 
 use observe::Snapshot;

@@ -201,7 +201,9 @@ fn text(now: &Now, around: &Surroundings) -> String {
                 let _ = writeln!(text, "  {tasks} asleep in {function} ({object})");
             }
             if !running.blockers.is_empty() {
-                text.push_str("  run livepatch-monitor blockers for their names and stacks\n");
+                text.push_str(
+                    "  run livepatch-monitor blockers --stack for their names and stacks\n",
+                );
             }
         }
         None => text.push_str("no transition is running\n"),

@@ -78,19 +78,12 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
             remedy: String::new(),
         })
         .collect();
-    let mut transitions = Transitions::new();
-    let mut unread = None;
-    if let Ok(boot_id) = procfs::boot_id(&paths.procfs) {
-        match saved::read(&paths.state_dir, &boot_id) {
-            Ok(Some(saved)) => transitions = Transitions::restore(saved.transitions),
-            Ok(None) => {}
-            Err(error) => unread = Some(error),
-        }
-    }
-    transitions.observe(clock::boot_time(), &patches, Watching::Probes);
-    let Some((patch, direction, start)) = transitions
-        .active()
-        .and_then(|active| Some((active.patch.clone()?, active.direction, active.start)))
+    let Some(Active {
+        patch,
+        direction,
+        start,
+        unread,
+    }) = active(cli, &patches)
     else {
         return Ok(Now {
             patches,
@@ -98,18 +91,12 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
             degradations,
         });
     };
-    let start = start.or_else(|| {
-        let mut log = kmsg::KmsgReader::open(&paths.kmsg).ok()?;
-        let since_boot = kmsg::transition_start(&mut log, &patch, direction).ok()??;
-        Some(BootTime::from_duration(since_boot + clock::suspended()))
-    });
     if let Some(error) = unread.filter(|_| start.is_none()) {
         degradations.push(Degradation {
             what: format!("when the transition started is not known: {error}"),
             remedy: "run as root, or name the exporter's directory with --state-dir".to_owned(),
         });
     }
-
     let mut tasks = PendingTasks::open(cli, &mut degradations);
     let mut running = tasks.scan(&patch, direction, start)?;
     let undecided = |running: &Running| {
@@ -126,6 +113,43 @@ pub(super) fn look(cli: &Cli) -> anyhow::Result<Now> {
         patches,
         running,
         degradations,
+    })
+}
+
+/// The transition that runs by sysfs, and since when.
+pub(super) struct Active {
+    patch: String,
+    direction: Direction,
+    /// By the exporter's state or the kernel log.
+    pub start: Option<BootTime>,
+    /// Why the exporter's state could not be read.
+    unread: Option<String>,
+}
+
+pub(super) fn active(cli: &Cli, patches: &PatchSet) -> Option<Active> {
+    let paths = &cli.paths;
+    let mut transitions = Transitions::new();
+    let mut unread = None;
+    if let Ok(boot_id) = procfs::boot_id(&paths.procfs) {
+        match saved::read(&paths.state_dir, &boot_id) {
+            Ok(Some(saved)) => transitions = Transitions::restore(saved.transitions),
+            Ok(None) => {}
+            Err(error) => unread = Some(error.to_string()),
+        }
+    }
+    transitions.observe(clock::boot_time(), patches, Watching::Probes);
+    let active = transitions.active()?;
+    let (patch, direction) = (active.patch.clone()?, active.direction);
+    let start = active.start.or_else(|| {
+        let mut log = kmsg::KmsgReader::open(&paths.kmsg).ok()?;
+        let since_boot = kmsg::transition_start(&mut log, &patch, direction).ok()??;
+        Some(BootTime::from_duration(since_boot + clock::suspended()))
+    });
+    Some(Active {
+        patch,
+        direction,
+        start,
+        unread,
     })
 }
 

@@ -16,7 +16,7 @@ use self::progress::Progress;
 use super::{
     Cli,
     blockers::{self, GroupReport, Listing},
-    transition::{PendingTasks, Running},
+    transition::{self, PendingTasks, Running},
     values,
 };
 use crate::kernel::{modules, sysfs, tasks};
@@ -24,6 +24,7 @@ use livepatch_core::{
     blockers::BlockerReport,
     crash::display::shown,
     patch::PatchSet,
+    transition::BootTime,
     waiting::{WaitOutcome, Waited, Waiting},
 };
 
@@ -113,15 +114,17 @@ impl Wait {
         let mut watched: Option<Watched> = None;
         let mut progress = Progress::start();
         loop {
-            if let Some(waited) = waiting.look(&patches(cli)?) {
+            let patches = patches(cli)?;
+            if let Some(waited) = waiting.look(&patches) {
                 progress.clear();
                 return Ok(ended(waited, started.elapsed()));
             }
             let Some((patch, direction)) = waiting.running() else {
                 anyhow::bail!("the transition that is waited for is not known");
             };
-            let watched = watched.get_or_insert_with(|| Watched::open(cli));
-            watched.scan_if_due(|tasks| tasks.scan(patch, direction, None));
+            let watched = watched.get_or_insert_with(|| Watched::open(cli, &patches));
+            let start = watched.start;
+            watched.scan_if_due(|tasks| tasks.scan(patch, direction, start));
             let waited = started.elapsed();
             progress.show(patch, direction, waited, self.timeout, watched.count(cli));
             let left = self.timeout.saturating_sub(waited);
@@ -188,6 +191,7 @@ fn patches(cli: &Cli) -> anyhow::Result<PatchSet> {
 /// The tasks of the transition that is waited for.
 struct Watched {
     tasks: PendingTasks,
+    start: Option<BootTime>,
     next: Instant,
     /// The last scan's result; `None` where tasks cannot be read.
     last: Option<Running>,
@@ -195,7 +199,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn open(cli: &Cli) -> Self {
+    fn open(cli: &Cli, patches: &PatchSet) -> Self {
         let mut degradations = Vec::new();
         let tasks = PendingTasks::open(cli, &mut degradations);
         for missing in degradations {
@@ -203,6 +207,7 @@ impl Watched {
         }
         Self {
             tasks,
+            start: transition::active(cli, patches).and_then(|active| active.start),
             next: Instant::now(),
             last: None,
             complained: false,

@@ -163,7 +163,7 @@ pub(super) fn stuck(running: &Running, blockers: &[Blocker]) {
         patch = name(running.patch.as_ref()),
         seconds = running.at_least.as_secs(),
         tasks = blockers.len(),
-        "transition is stuck; `livepatch-monitor blockers` shows stacks"
+        "transition is stuck; `livepatch-monitor blockers --stack` shows who holds it up"
     );
     for blocker in blockers.iter().take(BLOCKERS_SHOWN) {
         warn!(

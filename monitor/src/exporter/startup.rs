@@ -57,28 +57,30 @@ pub(super) struct Started {
 /// The metrics library refuses a metric; everything else degrades.
 pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let mut degradations = Vec::new();
-    let attached = match options.once {
-        true => Attached::for_one_scan(&options, &mut degradations),
-        false => Attached::attach(&options, &mut degradations),
+    let container = machine::container(&options.procfs, &options.sysfs);
+    let attached = match (&container, options.once) {
+        (Some(_), _) => Attached::nothing(&options),
+        (None, true) => Attached::for_one_scan(&options, &mut degradations),
+        (None, false) => Attached::attach(&options, &mut degradations),
     };
     let mut boot_id = procfs::boot_id(&options.procfs).ok();
     let crash_kernel = machine::crash_kernel(&options.procfs);
-    if crash_kernel.is_some() {
-        // The crash kernel's boot does not count: the boot that crashed stays the host's last one.
+    let is_host = crash_kernel.is_none() && container.is_none();
+    if !is_host {
+        // This boot does not count: the boot that crashed stays the host's last one.
         boot_id = None;
     }
-    degradations.extend(machine::container(&options.procfs, &options.sysfs));
     let system = rustix::system::uname();
     let release = system.release().to_string_lossy().into_owned();
-    if crash_kernel.is_none()
+    if is_host
         && !options.once
         && let Err(exposed) = state_dir::close_to_others(&options.state_dir)
     {
         degradations.push(see_message(exposed.to_string()));
     }
-    let records = match &crash_kernel {
-        Some(_) => Records::none(&options),
-        None => Records::open(&options, boot_id.as_deref(), &release),
+    let records = match is_host {
+        false => Records::none(&options),
+        true => Records::open(&options, boot_id.as_deref(), &release),
     };
     degradations.extend(crash_kernel);
     degradations.extend(records.problems.into_iter().map(see_message));
@@ -100,7 +102,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
     let watching = attached.watching;
     let (procfs, sysfs) = (options.procfs.clone(), options.sysfs.clone());
     let collectors = Collectors {
-        patches: Patches::new(sysfs.clone(), release),
+        patches: Patches::new(sysfs.clone(), release, container.as_ref()),
         transitions: Transitions::new(
             watching,
             KernelLog::open(&options.kmsg),
@@ -131,7 +133,8 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         patches_due: AtomicBool::new(false),
         options,
     };
-    if let Err(problems) = exporter.read_patches() {
+    exporter.degradations.extend(container);
+    if is_host && let Err(problems) = exporter.read_patches() {
         exporter.degradations.push(Degradation {
             what: format!(
                 "cannot determine which livepatches are loaded: {}",
@@ -175,6 +178,16 @@ struct Attached {
 }
 
 impl Attached {
+    /// In a container, which is no host: what happens to the host is the host's to report.
+    fn nothing(options: &Options) -> Self {
+        Self {
+            scanner: TaskScanner::new(None, &options.procfs),
+            ring: None,
+            status: no_probes(),
+            watching: Watching::Snapshots,
+        }
+    }
+
     /// The task iterator, where a transition runs now.
     fn for_one_scan(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
         let patches = sysfs::read_patches(&options.sysfs);

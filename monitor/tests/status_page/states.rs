@@ -199,7 +199,10 @@ pub(crate) fn waiting(mut page: Page, blockers: &[Blocker], running_for: u64, st
         let unit = Some("postgresql@17-main.service".to_owned());
         BlockerReport::new(one, None, unit, now)
     };
-    let shown = blockers.iter().take(BLOCKERS_SHOWN);
+    // As `Exporter::status` chooses them.
+    let mut ordered: Vec<&Blocker> = blockers.iter().collect();
+    ordered.sort_by_key(|blocker| (!blocker.reason.holds(), blocker.reason));
+    let shown = ordered.into_iter().take(BLOCKERS_SHOWN);
     page.blockers = shown.map(report).collect();
     let known = values(&mut page);
     let mut patches = known
@@ -263,6 +266,18 @@ pub(crate) fn crowded() -> Page {
         Arc::make_mut(found).idle_unknown = true;
     }
     page
+}
+
+/// The kernel has just begun: thousands are pending, and the two that hold it up are the last
+/// of the scan.
+pub(crate) fn ten_thousand() -> Page {
+    let clean = "nothing holds it up: the kernel has not checked it since its stack became clean";
+    let mut blockers: Vec<Blocker> = (0..9998)
+        .map(|number| blocker(number, "worker", Reason::Unvisited, clean))
+        .collect();
+    blockers
+        .extend((9998..10_000).map(|number| blocker(number, "worker", Reason::Sleeping, ASLEEP)));
+    waiting(in_force(), &blockers, 6, false)
 }
 
 /// A crash that implicates the patch.

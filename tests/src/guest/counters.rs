@@ -1,6 +1,6 @@
 //! Counts how often the kernel reaches a function, with kprobes of their own that lose nothing.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -9,6 +9,8 @@ use crate::files;
 const EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const PROFILE: &str = "/sys/kernel/tracing/kprobe_profile";
 const GROUP: &str = "/sys/kernel/tracing/events/lpm";
+const TRACE: &str = "/sys/kernel/tracing/trace";
+const CLOCK: &str = "/sys/kernel/tracing/trace_clock";
 
 /// One attempt of the kernel to complete a transition. Attempts are a second apart, so their number
 /// shows how long a transition takes.
@@ -37,6 +39,19 @@ impl Counters {
         }
         files::write(&format!("{GROUP}/enable"), "1")?;
         Ok(counters)
+    }
+
+    /// The same, and from now on it is known when each was reached last, by CLOCK_MONOTONIC.
+    pub(crate) fn timed(functions: &[&str]) -> Result<Self> {
+        files::write(CLOCK, "mono")?;
+        Self::of(functions)
+    }
+
+    /// When this function was reached last, of those that are [`timed`](Self::timed).
+    pub(crate) fn last_time(&self, function: &str) -> Result<Duration> {
+        let trace = files::read(TRACE)?;
+        let found = time_of_last(&trace, function);
+        found.with_context(|| format!("no {function} in {TRACE}:\n{trace}"))
     }
 
     /// How often each function was reached.
@@ -77,5 +92,31 @@ impl Drop for Counters {
         // If it cannot be removed, the next counter reports that.
         let _ = files::write(&format!("{GROUP}/enable"), "0");
         let _ = fs::write(EVENTS, "");
+        let _ = files::write(CLOCK, "local");
+    }
+}
+
+/// As in `  insmod-263  [001] .....    12.345678: klp_enable_patch: (klp_enable_patch+0x0/0xb40)`.
+fn time_of_last(trace: &str, function: &str) -> Option<Duration> {
+    let event = format!(": {function}: (");
+    let line = trace.lines().rev().find(|line| line.contains(&event))?;
+    let (before, _) = line.split_once(&event)?;
+    let (_, time) = before.rsplit_once(' ')?;
+    Duration::try_from_secs_f64(time.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_time_is_found() {
+        let trace = "# tracer: nop\n\
+                     \x20          insmod-263     [001] .....    12.345678: klp_enable_patch: (klp_enable_patch+0x0/0xb40)\n\
+                     \x20      odd: name-264     [000] d..1.   100.000005: klp_enable_patch: (klp_enable_patch+0x0/0xb40)\n\
+                     \x20          insmod-263     [001] .....   101.000000: __warn: (__warn+0x0/0x150)\n";
+        let time = time_of_last(trace, "klp_enable_patch");
+        assert_eq!(time, Some(Duration::from_micros(100_000_005)));
+        assert_eq!(time_of_last(trace, "klp_enable"), None);
     }
 }

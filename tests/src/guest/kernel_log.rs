@@ -32,6 +32,16 @@ pub(crate) fn count(is_one: impl Fn(&str) -> bool) -> Result<u32> {
     Ok(count)
 }
 
+/// The whole log as dmesg(1) prints it.
+pub(crate) fn as_dmesg() -> Result<String> {
+    let mut log = open()?;
+    let mut text = String::new();
+    while let Some(record) = next(&mut log)? {
+        text.push_str(&dmesg_line(&record).unwrap_or_default());
+    }
+    Ok(text)
+}
+
 /// By how much the clock of the log is ahead of `CLOCK_MONOTONIC`, in seconds, at the
 /// least and at the most: it is another clock (local_clock(), kernel/printk/printk.c),
 /// which started at another moment.
@@ -88,6 +98,13 @@ fn text(record: &str) -> Option<&str> {
     record.split_once(';')?.1.lines().next()
 }
 
+/// `[   10.894377] text`.
+fn dmesg_line(record: &str) -> Option<String> {
+    let micros: u64 = record.split([',', ';']).nth(2)?.parse().ok()?;
+    let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+    Some(format!("[{seconds:5}.{micros:06}] {}\n", text(record)?))
+}
+
 /// The time of a record of this text.
 fn stamp(record: &str, line: &str) -> Option<Duration> {
     (text(record)? == line).then_some(())?;
@@ -105,5 +122,7 @@ mod tests {
         assert_eq!(stamp(record, "abc"), Some(Duration::from_millis(1500)));
         assert_eq!(stamp(record, "ab"), None);
         assert_eq!(stamp("12,300,x,-;abc\n", "abc"), None);
+        let line = dmesg_line(record);
+        assert_eq!(line.as_deref(), Some("[    1.500000] abc\n"));
     }
 }

@@ -21,6 +21,7 @@ mod monitor;
 mod network;
 mod process;
 mod rollout;
+mod runbooks;
 mod runner;
 mod scenarios;
 mod target;

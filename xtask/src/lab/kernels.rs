@@ -119,6 +119,7 @@ pub(crate) const LINES: &[Line] = &[
             "names_break_nothing",
             "ten_thousand_threads",
             "waited_for_and_in_force",
+            "runbooks_are_followed",
             "without_ftrace",
             "events_then_livepatch",
             "tracers_then_livepatch",

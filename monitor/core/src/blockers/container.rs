@@ -5,7 +5,7 @@
 //! | docker | `docker-ID.scope` | `/docker/ID` |
 //! | containerd (Kubernetes, nerdctl) | `cri-containerd-ID.scope`, `nerdctl-ID.scope`, `…slice:cri-containerd:ID` | `/kubepods/…/podUID/ID` |
 //! | CRI-O | `crio-ID.scope` | `…/crio-ID` |
-//! | podman | `libpod-ID.scope` | `/libpod_parent/libpod-ID` |
+//! | podman | `libpod-ID.scope`, `libpod-payload-ID` in a service's cgroup (`--cgroups=split`) | `/libpod_parent/libpod-ID` |
 //! | LXC, LXD, Incus | `lxc.payload.NAME` | `/lxc/NAME`, `/lxc.payload/NAME` |
 //! | systemd-nspawn | `machine-NAME.scope`, `systemd-nspawn@NAME.service` | |
 //!
@@ -33,12 +33,13 @@ pub struct Container {
 }
 
 /// Prefixes of a component whose rest is the container's id.
-const PREFIXES: [(&str, &str); 6] = [
+const PREFIXES: [(&str, &str); 7] = [
     ("docker-", "docker"),
     ("cri-containerd-", "containerd"),
     ("nerdctl-", "containerd"),
     ("crio-", "cri-o"),
     ("libpod-", "podman"),
+    ("libpod-payload-", "podman"),
     ("buildkit-", "docker"),
 ];
 
@@ -177,6 +178,10 @@ mod tests {
             (
                 "/user.slice/user-1000.slice/user@1000.service/user.slice/".to_owned()
                     + &format!("libpod-{id}.scope"),
+                Some("podman container 4f4f4f4f4f4f"),
+            ),
+            (
+                format!("/system.slice/web.service/libpod-payload-{id}"),
                 Some("podman container 4f4f4f4f4f4f"),
             ),
             (

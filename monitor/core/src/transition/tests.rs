@@ -415,3 +415,13 @@ fn refused_while_another_runs() {
     // Any other module may come and go.
     assert_eq!(run(&mut machine, [module_free(3000, "nf_tables")]), []);
 }
+
+#[test]
+fn the_next_signals_are_those_of_the_kernel() {
+    // 15 attempts have failed before the attempt that signals (klp_signals_cnt).
+    for (attempts, next) in [(0, 16), (1, 16), (15, 16), (16, 31), (30, 31), (31, 46)] {
+        assert_eq!(next_signals(attempts), next, "{attempts}");
+        assert!(rounds(next) > rounds(attempts), "{attempts}");
+    }
+    assert_eq!(next_signals(u32::MAX), u32::MAX);
+}

@@ -236,6 +236,14 @@ pub(super) const fn rounds(failed: u32) -> u32 {
     failed.saturating_sub(1) / SIGNALS_TIMEOUT
 }
 
+/// The attempt in which the kernel next signals the remaining tasks, where it has made so
+/// many (klp_try_complete_transition, kernel/livepatch/transition.c; 5.1 to 7.2).
+#[must_use]
+pub const fn next_signals(attempts: u32) -> u32 {
+    let rounds = attempts.saturating_sub(1) / SIGNALS_TIMEOUT + 1;
+    rounds.saturating_mul(SIGNALS_TIMEOUT).saturating_add(1)
+}
+
 /// Counters since this process began; they only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {

@@ -93,7 +93,7 @@ fn line(
     let _ = write!(
         text,
         ", {} of {}",
-        age(waited),
+        age(waited.min(timeout)),
         humantime::format_duration(timeout)
     );
     text

@@ -6,6 +6,7 @@ use std::{
 };
 
 use livepatch_core::{
+    degradation::Degradation,
     patch::{Beside, Mechanism, Object, PatchSet},
     transition::BootTime,
 };
@@ -52,11 +53,20 @@ pub(in crate::exporter) struct Patches {
     reader: Mutex<PatchReader>,
     release: String,
     live: Mutex<LiveModules>,
+    /// Why the livepatches in sysfs are not those of this machine.
+    of_another: Option<String>,
 }
 
 impl Patches {
-    pub(in crate::exporter) fn new(sysfs: PathBuf, release: String) -> Self {
+    /// In a `container` the livepatches are not looked at: they are the host's, which would
+    /// count twice.
+    pub(in crate::exporter) fn new(
+        sysfs: PathBuf,
+        release: String,
+        container: Option<&Degradation>,
+    ) -> Self {
         Self {
+            of_another: container.map(|container| container.what.clone()),
             reader: Mutex::new(PatchReader::new(sysfs)),
             release,
             live: Mutex::default(),
@@ -67,6 +77,15 @@ impl Patches {
     pub(in crate::exporter) fn read(&self) -> (Values, Vec<String>) {
         // Taken before reading: a snapshot is as old as its first file.
         let read_at = clock::boot_time();
+        let release = self.release.clone();
+        if let Some(of_another) = &self.of_another {
+            let values = Values {
+                release,
+                read_at,
+                ..Values::default()
+            };
+            return (values, vec![of_another.clone()]);
+        }
         let (set, problems) = match lock(&self.reader).read() {
             Ok((set, problems)) => (
                 Some(set),
@@ -74,7 +93,6 @@ impl Patches {
             ),
             Err(error) => (None, vec![error.to_string()]),
         };
-        let release = self.release.clone();
         (
             Values {
                 release,
@@ -118,7 +136,9 @@ impl Collector<All> for Patches {
         out: &mut Exposition,
     ) -> Result<(), ExpositionError> {
         let read = &collected.values.patches;
-        out.gauge(&KERNEL_INFO, [([read.release.as_str()], 1.0)])?;
+        if self.of_another.is_none() {
+            out.gauge(&KERNEL_INFO, [([read.release.as_str()], 1.0)])?;
+        }
         let Some(set) = &read.set else {
             return Ok(());
         };

@@ -33,7 +33,7 @@ fn collectors(root: &Path) -> Collectors {
         soak: Duration::from_secs(600),
     };
     Collectors {
-        patches: patches::Patches::new(sysfs.clone(), "7.2.0".to_owned()),
+        patches: patches::Patches::new(sysfs.clone(), "7.2.0".to_owned(), None),
         transitions: transitions::Transitions::new(
             Watching::Probes,
             log(),

@@ -4,14 +4,23 @@
 use livepatch_core::{
     blockers::{BlockerReport, Group, Reason, groups},
     crash::display::shown,
-    function_ref::FunctionRef,
     pending_tasks::Found,
+    transition::next_signals,
 };
 use maud::{Markup, html};
 
 use super::number;
 
-pub(super) fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
+/// Tasks of a group that are described at once; the others are behind a line.
+const OPEN: usize = 5;
+/// Stacks are open where a group has so few tasks.
+const FEW: usize = 3;
+
+pub(super) fn blockers(
+    found: &Found,
+    shown_blockers: &[BlockerReport],
+    attempts: Option<u32>,
+) -> Markup {
     let counts = &found.counts;
     let reasons = Reason::ALL
         .into_iter()
@@ -26,22 +35,35 @@ pub(super) fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Marku
                 @for reason in reasons {
                     li { (counts.reason(reason)) " " (reason.name()) }
                 }
-                @for (FunctionRef { object, function }, tasks) in counts.functions() {
-                    li { (tasks) " asleep in " code { (shown(function)) } " (" (shown(object)) ")" }
-                }
             }
+            (next_look(attempts))
             h3 { "Tasks that hold it up" }
             @if !is_held {
                 p { "None by itself: the tasks below switch at one of the next attempts." }
             }
             @for one in holding { (group(one, shown_blockers)) }
             @for one in passing { (folded(one, shown_blockers)) }
-            p class="note" { "The kernel looks at the pending tasks again about once a second, and signals them every 15 attempts." }
         } @else {
             p { "No task is pending." }
         }
         @if found.idle_unknown {
             p { "Idle tasks (swapper) could not be checked: they may be pending as well." }
+        }
+    }
+}
+
+/// When the kernel will look at the pending tasks again, and when it will signal them.
+fn next_look(attempts: Option<u32>) -> Markup {
+    html! {
+        p class="note" {
+            "The kernel looks at these tasks again about once a second"
+            @match attempts {
+                Some(attempts) => {
+                    @let left = next_signals(attempts) - attempts;
+                    ", and signals them in its attempt " (next_signals(attempts)) ", in about " (left) " s."
+                },
+                None => ", and signals them every 15 attempts.",
+            }
         }
     }
 }
@@ -60,15 +82,28 @@ fn of_group<'a>(
 }
 
 fn group(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
-    let described = of_group(group, shown_blockers).count();
-    let hidden = group.tasks.len().saturating_sub(described);
+    let described: Vec<_> = of_group(group, shown_blockers).collect();
+    let hidden = group.tasks.len().saturating_sub(described.len());
     // Few stacks are read at once; many are a long page.
-    let open = described <= 3;
+    let open = described.len() <= FEW;
+    let (first, others) = described.split_at(described.len().min(OPEN));
     html! {
         h4 { (shown(&group.headline())) }
-        ol class="blockers" {
-            @for task in of_group(group, shown_blockers) { (blocker(task, open)) }
+        (cards(first, open))
+        @if !others.is_empty() {
+            details {
+                summary { "And " (others.len() + hidden) " more" }
+                (cards(others, false))
+                (not_described(hidden))
+            }
+        } @else {
+            (not_described(hidden))
         }
+    }
+}
+
+fn not_described(hidden: usize) -> Markup {
+    html! {
         @if hidden > 0 {
             p { "And " (hidden) " more: " code { "livepatch-monitor blockers --all" } }
         }
@@ -77,26 +112,36 @@ fn group(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
 
 /// Tasks that hold nothing up: one line, with the few that are described behind it.
 fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
-    let described = of_group(group, shown_blockers).count();
-    let hidden = group.tasks.len().saturating_sub(described);
+    let described: Vec<_> = of_group(group, shown_blockers).collect();
+    let hidden = group.tasks.len().saturating_sub(described.len());
     html! {
         details {
             summary { (shown(&group.headline())) }
-            ol class="blockers" {
-                @for task in of_group(group, shown_blockers) { (blocker(task, false)) }
-            }
-            @if hidden > 0 {
-                p { "And " (hidden) " more: " code { "livepatch-monitor blockers --all" } }
+            (cards(&described, false))
+            (not_described(hidden))
+        }
+    }
+}
+
+/// Tasks of one group. Mostly the detail is the same of all of them, and said once.
+fn cards(tasks: &[&BlockerReport], open: bool) -> Markup {
+    let before = [None].into_iter().chain(tasks.iter().map(Some));
+    html! {
+        ol class="blockers" {
+            @for (task, before) in tasks.iter().zip(before) {
+                (blocker(task, before.is_none_or(|before| before.detail != task.detail), open))
             }
         }
     }
 }
 
-fn blocker(task: &BlockerReport, open: bool) -> Markup {
+fn blocker(task: &BlockerReport, detailed: bool, open: bool) -> Markup {
     html! {
         li {
             p { strong { (task.who()) } }
-            p { span class="tag" { (task.reason.name()) } " " (task.detail) }
+            @if detailed {
+                p { span class="tag" { (task.reason.name()) } " " (task.detail) }
+            }
             @if task.stack.is_empty() {
                 p class="note" { "No stack is known." }
             } @else {

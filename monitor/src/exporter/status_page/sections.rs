@@ -95,7 +95,7 @@ fn running_transition(page: &Page, running: &Running) -> Markup {
         }
         @match found {
             None => p { "Which tasks are pending is unknown." },
-            Some(found) => (pending::blockers(found, &page.blockers)),
+            Some(found) => (pending::blockers(found, &page.blockers, running.attempts)),
         }
     }
 }

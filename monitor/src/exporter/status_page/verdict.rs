@@ -4,6 +4,7 @@ use super::{Page, ago};
 use livepatch_core::{
     crash::{Implicated, display::shown},
     patch::Patch,
+    patch_version::is_newer,
 };
 
 /// A crash is reported at the top for this long; one in the running boot for as long as the boot
@@ -174,14 +175,18 @@ fn forced(page: &Page) -> Option<Statement> {
     })
 }
 
-/// The last livepatch that could not be enabled: until it is in force after all, or a day
-/// has passed.
+/// The last livepatch that could not be enabled: until it or a newer version of it is in
+/// force after all, or a day has passed.
 fn load_failure(page: &Page) -> Option<Statement> {
     let failure = page.values().transitions.last_failure.as_ref()?;
     let loaded = failure.patch.as_deref().zip(page.patches());
-    let is_in_force = loaded
-        .and_then(|(patch, set)| set.get(patch))
-        .is_some_and(|patch| patch.enabled == Some(true) && patch.transition != Some(true));
+    let is_in_force = loaded.is_some_and(|(failed, set)| {
+        set.patches.iter().any(|patch| {
+            (patch.name == failed || is_newer(&patch.name, failed))
+                && patch.enabled == Some(true)
+                && patch.transition != Some(true)
+        })
+    });
     let age = failure.unix_seconds.zip(page.now_unix_seconds);
     let is_old = age.is_some_and(|(when, now)| now - when >= NEWS_SECONDS);
     if is_in_force || is_old {

@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use livepatch_monitor_test_support::http;
 
-use super::{Table, cost, milliseconds, ratio};
+use super::{Table, cost, latency, milliseconds, ratio};
 use crate::{
     eventually::seconds,
     guest::Guest,
@@ -73,6 +73,11 @@ pub(super) fn measure(guest: &mut Guest) -> Result<Table> {
         scrape(monitor::ADDRESS, pid)?,
     );
     guest.note("a patched host is measured")?;
+    PATCH_A.remove(seconds(60))?;
+    for (what, took) in latency::work(guest)? {
+        alone(&mut table, what, took);
+    }
+    guest.note("events that are shown are measured")?;
     guest.clean_up()?;
 
     guest.start_monitor(&[])?;

@@ -11,6 +11,7 @@ use crate::{
     exposition::Exposition,
     guest::Guest,
     monitor,
+    runbooks::{self, Walk},
     scenarios::clock::{expect_between, unix_seconds},
 };
 
@@ -128,6 +129,14 @@ pub(super) fn expect_one(guest: &mut Guest, memo: &Memo, expected: &Expected) ->
         "after another start the monitor says {again:?} instead of {crashes:?}"
     );
     expect_metrics(guest, expected)
+}
+
+/// Follows a runbook on a host with one crash.
+pub(super) fn follow(guest: &Guest, page: &str, seen: &[&str]) -> Result<()> {
+    let crashes = list(1)?;
+    let crash = crashes.first().context("one crash and none")?;
+    let given = &[("ID", crash.id.as_str())];
+    runbooks::follow(guest, &Walk { page, given, seen })
 }
 
 fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {

@@ -232,7 +232,17 @@ pub(super) mod sysrq_in_transition {
             ..Expected::new("panic", "transition")
         };
         if kept {
-            return expect_one(guest, memo, &expected);
+            expect_one(guest, memo, &expected)?;
+            for page in [
+                "LivepatchHostCrashed",
+                "LivepatchHostSilentInTransition",
+                "LivepatchHostSilentInSoak",
+                "LivepatchBootUnclean",
+                "LivepatchStopRollout",
+            ] {
+                expected::follow(guest, page, &["transition", "lpm_patch_a"])?;
+            }
+            return Ok(());
         }
         // This machine has one CPU: after panic() no program of user space runs on it, so
         // that nothing but the transition is on the disk.

@@ -9,6 +9,7 @@ use crate::{
     helpers::{Confinement, Task},
     kernel_log,
     livepatch::{OOPSES, VMLINUX},
+    runbooks::{self, Walk},
 };
 use expected::{Expected, expect_none, expect_one, expect_signal};
 
@@ -40,7 +41,11 @@ pub(super) mod oops_in_patch_is_survived {
                 1.0,
             )?;
             metrics.expect("livepatch_crashes_total{kind=oops,phase=soak}", 1.0)
-        })
+        })?;
+        for page in ["LivepatchCrashImplicatesPatch", "LivepatchCrashSignal"] {
+            expected::follow(guest, page, &["implicated  yes", "livepatch_function"])?;
+        }
+        Ok(())
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
@@ -97,7 +102,16 @@ pub(super) mod warning_is_survived {
         broken_module(guest, "how=warn")?;
         expect_signal(guest, "warning", "unpatched", |metrics| {
             metrics.expect_sum("livepatch_crashes_total", 0.0)
-        })
+        })?;
+        // Such a report is no crash, and has no record.
+        runbooks::follow(
+            guest,
+            &Walk {
+                page: "LivepatchCrashSignal",
+                seen: &["lpm_crash", "warning"],
+                ..Walk::default()
+            },
+        )
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, _memo: &Memo) -> Result<()> {

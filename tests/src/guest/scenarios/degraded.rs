@@ -8,7 +8,9 @@ use crate::{
     guest::Guest,
     helpers::{Confinement, Hold},
     livepatch::PATCH_A,
-    monitor, target,
+    monitor,
+    runbooks::{self, Walk},
+    target,
 };
 
 /// Without the capabilities for BPF (and for others' stacks): sysfs and /proc
@@ -18,6 +20,14 @@ pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
     metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
     expect_no_bpf(&metrics)?;
     expect_in_log("CAP_BPF")?;
+    runbooks::follow(
+        guest,
+        &Walk {
+            page: "LivepatchMonitorDegraded",
+            seen: &["degraded: ", "CAP_BPF", "probes can be attached"],
+            ..Walk::default()
+        },
+    )?;
     expect_end(guest)
 }
 

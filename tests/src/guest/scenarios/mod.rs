@@ -49,7 +49,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     privileges: privileges_are_given_up, a_dynamic_user_is_enough;
     scale: ten_thousand_threads;
     preflight: forecast_comes_true, unfit_modules_are_refused, tracers_are_named;
-    operators: waited_for_and_in_force, without_ftrace;
+    operators: waited_for_and_in_force, runbooks_are_followed, without_ftrace;
     coexistence: events_then_livepatch, tracers_then_livepatch, programs_then_livepatch, livepatch_then_others, livepatch_then_overriders, redirections_and_livepatch;
     no_interference: probed_function_can_be_patched, first_attempts_succeed, transitions_take_no_longer;
 };

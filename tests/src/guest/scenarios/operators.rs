@@ -8,10 +8,13 @@ use rustix::io::Errno;
 
 use crate::{
     eventually::{eventually, seconds},
+    files,
     guest::Guest,
     helpers::Hold,
     livepatch::{PATCH_A, REPLACE, VMLINUX},
-    modules, monitor, target,
+    modules, monitor,
+    runbooks::{self, Walk},
+    target,
 };
 
 /// `wait` follows a transition from a blocker to its end, and every function is in force
@@ -90,6 +93,83 @@ pub(super) fn waited_for_and_in_force(guest: &mut Guest) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The runbooks of a patch that is missing, refused, stuck and reversed are followed to the
+/// letter while each is so. That of a stuck transition ends with giving up.
+pub(super) fn runbooks_are_followed(guest: &mut Guest) -> Result<()> {
+    let installed = install("lpm_vmlinux")?;
+    let result = followed(guest);
+    fs::remove_dir_all(&installed).with_context(|| format!("cannot remove {installed}"))?;
+    result
+}
+
+fn followed(guest: &mut Guest) -> Result<()> {
+    let follow = |guest: &Guest, page, seen| {
+        let given = &[("PATCH", "lpm_patch_a")];
+        runbooks::follow(guest, &Walk { page, given, seen })
+    };
+    guest.start_monitor(&["--stuck-after", "1s"])?;
+    let metrics = guest.scrape()?;
+    metrics.expect("livepatch_patch_missing{patch=lpm_vmlinux}", 1.0)?;
+    metrics.expect("livepatch_crash_evidence_ready{source=pstore}", 0.0)?;
+    runbooks::follow(
+        guest,
+        &Walk {
+            page: "LivepatchPatchMissing",
+            seen: &["lpm_vmlinux", "not loaded"],
+            ..Walk::default()
+        },
+    )?;
+    follow(
+        guest,
+        "LivepatchNoCrashEvidence",
+        &["WARNING  pstore", "(null)"],
+    )?;
+
+    target::load()?;
+    guest.hold(&Hold::ONE)?;
+    PATCH_A.load()?;
+    PATCH_A.expect_held()?;
+    modules::expect_refused("lpm_refused", Errno::BUSY)?;
+    guest.wait_for(seconds(10), "livepatch_patch_load_failures_total", 1.0)?;
+    guest.wait_for(seconds(20), "livepatch_stuck_tasks", 1.0)?;
+    runbooks::follow(
+        guest,
+        &Walk {
+            page: "LivepatchLoadFailed",
+            seen: &["lpm_refused", "asleep in lpm_hold"],
+            ..Walk::default()
+        },
+    )?;
+    let held = &["1 task asleep in lpm_hold (lpm_target)", "lpm_hold+0x"];
+    follow(guest, "LivepatchTransitionStuckLong", held)?;
+    ensure!(PATCH_A.is_enabled()?, "a runbook has given up too early");
+    let given_up = &[held[0], held[1], "lpm_patch_a", "completed after"];
+    follow(guest, "LivepatchTransitionStuck", given_up)?;
+
+    guest.wait_for(seconds(10), "livepatch_transition_reversals_total", 1.0)?;
+    runbooks::follow(
+        guest,
+        &Walk {
+            page: "LivepatchReversed",
+            seen: &["transition reversed", "blocker: asleep in lpm_hold"],
+            ..Walk::default()
+        },
+    )
+}
+
+/// Puts a livepatch where kpatch installs it; returns the directory.
+fn install(module: &str) -> Result<String> {
+    let release = files::read("/proc/sys/kernel/osrelease")?;
+    let folder = format!("/var/lib/kpatch/{}", release.trim());
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder}"))?;
+    let (from, to) = (
+        format!("/modules/{module}.ko"),
+        format!("{folder}/{module}.ko"),
+    );
+    fs::copy(&from, &to).with_context(|| format!("cannot copy {from} to {to}"))?;
+    Ok("/var/lib/kpatch".to_owned())
 }
 
 /// With ftrace off the kernel refuses livepatches and the probes receive nothing: preflight,

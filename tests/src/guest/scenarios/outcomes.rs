@@ -10,7 +10,9 @@ use crate::{
     guest::Guest,
     helpers::Hold,
     livepatch::{FORCED, Livepatch, PATCH_A},
-    modules, monitor, target,
+    modules, monitor,
+    runbooks::{self, Walk},
+    target,
 };
 
 /// Reversed before its end: two directions, two entries.
@@ -39,6 +41,14 @@ pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     metrics.expect("livepatch_transition_forces_total", 1.0)?;
     metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
     metrics.expect_at_rest("lpm_forced")?;
+    runbooks::follow(
+        guest,
+        &Walk {
+            page: "LivepatchForced",
+            seen: &["forcing remaining tasks", "transition forced"],
+            ..Walk::default()
+        },
+    )?;
     guest.kill_monitor()?;
     guest.start_monitor(&[])?;
     let metrics = guest.scrape()?;

@@ -275,6 +275,7 @@ pub(crate) fn crash(ended_boot: bool) -> HostCrash {
     };
     HostCrash {
         found_unix_seconds: None,
+        update: None,
         id: "20261123T124908Z-oops-20404707".into(),
         boot_id: Some("7e91b90d-0000-4000-8000-000000000001".into()),
         ended_boot: Some(ended_boot),

@@ -1,0 +1,111 @@
+//! What zypper leaves: libzypp runs rpm once a package and keeps the %posttrans scripts for the
+//! end, as files in /var/adm/update-scripts/posttrans* named `NAME-VERSION-RELEASE.ARCH.rpmXXXXXX`
+//! (libzypp 17, zypp/target/RpmPostTransCollector.cc; tried with zypper 1.14).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use livepatch_core::updates::{
+    rpm::{HalfDone, State},
+    rpmdb::Installed,
+};
+
+pub(super) const ZYPP: &str = "var/log/zypp";
+const SCRIPTS: &str = "var/adm/update-scripts";
+/// Held while zypper works.
+pub(super) const ZYPP_LOCK: &str = "run/zypp.pid";
+
+/// All that is read, below the root.
+pub(super) const PATHS: [&str; 3] = [ZYPP, SCRIPTS, ZYPP_LOCK];
+
+/// Folders and scripts that are looked at.
+const MAX_ENTRIES: usize = 4096;
+
+/// Whether zypper is this host's package manager.
+pub(super) fn is_here(root: &Path) -> bool {
+    root.join(ZYPP).join("history").exists()
+}
+
+/// A script that never ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Script {
+    /// `NAME-VERSION-RELEASE.ARCH`.
+    package: String,
+    /// Where it lies, seen from the host.
+    folder: String,
+    /// When it was put there, in seconds since 1970.
+    written: i64,
+}
+
+impl Script {
+    /// The name of its package.
+    pub(super) fn name(&self) -> &str {
+        let mut parts = self.package.rsplitn(3, '-');
+        parts.nth(2).unwrap_or(&self.package)
+    }
+}
+
+/// The scripts that were kept for the end of a transaction and never ran.
+pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
+    let folder = root.join(SCRIPTS);
+    let failed = |error: io::Error| format!("cannot read {}: {error}", folder.display());
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut scripts = Vec::new();
+    for entry in entries.take(MAX_ENTRIES) {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_folder || !name.starts_with("posttrans") {
+            continue;
+        }
+        for script in fs::read_dir(entry.path())
+            .map_err(failed)?
+            .take(MAX_ENTRIES)
+        {
+            let script = script.map_err(failed)?;
+            let file = script.file_name().to_string_lossy().into_owned();
+            let Some((package, _)) = file.rsplit_once(".rpm") else {
+                continue;
+            };
+            scripts.push(Script {
+                package: package.to_owned(),
+                folder: format!("/{SCRIPTS}/{name}"),
+                written: script.metadata().map_err(failed)?.mtime(),
+            });
+        }
+    }
+    Ok(scripts)
+}
+
+/// The packages whose script never ran. One that was installed again later is repaired: rpm gave
+/// it a later transaction than that in which the last script was put aside.
+pub(super) fn never_ran(scripts: &[Script], installed: &[Installed]) -> Vec<HalfDone> {
+    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
+    for script in scripts {
+        let written = last.entry(script.folder.as_str()).or_insert(script.written);
+        *written = script.written.max(*written);
+    }
+    let left = scripts.iter().filter_map(|script| {
+        let one = installed.iter().find(|one| {
+            let name = format!("{}-{}-{}.{}", one.name, one.version, one.release, one.arch);
+            name == script.package
+        })?;
+        let put_aside = last.get(script.folder.as_str())?;
+        (i64::from(one.transaction?) <= *put_aside).then(|| HalfDone {
+            name: format!("{}.{}", one.name, one.arch),
+            state: State::PosttransLeft {
+                folder: script.folder.clone(),
+            },
+        })
+    });
+    left.collect()
+}

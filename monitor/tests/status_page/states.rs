@@ -67,6 +67,8 @@ pub(crate) fn quiet() -> Page {
     known.updates.interrupted = vec![Interrupted {
         manager: Manager::Dpkg,
         packages: Vec::new(),
+        commands: Vec::new(),
+        run: None,
     }];
     page
 }
@@ -327,6 +329,11 @@ pub(crate) fn crashed() -> Page {
                 state: "unpacked".into(),
             },
         ],
+        commands: vec![
+            "dpkg --configure -a".into(),
+            "apt-get -f install".into(),
+        ],
+        run: None,
     }];
     known.expected.patches = vec![expected(PATCH, State::Missing)];
     page
@@ -485,6 +492,8 @@ pub(crate) fn foreign(text: &str) -> Page {
             name: text(),
             state: text(),
         }],
+        commands: vec![text()],
+        run: None,
     }];
     let other = State::OtherBuild {
         disk: text(),

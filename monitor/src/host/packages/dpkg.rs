@@ -301,3 +301,28 @@ impl Stanza {
         states.insert(name, state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_made_anew_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let database = root.path().join(DPKG);
+        fs::create_dir_all(&database).unwrap();
+        let path = database.join("lock");
+        let mut dpkg = Dpkg::new(root.path());
+        assert!(!dpkg.is_at_work(&database).unwrap() && dpkg.locks[1].is_none());
+        for _ in 0..2 {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, "").unwrap();
+            assert!(!dpkg.is_at_work(&database).unwrap());
+            assert!(is_at(dpkg.locks[1].as_ref().unwrap(), &path));
+        }
+        // A lock that cannot be asked is no lock that is free.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        assert!(dpkg.is_at_work(&database).is_err());
+    }
+}

@@ -42,9 +42,11 @@ fn each_manager_by_its_name() {
         ("dnf-trixie-post-b-9", Manager::Dnf, 3),
         ("dnf-trixie-posttrans-a-9", Manager::Dnf, 3),
         ("dnf5-sid-none-x-9", Manager::Dnf5, 0),
-        ("dnf5-sid-postun-b-9", Manager::Dnf5, 2),
+        ("dnf5-sid-postun-b-9", Manager::Dnf5, 3),
         ("zypper-bookworm-none-x-9", Manager::Zypper, 0),
         ("zypper-bookworm-post-b-9", Manager::Zypper, 1),
+        ("zypper-bookworm-posttrans-a-9", Manager::Zypper, 3),
+        ("zypper-bookworm-pre-b-9", Manager::Zypper, 0),
     ] {
         let found = Root::new(archive).only();
         assert_eq!(found.manager, manager, "{archive}");
@@ -57,15 +59,24 @@ fn the_remedy_fits_what_is_wrong() {
     let remedy = |archive| Root::new(archive).only().remedy();
     assert_eq!(
         remedy("dnf-bookworm-post-b-9"),
-        "dnf check; dnf remove --duplicates; dnf upgrade"
+        "dnf remove --duplicates; dnf upgrade lp-a"
     );
+    assert_eq!(
+        remedy("dnf-bookworm-postun-b-9"),
+        "dnf remove --duplicates; dnf reinstall lp-c"
+    );
+    assert_eq!(remedy("dnf-bookworm-pretrans-a-9"), "");
     assert_eq!(
         remedy("dnf-bookworm-posttrans-a-9"),
         "dnf reinstall lp-a lp-b lp-c"
     );
     assert_eq!(
         remedy("zypper-bookworm-post-b-9"),
-        "zypper install --force lp-b; zypper update"
+        "zypper install --force lp-b"
+    );
+    assert_eq!(
+        remedy("zypper-bookworm-posttrans-a-9"),
+        "zypper install --force lp-a lp-b lp-c"
     );
 }
 
@@ -107,7 +118,7 @@ fn a_transaction_at_work_is_not_interrupted() {
     let root = Root::new("dnf-bookworm-post-b-9");
     let mut packages = Packages::new(root.0.path());
     fs::create_dir_all(root.path("run/dnf")).unwrap();
-    let lock = root.path(DNF_LOCK);
+    let lock = root.path(DNF_LOCKS[0]);
     // A process that lives as long as this test.
     let mut process = Command::new("sleep").arg("600").spawn().unwrap();
     fs::create_dir_all(root.path(&format!("proc/{}", process.id()))).unwrap();

@@ -5,7 +5,9 @@
 //! 17: /var/log/zypp/history (zypp-logic/zypp/HistoryLog.cc). dpkg and libzypp log no end. All
 //! dates are local times.
 
-use jiff::{civil::DateTime, tz::TimeZone};
+use jiff::civil::DateTime;
+
+pub use jiff::tz::TimeZone;
 
 use super::run::{MAX_PACKAGES, UpdateRun, kept};
 

@@ -48,17 +48,21 @@ pub fn commands(tool: Tool, half_done: &[HalfDone]) -> Vec<String> {
         Tool::Zypper => "zypper",
         Tool::Rpm => return rpm_commands(half_done),
     };
+    if half_done.is_empty() {
+        return Vec::new();
+    }
     let mut commands = Vec::new();
     let mut add = |verb: &str, names: &str| {
         if !names.is_empty() {
-            commands.push(format!("{program} {verb} {names}"));
+            commands.push(format!("{program} {verb} {names}").trim_end().to_owned());
         }
     };
     match tool {
         Tool::Zypper => {
             let again = [both.as_str(), unclosed.as_str()].join(" ");
             add("install --force", again.trim());
-            add("update", &old);
+            // Its history does not say what was still to come.
+            add("update", " ");
         }
         _ => {
             if !both.is_empty() || unreadable {

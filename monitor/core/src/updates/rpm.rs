@@ -40,7 +40,7 @@ pub enum State {
     /// end may not have run.
     PosttransUnknown,
     /// It is installed as it should be, and zypper kept its script for the end of the
-    /// transaction without running it.
+    /// transaction, which it removes when all have run.
     PosttransLeft {
         /// Where the script lies.
         folder: String,
@@ -73,7 +73,7 @@ impl State {
                 "installed, but its %posttrans script may not have run".to_owned()
             }
             Self::PosttransLeft { folder } => {
-                format!("installed, but its %posttrans script never ran and lies in {folder}")
+                format!("installed, but its %posttrans script may not have run and lies in {folder}")
             }
             Self::NotClosed => "installed, but the transaction was never closed".to_owned(),
             Self::Unreadable { why } => {

@@ -20,6 +20,7 @@ use livepatch_core::updates::{
 use super::{
     Found, Interrupted, MAX_PACKAGES, Manager, Package,
     lock::{is_of_live_process, is_path_locked},
+    runs,
     zypp::{self, Script, ZYPP_LOCK},
 };
 use crate::{
@@ -93,7 +94,7 @@ impl Rpm {
         let histories = HISTORIES.map(|(_, history, _)| root.join(history));
         let mut files = vec![path.clone(), wal_of(&path)];
         files.extend(histories.iter().flat_map(|path| [path.clone(), wal_of(path)]));
-        files.extend(zypp::PATHS.map(|path| root.join(path)));
+        files.extend(zypp::CHANGING.map(|path| root.join(path)));
         let result = self.read.get(files.iter().map(PathBuf::as_path), || {
             if let Some(format) = other_format {
                 return without_database(root, format);
@@ -188,7 +189,11 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
             .flat_map(|last| incoming(last, &State::NotClosed))
             .collect(),
     };
-    for left in zypp::never_ran(&scripts, &installed) {
+    let runs = match scripts.is_empty() {
+        true => Vec::new(),
+        false => runs::zypper_begins(root)?,
+    };
+    for left in zypp::unclosed(&scripts, &installed, &runs) {
         if half_done.iter().all(|known| known.name != left.name) {
             half_done.push(left);
         }

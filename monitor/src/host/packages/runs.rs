@@ -8,16 +8,17 @@ use std::{
 };
 
 use livepatch_core::updates::{
-    logs,
+    logs::{self, TimeZone},
     run::{MAX_PACKAGES, UpdateRun},
 };
 
-use super::{Interrupted, Manager, rpm, zypp};
+use super::{Interrupted, Manager, rpm};
 use crate::bounded_read;
 
 const APT_LOG: &str = "var/log/apt/history.log";
+const ZYPP_LOG: &str = "var/log/zypp/history";
 const DPKG_LOG: &str = "var/log/dpkg.log";
-const LOCALTIME: &str = "etc/localtime";
+pub(super) const LOCALTIME: &str = "etc/localtime";
 
 /// Bytes at the end of a log that are read.
 const MAX_LOG: u64 = 4 << 20;
@@ -38,7 +39,7 @@ pub fn runs_since(
         problems.push(problem);
         Vec::new()
     });
-    let zone = logs::zone(&bounded_read::read(&zone_file(root), MAX_ZONE).unwrap_or_default());
+    let zone = zone(root);
     let mut log = |path: &str| {
         let path = root.join(path);
         end_of(&path).unwrap_or_else(|error| {
@@ -57,7 +58,7 @@ pub fn runs_since(
         runs.extend(of_dpkg.into_iter().last().filter(|_| !open).map(|run| with(run, found)));
     }
     if let Some(found) = of(Manager::Zypper) {
-        let of_zypper = logs::zypper(&log(&format!("{}/history", zypp::ZYPP)), &zone);
+        let of_zypper = logs::zypper(&log(ZYPP_LOG), &zone);
         runs.extend(of_zypper.into_iter().last().map(|run| with(run, found)));
     }
     runs.extend(of_apt);
@@ -89,6 +90,18 @@ pub fn names(run: &UpdateRun, package: &str) -> bool {
     run.packages
         .iter()
         .any(|name| name == package || *name == package_name || plain(name) == package_name)
+}
+
+/// When zypper's runs began, in seconds since 1970.
+pub(super) fn zypper_begins(root: &Path) -> Result<Vec<i64>, String> {
+    let path = root.join(ZYPP_LOG);
+    let text = end_of(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let runs = logs::zypper(&text, &zone(root)).into_iter();
+    Ok(runs.map(|run| run.begin_unix_seconds).collect())
+}
+
+fn zone(root: &Path) -> TimeZone {
+    logs::zone(&bounded_read::read(&zone_file(root), MAX_ZONE).unwrap_or_default())
 }
 
 /// The end of a log; empty where there is none.

@@ -21,7 +21,15 @@ const SCRIPTS: &str = "var/adm/update-scripts";
 pub(super) const ZYPP_LOCK: &str = "run/zypp.pid";
 
 /// All that is read, below the root.
-pub(super) const PATHS: [&str; 3] = [ZYPP, SCRIPTS, ZYPP_LOCK];
+pub(super) const PATHS: [&str; 5] = [
+    ZYPP,
+    SCRIPTS,
+    ZYPP_LOCK,
+    super::runs::LOCALTIME,
+    "usr/share/zoneinfo",
+];
+/// What changes when something is left or repaired.
+pub(super) const CHANGING: [&str; 2] = ["var/log/zypp/history", SCRIPTS];
 
 /// Folders and scripts that are looked at.
 const MAX_ENTRIES: usize = 4096;
@@ -31,7 +39,7 @@ pub(super) fn is_here(root: &Path) -> bool {
     root.join(ZYPP).join("history").exists()
 }
 
-/// A script that never ran.
+/// A script of a transaction that did not end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Script {
     /// `NAME-VERSION-RELEASE.ARCH`.
@@ -50,7 +58,7 @@ impl Script {
     }
 }
 
-/// The scripts that were kept for the end of a transaction and never ran.
+/// The scripts that were kept for the end of a transaction that did not end.
 pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
     let folder = root.join(SCRIPTS);
     let failed = |error: io::Error| format!("cannot read {}: {error}", folder.display());
@@ -86,9 +94,14 @@ pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
     Ok(scripts)
 }
 
-/// The packages whose script never ran. One that was installed again later is repaired: rpm gave
-/// it a later transaction than that in which the last script was put aside.
-pub(super) fn never_ran(scripts: &[Script], installed: &[Installed]) -> Vec<HalfDone> {
+/// The packages whose script may not have run. One that a later run of zypper installed again is repaired,
+/// although the script stays where it is: `runs` are the beginnings of zypper's runs, in seconds
+/// since 1970.
+pub(super) fn unclosed(
+    scripts: &[Script],
+    installed: &[Installed],
+    runs: &[i64],
+) -> Vec<HalfDone> {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for script in scripts {
         let written = last.entry(script.folder.as_str()).or_insert(script.written);
@@ -99,8 +112,13 @@ pub(super) fn never_ran(scripts: &[Script], installed: &[Installed]) -> Vec<Half
             let name = format!("{}-{}-{}.{}", one.name, one.version, one.release, one.arch);
             name == script.package
         })?;
+        // A script is put aside before its package is installed, so that package's own
+        // transaction may be the later one of the two.
         let put_aside = last.get(script.folder.as_str())?;
-        (i64::from(one.transaction?) <= *put_aside).then(|| HalfDone {
+        let next_run = runs.iter().filter(|begin| *begin > put_aside).min();
+        let transaction = i64::from(one.transaction?);
+        let is_repaired = next_run.is_some_and(|begin| transaction >= *begin);
+        (!is_repaired).then(|| HalfDone {
             name: format!("{}.{}", one.name, one.arch),
             state: State::PosttransLeft {
                 folder: script.folder.clone(),

@@ -72,11 +72,11 @@ fn the_remedy_fits_what_is_wrong() {
     );
     assert_eq!(
         remedy("zypper-bookworm-post-b-9"),
-        "zypper install --force lp-b"
+        "zypper install --force lp-b; zypper update"
     );
     assert_eq!(
         remedy("zypper-bookworm-posttrans-a-9"),
-        "zypper install --force lp-a lp-b lp-c"
+        "zypper install --force lp-a lp-b lp-c; zypper update"
     );
 }
 

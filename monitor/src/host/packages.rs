@@ -108,6 +108,27 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
     }
 }
 
+/// A path under another root than `/` must not lead out of it: what it leads to is another host's.
+///
+/// # Errors
+/// It leads out.
+fn inside(root: &Path, path: &Path) -> Result<(), String> {
+    if root == Path::new("/") {
+        return Ok(());
+    }
+    let (Ok(root), Ok(target)) = (root.canonicalize(), path.canonicalize()) else {
+        return Ok(());
+    };
+    match target.starts_with(&root) {
+        true => Ok(()),
+        false => Err(format!(
+            "{} leads to {}, outside of --path.rootfs; whether an update is half done is not known",
+            path.display(),
+            target.display()
+        )),
+    }
+}
+
 /// What a package manager has left; `None` where it is not this host's, or has been at work since
 /// the start. An error says why that is unknown.
 type Found = Result<Option<Interrupted>, String>;

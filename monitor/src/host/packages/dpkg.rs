@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Found, Interrupted, MAX_PACKAGES, Manager, Package, PackagesError, failed,
+    Found, Interrupted, MAX_PACKAGES, Manager, Package, PackagesError, failed, inside,
     lock::{is_at, is_locked},
 };
 use crate::{bounded_read, host::stamp::Cached};
@@ -23,7 +23,7 @@ const LOCKS: [&str; 2] = ["lock-frontend", "lock"];
 const UNRECORDED: &str = "in dpkg's journal only";
 
 /// Bytes of a file that are read; a large host's has some MiB.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 32 << 20;
 /// Bytes of a line; those that are looked for have some dozens.
 const MAX_LINE: u64 = 64 << 10;
 /// Files of the journal; dpkg folds them in after 250.
@@ -107,6 +107,9 @@ impl Dpkg {
         let (status, journal) = (database.join("status"), database.join("updates"));
         if !status.exists() {
             return Ok(None);
+        }
+        for path in [&status, &journal] {
+            inside(root, path)?;
         }
         if self.is_at_work(&database)? {
             return Ok(self.before.clone());

@@ -18,7 +18,7 @@ use livepatch_core::updates::{
 };
 
 use super::{
-    Found, Interrupted, MAX_PACKAGES, Manager, Package,
+    Found, Interrupted, MAX_PACKAGES, Manager, Package, inside,
     lock::{is_of_live_process, is_path_locked},
     runs,
     zypp::{self, Script, ZYPP_LOCK},
@@ -91,6 +91,13 @@ impl Rpm {
             return Ok(self.before.clone());
         }
         let path = folder.join("rpmdb.sqlite");
+        for path in HISTORIES
+            .iter()
+            .map(|(_, history, _)| root.join(history))
+            .chain([path.clone(), root.join(zypp::ZYPP), root.join(zypp::SCRIPTS)])
+        {
+            inside(root, &path)?;
+        }
         let histories = HISTORIES.map(|(_, history, _)| root.join(history));
         let mut files = vec![path.clone(), wal_of(&path)];
         files.extend(histories.iter().flat_map(|path| [path.clone(), wal_of(path)]));

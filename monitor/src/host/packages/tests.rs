@@ -143,6 +143,18 @@ fn an_unreadable_file_is_named() {
     assert!(problems[0].contains("var/lib/dpkg/status"), "{problems:?}");
 }
 
+#[test]
+fn a_status_of_50_mb_is_named_and_left_out() {
+    let root = Root::new();
+    root.write("var/lib/dpkg/status", "");
+    let path = root.0.path().join("var/lib/dpkg/status");
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(50 << 20).unwrap();
+    let (found, problems) = Packages::new(root.0.path()).read();
+    assert_eq!(found, []);
+    assert!(problems[0].contains("more than 32 MiB"), "{problems:?}");
+}
+
 proptest! {
     #[test]
     fn any_status_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use super::{Found, Interrupted, MAX_PACKAGES, Manager, Package, PackagesError, failed};
+use super::{Found, Interrupted, MAX_PACKAGES, Manager, Package, PackagesError, failed, inside};
 use crate::{bounded_read, host::stamp::Cached};
 
 pub(super) const YUM: &str = "var/lib/yum";
@@ -21,6 +21,7 @@ impl Yum {
         if !directory.is_dir() {
             return Ok(None);
         }
+        inside(root, &directory)?;
         match self.0.get([directory.as_path()], || half_done(&directory)) {
             Ok(packages) => Ok(Some(Interrupted {
                 manager: Manager::Yum,

@@ -16,7 +16,7 @@ use livepatch_core::updates::{
 };
 
 pub(super) const ZYPP: &str = "var/log/zypp";
-const SCRIPTS: &str = "var/adm/update-scripts";
+pub(super) const SCRIPTS: &str = "var/adm/update-scripts";
 /// Held while zypper works.
 pub(super) const ZYPP_LOCK: &str = "run/zypp.pid";
 

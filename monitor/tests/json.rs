@@ -80,11 +80,20 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     for entry in fs::read_dir(records).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        held.write(
-            &format!("state/crashes/{name}"),
-            fs::read(entry.path()).unwrap(),
-        );
+        let mut record: Value = serde_json::from_slice(&fs::read(entry.path()).unwrap()).unwrap();
+        if record.get("id").is_some() {
+            record["update"] = serde_json::json!({
+                "manager": "dnf",
+                "begin_unix_seconds": 1,
+                "end_unix_seconds": 2,
+                "command": "upgrade",
+                "user": "uid 0",
+                "packages": ["bash.x86_64"],
+            });
+        }
+        held.write(&format!("state/crashes/{name}"), record.to_string());
     }
+    half_done(&held);
     for host in [&held, &quiet] {
         add("status", run(host, &["status", "--json"]));
         add("blockers", run(host, &["blockers", "--json"]));
@@ -132,6 +141,18 @@ fn printed() -> BTreeMap<&'static str, Schema> {
         add("gate", answer.json());
     }
     all
+}
+
+/// Updates that were left half done, and an image that is staged.
+fn half_done(host: &FakeHost) {
+    let status = "Package: a\nStatus: install ok unpacked\nArchitecture: all\n\n";
+    host.write("rootfs/var/lib/dpkg/status", status);
+    host.write("rootfs/run/ostree/staged-deployment", "");
+    let packed = root().join("tests/fixtures/updates/dnf-bookworm-post-b-9.tar.xz");
+    let packed = fs::read(packed).unwrap();
+    let reader = lzma_rust2::XzReader::new(packed.as_slice(), false);
+    let root = host.path("rootfs");
+    tar::Archive::new(reader).unpack(root).unwrap();
 }
 
 /// What the page lists for a command.

@@ -72,3 +72,80 @@ fn before(seconds: f64) -> i64 {
     let earlier = (seconds - 60.0).max(0.0);
     i64::try_from(std::time::Duration::from_secs_f64(earlier).as_secs()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use livepatch_core::crash::{CrashRecord, Kind, When};
+
+    use super::*;
+
+    /// A host of dnf on which an upgrade was killed, and when that began.
+    fn host() -> (tempfile::TempDir, f64) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/updates");
+        let packed = fs::read(format!("{folder}/dnf-bookworm-post-b-9.tar.xz")).unwrap();
+        let reader = lzma_rust2::XzReader::new(packed.as_slice(), false);
+        tar::Archive::new(reader).unpack(root.path()).unwrap();
+        let (runs, _) = runs_since(root.path(), 0, &[]);
+        let begin = runs.first().unwrap().begin_unix_seconds;
+        (root, f64::from(u32::try_from(begin).unwrap()))
+    }
+
+    fn crash(at: f64, uptime: f64, precision: Precision) -> CrashRecord {
+        CrashRecord {
+            when: When {
+                uptime_seconds: Some(uptime),
+                unix_seconds: Some(at),
+                precision,
+            },
+            ..CrashRecord::empty(Kind::Panic)
+        }
+    }
+
+    /// What is stored with a crash.
+    fn noted(record: CrashRecord, ended_boot: Option<bool>, began: f64) -> Option<UpdateRun> {
+        let (root, _) = host();
+        let state = tempfile::tempdir().unwrap();
+        let mut store = Store::open(state.path()).unwrap().store;
+        store.put(record, Some("boot"), ended_boot).unwrap();
+        assert_eq!(note(&mut store, root.path(), Some(began)), Vec::<String>::new());
+        // On the disk, not only in memory.
+        let store = Store::open(state.path()).unwrap().store;
+        store.crashes().first().unwrap().update.clone()
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_an_update_names_it() {
+        let (_, begin) = host();
+        let run = noted(crash(begin + 2.0, 500.0, Precision::Dump), Some(true), begin + 60.0);
+        let run = run.unwrap();
+        assert_eq!((run.manager.as_str(), run.end_unix_seconds), ("dnf", None));
+        assert!(run.command.unwrap().ends_with("upgrade"));
+        assert_eq!(run.packages, ["lp-a.noarch", "lp-b.noarch", "lp-c.noarch"]);
+    }
+
+    #[test]
+    fn a_boot_that_ended_without_a_word_may_have_ended_later() {
+        let (_, begin) = host();
+        let last_word = crash(begin - 20.0, 500.0, Precision::After);
+        assert!(noted(last_word, Some(true), begin + 60.0).is_some());
+    }
+
+    #[test]
+    fn other_crashes_name_none() {
+        let (_, begin) = host();
+        let ended = Some(true);
+        // Before the update; in a later boot; one that the machine survived; one without a date.
+        let before = crash(begin - 20.0, 500.0, Precision::Dump);
+        assert_eq!(noted(before, ended, begin + 60.0), None);
+        let later = crash(begin + 1000.0, 500.0, Precision::Dump);
+        assert_eq!(noted(later, ended, begin + 2000.0), None);
+        let survived = crash(begin + 2.0, 500.0, Precision::Dump);
+        assert_eq!(noted(survived, Some(false), begin + 60.0), None);
+        let mut undated = crash(begin + 2.0, 500.0, Precision::Unknown);
+        undated.when.unix_seconds = None;
+        assert_eq!(noted(undated, ended, begin + 60.0), None);
+    }
+}

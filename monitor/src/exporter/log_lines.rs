@@ -215,7 +215,10 @@ pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
     warn!(
         crash,
         manager = printable(run.manager.as_bytes()),
-        command = run.command.as_ref().map(|command| printable(command.as_bytes())),
+        command = run
+            .command
+            .as_ref()
+            .map(|command| printable(command.as_bytes())),
         packages = run.packages.len(),
         "the machine went down in the middle of an update; `livepatch-monitor crashes show` names its packages"
     );

@@ -329,10 +329,7 @@ pub(crate) fn crashed() -> Page {
                 state: "unpacked".into(),
             },
         ],
-        commands: vec![
-            "dpkg --configure -a".into(),
-            "apt-get -f install".into(),
-        ],
+        commands: vec!["dpkg --configure -a".into(), "apt-get -f install".into()],
         run: None,
     }];
     known.expected.patches = vec![expected(PATCH, State::Missing)];

@@ -122,7 +122,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             let (outcome, goes_on) = match work {
                 Work::Machine(run) => (run.judged(arguments.thorough, arguments.bless), true),
                 Work::Packages => (packages(), true),
-                Work::Updates => (interrupted_updates(built(&programs), arguments.thorough), true),
+                Work::Updates => (
+                    interrupted_updates(built(&programs), arguments.thorough),
+                    true,
+                ),
                 Work::Check(name, check) => checked(name, check),
                 Work::Fleet => checked("simulated hosts", || fleet(built(&programs)?)),
             };

@@ -123,7 +123,9 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
             let names: Vec<&str> = names
                 .iter()
                 .copied()
-                .filter(|name| ![ROLLOUT, PACKAGES, UPDATES].contains(name) && kind_of(name) == *kind)
+                .filter(|name| {
+                    ![ROLLOUT, PACKAGES, UPDATES].contains(name) && kind_of(name) == *kind
+                })
                 .collect();
             (!names.is_empty()).then(|| Planned::new(*kind, &names))
         })

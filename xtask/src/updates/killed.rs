@@ -26,10 +26,7 @@ pub(super) fn run_until(child: &mut Child, tree: &Tree) -> Result<()> {
             return Ok(());
         }
         if let Some(status) = child.try_wait().context("cannot wait")? {
-            bail!(
-                "it ended before that moment: {status}\n{}",
-                tree.printed()?
-            );
+            bail!("it ended before that moment: {status}\n{}", tree.printed()?);
         }
         thread::sleep(STEP);
     }

@@ -136,7 +136,9 @@ pub(super) const MANAGERS: [Manager; 5] = [
         suite: "bookworm",
         packages: RPM_PACKAGES,
         format: Format::Rpm,
-        install: &["rpm --install /r1/lp-a-1-1.noarch.rpm /r1/lp-b-1-1.noarch.rpm /r1/lp-c-1-1.noarch.rpm"],
+        install: &[
+            "rpm --install /r1/lp-a-1-1.noarch.rpm /r1/lp-b-1-1.noarch.rpm /r1/lp-c-1-1.noarch.rpm",
+        ],
         upgrade: "rpm --upgrade /r2/lp-a-2-1.noarch.rpm /r2/lp-b-2-1.noarch.rpm /r2/lp-c-2-1.noarch.rpm",
         moments: RPM_MOMENTS,
         files: "/r2",

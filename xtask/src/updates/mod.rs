@@ -12,7 +12,11 @@ mod repository;
 mod tree;
 mod truth;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -74,7 +78,9 @@ fn run_managers(
     packages::install(&["mmdebstrap"], "to make trees with package managers")?;
     for manager in managers {
         let what = format!("updates with {}", manager.name);
-        process::step(&what, || of_manager(manager, monitor, thorough, &mut passed))?;
+        process::step(&what, || {
+            of_manager(manager, monitor, thorough, &mut passed)
+        })?;
     }
     Ok(())
 }
@@ -112,7 +118,7 @@ fn of_manager(
             .with_context(|| format!("{} killed in {}", manager.name, moment.hook))?;
         passed(&format!("{} killed in {}", manager.name, moment.hook));
     }
-    Ok(())
+    tree.remove()
 }
 
 /// An upgrade that goes through is never called interrupted.
@@ -164,6 +170,8 @@ fn killed_in(
         answer.says(&expected),
         "the monitor says {answer:?}, on disk is {left:?}: expected {expected:?}"
     );
+    // Histories have whole seconds, and nobody repairs within the second of the crash.
+    thread::sleep(Duration::from_secs(1));
     for command in &answer.commands {
         // The first command of dpkg fails where a package must be unpacked again.
         let may_fail = command.starts_with("dpkg --configure");

@@ -29,7 +29,10 @@ fn debs(tree: &Tree) -> Result<()> {
                 "Package: lp-{name}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: a test\n"
             );
             tree.write(&format!("{folder}/DEBIAN/control"), &control)?;
-            tree.write(&format!("{folder}/usr/share/lp/{name}"), &format!("{version}\n"))?;
+            tree.write(
+                &format!("{folder}/usr/share/lp/{name}"),
+                &format!("{version}\n"),
+            )?;
             // With a configuration file there is something to purge.
             tree.write(&format!("{folder}/etc/lp-{name}"), &format!("{version}\n"))?;
             tree.write(

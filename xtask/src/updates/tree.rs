@@ -68,6 +68,15 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Removes it.
+    pub(super) fn remove(self) -> Result<()> {
+        let (root, saved) = (self.root.clone(), self.saved.clone());
+        drop(self);
+        fs::remove_file(&saved).with_context(|| format!("cannot remove {}", saved.display()))?;
+        release(&root)?;
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))
+    }
+
     pub(super) fn path(&self, inside: &str) -> PathBuf {
         self.root.join(inside)
     }
@@ -139,7 +148,10 @@ impl Tree {
         let block = blocks.map_or_else(String::new, |hook| {
             format!("if [ \"$H\" = \"{hook}\" ]; then : > /{REACHED}; exec sleep 1000; fi\n")
         });
-        self.write(HOOK.trim_start_matches('/'), &format!("{block}echo \"$H\" >> /{RAN}\n"))?;
+        self.write(
+            HOOK.trim_start_matches('/'),
+            &format!("{block}echo \"$H\" >> /{RAN}\n"),
+        )?;
         if blocks.is_some() {
             self.write(RAN, "")?;
             let reached = self.path(REACHED);
@@ -194,13 +206,11 @@ impl Tree {
     }
 }
 
+/// A tree in which something failed stays, to be looked at.
 impl Drop for Tree {
     fn drop(&mut self) {
         let released = super::stop_everything(self).and_then(|()| release(&self.root));
-        let removed = released.and_then(|()| {
-            fs::remove_dir_all(&self.root).context("cannot remove the tree")
-        });
-        if let Err(error) = removed {
+        if let Err(error) = released {
             eprintln!("{}: {error:#}", self.root.display());
         }
     }
@@ -239,9 +249,10 @@ fn tree(manager: &Manager) -> Result<PathBuf> {
                 .arg(format!("--include={}", packages.join(",")))
                 .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
                 .arg("--aptopt=APT::Install-Recommends \"false\"")
-                .args(["locale", "doc", "man"].map(|folder| {
-                    format!("--dpkgopt=path-exclude=/usr/share/{folder}/*")
-                }))
+                .args(
+                    ["locale", "doc", "man"]
+                        .map(|folder| format!("--dpkgopt=path-exclude=/usr/share/{folder}/*")),
+                )
                 .arg(suite)
                 .arg(&partial)
                 .arg(format!("deb {} {suite} main", packages::mirror()?)),

@@ -122,9 +122,9 @@ pub(super) fn is_whole(manager: &Manager, moment: &Moment, after: &OnDisk) -> Re
         let expected: BTreeSet<String> = match (manager.format, is_removed) {
             (Format::Deb, true) => {
                 let gone = found.is_none_or(|states| {
-                    states
-                        .iter()
-                        .all(|state| state.contains("config-files") || state.contains("not-installed"))
+                    states.iter().all(|state| {
+                        state.contains("config-files") || state.contains("not-installed")
+                    })
                 });
                 ensure!(gone, "{package}: {found:?}");
                 continue;

@@ -153,10 +153,7 @@ mod tests {
         let [closed, open] = runs.as_slice() else {
             panic!("{runs:?}");
         };
-        assert_eq!(
-            closed.end_unix_seconds,
-            Some(closed.begin_unix_seconds + 9)
-        );
+        assert_eq!(closed.end_unix_seconds, Some(closed.begin_unix_seconds + 9));
         assert_eq!(closed.packages, ["openssl:amd64", "libssl3:amd64"]);
         assert_eq!(open.end_unix_seconds, None);
         assert_eq!(open.command.as_deref(), Some("apt-get -y dist-upgrade"));
@@ -192,7 +189,11 @@ mod tests {
 
     #[test]
     fn what_is_no_log_has_no_runs() {
-        for text in ["", "Start-Date: yesterday\nUpgrade: a\n", "x|command|y|z|\n"] {
+        for text in [
+            "",
+            "Start-Date: yesterday\nUpgrade: a\n",
+            "x|command|y|z|\n",
+        ] {
             assert!(apt(text, &TimeZone::UTC).is_empty());
             assert!(dpkg(text, &TimeZone::UTC).is_empty());
             assert!(zypper(text, &TimeZone::UTC).is_empty());

@@ -73,7 +73,9 @@ impl State {
                 "installed, but its %posttrans script may not have run".to_owned()
             }
             Self::PosttransLeft { folder } => {
-                format!("installed, but its %posttrans script may not have run and lies in {folder}")
+                format!(
+                    "installed, but its %posttrans script may not have run and lies in {folder}"
+                )
             }
             Self::NotClosed => "installed, but the transaction was never closed".to_owned(),
             Self::Unreadable { why } => {

@@ -52,7 +52,10 @@ pub fn under_way(runs: &[UpdateRun], crash: Crash) -> Option<&UpdateRun> {
     let is_under_way = |run: &&UpdateRun| {
         let begin = seconds(run.begin_unix_seconds);
         let in_that_boot = begin >= crash.boot - SLACK_SECONDS && begin <= crash.latest;
-        in_that_boot && run.end_unix_seconds.is_none_or(|end| seconds(end) > crash.at)
+        in_that_boot
+            && run
+                .end_unix_seconds
+                .is_none_or(|end| seconds(end) > crash.at)
     };
     runs.iter()
         .filter(is_under_way)

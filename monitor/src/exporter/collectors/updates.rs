@@ -151,9 +151,8 @@ mod tests {
             packages: vec![package.to_owned()],
             ..UpdateRun::default()
         };
-        let crash = |package: &str, patch: &str| {
-            (run(package), Some(patch.to_owned()), Implicated::Yes)
-        };
+        let crash =
+            |package: &str, patch: &str| (run(package), Some(patch.to_owned()), Implicated::Yes);
         let crashes = [crash("bash:amd64", "fix2"), crash("openssl:amd64", "fix1")];
         let found = left(&["openssl"]);
         let [found] = found.as_slice() else {

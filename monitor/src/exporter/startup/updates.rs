@@ -35,7 +35,11 @@ pub(super) fn note(store: &mut Store, rootfs: &Path, began: Option<f64>) -> Vec<
             Some((crash.id.clone(), moment))
         })
         .collect();
-    let Some(first) = moments.iter().map(|(_, crash)| crash.boot).min_by(f64::total_cmp) else {
+    let Some(first) = moments
+        .iter()
+        .map(|(_, crash)| crash.boot)
+        .min_by(f64::total_cmp)
+    else {
         return Vec::new();
     };
     let (half_done, _) = Packages::new(rootfs).read();
@@ -110,7 +114,10 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut store = Store::open(state.path()).unwrap().store;
         store.put(record, Some("boot"), ended_boot).unwrap();
-        assert_eq!(note(&mut store, root.path(), Some(began)), Vec::<String>::new());
+        assert_eq!(
+            note(&mut store, root.path(), Some(began)),
+            Vec::<String>::new()
+        );
         // On the disk, not only in memory.
         let store = Store::open(state.path()).unwrap().store;
         store.crashes().first().unwrap().update.clone()
@@ -119,7 +126,11 @@ mod tests {
     #[test]
     fn a_crash_in_the_middle_of_an_update_names_it() {
         let (_, begin) = host();
-        let run = noted(crash(begin + 2.0, 500.0, Precision::Dump), Some(true), begin + 60.0);
+        let run = noted(
+            crash(begin + 2.0, 500.0, Precision::Dump),
+            Some(true),
+            begin + 60.0,
+        );
         let run = run.unwrap();
         assert_eq!((run.manager.as_str(), run.end_unix_seconds), ("dnf", None));
         assert!(run.command.unwrap().ends_with("upgrade"));

@@ -192,7 +192,7 @@ mod tests {
         write(root.path(), ".snapshots/13/info.xml", &info(""));
         let (snapshot, running) = (13, 12);
         let waits = Image::NotActivated { snapshot, running };
-        assert_eq!(read(root.path()), [waits.clone()]);
+        assert_eq!(read(root.path()), std::slice::from_ref(&waits));
         write(root.path(), ".snapshots/14/info.xml", &info("yes"));
         let unfinished = Image::Unfinished { snapshot: 14 };
         assert_eq!(read(root.path()), [unfinished, waits]);

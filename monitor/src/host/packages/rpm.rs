@@ -39,6 +39,8 @@ const DNF_LOCKS: [&str; 2] = ["run/dnf/rpmtransaction.lock", "var/lib/dnf/rpmdb_
 /// All that is read, below the root.
 pub(super) const PATHS: [&str; 6] = [RPMDB[0], RPMDB[1], RPMDB[2], DNF, DNF5, "run/dnf"];
 
+/// How often a database is read that is written meanwhile: SQLite folds its WAL into it.
+const READINGS: u32 = 3;
 /// Bytes of a database or its WAL; a large host's rpm database has some 200 MiB.
 const MAX_DATABASE: u64 = 2 << 30;
 /// Bytes of a history or its WAL; one of years has some dozen MiB.
@@ -94,26 +96,37 @@ impl Rpm {
         for path in HISTORIES
             .iter()
             .map(|(_, history, _)| root.join(history))
-            .chain([path.clone(), root.join(zypp::ZYPP), root.join(zypp::SCRIPTS)])
+            .chain([
+                path.clone(),
+                root.join(zypp::ZYPP),
+                root.join(zypp::SCRIPTS),
+            ])
         {
             inside(root, &path)?;
         }
         let histories = HISTORIES.map(|(_, history, _)| root.join(history));
         let mut files = vec![path.clone(), wal_of(&path)];
-        files.extend(histories.iter().flat_map(|path| [path.clone(), wal_of(path)]));
+        files.extend(
+            histories
+                .iter()
+                .flat_map(|path| [path.clone(), wal_of(path)]),
+        );
         files.extend(zypp::CHANGING.map(|path| root.join(path)));
+        let before = self.before.clone();
         let result = self.read.get(files.iter().map(PathBuf::as_path), || {
             if let Some(format) = other_format {
                 return without_database(root, format);
             }
             let stamps = || files.iter().map(|file| stamp(file)).collect::<Vec<_>>();
-            let before = stamps();
-            let found = judged(root, &path)?;
-            // SQLite folded its WAL into the database meanwhile: the next reading is whole.
-            match stamps() == before {
-                true => Ok(found),
-                false => Err("a transaction was written while it was read".to_owned()),
+            for _ in 0..READINGS {
+                let earlier = stamps();
+                let found = judged(root, &path);
+                if stamps() == earlier {
+                    return found;
+                }
             }
+            // Written all the time: somebody is at work.
+            Ok(before)
         });
         let found = match result {
             Ok(found) => Ok(found.clone()),
@@ -166,9 +179,7 @@ fn incoming(transaction: &Transaction, state: &State) -> Vec<HalfDone> {
         name: format!("{name}.{arch}"),
         state: state.clone(),
     };
-    items
-        .map(|item| package(&item.name, &item.arch))
-        .collect()
+    items.map(|item| package(&item.name, &item.arch)).collect()
 }
 
 fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
@@ -184,7 +195,9 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
         .iter()
         .flat_map(|last| &last.items)
         .map(|item| item.name.clone());
-    let of_zypper = scripts.iter().map(|script: &Script| script.name().to_owned());
+    let of_zypper = scripts
+        .iter()
+        .map(|script: &Script| script.name().to_owned());
     let names: BTreeSet<String> = of_dnf.chain(of_zypper).collect();
     let installed = rpmdb::installed(&rpmdb, &names).map_err(failed)?;
     let mut half_done = match judge(unclosed.as_ref(), &installed) {

@@ -53,9 +53,17 @@ pub fn runs_since(
         found.filter(|found| !found.packages.is_empty())
     };
     if let Some(found) = of(Manager::Dpkg) {
-        let open = of_apt.last().is_some_and(|run| run.end_unix_seconds.is_none());
+        let open = of_apt
+            .last()
+            .is_some_and(|run| run.end_unix_seconds.is_none());
         let of_dpkg = logs::dpkg(&log(DPKG_LOG), &zone);
-        runs.extend(of_dpkg.into_iter().last().filter(|_| !open).map(|run| with(run, found)));
+        runs.extend(
+            of_dpkg
+                .into_iter()
+                .last()
+                .filter(|_| !open)
+                .map(|run| with(run, found)),
+        );
     }
     if let Some(found) = of(Manager::Zypper) {
         let of_zypper = logs::zypper(&log(ZYPP_LOG), &zone);

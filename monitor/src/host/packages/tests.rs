@@ -102,7 +102,10 @@ fn the_same_package_of_two_architectures_is_two() {
         "var/lib/dpkg/status",
         of("i386", "unpacked") + &of("amd64", "installed"),
     );
-    assert_eq!(named(&root.read()), [("libc6:i386", "unpacked, not configured")]);
+    assert_eq!(
+        named(&root.read()),
+        [("libc6:i386", "unpacked, not configured")]
+    );
 }
 
 #[test]

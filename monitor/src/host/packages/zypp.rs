@@ -97,11 +97,7 @@ pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
 /// The packages whose script may not have run. One that a later run of zypper installed again is repaired,
 /// although the script stays where it is: `runs` are the beginnings of zypper's runs, in seconds
 /// since 1970.
-pub(super) fn unclosed(
-    scripts: &[Script],
-    installed: &[Installed],
-    runs: &[i64],
-) -> Vec<HalfDone> {
+pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]) -> Vec<HalfDone> {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for script in scripts {
         let written = last.entry(script.folder.as_str()).or_insert(script.written);

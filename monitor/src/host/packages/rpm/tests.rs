@@ -112,13 +112,20 @@ fn what_is_too_large_or_of_another_schema_is_named_and_left_out() {
     file.set_len(100 << 20).unwrap();
     let (found, problems) = root.read();
     assert_eq!(found, []);
-    assert!(problems[0].contains("history.sqlite has 100 MiB"), "{problems:?}");
+    assert!(
+        problems[0].contains("history.sqlite has 100 MiB"),
+        "{problems:?}"
+    );
 
     let root = Root::new("dnf-bookworm-post-b-9");
     let rpmdb = "usr/lib/sysimage/rpm/rpmdb.sqlite";
     for suffix in ["", "-wal"] {
         let from = root.path(&format!("{rpmdb}{suffix}"));
-        fs::copy(from, root.path(&format!("var/lib/dnf/history.sqlite{suffix}"))).unwrap();
+        fs::copy(
+            from,
+            root.path(&format!("var/lib/dnf/history.sqlite{suffix}")),
+        )
+        .unwrap();
     }
     let (found, problems) = root.read();
     assert_eq!(found, []);
@@ -147,7 +154,10 @@ fn a_link_out_of_the_root_is_named_and_left_out() {
     std::os::unix::fs::symlink(elsewhere.path("usr/lib/sysimage/rpm"), &folder).unwrap();
     let (found, problems) = root.read();
     assert_eq!(found, []);
-    assert!(problems[0].contains("outside of --path.rootfs"), "{problems:?}");
+    assert!(
+        problems[0].contains("outside of --path.rootfs"),
+        "{problems:?}"
+    );
 }
 
 /// RHEL 8: rpm's database is not read, and dnf's history is. That a transaction was never closed
@@ -166,7 +176,10 @@ fn without_rpms_database_only_an_unclosed_transaction_is_known() {
     assert!(problems[0].contains("Berkeley DB"), "{problems:?}");
     let found = berkeley("dnf-bookworm-post-b-9").only();
     assert_eq!(found.packages.len(), 3);
-    assert!(found.packages[0].state.contains("never closed"), "{found:?}");
+    assert!(
+        found.packages[0].state.contains("never closed"),
+        "{found:?}"
+    );
     assert_eq!(
         found.remedy(),
         "dnf remove --duplicates; dnf reinstall lp-a lp-b lp-c"
@@ -181,7 +194,8 @@ fn a_later_process_with_the_number_in_a_lock_file_is_not_at_work() {
     fs::write(&lock, format!("{}\n", std::process::id())).unwrap();
     std::os::unix::fs::symlink("/proc", root.path("proc")).unwrap();
     assert_eq!(root.read(), (Vec::new(), Vec::new()));
-    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    let long_ago =
+        std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
     let file = fs::OpenOptions::new().write(true).open(&lock).unwrap();
     file.set_modified(long_ago).unwrap();
     assert_eq!(root.only().packages.len(), 3);

@@ -154,4 +154,15 @@ fn dpkg_killed_in_a_maintainer_script() {
     fs::write(root.join("calm"), "").unwrap();
     run(&mut in_root(root, &["dpkg", "--configure", "--pending"]));
     assert_eq!(half_done(&mut packages), Some(vec![]));
+
+    // An update that goes through is called interrupted at no moment.
+    let mut dpkg = in_root(root, &["dpkg", "--install", "/held-up.deb"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    while dpkg.try_wait().unwrap().is_none() {
+        assert_eq!(half_done(&mut packages), Some(vec![]));
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(half_done(&mut packages), Some(vec![]));
 }

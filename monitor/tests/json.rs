@@ -85,6 +85,14 @@ fn record(host: &FakeHost, number: usize, crash: &Value) {
     crash["boot_id"] = "11111111-2222-4333-8444-555555555555".into();
     crash["ended_boot"] = true.into();
     crash["found_unix_seconds"] = 1_700_008_023.5.into();
+    crash["update"] = serde_json::json!({
+        "manager": "dnf",
+        "begin_unix_seconds": 1,
+        "end_unix_seconds": 2,
+        "command": "upgrade",
+        "user": "uid 0",
+        "packages": ["bash.x86_64"],
+    });
     let id = format!("20231115T002703Z-oops-{number:08x}");
     crash["id"] = id.clone().into();
     host.write(&format!("state/crashes/{id}.json"), crash.to_string());
@@ -108,8 +116,6 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     }
     let id = "4f".repeat(32);
     held.write("proc/42/cgroup", format!("0::/docker/{id}\n"));
-    let half_done = "Package: openssl\nStatus: install ok half-configured\nVersion: 1\n";
-    held.write("rootfs/var/lib/dpkg/status", half_done);
     let mut recorded = 0;
     for log in LOGS {
         let file = root().join("tests/fixtures/crash").join(log);
@@ -122,6 +128,7 @@ fn printed() -> BTreeMap<&'static str, Schema> {
         }
         add("crashes import", imported);
     }
+    half_done(&held);
     for host in [&held, &quiet] {
         add("status", run(host, &["status", "--json"]));
         add("blockers", run(host, &["blockers", "--json"]));
@@ -176,6 +183,18 @@ fn printed() -> BTreeMap<&'static str, Schema> {
         add("gate", answer.json());
     }
     all
+}
+
+/// Updates that were left half done, and an image that is staged.
+fn half_done(host: &FakeHost) {
+    let status = "Package: a\nStatus: install ok unpacked\nArchitecture: all\n\n";
+    host.write("rootfs/var/lib/dpkg/status", status);
+    host.write("rootfs/run/ostree/staged-deployment", "");
+    let packed = root().join("tests/fixtures/updates/dnf-bookworm-post-b-9.tar.xz");
+    let packed = fs::read(packed).unwrap();
+    let reader = lzma_rust2::XzReader::new(packed.as_slice(), false);
+    let root = host.path("rootfs");
+    tar::Archive::new(reader).unpack(root).unwrap();
 }
 
 /// What the page lists for a command.

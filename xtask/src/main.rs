@@ -16,6 +16,7 @@ mod monitoring;
 mod rollout;
 mod status_page;
 mod test;
+mod updates;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Measure a real Prometheus with the shipped rules and a fleet of simulated hosts
     Fleet(fleet::Arguments),
+    /// Kill real package managers in the middle of an upgrade and compare the monitor's answer
+    Updates(updates::Arguments),
     /// Check the dashboards, rules and runbooks
     Dashboards(dashboards::Arguments),
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),
+        Command::Updates(arguments) => updates::command(arguments).map(|()| true),
         Command::Dashboards(arguments) => dashboards::run(arguments),
     };
     match result {

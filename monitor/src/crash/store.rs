@@ -226,6 +226,7 @@ impl Store {
             },
             boot_id: boot_id.map(str::to_owned),
             ended_boot,
+            update: None,
             record,
         };
         self.crashes.push(crash.clone());

@@ -10,6 +10,7 @@ use livepatch_core::{
     degradation::Degradation,
     transition::{Direction, Effect},
     transition_state::Running,
+    updates::run::UpdateRun,
 };
 
 use super::collector::StartFromLog;
@@ -206,6 +207,20 @@ pub(super) fn update_interrupted(found: &Interrupted) {
         "an update was left half done: {}; repair it before the next one ({})",
         names.join(", "),
         found.remedy()
+    );
+}
+
+/// Logs that a package manager was at work when the machine went down.
+pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
+    warn!(
+        crash,
+        manager = printable(run.manager.as_bytes()),
+        command = run
+            .command
+            .as_ref()
+            .map(|command| printable(command.as_bytes())),
+        packages = run.packages.len(),
+        "the machine went down in the middle of an update; `livepatch-monitor crashes show` names its packages"
     );
 }
 

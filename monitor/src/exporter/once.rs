@@ -8,7 +8,7 @@ use super::{Options, sandbox, startup, startup::Started, textfile::Textfile};
 
 /// The metrics that need no watching. The others count from the start of the monitor, or
 /// describe its watching.
-const AT_ONE_MOMENT: [&str; 27] = [
+const AT_ONE_MOMENT: [&str; 28] = [
     "livepatch_supported",
     "livepatch_kernel_info",
     "livepatch_patch_info",
@@ -28,6 +28,7 @@ const AT_ONE_MOMENT: [&str; 27] = [
     "livepatch_last_crash_info",
     "livepatch_last_crash_timestamp_seconds",
     "livepatch_update_interrupted",
+    "livepatch_update_interrupted_by_crash_info",
     "livepatch_patch_missing",
     "livepatch_modules_left_over",
     "livepatch_other_mechanism",

@@ -2,6 +2,7 @@
 //! and reads sysfs and the kernel log.
 
 mod records;
+mod updates;
 
 use std::sync::{Mutex, atomic::AtomicBool};
 

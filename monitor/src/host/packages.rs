@@ -1,42 +1,30 @@
 //! Packages that an update left between two states.
-//!
-//! dpkg: the third word of `Status:` in /var/lib/dpkg/status, and the journal of a run
-//! that has not been folded into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1)
-//! and lib/dpkg/dbmodify.c). yum: /var/lib/yum/transaction-all.* with the
-//! transaction-done.* beside it (yum 3.4, yum-complete-transaction(8)). dnf 4, dnf5, zypper
-//! and rpm: the module `rpm`.
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, File, Metadata},
-    io::{self, BufRead, BufReader, Read as _},
-    os::unix::fs::MetadataExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Flock, FlockType, fcntl_getlk};
+use livepatch_core::updates::run::UpdateRun;
 use serde::Serialize;
 
-use super::stamp::Cached;
-use crate::bounded_read;
-
+mod dpkg;
+mod image;
+mod lock;
 mod rpm;
+mod runs;
 #[cfg(test)]
 mod tests;
+mod yum;
+mod zypp;
 
-const DPKG: &str = "var/lib/dpkg";
-const YUM: &str = "var/lib/yum";
-/// Behind the state of a package that only the journal has.
-const UNRECORDED: &str = "in dpkg's journal only";
+pub use self::{
+    dpkg::{Status, states_of},
+    image::Image,
+    runs::{names, runs_since},
+    yum::not_done,
+};
 
-/// Bytes of a file that are read; a large host's has some MiB.
-const MAX_FILE: u64 = 256 << 20;
-/// Bytes of a line; those that are looked for have some dozens.
-const MAX_LINE: u64 = 64 << 10;
-/// Bytes of a file of yum's.
-const MAX_YUM: u64 = 16 << 20;
-/// Files of the journal; dpkg folds them in after 250.
-const MAX_JOURNAL: usize = 4096;
 /// The most packages that are named.
 const MAX_PACKAGES: usize = 4096;
 
@@ -89,17 +77,18 @@ pub struct Interrupted {
     pub manager: Manager,
     /// The packages that are half done.
     pub packages: Vec<Package>,
+    /// The commands that repair it, in order.
+    pub commands: Vec<String>,
+    /// The run that left it, where a history names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<UpdateRun>,
 }
 
 impl Interrupted {
-    /// The commands that repair it, in order.
+    /// The commands that repair it, in order, in a line.
     #[must_use]
     pub fn remedy(&self) -> String {
-        match self.manager {
-            Manager::Dpkg => "dpkg --configure -a; apt-get -f install".to_owned(),
-            Manager::Yum => "yum-complete-transaction".to_owned(),
-            manager => rpm::remedy(manager, &self.packages),
-        }
+        self.commands.join("; ")
     }
 }
 
@@ -111,118 +100,6 @@ pub struct PackagesError {
     source: io::Error,
 }
 
-/// Reads the package managers of the file system under a root.
-#[derive(Debug)]
-pub struct Packages {
-    root: PathBuf,
-    /// Open since the start: later the file may be out of reach.
-    lock: Option<File>,
-    dpkg: Cached<Result<Vec<Package>, PackagesError>>,
-    yum: Cached<Result<Vec<Package>, PackagesError>>,
-    rpm: rpm::Rpm,
-    /// What dpkg had left when it was last not at work.
-    dpkg_before: Option<Vec<Package>>,
-}
-
-impl Packages {
-    /// Under `/`, or another root.
-    #[must_use]
-    pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            lock: bounded_read::open(&root.join(DPKG).join("lock")).ok(),
-            dpkg: Cached::default(),
-            yum: Cached::default(),
-            rpm: rpm::Rpm::default(),
-            dpkg_before: None,
-        }
-    }
-
-    /// The directories that are read under a root.
-    #[must_use]
-    pub fn directories(root: &Path) -> Vec<PathBuf> {
-        let directories = [DPKG, YUM].into_iter().chain(rpm::PATHS);
-        directories.map(|directory| root.join(directory)).collect()
-    }
-
-    /// What is half done now, one entry for each package manager of this host. While
-    /// dpkg is at work, half-done packages are as they should be: what is said is what
-    /// was before, or nothing.
-    ///
-    /// # Errors
-    /// With what could be read: what could not.
-    pub fn read(&mut self) -> (Vec<Interrupted>, Vec<String>) {
-        let mut found = Vec::new();
-        let mut problems = Vec::new();
-        let database = self.root.join(DPKG);
-        let (status, journal) = (database.join("status"), database.join("updates"));
-        if status.exists() {
-            let dpkg = |packages| Interrupted {
-                manager: Manager::Dpkg,
-                packages,
-            };
-            match self.half_done(&database.join("lock"), &status, &journal) {
-                Ok(packages) => found.extend(packages.map(dpkg)),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        let (of_rpm, unreadable) = self.rpm.read(&self.root);
-        problems.extend(unreadable);
-        // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
-        let yum_state = self.root.join(YUM);
-        if yum_state.is_dir() && !rpm::has_succeeded_yum(&self.root) {
-            match self.yum.get([yum_state.as_path()], || yum(&yum_state)) {
-                Ok(packages) => found.push(Interrupted {
-                    manager: Manager::Yum,
-                    packages: packages.clone(),
-                }),
-                Err(error) => problems.push(error.to_string()),
-            }
-        }
-        found.extend(of_rpm);
-        (found, problems)
-    }
-
-    /// What dpkg has left half done, or had before the run that is under way.
-    fn half_done(
-        &mut self,
-        lock: &Path,
-        status: &Path,
-        journal: &Path,
-    ) -> Result<Option<Vec<Package>>, String> {
-        if !self.is_locked(lock).map_err(|error| error.to_string())? {
-            match self.dpkg.get([status, journal], || dpkg(status, journal)) {
-                Ok(packages) => self.dpkg_before = Some(packages.clone()),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-        Ok(self.dpkg_before.clone())
-    }
-
-    /// Whether dpkg holds its lock, an fcntl lock on the whole file. It is asked for,
-    /// never taken.
-    fn is_locked(&mut self, path: &Path) -> Result<bool, PackagesError> {
-        if !self.lock.as_ref().is_some_and(|lock| is_at(lock, path)) {
-            self.lock = match bounded_read::open(path) {
-                Ok(lock) => Some(lock),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(failed(path)(error)),
-            };
-        }
-        let wanted = Flock::from(FlockType::WriteLock);
-        Ok(self
-            .lock
-            .as_ref()
-            .is_some_and(|lock| matches!(fcntl_getlk(lock, &wanted), Ok(Some(_)))))
-    }
-}
-
-/// Whether the open file is still the one at this path.
-fn is_at(file: &File, path: &Path) -> bool {
-    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
-    file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
-}
-
 fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
     let path = path.to_owned();
     move |source| PackagesError {
@@ -231,165 +108,88 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
     }
 }
 
-fn dpkg(status: &Path, journal: &Path) -> Result<Vec<Package>, PackagesError> {
-    let mut states = BTreeMap::new();
-    stanzas(status, &mut states)?;
-    let mut unrecorded = BTreeMap::new();
-    for path in journal_files(journal)? {
-        stanzas(&path, &mut unrecorded)?;
-    }
-    // dpkg empties its journal before it ends: what is left there was interrupted, whatever
-    // the state, and apt refuses to work.
-    for (name, state) in unrecorded {
-        let state = match is_between(&state) {
-            true => state,
-            false => format!("{state}, {UNRECORDED}"),
-        };
-        states.insert(name, state);
-    }
-    let packages = states
-        .into_iter()
-        .filter(|(_, state)| is_between(state) || state.ends_with(UNRECORDED));
-    let packages = packages.map(|(name, state)| Package { name, state });
-    Ok(packages.take(MAX_PACKAGES).collect())
-}
-
-/// The states on the way from one to another (dpkg(1), "Package states").
-fn is_between(state: &str) -> bool {
-    matches!(
-        state,
-        "half-installed" | "unpacked" | "half-configured" | "triggers-awaited" | "triggers-pending"
-    )
-}
-
-/// The journal's files in order: their names are numbers. Others there are drafts.
-fn journal_files(journal: &Path) -> Result<Vec<PathBuf>, PackagesError> {
-    let entries = match fs::read_dir(journal) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(journal)(error)),
-    };
-    let mut files = Vec::new();
-    for entry in entries.take(MAX_JOURNAL) {
-        let entry = entry.map_err(failed(journal))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
-            files.push((name.len(), name, entry.path()));
-        }
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, _, path)| path).collect())
-}
-
-/// Adds the states of a file's packages; later stanzas replace earlier ones.
-fn stanzas(path: &Path, states: &mut BTreeMap<String, String>) -> Result<(), PackagesError> {
-    let mut read = || {
-        let file = bounded_read::open(path)?;
-        if file.metadata()?.len() > MAX_FILE {
-            let large = format!("it has more than {} MiB", MAX_FILE >> 20);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, large));
-        }
-        states_of(BufReader::new(file.take(MAX_FILE)), states)
-    };
-    read().map_err(failed(path))
-}
-
-/// Adds the states of the packages of dpkg's database, in its text.
+/// A path under another root than `/` must not lead out of it: what it leads to is another host's.
 ///
 /// # Errors
-/// The reader's.
-pub fn states_of(
-    mut reader: impl BufRead,
-    states: &mut BTreeMap<String, String>,
-) -> io::Result<()> {
-    let mut line = Vec::new();
-    let mut stanza = Stanza::default();
-    loop {
-        line.clear();
-        // A longer line comes in pieces: none of them is a field that is looked for.
-        let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
-        if text.is_empty() {
-            std::mem::take(&mut stanza).into_states(states);
-        }
-        if read == 0 {
-            return Ok(());
-        }
-        stanza.line(text);
+/// It leads out.
+fn inside(root: &Path, path: &Path) -> Result<(), String> {
+    if root == Path::new("/") {
+        return Ok(());
+    }
+    let (Ok(root), Ok(target)) = (root.canonicalize(), path.canonicalize()) else {
+        return Ok(());
+    };
+    match target.starts_with(&root) {
+        true => Ok(()),
+        false => Err(format!(
+            "{} leads to {}, outside of --path.rootfs; whether an update is half done is not known",
+            path.display(),
+            target.display()
+        )),
     }
 }
 
-#[derive(Default)]
-struct Stanza {
-    name: Option<String>,
-    architecture: Option<String>,
-    state: Option<String>,
-    same: bool,
+/// What a package manager has left; `None` where it is not this host's, or has been at work since
+/// the start. An error says why that is unknown.
+type Found = Result<Option<Interrupted>, String>;
+
+/// Reads the package managers of the file system under a root.
+#[derive(Debug)]
+pub struct Packages {
+    root: PathBuf,
+    dpkg: dpkg::Dpkg,
+    yum: yum::Yum,
+    rpm: rpm::Rpm,
 }
 
-impl Stanza {
-    fn line(&mut self, line: &str) {
-        let Some((field, value)) = line.split_once(": ") else {
-            return;
+impl Packages {
+    /// Under `/`, or another root.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            dpkg: dpkg::Dpkg::new(root),
+            yum: yum::Yum::default(),
+            rpm: rpm::Rpm::default(),
+        }
+    }
+
+    /// The directories that are read under a root.
+    #[must_use]
+    pub fn directories(root: &Path) -> Vec<PathBuf> {
+        let directories = [dpkg::DPKG, yum::YUM]
+            .into_iter()
+            .chain(rpm::PATHS)
+            .chain(zypp::PATHS)
+            .chain(image::PATHS);
+        directories.map(|directory| root.join(directory)).collect()
+    }
+
+    /// What is half done now, one entry for each package manager of this host. While one is at
+    /// work, half-done packages are as they should be: what is said is what was before, or
+    /// nothing.
+    ///
+    /// Beside what could be read: what could not.
+    pub fn read(&mut self) -> (Vec<Interrupted>, Vec<String>) {
+        let mut found = Vec::new();
+        let mut problems = Vec::new();
+        let mut take = |one: Found| match one {
+            Ok(one) => found.extend(one),
+            Err(problem) => problems.push(problem),
         };
-        let value = value.trim();
-        match field {
-            "Package" => self.name = Some(value.to_owned()),
-            "Architecture" => self.architecture = Some(value.to_owned()),
-            "Multi-Arch" => self.same = value == "same",
-            "Status" => self.state = value.split_whitespace().nth(2).map(str::to_owned),
-            _ => {}
+        take(self.dpkg.read(&self.root));
+        // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
+        if !rpm::has_succeeded_yum(&self.root) {
+            take(self.yum.read(&self.root));
         }
+        take(self.rpm.read(&self.root));
+        (found, problems)
     }
 
-    fn into_states(self, states: &mut BTreeMap<String, String>) {
-        let (Some(name), Some(state)) = (self.name, self.state) else {
-            return;
-        };
-        let name = match self.architecture {
-            Some(architecture) if self.same => format!("{name}:{architecture}"),
-            _ => name,
-        };
-        states.insert(name, state);
+    /// What an image host has prepared and not yet booted, or failed to prepare. The running root
+    /// of such a host is never half done.
+    #[must_use]
+    pub fn images(&self) -> Vec<Image> {
+        image::read(&self.root)
     }
-}
-
-/// The steps of the last transaction that have not been taken.
-fn yum(directory: &Path) -> Result<Vec<Package>, PackagesError> {
-    let (mut planned, mut done) = (String::new(), String::new());
-    for entry in fs::read_dir(directory).map_err(failed(directory))? {
-        let path = entry.map_err(failed(directory))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy());
-        let name = name.unwrap_or_default();
-        // What was left aside by an operator ends in .disabled.
-        let is = |kind: &str| name.starts_with(kind) && !name.ends_with(".disabled");
-        let all = is("transaction-all.");
-        if !all && !is("transaction-done.") {
-            continue;
-        }
-        let text = bounded_read::read_text(&path, MAX_YUM).map_err(failed(&path))?;
-        if all { &mut planned } else { &mut done }.push_str(&text);
-    }
-    Ok(not_done(&planned, &done))
-}
-
-/// The steps of a transaction's plan that are not among those done.
-#[must_use]
-pub fn not_done(planned: &str, done: &str) -> Vec<Package> {
-    let lines = planned.lines().filter(|line| !line.trim().is_empty());
-    let mut steps: BTreeMap<&str, &str> = lines
-        .map(|line| (line, line.split_whitespace().next().unwrap_or_default()))
-        .collect();
-    for line in done.lines() {
-        steps.remove(line);
-    }
-    let left = steps.into_iter().map(|(line, step)| Package {
-        name: line
-            .split_once(' ')
-            .map_or(line, |(_, name)| name)
-            .to_owned(),
-        state: format!("{step} not done"),
-    });
-    left.take(MAX_PACKAGES).collect()
 }

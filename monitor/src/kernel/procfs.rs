@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::bounded_read;
-use livepatch_core::function_ref::CodePlace;
+use livepatch_core::{function_ref::CodePlace, transition::BootTime};
 
 #[cfg(test)]
 mod tests;
@@ -306,6 +306,17 @@ pub fn boot_id(procfs: &Path) -> Result<String, ProcError> {
             expected: "a UUID",
         })
     }
+}
+
+/// When a process started; `None` if it is gone, may not be read, or the kernel's clock ticks are
+/// unknown.
+#[must_use]
+pub fn start_time(procfs: &Path, process: u32) -> Option<BootTime> {
+    let path = procfs.join(process.to_string()).join("stat");
+    let text = bounded_read::read(&path, bounded_read::VALUE).ok()?;
+    let ticks = parse_stat(&text)?.start_ticks;
+    let nanos = 1_000_000_000_u64.checked_div(rustix::param::clock_ticks_per_second())?;
+    Some(BootTime::from_nanos(ticks.saturating_mul(nanos)))
 }
 
 /// The fields of a task's `stat` that are used.

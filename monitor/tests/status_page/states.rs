@@ -67,6 +67,8 @@ pub(crate) fn quiet() -> Page {
     known.updates.interrupted = vec![Interrupted {
         manager: Manager::Dpkg,
         packages: Vec::new(),
+        commands: Vec::new(),
+        run: None,
     }];
     page
 }
@@ -290,6 +292,7 @@ pub(crate) fn crash(ended_boot: bool) -> HostCrash {
     };
     HostCrash {
         found_unix_seconds: None,
+        update: None,
         id: "20261123T124908Z-oops-20404707".into(),
         boot_id: Some("7e91b90d-0000-4000-8000-000000000001".into()),
         ended_boot: Some(ended_boot),
@@ -341,6 +344,8 @@ pub(crate) fn crashed() -> Page {
                 state: "unpacked".into(),
             },
         ],
+        commands: vec!["dpkg --configure -a".into(), "apt-get -f install".into()],
+        run: None,
     }];
     known.expected.patches = vec![expected(PATCH, State::Missing)];
     page
@@ -499,6 +504,8 @@ pub(crate) fn foreign(text: &str) -> Page {
             name: text(),
             state: text(),
         }],
+        commands: vec![text()],
+        run: None,
     }];
     let other = State::OtherBuild {
         disk: text(),

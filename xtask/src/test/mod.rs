@@ -27,11 +27,12 @@ use crate::{
         modules, reboot_vm,
     },
     rollout::{self, host},
+    updates,
 };
 
 use self::{
     judge::Tally,
-    plan::{PACKAGES, ROLLOUT},
+    plan::{PACKAGES, ROLLOUT, UPDATES},
     run::Run,
     work::More,
 };
@@ -70,6 +71,8 @@ enum Work {
     Fleet,
     Machine(Run),
     Packages,
+    /// Package managers, killed in the middle of an upgrade.
+    Updates,
 }
 
 /// Runs everything that is requested; `false` if a scenario failed or none ran.
@@ -96,6 +99,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if all || asked.contains(&PACKAGES) {
         more.push(Work::Packages);
     }
+    if all || asked.contains(&UPDATES) {
+        more.push(Work::Updates);
+    }
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let jobs = arguments.jobs.map_or_else(|| jobs_of(cores), NonZero::get);
     let tally = Mutex::new(Tally::default());
@@ -116,6 +122,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
             let (outcome, goes_on) = match work {
                 Work::Machine(run) => (run.judged(arguments.thorough, arguments.bless), true),
                 Work::Packages => (packages(), true),
+                Work::Updates => (
+                    interrupted_updates(built(&programs), arguments.thorough),
+                    true,
+                ),
                 Work::Check(name, check) => checked(name, check),
                 Work::Fleet => checked("simulated hosts", || fleet(built(&programs)?)),
             };
@@ -282,6 +292,22 @@ fn packages() -> Tally {
     if let Err(error) = outcome {
         println!("    [{PACKAGES}] FAILED: {error:#}");
         tally.failures.push(format!("{PACKAGES}: {error:#}"));
+    }
+    tally
+}
+
+/// Kills package managers and compares what the monitor says.
+fn interrupted_updates(programs: Result<&Programs>, thorough: bool) -> Tally {
+    let mut tally = Tally::default();
+    let outcome = programs.and_then(|programs| {
+        updates::run(&programs.monitor, thorough, |name| {
+            println!("    [{UPDATES}] passed: {name}");
+            tally.passed += 1;
+        })
+    });
+    if let Err(error) = outcome {
+        println!("    [{UPDATES}] FAILED: {error:#}");
+        tally.failures.push(format!("{UPDATES}: {error:#}"));
     }
     tally
 }

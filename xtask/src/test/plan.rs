@@ -9,13 +9,16 @@ use crate::{
         kernels::{self, Line},
         reboot_vm,
     },
-    rollout,
+    rollout, updates,
 };
 
 /// The scenario with two machines, Prometheus and Alertmanager.
 pub(super) const ROLLOUT: &str = "rollout";
 /// The packages: built, installed, upgraded and removed.
 pub(super) const PACKAGES: &str = "packages";
+
+/// Package managers, killed in the middle of an upgrade.
+pub(super) const UPDATES: &str = "updates";
 
 /// The kernel for scenarios that run on one kernel only.
 const ONE_KERNEL: &str = rollout::KERNEL;
@@ -120,7 +123,9 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
             let names: Vec<&str> = names
                 .iter()
                 .copied()
-                .filter(|name| ![ROLLOUT, PACKAGES].contains(name) && kind_of(name) == *kind)
+                .filter(|name| {
+                    ![ROLLOUT, PACKAGES, UPDATES].contains(name) && kind_of(name) == *kind
+                })
                 .collect();
             (!names.is_empty()).then(|| Planned::new(*kind, &names))
         })
@@ -156,6 +161,7 @@ pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
     if !absent.is_empty() {
         text.push(format!("kernels {}: everything", absent.join(", ")));
     }
+    text.push(updates::left_out());
     text.push("15 of the 20 power cuts of power_cuts".to_owned());
     text.push(
         "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),

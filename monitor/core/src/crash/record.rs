@@ -10,7 +10,7 @@ use super::{
     signal::{Kind, Signal},
 };
 pub use crate::function_ref::CodePlace as Function;
-use crate::phase::Phase;
+use crate::{phase::Phase, updates::run::UpdateRun};
 
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +248,9 @@ pub struct HostCrash {
     /// When it was found, in seconds since 1970, if its own date is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_unix_seconds: Option<f64>,
+    /// The run of a package manager that was under way when the machine went down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateRun>,
     /// What is known about the crash.
     #[serde(flatten)]
     pub record: CrashRecord,

@@ -16,6 +16,8 @@ use super::{
 
 /// Packages of a transaction that are looked at.
 const MAX_ITEMS: usize = 16_384;
+/// Transactions of one boot that are looked at.
+const MAX_TRANSACTIONS: usize = 64;
 /// Characters kept of a command line.
 const MAX_COMMAND: usize = 512;
 
@@ -85,7 +87,8 @@ impl Dialect {
     }
 }
 
-/// The last transaction; `None` where there was none yet.
+/// The last transaction; `None` where there was none yet. The packages of a closed one are not
+/// read.
 ///
 /// # Errors
 /// The database is damaged, or of another schema.
@@ -93,14 +96,56 @@ pub fn last<R: ReadAt>(
     database: &Database<R>,
     dialect: Dialect,
 ) -> Result<Option<Transaction>, SqliteError> {
+    let mut last = None;
+    transactions(database, dialect, &mut |transaction| {
+        last = Some(transaction);
+        ControlFlow::Break(())
+    })?;
+    let Some(mut last) = last else {
+        return Ok(None);
+    };
+    if last.end.is_none() {
+        last.items = items(database, dialect, last.id)?;
+    }
+    Ok(Some(last))
+}
+
+/// The transactions that began at or after a moment, the last first, with the packages of those
+/// that were never closed.
+///
+/// # Errors
+/// The database is damaged, or of another schema.
+pub fn since<R: ReadAt>(
+    database: &Database<R>,
+    dialect: Dialect,
+    since: i64,
+) -> Result<Vec<Transaction>, SqliteError> {
+    let mut found = Vec::new();
+    transactions(database, dialect, &mut |transaction| {
+        if transaction.begin < since || found.len() == MAX_TRANSACTIONS {
+            return ControlFlow::Break(());
+        }
+        found.push(transaction);
+        ControlFlow::Continue(())
+    })?;
+    for transaction in found.iter_mut().filter(|one| one.end.is_none()) {
+        transaction.items = items(database, dialect, transaction.id)?;
+    }
+    Ok(found)
+}
+
+fn transactions<R: ReadAt>(
+    database: &Database<R>,
+    dialect: Dialect,
+    visit: &mut dyn FnMut(Transaction) -> ControlFlow<()>,
+) -> Result<(), SqliteError> {
     let table = database.table("trans")?;
     let (begin, end) = (table.column("dt_begin")?, table.column("dt_end")?);
     let (command, user) = (table.column(dialect.command())?, table.column("user_id")?);
-    let mut last = None;
     database.rows_from_the_last(&table, &mut |id, row| {
         let number = |at: usize| row.get(at).and_then(Value::integer);
         let text = row.get(command).and_then(Value::text);
-        last = Some(Transaction {
+        visit(Transaction {
             id,
             begin: number(begin).unwrap_or(0),
             end: number(end).filter(|end| *end != 0),
@@ -110,17 +155,8 @@ pub fn last<R: ReadAt>(
             // -1 where nobody had logged in.
             user: number(user).filter(|user| (0..i64::from(u32::MAX)).contains(user)),
             items: Vec::new(),
-        });
-        ControlFlow::Break(())
-    })?;
-    let Some(mut last) = last else {
-        return Ok(None);
-    };
-    // What a closed transaction did is asked for by nobody.
-    if last.end.is_none() {
-        last.items = items(database, dialect, last.id)?;
-    }
-    Ok(Some(last))
+        })
+    })
 }
 
 fn items<R: ReadAt>(
@@ -135,10 +171,14 @@ fn items<R: ReadAt>(
         table.column(dialect.action())?,
     );
     let mut found: BTreeMap<i64, bool> = BTreeMap::new();
-    // The items of the last transaction are the last rows.
+    // The items of later transactions lie behind its own.
     database.rows_from_the_last(&table, &mut |_, row| {
         let number = |at: usize| row.get(at).and_then(Value::integer);
-        if number(of) != Some(transaction) || found.len() == MAX_ITEMS {
+        let owner = number(of).unwrap_or(i64::MIN);
+        if owner > transaction {
+            return ControlFlow::Continue(());
+        }
+        if owner < transaction || found.len() == MAX_ITEMS {
             return ControlFlow::Break(());
         }
         let comes = number(action).and_then(|action| dialect.comes(action));

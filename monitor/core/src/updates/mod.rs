@@ -1,11 +1,15 @@
 //! What an interrupted update left: read from the package managers' own databases, as values.
 //!
 //! The databases of rpm and dnf are read by [`sqlite`]; [`history`] finds dnf's last
-//! transaction, [`rpmdb`] what is installed, and [`rpm`] decides what is half done.
+//! transaction, [`rpmdb`] what is installed, [`rpm`] decides what is half done, and [`remedy`]
+//! how it is repaired.
 
 pub mod history;
+pub mod logs;
+pub mod remedy;
 pub mod rpm;
 pub mod rpmdb;
+pub mod run;
 pub mod sqlite;
 
 #[cfg(test)]

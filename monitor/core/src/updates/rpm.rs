@@ -39,6 +39,20 @@ pub enum State {
     /// It is installed as it should be, but the transaction was not closed: the script for its
     /// end may not have run.
     PosttransUnknown,
+    /// It is installed as it should be, and zypper kept its script for the end of the
+    /// transaction, which it removes when all have run.
+    PosttransLeft {
+        /// Where the script lies.
+        folder: String,
+    },
+    /// It is installed as it should be, and has no script for the end of the transaction, but
+    /// the transaction was not closed.
+    NotClosed,
+    /// The transaction was not closed, and what is installed cannot be read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
 }
 
 impl State {
@@ -58,6 +72,15 @@ impl State {
             Self::PosttransUnknown => {
                 "installed, but its %posttrans script may not have run".to_owned()
             }
+            Self::PosttransLeft { folder } => {
+                format!(
+                    "installed, but its %posttrans script may not have run and lies in {folder}"
+                )
+            }
+            Self::NotClosed => "installed, but the transaction was never closed".to_owned(),
+            Self::Unreadable { why } => {
+                format!("in a transaction that was never closed; {why}")
+            }
         }
     }
 }
@@ -72,7 +95,8 @@ pub enum Outcome {
     /// Packages are half done.
     HalfDone(Vec<HalfDone>),
     /// All its packages are as they should be, but it was never closed: scripts at its end may
-    /// not have run. Named are the packages that have one; it may be that none has.
+    /// not have run. Named are the packages that have one. Where none has, triggers of other
+    /// packages may be missing.
     NotClosed(Vec<HalfDone>),
 }
 
@@ -128,24 +152,33 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
     if untouched && named.is_empty() {
         return Outcome::ChangedNothing;
     }
-    if !half_done.is_empty() {
-        half_done.sort();
-        return Outcome::HalfDone(half_done);
-    }
     let comes = |one: &&Installed| {
         transaction.items.iter().any(|item| {
             item.comes && item.name == one.name && item.arch == one.arch && item.evr == one.evr()
         })
     };
+    let is_half_done = |name: &String| half_done.iter().any(|one| one.name == *name);
     let scripts = installed.iter().filter(|one| one.posttrans).filter(comes);
-    Outcome::NotClosed(
-        scripts
-            .map(|one| HalfDone {
-                name: format!("{}.{}", one.name, one.arch),
-                state: State::PosttransUnknown,
-            })
-            .collect(),
-    )
+    let scripts: Vec<HalfDone> = scripts
+        .map(|one| format!("{}.{}", one.name, one.arch))
+        .filter(|name| !is_half_done(name))
+        .map(|name| HalfDone {
+            name,
+            state: State::PosttransUnknown,
+        })
+        .collect();
+    if !half_done.is_empty() {
+        half_done.extend(scripts);
+        half_done.sort();
+        half_done.dedup();
+        return Outcome::HalfDone(half_done);
+    }
+    // rpm removes a package's header behind all of its scripts (lib/psm.c, 4.18): of packages
+    // that only went nothing is missing.
+    if !transaction.items.iter().any(|item| item.comes) && !transaction.items.is_empty() {
+        return Outcome::Clean;
+    }
+    Outcome::NotClosed(scripts)
 }
 
 /// Packages of which an old and a new version are installed, but for those that are meant to

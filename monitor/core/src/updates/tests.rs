@@ -106,7 +106,10 @@ fn what_each_manager_left_at_each_step() {
                 "post-b-9",
                 Outcome::HalfDone(vec![old("a"), both("b"), both("c")]),
             ),
-            ("postun-b-9", Outcome::HalfDone(vec![both("a"), both("b")])),
+            (
+                "postun-b-9",
+                Outcome::HalfDone(vec![both("a"), both("b"), script("c")]),
+            ),
             ("posttrans-a-9", unclosed.clone()),
             ("post-b-TERM", terminated),
             ("none-x-9", Outcome::Clean),

@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::render::show;
+use super::render::{described, show, show_update};
 use crate::{
     cli::{Cli, print},
     crash::{
@@ -16,7 +16,7 @@ use crate::{
     },
     host::{
         machine,
-        packages::{Interrupted, Packages},
+        packages::{Image, Interrupted, Packages},
     },
     kernel::{clock, procfs},
 };
@@ -53,6 +53,7 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
+    images: &'a [Image],
     untrusted: Vec<NotTrusted<'a>>,
     problems: &'a [String],
 }
@@ -106,7 +107,9 @@ fn complain(problems: &[String]) {
 /// The table, newest first.
 pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     let (crashes, mut problems) = known(cli)?;
-    let (updates, unreadable) = Packages::new(&cli.paths.rootfs).read();
+    let mut packages = Packages::new(&cli.paths.rootfs);
+    let (updates, unreadable) = packages.read();
+    let images = packages.images();
     problems.extend(unreadable);
     complain(&problems);
     let look = cli.paths.sources().untrusted();
@@ -114,13 +117,14 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
         let list = List {
             crashes: crashes.iter().rev().collect(),
             updates: &updates,
+            images: &images,
             untrusted: look.untrusted.iter().map(not_trusted).collect(),
             problems: &problems,
         };
         serde_json::to_string_pretty(&list)? + "\n"
     } else {
         let doubtful = doubtful(&look.untrusted, look.more_untrusted);
-        table(&crashes) + &doubtful + &half_done(&updates)
+        table(&crashes) + &doubtful + &half_done(&updates) + &prepared(&images)
     };
     print(&text)?;
     Ok(if crashes.is_empty() {
@@ -163,6 +167,22 @@ fn half_done(updates: &[Interrupted]) -> String {
             let (name, state) = (shown(&package.name), shown(&package.state));
             let _ = writeln!(text, "  {name}  {state}");
         }
+        if let Some(run) = &update.run {
+            let _ = writeln!(text, " by {}", described(run));
+        }
+        text.push_str(" Repair it with, in this order:\n");
+        for command in &update.commands {
+            let _ = writeln!(text, "  {}", shown(command));
+        }
+    }
+    text
+}
+
+/// What is prepared or failed on a host whose root is an image.
+fn prepared(images: &[Image]) -> String {
+    let mut text = String::new();
+    for image in images {
+        let _ = writeln!(text, "\n{}", shown(&image.text()));
     }
     text
 }
@@ -254,5 +274,8 @@ fn whole(crash: &HostCrash) -> String {
     let boot = crash.boot_id.as_deref().unwrap_or("not known");
     let _ = writeln!(text, "  {:<11} {boot}\n  {:<11} {ended}", "boot", "end");
     show(&mut text, &crash.record);
+    if let Some(run) = &crash.update {
+        show_update(&mut text, run, &crash.record.when);
+    }
     text
 }

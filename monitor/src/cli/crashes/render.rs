@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use livepatch_core::crash::{
-    CrashRecord, Frame, Marker, Module, Patch, Phase,
-    display::{implicated, phase, shown, task, when},
+use livepatch_core::{
+    crash::{
+        CrashRecord, Frame, Marker, Module, Patch, Phase, When,
+        display::{date, implicated, phase, shown, task, when},
+    },
+    updates::run::UpdateRun,
 };
 
 /// Writes one crash in full, ready for a ticket.
@@ -112,5 +115,41 @@ fn modules_line(modules: &[Module]) -> String {
         "none".to_owned()
     } else {
         names.join(" ")
+    }
+}
+
+/// A run of a package manager, in a line: the command, who asked for it, and when.
+pub(super) fn described(run: &UpdateRun) -> String {
+    let command = run.command.as_ref().unwrap_or(&run.manager);
+    let by = run.user.as_ref().map(|user| format!(", for {user}"));
+    let begin = u32::try_from(run.begin_unix_seconds).map(f64::from);
+    let begin = date(begin.ok()).unwrap_or_else(|| "at an unknown time".to_owned());
+    shown(&format!(
+        "{command}{}, begun {begin}",
+        by.unwrap_or_default()
+    ))
+}
+
+/// Shows which run of a package manager was under way at a crash.
+pub(super) fn show_update(text: &mut String, run: &UpdateRun, when: &When) {
+    let begin = u32::try_from(run.begin_unix_seconds).map(f64::from).ok();
+    let before = when.unix_seconds.zip(begin).map(|(at, begin)| at - begin);
+    let before = match before {
+        Some(before) if before >= 0.0 => format!(", {before:.0} s before the crash"),
+        _ => String::new(),
+    };
+    let end = match run.end_unix_seconds {
+        Some(_) => "ended after it",
+        None => "never ended",
+    };
+    let _ = writeln!(
+        text,
+        "  {:<11} {} was in the middle of: {}{before}; it {end}",
+        "update",
+        shown(&run.manager),
+        described(run)
+    );
+    for package in &run.packages {
+        let _ = writeln!(text, "    {}", shown(package));
     }
 }

@@ -20,6 +20,7 @@ use livepatch_core::{
     journal::entry::Entry,
     journal::history::{History, SignalSeen},
     transition::BootTime,
+    updates::run::UpdateRun,
 };
 use livepatch_monitor_ebpf::EventKind;
 
@@ -76,6 +77,9 @@ pub struct Values {
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
     /// The crash that happened last; `None` if there is none on record.
     pub last: Option<HostCrash>,
+    /// The crashes in the middle of an update: the update and the patch that the crash befell or
+    /// implicates, with how far it is implicated.
+    pub in_updates: Vec<(UpdateRun, Option<String>, Implicated)>,
     /// The last crash was in this boot: the kernel survived it.
     pub last_in_this_boot: bool,
     /// Whether the boot before this one ended badly.
@@ -306,6 +310,7 @@ impl Collector<All> for Crashes {
                 .map(|crashes| by_patch(crashes, loaded.map(|patch| patch.name.as_str())))
                 .unwrap_or_default(),
             last: last.cloned(),
+            in_updates: crashes.map(in_updates).unwrap_or_default(),
             last_in_this_boot: last
                 .is_some_and(|last| last.boot_id.is_some() && last.boot_id == self.boot_id),
             boot_unclean: self.boot_unclean,
@@ -397,6 +402,16 @@ fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), Expositio
 fn by_signal(values: &BTreeMap<Signal, f64>) -> impl Iterator<Item = ([&'static str; 1], f64)> {
     let rows = values.iter();
     rows.map(|(signal, value)| ([signal.name()], *value))
+}
+
+/// The crashes in the middle of an update, the last one first.
+fn in_updates(crashes: &[HostCrash]) -> Vec<(UpdateRun, Option<String>, Implicated)> {
+    let of_crash = |crash: &HostCrash| {
+        let record = &crash.record;
+        let patch = record.of_patches().first().map(|patch| (*patch).to_owned());
+        Some((crash.update.clone()?, patch, record.implicated))
+    };
+    crashes.iter().rev().filter_map(of_crash).collect()
 }
 
 /// Counts an event, and logs it if it is new.

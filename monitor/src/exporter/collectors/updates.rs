@@ -2,18 +2,21 @@
 
 use std::{path::Path, sync::Mutex};
 
+use livepatch_core::{crash::Implicated, updates::run::UpdateRun};
+
 use super::Values as All;
 use crate::{
     exporter::{
         collector::{Collected, Collector, Effect, Moment, Outcome},
         lock,
     },
-    host::packages::{Interrupted, Packages},
+    host::packages::{Image, Interrupted, Packages, names},
     metrics::{Exposition, ExpositionError, Metric, count, metrics},
 };
 
 metrics! {
     UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
+    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash in the middle of which the update was that is half done now, with the patch that the crash befell or implicates (empty: none); always 1, absent where no crash did it.";
 }
 
 /// Updates that were left half done.
@@ -21,6 +24,8 @@ metrics! {
 pub struct Values {
     /// An entry for each package manager of this host whose state could be read.
     pub interrupted: Vec<Interrupted>,
+    /// What an image host has prepared and not yet booted, or failed to prepare.
+    pub images: Vec<Image>,
 }
 
 #[derive(Debug)]
@@ -62,7 +67,10 @@ impl Collector<All> for Updates {
         let (interrupted, problems) = state.packages.read();
         let effects = news(&state.before, &interrupted);
         state.before.clone_from(&interrupted);
-        values.updates = Values { interrupted };
+        values.updates = Values {
+            interrupted,
+            images: state.packages.images(),
+        };
         Outcome {
             effects,
             ..Outcome::of(problems)
@@ -81,8 +89,27 @@ impl Collector<All> for Updates {
                 let packages = count(found.packages.len() as u64);
                 ([found.manager.name()], packages)
             }),
+        )?;
+        let rows = collected.values.updates.interrupted.iter();
+        out.gauge(
+            &INTERRUPTED_BY_CRASH,
+            rows.filter_map(|found| by_crash(found, &collected.values.crashes.in_updates)),
         )
     }
+}
+
+/// The crash that left this: the update in whose middle it came has a package that is half done.
+fn by_crash<'a>(
+    found: &Interrupted,
+    crashes: &'a [(UpdateRun, Option<String>, Implicated)],
+) -> Option<([&'a str; 3], f64)> {
+    let manager = found.manager.name();
+    let (run, patch, implicated) = crashes.iter().find(|(run, _, _)| {
+        let mut packages = found.packages.iter();
+        run.manager == manager && packages.any(|package| names(run, &package.name))
+    })?;
+    let patch = patch.as_deref().unwrap_or_default();
+    Some(([&run.manager, patch, implicated.name()], 1.0))
 }
 
 /// The changes that are worth a log line. "Nothing is half done" is one only after something was.
@@ -112,7 +139,30 @@ mod tests {
         vec![Interrupted {
             manager: Manager::Dpkg,
             packages: packages.iter().map(package).collect(),
+            commands: Vec::new(),
+            run: None,
         }]
+    }
+
+    #[test]
+    fn the_crash_that_did_it_is_the_one_in_an_update_of_a_package_that_is_half_done() {
+        let run = |package: &str| UpdateRun {
+            manager: "dpkg".to_owned(),
+            packages: vec![package.to_owned()],
+            ..UpdateRun::default()
+        };
+        let crash =
+            |package: &str, patch: &str| (run(package), Some(patch.to_owned()), Implicated::Yes);
+        let crashes = [crash("bash:amd64", "fix2"), crash("openssl:amd64", "fix1")];
+        let found = left(&["openssl"]);
+        let [found] = found.as_slice() else {
+            panic!("{found:?}");
+        };
+        let by = by_crash(found, &crashes);
+        assert_eq!(by, Some((["dpkg", "fix1", "yes"], 1.0)));
+        assert_eq!(by_crash(found, &crashes[..1]), None);
+        let repaired = left(&[]);
+        assert_eq!(repaired.first().and_then(|it| by_crash(it, &crashes)), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::updates;
 use crate::{
     crash::{
         closing::last_boot_unclean,
@@ -109,6 +110,7 @@ impl Records {
                     log_lines::untrusted(&gathered.untrusted, gathered.more_untrusted);
                     problems.extend(gathered.problems);
                     pstore_full = gathered.pstore_full;
+                    problems.extend(updates::note(&mut store, &sources.rootfs, began));
                 }
                 let new = store.crashes().iter();
                 for crash in new.filter(|crash| !known.contains(&crash.id)) {

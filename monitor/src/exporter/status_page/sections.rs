@@ -329,6 +329,9 @@ pub(super) fn host(page: &Page) -> Markup {
                 (found.manager.name()) " has left "
                 (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
                 " half done; repair it with " code { (found.remedy()) } ":"
+                @if let Some(command) = found.run.as_ref().and_then(|run| run.command.as_ref()) {
+                    " It was left by " code { (shown(command)) } "."
+                }
             }
             ul class="names" {
                 @for package in found.packages.iter().take(PACKAGES_SHOWN) {
@@ -338,6 +341,9 @@ pub(super) fn host(page: &Page) -> Markup {
             @if found.packages.len() > PACKAGES_SHOWN {
                 p { "and " (found.packages.len() - PACKAGES_SHOWN) " more: " code { "livepatch-monitor crashes" } }
             }
+        }
+        @for image in &page.values().updates.images {
+            p { (shown(&image.text())) }
         }
         h3 { "Livepatches that should be in force" }
         @if page.patches().is_none() {

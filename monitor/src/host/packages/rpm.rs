@@ -4,79 +4,56 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::ErrorKind,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use livepatch_core::updates::{
     history::{self, Dialect, Transaction},
-    rpm::{Outcome, judge},
+    remedy::{self, Tool},
+    rpm::{HalfDone, Outcome, State, judge},
     rpmdb,
+    run::UpdateRun,
     sqlite::{Database, ReadAt, SqliteError},
 };
-use rustix::process::{Flock, FlockType, fcntl_getlk};
 
-use super::{Interrupted, MAX_PACKAGES, Manager, Package};
+use super::{
+    Found, Interrupted, MAX_PACKAGES, Manager, Package, inside,
+    lock::{is_of_live_process, is_path_locked},
+    runs,
+    zypp::{self, Script, ZYPP_LOCK},
+};
 use crate::{
     bounded_read,
     host::stamp::{Cached, stamp},
 };
 
-/// Where rpm's database is, the newer place first (rpm 4.17 moved it for Fedora 36 and SUSE).
-const RPMDB: [&str; 2] = ["usr/lib/sysimage/rpm", "var/lib/rpm"];
+/// Where rpm's database is, the newer places first (rpm 4.17 moved it for Fedora 36 and SUSE;
+/// rpm-ostree has it in /usr/share/rpm).
+const RPMDB: [&str; 3] = ["usr/lib/sysimage/rpm", "usr/share/rpm", "var/lib/rpm"];
 const DNF: &str = "var/lib/dnf";
 const DNF5: &str = "usr/lib/sysimage/libdnf5";
-const ZYPP: &str = "var/log/zypp";
-/// Held while dnf or zypper works.
-const DNF_LOCK: &str = "run/dnf/rpmtransaction.lock";
-const ZYPP_LOCK: &str = "run/zypp.pid";
+/// Held while dnf works.
+const DNF_LOCKS: [&str; 2] = ["run/dnf/rpmtransaction.lock", "var/lib/dnf/rpmdb_lock.pid"];
 
 /// All that is read, below the root.
-pub(super) const PATHS: [&str; 7] = [RPMDB[0], RPMDB[1], DNF, DNF5, ZYPP, "run/dnf", ZYPP_LOCK];
+pub(super) const PATHS: [&str; 6] = [RPMDB[0], RPMDB[1], RPMDB[2], DNF, DNF5, "run/dnf"];
 
+/// How often a database is read that is written meanwhile: SQLite folds its WAL into it.
+const READINGS: u32 = 3;
 /// Bytes of a database or its WAL; a large host's rpm database has some 200 MiB.
 const MAX_DATABASE: u64 = 2 << 30;
+/// Bytes of a history or its WAL; one of years has some dozen MiB.
+const MAX_HISTORY: u64 = 64 << 20;
 
 /// Whether this host has a successor of yum 3, so that a directory of yum's is a left-over.
 pub(super) fn has_succeeded_yum(root: &Path) -> bool {
-    let paths = [
+    let mut paths = vec![
         format!("{DNF}/history.sqlite"),
         format!("{DNF5}/transaction_history.sqlite"),
-        format!("{ZYPP}/history"),
-        format!("{}/rpmdb.sqlite", RPMDB[0]),
-        format!("{}/rpmdb.sqlite", RPMDB[1]),
     ];
-    paths.iter().any(|path| root.join(path).exists())
-}
-
-/// The commands that repair what is half done, in order. `dnf remove --duplicates` reinstalls
-/// the newer version and removes the older one; tried with dnf 4.14 and 4.23. zypper 1.14
-/// removes the older version when the package is installed with `--force`.
-pub(super) fn remedy(manager: Manager, packages: &[Package]) -> String {
-    let names: Vec<&str> = packages
-        .iter()
-        .map(|package| {
-            let name = package.name.as_str();
-            name.rsplit_once('.').map_or(name, |(name, _)| name)
-        })
-        .collect();
-    let names = names.join(" ");
-    let twice = packages
-        .iter()
-        .any(|package| package.state.starts_with("old and new"));
-    let unclosed = packages
-        .iter()
-        .all(|package| package.state.starts_with("installed"));
-    match manager {
-        Manager::Zypper => format!("zypper install --force {names}; zypper update"),
-        Manager::Rpm => format!("rpm --verify {names}; install the newer version again"),
-        Manager::Dnf5 if unclosed => format!("dnf5 reinstall {names}"),
-        Manager::Dnf5 => "dnf5 check; dnf5 remove --duplicates; dnf5 upgrade".to_owned(),
-        _ if unclosed => format!("dnf reinstall {names}"),
-        _ if twice => "dnf check; dnf remove --duplicates; dnf upgrade".to_owned(),
-        _ => "dnf check; dnf upgrade".to_owned(),
-    }
+    paths.extend(RPMDB.map(|folder| format!("{folder}/rpmdb.sqlite")));
+    zypp::is_here(root) || paths.iter().any(|path| root.join(path).exists())
 }
 
 /// Reads what rpm and the managers above it left.
@@ -87,125 +64,233 @@ pub(super) struct Rpm {
     before: Option<Interrupted>,
 }
 
+/// rpm's database of a host.
+struct RpmDatabase {
+    folder: PathBuf,
+    /// Why it is not read, if it is not.
+    other_format: Option<&'static str>,
+}
+
 impl Rpm {
-    /// What is half done, for the package manager of this host; and why that is unknown. While
-    /// a transaction runs, what was half done before it.
-    pub(super) fn read(&mut self, root: &Path) -> (Option<Interrupted>, Option<String>) {
-        let Some(folder) = RPMDB.iter().map(|folder| root.join(folder)).find(|folder| {
-            ["rpmdb.sqlite", "Packages.db", "Packages"]
-                .iter()
-                .any(|name| folder.join(name).exists())
-        }) else {
-            return (None, None);
+    /// What is half done, for the package manager of this host. While a transaction runs, what
+    /// was half done before it.
+    pub(super) fn read(&mut self, root: &Path) -> Found {
+        let Some(RpmDatabase {
+            folder,
+            other_format,
+        }) = database(root)
+        else {
+            return Ok(None);
         };
         let unknown = |what: &str| {
-            let text = format!(
+            format!(
                 "{}: {what}; whether an update is half done is not known",
                 folder.display()
-            );
-            (None, Some(text))
+            )
         };
-        let database = folder.join("rpmdb.sqlite");
-        if !database.exists() {
-            let kind = if folder.join("Packages.db").exists() {
-                "ndb"
-            } else {
-                "Berkeley DB"
-            };
-            return unknown(&format!(
-                "rpm's database is of the format {kind}, which is not read"
-            ));
+        let is_at_work = || is_at_work(root, &folder).map_err(|error| unknown(&error));
+        if is_at_work()? {
+            return Ok(self.before.clone());
         }
-        match is_at_work(root, &folder) {
-            Ok(false) => {}
-            Ok(true) => return (self.before.clone(), None),
-            Err(error) => return unknown(&error),
+        let path = folder.join("rpmdb.sqlite");
+        for path in HISTORIES
+            .iter()
+            .map(|(_, history, _)| root.join(history))
+            .chain([
+                path.clone(),
+                root.join(zypp::ZYPP),
+                root.join(zypp::SCRIPTS),
+            ])
+        {
+            inside(root, &path)?;
         }
-        let files: Vec<PathBuf> = [
-            database.clone(),
-            wal_of(&database),
-            root.join(DNF).join("history.sqlite"),
-            wal_of(&root.join(DNF).join("history.sqlite")),
-            root.join(DNF5).join("transaction_history.sqlite"),
-            wal_of(&root.join(DNF5).join("transaction_history.sqlite")),
-        ]
-        .to_vec();
+        let histories = HISTORIES.map(|(_, history, _)| root.join(history));
+        let mut files = vec![path.clone(), wal_of(&path)];
+        files.extend(
+            histories
+                .iter()
+                .flat_map(|path| [path.clone(), wal_of(path)]),
+        );
+        files.extend(zypp::CHANGING.map(|path| root.join(path)));
+        let before = self.before.clone();
         let result = self.read.get(files.iter().map(PathBuf::as_path), || {
+            if let Some(format) = other_format {
+                return without_database(root, format);
+            }
             let stamps = || files.iter().map(|file| stamp(file)).collect::<Vec<_>>();
-            let before = stamps();
-            let found = judged(root, &database).map_err(|error| error.to_string());
-            // SQLite folded its WAL into the database meanwhile: the next reading is whole.
-            match stamps() == before {
-                true => found,
-                false => Err("a transaction was written while it was read".to_owned()),
+            for _ in 0..READINGS {
+                let earlier = stamps();
+                let found = judged(root, &path);
+                if stamps() == earlier {
+                    return found;
+                }
             }
+            // Written all the time: somebody is at work.
+            Ok(before)
         });
-        match result {
-            Ok(found) => {
-                self.before.clone_from(found);
-                (found.clone(), None)
-            }
-            Err(error) => unknown(error),
+        let found = match result {
+            Ok(found) => Ok(found.clone()),
+            Err(error) => Err(unknown(error)),
+        };
+        // It may have begun while the files were read.
+        if is_at_work()? {
+            self.read = Cached::default();
+            return Ok(self.before.clone());
         }
+        self.before = found?;
+        Ok(self.before.clone())
     }
 }
 
-fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, SqliteError> {
-    let installed = open(database)?;
-    if !rpmdb::has_packages(&installed)? {
+/// rpm's database, where this host has one.
+fn database(root: &Path) -> Option<RpmDatabase> {
+    RPMDB.iter().find_map(|folder| {
+        let folder = root.join(folder);
+        let formats = [
+            ("rpmdb.sqlite", None),
+            ("Packages.db", Some("ndb")),
+            ("Packages", Some("Berkeley DB")),
+        ];
+        let there = formats.iter().find(|(name, _)| folder.join(name).exists());
+        there.map(|(_, other_format)| RpmDatabase {
+            folder,
+            other_format: *other_format,
+        })
+    })
+}
+
+/// Of a database that is not read: whether dnf's last transaction was closed is known all the
+/// same. That it was is no proof that nothing is half done.
+fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, String> {
+    let why = format!("rpm's database is of the format {format}, which is not read");
+    let (manager, last) = last_transaction(root)?;
+    let Some(last) = last.filter(|last| last.end.is_none()) else {
+        return Err(why);
+    };
+    let state = State::Unreadable { why };
+    let half_done = incoming(&last, &state);
+    Ok(Some(interrupted(manager, half_done, Some(&last))))
+}
+
+/// The packages that a transaction was to install, in this state.
+fn incoming(transaction: &Transaction, state: &State) -> Vec<HalfDone> {
+    let items = transaction.items.iter().filter(|item| item.comes);
+    let package = |name, arch| HalfDone {
+        name: format!("{name}.{arch}"),
+        state: state.clone(),
+    };
+    items.map(|item| package(&item.name, &item.arch)).collect()
+}
+
+fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
+    let failed = |error: SqliteError| error.to_string();
+    let rpmdb = open(database, MAX_DATABASE).map_err(failed)?;
+    if !rpmdb::has_packages(&rpmdb).map_err(failed)? {
         return Ok(None);
     }
     let (manager, last) = last_transaction(root)?;
     let unclosed = last.filter(|last| last.end.is_none());
-    let names: BTreeSet<String> = unclosed
+    let scripts = zypp::left_scripts(root)?;
+    let of_dnf = unclosed
         .iter()
         .flat_map(|last| &last.items)
-        .map(|item| item.name.clone())
-        .collect();
-    let installed = rpmdb::installed(&installed, &names)?;
-    let half_done = match judge(unclosed.as_ref(), &installed) {
+        .map(|item| item.name.clone());
+    let of_zypper = scripts
+        .iter()
+        .map(|script: &Script| script.name().to_owned());
+    let names: BTreeSet<String> = of_dnf.chain(of_zypper).collect();
+    let installed = rpmdb::installed(&rpmdb, &names).map_err(failed)?;
+    let mut half_done = match judge(unclosed.as_ref(), &installed) {
         Outcome::Clean | Outcome::ChangedNothing => Vec::new(),
         Outcome::HalfDone(packages) => packages,
         Outcome::NotClosed(packages) if !packages.is_empty() => packages,
-        Outcome::NotClosed(_) => {
-            let id = unclosed.map_or(0, |transaction| transaction.id);
-            return Ok(Some(Interrupted {
-                manager,
-                packages: vec![Package {
-                    name: format!("transaction {id}"),
-                    state: "installed, but the transaction was never closed".to_owned(),
-                }],
-            }));
-        }
+        Outcome::NotClosed(_) => unclosed
+            .iter()
+            .flat_map(|last| incoming(last, &State::NotClosed))
+            .collect(),
     };
-    let packages = half_done.into_iter().take(MAX_PACKAGES);
-    let packages = packages.map(|one| Package {
-        name: one.name,
-        state: one.state.text(),
-    });
-    Ok(Some(Interrupted {
-        manager,
-        packages: packages.collect(),
-    }))
+    let runs = match scripts.is_empty() {
+        true => Vec::new(),
+        false => runs::zypper_begins(root)?,
+    };
+    for left in zypp::unclosed(&scripts, &installed, &runs) {
+        if half_done.iter().all(|known| known.name != left.name) {
+            half_done.push(left);
+        }
+    }
+    half_done.sort();
+    Ok(Some(interrupted(manager, half_done, unclosed.as_ref())))
 }
+
+fn interrupted(
+    manager: Manager,
+    mut half_done: Vec<HalfDone>,
+    unclosed: Option<&Transaction>,
+) -> Interrupted {
+    half_done.truncate(MAX_PACKAGES);
+    let tool = match manager {
+        Manager::Dnf5 => Tool::Dnf5,
+        Manager::Zypper => Tool::Zypper,
+        Manager::Rpm => Tool::Rpm,
+        Manager::Dnf | Manager::Dpkg | Manager::Yum => Tool::Dnf,
+    };
+    Interrupted {
+        manager,
+        commands: remedy::commands(tool, &half_done),
+        run: unclosed
+            .filter(|_| !half_done.is_empty())
+            .map(|unclosed| run_of(manager, unclosed)),
+        packages: half_done
+            .into_iter()
+            .map(|one| Package {
+                name: one.name,
+                state: one.state.text(),
+            })
+            .collect(),
+    }
+}
+
+/// A transaction of dnf's as a run.
+fn run_of(manager: Manager, transaction: &Transaction) -> UpdateRun {
+    let names: BTreeSet<String> = transaction
+        .items
+        .iter()
+        .map(|item| format!("{}.{}", item.name, item.arch))
+        .collect();
+    UpdateRun {
+        manager: manager.name().to_owned(),
+        begin_unix_seconds: transaction.begin,
+        end_unix_seconds: transaction.end,
+        command: transaction.command.clone(),
+        user: transaction.user.map(|user| format!("uid {user}")),
+        packages: names
+            .into_iter()
+            .take(livepatch_core::updates::run::MAX_PACKAGES)
+            .collect(),
+    }
+}
+
+/// The managers that keep a history of transactions.
+const HISTORIES: [(Manager, &str, Dialect); 2] = [
+    (Manager::Dnf, "var/lib/dnf/history.sqlite", Dialect::Dnf4),
+    (
+        Manager::Dnf5,
+        "usr/lib/sysimage/libdnf5/transaction_history.sqlite",
+        Dialect::Dnf5,
+    ),
+];
 
 /// The manager of this host, and its last transaction where it keeps a history that says so.
 /// Of two managers the one that worked last.
-fn last_transaction(root: &Path) -> Result<(Manager, Option<Transaction>), SqliteError> {
+fn last_transaction(root: &Path) -> Result<(Manager, Option<Transaction>), String> {
     let mut found: Option<(Manager, Option<Transaction>)> = None;
-    for (manager, path, dialect) in [
-        (Manager::Dnf, format!("{DNF}/history.sqlite"), Dialect::Dnf4),
-        (
-            Manager::Dnf5,
-            format!("{DNF5}/transaction_history.sqlite"),
-            Dialect::Dnf5,
-        ),
-    ] {
+    for (manager, path, dialect) in HISTORIES {
         let path = root.join(path);
         if !path.exists() {
             continue;
         }
-        let last = history::last(&open(&path)?, dialect)?;
+        let last = open(&path, MAX_HISTORY).and_then(|database| history::last(&database, dialect));
+        let last = last.map_err(|error| format!("{}: {error}", path.display()))?;
         let begin = |last: &Option<Transaction>| last.as_ref().map(|last| last.begin);
         if found
             .as_ref()
@@ -214,11 +299,27 @@ fn last_transaction(root: &Path) -> Result<(Manager, Option<Transaction>), Sqlit
             found = Some((manager, last));
         }
     }
-    let without = || match root.join(ZYPP).join("history").exists() {
+    let without = || match zypp::is_here(root) {
         true => Manager::Zypper,
         false => Manager::Rpm,
     };
     Ok(found.unwrap_or_else(|| (without(), None)))
+}
+
+/// The transactions of dnf 4 and dnf5 that began at or after a moment, in seconds since 1970.
+pub(super) fn runs_since(root: &Path, since: i64) -> Result<Vec<UpdateRun>, String> {
+    let mut runs = Vec::new();
+    for (manager, path, dialect) in HISTORIES {
+        let path = root.join(path);
+        if !path.exists() {
+            continue;
+        }
+        let read = open(&path, MAX_HISTORY)
+            .and_then(|database| history::since(&database, dialect, since))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        runs.extend(read.iter().map(|transaction| run_of(manager, transaction)));
+    }
+    Ok(runs)
 }
 
 fn wal_of(database: &Path) -> PathBuf {
@@ -228,35 +329,17 @@ fn wal_of(database: &Path) -> PathBuf {
 }
 
 /// Whether rpm, dnf or zypper is at work: the write lock on `.rpm.lock`, which is asked for and
-/// never taken, or a lock file of dnf's or zypper's that names a live process.
+/// never taken, or a lock file of dnf's or zypper's of a live process.
 fn is_at_work(root: &Path, rpmdb: &Path) -> Result<bool, String> {
-    let lock = rpmdb.join(".rpm.lock");
-    match bounded_read::open(&lock) {
-        Ok(file) if is_locked(&file) => return Ok(true),
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("cannot read {}: {error}", lock.display())),
+    if is_path_locked(&rpmdb.join(".rpm.lock"))? {
+        return Ok(true);
     }
-    for path in [DNF_LOCK, ZYPP_LOCK] {
-        let path = root.join(path);
-        let text = match bounded_read::read_text(&path, bounded_read::VALUE) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-        };
-        let process = text.trim().parse::<u32>().ok();
-        if process.is_some_and(|process| root.join("proc").join(process.to_string()).exists())
-            || bounded_read::open(&path).is_ok_and(|file| is_locked(&file))
-        {
+    for path in DNF_LOCKS.into_iter().chain([ZYPP_LOCK]) {
+        if is_of_live_process(root, &root.join(path))? {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-fn is_locked(file: &File) -> bool {
-    let wanted = Flock::from(FlockType::WriteLock);
-    matches!(fcntl_getlk(file, &wanted), Ok(Some(_)))
 }
 
 /// A file that is read where it lies.
@@ -278,23 +361,28 @@ impl ReadAt for OnDisk {
     }
 }
 
-fn on_disk(path: &Path) -> Result<OnDisk, SqliteError> {
+fn on_disk(path: &Path, most: u64) -> Result<OnDisk, SqliteError> {
     let failed = |error: std::io::Error| SqliteError::Read(format!("{}: {error}", path.display()));
     let file = bounded_read::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    if length > MAX_DATABASE {
-        return Err(SqliteError::TooLarge("2 GiB"));
+    if length > most {
+        return Err(SqliteError::Read(format!(
+            "{} has {} MiB, more than the {} MiB that are read",
+            path.display(),
+            length >> 20,
+            most >> 20
+        )));
     }
     Ok(OnDisk { file, length })
 }
 
-fn open(path: &Path) -> Result<Database<OnDisk>, SqliteError> {
+fn open(path: &Path, most: u64) -> Result<Database<OnDisk>, SqliteError> {
     let wal = wal_of(path);
     let wal = match fs::exists(&wal) {
-        Ok(true) => Some(on_disk(&wal)?),
+        Ok(true) => Some(on_disk(&wal, most)?),
         _ => None,
     };
-    Database::open(on_disk(path)?, wal)
+    Database::open(on_disk(path, most)?, wal)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -55,8 +57,8 @@ fn packages_between_states_are_named() {
     root.write("var/lib/dpkg/status", status.concat());
     let expected = [
         ("half", "half-configured"),
-        ("new", "unpacked"),
-        ("torn", "half-installed"),
+        ("new", "unpacked, not configured"),
+        ("torn", "half-installed, must be reinstalled"),
         ("waits", "triggers-awaited"),
         ("will", "triggers-pending"),
     ];
@@ -100,7 +102,10 @@ fn the_same_package_of_two_architectures_is_two() {
         "var/lib/dpkg/status",
         of("i386", "unpacked") + &of("amd64", "installed"),
     );
-    assert_eq!(named(&root.read()), [("libc6:i386", "unpacked")]);
+    assert_eq!(
+        named(&root.read()),
+        [("libc6:i386", "unpacked, not configured")]
+    );
 }
 
 #[test]
@@ -112,25 +117,6 @@ fn a_file_is_read_again_when_it_has_changed() {
     assert_eq!(packages.read().0[0].packages.len(), 1);
     root.write("var/lib/dpkg/status", stanza("a", "install ok installed"));
     assert_eq!(packages.read().0[0].packages.len(), 0);
-}
-
-#[test]
-fn a_lock_that_is_made_anew_is_found() {
-    let root = Root::new();
-    root.write("var/lib/dpkg/status", stanza("a", "install ok installed"));
-    let path = root.0.path().join("var/lib/dpkg/lock");
-    let mut packages = Packages::new(root.0.path());
-    assert!(!packages.is_locked(&path).unwrap() && packages.lock.is_none());
-    for _ in 0..2 {
-        let _ = fs::remove_file(&path);
-        fs::write(&path, "").unwrap();
-        assert!(!packages.is_locked(&path).unwrap());
-        assert!(is_at(packages.lock.as_ref().unwrap(), &path));
-    }
-    // A lock that cannot be queried does not count as free.
-    fs::remove_file(&path).unwrap();
-    std::os::unix::fs::symlink(&path, &path).unwrap();
-    assert!(packages.is_locked(&path).is_err());
 }
 
 #[test]
@@ -160,6 +146,18 @@ fn an_unreadable_file_is_named() {
     assert!(problems[0].contains("var/lib/dpkg/status"), "{problems:?}");
 }
 
+#[test]
+fn a_status_of_50_mb_is_named_and_left_out() {
+    let root = Root::new();
+    root.write("var/lib/dpkg/status", "");
+    let path = root.0.path().join("var/lib/dpkg/status");
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(50 << 20).unwrap();
+    let (found, problems) = Packages::new(root.0.path()).read();
+    assert_eq!(found, []);
+    assert!(problems[0].contains("more than 32 MiB"), "{problems:?}");
+}
+
 proptest! {
     #[test]
     fn any_status_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
@@ -168,4 +166,26 @@ proptest! {
         root.write("var/lib/dpkg/status", text);
         prop_assert!(!root.read().is_empty());
     }
+}
+
+#[test]
+fn the_commands_fit_what_dpkg_left() {
+    let remedy = |status: &str| {
+        let root = Root::new();
+        root.write("var/lib/dpkg/status", stanza("a", status));
+        root.read()[0].remedy()
+    };
+    assert_eq!(remedy("install ok installed"), "");
+    assert_eq!(
+        remedy("install ok unpacked"),
+        "dpkg --configure -a; apt-get -f install"
+    );
+    assert_eq!(
+        remedy("install reinstreq half-installed"),
+        "dpkg --configure -a; apt-get install --reinstall a; apt-get -f install"
+    );
+    assert_eq!(
+        remedy("deinstall ok half-configured"),
+        "dpkg --configure -a; dpkg --remove a; apt-get -f install"
+    );
 }

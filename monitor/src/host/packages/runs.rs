@@ -1,0 +1,214 @@
+//! Which runs of package managers began in a boot: from dnf's histories and the logs of apt, dpkg
+//! and zypper.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use livepatch_core::updates::{
+    logs::{self, TimeZone},
+    run::{MAX_PACKAGES, UpdateRun},
+};
+
+use super::{Interrupted, Manager, rpm};
+use crate::bounded_read;
+
+const APT_LOG: &str = "var/log/apt/history.log";
+const ZYPP_LOG: &str = "var/log/zypp/history";
+const DPKG_LOG: &str = "var/log/dpkg.log";
+pub(super) const LOCALTIME: &str = "etc/localtime";
+
+/// Bytes at the end of a log that are read.
+const MAX_LOG: u64 = 4 << 20;
+/// Bytes of a file of zoneinfo.
+const MAX_ZONE: u64 = 1 << 20;
+
+/// The runs that began at or after a moment, in seconds since 1970, and what could not be read.
+/// Runs of dpkg and zypper, whose logs have no end, are among them only if they left something
+/// half done: then they did not end.
+#[must_use]
+pub fn runs_since(
+    root: &Path,
+    since: i64,
+    half_done: &[Interrupted],
+) -> (Vec<UpdateRun>, Vec<String>) {
+    let mut problems = Vec::new();
+    let mut runs = rpm::runs_since(root, since).unwrap_or_else(|problem| {
+        problems.push(problem);
+        Vec::new()
+    });
+    let zone = zone(root);
+    let mut log = |path: &str| {
+        let path = root.join(path);
+        end_of(&path).unwrap_or_else(|error| {
+            problems.push(format!("cannot read {}: {error}", path.display()));
+            String::new()
+        })
+    };
+    let of_apt = logs::apt(&log(APT_LOG), &zone);
+    let of = |manager: Manager| {
+        let found = half_done.iter().find(|found| found.manager == manager);
+        found.filter(|found| !found.packages.is_empty())
+    };
+    if let Some(found) = of(Manager::Dpkg) {
+        let open = of_apt
+            .last()
+            .is_some_and(|run| run.end_unix_seconds.is_none());
+        let of_dpkg = logs::dpkg(&log(DPKG_LOG), &zone);
+        runs.extend(
+            of_dpkg
+                .into_iter()
+                .last()
+                .filter(|_| !open)
+                .map(|run| with(run, found)),
+        );
+    }
+    if let Some(found) = of(Manager::Zypper) {
+        let of_zypper = logs::zypper(&log(ZYPP_LOG), &zone);
+        runs.extend(of_zypper.into_iter().last().map(|run| with(run, found)));
+    }
+    runs.extend(of_apt);
+    runs.retain(|run| run.begin_unix_seconds >= since);
+    (runs, problems)
+}
+
+/// The run, with the packages that it left half done.
+fn with(mut run: UpdateRun, found: &Interrupted) -> UpdateRun {
+    for package in &found.packages {
+        if run.packages.len() < MAX_PACKAGES && !names(&run, &package.name) {
+            run.packages.push(package.name.clone());
+        }
+    }
+    run
+}
+
+/// Whether a run was to change the package, whatever its architecture.
+#[must_use]
+pub fn names(run: &UpdateRun, package: &str) -> bool {
+    // `NAME:ARCH` with dpkg, `NAME.ARCH` with rpm.
+    let plain = |name: &str| match run.manager.as_str() {
+        "dpkg" => name.split(':').next().unwrap_or(name).to_owned(),
+        _ => name
+            .rsplit_once('.')
+            .map_or_else(|| name.to_owned(), |(name, _)| name.to_owned()),
+    };
+    let package_name = plain(package);
+    run.packages
+        .iter()
+        .any(|name| name == package || *name == package_name || plain(name) == package_name)
+}
+
+/// When zypper's runs began, in seconds since 1970.
+pub(super) fn zypper_begins(root: &Path) -> Result<Vec<i64>, String> {
+    let path = root.join(ZYPP_LOG);
+    let text = end_of(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let runs = logs::zypper(&text, &zone(root)).into_iter();
+    Ok(runs.map(|run| run.begin_unix_seconds).collect())
+}
+
+fn zone(root: &Path) -> TimeZone {
+    logs::zone(&bounded_read::read(&zone_file(root), MAX_ZONE).unwrap_or_default())
+}
+
+/// The end of a log; empty where there is none.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = match bounded_read::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error),
+    };
+    let skipped = file.metadata()?.len().saturating_sub(MAX_LOG);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_LOG).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The file of the host's time zone: a link, seen from the host's root.
+fn zone_file(root: &Path) -> PathBuf {
+    let path = root.join(LOCALTIME);
+    match fs::read_link(&path) {
+        Ok(target) => match target.strip_prefix("/") {
+            Ok(inside) => root.join(inside),
+            Err(_) => path,
+        },
+        Err(_) => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::packages::Package;
+
+    fn half_done(manager: Manager, name: &str) -> Interrupted {
+        Interrupted {
+            manager,
+            packages: vec![Package {
+                name: name.to_owned(),
+                state: "half-configured".to_owned(),
+            }],
+            commands: Vec::new(),
+            run: None,
+        }
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn apt_says_who_asked_and_dpkg_is_read_where_apt_was_not_used() {
+        let root = tempfile::tempdir().unwrap();
+        let found = [half_done(Manager::Dpkg, "bash")];
+        let by_dpkg = "2026-11-29 07:12:01 startup archives unpack\n2026-11-29 07:12:01 upgrade bash:amd64 5.1 5.2\n";
+        write(root.path(), DPKG_LOG, by_dpkg);
+        let (runs, problems) = runs_since(root.path(), 0, &found);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].command.as_deref(), Some("dpkg (archives unpack)"));
+        assert_eq!(runs[0].packages, ["bash:amd64"]);
+
+        let by_apt = "Start-Date: 2026-11-29  07:12:00\nCommandline: apt upgrade\nRequested-By: admin (1000)\nUpgrade: bash:amd64 (5.1, 5.2)\n";
+        write(root.path(), APT_LOG, by_apt);
+        let (runs, _) = runs_since(root.path(), 0, &found);
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs[0].command.as_deref(), Some("apt upgrade"));
+        assert!(names(&runs[0], "bash"));
+        // Nothing is half done: the log has no end of dpkg's run, and it ended.
+        fs::remove_file(root.path().join(APT_LOG)).unwrap();
+        assert_eq!(runs_since(root.path(), 0, &[]).0, []);
+    }
+
+    #[test]
+    fn a_run_of_zypper_gets_the_packages_that_it_left() {
+        let root = tempfile::tempdir().unwrap();
+        let history = "2026-11-29 07:14:07|command|root@host|'zypper' 'up'|\n2026-11-29 07:14:07|install|lp-a|2-1|noarch||r2|0|\n";
+        write(root.path(), "var/log/zypp/history", history);
+        let (runs, _) = runs_since(root.path(), 0, &[half_done(Manager::Zypper, "lp-b.noarch")]);
+        assert_eq!(runs[0].packages, ["lp-a", "lp-b.noarch"]);
+        assert!(names(&runs[0], "lp-a.noarch") && !names(&runs[0], "lp-c.noarch"));
+    }
+
+    #[test]
+    fn dates_are_read_in_the_zone_of_the_host() {
+        let root = tempfile::tempdir().unwrap();
+        let zone = Path::new("/usr/share/zoneinfo/Asia/Tokyo");
+        let Ok(tokyo) = fs::read(zone) else {
+            return;
+        };
+        let log = "Start-Date: 2026-11-29  07:12:00\nCommandline: apt upgrade\n";
+        write(root.path(), APT_LOG, log);
+        let begin = || runs_since(root.path(), 0, &[]).0[0].begin_unix_seconds;
+        let utc = begin();
+        fs::create_dir_all(root.path().join("usr/share/zoneinfo/Asia")).unwrap();
+        fs::write(root.path().join("usr/share/zoneinfo/Asia/Tokyo"), tokyo).unwrap();
+        fs::create_dir_all(root.path().join("etc")).unwrap();
+        std::os::unix::fs::symlink(zone, root.path().join(LOCALTIME)).unwrap();
+        assert_eq!(utc - begin(), 9 * 3600);
+    }
+}

@@ -94,7 +94,9 @@ fn open_lists_are_read_as_they_are_now() {
     fs::create_dir_all(debug.join("error_injection")).unwrap();
     let list = debug.join("error_injection/list");
     fs::write(&list, "f [mod]\tEI_ETYPE_ERRNO\ng\tEI_ETYPE_NULL\n").unwrap();
-    let overridable = Lists::open(root.path()).read(&functions, &|| false).overridable;
+    let overridable = Lists::open(root.path())
+        .read(&functions, &|| false)
+        .overridable;
     assert_eq!(overridable, Ok(BTreeSet::from(["f".to_owned()])));
 
     let nowhere = tempfile::tempdir().unwrap();

@@ -235,3 +235,49 @@ fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c
         result => Ok(result),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn processes_that_hold_a_program_are_found_whatever_they_are_called() {
+        let root = tempfile::tempdir().unwrap();
+        let process = |pid: u32, comm: &[u8], files: &[(&str, &str)]| {
+            let folder = root.path().join(pid.to_string());
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            fs::create_dir(folder.join("fdinfo")).unwrap();
+            fs::write(folder.join("comm"), comm).unwrap();
+            for (number, (target, info)) in files.iter().enumerate() {
+                let number = number.to_string();
+                symlink(target, folder.join("fd").join(&number)).unwrap();
+                fs::write(folder.join("fdinfo").join(&number), info).unwrap();
+            }
+        };
+        let link = "pos:\t0\nlink_type:\ttracing\nlink_id:\t3\nprog_tag:\t0\nprog_id:\t12\n";
+        let program = "pos:\t0\nprog_type:\t26\nprog_id:\t12\nrun_cnt:\t0\n";
+        process(
+            7,
+            b"\x1b[2Jag\xff\n",
+            &[
+                ("/dev/null", "prog_id:\t13\n"),
+                ("anon_inode:bpf_link", link),
+                ("anon_inode:bpf-prog", program),
+                ("anon_inode:bpf-prog", "prog_id:\tx\n"),
+            ],
+        );
+        process(8, b"sh\n", &[("anon_inode:[eventfd]", program)]);
+        // One that has gone since.
+        fs::create_dir(root.path().join("9")).unwrap();
+        let found = holders(root.path());
+        assert_eq!(found.len(), 1, "{found:?}");
+        let holders = &found[&12];
+        assert_eq!(holders.len(), 1, "{holders:?}");
+        assert!(
+            holders[0].ends_with(" (7)") && !holders[0].chars().any(char::is_control),
+            "{holders:?}"
+        );
+    }
+}

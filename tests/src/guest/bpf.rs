@@ -126,13 +126,8 @@ fn raw(fd: &OwnedFd) -> Result<u32> {
 }
 
 /// `union bpf_attr`.
+#[derive(Default)]
 struct Attributes([u64; 16]);
-
-impl Default for Attributes {
-    fn default() -> Self {
-        Self([0; 16])
-    }
-}
 
 impl Attributes {
     fn bytes(&mut self, at: usize, bytes: &[u8]) {

@@ -4,6 +4,7 @@
 //! machine lacks are left out.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Write as _,
     process::{Command, Stdio},
@@ -92,13 +93,14 @@ pub(crate) fn follow(guest: &Guest, walk: &Walk<'_>) -> Result<()> {
     let known = PAGES.iter().find(|(name, _)| *name == walk.page);
     let (_, text) = known.with_context(|| format!("no runbook {}", walk.page))?;
     let mut output = String::new();
-    let mut ran = 0;
+    let (mut ran, mut done) = (0, BTreeSet::new());
     for line in commands(text) {
         let Some(words) = filled(&line, walk.given) else {
             continue;
         };
         let (first, rest) = words.split_first().context("an empty command")?;
-        if ELSEWHERE.contains(&first.as_str()) {
+        // A page may name a command twice.
+        if ELSEWHERE.contains(&first.as_str()) || !done.insert(line.clone()) {
             continue;
         }
         let said = run(first, rest).with_context(|| format!("{}: `{line}`", walk.page))?;
@@ -220,6 +222,11 @@ fn of_the_monitor(answer: monitor::Answer) -> Result<String> {
 
 /// Gives a command of the monitor the kernel log as dmesg prints it.
 fn piped(arguments: &[&str]) -> Result<monitor::Answer> {
+    // What it is a link to; udev, which makes the link, is not in the machine.
+    let arguments = arguments.iter().map(|word| match *word {
+        "/dev/stdin" => "/proc/self/fd/0",
+        word => word,
+    });
     let mut child = Command::new(monitor::PROGRAM)
         .args(arguments)
         .stdin(Stdio::piped())

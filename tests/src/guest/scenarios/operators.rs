@@ -145,8 +145,9 @@ fn followed(guest: &mut Guest) -> Result<()> {
     let held = &["1 task asleep in lpm_hold (lpm_target)", "lpm_hold+0x"];
     follow(guest, "LivepatchTransitionStuckLong", held)?;
     ensure!(PATCH_A.is_enabled()?, "a runbook has given up too early");
-    let given_up = &[held[0], held[1], "lpm_patch_a", "completed after"];
-    follow(guest, "LivepatchTransitionStuck", given_up)?;
+    follow(guest, "LivepatchTransitionStuck", held)?;
+    // It has given up, and waited for the end.
+    ensure!(!PATCH_A.in_transition()?, "the reversal still runs");
 
     guest.wait_for(seconds(10), "livepatch_transition_reversals_total", 1.0)?;
     runbooks::follow(

@@ -3,7 +3,7 @@
 //! Tried with dnf 4.14 and 4.23, dnf5 5.4 and zypper 1.14 (rpm 4.18, 4.20, 6.1), killed at each
 //! step; the recorded databases are in tests/fixtures/updates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     history::{Item, Transaction},
@@ -111,38 +111,38 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
             false => Outcome::HalfDone(half_done),
         };
     };
-    let is_installed = |name: &str, arch: &str, evr: &str| {
-        installed
-            .iter()
-            .any(|one| one.name == name && one.arch == arch && one.evr() == evr)
-    };
+    // A transaction may be of all packages of a host: nothing is searched for one by one.
+    let there: BTreeSet<(&str, &str, String)> = installed
+        .iter()
+        .map(|one| (one.name.as_str(), one.arch.as_str(), one.evr()))
+        .collect();
+    let is_there =
+        |item: &Item| there.contains(&(item.name.as_str(), item.arch.as_str(), item.evr.clone()));
+    let key = |item: &Item, comes: bool| (item.name.clone(), item.arch.clone(), comes);
+    let mut items: BTreeMap<(String, String, bool), &Item> = BTreeMap::new();
+    for item in &transaction.items {
+        items.entry(key(item, item.comes)).or_insert(item);
+    }
     let mut untouched = true;
     let named: BTreeSet<String> = half_done.iter().map(|one| one.name.clone()).collect();
     for item in &transaction.items {
-        let there = is_installed(&item.name, &item.arch, &item.evr);
+        let there = is_there(item);
         untouched &= there != item.comes;
         let name = format!("{}.{}", item.name, item.arch);
         if named.contains(&name) {
             continue;
         }
-        let other = |comes: bool| {
-            transaction
-                .items
-                .iter()
-                .find(|one| one.name == item.name && one.arch == item.arch && one.comes == comes)
-        };
-        let is_there = |old: &&Item| is_installed(&old.name, &old.arch, &old.evr);
-        let old = other(!item.comes);
+        let old = items.get(&key(item, !item.comes)).copied();
         let state = match (item.comes, old) {
             // Two transactions in one second have the same number: the history distinguishes them.
-            (true, Some(old)) if there && is_there(&old) => State::BothInstalled {
+            (true, Some(old)) if there && is_there(old) => State::BothInstalled {
                 versions: vec![old.evr.clone(), item.evr.clone()],
             },
             _ if there == item.comes => continue,
             // The one that goes is reported by the one that comes.
             (false, Some(_)) => continue,
             (false, None) => State::NotRemoved,
-            (true, Some(old)) if is_there(&old) => State::StillOld {
+            (true, Some(old)) if is_there(old) => State::StillOld {
                 version: old.evr.clone(),
             },
             (true, _) => State::NotInstalled,
@@ -152,16 +152,20 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
     if untouched && named.is_empty() {
         return Outcome::ChangedNothing;
     }
+    let incoming: BTreeSet<(&str, &str, &str)> = transaction
+        .items
+        .iter()
+        .filter(|item| item.comes)
+        .map(|item| (item.name.as_str(), item.arch.as_str(), item.evr.as_str()))
+        .collect();
     let comes = |one: &&Installed| {
-        transaction.items.iter().any(|item| {
-            item.comes && item.name == one.name && item.arch == one.arch && item.evr == one.evr()
-        })
+        incoming.contains(&(one.name.as_str(), one.arch.as_str(), one.evr().as_str()))
     };
-    let is_half_done = |name: &String| half_done.iter().any(|one| one.name == *name);
+    let is_half_done: BTreeSet<String> = half_done.iter().map(|one| one.name.clone()).collect();
     let scripts = installed.iter().filter(|one| one.posttrans).filter(comes);
     let scripts: Vec<HalfDone> = scripts
         .map(|one| format!("{}.{}", one.name, one.arch))
-        .filter(|name| !is_half_done(name))
+        .filter(|name| !is_half_done.contains(name))
         .map(|name| HalfDone {
             name,
             state: State::PosttransUnknown,

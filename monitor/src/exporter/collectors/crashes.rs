@@ -350,7 +350,10 @@ impl Collector<All> for Crashes {
             export_signals(counts, out)?;
         }
         let missed = !values.missed.is_empty();
-        out.gauge(&SIGNALS_MISSED, missed.then(|| ([], values.missed_in_all())))?;
+        out.gauge(
+            &SIGNALS_MISSED,
+            missed.then(|| ([], values.missed_in_all())),
+        )?;
         if let Some(totals) = &values.totals {
             out.counter(&CRASHES, [([], totals.values().sum())])?;
             let of_patch = || values.of_patch.iter();

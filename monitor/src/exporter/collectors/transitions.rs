@@ -337,10 +337,13 @@ impl Collector<All> for Transitions {
     ) -> Result<(), ExpositionError> {
         let values = &collected.values.transitions;
         let ended = lock(&self.ended).clone();
-        out.counter(&TRANSITIONS, ends().map(|(direction, outcome)| {
-            let count = ended.get(&(direction, outcome)).copied();
-            ([direction.name(), outcome.name()], count.unwrap_or(0))
-        }))?;
+        out.counter(
+            &TRANSITIONS,
+            ends().map(|(direction, outcome)| {
+                let count = ended.get(&(direction, outcome)).copied();
+                ([direction.name(), outcome.name()], count.unwrap_or(0))
+            }),
+        )?;
         if let Some(totals) = values.totals {
             for (metric, total) in [
                 (&ATTEMPTS, totals.attempts),
@@ -397,9 +400,9 @@ impl Collector<All> for Transitions {
 /// How a transition can end. Only enabling can be cancelled (klp_cancel_transition,
 /// kernel/livepatch/transition.c).
 fn ends() -> impl Iterator<Item = (Direction, transition::Outcome)> {
-    let all = Direction::ALL.into_iter().flat_map(|direction| {
-        transition::Outcome::ALL.map(|outcome| (direction, outcome))
-    });
+    let all = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| transition::Outcome::ALL.map(|outcome| (direction, outcome)));
     all.filter(|end| *end != (Direction::Unpatch, transition::Outcome::Cancelled))
 }
 

@@ -17,7 +17,10 @@ const MOST: usize = 60;
 fn everything(root: &Path) -> Collectors {
     patched(root);
     for (file, text) in [
-        ("var/lib/dpkg/status", "Package: a\nStatus: install ok installed\n"),
+        (
+            "var/lib/dpkg/status",
+            "Package: a\nStatus: install ok installed\n",
+        ),
         ("sys/kernel/oops_count", "0\n"),
         ("sys/kernel/warn_count", "0\n"),
         ("sys/kernel/livepatch/fix/vmlinux/patched", "1\n"),

@@ -318,6 +318,7 @@ const MASKED_VALUES: &[&str] = &[
     "livepatch_transition_start_timestamp_seconds",
     "livepatch_transition_attempts_total",
     "livepatch_transition_signals_total",
+    "livepatch_host_time_seconds",
     "livepatch_monitor_events_total",
     "livepatch_monitor_sandboxed",
     "process_",

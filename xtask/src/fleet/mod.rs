@@ -5,6 +5,7 @@ pub(crate) mod ansible;
 mod cost;
 mod gate;
 mod hosts;
+pub(crate) mod layouts;
 mod measure;
 mod prng;
 mod recorded;
@@ -53,6 +54,9 @@ pub(crate) struct Arguments {
     /// The short form, as `cargo xtask test` runs it
     #[arg(long, conflicts_with = "manual")]
     smoke: bool,
+    /// The layouts of several servers, each with its real engines (ten minutes)
+    #[arg(long, conflicts_with_all = ["manual", "smoke"])]
+    layouts: bool,
     /// No scenario and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -72,6 +76,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     prometheus_tools::prepare()?;
     if arguments.smoke {
         return smoke::run(&monitor(arguments)?).map(|()| true);
+    }
+    if arguments.layouts {
+        return layouts::run(&monitor(arguments)?).map(|()| true);
     }
     if arguments.manual {
         return by_hand(arguments).map(|()| true);

@@ -119,6 +119,7 @@ enum Varying {
     Duration,
     CrashTime,
     CrashPhase,
+    Now,
     MonitorStart,
     CpuSeconds,
     /// Attempts of the kernel to complete the transition, about one a second.
@@ -200,6 +201,7 @@ impl Varying {
             Self::Complete => facts.complete,
             Self::Duration => facts.duration,
             Self::CrashTime => facts.crash.map(|(when, _)| when),
+            Self::Now => Some(facts.now),
             Self::MonitorStart => Some(facts.monitor_start),
             // A thousandth of a core, which is what a scraped exporter uses.
             Self::CpuSeconds => Some((facts.now - facts.monitor_start).max(0.0) * 0.001),
@@ -273,6 +275,7 @@ impl Shape<'_> {
                 (Varying::CrashTime, self.state == State::Crashed)
             }
             "livepatch_transition_attempts_total" if moving || patched => (Varying::Attempts, true),
+            "livepatch_host_time_seconds" => (Varying::Now, true),
             "process_start_time_seconds" => (Varying::MonitorStart, true),
             "process_cpu_seconds_total" => (Varying::CpuSeconds, true),
             "process_resident_memory_bytes" => (Varying::About(sample.number()), true),

@@ -80,6 +80,11 @@ impl Prometheus {
         .context("Prometheus")
     }
 
+    /// A server that answers Prometheus's API.
+    pub(crate) fn of(server: Server) -> Self {
+        Self(server)
+    }
+
     /// An instant query.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Series>> {
         self.ask(&format!("/api/v1/query?query={}", encoded(query)))

@@ -14,6 +14,7 @@ use crate::{
         lock,
     },
     kernel::{
+        clock,
         events::KernelEvent,
         modules,
         probes::{Method, ProbeStatus},
@@ -26,6 +27,7 @@ use crate::{
 metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
     SANDBOXED = "livepatch_monitor_sandboxed" Gauge [] "Of the eight abilities that the monitor can give up after its start, how many it has given up for good; the status page names them.";
+    HOST_TIME = "livepatch_host_time_seconds" Gauge [] "The host's clock at the time of the scrape, in seconds since 1970; not in the file of --textfile.";
     DRILL = "livepatch_drill" Gauge ["level"] "A drill of the chain of alerts, started with --drill; always 1, and absent without one. Nothing has happened.";
     PROBES_ATTACHED = "livepatch_monitor_probes_attached" Gauge [] "Kernel signals that the monitor gets, by a probe or by what replaces one; the status page names them.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Always 0: the monitor does not get this kernel signal; signals that it gets have no series.";
@@ -156,6 +158,8 @@ impl Collector<All> for Monitor {
             env!("LIVEPATCH_MONITOR_REVISION"),
         ];
         out.gauge(&BUILD_INFO, [(build, 1.0)])?;
+        let time = clock::unix_seconds(collected.moment.now);
+        out.gauge(&HOST_TIME, time.map(|time| ([], time)))?;
         let values = &collected.values.monitor;
         let sandboxed = values.sandbox.len() as u64;
         out.gauge(&SANDBOXED, [([], count(sandboxed))])?;
@@ -206,6 +210,9 @@ fn blind(probes: &mut [ProbeStatus]) -> Option<Degradation> {
         remedy: "sysctl kernel.ftrace_enabled=1".to_owned(),
     })
 }
+
+/// The metric with the host's clock, which would describe the past in a text file.
+pub(in crate::exporter) const OF_SCRAPE: &str = HOST_TIME.name;
 
 /// The line of the text file that says when it was written.
 pub(in crate::exporter) fn heartbeat(unix_seconds: f64) -> String {

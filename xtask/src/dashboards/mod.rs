@@ -4,6 +4,7 @@ mod board;
 mod known;
 mod lint;
 pub(crate) mod panels;
+mod renaming;
 mod rules;
 mod types;
 
@@ -109,6 +110,10 @@ pub(crate) fn check_rules() -> Result<()> {
         &[rule_files()?, rules::global()?].concat(),
     )?;
     run("promtool", &["test", "rules"], &rules::tests()?)?;
+    for file in paths::listed(&folder.join("prometheus/layouts"))? {
+        run("promtool", &["check", "config"], &[file])?;
+    }
+    renaming::check(&folder)?;
     run(
         "amtool",
         &["check-config", "alertmanager/alertmanager.yml"],

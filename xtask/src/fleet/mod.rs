@@ -16,6 +16,7 @@ mod scenario;
 mod server;
 mod simulation;
 pub(crate) mod smoke;
+mod stories;
 mod trim;
 
 use std::{path::PathBuf, thread, time::Duration};
@@ -24,6 +25,9 @@ use anyhow::{Result, bail};
 
 use self::{measure::Setup, scenario::Plan, simulation::Fleet};
 use crate::host::{paths, process, prometheus_tools};
+
+/// The hosts of a story.
+const STORY_HOSTS: usize = 1000;
 
 /// The scrape interval in manual mode, in seconds.
 const MANUAL_INTERVAL: u32 = 5;
@@ -57,6 +61,10 @@ pub(crate) struct Arguments {
     /// The layouts of several servers, each with its real engines (ten minutes)
     #[arg(long, conflicts_with_all = ["manual", "smoke"])]
     layouts: bool,
+    /// A day of 1,000 hosts on which scrapes get lost, with and without crashes, replayed: the
+    /// pages are counted
+    #[arg(long, conflicts_with_all = ["manual", "smoke", "layouts"])]
+    stories: bool,
     /// No scenario and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -76,6 +84,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     prometheus_tools::prepare()?;
     if arguments.smoke {
         return smoke::run(&monitor(arguments)?).map(|()| true);
+    }
+    if arguments.stories {
+        return stories::run(STORY_HOSTS, arguments.seed).map(|()| true);
     }
     if arguments.layouts {
         return layouts::run(&monitor(arguments)?).map(|()| true);

@@ -15,7 +15,7 @@ use clap::Subcommand;
 
 use crate::{
     host::{paths, process, prometheus_tools},
-    monitoring::prometheus::rule_files,
+    monitoring::{notifications, prometheus::rule_files},
 };
 use known::Known;
 
@@ -118,6 +118,10 @@ pub(crate) fn check_rules() -> Result<()> {
         "amtool",
         &["check-config", "alertmanager/alertmanager.yml"],
         &[],
+    )?;
+    notifications::check(
+        &paths::target()?.join("notifications"),
+        &notifications::shipped(&folder)?,
     )?;
     for (receiver, labels) in ROUTES {
         let verify = format!("--verify.receivers={receiver}");

@@ -16,7 +16,7 @@ mod scenario;
 mod server;
 mod simulation;
 pub(crate) mod smoke;
-mod stories;
+pub(crate) mod stories;
 mod trim;
 
 use std::{path::PathBuf, thread, time::Duration};
@@ -27,7 +27,7 @@ use self::{measure::Setup, scenario::Plan, simulation::Fleet};
 use crate::host::{paths, process, prometheus_tools};
 
 /// The hosts of a story.
-const STORY_HOSTS: usize = 1000;
+pub(crate) const STORY_HOSTS: usize = 1000;
 
 /// The scrape interval in manual mode, in seconds.
 const MANUAL_INTERVAL: u32 = 5;

@@ -2,6 +2,7 @@
 //! `dashboards/`, and a receiver for Alertmanager's notifications.
 
 pub(crate) mod alertmanager;
+pub(crate) mod notifications;
 pub(crate) mod prometheus;
 pub(crate) mod webhook;
 

@@ -136,7 +136,7 @@ fn without_probes_the_metrics_say_what_can_be_known() {
         "livepatch_pending_tasks{patch=\"fix\",reason=\"sleeping\"} 1",
         "livepatch_stuck_tasks{patch=\"fix\",reason=\"sleeping\"} 1",
         "livepatch_blocking_tasks{function=\"hold\",object=\"target\",patch=\"fix\"} 1",
-        "livepatch_monitor_probes_attached 1",
+        "livepatch_monitor_probes_attached 4",
         "livepatch_monitor_probe_attached{method=\"none\",probe=\"klp_init_transition\"} 0",
     ] {
         assert!(

@@ -23,11 +23,15 @@ use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Result, bail};
 
-use self::{measure::Setup, scenario::Plan, simulation::Fleet};
+use self::{measure::Setup, scenario::Plan, simulation::Fleet, stories::Day};
 use crate::host::{paths, process, prometheus_tools};
 
-/// The hosts of a story.
-pub(crate) const STORY_HOSTS: usize = 1000;
+/// The day of the stories.
+pub(crate) const DAY: Day = Day {
+    hosts: 1000,
+    hours: 24,
+    seed: 1,
+};
 
 /// The scrape interval in manual mode, in seconds.
 const MANUAL_INTERVAL: u32 = 5;
@@ -65,6 +69,9 @@ pub(crate) struct Arguments {
     /// pages are counted
     #[arg(long, conflicts_with_all = ["manual", "smoke", "layouts"])]
     stories: bool,
+    /// How long the day of the stories is; the whole rollout happens in it
+    #[arg(long, default_value_t = DAY.hours, requires = "stories")]
+    hours: usize,
     /// No scenario and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -86,7 +93,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         return smoke::run(&monitor(arguments)?).map(|()| true);
     }
     if arguments.stories {
-        return stories::run(STORY_HOSTS, arguments.seed).map(|()| true);
+        let day = Day {
+            hours: arguments.hours,
+            seed: arguments.seed,
+            ..DAY
+        };
+        return stories::run(day).map(|()| true);
     }
     if arguments.layouts {
         return layouts::run(&monitor(arguments)?).map(|()| true);

@@ -16,8 +16,6 @@ use crate::{
 
 /// Seconds between two scrapes.
 const INTERVAL: usize = 15;
-/// Scrapes of a day.
-const DAY: usize = 86_400 / INTERVAL;
 /// Share of the scrapes that get lost, on every host at random.
 const LOST: f64 = 0.02;
 /// Scrapes for which a transition runs, and its seconds.
@@ -75,22 +73,43 @@ const STORIES: [Story; 2] = [
     },
 ];
 
-/// Replays each story with so many hosts. Fails where other pages come than those expected.
-pub(crate) fn run(hosts: usize, seed: u64) -> Result<()> {
+/// How much is replayed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Day {
+    pub(crate) hosts: usize,
+    pub(crate) hours: usize,
+    /// The same number loses the same scrapes.
+    pub(crate) seed: u64,
+}
+
+impl Day {
+    fn scrapes(self) -> usize {
+        self.hours * 3600 / INTERVAL
+    }
+
+    /// When a host gets the patch, by the number of the scrape: one host after the other over the
+    /// first three quarters of the day.
+    fn patched_at(self, host: usize) -> usize {
+        100 + host * (self.scrapes() * 3 / 4) / self.hosts.max(1)
+    }
+}
+
+/// Replays each story. Fails where other pages come than those expected.
+pub(crate) fn run(day: Day) -> Result<()> {
     prometheus_tools::prepare()?;
     let folder = paths::target()?.join("fleet/stories");
     paths::empty(&folder)?;
     for (number, story) in STORIES.iter().enumerate() {
-        let what = format!("a day of {hosts} hosts: {}", story.name);
-        process::step(&what, || replay(&folder, number, story, hosts, seed))?;
+        let what = format!("{} hours of {} hosts: {}", day.hours, day.hosts, story.name);
+        process::step(&what, || replay(&folder, number, story, day))?;
         println!("    {} pages, as expected", story.pages.len());
     }
     Ok(())
 }
 
-fn replay(folder: &Path, number: usize, story: &Story, hosts: usize, seed: u64) -> Result<()> {
+fn replay(folder: &Path, number: usize, story: &Story, day: Day) -> Result<()> {
     let file = folder.join(format!("{number}.yml"));
-    fs::write(&file, test_file(story, hosts, seed)?)
+    fs::write(&file, test_file(story, day)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
     let promtool = prometheus_tools::path("promtool")?;
     process::output(Command::new(promtool).args(["test", "rules"]).arg(&file))?;
@@ -98,7 +117,7 @@ fn replay(folder: &Path, number: usize, story: &Story, hosts: usize, seed: u64) 
 }
 
 /// The story as a unit test of the rules.
-fn test_file(story: &Story, hosts: usize, seed: u64) -> Result<String> {
+fn test_file(story: &Story, day: Day) -> Result<String> {
     let mut text = String::from("rule_files:\n");
     for file in rule_files()? {
         let _ = writeln!(text, "  - {}", file.display());
@@ -110,15 +129,15 @@ fn test_file(story: &Story, hosts: usize, seed: u64) -> Result<String> {
          livepatch-host, livepatch-transition]\n\
          tests:\n  - interval: 15s\n    input_series:\n",
     );
-    for host in 0..hosts {
-        series(&mut text, story, host, hosts, seed);
+    for host in 0..day.hosts {
+        series(&mut text, story, host, day);
     }
     let _ = write!(
         text,
         "    promql_expr_test:\n      \
          - expr: group by (alertname, instance, patch) (count_over_time(ALERTS{{alertstate=\"firing\",severity=\"critical\"}}[1d]))\n        \
          eval_time: {}s\n        exp_samples:{}\n",
-        (DAY - 1) * INTERVAL,
+        (day.scrapes() - 1) * INTERVAL,
         if story.pages.is_empty() { " []" } else { "" }
     );
     for (alert, host) in story.pages {
@@ -133,15 +152,10 @@ fn test_file(story: &Story, hosts: usize, seed: u64) -> Result<String> {
     Ok(text)
 }
 
-/// When a host gets the patch, by the number of the scrape: one host after the other over the
-/// first three quarters of the day.
-fn patched_at(host: usize, hosts: usize) -> usize {
-    100 + host * (DAY * 3 / 4) / hosts.max(1)
-}
-
 /// What scrapes of a host give.
-fn series(text: &mut String, story: &Story, host: usize, hosts: usize, seed: u64) {
-    let start = patched_at(host, hosts);
+fn series(text: &mut String, story: &Story, host: usize, day: Day) {
+    let start = day.patched_at(host);
+    let all = day.scrapes();
     let crash = story.crashes.iter().find(|crash| crash.host == host);
     let crash = crash.map(|crash| match crash.after {
         Some(after) => (start + after, true),
@@ -149,15 +163,15 @@ fn series(text: &mut String, story: &Story, host: usize, hosts: usize, seed: u64
     });
     let down = |scrape: usize| crash.is_some_and(|(at, _)| (at..at + REBOOT).contains(&scrape));
     let is_scraped =
-        |scrape: usize| !down(scrape) && prng::uniform(seed ^ scrape as u64, host) >= LOST;
+        |scrape: usize| !down(scrape) && prng::uniform(day.seed ^ scrape as u64, host) >= LOST;
     // A host that crashed with the patch does not get it again.
     let end = crash
         .filter(|(_, with_patch)| *with_patch)
-        .map_or(DAY, |(at, _)| at);
+        .map_or(all, |(at, _)| at);
     let complete = start + TRANSITION;
     let mut up = Values::default();
     let mut rows = [(); 5].map(|()| Values::default());
-    for scrape in 0..DAY {
+    for scrape in 0..all {
         let answers = is_scraped(scrape);
         up.push(Some(if answers { 1 } else { 0 }));
         let moving = (start..complete.min(end)).contains(&scrape);
@@ -248,6 +262,12 @@ impl Values {
 mod tests {
     use super::*;
 
+    const DAY: Day = Day {
+        hosts: 1000,
+        hours: 4,
+        seed: 1,
+    };
+
     #[test]
     fn a_series_ends_where_a_scrape_is_lost() {
         let mut values = Values::default();
@@ -268,11 +288,14 @@ mod tests {
     fn hosts_that_crash_exist_and_are_patched_in_the_day() {
         for story in STORIES {
             for crash in story.crashes {
-                assert!(patched_at(crash.host, 1000) + 400 < DAY, "{crash:?}");
-                assert!(crash.host < 1000);
+                assert!(
+                    DAY.patched_at(crash.host) + 200 < DAY.scrapes(),
+                    "{crash:?}"
+                );
+                assert!(crash.host < DAY.hosts);
             }
         }
-        let text = test_file(&STORIES[1], 2, 1).unwrap();
+        let text = test_file(&STORIES[1], Day { hosts: 2, ..DAY }).unwrap();
         assert_eq!(text.matches("series: up{").count(), 2, "{text}");
     }
 }

@@ -240,7 +240,7 @@ fn fleet(programs: &Programs, thorough: bool) -> Result<()> {
     fleet::ansible::check(&programs.monitor)?;
     if thorough {
         fleet::layouts::run(&programs.monitor)?;
-        fleet::stories::run(fleet::STORY_HOSTS, 1)?;
+        fleet::stories::run(fleet::DAY)?;
     }
     Ok(())
 }

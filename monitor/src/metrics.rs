@@ -12,8 +12,6 @@ pub enum Kind {
     Gauge,
     /// A value that only goes up.
     Counter,
-    /// Observations counted in buckets.
-    Histogram,
 }
 
 impl Kind {
@@ -23,7 +21,6 @@ impl Kind {
         match self {
             Self::Gauge => "gauge",
             Self::Counter => "counter",
-            Self::Histogram => "histogram",
         }
     }
 }

@@ -136,13 +136,18 @@ fn without_probes_the_metrics_say_what_can_be_known() {
         "livepatch_pending_tasks{patch=\"fix\",reason=\"sleeping\"} 1",
         "livepatch_stuck_tasks{patch=\"fix\",reason=\"sleeping\"} 1",
         "livepatch_blocking_tasks{function=\"hold\",object=\"target\",patch=\"fix\"} 1",
-        "livepatch_monitor_probe_attached{method=\"sysfs\",probe=\"transition\"} 1",
+        "livepatch_monitor_probes_attached 4",
+        "livepatch_monitor_probe_attached{method=\"none\",probe=\"klp_init_transition\"} 0",
     ] {
         assert!(
             metrics.contains(&format!("{line}\n")),
             "no {line} in:\n{metrics}"
         );
     }
+    // What replaces a probe is on the status page.
+    let page = exporter.get("/", &[]).body;
+    let row = "<tr><th><code>transition</code></th><td>sysfs</td><td></td></tr>";
+    assert!(page.contains(row), "no {row} in:\n{page}");
     // Found under way, and the log does not reach back: no start is made up.
     assert!(
         !metrics.contains("livepatch_transition_start_timestamp_seconds"),

@@ -9,7 +9,6 @@ use std::{
     fmt::Debug,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use livepatch_core::{
@@ -40,8 +39,8 @@ pub trait Collector<V>: Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The value of label `collector` under which
-    /// `livepatch_monitor_collector_{success,duration_seconds}` report it. Several
-    /// collectors may share one: their durations add up, and it succeeds if all do.
+    /// `livepatch_monitor_collector_success` reports it. Several collectors may share one:
+    /// it succeeds if all do.
     /// `None` for one that reads nothing that could fail.
     fn label(&self) -> Option<&'static str>;
 
@@ -158,8 +157,6 @@ pub struct Run {
     pub label: &'static str,
     /// They read everything they need.
     pub success: bool,
-    /// How long they took together.
-    pub duration: Duration,
     /// What could not be read, one sentence each.
     pub problems: Vec<String>,
 }
@@ -187,7 +184,7 @@ pub struct Collected<V> {
     pub moment: Moment,
     /// What the collectors know, one value each.
     pub values: V,
-    /// Success and duration of the collectors of each label.
+    /// Success of the collectors of each label.
     pub runs: Vec<Run>,
     /// What the monitor cannot see.
     pub degradations: Vec<Degradation>,
@@ -199,17 +196,15 @@ impl<V> Collected<V> {
             self.runs.push(Run {
                 label,
                 success: true,
-                duration: Duration::ZERO,
                 problems: Vec::new(),
             });
         }
         self.runs.iter_mut().find(|run| run.label == label)
     }
 
-    fn report(&mut self, label: Option<&'static str>, outcome: &Outcome, duration: Duration) {
+    fn report(&mut self, label: Option<&'static str>, outcome: &Outcome) {
         if let Some(run) = label.and_then(|label| self.run(label)) {
             run.success &= !outcome.failed;
-            run.duration += duration;
             run.problems.extend(outcome.problems.iter().cloned());
         }
         self.degradations
@@ -248,12 +243,11 @@ pub fn collect<V: Default>(
     let mut collected = Collected::default();
     for collector in collectors {
         let moment = listener.moment();
-        let started = Instant::now();
         let outcome = guarded(collector.name(), || {
             collector.collect(&moment, &mut collected.values)
         });
         let mut outcome = outcome.unwrap_or_else(|panicked| Outcome::of(vec![panicked]));
-        collected.report(collector.label(), &outcome, started.elapsed());
+        collected.report(collector.label(), &outcome);
         listener.problems(collector.name(), Step::Collect, &outcome.problems);
         listener.effects(std::mem::take(&mut outcome.effects));
     }
@@ -284,7 +278,7 @@ pub fn export<V>(
             all.back_to(mark);
         }
         let outcome = Outcome::of(problem.into_iter().collect());
-        collected.report(collector.label(), &outcome, Duration::ZERO);
+        collected.report(collector.label(), &outcome);
         listener.problems(collector.name(), Step::Export, &outcome.problems);
     }
     all

@@ -109,7 +109,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
             KernelLog::open(&options.kmsg),
             procfs.clone(),
             options.stuck_after,
-        )?,
+        ),
         tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
         crashes: Crashes::new(crashes, &attached.status),
         updates: Updates::new(&options.rootfs),

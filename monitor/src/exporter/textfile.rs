@@ -168,7 +168,8 @@ fn of_livepatch(exposition: &str) -> String {
         let series = line
             .strip_prefix("# HELP ")
             .or(line.strip_prefix("# TYPE "));
-        !series.unwrap_or(line).starts_with("process_")
+        let series = series.unwrap_or(line);
+        !series.starts_with("process_") && !series.starts_with(monitor::OF_SCRAPE)
     };
     exposition.split_inclusive('\n').filter(own).collect()
 }

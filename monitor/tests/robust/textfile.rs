@@ -112,7 +112,7 @@ fn once_writes_the_file_and_ends() {
         "crash_signals",
         "recorder_errors",
         "probe_attached",
-        "_duration_seconds_bucket",
+        "livepatch_transitions_total",
     ] {
         assert!(!text.contains(name), "{name} in {text}");
     }

@@ -18,6 +18,7 @@ use crate::{
     host::Host,
     livepatch, modules,
     monitor::{self, Monitor},
+    probes::Probes,
     process, target,
 };
 
@@ -244,8 +245,9 @@ impl Guest {
     /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
     /// start wakes nobody before the kernel's second attempt.
     pub(crate) fn wait_start_noted(&mut self, starts: f64) -> Result<Exposition> {
-        let started = "livepatch_monitor_events_total{event=klp_init_transition}";
-        let metrics = self.wait_for(seconds(30), started, starts)?;
+        let metrics = self.wait_until(seconds(30), |_| {
+            Probes::read()?.expect_received("klp_init_transition", starts)
+        })?;
         self.wait_idle()?;
         Ok(metrics)
     }

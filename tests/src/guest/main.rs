@@ -19,6 +19,7 @@ mod lost_events;
 mod modules;
 mod monitor;
 mod network;
+mod probes;
 mod process;
 mod rollout;
 mod runbooks;

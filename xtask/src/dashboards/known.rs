@@ -64,6 +64,7 @@ fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
     Some(match (level, name) {
         // `livepatch:` rules are the thresholds.
         ("livepatch" | "fleet", _) => &[],
+        ("release", "release:livepatch_hosts:count") => &["release"],
         ("release", _) => &["release", "patch"],
         ("patch", "patch:livepatch_patching_duration_seconds:quantile") => &["patch", "quantile"],
         ("patch", _) => &["patch"],
@@ -142,14 +143,6 @@ impl Known {
             match *kind {
                 "gauge" => drop(add(name, Metric::of_host(Kind::Gauge, &labels))),
                 "counter" => drop(add(name, Metric::of_host(Kind::Counter, &labels))),
-                "histogram" => {
-                    let counter = Metric::of_host(Kind::Counter, &labels);
-                    let mut buckets = counter.clone();
-                    buckets.labels.insert("le".to_owned());
-                    add(&format!("{name}_bucket"), buckets);
-                    add(&format!("{name}_sum"), counter.clone());
-                    add(&format!("{name}_count"), counter);
-                }
                 other => bail!("docs/metrics.md: {name} has the unknown type `{other}`"),
             }
         }
@@ -181,15 +174,12 @@ mod tests {
     fn metrics_come_from_the_contract_and_the_rules() {
         let contract = "| metric | type | labels | meaning |\n|---|---|---|---|\n\
             | `a_total` | counter | | A. |\n| `b` | gauge | patch, object | B. |\n\
-            | `c_seconds` | histogram | direction | C. |\n- `reason`: not a row\n";
+            - `reason`: not a row\n";
         let rules = "groups:\n- name: x\n  rules:\n    - record: patch:b:count\n      expr: b\n    - alert: LivepatchX\n";
         let known = Known::parse(contract, rules).unwrap();
         assert_eq!(known.metrics["a_total"].kind, Kind::Counter);
         assert!(known.metrics["b"].labels.contains("object"));
         assert!(known.metrics["b"].labels.contains("instance"));
-        assert_eq!(known.metrics["c_seconds_bucket"].kind, Kind::Counter);
-        assert!(known.metrics["c_seconds_bucket"].labels.contains("le"));
-        assert!(!known.metrics.contains_key("c_seconds"));
         assert!(!known.metrics["patch:b:count"].labels.contains("instance"));
         assert!(known.alerts.contains("LivepatchX"));
     }

@@ -4,6 +4,7 @@ mod board;
 mod known;
 mod lint;
 pub(crate) mod panels;
+mod renaming;
 mod rules;
 mod types;
 
@@ -14,7 +15,7 @@ use clap::Subcommand;
 
 use crate::{
     host::{paths, process, prometheus_tools},
-    monitoring::prometheus::rule_files,
+    monitoring::{notifications, prometheus::rule_files},
 };
 use known::Known;
 
@@ -109,10 +110,18 @@ pub(crate) fn check_rules() -> Result<()> {
         &[rule_files()?, rules::global()?].concat(),
     )?;
     run("promtool", &["test", "rules"], &rules::tests()?)?;
+    for file in paths::listed(&folder.join("prometheus/layouts"))? {
+        run("promtool", &["check", "config"], &[file])?;
+    }
+    renaming::check(&folder)?;
     run(
         "amtool",
         &["check-config", "alertmanager/alertmanager.yml"],
         &[],
+    )?;
+    notifications::check(
+        &paths::target()?.join("notifications"),
+        &notifications::shipped(&folder)?,
     )?;
     for (receiver, labels) in ROUTES {
         let verify = format!("--verify.receivers={receiver}");

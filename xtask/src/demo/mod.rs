@@ -154,12 +154,10 @@ fn gate(stack: &Stack, arguments: &[&str], code: i32) -> Result<()> {
     Ok(())
 }
 
-/// Of all series of the host, those about the patch: without the zeros, the histogram and the
-/// monitor's own.
+/// Of all series of the host, those about the patch: without the zeros and the monitor's own.
 fn is_about_the_patch(line: &str) -> bool {
     line.starts_with("livepatch_")
         && !line.starts_with("livepatch_monitor_")
-        && !line.starts_with("livepatch_transition_duration_seconds")
         && !line.ends_with(" 0")
 }
 
@@ -184,7 +182,6 @@ mod tests {
         for line in [
             "livepatch_stuck_tasks{patch=\"a\",reason=\"running\"} 0",
             "livepatch_monitor_build_info{version=\"1\"} 1",
-            "livepatch_transition_duration_seconds_count{} 1",
             "process_open_fds 7",
             "# HELP livepatch_supported x",
         ] {

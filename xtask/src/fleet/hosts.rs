@@ -200,7 +200,7 @@ pub(super) fn targets(port: u16, waves: &[usize]) -> serde_json::Value {
             serde_json::json!({
                 "targets": [format!("127.0.0.1:{port}")],
                 "labels": {
-                    "__metrics_path__": format!("/host/{}/metrics", number(host)),
+                    "__metrics_path__": metrics_path(host),
                     "instance": instance(host),
                     "env": "prod",
                     "wave": wave.to_string(),
@@ -208,6 +208,11 @@ pub(super) fn targets(port: u16, waves: &[usize]) -> serde_json::Value {
             })
         })
         .collect()
+}
+
+/// The path of a host's metrics.
+pub(super) fn metrics_path(host: usize) -> String {
+    format!("/host/{}/metrics", number(host))
 }
 
 fn unix_now() -> Result<f64> {

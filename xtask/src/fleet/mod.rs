@@ -5,6 +5,7 @@ pub(crate) mod ansible;
 mod cost;
 mod gate;
 mod hosts;
+pub(crate) mod layouts;
 mod measure;
 mod prng;
 mod recorded;
@@ -15,14 +16,22 @@ mod scenario;
 mod server;
 mod simulation;
 pub(crate) mod smoke;
+pub(crate) mod stories;
 mod trim;
 
 use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Result, bail};
 
-use self::{measure::Setup, scenario::Plan, simulation::Fleet};
+use self::{measure::Setup, scenario::Plan, simulation::Fleet, stories::Day};
 use crate::host::{paths, process, prometheus_tools};
+
+/// The day of the stories.
+pub(crate) const DAY: Day = Day {
+    hosts: 1000,
+    hours: 24,
+    seed: 1,
+};
 
 /// The scrape interval in manual mode, in seconds.
 const MANUAL_INTERVAL: u32 = 5;
@@ -53,6 +62,16 @@ pub(crate) struct Arguments {
     /// The short form, as `cargo xtask test` runs it
     #[arg(long, conflicts_with = "manual")]
     smoke: bool,
+    /// The layouts of several servers, each with its real engines (ten minutes)
+    #[arg(long, conflicts_with_all = ["manual", "smoke"])]
+    layouts: bool,
+    /// A day of 1,000 hosts on which scrapes get lost, with and without crashes, replayed: the
+    /// pages are counted
+    #[arg(long, conflicts_with_all = ["manual", "smoke", "layouts"])]
+    stories: bool,
+    /// How long the day of the stories is; the whole rollout happens in it
+    #[arg(long, default_value_t = DAY.hours, requires = "stories")]
+    hours: usize,
     /// No scenario and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
     manual: bool,
@@ -72,6 +91,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     prometheus_tools::prepare()?;
     if arguments.smoke {
         return smoke::run(&monitor(arguments)?).map(|()| true);
+    }
+    if arguments.stories {
+        let day = Day {
+            hours: arguments.hours,
+            seed: arguments.seed,
+            ..DAY
+        };
+        return stories::run(day).map(|()| true);
+    }
+    if arguments.layouts {
+        return layouts::run(&monitor(arguments)?).map(|()| true);
     }
     if arguments.manual {
         return by_hand(arguments).map(|()| true);

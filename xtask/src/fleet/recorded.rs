@@ -85,19 +85,6 @@ impl Phase {
             Self::Soak => "soak",
         }
     }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Transition, Self::Soak]
-            .into_iter()
-            .find(|phase| phase.name() == name)
-    }
-
-    fn other(self) -> Self {
-        match self {
-            Self::Transition => Self::Soak,
-            Self::Soak => Self::Transition,
-        }
-    }
 }
 
 /// The values that belong to one host at the time of a scrape. Times are in seconds since 1970; a
@@ -128,13 +115,9 @@ enum Varying {
     TransitionStart,
     Complete,
     Duration,
-    /// 1 if patching took no longer than this, otherwise 0.
-    WithinBucket(f64),
     CrashTime,
-    /// The phase of the crash, or the other one.
-    CrashPhase {
-        other: bool,
-    },
+    CrashPhase,
+    Now,
     MonitorStart,
     CpuSeconds,
     /// Attempts of the kernel to complete the transition, about one a second.
@@ -165,15 +148,6 @@ impl Recording {
             state,
             recorded_patch: recorded_patch(&samples)?,
             patch,
-            recorded_phase: samples
-                .iter()
-                .find(|sample| sample.name == "livepatch_last_crash_info")
-                .and_then(|sample| Phase::named(sample.label("phase")?)),
-            completed_once: samples.iter().any(|sample| {
-                sample.name == "livepatch_transition_duration_seconds_count"
-                    && sample.has(COMPLETED)
-                    && sample.value == "1"
-            }),
         };
         let mut parts = Parts::default();
         for line in text.lines() {
@@ -211,25 +185,21 @@ impl Recording {
     }
 }
 
-const COMPLETED: &[(&str, &str)] = &[("direction", "patch"), ("outcome", "completed")];
-
 impl Varying {
     fn write(self, facts: &Facts<'_>, text: &mut String) {
         let number = match self {
             Self::Release => return text.push_str(facts.release),
-            Self::CrashPhase { other } => {
+            Self::CrashPhase => {
                 if let Some((_, phase)) = facts.crash {
-                    text.push_str(if other { phase.other() } else { phase }.name());
+                    text.push_str(phase.name());
                 }
                 return;
             }
             Self::TransitionStart => facts.transition_start,
             Self::Complete => facts.complete,
             Self::Duration => facts.duration,
-            Self::WithinBucket(limit) => facts
-                .duration
-                .map(|duration| f64::from(u8::from(duration <= limit))),
             Self::CrashTime => facts.crash.map(|(when, _)| when),
+            Self::Now => Some(facts.now),
             Self::MonitorStart => Some(facts.monitor_start),
             // A thousandth of a core, which is what a scraped exporter uses.
             Self::CpuSeconds => Some((facts.now - facts.monitor_start).max(0.0) * 0.001),
@@ -253,8 +223,6 @@ struct Shape<'a> {
     state: State,
     recorded_patch: Option<&'a str>,
     patch: &'a str,
-    recorded_phase: Option<Phase>,
-    completed_once: bool,
 }
 
 impl Shape<'_> {
@@ -279,20 +247,15 @@ impl Shape<'_> {
     }
 
     fn add_label(&self, metric: &str, name: &str, value: &str, parts: &mut Parts) {
-        let of_crash = matches!(
-            metric,
-            "livepatch_last_crash_info" | "livepatch_crashes_total"
-        );
-        match (name, self.recorded_phase) {
-            ("patch", _) if Some(value) == self.recorded_patch => {
+        match name {
+            "patch" if Some(value) == self.recorded_patch => {
                 parts.fixed(&escaped(self.patch));
             }
-            ("release", _) if metric == "livepatch_kernel_info" => {
+            "release" if metric == "livepatch_kernel_info" => {
                 parts.0.push(Part::Varying(Varying::Release));
             }
-            ("phase", Some(phase)) if of_crash && Phase::named(value).is_some() => {
-                let other = value != phase.name();
-                parts.0.push(Part::Varying(Varying::CrashPhase { other }));
+            "phase" if metric == "livepatch_last_crash_info" => {
+                parts.0.push(Part::Varying(Varying::CrashPhase));
             }
             _ => parts.fixed(value),
         }
@@ -309,33 +272,11 @@ impl Shape<'_> {
             | "livepatch_patch_last_crash_timestamp_seconds" => {
                 (Varying::CrashTime, self.state == State::Crashed)
             }
-            "livepatch_transition_duration_seconds_sum"
-                if self.completed_once && sample.has(COMPLETED) =>
-            {
-                (Varying::Duration, patched)
-            }
-            "livepatch_transition_duration_seconds_bucket"
-                if self.completed_once && sample.has(COMPLETED) =>
-            {
-                let limit = match sample.label("le") {
-                    Some("+Inf") => f64::INFINITY,
-                    Some(limit) => limit.parse().context("a bucket's le is not a number")?,
-                    None => bail!("a bucket without le"),
-                };
-                (Varying::WithinBucket(limit), patched)
-            }
             "livepatch_transition_attempts_total" if moving || patched => (Varying::Attempts, true),
-            "livepatch_monitor_events_total"
-                if (moving || patched)
-                    && sample.has(&[("event", "klp_try_complete_transition")]) =>
-            {
-                (Varying::Attempts, true)
-            }
+            "livepatch_host_time_seconds" => (Varying::Now, true),
             "process_start_time_seconds" => (Varying::MonitorStart, true),
             "process_cpu_seconds_total" => (Varying::CpuSeconds, true),
-            "process_resident_memory_bytes" | "livepatch_monitor_collector_duration_seconds" => {
-                (Varying::About(sample.number()), true)
-            }
+            "process_resident_memory_bytes" => (Varying::About(sample.number()), true),
             _ => return Ok(None),
         };
         ensure!(

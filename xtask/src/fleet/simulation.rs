@@ -1,6 +1,10 @@
 //! Simulated hosts, and the Prometheus that scrapes them.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -95,13 +99,19 @@ impl Fleet {
             .map_err(|refusal| anyhow::anyhow!("{}: {refusal}", instance(host)))
     }
 
-    /// An item of `scrape_configs` for all hosts; writes its targets under `folder`.
-    pub(super) fn scrape_config(&self, folder: &Path, interval: u32) -> Result<String> {
+    /// Writes the file with all hosts as targets.
+    pub(super) fn targets(&self, folder: &Path) -> Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let file = folder.join("targets.json");
         let targets = hosts::targets(self.server.port(), &self.waves);
         fs::write(&file, targets.to_string())
             .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// An item of `scrape_configs` for all hosts; writes its targets under `folder`.
+    pub(super) fn scrape_config(&self, folder: &Path, interval: u32) -> Result<String> {
+        let file = self.targets(folder)?;
         Ok(format!(
             "- job_name: {JOB}\n  scrape_interval: {interval}s\n  scrape_timeout: {}s\n  \
              file_sd_configs:\n    - files: [\"{}\"]\n",

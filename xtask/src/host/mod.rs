@@ -1,5 +1,6 @@
 //! The machine that runs xtask: its paths, programs, packages, and HTTP to local ports.
 
+pub(crate) mod engines;
 pub(crate) mod http;
 pub(crate) mod packages;
 pub(crate) mod paths;

@@ -2,6 +2,7 @@
 //! `dashboards/`, and a receiver for Alertmanager's notifications.
 
 pub(crate) mod alertmanager;
+pub(crate) mod notifications;
 pub(crate) mod prometheus;
 pub(crate) mod webhook;
 
@@ -31,8 +32,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a program that listens on `port`, and waits until it is ready.
+    /// Starts a program that listens on `port`, and waits until `/-/ready` answers.
     fn start(program: &Path, arguments: &[String], port: u16, log: PathBuf) -> Result<Self> {
+        Self::start_until(program, arguments, port, log, "/-/ready")
+    }
+
+    /// The same for a program that has another page which answers when it is ready.
+    pub(crate) fn start_until(
+        program: &Path,
+        arguments: &[String],
+        port: u16,
+        log: PathBuf,
+        ready: &str,
+    ) -> Result<Self> {
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output
@@ -49,14 +61,14 @@ impl Server {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let mut server = Self { process, port, log };
-        server.wait_until_ready()?;
+        server.wait_until(ready)?;
         Ok(server)
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    fn wait_until(&mut self, ready: &str) -> Result<()> {
         let begin = Instant::now();
         loop {
-            let Err(error) = http::get(self.port, "/-/ready") else {
+            let Err(error) = http::get(self.port, ready) else {
                 return Ok(());
             };
             let ended = self.process.try_wait().context("cannot wait")?;

@@ -78,6 +78,11 @@ impl Prometheus {
         .context("Prometheus")
     }
 
+    /// A server that answers Prometheus's API.
+    pub(crate) fn of(server: Server) -> Self {
+        Self(server)
+    }
+
     /// Sends an instant query and returns the series of its result.
     pub(crate) fn query(&self, query: &str) -> Result<Vec<Series>> {
         self.ask(&format!("/api/v1/query?query={}", encoded(query)))

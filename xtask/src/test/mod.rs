@@ -127,7 +127,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                     true,
                 ),
                 Work::Check(name, check) => checked(name, check),
-                Work::Fleet => checked("simulated hosts", || fleet(built(&programs)?)),
+                Work::Fleet => checked("simulated hosts", || {
+                    fleet(built(&programs)?, arguments.thorough)
+                }),
             };
             locked(&tally).add(outcome);
             goes_on
@@ -150,6 +152,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         for line in plan::left_out(&lines) {
             println!("    {line}");
         }
+        println!("    the layouts of several servers, and a day of 1,000 hosts");
     }
     if all && let Some(text) = plan::on_one_kernel(&lines) {
         println!("{text}");
@@ -242,9 +245,14 @@ fn checked(name: &str, check: impl FnOnce() -> Result<()>) -> (Tally, bool) {
     (tally, goes_on)
 }
 
-fn fleet(programs: &Programs) -> Result<()> {
+fn fleet(programs: &Programs, thorough: bool) -> Result<()> {
     fleet::smoke::run(&programs.monitor)?;
-    fleet::ansible::check(&programs.monitor)
+    fleet::ansible::check(&programs.monitor)?;
+    if thorough {
+        fleet::layouts::run(&programs.monitor)?;
+        fleet::stories::run(fleet::DAY)?;
+    }
+    Ok(())
 }
 
 fn print_not_checked() {

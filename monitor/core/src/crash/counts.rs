@@ -83,8 +83,8 @@ pub struct Counts {
     pub signals: BTreeMap<(Signal, Phase), u64>,
     /// By signal and patch.
     pub implicating: BTreeMap<(Signal, String), u64>,
-    /// When the last was, in seconds since 1970.
-    pub last: BTreeMap<Signal, f64>,
+    /// When the last of a signal was in a phase, in seconds since 1970.
+    pub last: BTreeMap<(Signal, Phase), f64>,
     known: VecDeque<(Key, Signal)>,
 }
 
@@ -111,7 +111,7 @@ impl Counts {
             *of_patch.or_default() += 1;
         }
         if let Some(seconds) = sighting.when.unix_seconds {
-            self.last.insert(signal, seconds);
+            self.last.insert((signal, sighting.phase), seconds);
         }
         true
     }
@@ -180,7 +180,7 @@ mod tests {
         assert!(counts.count(&sighting(Signal::Oops, 6.0)));
         assert_eq!(counts.signals[&(Signal::Oops, Phase::Soak)], 2);
         assert_eq!(counts.implicating[&(Signal::Oops, "fix".into())], 2);
-        assert!((counts.last[&Signal::Oops] - 1e9 - 6.0).abs() < 1e-9);
+        assert!((counts.last[&(Signal::Oops, Phase::Soak)] - 1e9 - 6.0).abs() < 1e-9);
     }
 
     #[test]

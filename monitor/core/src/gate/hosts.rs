@@ -108,7 +108,9 @@ pub enum Missing {
     },
     /// The host has the patch but does not report a crash count for it.
     NoCrashCount,
-    /// The host dates the patch to a time that contradicts Prometheus: its clock is wrong.
+    /// The host's textfile was written this many seconds before it was scraped.
+    File(f64),
+    /// The host's time contradicts that of Prometheus: its clock is wrong.
     Clock(Clock),
 }
 
@@ -119,7 +121,9 @@ impl Missing {
         match self {
             Self::Down { blip } => blip,
             Self::Stale { .. } => true,
-            Self::Gone | Self::NeverSeen | Self::NoCrashCount | Self::Clock(_) => false,
+            Self::Gone | Self::NeverSeen | Self::NoCrashCount | Self::File(_) | Self::Clock(_) => {
+                false
+            }
         }
     }
 }
@@ -132,6 +136,8 @@ pub enum Clock {
     /// The host says that the patch has been in force for this many seconds, but Prometheus
     /// scraped it without the patch less long ago.
     Behind(f64),
+    /// The host's clock was ahead of the scrape by this many seconds; negative if behind.
+    Off(f64),
 }
 
 /// The hosts that must be known to Prometheus.
@@ -383,6 +389,12 @@ impl<'a> Reader<'a> {
         if !age.is_some_and(|age| (-1.0..=limit).contains(&age)) {
             return State::Missing(Missing::Stale { age, interval });
         }
+        let limit = self.terms.stale_after.as_secs_f64();
+        match value(Question::FileAge) {
+            Some(age) if age < -CLOCK => return State::Missing(Missing::Clock(Clock::Off(-age))),
+            Some(age) if age.is_nan() || age > limit => return State::Missing(Missing::File(age)),
+            _ => {}
+        }
         let enabled = value(Question::Enabled);
         let is_enabled = enabled.is_some_and(|enabled| enabled > 0.0);
         if is_enabled && value(Question::Crashes).is_none() {
@@ -394,8 +406,12 @@ impl<'a> Reader<'a> {
                 stuck_tasks: value(Question::Stuck).unwrap_or(0.0),
             };
         }
+        let behind = value(Question::Behind).filter(|behind| behind.abs() > CLOCK);
         match enabled {
             None => State::Without,
+            Some(_) if is_enabled && let Some(behind) = behind => {
+                State::Missing(Missing::Clock(Clock::Off(-behind)))
+            }
             Some(_) if is_enabled => {
                 value(Question::PatchingComplete).map_or(State::InForce, |completed| {
                     let unseen_before = value(Question::UpBefore).is_some_and(is_up)

@@ -97,6 +97,10 @@ pub enum Question {
     Enabled,
     /// Time since which the patch has been in force, in seconds since 1970.
     PatchingComplete,
+    /// By how many seconds the host's clock was behind at the last scrape.
+    Behind,
+    /// Seconds between the writing of the host's textfile and the scrape of it.
+    FileAge,
     /// Hosts in transition of the patch, by direction.
     Transition,
     /// Pending tasks of a transition that counts as stuck.
@@ -129,7 +133,7 @@ pub enum Question {
 
 impl Question {
     /// The questions about all hosts, which are asked first.
-    pub const FIRST: [Self; 16] = [
+    pub const FIRST: [Self; 18] = [
         Self::Up,
         Self::Scraped,
         Self::Gone,
@@ -139,6 +143,8 @@ impl Question {
         Self::EnabledBefore,
         Self::Enabled,
         Self::PatchingComplete,
+        Self::Behind,
+        Self::FileAge,
         Self::Transition,
         Self::Stuck,
         Self::Forced,
@@ -184,6 +190,8 @@ impl Question {
             | Self::UpRecently => "up",
             Self::Enabled | Self::LastEnabled | Self::EnabledBefore => "livepatch_patch_enabled",
             Self::PatchingComplete => "livepatch_patching_complete_timestamp_seconds",
+            Self::Behind => "livepatch_host_time_seconds",
+            Self::FileAge => "livepatch_monitor_textfile_timestamp_seconds",
             Self::Transition | Self::LastTransition => "livepatch_transition_active",
             Self::Stuck => "livepatch_stuck_tasks",
             Self::Forced => "livepatch_patch_forced",
@@ -242,6 +250,10 @@ impl Question {
             Self::Transition => {
                 format!("max by (job, instance, direction) ({metric}{{{patch}}} == 1)")
             }
+            // Both times are of the same sample: how old it is does not matter.
+            Self::Behind | Self::FileAge => format!(
+                "max by (job, instance) (timestamp({metric}{{{hosts}}}) - {metric}{{{hosts}}})"
+            ),
             // A sum, unlike a maximum, keeps NaN.
             Self::Crashes => format!("sum by (job, instance) ({metric}{{{patch}}})"),
             Self::Stuck => format!("sum by (job, instance) ({metric}{{{patch}}} != 0)"),
@@ -346,7 +358,8 @@ mod tests {
             let selectors = query.matches('{').count();
             let whose = r#"{job="livepatch-monitor",env="prod""#;
             assert_eq!(query.matches(whose).count(), selectors, "{query}");
-            if question.metric() == "up" {
+            let of_hosts = ["up", Question::Behind.metric(), Question::FileAge.metric()];
+            if of_hosts.contains(&question.metric()) {
                 assert!(!query.contains("patch="), "{query}");
             } else {
                 assert!(query.contains(r#",patch="fix""#), "{query}");

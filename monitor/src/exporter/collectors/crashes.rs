@@ -45,11 +45,11 @@ mod log;
 pub(in crate::exporter) use log::LogReading;
 
 metrics! {
-    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal", "phase"] "Signs that the kernel is unwell, since the monitor started; several of one event count once, as the most severe.";
+    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, which are signs that the kernel is unwell, since the monitor started; several of one event count once, as the most severe.";
     SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
-    SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal"] "When the last crash signal of this kind was seen, in seconds since 1970.";
-    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge ["signal"] "The kernel's own count of this crash signal since the monitor started, less what the monitor saw.";
-    CRASHES = "livepatch_crashes_total" Counter ["kind", "phase"] "Crashes of this host since the state directory was created, over all its boots.";
+    SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal", "phase"] "When the last crash signal of this kind was seen in this phase of a livepatch, in seconds since 1970; only what was seen has a series.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none.";
+    CRASHES = "livepatch_crashes_total" Counter [] "Crashes of this host since the state directory was created, over all its boots.";
     PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Crashes of this host during the load, transition or soak of the patch, or that implicate it, over all its boots.";
     PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last crash counted for the patch happened, in seconds since 1970; absent where unknown.";
     LAST_CRASH_INFO = "livepatch_last_crash_info" Gauge ["kind", "phase", "patch", "implicated", "evidence"] "The last crash of this host; always 1.";
@@ -84,6 +84,15 @@ pub struct Values {
     pub last_in_this_boot: bool,
     /// Whether the boot before this one ended badly.
     pub boot_unclean: Option<bool>,
+}
+
+impl Values {
+    /// Signals that the monitor missed. A kind of which it saw more than the kernel counted
+    /// does not make up for one that it missed.
+    #[must_use]
+    pub fn missed_in_all(&self) -> f64 {
+        self.missed.values().filter(|missed| **missed > 0.0).sum()
+    }
 }
 
 /// What the startup found out about earlier boots, and what it opened.
@@ -345,15 +354,13 @@ impl Collector<All> for Crashes {
         if let Some(counts) = &values.signals {
             export_signals(counts, out)?;
         }
-        out.gauge(&SIGNALS_MISSED, by_signal(&values.missed))?;
+        let missed = !values.missed.is_empty();
+        out.gauge(
+            &SIGNALS_MISSED,
+            missed.then(|| ([], values.missed_in_all())),
+        )?;
         if let Some(totals) = &values.totals {
-            let rows = Kind::ALL.into_iter().flat_map(|kind| {
-                Phase::ALL.map(|phase| {
-                    let crashes = totals.get(&(kind, phase)).copied();
-                    ([kind.name(), phase.name()], crashes.unwrap_or(0))
-                })
-            });
-            out.counter(&CRASHES, rows)?;
+            out.counter(&CRASHES, [([], totals.values().sum())])?;
             let of_patch = || values.of_patch.iter();
             out.counter(
                 &PATCH_CRASHES,
@@ -386,7 +393,7 @@ fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), Expositio
     let signals = Signal::ALL.into_iter().flat_map(|signal| {
         Phase::ALL.map(|phase| {
             let seen = counts.signals.get(&(signal, phase)).copied();
-            ([signal.name(), phase.name()], seen.unwrap_or(0))
+            ([signal.name()], seen.unwrap_or(0))
         })
     });
     let implicating = counts.implicating.iter();
@@ -395,13 +402,11 @@ fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), Expositio
         &SIGNALS_IMPLICATING,
         implicating.map(|((signal, patch), seen)| ([signal.name(), patch.as_str()], *seen)),
     )?;
-    out.gauge(&SIGNAL_LAST, by_signal(&counts.last))?;
-    Ok(())
-}
-
-fn by_signal(values: &BTreeMap<Signal, f64>) -> impl Iterator<Item = ([&'static str; 1], f64)> {
-    let rows = values.iter();
-    rows.map(|(signal, value)| ([signal.name()], *value))
+    let last = counts.last.iter();
+    out.gauge(
+        &SIGNAL_LAST,
+        last.map(|((signal, phase), when)| ([signal.name(), phase.name()], *when)),
+    )
 }
 
 /// The crashes in the middle of an update, the last one first.

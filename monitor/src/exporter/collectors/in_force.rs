@@ -28,8 +28,8 @@ use crate::{
 };
 
 metrics! {
-    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled patch that provably run as the patch has them; absent where unknown.";
-    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled patch that are not, or not provably, in force, by reason.";
+    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled livepatch that provably run as the patch has them; absent where unknown.";
+    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled livepatch that are not, or not provably, in force, by reason; a reason that applies to none has no series.";
 }
 
 /// How long what was read holds.
@@ -133,6 +133,7 @@ impl Collector<All> for FunctionsInForce {
             &NOT_IN_FORCE,
             by_reason
                 .into_iter()
+                .filter(|(_, functions)| *functions > 0)
                 .map(|((patch, reason), functions)| ([patch, reason], count(functions))),
         )
     }

@@ -14,26 +14,28 @@ use crate::{
         lock,
     },
     kernel::{
+        clock,
         events::KernelEvent,
         modules,
         probes::{Method, ProbeStatus},
     },
     logging,
-    metrics::{Exposition, ExpositionError, Metric, bit, metrics},
+    metrics::{Exposition, ExpositionError, Metric, bit, count, metrics},
     sandbox,
 };
 
 metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
-    SANDBOXED = "livepatch_monitor_sandboxed" Gauge ["from"] "Whether the monitor has given up this ability for good since its start.";
+    SANDBOXED = "livepatch_monitor_sandboxed" Gauge [] "Of the eight abilities that the monitor can give up after its start, how many it has given up for good; the status page names them.";
+    HOST_TIME = "livepatch_host_time_seconds" Gauge [] "The host's clock at the time of the scrape, in seconds since 1970; not in the file of --textfile.";
     DRILL = "livepatch_drill" Gauge ["level"] "A drill of the chain of alerts, started with --drill; always 1, and absent without one. Nothing has happened.";
-    PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Whether the monitor gets this signal, and how; 0 with method none where it does not.";
-    EVENTS = "livepatch_monitor_events_total" Counter ["event"] "Kernel events received.";
-    EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events lost because the ring buffer was full; the log says which.";
+    PROBES_ATTACHED = "livepatch_monitor_probes_attached" Gauge [] "Kernel signals that the monitor gets, by a probe or by what replaces one; the status page names them.";
+    PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Always 0: the monitor does not get this kernel signal; signals that it gets have no series.";
+    EVENTS = "livepatch_monitor_events_total" Counter [] "Kernel events that the monitor received from its probes; the status page has them by event.";
+    EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events that the monitor lost because its ring buffer was full; its log says which.";
     LOG_LINES_LOST = "livepatch_monitor_log_lines_lost_total" Counter [] "Log lines of the monitor that could not be written.";
     TEXTFILE_TIMESTAMP = "livepatch_monitor_textfile_timestamp_seconds" Gauge [] "When the monitor wrote this file of --textfile, in seconds since 1970; not served on /metrics.";
-    COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether the collector could read all it needs at the last scrape.";
-    COLLECTOR_DURATION = "livepatch_monitor_collector_duration_seconds" Gauge ["collector"] "How long the collector took at the last scrape.";
+    COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether this collector of the monitor could read all it needs at the last scrape.";
 }
 
 /// What is known about the monitor.
@@ -43,9 +45,21 @@ pub struct Values {
     pub probes: Vec<ProbeStatus>,
     /// Severities of the alert that a drill makes fire.
     pub drill: BTreeSet<&'static str>,
+    /// Events received since the start, by name.
+    pub events: Vec<(&'static str, u64)>,
+    /// What was given up after the start.
+    pub sandbox: Vec<sandbox::Part>,
 }
 
 impl Values {
+    /// How many events of this name were received; `None` if no event has it.
+    #[must_use]
+    pub fn received(&self, event: &str) -> Option<u64> {
+        let events = self.events.iter();
+        let mut of_name = events.filter(|(name, _)| *name == event);
+        of_name.next().map(|(_, count)| *count)
+    }
+
     /// The probes that are not attached, and why where that is known.
     pub fn missing(&self) -> impl Iterator<Item = &ProbeStatus> {
         let missing = |probe: &&ProbeStatus| probe.method == Method::None;
@@ -116,7 +130,13 @@ impl Collector<All> for Monitor {
             degradations.extend(blind(&mut probes));
         }
         let drill = self.drill.clone();
-        values.monitor = Values { probes, drill };
+        let counts = EventKind::ALL.into_iter().zip(*lock(&self.events));
+        values.monitor = Values {
+            probes,
+            drill,
+            events: counts.map(|(kind, count)| (kind.name(), count)).collect(),
+            sandbox: self.sandbox.clone(),
+        };
         if let Some(what) = values.tasks.lost.as_deref().and_then(losses) {
             let remedy = "give the monitor more CPU time".to_owned();
             degradations.push(Degradation { what, remedy });
@@ -138,33 +158,31 @@ impl Collector<All> for Monitor {
             env!("LIVEPATCH_MONITOR_REVISION"),
         ];
         out.gauge(&BUILD_INFO, [(build, 1.0)])?;
-        out.gauge(
-            &SANDBOXED,
-            sandbox::Part::ALL.map(|part| ([part.name()], bit(self.sandbox.contains(&part)))),
-        )?;
+        let time = clock::unix_seconds(collected.moment.now);
+        out.gauge(&HOST_TIME, time.map(|time| ([], time)))?;
+        let values = &collected.values.monitor;
+        let sandboxed = values.sandbox.len() as u64;
+        out.gauge(&SANDBOXED, [([], count(sandboxed))])?;
+        let attached = values.probes.len() - values.missing().count();
+        out.gauge(&PROBES_ATTACHED, [([], count(attached as u64))])?;
         out.gauge(
             &PROBE_ATTACHED,
-            collected.values.monitor.probes.iter().map(|status| {
-                let attached = status.method != Method::None;
-                ([status.probe, status.method.name()], bit(attached))
-            }),
+            values
+                .missing()
+                .map(|status| ([status.probe, status.method.name()], 0.0)),
         )?;
         out.gauge(&DRILL, self.drill.iter().map(|severity| ([*severity], 1.0)))?;
-        let events = EventKind::ALL.into_iter().zip(*lock(&self.events));
-        out.counter(&EVENTS, events.map(|(kind, count)| ([kind.name()], count)))?;
+        let events = values.events.iter().map(|(_, count)| count).sum();
+        out.counter(&EVENTS, [([], events)])?;
         if let Some(lost) = &collected.values.tasks.lost {
             let lost = lost.iter().map(|(_, count)| count).sum();
             out.counter(&EVENTS_LOST, [([], lost)])?;
         }
         out.counter(&LOG_LINES_LOST, [([], logging::lost())])?;
-        let runs = || collected.runs.iter();
+        let runs = collected.runs.iter();
         out.gauge(
             &COLLECTOR_SUCCESS,
-            runs().map(|run| ([run.label], bit(run.success))),
-        )?;
-        out.gauge(
-            &COLLECTOR_DURATION,
-            runs().map(|run| ([run.label], run.duration.as_secs_f64())),
+            runs.map(|run| ([run.label], bit(run.success))),
         )?;
         out.library(self.process.collect())
     }
@@ -192,6 +210,9 @@ fn blind(probes: &mut [ProbeStatus]) -> Option<Degradation> {
         remedy: "sysctl kernel.ftrace_enabled=1".to_owned(),
     })
 }
+
+/// The metric with the host's clock, which would describe the past in a text file.
+pub(in crate::exporter) const OF_SCRAPE: &str = HOST_TIME.name;
 
 /// The line of the text file that says when it was written.
 pub(in crate::exporter) fn heartbeat(unix_seconds: f64) -> String {

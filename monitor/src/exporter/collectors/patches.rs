@@ -7,7 +7,7 @@ use std::{
 
 use livepatch_core::{
     degradation::Degradation,
-    patch::{Beside, Mechanism, Object, PatchSet},
+    patch::{Beside, Object, PatchSet},
     transition::BootTime,
 };
 
@@ -25,11 +25,11 @@ metrics! {
     SUPPORTED = "livepatch_supported" Gauge [] "Whether this kernel has /sys/kernel/livepatch.";
     KERNEL_INFO = "livepatch_kernel_info" Gauge ["release"] "The running kernel's release; always 1.";
     PATCH_INFO = "livepatch_patch_info" Gauge ["patch", "replace", "srcversion", "version", "build_id"] "A loaded livepatch; always 1.";
-    PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the patch is enabled, as sysfs says.";
-    PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions the patch replaces in the object.";
-    OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object is patched at present, as sysfs says (kernel 6.1 and later).";
+    PATCH_ENABLED = "livepatch_patch_enabled" Gauge ["patch"] "Whether the livepatch is enabled, as sysfs says.";
+    PATCH_FUNCTIONS = "livepatch_patch_functions" Gauge ["patch", "object"] "Functions that the livepatch replaces in the object, which is a module or vmlinux.";
+    OBJECT_PATCHED = "livepatch_patch_object_patched" Gauge ["patch", "object"] "Whether the object that a livepatch is for is patched at present, as sysfs says (kernel 6.1 and later).";
     LEFT_OVER = "livepatch_modules_left_over" Gauge [] "Livepatch modules that are loaded without being in force: disabled or replaced, and not removed.";
-    OTHER_MECHANISM = "livepatch_other_mechanism" Gauge ["mechanism"] "Whether the running kernel is patched by another mechanism, which the monitor cannot watch.";
+    OTHER_MECHANISMS = "livepatch_other_mechanisms" Gauge [] "Other mechanisms that patch the running kernel (Ksplice, KernelCare, the old kpatch core), which the monitor cannot watch; its status page names them.";
 }
 
 /// What sysfs says of the loaded livepatches.
@@ -180,13 +180,8 @@ impl Collector<All> for Patches {
         if read.beside_known {
             let left_over = count(read.beside.left_over.len() as u64);
             out.gauge(&LEFT_OVER, [([], left_over)])?;
-            out.gauge(
-                &OTHER_MECHANISM,
-                Mechanism::ALL.map(|mechanism| {
-                    let is_used = read.beside.mechanisms.contains(&mechanism);
-                    ([mechanism.name()], bit(is_used))
-                }),
-            )?;
+            let others = count(read.beside.mechanisms.len() as u64);
+            out.gauge(&OTHER_MECHANISMS, [([], others)])?;
         }
         Ok(())
     }

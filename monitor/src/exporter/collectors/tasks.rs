@@ -7,7 +7,7 @@ use std::{
 };
 
 use livepatch_core::{
-    blockers::{Counts, Reason},
+    blockers::Reason,
     function_ref::FunctionRef,
     pending_tasks::{Found, PendingTasks},
     transition_state::Running,
@@ -25,8 +25,8 @@ use crate::{
 };
 
 metrics! {
-    PENDING_TASKS = "livepatch_pending_tasks" Gauge ["patch", "reason"] "Tasks that have not reached the target state of the running transition, by reason.";
-    STUCK_TASKS = "livepatch_stuck_tasks" Gauge ["patch", "reason"] "Pending tasks of a transition that is older than --stuck-after.";
+    PENDING_TASKS = "livepatch_pending_tasks" Gauge ["patch", "reason"] "Tasks that have not reached the target state of the running livepatch transition, by reason; absent without a transition.";
+    STUCK_TASKS = "livepatch_stuck_tasks" Gauge ["patch", "reason"] "Pending tasks of a livepatch transition that is older than --stuck-after, by reason; absent without a transition.";
     BLOCKING_TASKS = "livepatch_blocking_tasks" Gauge ["patch", "object", "function"] "Pending tasks asleep in a function that the transition replaces.";
 }
 
@@ -181,21 +181,16 @@ impl Collector<All> for Tasks {
         let Some(set) = &patches.set else {
             return Ok(());
         };
-        // For a patch without a transition zero is certain; for one in transition only a scan's
-        // result is.
-        let none = Counts::default();
         let (mut pending, mut stuck, mut blocking) = (Vec::new(), Vec::new(), Vec::new());
-        for name in transitions.names(set) {
-            let counts = match transitions.running_of(name) {
-                None => Some(&none),
-                Some(_) => tasks.found.as_ref().map(|found| &found.counts),
-            };
-            let Some(counts) = counts else { continue };
-            let is_stuck = transitions.stuck && transitions.running_of(name).is_some();
+        let Some(counts) = tasks.found.as_ref().map(|found| &found.counts) else {
+            return Ok(());
+        };
+        let names = transitions.names(set).into_iter();
+        for name in names.filter(|name| transitions.running_of(name).is_some()) {
             for reason in Reason::ALL {
                 let number = count(counts.reason(reason));
                 pending.push(([name, reason.name()], number));
-                let number = if is_stuck { number } else { 0.0 };
+                let number = if transitions.stuck { number } else { 0.0 };
                 stuck.push(([name, reason.name()], number));
             }
             for (FunctionRef { object, function }, number) in counts.functions() {

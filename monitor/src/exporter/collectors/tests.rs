@@ -18,6 +18,8 @@ use crate::{
     metrics::{Exposition, Metric},
 };
 
+mod series;
+
 /// Collectors of a host whose file system is at `root`.
 fn collectors(root: &Path) -> Collectors {
     let (procfs, sysfs) = (root.join("proc"), root.join("sys"));
@@ -39,8 +41,7 @@ fn collectors(root: &Path) -> Collectors {
             log(),
             procfs.clone(),
             stuck_after,
-        )
-        .unwrap(),
+        ),
         tasks: tasks::Tasks::new(TaskScanner::new(None, &procfs), sysfs.clone(), stuck_after),
         crashes: crashes::Crashes::new(start, &[]),
         updates: updates::Updates::new(root),

@@ -30,22 +30,18 @@ use crate::{
     metrics::{Exposition, ExpositionError, Metric, bit, metrics},
 };
 
-mod durations;
-
-use durations::Durations;
-
 metrics! {
-    PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the patch was forced; only a reboot cleans that up.";
-    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the patch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
-    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition to the patch took; absent where its start or its end was not seen.";
-    TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the patch runs in this direction.";
-    TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running transition started, or was last reversed, in seconds since 1970; absent where unknown.";
-    TRANSITION_DURATION = "livepatch_transition_duration_seconds" Histogram ["direction", "outcome"] "How long transitions took whose start and end were seen.";
-    ATTEMPTS = "livepatch_transition_attempts_total" Counter [] "Attempts of the kernel to complete a transition.";
-    SIGNALS = "livepatch_transition_signals_total" Counter [] "Rounds of signals the kernel sent to tasks that hold a transition up.";
-    REVERSALS = "livepatch_transition_reversals_total" Counter [] "Transitions reversed before their end.";
-    FORCES = "livepatch_transition_forces_total" Counter [] "Transitions forced.";
-    LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled.";
+    PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the livepatch was forced; only a reboot cleans that up.";
+    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition to the livepatch took, which is in force now; absent where its start or its end was not seen.";
+    TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the livepatch runs in this direction: to the patch, or back from it.";
+    TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running livepatch transition started, or was last reversed, in seconds since 1970; absent where unknown.";
+    TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, as far as it saw both start and end.";
+    ATTEMPTS = "livepatch_transition_attempts_total" Counter [] "Attempts of the kernel to complete a livepatch transition, since the monitor started.";
+    SIGNALS = "livepatch_transition_signals_total" Counter [] "Rounds of signals that the kernel sent to tasks that hold up a livepatch transition, since the monitor started.";
+    REVERSALS = "livepatch_transition_reversals_total" Counter [] "Livepatch transitions that were reversed before their end, since the monitor started.";
+    FORCES = "livepatch_transition_forces_total" Counter [] "Livepatch transitions that were forced, since the monitor started.";
+    LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled, since the monitor started.";
 }
 
 /// What is known of transitions.
@@ -125,34 +121,33 @@ impl State {
 #[derive(Debug)]
 pub(in crate::exporter) struct Transitions {
     state: Mutex<State>,
-    durations: Durations,
+    /// Ended transitions whose start and end were seen.
+    ended: Mutex<BTreeMap<(Direction, transition::Outcome), u64>>,
     log: KernelLog,
     procfs: PathBuf,
     stuck_after: Duration,
 }
 
 impl Transitions {
-    /// # Errors
-    /// The metrics library refuses the histogram.
     pub(in crate::exporter) fn new(
         watching: Watching,
         log: KernelLog,
         procfs: PathBuf,
         stuck_after: Duration,
-    ) -> prometheus::Result<Self> {
+    ) -> Self {
         let state = State {
             machine: TransitionState::new(watching),
             start: None,
             recorded: None,
             last_failure: None,
         };
-        Ok(Self {
+        Self {
             state: Mutex::new(state),
-            durations: Durations::new()?,
+            ended: Mutex::default(),
             log,
             procfs,
             stuck_after,
-        })
+        }
     }
 
     /// Continues from what an earlier process of this boot saved.
@@ -207,11 +202,11 @@ impl Transitions {
             if let transition::Effect::Ended {
                 direction,
                 outcome,
-                duration: Some(duration),
+                duration: Some(_),
                 ..
             } = &step
             {
-                self.durations.observe(*direction, *outcome, *duration);
+                *lock(&self.ended).entry((*direction, *outcome)).or_default() += 1;
             }
             if let transition::Effect::LoadFailed { patch, cancelled } = &step {
                 lock(&self.state).last_failure = Some(Failure {
@@ -340,7 +335,14 @@ impl Collector<All> for Transitions {
         out: &mut Exposition,
     ) -> Result<(), ExpositionError> {
         let values = &collected.values.transitions;
-        self.durations.export(out)?;
+        let ended = lock(&self.ended).clone();
+        out.counter(
+            &TRANSITIONS,
+            ends().map(|(direction, outcome)| {
+                let count = ended.get(&(direction, outcome)).copied();
+                ([direction.name(), outcome.name()], count.unwrap_or(0))
+            }),
+        )?;
         if let Some(totals) = values.totals {
             for (metric, total) in [
                 (&ATTEMPTS, totals.attempts),
@@ -392,6 +394,15 @@ impl Collector<All> for Transitions {
         )?;
         Ok(())
     }
+}
+
+/// How a transition can end. Only enabling can be cancelled (klp_cancel_transition,
+/// kernel/livepatch/transition.c).
+fn ends() -> impl Iterator<Item = (Direction, transition::Outcome)> {
+    let all = Direction::ALL
+        .into_iter()
+        .flat_map(|direction| transition::Outcome::ALL.map(|outcome| (direction, outcome)));
+    all.filter(|end| *end != (Direction::Unpatch, transition::Outcome::Cancelled))
 }
 
 /// Since when a loaded patch is in force, according to the journal, provided that sysfs agrees.

@@ -128,6 +128,7 @@ pub fn render(page: &Page) -> String {
                     (sections::host(page))
                     (sections::evidence(page))
                     (sections::degraded(page))
+                    (sections::monitor(page))
                 }
                 (footer(page))
             }

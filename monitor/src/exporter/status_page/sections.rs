@@ -417,3 +417,33 @@ pub(super) fn degraded(page: &Page) -> Markup {
     };
     section("degraded", "What the monitor does not see", &content)
 }
+
+pub(super) fn monitor(page: &Page) -> Markup {
+    let monitor = &page.values().monitor;
+    let given_up: Vec<&str> = monitor.sandbox.iter().map(|part| part.name()).collect();
+    let content = html! {
+        p {
+            "Given up for good after the start: "
+            @if given_up.is_empty() { "nothing" } @else { code { (given_up.join(", ")) } }
+            "."
+        }
+        details {
+            summary { (number(u64::try_from(monitor.probes.len()).unwrap_or(u64::MAX), "kernel signal")) }
+            table {
+                thead { tr { th { "signal" } th { "obtained by" } th { "events received" } } }
+                tbody {
+                    @for probe in &monitor.probes {
+                        tr {
+                            th { code { (probe.probe) } }
+                            td { (probe.method.name()) }
+                            td {
+                                @if let Some(count) = monitor.received(probe.probe) { (count) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    section("monitor", "The monitor", &content)
+}

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use livepatch_monitor_tests::protocol::{Injection, Message};
 
 use super::*;
-use crate::{exposition::ended, helpers::Hold, livepatch::PATCH_A, target};
+use crate::{exposition::ended, helpers::Hold, livepatch::PATCH_A, probes::Probes, target};
 use expected::{Expected, expect_one};
 
 fn cut(guest: &Guest, after_milliseconds: u64) -> Result<()> {
@@ -131,11 +131,9 @@ pub(super) mod power_cuts {
         )?;
         // A second attempt shows the monitor that the module's init has returned. Until then
         // the patch is being loaded.
-        guest.wait_until(seconds(30), |metrics| {
-            const ATTEMPTS: &str =
-                "livepatch_monitor_events_total{event=klp_try_complete_transition}";
-            let attempts = metrics.sum_of_any(ATTEMPTS)?;
-            ensure!(attempts >= Some(2.0), "{attempts:?} attempts");
+        guest.wait_until(seconds(30), |_| {
+            let attempts = Probes::read()?.received("klp_try_complete_transition")?;
+            ensure!(attempts >= 2.0, "{attempts} attempts");
             Ok(())
         })?;
         guest.wait_idle()?;

@@ -9,6 +9,7 @@ use crate::{
     helpers::{Confinement, Task},
     kernel_log,
     livepatch::{OOPSES, VMLINUX},
+    probes::Probes,
     runbooks::{self, Walk},
 };
 use expected::{Expected, expect_none, expect_one, expect_signal};
@@ -190,12 +191,7 @@ pub(super) mod rcu_stall_is_survived {
             false => "log",
         };
         expect_signal(guest, "rcu_stall", "unpatched", |metrics| {
-            metrics.expect(
-                &format!(
-                    "livepatch_monitor_probe_attached{{probe=rcu_stall_warning,method={method}}}"
-                ),
-                1.0,
-            )?;
+            Probes::read()?.expect("rcu_stall_warning", method)?;
             metrics.expect_sum("livepatch_crashes_total", 0.0)
         })
     }

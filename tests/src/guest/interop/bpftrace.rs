@@ -19,7 +19,9 @@ use crate::{
     guest::Guest,
     helpers::{self, Confinement, Hold, Task},
     livepatch::{PATCH_A, VMLINUX},
-    monitor, target,
+    monitor,
+    probes::Probes,
+    target,
 };
 
 /// Both ways of hooking a function, on what the monitor hooks, and a kprobe on what
@@ -70,9 +72,10 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     );
     VMLINUX.remove(seconds(30))?;
 
-    let all = "livepatch_transition_duration_seconds_count";
+    let all = "livepatch_transitions_total";
     let metrics = guest.wait_for(seconds(10), all, 3.0)?;
-    let theirs = second_wait_for(all, 3.0)?;
+    second_wait_for(all, 3.0)?;
+    let (ours, theirs) = (Probes::read()?, Probes::read_from(SECOND)?);
     drop(second);
     bpftrace.interrupt()?;
     let counted = bpftrace.end(seconds(60))?;
@@ -84,14 +87,10 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     ] {
         let count = count(&counted.output, map)
             .with_context(|| format!("no {map} in what bpftrace says: {}", counted.output))?;
-        let series = format!("livepatch_monitor_events_total{{event={event}}}");
-        metrics.expect(&series, count)?;
-        theirs.expect(&series, count)?;
+        ours.expect_received(event, count)?;
+        theirs.expect_received(event, count)?;
     }
-    metrics.expect(
-        "livepatch_monitor_events_total{event=klp_init_transition}",
-        3.0,
-    )?;
+    ours.expect_received("klp_init_transition", 3.0)?;
     let attempts = metrics.get("livepatch_transition_attempts_total")?;
     guest.note(format!(
         "3 transitions, {attempts} attempts: the same for bpftrace and both monitors"

@@ -9,7 +9,9 @@ use crate::{
     guest::Guest,
     helpers::Hold,
     livepatch::{PATCH_A, VMLINUX},
-    monitor, target,
+    monitor,
+    probes::Probes,
+    target,
 };
 
 const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
@@ -31,10 +33,12 @@ fn hidden(guest: &mut Guest) -> Result<()> {
     let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
     // Functions are hooked by name, by fentry or kprobe as the kernel allows.
     for probe in ["klp_init_transition", "klp_try_complete_transition"] {
-        metrics.expect_sum(
-            &format!("livepatch_monitor_probe_attached{{probe={probe}}}"),
-            1.0,
-        )?;
+        let probes = Probes::read()?;
+        let method = probes.method(probe)?;
+        ensure!(
+            ["fentry", "kprobe"].contains(&method),
+            "{probe} is obtained by {method}"
+        );
     }
     metrics.expect(
         "livepatch_monitor_probe_attached{probe=task_scan,method=none}",
@@ -70,13 +74,10 @@ fn hidden(guest: &mut Guest) -> Result<()> {
     PATCH_A.wait_transition_done(seconds(30))?;
     VMLINUX.apply(seconds(30))?;
     VMLINUX.remove(seconds(30))?;
-    let all = "livepatch_transition_duration_seconds_count";
+    let all = "livepatch_transitions_total";
     let metrics = guest.wait_for(seconds(10), all, 3.0)?;
     metrics.expect_at_rest("lpm_patch_a")?;
-    metrics.expect(
-        "livepatch_monitor_events_total{event=klp_init_transition}",
-        3.0,
-    )?;
+    Probes::read()?.expect_received("klp_init_transition", 3.0)?;
     metrics.expect(
         "livepatch_transition_attempts_total",
         counters.metric(ATTEMPT)?,

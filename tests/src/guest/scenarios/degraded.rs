@@ -9,6 +9,7 @@ use crate::{
     helpers::{Confinement, Hold},
     livepatch::PATCH_A,
     monitor,
+    probes::Probes,
     runbooks::{self, Walk},
     target,
 };
@@ -18,7 +19,7 @@ use crate::{
 pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
     let metrics = stuck(guest, Confinement::NoBpf)?;
     metrics.expect_sum("livepatch_pending_tasks", 1.0)?;
-    expect_no_bpf(&metrics)?;
+    expect_no_bpf(&Probes::read()?)?;
     expect_in_log("CAP_BPF")?;
     runbooks::follow(
         guest,
@@ -35,10 +36,7 @@ pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
 pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
     let metrics = stuck(guest, Confinement::NoBtf)?;
     // No types, no fentry: the same bodies run as kprobes.
-    metrics.expect(
-        "livepatch_monitor_probe_attached{probe=klp_init_transition,method=kprobe}",
-        1.0,
-    )?;
+    Probes::read()?.expect("klp_init_transition", "kprobe")?;
     target::expect_blocker_named(&metrics)?;
     expect_in_log("BTF")?;
     expect_end(guest)
@@ -64,11 +62,9 @@ fn stuck(guest: &mut Guest, confinement: Confinement) -> Result<Exposition> {
     Ok(metrics)
 }
 
-fn expect_no_bpf(metrics: &Exposition) -> Result<()> {
+fn expect_no_bpf(probes: &Probes) -> Result<()> {
     for method in ["fentry", "kprobe", "tracepoint", "iterator"] {
-        metrics.expect_absent(&format!(
-            "livepatch_monitor_probe_attached{{method={method}}}"
-        ))?;
+        probes.expect_none_by(method)?;
     }
     Ok(())
 }

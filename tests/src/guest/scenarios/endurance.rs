@@ -26,6 +26,7 @@ use crate::{
     livepatch::{Livepatch, PATCH_A, VMLINUX},
     lost_events::LostEvents,
     modules, monitor,
+    probes::Probes,
     process::{self, Holdings, context_switches_by_thread, cpu_time},
     target, word,
 };
@@ -126,10 +127,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
     for direction in ["patch", "unpatch"] {
         metrics.expect(&ended(direction, "completed"), each_way)?;
     }
-    metrics.expect_sum(
-        "livepatch_transition_duration_seconds_count",
-        2.0 * each_way,
-    )?;
+    metrics.expect_sum("livepatch_transitions_total", 2.0 * each_way)?;
     metrics.expect("livepatch_monitor_events_lost_total", 0.0)?;
     metrics.expect(
         "livepatch_transition_attempts_total",
@@ -166,9 +164,10 @@ pub(super) fn count() -> Result<Counters> {
 /// What was seen and what was lost is what happened.
 pub(super) fn expect_exact(metrics: &Exposition, counters: &Counters) -> Result<()> {
     let losses = LostEvents::read(metrics)?;
+    let probes = Probes::read()?;
     let made = counters.read()?;
     for (event, function) in FUNCTIONS {
-        let seen = metrics.get(&format!("livepatch_monitor_events_total{{event={event}}}"))?;
+        let seen = probes.received(event)?;
         let lost = losses.of(event)?;
         let made = made.get(*function).copied().map(whole);
         ensure!(

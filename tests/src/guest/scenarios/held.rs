@@ -46,7 +46,7 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     let metrics = guest.wait_for(seconds(30), "livepatch_stuck_tasks", 1.0)?;
     target::expect_blocker_named(&metrics)?;
     metrics.expect_sum("livepatch_blocking_tasks", 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 0.0)?;
     let stuck_for = unix_seconds()? - asked;
     ensure!(
         stuck_for >= STUCK_AFTER,
@@ -102,8 +102,7 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
     metrics.expect_at_rest("lpm_patch_a")?;
     expect_between(
         "the transition's duration",
-        metrics
-            .get("livepatch_transition_duration_seconds_sum{direction=patch,outcome=completed}")?,
+        metrics.get("livepatch_patching_duration_seconds{patch=lpm_patch_a}")?,
         released - loaded,
         done - asked,
     )?;

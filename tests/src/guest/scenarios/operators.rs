@@ -13,6 +13,7 @@ use crate::{
     helpers::Hold,
     livepatch::{PATCH_A, REPLACE, VMLINUX},
     modules, monitor,
+    probes::Probes,
     runbooks::{self, Walk},
     target,
 };
@@ -177,22 +178,20 @@ fn install(module: &str) -> Result<String> {
 /// doctor and the metrics say so, and a load that was refused is counted all the same. With
 /// ftrace on again everything is seen.
 pub(super) fn without_ftrace(guest: &mut Guest) -> Result<()> {
-    const ATTACHED: &str = "livepatch_monitor_probe_attached{probe=klp_init_transition}";
+    const MISSING: &str = "livepatch_monitor_probe_attached{probe=klp_init_transition}";
     guest.start_monitor(&[])?;
     let metrics = guest.scrape()?;
-    metrics.expect_sum(ATTACHED, 1.0)?;
+    metrics.expect_absent(MISSING)?;
     set_ftrace(false)?;
     let result = blind(guest);
     set_ftrace(true)?;
     result?;
     let metrics = guest.scrape()?;
-    metrics.expect_sum(ATTACHED, 1.0)?;
+    metrics.expect_absent(MISSING)?;
     VMLINUX.apply(seconds(30))?;
-    guest.wait_for(
-        seconds(10),
-        "livepatch_monitor_events_total{event=klp_complete_transition}",
-        1.0,
-    )?;
+    guest.wait_until(seconds(10), |_| {
+        Probes::read()?.expect_received("klp_complete_transition", 1.0)
+    })?;
     Ok(())
 }
 

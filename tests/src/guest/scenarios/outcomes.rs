@@ -24,7 +24,7 @@ pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
     let metrics = guest.wait_for(seconds(10), &ended("unpatch", "completed"), 1.0)?;
     metrics.expect("livepatch_transition_reversals_total", 1.0)?;
     metrics.expect(&ended("patch", "reversed"), 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 2.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 2.0)?;
     metrics.expect_none_loaded()
 }
 
@@ -39,7 +39,7 @@ pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     metrics.expect("livepatch_patch_forced{patch=lpm_forced}", 1.0)?;
     metrics.expect("livepatch_patch_enabled{patch=lpm_forced}", 1.0)?;
     metrics.expect("livepatch_transition_forces_total", 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 1.0)?;
     metrics.expect_at_rest("lpm_forced")?;
     runbooks::follow(
         guest,
@@ -65,7 +65,7 @@ pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     FORCED.wait_gone(seconds(15))?;
     let metrics = guest.wait_for(seconds(10), &ended("unpatch", "forced"), 1.0)?;
     metrics.expect("livepatch_transition_forces_total", 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 1.0)?;
     metrics.expect_none_loaded()
 }
 
@@ -75,7 +75,7 @@ pub(super) fn cancelled(guest: &mut Guest) -> Result<()> {
     modules::expect_refused("lpm_fails", Errno::NODEV)?;
     let metrics = guest.wait_for(seconds(10), &ended("patch", "cancelled"), 1.0)?;
     metrics.expect("livepatch_patch_load_failures_total", 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 1.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 1.0)?;
     metrics.expect_none_loaded()
 }
 
@@ -89,7 +89,7 @@ pub(super) fn refused(guest: &mut Guest) -> Result<()> {
         1.0,
     )?;
     metrics.expect_sum("livepatch_transition_active", 1.0)?;
-    metrics.expect_sum("livepatch_transition_duration_seconds_count", 0.0)?;
+    metrics.expect_sum("livepatch_transitions_total", 0.0)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
     let metrics = guest.wait_for(seconds(10), &ended("patch", "completed"), 1.0)?;

@@ -17,6 +17,7 @@ use crate::{
     livepatch::{Livepatch, PATCH_A, PATCH_B, PROBED, VMLINUX},
     modules,
     monitor::{self, Answer},
+    probes::Probes,
     target,
 };
 
@@ -377,14 +378,10 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
     // The exporter's own probe, which a livepatch may share a function with: of the
     // kind that lets it.
     guest.start_monitor(&[])?;
-    let scrape = guest.monitor()?.scrape()?;
-    let methods = scrape.label_values(
-        "livepatch_monitor_probe_attached{probe=klp_force_transition}",
-        "method",
-    )?;
-    let tracer = match methods.as_slice() {
-        ["fentry"] => "BPF trampoline is attached to klp_force_transition",
-        ["kprobe"] => "a kprobe is attached to klp_force_transition+0x",
+    let probes = Probes::read()?;
+    let tracer = match probes.method("klp_force_transition")? {
+        "fentry" => "BPF trampoline is attached to klp_force_transition",
+        "kprobe" => "a kprobe is attached to klp_force_transition+0x",
         other => bail!("klp_force_transition is probed by {other:?}"),
     };
     let report = preflight(&module(PROBED.name), 1)?;

@@ -11,7 +11,9 @@ use crate::{
     guest::Guest,
     helpers::{Confinement, Hold},
     livepatch::PATCH_A,
-    monitor, target,
+    monitor,
+    probes::Probes,
+    target,
 };
 
 const KPTR_RESTRICT: &str = "/proc/sys/kernel/kptr_restrict";
@@ -43,9 +45,9 @@ pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
 pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
     restricted(|| {
         guest.start_monitor_confined(Confinement::Unit, &["--stuck-after", "1s"])?;
-        let metrics = guest.scrape()?;
-        let fentry = "livepatch_monitor_probe_attached{probe=klp_init_transition,method=fentry}";
-        let unit = if metrics.value(fentry)?.is_some() {
+        guest.scrape()?;
+        let by = Probes::read()?.method("klp_init_transition")?.to_owned();
+        let unit = if by == "fentry" {
             // The one function that fentry does not take, on a kernel that keeps kprobes
             // to CAP_SYS_ADMIN.
             watches(guest, &["panic"])?;
@@ -83,17 +85,21 @@ fn restricted(run: impl FnOnce() -> Result<()>) -> Result<()> {
 /// The blocker of a transition is named as ever; these probes may be missing.
 fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     let metrics = guest.scrape()?;
-    metrics.expect_absent("livepatch_monitor_probe_attached{method=sysfs}")?;
+    let probes = Probes::read()?;
+    probes.expect_none_by("sysfs")?;
     let without = "livepatch_monitor_probe_attached{method=none}";
     for probe in metrics.label_values(without, "probe")? {
         ensure!(missing.contains(&probe), "{probe} is not attached");
     }
-    metrics.expect("livepatch_monitor_sandboxed{from=no_new_privs}", 1.0)?;
-    let files = files::read(LSM)?.contains("landlock");
-    metrics.expect(
-        "livepatch_monitor_sandboxed{from=files}",
-        f64::from(u8::from(files)),
-    )?;
+    ensure!(
+        probes.has_given_up("no_new_privs"),
+        "no_new_privs is not set"
+    );
+    let landlock = files::read(LSM)?.contains("landlock");
+    ensure!(
+        probes.has_given_up("files") == landlock,
+        "Landlock: {landlock}, and {probes:?}"
+    );
     metrics.expect_sum("livepatch_recorder_errors_total", 0.0)?;
     target::load()?;
     guest.hold(&Hold::ONE)?;

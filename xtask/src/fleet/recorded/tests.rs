@@ -53,45 +53,32 @@ livepatch_transition_attempts_total 10
     assert_eq!(recording.series(), 5);
 }
 
+/// A host costs what the contract allows, without `process_*`; docs/fleet.md names the numbers.
 #[test]
-fn buckets_follow_the_duration() {
-    let text = "\
-livepatch_patch_enabled{patch=\"p\"} 1
-livepatch_patching_complete_timestamp_seconds{patch=\"p\"} 5
-livepatch_transition_duration_seconds_bucket{direction=\"patch\",outcome=\"completed\",le=\"1\"} 0
-livepatch_transition_duration_seconds_bucket{direction=\"patch\",outcome=\"completed\",le=\"30\"} 1
-livepatch_transition_duration_seconds_bucket{direction=\"patch\",outcome=\"forced\",le=\"30\"} 0
-livepatch_transition_duration_seconds_sum{direction=\"patch\",outcome=\"completed\"} 17.8
-livepatch_transition_duration_seconds_count{direction=\"patch\",outcome=\"completed\"} 1
-";
-    let recording = Recording::parse(State::Patched, text, "p").unwrap();
-    let text = recording.render(&Facts {
-        complete: Some(1_500.0),
-        duration: Some(0.75),
-        ..facts()
-    });
-    assert!(
-        text.contains("outcome=\"completed\",le=\"1\"} 1\n"),
-        "{text}"
-    );
-    assert!(text.contains("outcome=\"forced\",le=\"30\"} 0\n"), "{text}");
-    assert!(text.contains("outcome=\"completed\"} 0.75\n"), "{text}");
-    assert!(
-        text.contains("_timestamp_seconds{patch=\"p\"} 1500\n"),
-        "{text}"
-    );
+fn recorded_hosts_have_few_series() {
+    let recordings = Recordings::load(&folder(), "fix").unwrap();
+    let process = 7;
+    for (state, most) in [
+        (State::Unpatched, 60),
+        (State::Patched, 60),
+        (State::Transition, 60),
+        (State::Crashed, 60),
+        // Two patches, and one of them in transition.
+        (State::Stuck, 75),
+    ] {
+        let series = recordings.of(state).series() - process;
+        assert!(series <= most, "{state}: {series} series");
+    }
 }
 
 #[test]
 fn a_crash_in_soak_is_recognised() {
     let text = "\
-livepatch_crashes_total{kind=\"reset\",phase=\"soak\"} 0
-livepatch_crashes_total{kind=\"reset\",phase=\"transition\"} 1
-livepatch_crashes_total{kind=\"reset\",phase=\"load\"} 0
+livepatch_crashes_total 1
 livepatch_last_crash_info{kind=\"reset\",patch=\"p\",phase=\"transition\"} 1
 livepatch_last_crash_timestamp_seconds 5
 livepatch_patch_crashes_total{patch=\"p\"} 1
-livepatch_crash_signals_total{phase=\"transition\",signal=\"oops\"} 0
+livepatch_crash_signals_total{signal=\"oops\"} 0
 ";
     let recording = Recording::parse(State::Crashed, text, "fix").unwrap();
     let text = recording.render(&Facts {
@@ -101,13 +88,11 @@ livepatch_crash_signals_total{phase=\"transition\",signal=\"oops\"} 0
     assert_eq!(
         text,
         "\
-livepatch_crashes_total{kind=\"reset\",phase=\"transition\"} 0
-livepatch_crashes_total{kind=\"reset\",phase=\"soak\"} 1
-livepatch_crashes_total{kind=\"reset\",phase=\"load\"} 0
+livepatch_crashes_total 1
 livepatch_last_crash_info{kind=\"reset\",patch=\"fix\",phase=\"soak\"} 1
 livepatch_last_crash_timestamp_seconds 1234.5
 livepatch_patch_crashes_total{patch=\"fix\"} 1
-livepatch_crash_signals_total{phase=\"transition\",signal=\"oops\"} 0
+livepatch_crash_signals_total{signal=\"oops\"} 0
 "
     );
 }

@@ -153,6 +153,50 @@ fn an_old_scrape_says_nothing_but_of_a_crash() {
     ));
 }
 
+/// A file that its writer left behind hours ago is scraped as ever.
+#[test]
+fn a_textfile_that_nobody_writes_says_nothing_but_of_a_crash() {
+    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    let file = |age: f64| (Question::FileAge, &[][..], age);
+    let on = |age| state(&[UP, SCRAPED, ENABLED, NO_CRASH, landed, file(age)]);
+    for age in [0.0, 15.0, 120.0, -60.0] {
+        assert_eq!(on(age), State::Soaked, "{age}");
+    }
+    assert_eq!(on(121.0), State::Missing(Missing::File(121.0)));
+    assert_eq!(
+        on(-7200.0),
+        State::Missing(Missing::Clock(Clock::Off(7200.0)))
+    );
+    // Without the patch as well: what it has by now is unknown.
+    assert_eq!(
+        state(&[UP, SCRAPED, file(7200.0)]),
+        State::Missing(Missing::File(7200.0))
+    );
+    let crash = (Question::Crashes, &[][..], 1.0);
+    assert!(matches!(
+        state(&[UP, SCRAPED, ENABLED, crash, file(7200.0)]),
+        State::Crashed(_)
+    ));
+}
+
+#[test]
+fn a_clock_that_is_off_never_soaks() {
+    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    for (behind, expected) in [
+        (60.0, State::Soaked),
+        (-60.0, State::Soaked),
+        (61.0, State::Missing(Missing::Clock(Clock::Off(-61.0)))),
+        (-7200.0, State::Missing(Missing::Clock(Clock::Off(7200.0)))),
+    ] {
+        let lag = (Question::Behind, &[][..], behind);
+        assert_eq!(
+            state(&[UP, SCRAPED, ENABLED, NO_CRASH, landed, lag]),
+            expected
+        );
+        assert_eq!(state(&[UP, SCRAPED, lag]), State::Without);
+    }
+}
+
 #[test]
 fn a_patched_host_that_does_not_count_crashes_is_not_soaked() {
     let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);

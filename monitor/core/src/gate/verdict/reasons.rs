@@ -191,6 +191,16 @@ fn why_missing(missing: Missing) -> String {
             it without the patch since then; run timedatectl on the host",
             wait(seconds)
         ),
+        Missing::Clock(Clock::Off(seconds)) => format!(
+            "clock: the host's clock is {} {} that of Prometheus; run timedatectl on the host",
+            wait(seconds.abs()),
+            if seconds > 0.0 { "ahead of" } else { "behind" },
+        ),
+        Missing::File(age) => format!(
+            "file: its textfile was written {} before it was scraped: its monitor does not run, or \
+             cannot write it",
+            wait(age)
+        ),
         Missing::Gone => {
             "gone: Prometheus scraped it within --lookback but no longer does".to_owned()
         }

@@ -156,9 +156,9 @@ fn an_old_scrape_says_nothing_but_of_a_crash() {
 /// A file that its writer left behind hours ago is scraped as ever.
 #[test]
 fn a_textfile_that_nobody_writes_says_nothing_but_of_a_crash() {
-    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);
     let file = |age: f64| (Question::FileAge, &[][..], age);
-    let on = |age| state(&[UP, SCRAPED, ENABLED, NO_CRASH, landed, file(age)]);
+    let on = |age| state(&[UP, SCRAPED, ENABLED, NO_CRASH, completed, file(age)]);
     for age in [0.0, 15.0, 120.0, -60.0] {
         assert_eq!(on(age), State::Soaked, "{age}");
     }
@@ -181,7 +181,7 @@ fn a_textfile_that_nobody_writes_says_nothing_but_of_a_crash() {
 
 #[test]
 fn a_clock_that_is_off_never_soaks() {
-    let landed = (Question::Landed, &[][..], NOW - 5000.0);
+    let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);
     for (behind, expected) in [
         (60.0, State::Soaked),
         (-60.0, State::Soaked),
@@ -190,7 +190,7 @@ fn a_clock_that_is_off_never_soaks() {
     ] {
         let lag = (Question::Behind, &[][..], behind);
         assert_eq!(
-            state(&[UP, SCRAPED, ENABLED, NO_CRASH, landed, lag]),
+            state(&[UP, SCRAPED, ENABLED, NO_CRASH, completed, lag]),
             expected
         );
         assert_eq!(state(&[UP, SCRAPED, lag]), State::Without);

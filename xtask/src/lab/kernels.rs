@@ -73,6 +73,7 @@ pub(crate) const LINES: &[Line] = &[
             "hung_task",
             "rcu_stall_is_survived",
             "sysrq_in_transition",
+            "failing_disk",
         ]),
     },
     Line {
@@ -130,6 +131,9 @@ pub(crate) const LINES: &[Line] = &[
             "sysrq_after_transition",
             "power_cut_in_transition",
             "power_cuts",
+            "full_disks",
+            "failing_disk",
+            "stopped_and_starved",
             "clean_reboot",
         ]),
     },

@@ -14,7 +14,7 @@ use crate::{
         Options,
         journal::{
             error::RecorderError,
-            file::{EarlierBoot, Recorder},
+            file::{EarlierBoot, Recorder, read_only},
             saved,
             writer::Journal,
         },
@@ -221,6 +221,16 @@ impl Recorded {
             Some(Err(error)) => {
                 another_monitor = matches!(error, RecorderError::Locked { .. });
                 problems.push(error.to_string());
+                // A directory in which nothing can be written may be read all the same.
+                if !another_monitor
+                    && let Some(Ok((earlier, before, errors))) =
+                        boot_id.map(|boot_id| read_only(&options.state_dir, boot_id))
+                {
+                    boots = boots_of(earlier, began, options.soak);
+                    notes = before;
+                    problems.extend(errors.iter().map(ToString::to_string));
+                    problems.dedup();
+                }
                 None
             }
             None => {

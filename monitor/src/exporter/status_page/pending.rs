@@ -3,13 +3,12 @@
 
 use livepatch_core::{
     blockers::{BlockerReport, Group, Reason, groups},
-    crash::display::shown,
     function_ref::FunctionRef,
     pending_tasks::Found,
 };
 use maud::{Markup, html};
 
-use super::number;
+use super::{number, text::shown};
 
 pub(super) fn blockers(found: &Found, shown_blockers: &[BlockerReport]) -> Markup {
     let counts = &found.counts;

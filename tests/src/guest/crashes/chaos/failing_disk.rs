@@ -7,7 +7,10 @@ use super::{
     turns::Turns,
     *,
 };
-use crate::monitor;
+use crate::{eventually::eventually, monitor};
+
+/// What the monitor says when its state is on the disk again.
+const RECORDED_AGAIN: &str = "the flight recorder writes again";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     let disk = mount()?;
@@ -19,14 +22,13 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     guest.note("the disk fails")?;
     disk.fail()?;
     turns.turn_counted(guest)?;
-    let unrecorded = expect_unrecorded(guest, 0.0)?;
+    expect_unrecorded(guest, 0.0)?;
     expect_logged(&monitor::log(), "/recorder/")?;
     guest.note("the disk works again")?;
     disk.work()?;
     let metrics = a_second_later(guest)?;
     turns.expect(&metrics)?;
-    let unrecorded = expect_recorded(guest, &mut turns, unrecorded)?;
-    expect_logged(&monitor::log(), "the flight recorder writes again")?;
+    let unrecorded = expect_recorded(guest, &mut turns, 1)?;
 
     guest.note("the disk is read-only")?;
     device::make_all_read_only()?;
@@ -34,13 +36,13 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     warn(guest)?;
     let metrics = guest.wait_for(seconds(20), WARNING, 1.0)?;
     turns.expect(&metrics)?;
-    let unrecorded = expect_unrecorded(guest, unrecorded)?;
+    expect_unrecorded(guest, unrecorded)?;
     guest.note("the disk is writable again")?;
     device::make_all_writable()?;
     let metrics = a_second_later(guest)?;
     turns.expect(&metrics)?;
     metrics.expect(WARNING, 1.0)?;
-    expect_recorded(guest, &mut turns, unrecorded)?;
+    expect_recorded(guest, &mut turns, 2)?;
 
     guest.note("killed and started again, it has what was on the disk")?;
     let begun = turns::start(&guest.scrape()?)?;
@@ -72,7 +74,7 @@ fn mount() -> Result<Device> {
 }
 
 /// Waits until more entries than so many are not on the disk.
-fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<f64> {
+fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<()> {
     guest.wait_until(seconds(20), |metrics| {
         let unrecorded = count(metrics, UNRECORDED)?;
         ensure!(
@@ -81,12 +83,22 @@ fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<f64> {
         );
         Ok(())
     })?;
-    guest.wait_idle()?;
-    count(&guest.scrape()?, UNRECORDED)
+    Ok(())
 }
 
-/// What happens next is on the disk.
-fn expect_recorded(guest: &mut Guest, turns: &mut Turns, unrecorded: f64) -> Result<f64> {
+/// What could not be written is written, for the `time`th time, and so is what happens next.
+/// Returns how many entries could not be written at once.
+fn expect_recorded(guest: &mut Guest, turns: &mut Turns, time: usize) -> Result<f64> {
+    // The first sync after a failure may still report the failure (fsync(2)).
+    eventually(seconds(30), || {
+        let written = monitor::log().matches(RECORDED_AGAIN).count();
+        ensure!(
+            written == time,
+            "`{RECORDED_AGAIN}` {written} times, not {time}"
+        );
+        Ok(())
+    })?;
+    let unrecorded = count(&guest.scrape()?, UNRECORDED)?;
     turns.turn_counted(guest)?;
     guest.wait_idle()?;
     guest.scrape()?.expect(UNRECORDED, unrecorded)?;

@@ -327,16 +327,24 @@ impl Recorder {
     }
 }
 
-/// What the boots before this one and this one have recorded, without writing anything.
+/// What a state directory holds in which nothing is written.
+#[derive(Debug)]
+pub struct ReadOnly {
+    /// The boots before this one, the oldest first.
+    pub earlier: Vec<EarlierBoot>,
+    /// The entries of this boot.
+    pub notes: Vec<TimedEntry>,
+    /// What could not be read.
+    pub problems: Vec<RecorderError>,
+}
+
+/// What this boot and those before it have recorded, without writing anything.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn read_only(
-    state_dir: &Path,
-    boot_id: &str,
-) -> Result<(Vec<EarlierBoot>, Vec<TimedEntry>, Vec<RecorderError>), RecorderError> {
+pub fn read_only(state_dir: &Path, boot_id: &str) -> Result<ReadOnly, RecorderError> {
     let directory = state_dir.join("recorder");
-    let (boots, mut problems) = earlier_boots(&directory, boot_id)?;
+    let (earlier, mut problems) = earlier_boots(&directory, boot_id)?;
     let notes = match read_notes(&path_of(&directory, boot_id)) {
         Ok(decoded) => decoded.notes,
         Err(error) => {
@@ -344,7 +352,11 @@ pub fn read_only(
             Vec::new()
         }
     };
-    Ok((boots, notes, problems))
+    Ok(ReadOnly {
+        earlier,
+        notes,
+        problems,
+    })
 }
 
 fn earlier_boots(

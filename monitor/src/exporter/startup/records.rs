@@ -223,12 +223,12 @@ impl Recorded {
                 problems.push(error.to_string());
                 // A directory in which nothing can be written may be read all the same.
                 if !another_monitor
-                    && let Some(Ok((earlier, before, errors))) =
+                    && let Some(Ok(read)) =
                         boot_id.map(|boot_id| read_only(&options.state_dir, boot_id))
                 {
-                    boots = boots_of(earlier, began, options.soak);
-                    notes = before;
-                    problems.extend(errors.iter().map(ToString::to_string));
+                    boots = boots_of(read.earlier, began, options.soak);
+                    notes = read.notes;
+                    problems.extend(read.problems.iter().map(ToString::to_string));
                     problems.dedup();
                 }
                 None

@@ -193,7 +193,7 @@ fn a_disk_that_is_full_at_the_start_is_written_later() {
 
 /// What a reader sees of this boot.
 fn on_disk(directory: &Path) -> Vec<TimedEntry> {
-    read_only(directory, BOOT).unwrap().1
+    read_only(directory, BOOT).unwrap().notes
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_read_only_directory_is_named() {
     assert!(error.to_string().contains("--state-dir"), "{error}");
     assert_eq!(on_disk(disk.path()), [load(1)]);
     let next_boot = read_only(disk.path(), "another boot").unwrap();
-    assert_eq!(next_boot.0[0].notes, [load(1)]);
+    assert_eq!(next_boot.earlier[0].notes, [load(1)]);
     run(&["mount", "-o", "remount,rw", path]);
     assert_eq!(open(disk.path()).notes, [load(1)]);
 }

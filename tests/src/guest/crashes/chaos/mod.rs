@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     Memo, announce, expect_end,
-    expected::{Expected, expect_one, list},
+    expected::{Expected, expect_one},
 };
 use crate::{eventually::seconds, exposition::Exposition, files, guest::Guest, helpers::Task};
 

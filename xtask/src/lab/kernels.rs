@@ -73,7 +73,6 @@ pub(crate) const LINES: &[Line] = &[
             "hung_task",
             "rcu_stall_is_survived",
             "sysrq_in_transition",
-            "failing_disk",
         ]),
     },
     Line {

@@ -5,7 +5,10 @@
 use std::{fs, path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use livepatch_core::blockers::printable;
+use livepatch_core::{
+    blockers::{Frame, printable},
+    crash::Function,
+};
 use livepatch_monitor::exporter::{
     collectors::transitions::Failure,
     status_page::{CONTENT_SECURITY_POLICY, Page, STAY, render},
@@ -233,6 +236,42 @@ fn thousands_that_hold_nothing_up_are_one_line() {
     // Of the many no more are described than fit.
     assert_eq!(html.matches("<p><strong>process 1500").count(), 50);
     assert!(html.len() < 64 << 10, "{} bytes", html.len());
+}
+
+/// Neither the kernel's addresses nor the line of a log that the reader of the page may not
+/// read.
+#[test]
+fn what_only_root_may_read_is_not_on_the_page() {
+    let mut page = states::crashed();
+    let last = &mut states::values(&mut page).crashes.last;
+    let record = &mut last.as_mut().unwrap().record;
+    record.headline = "BUG: unable to handle page fault for address: ffffc90000123000".into();
+    record.function = Some(Function {
+        name: "0xffffffffc0123456".into(),
+        offset: None,
+        size: None,
+        module: None,
+    });
+    let html = render(&page);
+    assert!(!html.contains("unable to handle"), "{html}");
+    assert!(
+        !html.contains("ffffc9") && !html.contains("ffffffffc0"),
+        "{html}"
+    );
+
+    let mut page = states::stuck();
+    let frame = Frame {
+        address: Some(0xffff_ffff_c012_3456),
+        symbol: None,
+    };
+    let blocker = page.blockers.first_mut().unwrap();
+    blocker.stack = vec![frame.to_string()];
+    let html = render(&page);
+    assert!(html.contains(">(address)\n"), "{html}");
+    assert!(
+        !html.contains("ffffc9") && !html.contains("ffffffffc0"),
+        "{html}"
+    );
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Exposition {
                  function, {active} transitions"
             );
         }
-        Ok(())
+        expect_no_address(&self.text)
     }
 
     /// Fails if a counter is lower than in an earlier scrape of the same process.
@@ -290,6 +290,20 @@ impl Exposition {
             true => format!("nothing called {name}"),
             false => alike.join("; "),
         }
+    }
+}
+
+/// Fails if a text has an address of the kernel, which on x86-64 is in the upper half. Whoever
+/// may see metrics and page may see none.
+pub(crate) fn expect_no_address(text: &str) -> Result<()> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut digits = words.map(|word| word.strip_prefix("0x").unwrap_or(word));
+    let is_address = |word: &&str| {
+        word.len() == 16 && u64::from_str_radix(word, 16).is_ok_and(|value| value >= 1 << 63)
+    };
+    match digits.find(is_address) {
+        Some(address) => bail!("{address} looks like an address of the kernel"),
+        None => Ok(()),
     }
 }
 

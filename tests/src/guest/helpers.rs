@@ -56,6 +56,11 @@ const UNIT_CAPABILITIES: [CapabilitySet; 4] = [
 /// A user id from the range of `DynamicUser`.
 const UNIT_USER: u32 = 61_184;
 
+/// The cgroup of [`Confinement::Surrounded`].
+pub(crate) const GROUP: &str = "/sys/fs/cgroup/surrounded";
+/// The named pipe that is its log.
+pub(crate) const LOG_PIPE: &str = "/tmp/log.pipe";
+
 /// What a helper does, handed to it as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
@@ -77,6 +82,8 @@ pub(crate) enum Task {
         module: String,
         parameters: String,
     },
+    /// Reads [`LOG_PIPE`] and appends it to the monitor's log.
+    ReadLog,
     /// Replaces itself with a confined program.
     Confined {
         /// How it is confined.
@@ -129,6 +136,8 @@ pub(crate) enum Confinement {
     Unit,
     /// The same with the unit's drop-in for kernels on which kprobes are needed.
     UnitForKprobes,
+    /// In [`GROUP`], with [`LOG_PIPE`] as its log.
+    Surrounded,
 }
 
 /// The command that runs a helper.
@@ -152,6 +161,7 @@ pub(crate) fn run(arguments: Vec<String>) -> Result<()> {
         Task::Load { module, parameters } => {
             modules::load_with(&format!("/modules/{module}.ko"), &parameters)
         }
+        Task::ReadLog => read_log(),
         Task::Confined {
             confinement,
             command,
@@ -238,7 +248,7 @@ fn run_busy(threads: u32) -> Result<()> {
 
 fn run_confined(confinement: Confinement, command: &[String]) -> Result<()> {
     match confinement {
-        Confinement::None => {}
+        Confinement::None | Confinement::Surrounded => {}
         Confinement::NoBpf => drop_capabilities()?,
         Confinement::NoBtf => hide_btf()?,
         Confinement::Unit => become_unit(&UNIT_CAPABILITIES)?,
@@ -247,8 +257,36 @@ fn run_confined(confinement: Confinement, command: &[String]) -> Result<()> {
         }
     }
     let (program, arguments) = command.split_first().context("no program to run")?;
-    let error = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(program);
+    if confinement == Confinement::Surrounded {
+        surround(&mut command)?;
+    }
+    let error = command.args(arguments).exec();
     Err(error).with_context(|| format!("cannot run {program}"))
+}
+
+/// Joins the cgroup, and logs to the pipe.
+fn surround(command: &mut Command) -> Result<()> {
+    files::write(&format!("{GROUP}/cgroup.procs"), "0")?;
+    let pipe = fs::File::options()
+        .write(true)
+        .open(LOG_PIPE)
+        .with_context(|| format!("cannot open {LOG_PIPE}"))?;
+    command
+        .stdout(pipe.try_clone().context("cannot share the pipe")?)
+        .stderr(pipe);
+    Ok(())
+}
+
+fn read_log() -> Result<()> {
+    let mut pipe = fs::File::open(LOG_PIPE).with_context(|| format!("cannot open {LOG_PIPE}"))?;
+    let mut log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(monitor::LOG)
+        .with_context(|| format!("cannot open {}", monitor::LOG))?;
+    std::io::copy(&mut pipe, &mut log).context("cannot copy the log")?;
+    Ok(())
 }
 
 fn drop_capabilities() -> Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     fs::File,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -24,7 +24,8 @@ pub(crate) const ADDRESS: &str = "127.0.0.1:9969";
 
 /// The monitor's state directory.
 pub(crate) const STATE: &str = "/var/lib/livepatch-monitor";
-const LOG: &str = "/tmp/monitor.log";
+/// Where its log goes.
+pub(crate) const LOG: &str = "/tmp/monitor.log";
 
 /// Loading BPF programs takes an emulated processor a while.
 const START: Duration = seconds(60);
@@ -98,16 +99,21 @@ impl Monitor {
         let pid = i32::try_from(pid).context("an absurd pid")?;
         let pid = Pid::from_raw(pid).context("pid 0")?;
         kill_process(pid, Signal::TERM).context("cannot signal the monitor")?;
-        let status = eventually(STOP, || {
-            let status = self.child.try_wait().context("cannot wait")?;
-            status.context("the monitor still runs after SIGTERM")
-        });
+        let status = self.wait_ended(STOP).context("after SIGTERM");
         if status.is_err() {
             self.kill()?;
         }
         let status = status?;
         ensure!(status.success(), "the monitor ended with {status}");
         Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait_ended(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        eventually(timeout, || {
+            let status = self.child.try_wait().context("cannot wait")?;
+            status.context("the monitor still runs")
+        })
     }
 
     /// Ends it with SIGKILL.

@@ -22,6 +22,9 @@ pub(crate) const NETWORK_MODULES: &[&str] = &["virtio_pci", "virtio_net"];
 /// The in-tree modules for a virtio disk and its file system.
 pub(crate) const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 
+/// The same, and those for a disk that fails when a scenario wants it to.
+pub(crate) const REBOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4", "loop", "dm_mod"];
+
 /// The in-tree modules for ramoops, which the guest loads on demand.
 pub(crate) const RAMOOPS_MODULES: &[&str] = &["ramoops"];
 

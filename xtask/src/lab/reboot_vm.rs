@@ -14,7 +14,7 @@ use livepatch_monitor_tests::protocol::{Message, command_line};
 use crate::{
     host::process,
     lab::{
-        initramfs::{DISK_MODULES, Extras, RAMOOPS_MODULES},
+        initramfs::{Extras, RAMOOPS_MODULES, REBOOT_MODULES},
         machine::Prepared,
         vm::{CrashMemory, End, Machine, Persistent},
     },
@@ -32,6 +32,8 @@ pub(crate) const OF_EACH_MEMORY: &str = "sysrq_in_transition";
 /// Memory of the guest in MiB.
 pub(crate) const MEMORY: u32 = 768;
 const DISK: u64 = 48 << 20;
+/// The size of the image on that disk for the scenario in which a disk fails.
+const FAILING_DISK: u64 = 4 << 20;
 const ERST: u64 = 1 << 20;
 
 /// The kernel parameter that reserves memory for ramoops; the guest reads the address from it too.
@@ -50,7 +52,7 @@ const CUTS_WHEN_THOROUGH: &str = "20";
 /// What its file system contains in addition.
 pub(crate) fn extras() -> Extras<'static> {
     Extras {
-        modules: DISK_MODULES,
+        modules: REBOOT_MODULES,
         modules_on_demand: RAMOOPS_MODULES,
         ..Extras::default()
     }
@@ -110,9 +112,23 @@ pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Pers
 }
 
 fn disk(folder: &Path, name: &str) -> Result<PathBuf> {
+    let content = folder.join(format!("{name}.content"));
+    fs::create_dir_all(&content).with_context(|| format!("cannot make {}", content.display()))?;
+    let image = content.join("failing.img");
+    make(&image, FAILING_DISK)?;
+    // Without a journal and with `errors=continue` it can be written again once its disk works again.
+    process::run(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-O", "^has_journal", "-e", "continue"])
+            .arg(&image),
+    )?;
     let path = folder.join(format!("{name}.disk"));
     make(&path, DISK)?;
-    process::run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&path))?;
+    process::run(
+        Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-d"])
+            .args([&content, &path]),
+    )?;
     Ok(path)
 }
 

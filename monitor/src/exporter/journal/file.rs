@@ -49,6 +49,8 @@ pub struct JournalFile {
     length: u64,
     reserved: u64,
     essence: Essence,
+    /// Some entries are only in `essence`, because the disk did not take them.
+    behind: bool,
     /// Held as long as this is.
     _lock: Lock,
 }
@@ -143,11 +145,15 @@ impl JournalFile {
             length: decoded.good as u64,
             reserved: 0,
             essence: Essence::default(),
+            behind: false,
             _lock: lock,
         };
         if decoded.good == 0 {
-            journal_file.write(&frame::HEADER)?;
-            sync_directory(&journal_file.directory)?;
+            // A disk that is full now may take the entries later.
+            if let Err(error) = journal_file.begin() {
+                journal_file.behind = true;
+                problems.push(error.to_string());
+            }
             sync_directory(state_dir)?;
         } else if decoded.torn > 0 {
             let cut = journal_file.file.set_len(journal_file.length);
@@ -176,6 +182,12 @@ impl JournalFile {
         Ok(opened)
     }
 
+    /// Begins an empty file.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        self.write(&frame::HEADER)?;
+        sync_directory(&self.directory)
+    }
+
     /// Makes a file of an earlier version one of this version, which differs in the entries
     /// that may follow. One byte changes: the file is whole whenever the power goes.
     fn raise_version(&mut self) -> Result<(), JournalError> {
@@ -188,18 +200,53 @@ impl JournalFile {
     /// Appends an entry; when this returns, it is on stable storage.
     ///
     /// # Errors
-    /// The entry could not be written. The file stays valid, and the next entry is tried again.
+    /// The entry could not be written. The file stays valid, and the entry is written with the
+    /// next one that can be, or by [`Self::catch_up`].
     pub fn append(&mut self, recorded: &TimedEntry) -> Result<(), JournalError> {
-        let frame = frame::encode(recorded).map_err(|source| JournalError::Content {
+        let frame = self.encode(recorded)?;
+        self.essence.take(recorded);
+        if self.behind && self.catch_up().is_ok() {
+            return Ok(());
+        }
+        let added = self.add(&frame);
+        self.behind |= added.is_err();
+        added
+    }
+
+    /// Writes what could not be written before, if the disk takes it now.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn catch_up(&mut self) -> Result<(), JournalError> {
+        if self.behind {
+            self.write_anew()?;
+            self.behind = false;
+        }
+        Ok(())
+    }
+
+    /// Whether there are entries that could not be written yet.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Adds a frame, whose entry is in the essence already.
+    fn add(&mut self, frame: &[u8]) -> Result<(), JournalError> {
+        if self.length + frame.len() as u64 > MAX_FILE {
+            return self.write_anew();
+        }
+        if self.length == 0 {
+            self.begin()?;
+        }
+        self.write(frame)
+    }
+
+    fn encode(&self, recorded: &TimedEntry) -> Result<Vec<u8>, JournalError> {
+        frame::encode(recorded).map_err(|source| JournalError::Content {
             path: self.path.clone(),
             source,
-        })?;
-        if self.length + frame.len() as u64 > MAX_FILE {
-            self.write_anew()?;
-        }
-        self.write(&frame)?;
-        self.essence.take(recorded);
-        Ok(())
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
@@ -233,11 +280,7 @@ impl JournalFile {
         let fresh = self.path.with_extension("new");
         let mut content = frame::HEADER.to_vec();
         for recorded in self.essence.entries() {
-            let encoded = frame::encode(recorded).map_err(|source| JournalError::Content {
-                path: self.path.clone(),
-                source,
-            })?;
-            content.extend(encoded);
+            content.extend(self.encode(recorded)?);
         }
         let file = OpenOptions::new()
             .create(true)
@@ -246,10 +289,15 @@ impl JournalFile {
             .write(true)
             .open(&fresh)
             .map_err(io_error("make", &fresh))?;
-        file.write_all_at(&content, 0)
+        let written = file
+            .write_all_at(&content, 0)
             .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&fresh, &self.path))
-            .map_err(io_error("write", &fresh))?;
+            .and_then(|()| fs::rename(&fresh, &self.path));
+        if let Err(source) = written {
+            // It takes up space that the next entry may need.
+            let _ = fs::remove_file(&fresh);
+            return Err(io_error("write", &fresh)(source));
+        }
         sync_directory(&self.directory)?;
         self.file = file;
         self.length = content.len() as u64;
@@ -262,19 +310,7 @@ impl JournalFile {
     /// # Errors
     /// The directory cannot be read.
     pub fn earlier_boots(&self) -> Result<(Vec<EarlierBoot>, Vec<JournalError>), JournalError> {
-        let mut boots: Vec<EarlierBoot> = Vec::new();
-        let mut problems = Vec::new();
-        for (boot_id, path) in self.earlier_files()? {
-            match read_entries(&path) {
-                Ok(decoded) => boots.push(EarlierBoot {
-                    boot_id,
-                    entries: decoded.entries,
-                    damaged: decoded.damaged > 0,
-                }),
-                Err(error) => problems.push(error),
-            }
-        }
-        Ok((boots, problems))
+        earlier_boots(&self.directory, &self.boot_id)
     }
 
     /// Removes the files of all but the latest [`KEPT_BOOTS`] boots before this one.
@@ -282,39 +318,93 @@ impl JournalFile {
     /// # Errors
     /// The directory cannot be read or written.
     pub fn prune(&self) -> Result<(), JournalError> {
-        let files = self.earlier_files()?;
+        let files = earlier_files(&self.directory, &self.boot_id)?;
         let surplus = files.len().saturating_sub(KEPT_BOOTS);
         for (_, path) in files.into_iter().take(surplus) {
             fs::remove_file(&path).map_err(io_error("remove", &path))?;
         }
         Ok(())
     }
+}
 
-    /// Id and file of the boots before this one, by the time of their last entry.
-    fn earlier_files(&self) -> Result<Vec<(String, PathBuf)>, JournalError> {
-        let failed = io_error("read", &self.directory);
-        let mut files = Vec::new();
-        let entries = fs::read_dir(&self.directory).map_err(&failed)?;
-        for entry in entries {
-            let entry = entry.map_err(&failed)?;
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(boot_id) = name.strip_suffix(".rec") else {
-                continue;
-            };
-            if boot_id == self.boot_id {
-                continue;
-            }
-            let modified = entry
-                .metadata()
-                .and_then(|metadata| metadata.modified())
-                .map_err(&failed)?;
-            files.push((modified, boot_id.to_owned(), path));
+/// What a state directory holds in which nothing is written.
+#[derive(Debug)]
+pub struct ReadOnly {
+    /// The boots before this one, the oldest first.
+    pub earlier: Vec<EarlierBoot>,
+    /// The entries of this boot.
+    pub entries: Vec<TimedEntry>,
+    /// What could not be read.
+    pub problems: Vec<JournalError>,
+}
+
+/// What this boot and those before it have recorded, without writing anything.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn read_only(state_dir: &Path, boot_id: &str) -> Result<ReadOnly, JournalError> {
+    let directory = state_dir.join("recorder");
+    let (earlier, mut problems) = earlier_boots(&directory, boot_id)?;
+    let entries = match read_entries(&path_of(&directory, boot_id)) {
+        Ok(decoded) => decoded.entries,
+        Err(error) => {
+            problems.push(error);
+            Vec::new()
         }
-        files.sort();
-        let files = files.into_iter().map(|(_, boot_id, path)| (boot_id, path));
-        Ok(files.collect())
+    };
+    Ok(ReadOnly {
+        earlier,
+        entries,
+        problems,
+    })
+}
+
+fn earlier_boots(
+    directory: &Path,
+    this_boot: &str,
+) -> Result<(Vec<EarlierBoot>, Vec<JournalError>), JournalError> {
+    let mut boots: Vec<EarlierBoot> = Vec::new();
+    let mut problems = Vec::new();
+    for (boot_id, path) in earlier_files(directory, this_boot)? {
+        match read_entries(&path) {
+            Ok(decoded) => boots.push(EarlierBoot {
+                boot_id,
+                entries: decoded.entries,
+                damaged: decoded.damaged > 0,
+            }),
+            Err(error) => problems.push(error),
+        }
     }
+    Ok((boots, problems))
+}
+
+/// Id and file of the boots before this one, by the time of their last note.
+fn earlier_files(
+    directory: &Path,
+    this_boot: &str,
+) -> Result<Vec<(String, PathBuf)>, JournalError> {
+    let failed = io_error("read", directory);
+    let mut files = Vec::new();
+    let entries = fs::read_dir(directory).map_err(&failed)?;
+    for entry in entries {
+        let entry = entry.map_err(&failed)?;
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(boot_id) = name.strip_suffix(".rec") else {
+            continue;
+        };
+        if boot_id == this_boot {
+            continue;
+        }
+        let modified = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .map_err(&failed)?;
+        files.push((modified, boot_id.to_owned(), path));
+    }
+    files.sort();
+    let files = files.into_iter().map(|(_, boot_id, path)| (boot_id, path));
+    Ok(files.collect())
 }
 
 /// The file of a boot.

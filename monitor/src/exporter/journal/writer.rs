@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -22,6 +22,9 @@ use livepatch_core::{
 
 /// Number of entries that may wait for the disk.
 const WAITING: usize = 4096;
+/// How long after a failure the disk is tried again. The pause doubles up to [`LONGEST_PAUSE`].
+const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the process waits for the disk when it ends.
 pub(in crate::exporter) const CLOSE: Duration = Duration::from_secs(3);
 
@@ -133,7 +136,7 @@ impl Journal {
         }
     }
 
-    /// Number of entries that did not reach the disk.
+    /// Number of entries that did not reach the disk when they were made.
     pub(in crate::exporter) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
@@ -161,21 +164,35 @@ fn timed(time: BootTime, entry: Entry) -> TimedEntry {
 }
 
 fn write(mut journal_file: JournalFile, waiting: &Receiver<TimedEntry>, errors: &AtomicU64) {
-    let mut failing = false;
-    for recorded in waiting {
-        match journal_file.append(&recorded) {
-            Ok(()) if failing => {
-                failing = false;
-                info!("the journal writes again");
-            }
-            Ok(()) => {}
-            Err(error) => {
+    let mut pause = AGAIN;
+    loop {
+        let was_behind = journal_file.is_behind();
+        let next = match was_behind {
+            true => waiting.recv_timeout(pause),
+            false => waiting.recv().map_err(RecvTimeoutError::from),
+        };
+        let written = match next {
+            Ok(recorded) => journal_file.append(&recorded).inspect_err(|_| {
                 errors.fetch_add(1, Ordering::Relaxed);
-                if !failing {
-                    warn!("{error}");
-                }
-                failing = true;
+            }),
+            Err(RecvTimeoutError::Timeout) => {
+                pause = LONGEST_PAUSE.min(pause * 2);
+                journal_file.catch_up()
             }
+            Err(RecvTimeoutError::Disconnected) => {
+                // The last moment for what the disk did not take; its failure is logged.
+                let _ = journal_file.catch_up();
+                return;
+            }
+        };
+        if let Err(error) = written
+            && !was_behind
+        {
+            warn!("{error}");
+        }
+        if was_behind && !journal_file.is_behind() {
+            pause = AGAIN;
+            info!("the journal writes again");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         Options,
         journal::{
             error::JournalError,
-            file::{EarlierBoot, JournalFile},
+            file::{EarlierBoot, JournalFile, read_only},
             saved,
             writer::Journal,
         },
@@ -225,6 +225,16 @@ impl Recorded {
             Some(Err(error)) => {
                 another_monitor = matches!(error, JournalError::Locked { .. });
                 problems.push(error.to_string());
+                // A directory in which nothing can be written may be read all the same.
+                if !another_monitor
+                    && let Some(Ok(read)) =
+                        boot_id.map(|boot_id| read_only(&options.state_dir, boot_id))
+                {
+                    boots = boots_of(read.earlier, began, options.soak);
+                    entries = read.entries;
+                    problems.extend(read.problems.iter().map(ToString::to_string));
+                    problems.dedup();
+                }
                 None
             }
             None => {

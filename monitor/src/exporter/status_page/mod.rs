@@ -1,7 +1,8 @@
 //! The status page: plain values in, HTML out. Pure.
 //!
 //! Every string goes through maud, which escapes it. Strings from outside first go through
-//! [`shown`], which makes characters visible that would reverse or hide text. The only string that
+//! [`shown`], which makes characters visible that would reverse or hide text, and leaves addresses
+//! of the kernel out. The only string that
 //! becomes an attribute is the path of the metrics, which is checked when the command line is
 //! parsed.
 
@@ -9,18 +10,22 @@ use std::time::Duration;
 
 use livepatch_core::{
     blockers::BlockerReport,
-    crash::display::{date, shown},
+    crash::display::date,
     patch::PatchSet,
     transition::{age, progress},
     transition_state::Running,
 };
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::verdict::{Level, Statement};
+use self::{
+    text::shown,
+    verdict::{Level, Statement},
+};
 use super::{collector::Collected, collectors::Values};
 
 mod pending;
 mod sections;
+mod text;
 mod verdict;
 
 /// Most blocking tasks that are described; the rest are only counted.
@@ -34,7 +39,7 @@ const STYLE: &str = include_str!("style.css");
 /// What a browser may do with the page. The hash is that of [`STYLE`]; a test compares them.
 macro_rules! policy {
     () => {
-        "default-src 'none'; style-src 'sha256-ByRI28B1GzMmZMtGg9d2qygzkdpms8qyeRI0FE0UXY4='; img-src data:; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; style-src 'sha256-7/gOn6em3o6jGRCLWb86bOl7HL8I1Ff9x0Z+Yw2Dl5E='; img-src data:; base-uri 'none'; form-action 'none'"
     };
 }
 

@@ -3,13 +3,12 @@
 
 use livepatch_core::{
     blockers::{BlockerReport, Group, Reason, groups},
-    crash::display::shown,
     pending_tasks::Found,
     transition::next_signals,
 };
 use maud::{Markup, html};
 
-use super::number;
+use super::{number, text::shown};
 
 /// Tasks of a group that are described at once; the others are behind a line.
 const OPEN: usize = 5;

@@ -2,14 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{Page, ago, moment, number, pending};
+use super::{Page, ago, moment, number, pending, text::shown};
 use crate::exporter::collectors::transitions;
 use livepatch_core::{
-    crash::{
-        HostCrash,
-        counts::Counts,
-        display::{self, shown},
-    },
+    crash::{HostCrash, counts::Counts, display},
     patch::{Beside, Object, Patch},
     transition::age,
     transition_state::Running,
@@ -290,7 +286,6 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
     let record = &crash.record;
     let show = format!("livepatch-monitor crashes show {}", shown(&crash.id));
     html! {
-        p class="kernel-line" { code { (shown(&record.headline)) } }
         dl {
             (fact("When", &html! {
                 (display::when(&record.when))

@@ -1,11 +1,7 @@
 //! The statements at the top of the page, the most urgent first.
 
-use super::{Page, ago};
-use livepatch_core::{
-    crash::{Implicated, display::shown},
-    patch::Patch,
-    patch_version::is_newer,
-};
+use super::{Page, ago, text::shown};
+use livepatch_core::{crash::Implicated, patch::Patch, patch_version::is_newer};
 
 /// A crash is reported at the top for this long; one in the running boot for as long as the boot
 /// lasts.

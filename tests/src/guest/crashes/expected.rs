@@ -3,12 +3,13 @@
 use std::{fmt, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 use serde::Deserialize;
 
 use super::{Memo, persistent};
 use crate::{
     eventually::seconds,
-    exposition::Exposition,
+    exposition::{Exposition, expect_no_address},
     guest::Guest,
     monitor,
     runbooks::{self, Walk},
@@ -155,6 +156,7 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
         1.0,
     )?;
     metrics.expect("livepatch_recorder_errors_total", 0.0)?;
+    expect_no_address(&http::body(monitor::ADDRESS, "/")?)?;
     let last = metrics.get("livepatch_last_crash_timestamp_seconds")?;
     let Some(patch) = expected.counts_for() else {
         return metrics.expect_absent("livepatch_patch_crashes_total");

@@ -123,3 +123,17 @@ proptest! {
         let _ = Exposition::parse(&text);
     }
 }
+
+#[test]
+fn addresses_of_the_kernel_are_found() {
+    for text in ["x ffffc90000123000", "a{f=\"0xffffffffc0123456\"} 1"] {
+        assert!(expect_no_address(text).is_err(), "{text}");
+    }
+    for text in [
+        "x 1795452767000000",
+        "id=\"7E5C8D2A9B1F4E6D3C0A7B8\"",
+        "0x10",
+    ] {
+        assert!(expect_no_address(text).is_ok(), "{text}");
+    }
+}

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use livepatch_monitor_test_support::http;
 
 use super::clock::{expect_between, unix_seconds};
 use crate::{
     eventually::seconds,
-    exposition::ended,
+    exposition::{ended, expect_no_address},
     guest::Guest,
     helpers::Hold,
     livepatch::{self, Livepatch, PATCH_A, PATCH_B},
@@ -60,6 +61,11 @@ pub(super) fn held_by_user_task(guest: &mut Guest) -> Result<()> {
         "golden/held_without_objects.prom"
     };
     guest.file(golden, &metrics.masked())?;
+
+    // With the stack of the task.
+    let page = http::body(monitor::ADDRESS, "/")?;
+    ensure!(page.contains("lpm_hold+"), "no stack on the page:\n{page}");
+    expect_no_address(&page)?;
 
     let blockers = monitor::blockers()?;
     ensure!(

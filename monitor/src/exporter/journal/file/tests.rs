@@ -148,7 +148,7 @@ fn a_full_disk_costs_entries_and_nothing_else() {
     fs::write(disk.path().join("ballast"), full).unwrap_err();
     let mut taken = 1;
     let error = loop {
-        match opened.journal_file.append(&load(2)) {
+        match opened.journal_file.append(&load(taken + 1)) {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -159,13 +159,41 @@ fn a_full_disk_costs_entries_and_nothing_else() {
         "the reserve took {taken} entries only; then: {error}"
     );
     assert!(error.to_string().contains("cannot write"), "{error}");
+    assert!(opened.journal_file.is_behind() && opened.journal_file.catch_up().is_err());
+    let lost = load(taken + 1);
+    assert_eq!(on_disk(disk.path()).last(), Some(&load(taken)));
     fs::remove_file(disk.path().join("ballast")).unwrap();
-    opened.journal_file.append(&load(3)).unwrap();
+    opened.journal_file.append(&load(taken + 2)).unwrap();
+    assert!(!opened.journal_file.is_behind());
+    assert!(on_disk(disk.path()).ends_with(&[lost, load(taken + 2)]));
     drop(opened);
-    let opened = open(disk.path());
-    assert_eq!(opened.problems, Vec::<String>::new());
-    assert_eq!(opened.entries.len(), taken + 1);
-    assert_eq!(opened.entries.last(), Some(&load(3)));
+    assert_eq!(open(disk.path()).problems, Vec::<String>::new());
+}
+
+/// What is recorded while the disk is full is written when it is not, also without a further
+/// note.
+#[test]
+fn a_disk_that_is_full_at_the_start_is_written_later() {
+    let Some(disk) = Disk::new("256k") else {
+        return;
+    };
+    fs::write(disk.path().join("ballast"), vec![7_u8; 512 << 10]).unwrap_err();
+    let mut opened = open(disk.path());
+    let [problem] = opened.problems.as_slice() else {
+        panic!("{:?}", opened.problems);
+    };
+    assert!(problem.contains("No space left"), "{problem}");
+    opened.journal_file.append(&load(1)).unwrap_err();
+    assert_eq!(on_disk(disk.path()), []);
+    fs::remove_file(disk.path().join("ballast")).unwrap();
+    opened.journal_file.catch_up().unwrap();
+    opened.journal_file.append(&load(2)).unwrap();
+    assert_eq!(on_disk(disk.path()), [load(1), load(2)]);
+}
+
+/// What a reader sees of this boot.
+fn on_disk(directory: &Path) -> Vec<TimedEntry> {
+    read_only(directory, BOOT).unwrap().entries
 }
 
 #[test]
@@ -181,6 +209,9 @@ fn a_read_only_directory_is_named() {
     let error = JournalFile::open(disk.path(), BOOT).unwrap_err();
     assert!(matches!(error, JournalError::Io { .. }), "{error}");
     assert!(error.to_string().contains("--state-dir"), "{error}");
+    assert_eq!(on_disk(disk.path()), [load(1)]);
+    let next_boot = read_only(disk.path(), "another boot").unwrap();
+    assert_eq!(next_boot.earlier[0].entries, [load(1)]);
     run(&["mount", "-o", "remount,rw", path]);
     assert_eq!(open(disk.path()).entries, [load(1)]);
 }

@@ -175,10 +175,10 @@ pub const CRASH_SCENARIOS: [&str; 20] = [
     "sysrq_after_transition",
     "power_cut_in_transition",
     "power_cuts",
+    "clean_reboot",
     "full_disks",
     "failing_disk",
     "stopped_and_starved",
-    "clean_reboot",
 ];
 
 /// The scenarios of mode `interop`, in the order of a full run. The last one cannot be

@@ -46,8 +46,8 @@ const ALL: &[CrashScenario] = scenarios! {
     survived: rcu_stall_is_survived;
     fatal: nmi, sysrq_without_patch, lockup_while_loading, sysrq_in_transition, sysrq_after_transition;
     power_cut: power_cut_in_transition, power_cuts;
-    chaos: full_disks, failing_disk, stopped_and_starved;
     survived: clean_reboot;
+    chaos: full_disks, failing_disk, stopped_and_starved;
 };
 
 /// What later boots of a scenario need.

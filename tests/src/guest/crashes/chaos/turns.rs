@@ -69,7 +69,8 @@ impl Turns {
     pub(super) fn expect_taken_over(&mut self, guest: &mut Guest, begun: f64) -> Result<()> {
         self.before = self.turns;
         let metrics = guest.wait_for(seconds(20), PENDING, 1.0)?;
-        self.expect(&metrics)?;
+        metrics.expect(REVERSALS, 0.0)?;
+        self.expect_running(&metrics)?;
         metrics.expect_sum("livepatch_crash_signals_total", 0.0)?;
         expect_between(
             "the start of the transition",

@@ -60,12 +60,7 @@ macro_rules! hook {
 
 hook!(fentry_oops_enter, kprobe_oops_enter, OopsEnter);
 hook!(fentry_warn, kprobe_warn, Warn);
-
-#[kprobe]
-fn kprobe_panic(_ctx: ProbeContext) -> u32 {
-    emit(EventKind::Panic, 0, 0);
-    0
-}
+hook!(fentry_panic, kprobe_panic, Panic);
 
 #[inline(always)]
 fn tainted(flag: u32) {

@@ -8,17 +8,12 @@ pub enum Site {
     Function {
         /// Its names over the kernel versions.
         symbols: &'static [&'static str],
+        /// Names of a variadic function, to which only the kprobe can be attached; tried last.
+        variadic: &'static [&'static str],
         /// The fentry program.
         fentry: &'static str,
         /// The kprobe program, where fentry cannot be used.
         kprobe: &'static str,
-    },
-    /// A function's entry, never by fentry: the function is variadic.
-    Kprobe {
-        /// The kprobe program.
-        program: &'static str,
-        /// Its names over the kernel versions.
-        symbols: &'static [&'static str],
     },
     /// A raw tracepoint.
     Tracepoint {
@@ -62,17 +57,12 @@ pub struct Hook {
 }
 
 macro_rules! site {
-    (function $base:literal [$($symbol:literal),+]) => {
+    (function $base:literal [$($symbol:literal),+] $([$($variadic:literal),+])?) => {
         Site::Function {
             symbols: &[$($symbol),+],
+            variadic: &[$($($variadic),+)?],
             fentry: concat!("fentry_", $base),
             kprobe: concat!("kprobe_", $base),
-        }
-    };
-    (kprobe $base:literal [$($symbol:literal),+]) => {
-        Site::Kprobe {
-            program: concat!("kprobe_", $base),
-            symbols: &[$($symbol),+],
         }
     };
     (tracepoint $base:literal [$name:literal]) => {
@@ -87,7 +77,7 @@ macro_rules! events {
     ($(
         $(#[$doc:meta])*
         $kind:ident = $number:literal, $name:literal, $record:ident,
-        $how:ident $base:literal $symbols:tt;
+        $how:ident $base:literal $symbols:tt $(variadic $variadic:tt)?;
     )+) => {
         /// What happened, in a record of the ring buffer. The discriminants number the
         /// slots of the `LOST` map as well.
@@ -104,7 +94,7 @@ macro_rules! events {
             /// Where each is hooked, in the same order.
             pub const HOOKS: &[Hook] = &[$(Hook {
                 kind: Self::$kind,
-                site: site!($how $base $symbols),
+                site: site!($how $base $symbols $($variadic)?),
             }),+];
 
             const fn row(self) -> Row {
@@ -165,9 +155,8 @@ events! {
     Printk = 14, "printk_console", Crash, tracepoint "printk_console" ["console"];
     /// `oops_enter`: a fault in kernel code.
     OopsEnter = 15, "oops_enter", Crash, function "oops_enter" ["oops_enter"];
-    /// `panic`: the kernel gives up. It is variadic, which fentry does not take;
-    /// `vpanic` behind it, which is not, came with 6.17.
-    Panic = 16, "panic", Crash, kprobe "panic" ["vpanic", "panic"];
+    /// `panic`: the kernel gives up. It is variadic; `vpanic`, which it calls, came with 6.17.
+    Panic = 16, "panic", Crash, function "panic" ["vpanic"] variadic ["panic"];
     /// `__warn`: a WARN.
     Warn = 17, "__warn", Crash, function "warn" ["__warn"];
     /// `add_taint` with a flag that is a crash signal.

@@ -221,7 +221,7 @@ impl Probes {
 fn attached_to(wanted: Wanted) -> Vec<&'static str> {
     let hooks = EventKind::HOOKS.iter().filter_map(|hook| match hook.site {
         Site::Function { symbols, .. } => Some(symbols),
-        Site::Kprobe { .. } | Site::Tracepoint { .. } => None,
+        Site::Tracepoint { .. } => None,
     });
     let hooks = hooks.filter(|_| wanted == Wanted::Everything).flatten();
     hooks.copied().chain([ITERATOR_TARGET]).collect()

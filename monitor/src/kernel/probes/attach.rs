@@ -24,20 +24,21 @@ impl Probes {
         match hook.site {
             Site::Function {
                 symbols,
+                variadic,
                 fentry,
                 kprobe,
             } => {
                 let by_fentry = btf.map(|btf| self.attach_fentry(fentry, symbols, btf));
                 let done = matches!(by_fentry, Some(Ok(())));
-                if let Some(result) = by_fentry {
+                // A kernel may have the function under a variadic name only: then it is no
+                // fault that fentry cannot be used.
+                if let Some(result) = by_fentry.filter(|_| done || variadic.is_empty()) {
                     tried(Method::Fentry, result);
                 }
                 if !done {
-                    tried(Method::Kprobe, self.attach_kprobe(kprobe, symbols));
+                    let symbols = [symbols, variadic].concat();
+                    tried(Method::Kprobe, self.attach_kprobe(kprobe, &symbols));
                 }
-            }
-            Site::Kprobe { program, symbols } => {
-                tried(Method::Kprobe, self.attach_kprobe(program, symbols));
             }
             Site::Tracepoint { program, name } => {
                 tried(Method::Tracepoint, self.attach_tracepoint(program, name));

@@ -48,8 +48,8 @@ pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
         guest.scrape()?;
         let by = Probes::read()?.method("klp_init_transition")?.to_owned();
         let unit = if by == "fentry" {
-            // The one function that fentry does not take, on a kernel that keeps kprobes
-            // to CAP_SYS_ADMIN.
+            // The one function that fentry does not take before 6.17, on a kernel that keeps
+            // kprobes to CAP_SYS_ADMIN.
             watches(guest, &["panic"])?;
             Confinement::Unit
         } else {

@@ -121,7 +121,10 @@ fn a_crash_kernel_is_no_boot() {
     for label in ["phase=\"transition\"", "kind=\"reset\""] {
         assert!(last.contains(label), "no {label} in {last}");
     }
-    assert!(metrics.contains("\nlivepatch_crashes_total 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nlivepatch_crashes_total 1\n"),
+        "{metrics}"
+    );
     let crashes = run(&host, &["crashes", "--json"]).json();
     assert_eq!(crashes["crashes"].as_array().unwrap().len(), 1);
 }

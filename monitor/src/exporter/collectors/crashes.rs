@@ -88,7 +88,9 @@ impl Values {
     #[must_use]
     pub fn missed_in_all(&self) -> f64 {
         // The sum of nothing would be -0.
-        self.missed.values().fold(0.0, |sum, missed| sum + missed.max(0.0))
+        self.missed
+            .values()
+            .fold(0.0, |sum, missed| sum + missed.max(0.0))
     }
 }
 

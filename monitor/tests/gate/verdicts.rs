@@ -35,9 +35,9 @@ fn every_query_is_a_post_with_job_and_selector() {
     let prefixed = format!("{}/prometheus/", server.url);
     gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
     let seen = server.seen();
-    // The time, a check that it is the time of evaluation, 16 questions, and 5 about the host
+    // The time, a check that it is the time of evaluation, 18 questions, and 5 about the host
     // that is down.
-    assert_eq!(seen.len(), 23);
+    assert_eq!(seen.len(), 25);
     for request in seen {
         assert_eq!(request.method, "POST");
         assert_eq!(request.path, "/prometheus/api/v1/query");

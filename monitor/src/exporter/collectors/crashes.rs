@@ -91,7 +91,10 @@ impl Values {
     /// does not make up for one that it missed.
     #[must_use]
     pub fn missed_in_all(&self) -> f64 {
-        self.missed.values().filter(|missed| **missed > 0.0).sum()
+        // The sum of nothing would be -0.
+        self.missed
+            .values()
+            .fold(0.0, |sum, missed| sum + missed.max(0.0))
     }
 }
 

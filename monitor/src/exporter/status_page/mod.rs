@@ -39,7 +39,7 @@ const STYLE: &str = include_str!("style.css");
 /// What a browser may do with the page. The hash is that of [`STYLE`]; a test compares them.
 macro_rules! policy {
     () => {
-        "default-src 'none'; style-src 'sha256-7/gOn6em3o6jGRCLWb86bOl7HL8I1Ff9x0Z+Yw2Dl5E='; img-src data:; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; style-src 'sha256-i0KlQaG7kXuobmt/Kw5THVXFX7ON1mYPykTS9xkz+eo='; img-src data:; base-uri 'none'; form-action 'none'"
     };
 }
 

@@ -61,8 +61,9 @@ fn recorded_hosts_have_few_series() {
     for (state, most) in [
         (State::Unpatched, 60),
         (State::Patched, 60),
-        (State::Transition, 60),
         (State::Crashed, 60),
+        // With the pending and stuck tasks by reason.
+        (State::Transition, 70),
         // Two patches, and one of them in transition.
         (State::Stuck, 75),
     ] {

@@ -105,7 +105,7 @@ fn a_host_that_is_patched_and_at_rest_has_few_series() {
         "livepatch_patch_crashes_total{",
         "livepatch_modules_refused_total{",
         "livepatch_update_interrupted{",
-        "livepatch_crash_signals_missed ",
+        "livepatch_crash_signals_missed 0",
         "livepatch_crash_evidence_ready{source=\"kdump\"}",
         "livepatch_boot_unclean ",
         "livepatch_monitor_events_lost_total ",

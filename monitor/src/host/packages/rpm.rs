@@ -1,5 +1,8 @@
 //! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left half done. The databases are read where
 //! they lie, without a lock and without writing beside them ([`livepatch_core::updates`]).
+//!
+//! rpm alone keeps no history: packages that it had not come to, and scripts for the end of a
+//! transaction that did not run, leave no trace.
 
 use std::{
     collections::BTreeSet,

@@ -23,7 +23,7 @@ use livepatch_core::updates::{
 use super::{
     Found, Interrupted, MAX_PACKAGES, Manager, Package, inside,
     lock::{is_of_live_process, is_path_locked},
-    runs,
+    log_files,
     zypp::{self, Script, ZYPP_LOCK},
 };
 use crate::{
@@ -214,7 +214,7 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
     };
     let runs = match scripts.is_empty() {
         true => Vec::new(),
-        false => runs::zypper_begins(root)?,
+        false => log_files::zypper_begins(root)?,
     };
     for left in zypp::unclosed(&scripts, &installed, &runs) {
         if half_done.iter().all(|known| known.name != left.name) {

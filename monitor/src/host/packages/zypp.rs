@@ -25,7 +25,7 @@ pub(super) const PATHS: [&str; 5] = [
     ZYPP,
     SCRIPTS,
     ZYPP_LOCK,
-    super::runs::LOCALTIME,
+    super::log_files::LOCALTIME,
     "usr/share/zoneinfo",
 ];
 /// What changes when something is left or repaired.

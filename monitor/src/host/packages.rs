@@ -11,6 +11,7 @@ use serde::Serialize;
 mod dpkg;
 mod image;
 mod lock;
+mod log_files;
 mod rpm;
 mod runs;
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left half done. The databases are read where
 //! they lie, without a lock and without writing beside them ([`livepatch_core::updates`]).
+//!
+//! rpm alone keeps no history: packages that it had not come to, and scripts for the end of a
+//! transaction that did not run, leave no trace.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +23,7 @@ use livepatch_core::updates::{
 use super::{
     Found, Interrupted, MAX_PACKAGES, Manager, Package, inside,
     lock::{is_of_live_process, is_path_locked},
-    runs,
+    log_files,
     zypp::{self, Script, ZYPP_LOCK},
 };
 use crate::{
@@ -211,7 +214,7 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
     };
     let runs = match scripts.is_empty() {
         true => Vec::new(),
-        false => runs::zypper_begins(root)?,
+        false => log_files::zypper_begins(root)?,
     };
     for left in zypp::unclosed(&scripts, &installed, &runs) {
         if half_done.iter().all(|known| known.name != left.name) {

@@ -25,7 +25,7 @@ pub(super) const PATHS: [&str; 5] = [
     ZYPP,
     SCRIPTS,
     ZYPP_LOCK,
-    super::runs::LOCALTIME,
+    super::log_files::LOCALTIME,
     "usr/share/zoneinfo",
 ];
 /// What changes when something is left or repaired.
@@ -122,4 +122,51 @@ pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]
         })
     });
     left.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(package: &str, written: i64) -> Script {
+        Script {
+            package: package.to_owned(),
+            folder: "/var/adm/update-scripts/posttransX".to_owned(),
+            written,
+        }
+    }
+
+    fn installed(name: &str, transaction: u32) -> Installed {
+        Installed {
+            name: name.to_owned(),
+            arch: "noarch".to_owned(),
+            epoch: 0,
+            version: "2".to_owned(),
+            release: "1".to_owned(),
+            transaction: Some(transaction),
+            install_only: false,
+            posttrans: true,
+        }
+    }
+
+    #[test]
+    fn a_script_that_stayed_counts_until_its_package_is_installed_again() {
+        // Put aside before its package is installed, so the last transaction may be later.
+        let scripts = [
+            script("lp-a-2-1.noarch", 100),
+            script("lp-b-2-1.noarch", 101),
+        ];
+        let left = |a, b, runs: &[i64]| {
+            let packages = [installed("lp-a", a), installed("lp-b", b)];
+            let left = unclosed(&scripts, &packages, runs);
+            left.into_iter().map(|one| one.name).collect::<Vec<_>>()
+        };
+        assert_eq!(left(100, 102, &[99]), ["lp-a.noarch", "lp-b.noarch"]);
+        // A later run that installed something else repairs nothing.
+        assert_eq!(left(100, 102, &[99, 200]), ["lp-a.noarch", "lp-b.noarch"]);
+        assert_eq!(left(201, 102, &[99, 200]), ["lp-b.noarch"]);
+        assert_eq!(left(201, 300, &[99, 200]), Vec::<String>::new());
+        // Of a package that is not there nothing is missing.
+        assert_eq!(unclosed(&scripts, &[], &[99]), []);
+    }
 }

@@ -30,9 +30,10 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
     let mut fresh = tempfile::Builder::new()
         .prefix(&prefix(path)?)
         .suffix(UNFINISHED)
-        .tempfile_in(directory)?;
-    fresh.write_all(content)?;
-    let file = fresh.as_file();
+        .tempfile_in(directory)
+        .map_err(without_path)?;
+    let file = fresh.as_file_mut();
+    file.write_all(content)?;
     file.set_permissions(Permissions::from_mode(how.mode))?;
     if how.durable {
         file.sync_all()?;
@@ -42,6 +43,15 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
         File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+/// tempfile's errors have the random name in them: the same error would read differently each
+/// time, and be logged each time.
+fn without_path(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.source());
+    let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>());
+    let code = system.and_then(io::Error::raw_os_error);
+    code.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// Removes what a process that was killed left of its attempts to replace `path`.
@@ -122,6 +132,13 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(replace(&path, b"ours", HOW).is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_reads_the_same_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = replace(&directory.path().join("none/file"), b"ours", HOW).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(2), "{error}");
     }
 
     #[test]

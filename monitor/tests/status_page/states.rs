@@ -64,13 +64,17 @@ pub(crate) fn quiet() -> Page {
         (Source::Watchdog, true),
         (Source::RebootOnPanic, true),
     ]);
-    known.updates.interrupted = vec![Interrupted {
-        manager: Manager::Dpkg,
-        packages: Vec::new(),
-        commands: Vec::new(),
-        run: None,
-    }];
+    known.updates.interrupted = vec![left(Manager::Dpkg, Vec::new(), "")];
     page
+}
+
+fn left(manager: Manager, packages: Vec<Package>, command: &str) -> Interrupted {
+    Interrupted {
+        manager,
+        packages,
+        commands: vec![command.to_owned()],
+        run: None,
+    }
 }
 
 fn patch(name: &str) -> Patch {
@@ -332,21 +336,16 @@ pub(crate) fn crashed() -> Page {
     known.crashes.last = Some(crash(true));
     known.crashes.boot_unclean = Some(true);
     known.crashes.totals = Some(BTreeMap::from([((Kind::Oops, Phase::Soak), 2)]));
-    known.updates.interrupted = vec![Interrupted {
-        manager: Manager::Dpkg,
-        packages: vec![
-            Package {
-                name: "linux-image-6.12.95+deb12-cloud-amd64".into(),
-                state: "half-configured".into(),
-            },
-            Package {
-                name: "openssl".into(),
-                state: "unpacked".into(),
-            },
-        ],
-        commands: vec!["dpkg --configure -a".into(), "apt-get -f install".into()],
-        run: None,
-    }];
+    let half_done = [
+        ("linux-image-6.12.95+deb12-cloud-amd64", "half-configured"),
+        ("openssl", "unpacked"),
+    ];
+    let packages = half_done.map(|(name, state)| Package {
+        name: name.into(),
+        state: state.into(),
+    });
+    let command = "dpkg --configure -a; apt-get -f install";
+    known.updates.interrupted = vec![left(Manager::Dpkg, packages.into(), command)];
     known.expected.patches = vec![expected(PATCH, State::Missing)];
     page
 }
@@ -498,15 +497,9 @@ pub(crate) fn foreign(text: &str) -> Page {
     let mut signals = counts::Counts::default();
     signals.implicating.insert((Signal::Oops, text()), 1);
     known.crashes.signals = Some(signals);
-    known.updates.interrupted = vec![Interrupted {
-        manager: Manager::Yum,
-        packages: vec![Package {
-            name: text(),
-            state: text(),
-        }],
-        commands: vec![text()],
-        run: None,
-    }];
+    let (name, state) = (text(), text());
+    let packages = vec![Package { name, state }];
+    known.updates.interrupted = vec![left(Manager::Yum, packages, &text())];
     let other = State::OtherBuild {
         disk: text(),
         loaded: text(),

@@ -21,7 +21,9 @@ pub enum Tool {
 #[must_use]
 pub fn commands(tool: Tool, half_done: &[HalfDone]) -> Vec<String> {
     let of = |wanted: fn(&State) -> bool| {
-        let packages = half_done.iter().filter(|one| wanted(&one.state));
+        let packages = half_done
+            .iter()
+            .filter(|one| wanted(&one.state) && is_plain(&one.name));
         let mut names: Vec<&str> = packages.map(|one| name(&one.name)).collect();
         names.dedup();
         names.join(" ")
@@ -89,11 +91,20 @@ fn rpm_commands(half_done: &[HalfDone]) -> Vec<String> {
         let version = evr.split_once(':').map_or(evr.as_str(), |(_, rest)| rest);
         Some(format!("{name}-{version}.{arch}.rpm"))
     };
-    let files: Vec<String> = half_done.iter().filter_map(file).collect();
+    let files = half_done.iter().filter_map(file);
+    let files: Vec<String> = files.filter(|file| is_plain(file)).collect();
     match files.is_empty() {
         true => Vec::new(),
         false => vec![format!("rpm --upgrade --replacepkgs {}", files.join(" "))],
     }
+}
+
+/// Whether a name may stand in a command that somebody copies into a shell: databases are foreign
+/// text.
+#[must_use]
+pub fn is_plain(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+._:~^-".contains(&byte);
+    !name.is_empty() && !name.starts_with('-') && name.bytes().all(is_word)
 }
 
 /// The name without its architecture.

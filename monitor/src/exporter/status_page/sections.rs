@@ -323,7 +323,7 @@ pub(super) fn host(page: &Page) -> Markup {
             p {
                 (found.manager.name()) " has left "
                 (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
-                " half done; repair it with " code { (found.remedy()) } ":"
+                " half done; repair it with " code { (shown(&found.remedy())) } ":"
                 @if let Some(command) = found.run.as_ref().and_then(|run| run.command.as_ref()) {
                     " It was left by " code { (shown(command)) } "."
                 }

@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use livepatch_core::updates::remedy::is_plain;
+
 use super::{
     Found, Interrupted, MAX_PACKAGES, Manager, Package, PackagesError, failed, inside,
     lock::{is_at, is_locked},
@@ -193,7 +195,8 @@ fn commands(half_done: &BTreeMap<String, (Status, String)>) -> Vec<String> {
         let names = half_done
             .iter()
             .filter(|(_, (status, _))| status.is_between() && wanted(status))
-            .map(|(name, _)| name.as_str());
+            .map(|(name, _)| name.as_str())
+            .filter(|name| is_plain(name));
         names.collect::<Vec<_>>().join(" ")
     };
     let mut commands = vec!["dpkg --configure -a".to_owned()];

@@ -40,8 +40,8 @@ pub(super) struct Serve {
     /// attached and nothing is recorded, so what is counted over time is left out
     #[arg(long, requires = "textfile", conflicts_with_all = ["listen", "systemd_socket"])]
     once: bool,
-    /// Export a drill that makes the alert LivepatchDrill of this severity fire, to try the
-    /// chain of alerts; repeatable. Nothing else changes
+    /// Export a drill that makes the alert LivepatchDrill of this severity fire, to test
+    /// the alerting; repeatable. Nothing else changes
     #[arg(long, value_name = "SEVERITY", help_heading = "Drill")]
     drill: Vec<Drill>,
     /// Check the flags and the files they name, and exit: 0 valid, 2 invalid

@@ -45,7 +45,7 @@ mod log;
 pub(in crate::exporter) use log::LogReading;
 
 metrics! {
-    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, which are signs that the kernel is unwell, since the monitor started; several of one event count once, as the most severe.";
+    CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, such as an oops, a WARN or a stall, since the monitor started; several of one event count once, as the most severe.";
     SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
     SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal", "phase"] "When the last crash signal of this kind was seen in this phase of a livepatch, in seconds since 1970; only what was seen has a series.";
     SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none.";

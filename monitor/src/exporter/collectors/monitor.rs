@@ -28,7 +28,7 @@ metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
     SANDBOXED = "livepatch_monitor_sandboxed" Gauge [] "Of the eight abilities that the monitor can give up after its start, how many it has given up for good; the status page names them.";
     HOST_TIME = "livepatch_host_time_seconds" Gauge [] "The host's clock at the time of the scrape, in seconds since 1970; not in the file of --textfile.";
-    DRILL = "livepatch_drill" Gauge ["level"] "A drill of the chain of alerts, started with --drill; always 1, and absent without one. Nothing has happened.";
+    DRILL = "livepatch_drill" Gauge ["level"] "A drill of the alerting, started with --drill; always 1, and absent without one. Nothing has happened.";
     PROBES_ATTACHED = "livepatch_monitor_probes_attached" Gauge [] "Kernel signals that the monitor gets, by a probe or by what replaces one; the status page names them.";
     PROBE_ATTACHED = "livepatch_monitor_probe_attached" Gauge ["probe", "method"] "Always 0: the monitor does not get this kernel signal; signals that it gets have no series.";
     EVENTS = "livepatch_monitor_events_total" Counter [] "Kernel events that the monitor received from its probes; the status page has them by event.";

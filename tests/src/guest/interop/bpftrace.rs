@@ -122,10 +122,7 @@ fn expect_named(trampoline: bool) -> Result<()> {
     let text = report.to_string();
     for (part, said) in [
         ("a kprobe is attached to cmdline_proc_show", true),
-        (
-            "BPF trampoline is attached to cmdline_proc_show",
-            trampoline,
-        ),
+        ("fentry) is attached to cmdline_proc_show", trampoline),
     ] {
         ensure!(
             text.contains(part) == said,

@@ -405,13 +405,13 @@ pub(super) const EXPECTATIONS: &[Expectation] = &[
     ),
     of(
         HOST,
-        "Missed signals and recorder errors",
+        "Missed signals and journal errors",
         "A",
         &[Quiet(NO_SIGNAL)],
     ),
     of(
         HOST,
-        "Missed signals and recorder errors",
+        "Missed signals and journal errors",
         "B",
         &[Zero(DISK_WORKS)],
     ),

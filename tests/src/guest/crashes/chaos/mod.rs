@@ -20,7 +20,7 @@ use super::{
 use crate::{eventually::seconds, exposition::Exposition, files, guest::Guest, helpers::Task};
 
 /// A WARN during the transition.
-const WARNING: &str = "livepatch_crash_signals_total{signal=warning,phase=transition}";
+const WARNING: &str = "livepatch_crash_signals_total{signal=warning}";
 /// Journal entries that are not on the disk.
 const UNRECORDED: &str = "livepatch_recorder_errors_total";
 /// The monitor's log lines that nobody has.

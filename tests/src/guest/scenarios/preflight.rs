@@ -379,13 +379,13 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
     // kind that lets it.
     guest.start_monitor(&[])?;
     let probes = Probes::read()?;
-    let tracer = match probes.method("klp_force_transition")? {
-        "fentry" => "BPF trampoline is attached to klp_force_transition",
-        "kprobe" => "a kprobe is attached to klp_force_transition+0x",
+    let (severity, tracer) = match probes.method("klp_force_transition")? {
+        "fentry" => ("info", ", fentry) is attached to klp_force_transition"),
+        "kprobe" => ("warning", "a kprobe is attached to klp_force_transition+0x"),
         other => bail!("klp_force_transition is probed by {other:?}"),
     };
     let report = preflight(&module(PROBED.name), 1)?;
-    report.expect("warning", "tracers", tracer)?;
+    report.expect(severity, "tracers", tracer)?;
     PROBED.apply(seconds(30))?;
     PROBED.remove(seconds(30))?;
 

@@ -204,7 +204,7 @@ fn kprobe(
     let state = if probe.disabled { ", disabled" } else { "" };
     let effect = match at_entry(probe) {
         true if probe.on_return => {
-            "it still fires, and its events keep the old function's name; while it is attached, \
+            "it still fires, and its events are filed under the old name; while it is attached, \
              tasks asleep below the function hold the transition up"
         }
         true if overridable == Some(true) => {
@@ -217,7 +217,7 @@ fn kprobe(
              if it is of a kernel module, its handler could redirect the call, which nothing shows"
         }
         true => {
-            "it still fires at the function's entry, and its events keep the old function's name"
+            "it still fires at the function's entry, and its events are filed under the old name"
         }
         false => {
             "it is inside the function and will never fire again, since the old code no longer runs"
@@ -306,7 +306,7 @@ fn ftrace(
             CHECK,
             format!(
                 "ftrace calls a tracer from {place}{who}: this works together with a livepatch; its \
-                 events keep the old function's name, and while it hooks the return (fprobe, \
+                 events are filed under the old name, and while it hooks the return (fprobe, \
                  function_graph) tasks asleep below the function hold the transition up"
             ),
             "",
@@ -380,7 +380,7 @@ fn direct(
             match overridable {
                 Some(false) => format!(
                     "a BPF trampoline is attached to {place}{who}: it keeps working, and its events \
-                    keep the old function's name; tasks asleep below an fexit program hold the \
+                    are filed under the old name; tasks asleep below an fexit program hold the \
                     transition up"
                 ),
                 Some(true) => format!(

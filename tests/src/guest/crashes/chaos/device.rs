@@ -133,6 +133,14 @@ impl Device {
     }
 }
 
+impl Drop for Device {
+    fn drop(&mut self) {
+        // After a failure the next scenario needs disks that work.
+        let _ = self.work();
+        let _ = make_all_writable();
+    }
+}
+
 /// Remounts all file systems of disks read-only, by force.
 pub(super) fn make_all_read_only() -> Result<()> {
     files::write("/proc/sysrq-trigger", "u")?;

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use super::{
-    small_disk::{fill, free, mount_small},
+    small_disk::{Filler, fill_last_block, left_in, mount_small},
     turns::Turns,
     *,
 };
@@ -27,7 +27,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     guest.wait_idle()?;
 
     guest.note("the disks are full")?;
-    DISKS.into_iter().try_for_each(fill)?;
+    let fillers = fill_all()?;
     let before = fs::read(TEXT).with_context(|| format!("cannot read {TEXT}"))?;
     turns.turn_counted(guest)?;
     warn(guest)?;
@@ -45,7 +45,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     ensure!(meanwhile == before, "{TEXT} was written on a full disk");
 
     guest.note("there is space again")?;
-    DISKS.into_iter().try_for_each(free)?;
+    fillers.into_iter().try_for_each(Filler::free)?;
     let metrics = a_second_later(guest)?;
     turns.expect(&metrics)?;
     metrics.expect(WARNING, 1.0)?;
@@ -63,10 +63,17 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     turns.expect_taken_over(guest, begun)?;
 
     guest.note("the machine goes down while the disks are full")?;
-    DISKS.into_iter().try_for_each(fill)?;
+    let _fillers = fill_all()?;
     turns.turn_counted(guest)?;
     guest.wait_idle()?;
     crash(guest)
+}
+
+/// Not a byte more can be written anywhere, not even to the log.
+fn fill_all() -> Result<Vec<Filler>> {
+    let fillers = DISKS.into_iter().map(Filler::fill).collect::<Result<_>>()?;
+    fill_last_block(monitor::LOG)?;
+    Ok(fillers)
 }
 
 /// The text file is right too. It is written every two seconds during a transition.
@@ -80,7 +87,7 @@ fn expect_text(turns: &Turns) -> Result<()> {
 pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
     let known = known_while_full(guest);
     // Whatever it knew: the test machine needs its disk.
-    free(STATE_DISK)?;
+    left_in(STATE_DISK).free()?;
     known?;
     guest.kill_monitor()?;
     expect_one(guest, memo, &expected())

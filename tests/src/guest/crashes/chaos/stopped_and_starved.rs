@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::TcpStream,
     os::unix::process::ExitStatusExt as _,
     process::{Child, Command, Stdio},
 };
@@ -190,7 +189,7 @@ fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)
 }
 
-/// Starts another monitor, and waits until it listens.
+/// Starts another monitor, and waits until it serves: it has opened the journal by then.
 fn start_another() -> Result<Child> {
     let log = fs::File::create(OTHERS_LOG).with_context(|| format!("cannot make {OTHERS_LOG}"))?;
     let mut other = Command::new(monitor::PROGRAM)
@@ -201,11 +200,11 @@ fn start_another() -> Result<Child> {
         .spawn()
         .context("cannot start another monitor")?;
     let listens = eventually(seconds(60), || {
-        TcpStream::connect(OTHER).context("it does not listen")
+        expect_logged(&files::read(OTHERS_LOG)?, "listening")
     });
     if let Err(error) = listens {
         other.kill().context("cannot kill the other monitor")?;
-        return Err(error.context(files::read(OTHERS_LOG)?));
+        return Err(error);
     }
     Ok(other)
 }

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -32,8 +32,15 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
     let mut fresh = tempfile::Builder::new()
         .prefix(&prefix(path)?)
         .suffix(UNFINISHED)
-        .tempfile_in(directory)
-        .map_err(without_path)?;
+        // As tempfile_in does, without the random name in errors: one that lasts reads the same
+        // each time, and is logged once.
+        .make_in(directory, |path| {
+            File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+        })?;
     let file = fresh.as_file_mut();
     file.write_all(content)?;
     file.set_permissions(Permissions::from_mode(how.mode))?;
@@ -45,15 +52,6 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
         sync_all(&File::open(directory)?)?;
     }
     Ok(())
-}
-
-/// tempfile's errors have the random name in them: the same error would read differently each
-/// time, and be logged each time.
-fn without_path(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.source());
-    let system = inner.and_then(|inner| inner.downcast_ref::<io::Error>());
-    let code = system.and_then(io::Error::raw_os_error);
-    code.map_or(error, io::Error::from_raw_os_error)
 }
 
 /// Removes what a process that was killed left of its attempts to replace `path`.

@@ -46,6 +46,7 @@ const SECTIONS: &[&str] = &[
     "host",
     "evidence",
     "degraded",
+    "monitor",
 ];
 
 /// The greatest height of a screenshot, in pixels.

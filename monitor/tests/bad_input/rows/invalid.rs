@@ -125,7 +125,7 @@ pub(crate) fn directories() -> Vec<Row> {
         invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-dpkg-huge"],
-            &["dpkg/status", "256 MiB"],
+            &["dpkg/status", "32 MiB"],
         ),
         invalid(
             ROOT,
@@ -145,7 +145,7 @@ pub(crate) fn directories() -> Vec<Row> {
         invalid(
             ROOT,
             &["serve", "--path.rootfs", "@root-journal-huge"],
-            &["updates/0001", "256 MiB"],
+            &["updates/0001", "32 MiB"],
         ),
         invalid(
             ROOT,

@@ -47,6 +47,9 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     turns.expect_taken_over(guest, begun)?;
     guest.wait_idle()?;
+    disk.write_all_back()?;
+    turns.turn_counted(guest)?;
+    guest.wait_idle()?;
 
     guest.note("the machine goes down while the disk fails")?;
     disk.fail()?;

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::{
-    fs::syncfs,
     ioctl::{Direction, IntegerSetter, Opcode, Updater, ioctl, opcode},
     mount::{MountFlags, mount, mount_remount},
 };
@@ -110,14 +109,6 @@ impl Device {
     /// The disk works, again.
     pub(super) fn work(&self) -> Result<()> {
         self.load(b"linear", format!("{LOOP} 0").as_bytes())
-    }
-
-    /// Writes the file system's bitmaps back too. Without a journal, fsync(2) of a file does not
-    /// (ext4_fsync_nojournal, fs/ext4/fsync.c), and nothing checks the file system at the next
-    /// boot: new files would get the inodes of files that are there.
-    pub(super) fn write_all_back(&self) -> Result<()> {
-        let point = File::open(POINT).with_context(|| format!("cannot open {POINT}"))?;
-        syncfs(point).with_context(|| format!("cannot sync {POINT}"))
     }
 
     fn load(&self, target: &[u8], parameters: &[u8]) -> Result<()> {

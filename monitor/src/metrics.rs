@@ -30,7 +30,7 @@ impl Kind {
 pub struct Metric {
     /// Full name of the metric, with its prefix.
     pub name: &'static str,
-    /// Whether it is a counter, a gauge or a histogram.
+    /// Whether it is a counter or a gauge.
     pub kind: Kind,
     /// Its label names, in the order in which a sample's values are given.
     pub labels: &'static [&'static str],

@@ -66,7 +66,7 @@ impl Part {
         Self::SystemCalls,
     ];
 
-    /// The part as label `from`.
+    /// The part's name on the status page.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

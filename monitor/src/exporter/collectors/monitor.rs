@@ -1,4 +1,4 @@
-//! The monitor itself: its build, its probes, and success and duration of the other collectors.
+//! The monitor itself: its build, its probes, and the success of the other collectors.
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Mutex};
 

@@ -97,8 +97,9 @@ impl Transitions {
         true
     }
 
-    /// Whether the event is of before a turn that snapshots have shown, and that is counted: on a
-    /// busy host events may be read seconds late. That of the turn has its time.
+    /// Whether the event is from before a turn that snapshots have shown, and that is counted. A
+    /// reversal and the first attempt after it do not wake the monitor, so on a busy host they
+    /// are read seconds later. The event of the turn itself gives it its time.
     pub(super) fn is_late(&mut self, event: &KlpEvent) -> bool {
         let Some(active) = &mut self.active else {
             return false;

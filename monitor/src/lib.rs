@@ -13,4 +13,5 @@ pub mod prometheus_client;
 pub mod replace_file;
 pub mod sandbox;
 pub mod set_aside;
+pub mod stable_storage;
 pub mod state_dir;

@@ -9,6 +9,8 @@ use std::{
     path::Path,
 };
 
+use crate::stable_storage::sync_all;
+
 /// How a file is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct How {
@@ -43,11 +45,11 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
     file.write_all(content)?;
     file.set_permissions(Permissions::from_mode(how.mode))?;
     if how.durable {
-        file.sync_all()?;
+        sync_all(file)?;
     }
     fresh.persist(path).map_err(|error| error.error)?;
     if how.durable {
-        File::open(directory)?.sync_all()?;
+        sync_all(&File::open(directory)?)?;
     }
     Ok(())
 }

@@ -158,7 +158,7 @@ pub const SCENARIOS: [&str; 41] = [
 
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
-pub const CRASH_SCENARIOS: [&str; 17] = [
+pub const CRASH_SCENARIOS: [&str; 20] = [
     "oops_in_patch_is_survived",
     "oops_in_patch",
     "oops_elsewhere",
@@ -176,6 +176,9 @@ pub const CRASH_SCENARIOS: [&str; 17] = [
     "power_cut_in_transition",
     "power_cuts",
     "clean_reboot",
+    "full_disks",
+    "failing_disk",
+    "stopped_and_starved",
 ];
 
 /// The scenarios of mode `interop`, in the order of a full run. The last one cannot be

@@ -153,6 +153,9 @@ impl Transitions {
     /// Takes an event in.
     pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
         let mut effects = Vec::new();
+        if self.is_late(event) {
+            return effects;
+        }
         match event.kind {
             EventKind::EnablePatch => self.requested(event, &mut effects),
             EventKind::InitTransition => self.begin(event, &mut effects),

@@ -1,7 +1,7 @@
 //! What scenarios use to control the machine, and the cleanup after each.
 
 use std::{
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -146,6 +146,15 @@ impl Guest {
         Ok(())
     }
 
+    /// Kills a helper.
+    pub(crate) fn end_helper(&mut self, pid: u32) -> Result<()> {
+        let child = self.children.iter_mut().find(|child| child.id() == pid);
+        let child = child.with_context(|| format!("no helper {pid}"))?;
+        child.kill().context("cannot kill a helper")?;
+        child.wait().context("cannot wait for a helper")?;
+        Ok(())
+    }
+
     /// Starts the monitor and waits for its first answer.
     pub(crate) fn start_monitor(&mut self, arguments: &[&str]) -> Result<()> {
         self.start_monitor_confined(Confinement::None, arguments)
@@ -200,6 +209,16 @@ impl Guest {
     /// Ends the monitor as a service manager does.
     pub(crate) fn stop_monitor(&mut self) -> Result<()> {
         self.monitor.take().context("no monitor is running")?.stop()
+    }
+
+    /// Waits until the monitor has ended.
+    pub(crate) fn wait_monitor_ended(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        let mut monitor = self.monitor.take().context("no monitor is running")?;
+        let ended = monitor.wait_ended(timeout);
+        if ended.is_err() {
+            monitor.kill()?;
+        }
+        ended
     }
 
     /// Kills the monitor with SIGKILL, as a crash of it would end it.

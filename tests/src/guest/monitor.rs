@@ -143,7 +143,7 @@ fn listening() -> usize {
 /// The end of [`log`].
 pub(crate) fn log_tail() -> String {
     let log = log();
-    let lines: Vec<_> = log.lines().collect();
+    let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
     let from = lines.len().saturating_sub(LOG_LINES);
     lines.get(from..).unwrap_or_default().join("\n")
 }

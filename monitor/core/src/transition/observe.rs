@@ -204,7 +204,12 @@ impl Transitions {
             Watching::Snapshots if active.settled => {
                 self.turn(Some(now), now, watching, effects);
             }
-            _ if lasting(first, now) => self.turn(None, now, watching, effects),
+            _ if lasting(first, now) => {
+                self.turn(None, now, watching, effects);
+                if let Some(active) = &mut self.active {
+                    active.shown_since = (watching == Watching::Probes).then_some(first);
+                }
+            }
             _ => {}
         }
     }

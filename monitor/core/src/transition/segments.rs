@@ -97,6 +97,29 @@ impl Transitions {
         true
     }
 
+    /// Whether the event is from before a turn that snapshots have shown, and that is counted. A
+    /// reversal and the first attempt after it do not wake the monitor, so on a busy host they
+    /// are read seconds later. The event of the turn itself gives it its time.
+    pub(super) fn is_late(&mut self, event: &KlpEvent) -> bool {
+        let Some(active) = &mut self.active else {
+            return false;
+        };
+        let before = active.shown_since.is_some_and(|shown| event.time <= shown)
+            && !differ(active.patch.as_deref(), event.patch.as_deref())
+            && event.target.is_none_or(|target| target != active.direction);
+        match event.kind {
+            EventKind::TryCompleteTransition if before => self.totals.attempts += 1,
+            EventKind::ReverseTransition if before => {
+                active.start = Some(event.time);
+                active.since = event.time;
+                active.last = event.time;
+                active.shown_since = None;
+            }
+            _ => return false,
+        }
+        true
+    }
+
     pub(super) fn active_name(&self) -> Option<&str> {
         self.active
             .as_ref()

@@ -155,6 +155,9 @@ pub struct Active {
     pub(super) settled: bool,
     /// Since when snapshots show the opposite direction.
     pub(super) opposed_since: Option<BootTime>,
+    /// Snapshots have shown the turn to this segment since then, and were believed before its
+    /// event came.
+    pub(super) shown_since: Option<BootTime>,
     /// Since when snapshots do not show this transition.
     pub(super) vanished_since: Option<BootTime>,
 }
@@ -188,6 +191,7 @@ impl Active {
             signalled: None,
             settled: true,
             opposed_since: None,
+            shown_since: None,
             vanished_since: None,
         }
     }

@@ -14,7 +14,12 @@ use super::{
     essence::Essence,
     old_state::{self, OldState},
 };
-use crate::{kernel::clock, set_aside::set_aside, state_dir};
+use crate::{
+    kernel::clock,
+    set_aside::set_aside,
+    stable_storage::{sync_all, sync_data},
+    state_dir,
+};
 use livepatch_core::journal::{
     entry::{Entry, TimedEntry},
     frame::{self, Decoded, FrameError},
@@ -193,7 +198,7 @@ impl JournalFile {
     fn raise_version(&mut self) -> Result<(), JournalError> {
         self.file
             .write_all_at(&frame::HEADER, 0)
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| sync_data(&self.file))
             .map_err(io_error("write", &self.path))
     }
 
@@ -264,7 +269,7 @@ impl JournalFile {
         let written = self
             .file
             .write_all_at(bytes, self.length)
-            .and_then(|()| self.file.sync_data());
+            .and_then(|()| sync_data(&self.file));
         if let Err(source) = written {
             // Half a frame would later look like damage. If it cannot be cut off now, the next
             // write overwrites it.
@@ -291,7 +296,7 @@ impl JournalFile {
             .map_err(io_error("make", &fresh))?;
         let written = file
             .write_all_at(&content, 0)
-            .and_then(|()| file.sync_all())
+            .and_then(|()| sync_all(&file))
             .and_then(|()| fs::rename(&fresh, &self.path));
         if let Err(source) = written {
             // It takes up space that the next entry may need.
@@ -470,7 +475,7 @@ fn lock(directory: &Path) -> Result<Lock, JournalError> {
 
 fn sync_directory(directory: &Path) -> Result<(), JournalError> {
     File::open(directory)
-        .and_then(|directory| directory.sync_all())
+        .and_then(|directory| sync_all(&directory))
         .map_err(io_error("sync", directory))
 }
 

@@ -1,6 +1,7 @@
 //! Scenarios that crash the machine: each provokes a crash and, in the next boot, checks what the
 //! monitor knows about it. What that boot needs is kept on a disk.
 
+mod chaos;
 mod expected;
 mod fatal;
 pub(crate) mod persistent;
@@ -46,6 +47,7 @@ const ALL: &[CrashScenario] = scenarios! {
     fatal: nmi, sysrq_without_patch, lockup_while_loading, sysrq_in_transition, sysrq_after_transition;
     power_cut: power_cut_in_transition, power_cuts;
     survived: clean_reboot;
+    chaos: full_disks, failing_disk, stopped_and_starved;
 };
 
 /// What later boots of a scenario need.

@@ -276,3 +276,27 @@ fn an_old_snapshot_forgets_nothing() {
     machine.observe(at(999), &set([]), Probes);
     assert_eq!(machine.forced("p"), Some(false));
 }
+
+/// On a busy host the events are read seconds after the snapshots that show what they report.
+#[test]
+fn a_turn_whose_event_is_read_late_is_counted_once() {
+    let mut transitions = Transitions::new();
+    transitions.event(&to(0, Init, Direction::Patch));
+    transitions.event(&attempt(10, Direction::Patch, 0));
+    for time in [5000, 7100] {
+        transitions.observe(at(time), &set([patch("p", false, true)]), Probes);
+    }
+    assert_eq!(transitions.totals().reversals, 1);
+    transitions.event(&attempt(1010, Direction::Patch, 1));
+    transitions.event(&to(1500, Reverse, Direction::Patch));
+    transitions.event(&attempt(2500, Direction::Unpatch, 0));
+    transitions.observe(at(7200), &set([patch("p", false, true)]), Probes);
+    assert_eq!(transitions.totals().reversals, 1);
+    assert_eq!(transitions.totals().attempts, 3);
+    let active = transitions.active().unwrap();
+    assert_eq!(active.direction, Direction::Unpatch);
+    assert_eq!(active.start, Some(at(1500)));
+    // The next one is another.
+    transitions.event(&to(8000, Reverse, Direction::Unpatch));
+    assert_eq!(transitions.totals().reversals, 2);
+}

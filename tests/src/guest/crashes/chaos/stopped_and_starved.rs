@@ -1,0 +1,210 @@
+//! What happens around the monitor's process: its log has no reader, it is stopped, the
+//! clock jumps, another monitor starts, it may have no more threads and no more memory.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Pid, Signal, kill_process},
+    time::{ClockId, Timespec, clock_gettime, clock_settime},
+};
+
+use super::{turns::Turns, *};
+use crate::{
+    eventually::eventually,
+    helpers::{self, Confinement},
+    monitor,
+    scenarios::clock::{expect_between, unix_seconds},
+};
+
+const HOUR: i64 = 3600;
+const OTHER: &str = "127.0.0.1:9970";
+const OTHERS_LOG: &str = "/tmp/other.log";
+
+pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
+    make_surroundings()?;
+    let reader = start(guest)?;
+    let mut turns = Turns::begin(guest)?;
+
+    guest.note("nobody reads the log")?;
+    guest.end_helper(reader)?;
+    turns.turn_counted(guest)?;
+    let lost = guest.wait_until(seconds(20), |metrics| {
+        ensure!(count(metrics, UNLOGGED)? > 0.0, "no log line was lost");
+        Ok(())
+    })?;
+    read_log(guest)?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    turns.turn_counted(guest)?;
+    eventually(seconds(20), || expect_logged(&monitor::log(), LOGGED_AGAIN))?;
+    let lost = count(&lost, UNLOGGED)?;
+    guest.note(format!("{lost} log lines lost"))?;
+
+    guest.note("stopped, it goes on")?;
+    let pid = pid(guest)?;
+    kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
+    turns.turn()?;
+    turns.turn()?;
+    turns.turn()?;
+    warn(guest)?;
+    thread::sleep(seconds(2));
+    kill_process(pid, Signal::CONT).context("the monitor cannot go on")?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    metrics.expect(WARNING, 1.0)?;
+
+    clock_jumps(guest, &mut turns)?;
+    another_monitor(guest, &mut turns)?;
+
+    guest.note("no more threads")?;
+    let threads = files::read(&in_group("pids.current"))?;
+    files::write(&in_group("pids.max"), threads.trim())?;
+    let answers = thread::scope(|scope| {
+        let asking: Vec<_> = (0..16)
+            .map(|_| scope.spawn(|| guest.monitor()?.scrape()))
+            .collect();
+        asking
+            .into_iter()
+            .map(|one| {
+                one.join()
+                    .map_err(|_| anyhow::anyhow!("a scrape panicked"))?
+            })
+            .collect::<Result<Vec<_>>>()
+    })?;
+    for metrics in &answers {
+        turns.expect(metrics)?;
+    }
+    turns.turn_counted(guest)?;
+    files::write(&in_group("pids.max"), "max")?;
+    turns.turn_counted(guest)?.expect(WARNING, 1.0)?;
+
+    guest.note("no more memory")?;
+    guest.wait_idle()?;
+    let metrics = guest.scrape()?;
+    metrics.expect(UNRECORDED, 0.0)?;
+    let begun = turns::start(&metrics)?;
+    files::write(&in_group("memory.max"), "1M")?;
+    let status = guest.wait_monitor_ended(seconds(60))?;
+    ensure!(
+        status.signal() == Some(Signal::KILL.as_raw()),
+        "without memory the monitor ended with {status}"
+    );
+    files::write(&in_group("memory.max"), "max")?;
+    start(guest)?;
+    turns.expect_taken_over(guest, begun)?;
+    turns.turn_counted(guest)?;
+    guest.wait_idle()?;
+
+    guest.note("the machine goes down while it is stopped and another one runs")?;
+    start_another()?;
+    kill_process(self::pid(guest)?, Signal::STOP).context("cannot stop the monitor")?;
+    crash(guest)
+}
+
+pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
+    expect_one(guest, memo, &expected())
+}
+
+/// A pipe for the log and a group for the limits.
+fn make_surroundings() -> Result<()> {
+    mknodat(CWD, helpers::LOG_PIPE, FileType::Fifo, Mode::RWXU, 0)
+        .with_context(|| format!("cannot make {}", helpers::LOG_PIPE))?;
+    files::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids")?;
+    fs::create_dir_all(helpers::GROUP).with_context(|| format!("cannot make {}", helpers::GROUP))
+}
+
+fn in_group(file: &str) -> String {
+    format!("{}/{file}", helpers::GROUP)
+}
+
+/// Starts the monitor, and a reader of its log.
+fn start(guest: &mut Guest) -> Result<u32> {
+    let reader = read_log(guest)?;
+    guest.start_monitor_confined(Confinement::Surrounded, &[])?;
+    Ok(reader)
+}
+
+/// Starts a reader of the log.
+fn read_log(guest: &mut Guest) -> Result<u32> {
+    guest.helper(&Task::ReadLog)
+}
+
+fn pid(guest: &Guest) -> Result<Pid> {
+    let pid = i32::try_from(guest.monitor()?.pid()).context("an absurd pid")?;
+    Pid::from_raw(pid).context("pid 0")
+}
+
+/// What has happened keeps its time by the clock that there was; what happens next has the new
+/// one.
+fn clock_jumps(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
+    guest.note("the clock jumps an hour forth and back")?;
+    let begun = turns::start(&guest.scrape()?)?;
+    jump(HOUR)?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    expect_between(
+        "the start, an hour forth",
+        turns::start(&metrics)?,
+        begun,
+        begun,
+    )?;
+    let before = unix_seconds()?;
+    let begun = turns::start(&turns.turn_counted(guest)?)?;
+    expect_between("the start by the new clock", begun, before, unix_seconds()?)?;
+    jump(-HOUR)?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    expect_between(
+        "the start, an hour back",
+        turns::start(&metrics)?,
+        begun,
+        begun,
+    )?;
+    let before = unix_seconds()?;
+    let begun = turns::start(&turns.turn_counted(guest)?)?;
+    expect_between("the start by the old clock", begun, before, unix_seconds()?)
+}
+
+fn jump(seconds: i64) -> Result<()> {
+    let now = clock_gettime(ClockId::Realtime);
+    let then = Timespec {
+        tv_sec: now.tv_sec + seconds,
+        ..now
+    };
+    clock_settime(ClockId::Realtime, then).context("cannot set the clock")
+}
+
+fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
+    guest.note("another monitor starts on the same state")?;
+    let mut other = start_another()?;
+    turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)?;
+    other.kill().context("cannot kill the other monitor")?;
+    other.wait().context("cannot wait for the other monitor")?;
+    expect_logged(&files::read(OTHERS_LOG)?, "another monitor")?;
+    turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)
+}
+
+/// Starts another monitor, and waits until it serves: it has opened the journal by then.
+fn start_another() -> Result<Child> {
+    let log = fs::File::create(OTHERS_LOG).with_context(|| format!("cannot make {OTHERS_LOG}"))?;
+    let mut other = Command::new(monitor::PROGRAM)
+        .args(["serve", "--web.listen-address", OTHER])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("cannot start another monitor")?;
+    let listens = eventually(seconds(60), || {
+        expect_logged(&files::read(OTHERS_LOG)?, "listening")
+    });
+    if let Err(error) = listens {
+        other.kill().context("cannot kill the other monitor")?;
+        return Err(error);
+    }
+    Ok(other)
+}

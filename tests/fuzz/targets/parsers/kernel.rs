@@ -145,7 +145,7 @@ fn hooks(bytes: &[u8]) {
         put(root, file, bytes);
     }
     let functions = BTreeSet::from(["vfs_read", "f"]);
-    let found = tracers::read(&root.join("sys"), &functions);
+    let found = tracers::read(&root.join("proc"), &root.join("sys"), &functions);
     for traced in found.ftrace.unwrap() {
         assert!(functions.contains(traced.name.as_str()));
     }

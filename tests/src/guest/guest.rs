@@ -264,11 +264,12 @@ impl Guest {
     /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
     /// start wakes nobody before the kernel's second attempt.
     pub(crate) fn wait_start_noted(&mut self, starts: f64) -> Result<Exposition> {
-        let metrics = self.wait_until(seconds(30), |_| {
+        self.wait_until(seconds(30), |_| {
             Probes::read()?.expect_received("klp_init_transition", starts)
         })?;
         self.wait_idle()?;
-        Ok(metrics)
+        // The scrape of that moment was made before the page was read.
+        self.scrape()
     }
 
     /// Waits until the matching series add up to `value`, and returns the first such scrape, in

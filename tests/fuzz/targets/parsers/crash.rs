@@ -3,38 +3,8 @@
 use livepatch_core::{crash::{parser::{Reading, last_uptime, read, signal}, pstore::{Name, join, split}}, message::LivepatchMessage};
 use livepatch_monitor::kernel::kmsg::Record;
 
-#[path = "../../../../monitor/core/src/crash/tests/kinds/hostile/names.rs"]
-mod names;
-
 pub fn parse(bytes: &[u8]) {
-    crate::pick(bytes, [log, name, kmsg, parts, log, log, kmsg, parts]);
-}
-
-/// A name that a user chooses, in a line of the kernel about the user's program: no signal.
-/// The first byte chooses the line, the second what is around it.
-fn name(bytes: &[u8]) {
-    let [line, around, name @ ..] = bytes else {
-        return;
-    };
-    let (timed, dumped) = (around & 1 == 0, around & 2 == 0);
-    // The kernel's strings end with a NUL. A byte from 0xe0 on stands for the start of a report.
-    let mut text = Vec::new();
-    for byte in name.iter().filter(|byte| **byte != 0) {
-        match byte.checked_sub(0xe0) {
-            Some(start) => {
-                let start = names::STARTS[usize::from(start) % names::STARTS.len()];
-                text.extend_from_slice(start.as_bytes());
-            }
-            None => text.push(*byte),
-        }
-    }
-    let name = String::from_utf8_lossy(&text);
-    let text = names::line(usize::from(*line), &name, timed);
-    let dump = if dumped { names::dump(&name) } else { String::new() };
-    let log = names::log(&text, &dump, timed);
-    let parsed = read(log.as_bytes(), &Reading::new(1800.0));
-    assert!(parsed.records.is_empty() && parsed.non_fatal.is_empty(), "{log}");
-    assert!(name.contains('\n') || signal(&text).is_none(), "{text}");
+    crate::pick(bytes, [log, log, kmsg, parts]);
 }
 
 /// A log becomes records within their bounds.

@@ -1,6 +1,6 @@
 //! What zypper leaves: libzypp runs rpm once a package and keeps the %posttrans scripts for the
-//! end, as files in /var/adm/update-scripts/posttrans* named `NAME-VERSION-RELEASE.ARCH.rpmXXXXXX`
-//! (libzypp 17, zypp/target/RpmPostTransCollector.cc; tried with zypper 1.14).
+//! end, as files in /var/adm/update-scripts/posttrans* named `NAME-VERSION-RELEASE.ARCH.rpm` and six
+//! random characters (libzypp 17, zypp/target/RpmPostTransCollector.cc; tried with zypper 1.14).
 
 use std::{
     collections::BTreeMap,

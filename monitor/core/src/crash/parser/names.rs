@@ -25,6 +25,8 @@ pub(super) struct Names {
     user_line: Option<UserLine>,
     /// The time of the line before.
     before: Option<f64>,
+    /// A line that is not part of a name had a time.
+    timed: bool,
     /// Bytes of the lines of that time.
     bytes: usize,
 }
@@ -47,11 +49,13 @@ impl Names {
             return false;
         }
         let Some(user) = &mut self.user_line else {
+            self.timed |= line.uptime.is_some();
             return false;
         };
         let part = match user.uptime {
             Some(_) => user.uptime == line.uptime,
-            None => line.uptime.is_none() && user.lines > 0,
+            // Where no line has a time, one that seems to have is part of the name.
+            None => (line.uptime.is_none() || !self.timed) && user.lines > 0,
         };
         user.lines = if ends {
             0
@@ -60,6 +64,7 @@ impl Names {
         };
         if !part {
             self.user_line = None;
+            self.timed |= line.uptime.is_some();
         }
         part
     }

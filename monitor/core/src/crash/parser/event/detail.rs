@@ -106,7 +106,7 @@ impl Event {
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
         if text.eq_ignore_ascii_case("call trace:") || stack {
             // Another task's, whose first line is not there.
-            let second = self.trace_at == Trace::Behind && self.reports == 1 && !self.follow_ups;
+            let second = self.trace_at != Trace::Ahead && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
                 (Trace::Ahead, _) | (_, true) => Trace::Inside,

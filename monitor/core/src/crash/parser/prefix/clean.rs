@@ -1,7 +1,7 @@
 //! Bytes of a file made into lines of plain text: other encodings, and what
 //! terminals and web pages put in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::Chars};
 
 /// Bytes of a line that are looked at; the kernel's own are at most 1024, with
 /// what a log keeper puts around them.
@@ -102,9 +102,10 @@ fn plain(text: &str) -> String {
     let mut rest = text.chars();
     while let Some(next) = rest.next() {
         match next {
-            '\x1b' => escape(&mut rest),
-            '\u{9b}' => csi(&mut rest),
-            '\u{8}' => drop(out.pop()),
+            '\x1b' => rest = escape(rest, out.is_empty()),
+            '\u{9b}' => rest = csi(rest),
+            // A name must not erase the text before it.
+            '\u{8}' => {}
             '\u{a0}' | '\u{202f}' | '\u{2007}' => out.push(' '),
             '\0' | '\u{feff}' | '\u{200b}' | '\u{1e}' | '\u{7f}' => {}
             _ => out.push(next),
@@ -113,32 +114,37 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// What comes behind an escape character: a colour, a title, a character set.
-fn escape(rest: &mut std::str::Chars<'_>) {
+/// The text behind a colour, a title or a character set that an escape character begins.
+/// Titles are for terminals at the start of a line: elsewhere a name could hide the rest of
+/// the line with one.
+fn escape(text: Chars<'_>, starts_line: bool) -> Chars<'_> {
+    let mut rest = text.clone();
     match rest.next() {
         Some('[') => csi(rest),
-        // A title, to BEL or ESC \; screen's is ESC k.
-        Some(']' | 'k' | 'P' | '_' | '^') => {
-            while let Some(next) = rest.next() {
-                if next == '\x07' {
-                    return;
-                }
-                if next == '\x1b' {
-                    rest.next();
-                    return;
-                }
+        // To BEL or ESC \; screen's is ESC k.
+        Some(']' | 'k' | 'P' | '_' | '^') if starts_line => {
+            match rest.find(|next| ['\x07', '\x1b'].contains(next)) {
+                Some('\x1b') => rest.as_str().strip_prefix('\\').map_or(rest, str::chars),
+                Some(_) => rest,
+                None => text,
             }
         }
-        Some('(' | ')' | '#' | ' ') => drop(rest.next()),
-        _ => {}
+        Some('(' | ')' | '#' | ' ') => {
+            rest.next();
+            rest
+        }
+        _ => text,
     }
 }
 
-fn csi(rest: &mut std::str::Chars<'_>) {
-    for next in rest.by_ref() {
-        if ('@'..='~').contains(&next) {
-            return;
-        }
+/// The text behind a control sequence's parameters and its letter (ECMA-48, 5.4); where it is
+/// none, all of it.
+fn csi(text: Chars<'_>) -> Chars<'_> {
+    let mut rest = text.clone();
+    let end = rest.find(|next| !matches!(next, '0'..='9' | ';' | ':' | '?' | '='));
+    match end {
+        Some(letter) if letter.is_ascii_alphabetic() => rest,
+        _ => text,
     }
 }
 
@@ -223,7 +229,10 @@ mod tests {
             ("\x1bktitle\x1b\\[ 1.0] x\x1b(B", false, "[ 1.0] x"),
             ("[\u{a0} 1.0] x \u{a0}", false, "[  1.0] x"),
             ("\0\0x\0", false, "x"),
-            ("ab\u{8}c", false, "ac"),
+            ("ab\u{8}c", false, "abc"),
+            ("a\x1bkb\x07c\x1b[d", false, "akb\x07c"),
+            ("\x1b]a", false, "]a"),
+            ("\x1b[[7] a", false, "[7] a"),
             (
                 "&lt;6&gt;[ 1.0] &#x27;a&#39; &amp;c",
                 true,

@@ -132,6 +132,7 @@ impl Profile {
             .clone()
             .filter(|peeled| vendor::behind(peeled.text).is_some());
         let (stamped, vendors) = (timed.count(), vendors.count());
+        self.timed = stamped > 0;
         self.vendor = vendors >= 5 && vendors * 10 >= stamped * 7;
         let dated = mine.filter(|peeled| peeled.uptime.is_some() || peeled.date.is_some());
         let dated = dated.count();

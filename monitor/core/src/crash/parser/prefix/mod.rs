@@ -24,7 +24,7 @@ use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     date::{self, Kind},
-    headline::recognise,
+    headline::{of_a_user_program, recognise},
     line::Line,
 };
 use clock::Clocks;
@@ -59,8 +59,8 @@ pub(super) struct Summary {
     pub(super) hidden: Option<String>,
 }
 
-/// The lines of a text without what stands before them; a carriage return ends one too, as
-/// on a serial console.
+/// The lines of a text without what stands before them. A carriage return ends one too, as on
+/// a serial console: but not one of the kernel's own, in which it is part of a name.
 pub(super) struct Lines<'a> {
     bytes: Cow<'a, [u8]>,
     at: usize,
@@ -102,10 +102,40 @@ impl<'a> Lines<'a> {
     /// The next line of the file as it is; empty ones too.
     fn physical(&mut self) -> Option<Vec<u8>> {
         let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        self.at += end.map_or(rest.len(), |end| end + 1);
-        let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+        let (line, ended) = self.ended(rest);
+        self.at += ended;
         Some(line.get(..MAX_RECORD).unwrap_or(line).to_vec())
+    }
+
+    /// The line that the text starts with, and how far it reaches with its end.
+    fn ended<'t>(&self, text: &'t [u8]) -> (&'t [u8], usize) {
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let Some(first) = text.iter().position(is_end) else {
+            return (text, text.len());
+        };
+        let (line, rest) = text.split_at(first);
+        // Where no line ends in a newline, returns end the kernel's own lines too.
+        let near = rest.get(..MAX_RECORD).unwrap_or(rest);
+        let newline = near.iter().position(|byte| *byte == b'\n');
+        let Some(newline) = newline.filter(|_| rest.first() == Some(&b'\r')) else {
+            return (line, first + 1);
+        };
+        let returns = rest.iter().take_while(|byte| **byte == b'\r').count();
+        let whole = first + newline;
+        if returns == newline || self.is_the_kernels(line) {
+            return (
+                text.get(..whole).unwrap_or(line).trim_ascii_end(),
+                whole + 1,
+            );
+        }
+        (line, first + 1)
+    }
+
+    /// Whether it begins as a line of the kernel does.
+    fn is_the_kernels(&self, line: &[u8]) -> bool {
+        let text = clean::line(line, self.profile.html);
+        let peeled = peel(&text, &self.profile);
+        peeled.origin == Origin::Kernel || peeled.uptime.is_some()
     }
 
     /// Reads the next line, or the record of many lines that starts there.
@@ -168,7 +198,7 @@ impl<'a> Lines<'a> {
         let mut peeled = peel(text, &profile);
         if peeled.origin == Origin::Unsaid
             && peeled.date.is_none()
-            && let Some(behind) = self.behind_a_program(peeled.text)
+            && let Some(behind) = self.behind_a_program(peeled.text, profile.timed)
         {
             peeled = peel(behind, &profile);
         }
@@ -239,11 +269,22 @@ impl<'a> Lines<'a> {
     }
 
     /// The kernel's line behind what a program left on the console without ending
-    /// its line: a prompt, a progress message.
-    fn behind_a_program<'t>(&self, text: &'t str) -> Option<&'t str> {
+    /// its line: a prompt, a progress message. `timed`: some lines begin with a time.
+    fn behind_a_program<'t>(&self, text: &'t str, timed: bool) -> Option<&'t str> {
         let behind = text.get(stamp(text)?..)?;
         let (inner, _) = bracket(behind)?;
         let uptime = uptime(inner)?;
+        let before = text.get(..text.len() - behind.len())?;
+        // A field of a record (YAML).
+        let key = before
+            .trim_start_matches(['-', ' '])
+            .trim_end_matches(['\'', '"', ' '])
+            .strip_suffix(':');
+        let field = key.is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        if !timed && !field || of_a_user_program(before) {
+            // It may be part of a name.
+            return None;
+        }
         // A time that is past is quoted, not printed.
         self.last_uptime
             .is_none_or(|last| uptime + BACK_SECONDS >= last)

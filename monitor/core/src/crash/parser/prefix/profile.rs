@@ -33,6 +33,8 @@ pub(super) struct Profile {
     pub(super) broadcast: bool,
     /// A vendor's kernel shows the CPU and the task behind the time.
     pub(super) vendor: bool,
+    /// Some lines begin with the kernel's time.
+    pub(super) timed: bool,
     /// Nearly all lines bear the kernel's time, or a date.
     pub(super) stamped: bool,
     /// No line is longer than a mail's, and some have no time of their own.

@@ -112,7 +112,7 @@ impl Lines<'_> {
             return;
         };
         let message = String::from_utf8_lossy(&message).into_owned();
-        for (index, part) in message.split(['\n', '\r']).enumerate() {
+        for (index, part) in message.split('\n').enumerate() {
             let part = clean::line(part.as_bytes(), false);
             if part.is_empty() {
                 continue;

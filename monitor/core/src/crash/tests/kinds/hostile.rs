@@ -15,6 +15,14 @@ fn any_name() -> impl Strategy<Value = String> {
         (0..STARTS.len()).prop_map(|start| STARTS[start].to_owned()),
         ".{0,6}",
         Just("\n".to_owned()),
+        Just("\r".to_owned()),
+        Just("\u{8}".repeat(99)),
+        Just("[    5.000001] ".to_owned()),
+        Just("\u{1b}[".to_owned()),
+        Just("\u{1b}k".to_owned()),
+        Just("\u{1b}(".to_owned()),
+        Just("\u{7}".to_owned()),
+        Just("\u{9b}".to_owned()),
         Just(" ".to_owned()),
     ];
     vec(piece, 1..5).prop_map(|pieces| pieces.concat().replace('\0', ""))
@@ -62,4 +70,31 @@ proptest! {
     ) {
         expect_nothing(line, &name, timed, dump)?;
     }
+}
+
+/// What the properties have found.
+#[test]
+fn names_that_once_were_signals() -> Result<(), TestCaseError> {
+    for (line, name) in [
+        (
+            11,
+            "\rBUG: kernel NULL pointer dereference, address: 0000000000000010",
+        ),
+        (
+            7,
+            "[    5.000001] INFO: task a:1 blocked for more than 120 seconds.",
+        ),
+        (
+            0,
+            "BUG: kernel NULL pointer dereference\n[    5.000001] kernel BUG at mm/slub.c:1!",
+        ),
+        (0, "BUG: KASAN: x\u{1b}k"),
+        (0, "BUG: KASAN: x\u{1b}["),
+    ] {
+        for timed in [false, true] {
+            expect_nothing(line, name, timed, false)?;
+            expect_nothing(line, name, timed, true)?;
+        }
+    }
+    Ok(())
 }

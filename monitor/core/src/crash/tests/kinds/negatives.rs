@@ -143,3 +143,17 @@ fn has_crash(text: &str) -> bool {
         !parsed.records.is_empty() || !parsed.problems.is_empty()
     })
 }
+
+/// Two damaged characters hid the end of one task's trace and the start of the next report,
+/// whose function is the patch's.
+#[test]
+fn two_reports_that_damage_joined() {
+    let text = String::from_utf8(kind_log("hung-then-panic")).unwrap();
+    let text = text.replacen("</TASK>", "<#TASK>", 1).replacen(
+        "INFO: task acme_b",
+        "I#FO: task acme_b",
+        1,
+    );
+    let parsed = read(text.as_bytes());
+    assert_eq!(parsed.records[0].implicated, Implicated::Unknown, "{text}");
+}

@@ -1,5 +1,4 @@
-//! Lines of the kernel's log with names that users choose, for the property test and for the
-//! fuzzer.
+//! Lines of the kernel's log with names that users choose.
 
 /// Texts that start a report when they stand at a line's start.
 pub(super) const STARTS: [&str; 22] = [
@@ -71,14 +70,18 @@ pub(super) fn line(line: usize, name: &str, timed: bool) -> String {
     let line = LINES[line % LINES.len()];
     // TASK_COMM_LEN and MODULE_NAME_LEN.
     let comm: String = name.chars().take(15).collect();
-    let module: String = name.replace([' ', '\n'], "_").chars().take(55).collect();
-    // A unit's name has no newline, audit writes a name with one in hexadecimal.
-    // Where no line has a time, only those about user programs are known to go on.
+    let module: String = name
+        .replace(|one: char| one == ' ' || one.is_control(), "_")
+        .chars()
+        .take(55)
+        .collect();
+    // A unit's name has no control characters, audit writes a name with one in hexadecimal.
+    // Where no line has a time, only those about user programs are known to continue.
     let mounts = ["overlayfs", "EXT4-fs"]
         .iter()
         .any(|start| line.starts_with(start));
     let escaped = line.starts_with("systemd") || line.starts_with("audit") || mounts && !timed;
-    let flat = name.replace('\n', " ");
+    let flat = name.replace(char::is_control, " ");
     line.replace("COMM", &comm)
         .replace("FILE", if escaped { &flat } else { name })
         .replace("UNIT", &module)

@@ -3,9 +3,9 @@
 //! A real host that is down refuses the connection or does not answer. A path cannot do that, so it
 //! answers 503, which also gives `up` 0.
 
-use std::{net::Ipv4Addr, sync::Arc, thread};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::{
     Router,
     extract::{Path, Query, State},
@@ -14,12 +14,12 @@ use axum::{
     routing::{get, post},
 };
 use serde::Deserialize;
-use tokio::{net::TcpListener, runtime, sync::oneshot};
 
 use super::{
     hosts::{Hosts, host_of},
     scenario::Event,
 };
+use crate::host::server::Server;
 
 /// The default duration of a transition, in seconds.
 const TRANSITION: f64 = 2.0;
@@ -34,66 +34,12 @@ POST /host/NAME/crash        the machine dies, until `reboot`
 POST /host/NAME/reboot       it boots, without the patch
 ";
 
-/// The server, stopped when dropped.
-#[derive(Debug)]
-pub(crate) struct Server {
-    port: u16,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Server {
-    /// Serves the hosts on a port of 127.0.0.1; 0 means any free port.
-    pub(super) fn start(hosts: Arc<Hosts>, port: u16) -> Result<Self> {
-        // One thread, so that the hosts' CPU time can be separated from what is measured.
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot set up the server of the hosts")?;
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
-            .with_context(|| format!("cannot listen on port {port} of 127.0.0.1"))?;
-        let port = listener.local_addr().context("the port's number")?.port();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new()
-            .name(THREAD.to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        result = axum::serve(listener, router(hosts)) => {
-                            if let Err(error) = result {
-                                eprintln!("the server of the hosts failed: {error}");
-                            }
-                        }
-                        _ = stopped => {}
-                    }
-                });
-            })
-            .context("cannot start the server of the hosts")?;
-        Ok(Self {
-            port,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    /// Its port on 127.0.0.1.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-}
-
 /// The thread's name, by which its CPU time is found.
 pub(super) const THREAD: &str = "hosts";
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It fails only after a panic, which has been printed.
-            let _ = thread.join();
-        }
-    }
+/// Serves the hosts on a port of 127.0.0.1; 0 means any free port.
+pub(super) fn start(hosts: Arc<Hosts>, port: u16) -> Result<Server> {
+    Server::start(THREAD, port, router(hosts))
 }
 
 fn router(hosts: Arc<Hosts>) -> Router {

@@ -12,10 +12,10 @@ use super::{
     hosts::{self, Hosts, instance},
     recorded::Recordings,
     scenario::{Event, Timeline},
-    server::Server,
+    server,
 };
 use crate::{
-    host::paths,
+    host::{paths, server::Server},
     monitoring::prometheus::{Config, Prometheus},
 };
 
@@ -61,7 +61,7 @@ impl Fleet {
     ) -> Result<Self> {
         let recordings = Recordings::load(&paths::root()?.join("tests/fleet"), patch)?;
         let hosts = Arc::new(Hosts::new(recordings, timelines)?);
-        let server = Server::start(hosts.clone(), port)?;
+        let server = server::start(hosts.clone(), port)?;
         Ok(Self {
             hosts,
             server,
@@ -71,7 +71,7 @@ impl Fleet {
 
     /// The URL of the hosts, without a trailing slash.
     pub(super) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.server.port())
+        self.server.url()
     }
 
     /// Loads the patch on a host, counted from 0; its transition takes `seconds`.

@@ -7,3 +7,4 @@ pub(crate) mod paths;
 pub(crate) mod process;
 pub(crate) mod prometheus_tools;
 pub(crate) mod python;
+pub(crate) mod server;

@@ -2,21 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
     sync::{Arc, Mutex, PoisonError},
-    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::post,
+};
 use serde::Deserialize;
 
 use super::wait_for;
+use crate::host::server::Server;
 
 /// The longest accepted notification, in bytes; usually they have a few KiB.
 const LONGEST: usize = 4 << 20;
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One notification: a group of alerts.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,39 +55,30 @@ impl Alert {
     }
 }
 
-/// Listens until the program ends.
+/// Listens until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Webhook {
-    port: u16,
-    received: Arc<Mutex<Vec<Notification>>>,
+    server: Server,
+    received: Received,
 }
+
+type Received = Arc<Mutex<Vec<Notification>>>;
 
 impl Webhook {
     /// Starts to listen on a free port of 127.0.0.1.
     pub(crate) fn start() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
-        let port = listener.local_addr().context("the port's number")?.port();
-        let received = Arc::new(Mutex::new(Vec::new()));
-        let store = received.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                match receive(&stream) {
-                    Ok(notification) => {
-                        store
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(notification);
-                    }
-                    Err(error) => eprintln!("a notification cannot be read: {error:#}"),
-                }
-            }
-        });
-        Ok(Self { port, received })
+        let received = Received::default();
+        let router = Router::new()
+            .route("/", post(receive))
+            .layer(DefaultBodyLimit::max(LONGEST))
+            .with_state(received.clone());
+        let server = Server::start("webhook", 0, router)?;
+        Ok(Self { server, received })
     }
 
     /// URL that Alertmanager sends notifications to.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/", self.port)
+        format!("{}/", self.server.url())
     }
 
     /// The notifications received so far.
@@ -115,48 +111,22 @@ impl Webhook {
     }
 }
 
-fn receive(stream: &TcpStream) -> Result<Notification> {
-    stream
-        .set_read_timeout(Some(TIMEOUT))
-        .context("cannot set the timeout")?;
-    let mut reader = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader
-            .read_line(&mut line)
-            .context("its head is incomplete")?
-            == 0
-        {
-            bail!("its head is incomplete");
+async fn receive(State(received): State<Received>, body: Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(notification) => {
+            let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+            received.push(notification);
+            StatusCode::OK.into_response()
         }
-        let line = line.trim();
-        if line.is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value
-                .trim()
-                .parse()
-                .context("its content-length is not a number")?;
+        Err(error) => {
+            let text = format!(
+                "not a notification: {error}: {}",
+                String::from_utf8_lossy(&body)
+            );
+            eprintln!("{text}");
+            (StatusCode::BAD_REQUEST, text).into_response()
         }
     }
-    if length > LONGEST {
-        bail!("it is {length} bytes long");
-    }
-    let mut body = vec![0; length];
-    reader
-        .read_exact(&mut body)
-        .context("its body breaks off")?;
-    let notification = serde_json::from_slice(&body)
-        .with_context(|| format!("not a notification: {}", String::from_utf8_lossy(&body)))?;
-    let mut stream = stream;
-    stream
-        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-        .context("cannot answer")?;
-    Ok(notification)
 }
 
 #[cfg(test)]
@@ -168,16 +138,11 @@ mod tests {
         let webhook = Webhook::start().unwrap();
         let body = r#"{"receiver":"r","groupLabels":{"patch":"a"},"alerts":[
             {"status":"firing","labels":{"alertname":"X"},"annotations":{"summary":"s"}}]}"#;
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, webhook.port)).unwrap();
-        write!(
-            stream,
-            "POST / HTTP/1.1\r\nHost: x\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let config = ureq::Agent::config_builder().proxy(None);
+        let agent = ureq::Agent::from(config.build());
+        let send = |body: &str| agent.post(webhook.url()).send(body);
+        assert_eq!(send(body).unwrap().status(), 200);
+        assert!(matches!(send("{}"), Err(ureq::Error::StatusCode(400))));
         let alert = webhook
             .wait_for("X", Duration::from_secs(5), |_| true)
             .unwrap();

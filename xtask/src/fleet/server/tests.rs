@@ -1,20 +1,19 @@
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-};
-
 use super::super::simulation::Fleet;
 
 /// Status and body of an answer.
 fn ask(fleet: &Fleet, method: &str, path: &str) -> (u16, String) {
-    let address = fleet.url().replace("http://", "");
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-    (status, body.to_owned())
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None);
+    let agent = ureq::Agent::from(config.build());
+    let url = format!("{}{path}", fleet.url());
+    let mut answer = match method {
+        "POST" => agent.post(url).send_empty(),
+        _ => agent.get(url).call(),
+    }
+    .unwrap();
+    let body = answer.body_mut().read_to_string().unwrap();
+    (answer.status().as_u16(), body)
 }
 
 #[test]

@@ -35,9 +35,9 @@ fn every_query_is_a_post_with_job_and_selector() {
     let prefixed = format!("{}/prometheus/", server.url);
     gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
     let seen = server.seen();
-    // The time, a check that it is the time of evaluation, 18 questions, and 5 about the host
+    // The time, a check that it is the time of evaluation, 19 questions, and 5 about the host
     // that is down.
-    assert_eq!(seen.len(), 25);
+    assert_eq!(seen.len(), 26);
     for request in seen {
         assert_eq!(request.method, "POST");
         assert_eq!(request.path, "/prometheus/api/v1/query");
@@ -198,6 +198,20 @@ fn what_cannot_be_determined() {
         .without("livepatch_patch_crashes_total")
         .serve();
     gate(&mute.url, &[]).says(2, &["a:9969", "livepatch_patch_crashes_total"]);
+    let container = Fleet::default().in_force("a", 4000.0).up("b").with(
+        "livepatch_monitor_collector_success",
+        "b",
+        "",
+        "0",
+    );
+    gate(&container.serve().url, &[]).says(2, &["b:9969", "cannot read which livepatches"]);
+    let other = Fleet::default()
+        .in_force("a", 4000.0)
+        .up("b")
+        .without("livepatch_monitor_collector_success")
+        .serve();
+    gate(&other.url, &[]).says(2, &["b:9969", "no livepatch-monitor runs there"]);
+    gate(&other.url, &["--max-missing", "1"]).says(0, &["note", "b:9969"]);
     let few = Fleet::default().in_force("a", 4000.0).serve();
     gate(&few.url, &["--min-hosts", "2"]).says(2, &["1 host soaked, 2 needed"]);
 }

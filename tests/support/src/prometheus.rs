@@ -280,11 +280,12 @@ impl Fleet {
         self
     }
 
-    /// A host that was scraped 5 s ago.
+    /// A host that was scraped 5 s ago, and could read its livepatches.
     #[must_use]
     pub fn up(self, host: &str) -> Self {
         self.with("up", host, "", "1")
             .with("scraped", host, "", &(NOW - 5.0).to_string())
+            .with("livepatch_monitor_collector_success", host, "", "1")
     }
 
     /// A host whose last scrape failed.

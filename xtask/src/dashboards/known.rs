@@ -78,6 +78,9 @@ fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
             | "instance:livepatch_scrapes_failed:ratio",
         ) => &["job", "instance"],
         ("instance", "instance:livepatch_trouble:count") => &["job", "instance", "counter"],
+        ("instance", "instance:livepatch_signals_implicating:count") => {
+            &["job", "instance", "patch", "signal"]
+        }
         ("instance", "instance:livepatch_hurt:info") => &["job", "instance", "patch", "cause"],
         ("instance", "instance:livepatch_silent:info") => &["job", "instance", "patch", "phase"],
         ("instance", _) => &["job", "instance", "patch"],

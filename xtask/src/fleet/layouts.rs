@@ -168,11 +168,51 @@ fn gate(layout: &Layout, monitor: &Path, code: i32, when: &'static str) -> Resul
         answer.code,
         answer.text
     );
+    ensure!(
+        code != 2 || is_for_lost_hosts(&answer.text),
+        "{}: the gate cannot determine when {when}, but not because hosts are no longer scraped:\n{}",
+        layout.name,
+        answer.text
+    );
     Ok(())
+}
+
+/// Whether the gate says "cannot determine" because hosts are not scraped, and not, for example,
+/// because Prometheus does not answer or a query fails.
+fn is_for_lost_hosts(text: &str) -> bool {
+    text.starts_with("cannot determine")
+        && text.contains(" cannot be judged; ")
+        && (text.contains("  stale: last scraped ") || text.contains("  gone: "))
 }
 
 fn wait_for_gate(layout: &Layout, monitor: &Path, code: i32, when: &'static str) -> Result<()> {
     wait_for(&format!("{code} of the gate when {when}"), SOON, || {
         gate(layout, monitor, code, when)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cannot_determine_must_be_for_lost_hosts() {
+        let lost = "cannot determine: whether fix may go to more hosts\n  \
+            unknown: 2 hosts cannot be judged; none allowed (--max-missing): …\n    \
+            web-10:9969  gone: Prometheus scraped it within --lookback but no longer does";
+        assert!(is_for_lost_hosts(lost));
+        assert!(is_for_lost_hosts(
+            &lost.replace("gone: Prometheus", "stale: last scraped 40 s ago")
+        ));
+        for other in [
+            "cannot determine: whether fix may go to more hosts\n  unknown: connection refused",
+            "cannot determine: whether fix may go to more hosts\n  \
+             unknown: 2 hosts cannot be judged; none allowed (--max-missing): …\n    \
+             web-10:9969  clock: the host's clock is 3m behind that of Prometheus",
+            "cannot determine: whether fix may go to more hosts\n  \
+             unknown: 1 host has soaked; 2 required (--min-hosts)",
+        ] {
+            assert!(!is_for_lost_hosts(other), "{other}");
+        }
+    }
 }

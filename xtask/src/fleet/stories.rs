@@ -23,6 +23,38 @@ const TRANSITION: usize = 2;
 /// Scrapes from a crash to the answer after the reboot.
 const REBOOT: usize = 20;
 const PATCH: &str = "fix";
+/// How often each critical alert began to fire: its series changes to another time of beginning
+/// whenever it begins again.
+const PAGES: &str = "sum by (alertname, instance, patch) (\
+    changes(ALERTS_FOR_STATE{severity=\"critical\"}[1d]) + 1 \
+    and on (alertname, instance, patch) \
+    count_over_time(ALERTS{alertstate=\"firing\",severity=\"critical\"}[1d]))";
+
+/// An alert that fires, and one that never gets beyond pending.
+const TWICE_RULES: &str = "\
+groups:
+  - name: twice
+    rules:
+      - {alert: Fires, expr: x > 0, labels: {severity: critical}}
+      - {alert: Waits, expr: x > 0, for: 1h, labels: {severity: critical}}
+";
+
+/// It fires twice on one host and once on another.
+const TWICE: &str = "\
+rule_files: [twice.rules.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - {series: 'x{instance=\"a\", patch=\"fix\"}', values: 1x20 0x20 1x20 0x20}
+      - {series: 'x{instance=\"b\", patch=\"fix\"}', values: 0x10 1x20 0x50}
+    promql_expr_test:
+      - expr: PAGES
+        eval_time: 20m
+        exp_samples:
+          - {labels: '{alertname=\"Fires\", instance=\"a\", patch=\"fix\"}', value: 2}
+          - {labels: '{alertname=\"Fires\", instance=\"b\", patch=\"fix\"}', value: 1}
+";
 
 /// A host that crashes.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +69,7 @@ struct Crash {
 struct Story {
     name: &'static str,
     crashes: &'static [Crash],
-    /// The pages that must come, as `alertname instance` or `alertname`.
+    /// The pages that must come, each once: alert, and host if it is about one.
     pages: &'static [(&'static str, Option<usize>)],
 }
 
@@ -99,11 +131,27 @@ pub(crate) fn run(day: Day) -> Result<()> {
     prometheus_tools::prepare()?;
     let folder = paths::target()?.join("fleet/stories");
     paths::empty(&folder)?;
+    count_repeated_pages(&folder)?;
     for (number, story) in STORIES.iter().enumerate() {
         let what = format!("{} hours of {} hosts: {}", day.hours, day.hosts, story.name);
         process::step(&what, || replay(&folder, number, story, day))?;
         println!("    {} pages, as expected", story.pages.len());
     }
+    Ok(())
+}
+
+/// Fails unless [`PAGES`] counts an alert twice that resolved and fired again.
+fn count_repeated_pages(folder: &Path) -> Result<()> {
+    for (name, text) in [
+        ("twice.rules.yml", TWICE_RULES.to_owned()),
+        ("twice.yml", TWICE.replace("PAGES", PAGES)),
+    ] {
+        let file = folder.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let promtool = prometheus_tools::path("promtool")?;
+    let file = folder.join("twice.yml");
+    process::output(Command::new(promtool).args(["test", "rules"]).arg(&file))?;
     Ok(())
 }
 
@@ -135,7 +183,7 @@ fn test_file(story: &Story, day: Day) -> Result<String> {
     let _ = write!(
         text,
         "    promql_expr_test:\n      \
-         - expr: group by (alertname, instance, patch) (count_over_time(ALERTS{{alertstate=\"firing\",severity=\"critical\"}}[1d]))\n        \
+         - expr: {PAGES}\n        \
          eval_time: {}s\n        exp_samples:{}\n",
         (day.scrapes() - 1) * INTERVAL,
         if story.pages.is_empty() { " []" } else { "" }

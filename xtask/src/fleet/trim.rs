@@ -41,6 +41,9 @@ mod tests {
     use super::*;
     use crate::monitoring::prometheus::rule_files;
 
+    /// Where the gate's queries are.
+    const GATE: &str = "monitor/core/src/gate/promql.rs";
+
     #[test]
     fn a_commented_block_is_taken_out() {
         let text =
@@ -50,7 +53,8 @@ mod tests {
         assert_eq!(uncommented("metric_relabel_configs:\n"), None);
     }
 
-    /// No rule and no panel of the fleet board may use a series that is dropped at the scrape.
+    /// No rule, no panel of the fleet board and no query of the gate may use a series that is
+    /// dropped at the scrape.
     #[test]
     fn nothing_at_fleet_level_asks_for_what_is_dropped() {
         let relabelling = relabelling().unwrap();
@@ -67,6 +71,10 @@ mod tests {
             .collect();
         let boards = paths::root().unwrap().join("dashboards/grafana");
         users += &fs::read_to_string(boards.join("livepatch-fleet.json")).unwrap();
+        let gate = fs::read_to_string(paths::root().unwrap().join(GATE)).unwrap();
+        let (queries, _) = gate.split_once("#[cfg(test)]").unwrap();
+        assert!(queries.contains("livepatch_patch_crashes_total"));
+        users += queries;
         for name in names.split('|') {
             let name = format!("livepatch_{}", name.trim_end_matches(".+"));
             let mut asked = users.match_indices(&name).filter(|(at, _)| {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const JOB: &str = "job=livepatch-monitor";
 
 /// The alerts that fire, as amtool takes them.
-const FIRING: [&[&str]; 12] = [
+const FIRING: [&[&str]; 13] = [
     // Two hosts went silent in the transition of `bad`.
     &[
         "LivepatchHostSilentInTransition",
@@ -68,6 +68,16 @@ const FIRING: [&[&str]; 12] = [
         "patch=other",
     ],
     &["LivepatchLoadFailed", "severity=warning", JOB, "instance=a"],
+    // The crash of `bad` left packages half done: the host needs a repair whatever the rollout does.
+    &[
+        "LivepatchUpdateInterrupted",
+        "severity=warning",
+        JOB,
+        "instance=a",
+        "manager=dnf",
+        "crashed_patch=bad",
+        "implicated=yes",
+    ],
     &[
         "LivepatchTransitionStuckLong",
         "severity=critical",
@@ -92,7 +102,7 @@ const FIRING: [&[&str]; 12] = [
 ];
 
 /// The notifications: receiver, and the alerts with their hosts.
-const SENT: [(&str, &str); 6] = [
+const SENT: [(&str, &str); 7] = [
     (
         "pager",
         "LivepatchHostSilentInTransition a, LivepatchHostSilentInTransition b, \
@@ -102,6 +112,7 @@ const SENT: [(&str, &str); 6] = [
     ("tickets", "LivepatchLoadFailed a"),
     ("tickets", "LivepatchMonitorDown c"),
     ("tickets", "LivepatchPatchMissing c"),
+    ("tickets", "LivepatchUpdateInterrupted a"),
     ("log", "LivepatchDrill c"),
 ];
 

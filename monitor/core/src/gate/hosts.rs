@@ -60,7 +60,7 @@ pub enum State {
     InForce,
     /// The host is up, and the patch is loaded but not enabled.
     Disabled,
-    /// The host is up and does not have the patch.
+    /// The host is up, could read its loaded livepatches, and does not have the patch.
     Without,
 }
 
@@ -108,6 +108,11 @@ pub enum Missing {
     },
     /// The host has the patch but does not report a crash count for it.
     NoCrashCount,
+    /// The host answers, but its monitor does not know which livepatches are loaded.
+    Unread {
+        /// Whether the monitor reports that it cannot read them; otherwise it reports nothing.
+        reported: bool,
+    },
     /// The host's textfile was written this many seconds before it was scraped.
     File(f64),
     /// The host's time contradicts that of Prometheus: its clock is wrong.
@@ -120,7 +125,7 @@ impl Missing {
     pub const fn may_pass(self) -> bool {
         match self {
             Self::Down { blip } => blip,
-            Self::Stale { .. } => true,
+            Self::Stale { .. } | Self::Unread { .. } => true,
             Self::Gone | Self::NeverSeen | Self::NoCrashCount | Self::File(_) | Self::Clock(_) => {
                 false
             }
@@ -291,8 +296,8 @@ fn never_seen(names: &BTreeSet<String>, hosts: &[Fact]) -> Vec<Fact> {
         .collect()
 }
 
-/// By how many seconds the clock of a host may be ahead of Prometheus's. A clock that is ahead
-/// only makes a host soak longer.
+/// By how many seconds the clock of a host may differ from Prometheus's. A clock that is ahead
+/// makes a host soak longer by as much, one that is behind makes it soak shorter.
 const CLOCK: f64 = 60.0;
 
 struct Reader<'a> {
@@ -408,7 +413,13 @@ impl<'a> Reader<'a> {
         }
         let behind = value(Question::Behind).filter(|behind| behind.abs() > CLOCK);
         match enabled {
-            None => State::Without,
+            // That a patch is not exported proves nothing where sysfs could not be read.
+            None => match value(Question::SysfsRead) {
+                Some(read) if read > 0.0 => State::Without,
+                read => State::Missing(Missing::Unread {
+                    reported: read.is_some(),
+                }),
+            },
             Some(_) if is_enabled && let Some(behind) = behind => {
                 State::Missing(Missing::Clock(Clock::Off(-behind)))
             }

@@ -101,6 +101,8 @@ pub enum Question {
     Behind,
     /// Seconds between the writing of the host's textfile and the scrape of it.
     FileAge,
+    /// Whether the monitor could read which livepatches are loaded, at the last scrape.
+    SysfsRead,
     /// Hosts in transition of the patch, by direction.
     Transition,
     /// Pending tasks of a transition that counts as stuck.
@@ -133,7 +135,7 @@ pub enum Question {
 
 impl Question {
     /// The questions about all hosts, which are asked first.
-    pub const FIRST: [Self; 18] = [
+    pub const FIRST: [Self; 19] = [
         Self::Up,
         Self::Scraped,
         Self::Gone,
@@ -145,6 +147,7 @@ impl Question {
         Self::PatchingComplete,
         Self::Behind,
         Self::FileAge,
+        Self::SysfsRead,
         Self::Transition,
         Self::Stuck,
         Self::Forced,
@@ -192,6 +195,7 @@ impl Question {
             Self::PatchingComplete => "livepatch_patching_complete_timestamp_seconds",
             Self::Behind => "livepatch_host_time_seconds",
             Self::FileAge => "livepatch_monitor_textfile_timestamp_seconds",
+            Self::SysfsRead => "livepatch_monitor_collector_success",
             Self::Transition | Self::LastTransition => "livepatch_transition_active",
             Self::Stuck => "livepatch_stuck_tasks",
             Self::Forced => "livepatch_patch_forced",
@@ -254,6 +258,9 @@ impl Question {
             Self::Behind | Self::FileAge => format!(
                 "max by (job, instance) (timestamp({metric}{{{hosts}}}) - {metric}{{{hosts}}})"
             ),
+            Self::SysfsRead => {
+                format!("min by (job, instance) ({metric}{{{hosts},collector=\"sysfs\"}})")
+            }
             // A sum, unlike a maximum, keeps NaN.
             Self::Crashes => format!("sum by (job, instance) ({metric}{{{patch}}})"),
             Self::Stuck => format!("sum by (job, instance) ({metric}{{{patch}}} != 0)"),
@@ -358,7 +365,12 @@ mod tests {
             let selectors = query.matches('{').count();
             let whose = r#"{job="livepatch-monitor",env="prod""#;
             assert_eq!(query.matches(whose).count(), selectors, "{query}");
-            let of_hosts = ["up", Question::Behind.metric(), Question::FileAge.metric()];
+            let of_hosts = [
+                "up",
+                Question::Behind.metric(),
+                Question::FileAge.metric(),
+                Question::SysfsRead.metric(),
+            ];
             if of_hosts.contains(&question.metric()) {
                 assert!(!query.contains("patch="), "{query}");
             } else {

@@ -48,7 +48,7 @@ fn state(rows: &[Row<'_>]) -> State {
 fn state_on(rows: &[Row<'_>], terms: &Terms) -> State {
     let mut all = answers(rows);
     // Said of every host, unless the test says otherwise.
-    for (question, labels, value) in [SCRAPED, NO_CRASH] {
+    for (question, labels, value) in [SCRAPED, NO_CRASH, READ] {
         all.entry(question)
             .or_insert_with(|| vec![sample(labels, value)]);
     }
@@ -62,6 +62,8 @@ const UP: Row<'_> = (Question::Up, &[], 1.0);
 const DOWN: Row<'_> = (Question::Up, &[], 0.0);
 const SCRAPED: Row<'_> = (Question::Scraped, &[], NOW - 10.0);
 const NO_CRASH: Row<'_> = (Question::Crashes, &[], 0.0);
+/// The monitor could read which livepatches are loaded.
+const READ: Row<'_> = (Question::SysfsRead, &[], 1.0);
 const GONE: Row<'_> = (Question::Gone, &[], 1.0);
 const ENABLED: Row<'_> = (Question::Enabled, &[], 1.0);
 
@@ -209,8 +211,22 @@ fn a_patched_host_that_does_not_count_crashes_is_not_soaked() {
         let mute = State::Missing(Missing::NoCrashCount);
         assert_eq!(fleet.hosts[0].state, mute);
     }
-    let fleet = read(&answers(&[UP, SCRAPED]), &terms(), None);
+    let fleet = read(&answers(&[UP, SCRAPED, READ]), &terms(), None);
     assert_eq!(fleet.hosts[0].state, State::Without);
+}
+
+/// A container, a sysfs that cannot be read, or no monitor at all behind the address.
+#[test]
+fn a_host_that_cannot_read_its_livepatches_is_not_without_the_patch() {
+    let unread = |reported| State::Missing(Missing::Unread { reported });
+    let failed = (Question::SysfsRead, &[][..], 0.0);
+    assert_eq!(state(&[UP, failed]), unread(true));
+    let fleet = read(&answers(&[UP, SCRAPED]), &terms(), None);
+    assert_eq!(fleet.hosts[0].state, unread(false));
+    // What it does export of the patch was read.
+    assert_eq!(state(&[UP, ENABLED, failed]), State::InForce);
+    let disabled = (Question::Enabled, &[][..], 0.0);
+    assert_eq!(state(&[UP, disabled, failed]), State::Disabled);
 }
 
 #[test]
@@ -468,6 +484,9 @@ proptest! {
                 matches!(state, State::Crashed(_) | State::Silent { .. } | State::Missing(_)),
                 "{:?}", state
             );
+        }
+        if *state == State::Without {
+            prop_assert!(first(Question::SysfsRead).is_some_and(|read| read > 0.0));
         }
         if *state == State::Soaked {
             prop_assert_eq!(first(Question::Crashes), Some(0.0));

@@ -209,6 +209,13 @@ fn why_missing(missing: Missing) -> String {
         livepatch_patch_crashes_total; its exporter may be too old, or its --state-dir \
         unreadable"
             .to_owned(),
+        Missing::Unread { reported: true } => "unread: its monitor cannot read which livepatches \
+        are loaded; its log and its status page say why"
+            .to_owned(),
+        Missing::Unread { reported: false } => "unread: answers, but serves no \
+        livepatch_monitor_collector_success{collector=\"sysfs\"}: no livepatch-monitor runs there, \
+        or its series are dropped at the scrape"
+            .to_owned(),
     }
 }
 

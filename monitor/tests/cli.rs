@@ -97,6 +97,45 @@ fn a_kernel_without_livepatch_is_reported() {
 }
 
 #[test]
+fn a_kernel_that_another_mechanism_patched_is_not_called_unpatched() {
+    let host = FakeHost::default();
+    host.write("sys/module/kpatch/initstate", "live\n");
+    host.write("sys/kernel/kpatch/kpatch_old/enabled", "1\n");
+    for command in ["status", "blockers"] {
+        let answer = run(&host, &[command]);
+        answer.says(0, &["patched by another mechanism", "kpatch core"]);
+        assert!(!answer.out.contains("no livepatch"), "{}", answer.out);
+    }
+    let doctor = run(&host, &["doctor"]);
+    let remedy = "boot a kernel with CONFIG_LIVEPATCH";
+    let lines = doctor
+        .out
+        .lines()
+        .filter(|line| line.contains("livepatch support"));
+    assert!(
+        lines.clone().count() > 0 && lines.clone().all(|line| !line.contains(remedy)),
+        "{}",
+        doctor.out
+    );
+}
+
+#[test]
+fn names_of_any_bytes_are_shown_escaped() {
+    let host = FakeHost::default();
+    let patch = "sys/kernel/livepatch/fix\x1b[2Jv\n1";
+    host.write(&format!("{patch}/enabled"), "1\n");
+    host.write(&format!("{patch}/transition"), "1\n");
+    host.create_dir(&format!("{patch}/ob\x1bj/hold\x1b,1"));
+    host.task("hold+0x10/0x40 [target]", 0);
+    for command in [&["status"][..], &["blockers"], &["blockers", "--stack"]] {
+        let answer = run(&host, command);
+        answer.says(1, &["fix\\x1b[2Jv\\n1"]);
+        let raw = |c: char| c.is_control() && c != '\n';
+        assert!(!answer.text().contains(raw), "{:?}", answer.text());
+    }
+}
+
+#[test]
 fn without_probes_a_blocker_is_still_named() {
     let host = FakeHost::held();
     let answer = run(&host, &["blockers", "--json"]);

@@ -10,7 +10,7 @@ use super::{
     transition::{self, Running},
     values,
 };
-use crate::kernel::tasks;
+use crate::kernel::{live_modules::LiveModules, tasks};
 use livepatch_core::{
     blockers::{Blocker, BlockerReport, Group, Reason, groups},
     crash::display::shown,
@@ -117,7 +117,11 @@ impl Blockers {
             };
             serde_json::to_string_pretty(&report)? + "\n"
         } else if !now.patches.supported {
-            super::NO_LIVEPATCH.to_owned()
+            let (beside, problems) = LiveModules::default().beside(&cli.paths.sysfs, &now.patches);
+            for problem in &problems {
+                super::complain(problem);
+            }
+            super::without_livepatch(&beside)
         } else {
             let limit = match self.all {
                 true => None,

@@ -27,6 +27,7 @@ use crate::{
     crash::{look::Limits, sources::Sources},
     logging,
 };
+use livepatch_core::patch::Beside;
 
 /// Shows within a second whether a kernel livepatch is being applied or is stuck, and
 /// after a crash whether a livepatch was involved.
@@ -209,7 +210,14 @@ enum Format {
     Json,
 }
 
-const NO_LIVEPATCH: &str = "this kernel has no livepatch support; there is nothing to show\n";
+/// What the commands print on a kernel without livepatch support.
+fn without_livepatch(beside: &Beside) -> String {
+    if beside.mechanisms.is_empty() {
+        return "this kernel has no livepatch support; there is nothing to show\n".to_owned();
+    }
+    let mechanisms = beside.mechanisms.iter();
+    mechanisms.map(|one| one.sentence() + "\n").collect()
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {

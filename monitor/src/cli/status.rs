@@ -149,14 +149,11 @@ impl Status {
 fn text(now: &Now, around: &Surroundings) -> String {
     let mut text = String::new();
     let beside = &around.beside;
+    if !now.patches.supported {
+        return super::without_livepatch(beside);
+    }
     for mechanism in &beside.mechanisms {
         let _ = writeln!(text, "{}", mechanism.sentence());
-    }
-    if !now.patches.supported {
-        if beside.mechanisms.is_empty() {
-            text.push_str(super::NO_LIVEPATCH);
-        }
-        return text;
     }
     if now.patches.patches.is_empty() {
         match (beside.left_over.is_empty(), beside.mechanisms.is_empty()) {
@@ -169,9 +166,8 @@ fn text(now: &Now, around: &Surroundings) -> String {
         let _ = writeln!(text, "{}", line(patch));
         write_in_force(&mut text, patch, &around.in_force);
         let on_disk = around.expected.iter().find(|one| one.patch == patch.name);
-        // The file is the loaded module's only if it is the same build.
-        if let Some(one) = on_disk.filter(|one| one.state == State::InForce && !one.cves.is_empty())
-        {
+        let on_disk = on_disk.filter(|one| is_loaded_build(one, patch) && !one.cves.is_empty());
+        if let Some(one) = on_disk {
             let _ = writeln!(text, "  its file names {}", shown(&one.cves.join(", ")));
         }
     }
@@ -198,7 +194,12 @@ fn text(now: &Now, around: &Surroundings) -> String {
                 }
             }
             for (FunctionRef { object, function }, tasks) in counts.functions() {
-                let _ = writeln!(text, "  {tasks} asleep in {function} ({object})");
+                let _ = writeln!(
+                    text,
+                    "  {tasks} asleep in {} ({})",
+                    shown(function),
+                    shown(object)
+                );
             }
             if !running.blockers.is_empty() {
                 text.push_str(
@@ -209,6 +210,12 @@ fn text(now: &Now, around: &Surroundings) -> String {
         None => text.push_str("no transition is running\n"),
     }
     text
+}
+
+/// The file is provably the loaded module's: what it says holds for that, too.
+fn is_loaded_build(file: &Expected, patch: &Patch) -> bool {
+    let is_known = file.srcversion.is_some();
+    file.state == State::InForce && is_known && file.srcversion == patch.srcversion
 }
 
 /// Functions that are named; `--json` has all of them.
@@ -251,10 +258,10 @@ fn line(patch: &Patch) -> String {
         .iter()
         .map(|object| object.functions.len())
         .sum();
-    let objects: Vec<&str> = patch
+    let objects: Vec<String> = patch
         .objects
         .iter()
-        .map(|object| object.name.as_str())
+        .map(|object| shown(&object.name))
         .collect();
     let replace = if patch.replace == Some(true) {
         ", replaces all others"
@@ -267,7 +274,37 @@ fn line(patch: &Patch) -> String {
     };
     format!(
         "{}{version}: {state}, {functions} functions in {}{replace}",
-        patch.name,
+        shown(&patch.name),
         objects.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_build_is_the_loaded_module() {
+        let fingerprint = |text: &str| Some(text.to_owned());
+        for (disk, loaded, expected) in [
+            (fingerprint("A1"), fingerprint("A1"), true),
+            (fingerprint("A1"), None, false),
+            (None, fingerprint("A1"), false),
+            (None, None, false),
+        ] {
+            let file = Expected {
+                patch: "fix".to_owned(),
+                file: None,
+                state: State::InForce,
+                srcversion: disk,
+                cves: vec!["CVE-2026-1".to_owned()],
+            };
+            let patch = Patch {
+                name: "fix".to_owned(),
+                srcversion: loaded,
+                ..Patch::default()
+            };
+            assert_eq!(is_loaded_build(&file, &patch), expected);
+        }
+    }
 }

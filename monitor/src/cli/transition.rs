@@ -19,6 +19,7 @@ use crate::{
 };
 use livepatch_core::{
     blockers::{self, Blocker, History, Reason},
+    crash::display::shown,
     degradation::Degradation,
     patch::PatchSet,
     transition::{BootTime, Direction, Transition, Transitions, Watching, progress},
@@ -219,5 +220,8 @@ pub(super) fn headline(running: &Running) -> String {
     } = &running.transition;
     let pending = u64::try_from(running.blockers.len()).ok();
     let progress = progress(*direction, running.age, *attempts, pending);
-    format!("{}: {progress}", patch.as_deref().unwrap_or_default())
+    format!(
+        "{}: {progress}",
+        shown(patch.as_deref().unwrap_or_default())
+    )
 }

@@ -130,6 +130,8 @@ pub struct Expected {
     pub file: Option<PathBuf>,
     /// Whether it is in force, and why not.
     pub state: State,
+    /// The fingerprint of its file; `None` if it has none or cannot be read.
+    pub srcversion: Option<String>,
     /// The CVEs that its file names in `.modinfo`, such as in its description.
     pub cves: Vec<String>,
 }
@@ -204,6 +206,7 @@ impl Expectations {
             patch: patch.to_owned(),
             file: found.map(|found| found.file.clone()),
             state: host.state(patch, found),
+            srcversion: found.and_then(|found| found.srcversion.clone()),
             cves: found.map(|found| found.cves.clone()).unwrap_or_default(),
         });
         (compared.collect(), [unreadable.as_slice(), broken].concat())

@@ -116,6 +116,7 @@ fn expected(patch: &str, state: State) -> Expected {
         patch: patch.into(),
         file: None,
         state,
+        srcversion: None,
         cves: Vec::new(),
     }
 }

@@ -153,9 +153,10 @@ impl ProgramKind {
 /// `security_*`, the hooks of BPF LSM, and those registered with
 /// register_btf_fmodret_id_set (include/linux/btf.h: in 6.2 and later, not in 6.1).
 pub(crate) fn is_hook(name: &str) -> bool {
-    const REGISTERED: [&str; 4] = [
+    const REGISTERED: [&str; 5] = [
         "bpf_rstat_flush",
         "hid_bpf_device_event",
+        "hid_bpf_rdesc_fixup",
         "update_socket_protocol",
         "__hid_bpf_tail_call",
     ];

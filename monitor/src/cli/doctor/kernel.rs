@@ -29,35 +29,35 @@ pub(super) fn checks(procfs: &Path, sysfs: &Path) -> Vec<Check> {
 
 fn livepatch(sysfs: &Path) -> Vec<Check> {
     const CHECK: &str = "livepatch";
-    let (set, mut checks) = match sysfs::read_patches(sysfs) {
-        Err(error) => (
-            PatchSet::default(),
-            vec![Check::new(
-                CHECK,
-                Status::Unknown,
-                error.to_string(),
-                "check --path.sysfs",
-            )],
+    let read = sysfs::read_patches(sysfs);
+    let set = read.as_ref().map(|(set, _)| set);
+    let (beside, _) = LiveModules::default().beside(sysfs, set.unwrap_or(&PatchSet::default()));
+    let check = match read {
+        Err(error) => Check::new(
+            CHECK,
+            Status::Unknown,
+            error.to_string(),
+            "check --path.sysfs",
         ),
-        Ok((set, _)) if !set.supported => {
-            let check = Check::new(
-                CHECK,
-                Status::Failure,
-                "this kernel has no livepatch support (no /sys/kernel/livepatch)",
-                "boot a kernel with CONFIG_LIVEPATCH=y",
-            );
-            (set, vec![check])
-        }
-        Ok((set, problems)) => {
-            let problem = problems.first().map(ToString::to_string);
-            let check = match problem {
-                Some(problem) => Check::new(CHECK, Status::Unknown, problem, "run as root"),
-                None => Check::ok(CHECK, "this kernel has livepatch support"),
-            };
-            (set, vec![check])
-        }
+        Ok((set, _)) if !set.supported && beside.mechanisms.is_empty() => Check::new(
+            CHECK,
+            Status::Failure,
+            "this kernel has no livepatch support (no /sys/kernel/livepatch)",
+            "boot a kernel with CONFIG_LIVEPATCH=y",
+        ),
+        Ok((set, _)) if !set.supported => Check::new(
+            CHECK,
+            Status::Failure,
+            "this kernel has no livepatch support (no /sys/kernel/livepatch), and is patched by \
+             another mechanism",
+            "see other_mechanism",
+        ),
+        Ok((_, problems)) => match problems.first() {
+            Some(problem) => Check::new(CHECK, Status::Unknown, problem.to_string(), "run as root"),
+            None => Check::ok(CHECK, "this kernel has livepatch support"),
+        },
     };
-    let (beside, _) = LiveModules::default().beside(sysfs, &set);
+    let mut checks = vec![check];
     for mechanism in beside.mechanisms {
         checks.push(Check::new(
             "other_mechanism",

@@ -101,11 +101,14 @@ pub(super) fn patches(page: &Page) -> Markup {
         None => html! { p { "Unknown: sysfs cannot be read." } },
         Some(set) => html! {
             @if !set.supported {
-                p { "This kernel has no livepatch support." }
+                @if page.values().patches.beside.mechanisms.is_empty() {
+                    p { "This kernel has no livepatch support." }
+                }
             } @else if set.patches.is_empty() {
                 p {
-                    @if page.values().patches.beside.left_over.is_empty() { "No livepatch is loaded." }
-                    @else { "No livepatch is in force." }
+                    @if !page.values().patches.beside.left_over.is_empty() { "No livepatch is in force." }
+                    @else if page.values().patches.beside.mechanisms.is_empty() { "No livepatch is loaded." }
+                    @else { "No livepatch, but another mechanism:" }
                 }
             }
             @for one in &set.patches { (patch(page, one)) }

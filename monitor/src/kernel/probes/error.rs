@@ -29,7 +29,7 @@ impl ProbesError {
         const COST: &str = "transitions are detected by reading sysfs every second, tasks by walking /proc; attempts, signals and load failures are not seen";
         let (cost, remedy) = match self {
             Self::NoLivepatch(_) => (
-                "it cannot be livepatched, so there is nothing to monitor",
+                "without the kernel's own livepatch there is nothing to probe",
                 "boot a kernel with CONFIG_LIVEPATCH=y, or check --path.sysfs",
             ),
             Self::Load(_) | Self::Map(..) => (

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, slice};
 
 use livepatch_core::{
     in_force::Why,
@@ -83,7 +83,7 @@ const ONE: &str = "fix 1 1 - Live 0x0\n";
 fn a_patch_that_came_since_is_not_judged_by_the_last_reading() {
     let (root, collector) = host(Some(ONE), "f (1) R I\n");
     let fix = patch("fix", "f", false);
-    let seen = scrape(&collector, 1, History::default(), &[fix.clone()]);
+    let seen = scrape(&collector, 1, History::default(), slice::from_ref(&fix));
     assert_eq!(seen, [None]);
     let modules = "next 1 1 - Live 0x0\nlate 1 1 - Live 0x0\nfix 1 1 - Live 0x0\n";
     fs::write(root.path().join("modules"), modules).unwrap();
@@ -121,7 +121,7 @@ fn a_patch_that_came_since_is_not_judged_by_the_last_reading() {
 fn a_reading_that_cannot_be_repeated_ends() {
     let (_root, collector) = host(Some(ONE), "f (1) R I\n");
     let fix = patch("fix", "f", false);
-    scrape(&collector, 1000, History::default(), &[fix.clone()]);
+    scrape(&collector, 1000, History::default(), slice::from_ref(&fix));
     let patches = [fix, patch("next", "h", true)];
     let last = 1000 + LONGEST.as_secs() - 1;
     let seen = scrape(&collector, last, History::default(), &patches);
@@ -152,10 +152,10 @@ fn nothing_is_read_while_a_module_is_being_loaded() {
         (None, History::default(), "cannot read"),
     ] {
         let (root, collector) = host(modules, "f (1) R I\n");
-        let seen = scrape(&collector, 2, history, &[fix.clone()]);
+        let seen = scrape(&collector, 2, history, slice::from_ref(&fix));
         unknown(&seen[0], reason);
         fs::write(root.path().join("modules"), ONE).unwrap();
-        let seen = scrape(&collector, 3, History::default(), &[fix.clone()]);
+        let seen = scrape(&collector, 3, History::default(), slice::from_ref(&fix));
         assert_eq!(seen, [None], "{reason}");
     }
 }

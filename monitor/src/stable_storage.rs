@@ -43,26 +43,54 @@ fn expect_writable(file: BorrowedFd<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, process::Command};
+
     use livepatch_monitor_test_support::left_out;
 
     use super::*;
 
+    /// A read-only file system, unmounted when dropped.
+    struct ReadOnly(tempfile::TempDir);
+
+    impl ReadOnly {
+        fn mount() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", "ro", "tmpfs"]);
+            let status = mount.arg(directory.path()).status().unwrap();
+            assert!(status.success(), "{mount:?}");
+            Self(directory)
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+    }
+
+    impl Drop for ReadOnly {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(self.path()).status();
+        }
+    }
+
     #[test]
     fn success_on_a_read_only_file_system_is_an_error() {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        let points = mounts.lines().filter_map(|line| {
-            let mut words = line.split(' ').skip(1);
-            let point = words.next()?;
-            let options = words.nth(1)?;
-            options.split(',').any(|it| it == "ro").then_some(point)
-        });
-        let mut open = points.filter_map(|point| File::open(point).ok());
-        let Some(directory) = open.next() else {
-            left_out("syncing on a read-only file system", "none is mounted");
+        if !rustix::process::geteuid().is_root() {
+            left_out(
+                "syncing on a read-only file system",
+                "the test mounts one, which takes root",
+            );
             return;
-        };
-        let error = expect_writable(directory.as_fd()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        }
+        let mounted = ReadOnly::mount();
+        let directory = File::open(mounted.path()).unwrap();
+        // What the kernel says of it.
+        directory.sync_data().unwrap();
+        directory.sync_all().unwrap();
+        for sync in [sync_data, sync_all] {
+            let error = sync(&directory).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl KernelLines {
     fn read(kmsg: &Path) -> Option<Self> {
         let mut reader = KmsgReader::open(kmsg).ok()?;
         let (mut first, mut lines) = (None, Vec::new());
-        let read = reader.read_new(|line| {
+        let read = reader.read_all(|line| {
             first.get_or_insert(line.sequence);
             if line.facility == 0 {
                 lines.push((line.time, line.text.clone()));

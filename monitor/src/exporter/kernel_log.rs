@@ -81,7 +81,7 @@ fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
 
 /// Warns at startup, not only at the first crash, if the log cannot be read.
 pub(super) fn check(device: &Path) {
-    if let Err(error) = KmsgReader::open(device).and_then(|mut log| log.read_new(|_| ())) {
+    if let Err(error) = KmsgReader::open(device).and_then(|mut log| log.skip()) {
         warn!("{error}; crash signals are not attributed");
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn check(device: &Path) {
 /// The log for the event loop to wait for; the lines so far are skipped.
 pub(super) fn to_wait_for(device: &Path) -> Option<AsyncFd<KmsgReader>> {
     let result = KmsgReader::open(device).and_then(|mut log| {
-        log.read_new(|_| ())?;
+        log.skip()?;
         Ok(log)
     });
     match result.map(readable) {

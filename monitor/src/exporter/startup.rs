@@ -179,7 +179,7 @@ struct Attached {
 }
 
 impl Attached {
-    /// In a container, which is no host: what happens to the host is the host's to report.
+    /// In a container, which is not a host: the host's own monitor reports what happens there.
     fn nothing(options: &Options) -> Self {
         Self {
             scanner: TaskScanner::new(None, &options.procfs),

@@ -23,6 +23,7 @@ use livepatch_core::{
 const LINK_GET_NEXT_ID: libc::c_long = 31;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
+const BTF_GET_FD_BY_ID: libc::c_long = 19;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 
 /// Type of the links of fentry, fexit and fmod_ret programs: `BPF_LINK_TYPE_TRACING`
@@ -39,6 +40,9 @@ const KINDS: [(u32, ProgramKind); 5] = [
 ];
 /// `BPF_OBJ_NAME_LEN`, and where `bpf_prog_info` has the name.
 const NAME: std::ops::Range<usize> = 64..80;
+/// Name of the kernel's own type information among BTF objects (`btf_parse_vmlinux`,
+/// kernel/bpf/btf.c).
+const VMLINUX: &[u8] = b"vmlinux";
 /// Links looked at; hosts have some hundreds.
 const MAX_LINKS: usize = 16_384;
 /// Most processes named that hold one program.
@@ -48,22 +52,36 @@ const MAX_FILES: usize = 262_144;
 
 /// The start of `struct bpf_link_info`, as far as it is of a tracing link.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct LinkInfo {
     kind: u32,
     id: u32,
     program: u32,
     padding: u32,
     attach_type: u32,
+    /// Id of the BTF object that `target` is in, or of the BPF program whose function it is.
     target_object: u32,
     target: u32,
     end: u32,
 }
 
+/// `struct bpf_btf_info`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct BtfInfo {
+    btf: u64,
+    btf_size: u32,
+    id: u32,
+    name: u64,
+    name_len: u32,
+    kernel_btf: u32,
+}
+
 /// Those attached to one of these functions of the kernel itself.
 ///
 /// # Errors
-/// They cannot be listed: without CAP_SYS_ADMIN, or without BTF.
+/// They cannot be listed: without CAP_SYS_ADMIN, or without BTF, or because one of them cannot be
+/// looked at.
 pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<BpfProgram>> {
     // Without it the targets have no names; and another root than the kernel's own has none.
     let btf = sysfs.join("kernel/btf/vmlinux");
@@ -86,21 +104,31 @@ pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Know
         .iter()
         .flat_map(|name| btf.func_ids(name).into_iter().map(|id| (id, *name)))
         .collect();
-    let mut found: Vec<BpfProgram> = attached
-        .into_iter()
-        .filter_map(|(link, kind)| {
-            let function = targets.get(&link.target)?;
-            // It may be gone since.
-            let name = program_name(link.program).unwrap_or_default();
-            Some(BpfProgram {
-                function: (*function).to_owned(),
-                name: printable(&name),
-                id: link.program,
-                kind,
-                holders: Vec::new(),
-            })
-        })
-        .collect();
+    let mut found = Vec::new();
+    for (link, kind) in attached {
+        let Some(function) = targets.get(&link.target) else {
+            continue;
+        };
+        // The functions of BPF programs have numbers of their own.
+        let of_kernel = is_vmlinux(link.target_object).map_err(|error| {
+            format!(
+                "cannot determine what BPF program {} is attached to: {error}",
+                link.program
+            )
+        })?;
+        if !of_kernel {
+            continue;
+        }
+        // It may be gone since.
+        let name = program_name(link.program).unwrap_or_default();
+        found.push(BpfProgram {
+            function: (*function).to_owned(),
+            name: printable(&name),
+            id: link.program,
+            kind,
+            holders: Vec::new(),
+        });
+    }
     if found.iter().any(|program| program.kind.overrides()) {
         let mut holders = holders(procfs);
         for program in &mut found {
@@ -157,25 +185,76 @@ fn program_of_line(line: &str) -> Option<u32> {
 }
 
 fn links() -> io::Result<Vec<LinkInfo>> {
+    let next = |id| {
+        let mut attributes = Attributes::of(id);
+        bpf(LINK_GET_NEXT_ID, &mut attributes)?;
+        Ok(attributes.second)
+    };
+    all_links(next, link_info)
+}
+
+fn link_info(id: u32) -> io::Result<Option<LinkInfo>> {
+    let Some(link) = unless_gone(descriptor(LINK_GET_FD_BY_ID, id))? else {
+        return Ok(None);
+    };
+    let mut info = LinkInfo::default();
+    let address = (&raw mut info).expose_provenance();
+    object_info(&link, address, size_of::<LinkInfo>())?;
+    Ok(Some(info))
+}
+
+/// All links, where `next` returns the id behind another one, and `info` the link of an id unless
+/// it is gone since. A link that cannot be looked at may be one that matters.
+fn all_links(
+    next: impl Fn(u32) -> io::Result<u32>,
+    info: impl Fn(u32) -> io::Result<Option<LinkInfo>>,
+) -> io::Result<Vec<LinkInfo>> {
     let mut links = Vec::new();
     let mut id = 0;
     for _ in 0..MAX_LINKS {
-        let mut attributes = Attributes::of(id);
-        match bpf(LINK_GET_NEXT_ID, &mut attributes) {
-            Ok(_) => id = attributes.second,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(links),
-            Err(error) => return Err(error),
+        match unless_gone(next(id))? {
+            Some(next) => id = next,
+            None => return Ok(links),
         }
-        // It may be gone since.
-        let mut info = LinkInfo::default();
-        let address = (&raw mut info).expose_provenance();
-        if let Ok(link) = descriptor(LINK_GET_FD_BY_ID, id)
-            && object_info(&link, address, size_of::<LinkInfo>()).is_ok()
-        {
-            links.push(info);
-        }
+        links.extend(info(id)?);
     }
-    Err(io::Error::other(format!("more than {MAX_LINKS}")))
+    match unless_gone(next(id))? {
+        Some(_) => Err(io::Error::other(format!("more than {MAX_LINKS}"))),
+        None => Ok(links),
+    }
+}
+
+/// The kernel says `ENOENT` of an id that it does not have (any more), and of the one behind the
+/// last.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this BTF object is the kernel's own: kernels that show the target of a link give that
+/// one an id as well (5.11, `btf_get_info_by_fd`, kernel/bpf/btf.c).
+fn is_vmlinux(id: u32) -> io::Result<bool> {
+    let Some(btf) = unless_gone(descriptor(BTF_GET_FD_BY_ID, id))? else {
+        return Ok(false);
+    };
+    // The kernel wants room for the whole name and the zero behind it, and cuts a longer one off.
+    let mut name = [0_u8; VMLINUX.len() + 2];
+    let mut info = BtfInfo {
+        name: u64::try_from(name.as_mut_ptr().expose_provenance()).map_err(io::Error::other)?,
+        name_len: u32::try_from(name.len()).map_err(io::Error::other)?,
+        ..BtfInfo::default()
+    };
+    let address = (&raw mut info).expose_provenance();
+    match object_info(&btf, address, size_of::<BtfInfo>()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    let name = name.split(|byte| *byte == 0).next();
+    Ok(info.kernel_btf == 1 && name == Some(VMLINUX))
 }
 
 fn program_name(id: u32) -> io::Result<Vec<u8>> {
@@ -227,8 +306,9 @@ impl Attributes {
 
 fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c_long> {
     let size = size_of::<Attributes>();
-    // SAFETY: the attributes are valid for `size` bytes during the call. The only address in
-    // them is that of a buffer of the caller's, which holds the bytes that they allow.
+    // SAFETY: the attributes are valid for `size` bytes during the call. The only addresses in
+    // them, and in what they refer to, are those of buffers of the caller's, which hold the bytes
+    // that they allow.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
     match result {
         -1 => Err(io::Error::last_os_error()),
@@ -240,7 +320,80 @@ fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use livepatch_monitor_test_support::left_out;
+
     use super::*;
+
+    fn error<T>(number: i32) -> io::Result<T> {
+        Err(io::Error::from_raw_os_error(number))
+    }
+
+    /// Links with the ids from 1 to `last`.
+    fn links_up_to(
+        last: usize,
+        info: impl Fn(u32) -> io::Result<Option<LinkInfo>>,
+    ) -> io::Result<Vec<LinkInfo>> {
+        let next = |id| match usize::try_from(id).unwrap() < last {
+            true => Ok(id + 1),
+            false => error(libc::ENOENT),
+        };
+        all_links(next, info)
+    }
+
+    fn link(id: u32) -> LinkInfo {
+        LinkInfo {
+            id,
+            ..LinkInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_link_is_left_out_only_if_it_is_gone() {
+        let found = links_up_to(3, |id| Ok((id != 2).then(|| link(id)))).unwrap();
+        let ids: Vec<u32> = found.iter().map(|link| link.id).collect();
+        assert_eq!(ids, [1, 3]);
+        // Being attached just now; no descriptor left; refused.
+        for number in [libc::EAGAIN, libc::EMFILE, libc::EPERM] {
+            let failed = links_up_to(3, |id| match id {
+                2 => unless_gone(error(number)),
+                id => Ok(Some(link(id))),
+            });
+            assert_eq!(failed.unwrap_err().raw_os_error(), Some(number));
+            let failed = all_links(|_| error(number), |id| Ok(Some(link(id))));
+            assert_eq!(failed.unwrap_err().raw_os_error(), Some(number));
+        }
+        assert_eq!(unless_gone::<()>(error(libc::ENOENT)).unwrap(), None);
+    }
+
+    #[test]
+    fn as_many_links_as_are_looked_at_are_all() {
+        let all = links_up_to(MAX_LINKS, |id| Ok(Some(link(id)))).unwrap();
+        assert_eq!(all.len(), MAX_LINKS);
+        let failed = links_up_to(MAX_LINKS + 1, |id| Ok(Some(link(id))));
+        assert!(failed.unwrap_err().to_string().contains("more than"));
+    }
+
+    #[test]
+    fn one_type_information_is_the_kernels_own() {
+        const BTF_GET_NEXT_ID: libc::c_long = 23;
+        if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+            return left_out("the kernel's BTF object", "this kernel has none");
+        }
+        let mut id = 0;
+        let mut kernels = 0;
+        loop {
+            let mut attributes = Attributes::of(id);
+            match unless_gone(bpf(BTF_GET_NEXT_ID, &mut attributes)) {
+                Ok(Some(_)) => id = attributes.second,
+                Ok(None) => break,
+                Err(error) => return left_out("the kernel's BTF object", &error.to_string()),
+            }
+            kernels += usize::from(is_vmlinux(id).unwrap());
+        }
+        assert_eq!(kernels, 1);
+        // What a BPF program has as its id need not be that of any type information.
+        assert!(!is_vmlinux(u32::MAX).unwrap());
+    }
 
     #[test]
     fn processes_that_hold_a_program_are_found_whatever_they_are_called() {

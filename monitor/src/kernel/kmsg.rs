@@ -250,10 +250,10 @@ impl KmsgReader {
         })
     }
 
-    /// Calls `visit` for all records that the log has when this is called. Records that are written
-    /// meanwhile are left out: in a storm of messages the pass would not end otherwise. The kernel
-    /// checks permissions only when the device is opened, so this works even if opening it again
-    /// would not.
+    /// Calls `visit` for all records that the log has when this is called, except those that are
+    /// overwritten before they are read. Of the records that are written meanwhile, fewer than
+    /// 256 are visited: in a storm of messages the pass would not end otherwise. The kernel checks
+    /// permissions only when the device is opened, so this works even if opening it again would not.
     ///
     /// # Errors
     /// [`KmsgError::Read`]
@@ -269,6 +269,20 @@ impl KmsgReader {
         });
         read.map_err(|source| KmsgError::Read {
             path: device.clone(),
+            source,
+        })
+    }
+
+    /// Skips what the log has now: [`Self::read_new`] continues behind it. That takes one read,
+    /// which shows whether the log can be read at all, whatever its length.
+    ///
+    /// # Errors
+    /// [`KmsgError::Read`]
+    pub fn skip(&mut self) -> Result<(), KmsgError> {
+        let read = for_each_record(|buffer| self.log.read(buffer), |_| ControlFlow::Break(()));
+        let skipped = read.and_then(|()| self.log.seek(SeekFrom::End(0)));
+        skipped.map(drop).map_err(|source| KmsgError::Read {
+            path: self.device.clone(),
             source,
         })
     }
@@ -329,7 +343,8 @@ fn first_sequence(read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> Option<u6
     read.ok().and(sequence)
 }
 
-/// Reads records until there are no more, or until `visit` has enough. Each read of the device returns one.
+/// Reads records until there are no more, or until `visit` has enough. Each read of the device
+/// returns one.
 fn for_each_record(
     mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     mut visit: impl FnMut(&Record) -> ControlFlow<()>,

@@ -62,13 +62,16 @@ pub fn newest_first(procfs: &Path) -> Known<Vec<String>> {
 }
 
 /// Whether the init of some module has not returned yet: state `Loading` in /proc/modules
-/// (m_show, kernel/module/procfs.c, formerly kernel/module.c). False where that cannot be read.
-#[must_use]
-pub fn one_is_loading(procfs: &Path) -> bool {
-    let text = list(procfs).unwrap_or_default();
+/// (m_show, kernel/module/procfs.c, formerly kernel/module.c).
+///
+/// # Errors
+/// The reason why that is unknown.
+pub fn one_is_loading(procfs: &Path) -> Known<bool> {
+    let text = list(procfs)?;
     // name size users dependencies state address
-    text.lines()
-        .any(|line| line.split(' ').nth(4) == Some("Loading"))
+    Ok(text
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some("Loading")))
 }
 
 fn list(procfs: &Path) -> Known<String> {

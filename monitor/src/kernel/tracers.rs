@@ -2,7 +2,7 @@
 //! kprobes.
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
     collections::BTreeSet,
     fs::File,
     io::{self, BufRead as _, BufReader, Read, Seek as _},
@@ -133,24 +133,29 @@ impl Lists {
     }
 
     /// The same, unless a module is being loaded: ftrace's lock, which the kernel holds while it
-    /// makes a page of `enabled_functions`, is then left to that module. `None` if so, also if it
-    /// comes while the list is read.
+    /// makes a page of `enabled_functions`, is then left to that module.
+    ///
+    /// # Errors
+    /// A module is being loaded, also if it comes while the list is read, or it is not known
+    /// whether one is: the reason.
     pub fn seen_between_loads(
         &mut self,
         procfs: &Path,
         set: &PatchSet,
         programs: Known<Vec<BpfProgram>>,
-    ) -> Option<Seen> {
-        let stop = Cell::new(false);
+    ) -> Known<Seen> {
+        may_read(procfs)?;
+        let answer = RefCell::new(Ok(()));
         let stops = || {
-            stop.set(stop.get() || modules::one_is_loading(procfs));
-            stop.get()
+            let mut answer = answer.borrow_mut();
+            if answer.is_ok() {
+                *answer = may_read(procfs);
+            }
+            answer.is_err()
         };
-        if stops() {
-            return None;
-        }
         let attached = self.read(&in_force::functions(set), &stops);
-        (!stop.get()).then(|| attached.seen(procfs, programs))
+        answer.into_inner()?;
+        Ok(attached.seen(procfs, programs))
     }
 
     /// Reads what they say of these functions, until `stops`.
@@ -184,6 +189,15 @@ impl Lists {
                 "which functions BPF programs may override is unknown",
             )),
         }
+    }
+}
+
+/// Whether no module waits for ftrace's lock; why not, or why that is unknown.
+fn may_read(procfs: &Path) -> Known<()> {
+    match modules::one_is_loading(procfs) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("not read while a module is being loaded".to_owned()),
+        Err(why) => Err(format!("not read: {why}")),
     }
 }
 
@@ -279,7 +293,7 @@ fn visit_lines(
     let mut read = 0_u64;
     for number in 1_usize.. {
         if number.is_multiple_of(LINES_BETWEEN_CHECKS) && stops() {
-            return Err(io::Error::other("a module is being loaded"));
+            return Err(io::Error::other("given up"));
         }
         line.clear();
         let length = reader.read_until(b'\n', &mut line)?;

@@ -1,9 +1,9 @@
 //! Writes the text exposition format 0.0.4.
 //!
-//! The crate `prometheus` holds the metrics of the process, and is what the tests compare this writer with. It does not write the exposition: for each sample
-//! of each scrape it would make and check a description, allocate every label, and merge
-//! and sort copies of them all, which was nine tenths of a scrape's instructions. Here
-//! a sample is appended to one buffer.
+//! The crate `prometheus` holds the metrics of the process, and is what the tests compare this
+//! writer with. It does not write the exposition: for each sample of each scrape it would make and
+//! check a description, allocate every label, and merge and sort copies of them all, which was nine
+//! tenths of a scrape's instructions. Here a sample is appended to one buffer.
 
 use std::ops::Range;
 

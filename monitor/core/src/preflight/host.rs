@@ -121,7 +121,7 @@ pub enum ProgramKind {
     Fentry,
     /// At its return.
     Fexit,
-    /// At both (7.2).
+    /// At both (since 7.0).
     Fsession,
     /// In its place if it returns other than 0.
     FmodRet,

@@ -207,7 +207,9 @@ impl Transitions {
             _ if lasting(first, now) => {
                 self.turn(None, now, watching, effects);
                 if let Some(active) = &mut self.active {
-                    active.shown_since = (watching == Watching::Probes).then_some(first);
+                    // The first snapshot was read some time after it began, and the turn may
+                    // have come in between.
+                    active.shown_since = (watching == Watching::Probes).then_some(now);
                 }
             }
             _ => {}

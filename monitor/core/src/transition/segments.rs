@@ -107,17 +107,21 @@ impl Transitions {
         let before = active.shown_since.is_some_and(|shown| event.time <= shown)
             && !differ(active.patch.as_deref(), event.patch.as_deref())
             && event.target.is_none_or(|target| target != active.direction);
-        match event.kind {
-            EventKind::TryCompleteTransition if before => self.totals.attempts += 1,
-            EventKind::ReverseTransition if before => {
-                active.start = Some(event.time);
-                active.since = event.time;
-                active.last = event.time;
-                active.shown_since = None;
-            }
-            _ => return false,
+        if !before {
+            return false;
         }
-        true
+        if event.kind == EventKind::TryCompleteTransition {
+            self.totals.attempts += 1;
+            return true;
+        }
+        if event.kind == EventKind::ReverseTransition {
+            active.start = Some(event.time);
+            active.since = event.time;
+            active.last = event.time;
+            active.shown_since = None;
+            return true;
+        }
+        false
     }
 
     pub(super) fn active_name(&self) -> Option<&str> {

@@ -155,8 +155,8 @@ pub struct Active {
     pub(super) settled: bool,
     /// Since when snapshots show the opposite direction.
     pub(super) opposed_since: Option<BootTime>,
-    /// Snapshots have shown the turn to this segment since then, and were believed before its
-    /// event came.
+    /// The turn to this segment came before the snapshot that began then, which was believed
+    /// before the event of the turn was read.
     pub(super) shown_since: Option<BootTime>,
     /// Since when snapshots do not show this transition.
     pub(super) vanished_since: Option<BootTime>,

@@ -89,7 +89,7 @@ fn is_synchronised() -> Option<bool> {
 fn set_at_boot(kmsg: &Path) -> Result<Option<(BootTime, f64)>, String> {
     let mut log = KmsgReader::open(kmsg).map_err(|error| error.to_string())?;
     let mut found = None;
-    log.read_new(|record: &Record| {
+    log.read_all(|record: &Record| {
         if found.is_none() && record.facility == 0 {
             let at = BootTime::from_duration(record.time + clock::suspended());
             found = set_to(&record.text).map(|unix| (at, unix));

@@ -48,7 +48,7 @@ metrics! {
     CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, such as an oops, a WARN or a stall, since the monitor started; several of one event count once, as the most severe.";
     SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
     SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal", "phase"] "When the last crash signal of this kind was seen in this phase of a livepatch, in seconds since 1970; only what was seen has a series.";
-    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none, or where one of its counters cannot be read.";
     CRASHES = "livepatch_crashes_total" Counter [] "Crashes of this host since the state directory was created, over all its boots.";
     PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Crashes of this host during the load, transition or soak of the patch, or that implicate it, over all its boots.";
     PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last crash counted for the patch happened, in seconds since 1970; absent where unknown.";
@@ -68,8 +68,9 @@ const WITHOUT_LINE: &str = "; the kernel's own words are lost";
 pub struct Values {
     /// Crash signals since the monitor started.
     pub signals: Option<Counts>,
-    /// The kernel's own counters minus the monitor's counts: signals that the monitor missed.
-    pub missed: BTreeMap<Signal, f64>,
+    /// Signals that the kernel's own counters have and that the monitor missed; `None` where the
+    /// kernel counts none, or where one of the counters cannot be read.
+    pub missed: Option<u64>,
     /// Crashes over all boots, by kind and phase; `None` if the records cannot be read.
     pub totals: Option<BTreeMap<(Kind, Phase), u64>>,
     /// For each patch the number of crashes and the time of the last one (seconds since 1970).
@@ -84,18 +85,6 @@ pub struct Values {
     pub last_in_this_boot: bool,
     /// Whether the boot before this one ended badly.
     pub boot_unclean: Option<bool>,
-}
-
-impl Values {
-    /// Signals that the monitor missed. A kind of which it saw more than the kernel counted
-    /// does not make up for one that it missed.
-    #[must_use]
-    pub fn missed_in_all(&self) -> f64 {
-        // The sum of nothing would be -0.
-        self.missed
-            .values()
-            .fold(0.0, |sum, missed| sum + missed.max(0.0))
-    }
 }
 
 /// What the startup found out about earlier boots, and what it opened.
@@ -138,7 +127,7 @@ pub(in crate::exporter) struct Crashes {
     boot_id: Option<String>,
     boot_unclean: Option<bool>,
     /// The kernel's counts at the start.
-    base: BTreeMap<Signal, u64>,
+    base: BTreeMap<Signal, Option<u64>>,
     /// Signals before the start were counted by the monitor that ran before.
     since: BootTime,
     /// Hooks that are attached.
@@ -262,6 +251,31 @@ impl Crashes {
         of_kind.map(|(_, count)| count).sum()
     }
 
+    /// By how much each of the kernel's counters has grown since the start; `None` for one that
+    /// could not be read then or cannot be read now.
+    fn counted_by_kernel(&self) -> BTreeMap<Signal, Option<u64>> {
+        let now = counts::read(&self.procfs, &self.sysfs);
+        let grown = |signal: &Signal, base: Option<u64>| {
+            let now = now.get(signal).copied().flatten()?;
+            Some(now.saturating_sub(base?))
+        };
+        let base = self.base.iter();
+        base.map(|(signal, base)| (*signal, grown(signal, *base)))
+            .collect()
+    }
+
+    /// Those of them that were not seen. A kind of which more were seen than the kernel counted does
+    /// not make up for one that was missed.
+    fn missed(&self, state: &State, kernel: &BTreeMap<Signal, Option<u64>>) -> Option<u64> {
+        if kernel.is_empty() {
+            return None;
+        }
+        let missed = kernel
+            .iter()
+            .map(|(signal, count)| Some((*count)?.saturating_sub(self.seen(state, *signal))));
+        missed.sum()
+    }
+
     fn degradations(&self, state: &State) -> Vec<Degradation> {
         let unstored = state.store_problem.iter().map(|problem| Degradation {
             what: problem.clone(),
@@ -304,19 +318,14 @@ impl Collector<All> for Crashes {
     }
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
-        let kernel = counts::read(&self.procfs, &self.sysfs);
+        let kernel = self.counted_by_kernel();
         let state = lock(&self.state);
-        let missed = kernel.into_iter().filter_map(|(signal, count)| {
-            let base = *self.base.get(&signal)?;
-            let seen = self.seen(&state, signal);
-            Some((signal, difference(count.saturating_sub(base), seen)))
-        });
         let crashes = state.store.as_ref().map(Store::crashes);
         let last = crashes.and_then(<[_]>::last);
         let loaded = values.patches.set.iter().flat_map(|set| &set.patches);
         values.crashes = Values {
             signals: Some(state.counts.clone()),
-            missed: missed.collect(),
+            missed: self.missed(&state, &kernel),
             totals: state.store.as_ref().map(Store::totals),
             of_patch: crashes
                 .map(|crashes| by_patch(crashes, loaded.map(|patch| patch.name.as_str())))
@@ -338,6 +347,14 @@ impl Collector<All> for Crashes {
                         .iter()
                         .map(|unclear| format!("kernel log: {unclear}")),
                 )
+                .chain(
+                    kernel
+                        .iter()
+                        .filter(|(_, count)| count.is_none())
+                        .map(|(signal, _)| {
+                            format!("cannot read the kernel's counter of {}", signal.name())
+                        }),
+                )
                 .collect(),
             degradations: self.degradations(&state),
             ..Outcome::default()
@@ -357,10 +374,9 @@ impl Collector<All> for Crashes {
         if let Some(counts) = &values.signals {
             export_signals(counts, out)?;
         }
-        let missed = !values.missed.is_empty();
         out.gauge(
             &SIGNALS_MISSED,
-            missed.then(|| ([], values.missed_in_all())),
+            values.missed.map(|missed| ([], value(missed))),
         )?;
         if let Some(totals) = &values.totals {
             out.counter(&CRASHES, [([], totals.values().sum())])?;
@@ -475,6 +491,6 @@ fn by_patch<'a>(
     clippy::cast_precision_loss,
     reason = "counts of crashes are far below 2^52"
 )]
-fn difference(kernel: u64, ours: u64) -> f64 {
-    kernel as f64 - ours as f64
+fn value(count: u64) -> f64 {
+    count as f64
 }

@@ -1,9 +1,11 @@
 //! Whether the functions of enabled patches really run.
 //!
-//! The kernel makes `enabled_functions` page by page, each with ftrace's lock held, which a livepatch
-//! that is being enabled needs as well (t_start, kernel/trace/ftrace.c). So it is read only where a
-//! patch is enabled, never in a transition or while a module is being loaded, and at most every
-//! five minutes unless the patches have changed; the reading is given up when a module comes.
+//! The kernel makes `enabled_functions` page by page, each with ftrace's lock held, which a
+//! livepatch that is being enabled needs as well (t_start, kernel/trace/ftrace.c). So it is read
+//! only where a patch is enabled, never in a transition or while a module is being loaded, and at
+//! most every five minutes unless the patches have changed; the reading is given up when a module
+//! comes. Until it can be read again, the last reading stands for 15 minutes, for the objects that
+//! have not changed since.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +15,8 @@ use std::{
 
 use livepatch_core::{
     in_force::{self, ObjectInForce, Seen},
-    patch::PatchSet,
+    patch::{Patch, PatchSet},
+    preflight::host::Known,
     transition::BootTime,
 };
 
@@ -34,6 +37,8 @@ metrics! {
 
 /// How long what was read holds.
 const FRESH: Duration = Duration::from_secs(300);
+/// How long it holds where it cannot be read again.
+const LONGEST: Duration = Duration::from_secs(900);
 
 /// What is in force.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +50,36 @@ pub struct Values {
 #[derive(Debug)]
 struct State {
     lists: Lists,
-    /// What was read last, of which patches, and when.
-    last: Option<(BootTime, Arc<PatchSet>, Seen)>,
+    last: Option<Reading>,
+}
+
+/// What was read last.
+#[derive(Debug)]
+struct Reading {
+    time: BootTime,
+    /// The patches that were enabled then.
+    of: Arc<PatchSet>,
+    seen: Seen,
+}
+
+impl Reading {
+    fn is_within(&self, span: Duration, now: BootTime) -> bool {
+        now.since(self.time).is_some_and(|age| age < span)
+    }
+
+    /// Whether it is about this object: the patch was enabled and had the object as it is now.
+    fn covers(&self, set: &PatchSet, patch: &str, object: &str) -> bool {
+        let Some((then, now)) = self.of.get(patch).zip(set.get(patch)) else {
+            return false;
+        };
+        let object_of = |patch: &Patch| {
+            let mut objects = patch.objects.iter();
+            objects.find(|one| one.name == object).cloned()
+        };
+        then.enabled == Some(true)
+            && (&then.srcversion, &then.build_id) == (&now.srcversion, &now.build_id)
+            && object_of(then) == object_of(now)
+    }
 }
 
 /// Compares what the patches replace with what ftrace redirects.
@@ -64,6 +97,30 @@ impl FunctionsInForce {
             procfs,
             state: Mutex::new(State { lists, last: None }),
         }
+    }
+
+    /// Reads the lists, unless that could hold up a livepatch.
+    ///
+    /// # Errors
+    /// Why they were not read.
+    fn read(&self, state: &mut State, set: &Arc<PatchSet>, moment: &Moment) -> Known<()> {
+        if let Some(patch) = set.in_transition() {
+            return Err(format!("not read while {} is in transition", patch.name));
+        }
+        if let Some(patch) = moment.history.loading(moment.now) {
+            return Err(format!("not read while {patch} is being loaded"));
+        }
+        // Listing BPF programs takes CAP_SYS_ADMIN, which the exporter gives up.
+        let programs = Err("BPF programs are not listed".to_owned());
+        let seen = state
+            .lists
+            .seen_between_loads(&self.procfs, set, programs)?;
+        state.last = Some(Reading {
+            time: moment.now,
+            of: set.clone(),
+            seen,
+        });
+        Ok(())
     }
 }
 
@@ -89,21 +146,28 @@ impl Collector<All> for FunctionsInForce {
             state.last = None;
             return Outcome::default();
         }
-        let is_moving = set.in_transition().is_some();
-        let is_fresh = state.last.as_ref().is_some_and(|(time, of, _)| {
-            of == set && moment.now.since(*time).is_some_and(|age| age < FRESH)
-        });
-        if !is_moving && !is_fresh && moment.history.loading(moment.now).is_none() {
-            // Listing BPF programs takes CAP_SYS_ADMIN, which the exporter gives up.
-            let programs = Err("BPF programs are not listed".to_owned());
-            let lists = &mut state.lists;
-            if let Some(seen) = lists.seen_between_loads(&self.procfs, set, programs) {
-                state.last = Some((moment.now, set.clone(), seen));
-            }
-        }
-        let objects = match &state.last {
-            Some((_, of, seen)) if is_moving || of == set => in_force::judge(set, seen),
-            _ => in_force::judge(set, &unread()),
+        let is_fresh = state
+            .last
+            .as_ref()
+            .is_some_and(|last| last.of == *set && last.is_within(FRESH, moment.now));
+        let unread = match is_fresh {
+            true => None,
+            false => self.read(&mut state, set, moment).err(),
+        };
+        let by_nothing = in_force::judge(set, &unseen(unread.as_deref().unwrap_or_default()));
+        let last = state.last.as_ref();
+        let objects = match last.filter(|last| last.is_within(LONGEST, moment.now)) {
+            Some(last) => in_force::judge(set, &last.seen)
+                .into_iter()
+                .zip(by_nothing)
+                .map(
+                    |(read, unread)| match last.covers(set, &read.patch, &read.object) {
+                        true => read,
+                        false => unread,
+                    },
+                )
+                .collect(),
+            None => by_nothing,
         };
         values.in_force = Values { objects };
         Outcome::default()
@@ -139,15 +203,17 @@ impl Collector<All> for FunctionsInForce {
     }
 }
 
-/// Nothing was read of these patches yet.
-fn unread() -> Seen {
-    let why = || "not read while a transition runs or a module is being loaded".to_owned();
+/// Nothing was read, or too long ago.
+fn unseen(why: &str) -> Seen {
     Seen {
-        traced: Err(why()),
+        traced: Err(why.to_owned()),
         redirected_elsewhere: 0,
-        kprobes: Err(why()),
-        overridable: Err(why()),
-        modules: Err(why()),
-        programs: Err(why()),
+        kprobes: Err(why.to_owned()),
+        overridable: Err(why.to_owned()),
+        modules: Err(why.to_owned()),
+        programs: Err(why.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

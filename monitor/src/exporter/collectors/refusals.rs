@@ -1,8 +1,8 @@
 //! Modules that the kernel refused to load because a livepatch failed for them.
 //!
-//! The kernel says so in its log and nowhere else: `patch 'P' failed for module 'M', refusing
-//! to load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 5.10 to 7.2; 4.4 does not have that function). Its new
-//! lines are read at each scrape.
+//! The kernel says so in its log and nowhere else: `patch 'P' failed for module 'M', refusing to
+//! load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 5.10 to 7.2; 4.4 does not have
+//! that function). The log's new lines are read at each scrape.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
 
@@ -64,7 +64,7 @@ impl Refusals {
     /// Opens the log and skips what is in it: what was refused before is not counted.
     pub(in crate::exporter) fn new(kmsg: &Path) -> Self {
         let log = KmsgReader::open(kmsg).ok().and_then(|mut log| {
-            log.read_new(|_| {}).ok()?;
+            log.skip().ok()?;
             Some(log)
         });
         Self(Mutex::new(State {

@@ -210,3 +210,37 @@ fn what_is_unknown_has_no_series() {
         .unwrap();
     assert_eq!(exposition.names(), ["livepatch_crash_signals_total"]);
 }
+
+/// A sum without one of its parts could be 0 although signals were missed.
+#[test]
+fn missed_signals_are_unknown_unless_all_counters_are_known() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("sys/kernel");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (oops, warning) = (folder.join("oops_count"), folder.join("warn_count"));
+    let missed = |collectors: &Collectors| {
+        let mut values = Values::default();
+        let outcome = collectors.crashes.collect(&Ignored.moment(), &mut values);
+        let mut problems = outcome.problems.into_iter();
+        let problem = problems.find(|problem| problem.contains("counter"));
+        (values.crashes.missed, problem)
+    };
+    let unknown = Some("cannot read the kernel's counter of warning".to_owned());
+    // A kernel that counts none of them.
+    assert_eq!(missed(&collectors(root.path())), (None, None));
+    std::fs::write(&oops, "3\n").unwrap();
+    std::fs::write(&warning, "7\n").unwrap();
+    let of_host = collectors(root.path());
+    assert_eq!(missed(&of_host), (Some(0), None));
+    std::fs::write(&oops, "5\n").unwrap();
+    assert_eq!(missed(&of_host), (Some(2), None));
+    std::fs::write(&warning, "").unwrap();
+    assert_eq!(missed(&of_host), (None, unknown.clone()));
+    std::fs::remove_file(&warning).unwrap();
+    assert_eq!(missed(&of_host), (None, unknown.clone()));
+    // It was not readable at the start.
+    std::fs::write(&warning, "").unwrap();
+    let of_host = collectors(root.path());
+    std::fs::write(&warning, "8\n").unwrap();
+    assert_eq!(missed(&of_host), (None, unknown));
+}

@@ -33,7 +33,7 @@ use crate::{
 metrics! {
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the livepatch was forced; only a reboot cleans that up.";
     PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
-    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition to the livepatch took, which is in force now; absent where its start or its end was not seen.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition took by which the livepatch came into force; absent where its start or its end was not seen.";
     TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the livepatch runs in this direction: to the patch, or back from it.";
     TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running livepatch transition started, or was last reversed, in seconds since 1970; absent where unknown.";
     TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, as far as it saw both start and end.";

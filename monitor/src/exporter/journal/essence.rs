@@ -1,4 +1,4 @@
-//! What a rewritten file keeps of a boot's entries.
+//! What a rewritten file, and a queue that is full, keeps of a boot's entries.
 
 use std::collections::VecDeque;
 
@@ -76,6 +76,15 @@ impl Essence {
         {
             self.kept.remove(oldest);
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Takes all entries out, the oldest first.
+    pub(super) fn drain(&mut self) -> VecDeque<TimedEntry> {
+        std::mem::take(&mut self.kept)
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &TimedEntry> {

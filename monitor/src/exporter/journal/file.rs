@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use rustix::fs::FallocateFlags;
 use super::{
     error::{JournalError, io_error},
     essence::Essence,
+    lock::Lock,
     old_state::{self, OldState},
 };
 use crate::{
@@ -26,13 +27,15 @@ use livepatch_core::journal::{
 };
 
 /// The longest that a boot's file becomes, in bytes. Before it would exceed this, it is rewritten
-/// with the entries that still matter.
+/// with the entries that still matter. Where the disk has no room for that, it grows into its
+/// reserve.
 pub const MAX_FILE: u64 = 1 << 20;
 /// Number of boots whose files are kept.
 pub const KEPT_BOOTS: usize = 8;
 /// Bytes of disk space allocated in advance, so that a crash can be recorded even if the disk fills
-/// up later.
+/// up later. They are allocated anew when half of them are used.
 const RESERVE: u64 = 64 << 10;
+
 /// What a boot before this one left.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
@@ -52,6 +55,7 @@ pub struct JournalFile {
     boot_id: String,
     file: File,
     length: u64,
+    /// Up to where disk space is allocated.
     reserved: u64,
     essence: Essence,
     /// Some entries are only in `essence`, because the disk did not take them.
@@ -119,7 +123,7 @@ impl JournalFile {
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, JournalError> {
         let directory = state_dir.join("recorder");
         state_dir::make(&directory).map_err(io_error("make", &directory))?;
-        let lock = lock(&directory)?;
+        let lock = Lock::take(&directory)?;
         let path = path_of(&directory, boot_id);
         let mut problems = Vec::new();
         let decoded = match read_entries(&path) {
@@ -202,19 +206,22 @@ impl JournalFile {
             .map_err(io_error("write", &self.path))
     }
 
-    /// Appends an entry; when this returns, it is on stable storage.
+    /// Appends an entry; when this returns without an error, it is on stable storage.
     ///
     /// # Errors
-    /// The entry could not be written. The file stays valid, and the entry is written with the
-    /// next one that can be, or by [`Self::catch_up`].
+    /// The entry could not be written, or is too long to be written at all. The file stays valid.
+    /// What still matters of an entry that could not be written is written with the next one that
+    /// can be, or by [`Self::catch_up`].
     pub fn append(&mut self, recorded: &TimedEntry) -> Result<(), JournalError> {
         let frame = self.encode(recorded)?;
         self.essence.take(recorded);
-        if self.behind && self.catch_up().is_ok() {
-            return Ok(());
-        }
-        let added = self.add(&frame);
-        self.behind |= added.is_err();
+        // With the essence the entry is written as well.
+        let caught_up = self.behind && self.replace().is_ok();
+        let added = match caught_up {
+            true => sync_directory(&self.directory),
+            false => self.add(&frame),
+        };
+        self.behind = added.is_err() || (self.behind && !caught_up);
         added
     }
 
@@ -224,7 +231,8 @@ impl JournalFile {
     /// It does not.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
         if self.behind {
-            self.write_anew()?;
+            self.replace()?;
+            sync_directory(&self.directory)?;
             self.behind = false;
         }
         Ok(())
@@ -238,8 +246,14 @@ impl JournalFile {
 
     /// Adds a frame, whose entry is in the essence already.
     fn add(&mut self, frame: &[u8]) -> Result<(), JournalError> {
-        if self.length + frame.len() as u64 > MAX_FILE {
-            return self.write_anew();
+        let end = self.length + frame.len() as u64;
+        if end > MAX_FILE {
+            match self.replace() {
+                Ok(()) => return sync_directory(&self.directory),
+                Err(error) if end > MAX_FILE + RESERVE => return Err(error),
+                // The reserve is in this file.
+                Err(_) => {}
+            }
         }
         if self.length == 0 {
             self.begin()?;
@@ -256,32 +270,38 @@ impl JournalFile {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
         let end = self.length + bytes.len() as u64;
-        if end > self.reserved {
-            // Only a precaution: if it fails, the write itself decides.
-            let _ = rustix::fs::fallocate(
-                &self.file,
-                FallocateFlags::KEEP_SIZE,
-                self.length,
-                RESERVE.max(bytes.len() as u64),
-            );
-            self.reserved = self.length + RESERVE;
-        }
+        self.reserve(end);
         let written = self
             .file
             .write_all_at(bytes, self.length)
             .and_then(|()| sync_data(&self.file));
         if let Err(source) = written {
             // Half a frame would later look like damage. If it cannot be cut off now, the next
-            // write overwrites it.
+            // write overwrites it. The reserve is cut off with it.
             let _ = self.file.set_len(self.length);
+            self.reserved = 0;
             return Err(io_error("write", &self.path)(source));
         }
         self.length = end;
         Ok(())
     }
 
-    /// Replaces the file with one that holds the entries that still matter.
-    fn write_anew(&mut self) -> Result<(), JournalError> {
+    /// Allocates disk space for what comes behind this place. Only a precaution: if it fails, the
+    /// next write tries again, and decides itself.
+    fn reserve(&mut self, from: u64) {
+        if from + RESERVE / 2 <= self.reserved {
+            return;
+        }
+        let (begin, size) = (self.length, from - self.length + RESERVE);
+        let reserved = rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, begin, size);
+        if reserved.is_ok() {
+            self.reserved = begin + size;
+        }
+    }
+
+    /// Replaces the file with one that holds the entries that still matter. The directory is not
+    /// synced yet.
+    fn replace(&mut self) -> Result<(), JournalError> {
         let fresh = self.path.with_extension("new");
         let mut content = frame::HEADER.to_vec();
         for recorded in self.essence.entries() {
@@ -303,10 +323,10 @@ impl JournalFile {
             let _ = fs::remove_file(&fresh);
             return Err(io_error("write", &fresh)(source));
         }
-        sync_directory(&self.directory)?;
         self.file = file;
         self.length = content.len() as u64;
         self.reserved = 0;
+        self.reserve(self.length);
         Ok(())
     }
 
@@ -383,7 +403,7 @@ fn earlier_boots(
     Ok((boots, problems))
 }
 
-/// Id and file of the boots before this one, by the time of their last note.
+/// Id and file of the boots before this one, by the time of their last entry.
 fn earlier_files(
     directory: &Path,
     this_boot: &str,
@@ -443,34 +463,6 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         .take(2 * MAX_FILE)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Keeps other monitors out until it is dropped.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // To close the file is not enough: a process that is being started has a copy of
-        // the descriptor until its exec, and the lock with it (flock(2)).
-        let _ = self.0.unlock();
-    }
-}
-
-fn lock(directory: &Path) -> Result<Lock, JournalError> {
-    let path = directory.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .custom_flags(crate::bounded_read::unwaiting())
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(fs::TryLockError::WouldBlock) => Err(JournalError::Locked { path }),
-        Err(fs::TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
-    }
 }
 
 fn sync_directory(directory: &Path) -> Result<(), JournalError> {

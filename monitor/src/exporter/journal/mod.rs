@@ -5,6 +5,7 @@
 pub mod error;
 mod essence;
 pub mod file;
+mod lock;
 pub mod old_state;
 pub mod saved;
 pub(super) mod writer;

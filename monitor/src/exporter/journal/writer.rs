@@ -2,10 +2,11 @@
 //! that hangs must not delay the kernel's events.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -13,14 +14,16 @@ use std::{
 
 use tracing::{info, warn};
 
-use crate::{exporter::journal::file::JournalFile, kernel::clock};
+use super::{essence::Essence, file::JournalFile};
+use crate::{exporter::lock, kernel::clock};
 use livepatch_core::{
     journal::entry::{Entry, TimedEntry},
     journal::history::History,
     transition::BootTime,
 };
 
-/// Number of entries that may wait for the disk.
+/// Number of entries that may wait for the disk. Of those that come while so many wait, what still
+/// matters is kept.
 const WAITING: usize = 4096;
 /// How long after a failure the disk is tried again. The pause doubles up to [`LONGEST_PAUSE`].
 const AGAIN: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ pub(in crate::exporter) struct Journal {
     pub(in crate::exporter) history: Arc<History>,
     soak: Duration,
     /// Handed to the thread when it starts.
-    idle: Option<(JournalFile, Receiver<TimedEntry>)>,
+    idle: Option<(JournalFile, Waiting)>,
     writer: Option<Writer>,
     /// The monitor stops: nothing more is recorded.
     closed: bool,
@@ -61,8 +64,76 @@ impl Closing {
 #[derive(Debug)]
 struct Writer {
     entries: SyncSender<TimedEntry>,
+    /// Entries that did not fit, all later than those that did. Nobody holds it while the disk is
+    /// waited for.
+    surplus: Arc<Mutex<Essence>>,
     /// The writer thread; `None` until [`Journal::start`].
     thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Sends an entry without waiting; false if it did not fit. Then it is written when the disk
+    /// has taken those before it.
+    fn send(&self, recorded: TimedEntry) -> bool {
+        // Held while the entry is sent: the thread looks there once it has received everything.
+        let mut surplus = lock(&self.surplus);
+        if !surplus.is_empty() {
+            surplus.take(&recorded);
+            return false;
+        }
+        match self.entries.try_send(recorded) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(recorded)) => surplus.take(&recorded),
+            // The thread has died, and nobody writes any more.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+        false
+    }
+}
+
+/// The entries that wait for the disk, as the writer thread takes them.
+#[derive(Debug)]
+struct Waiting {
+    entries: Receiver<TimedEntry>,
+    surplus: Arc<Mutex<Essence>>,
+    /// What was in the surplus.
+    late: VecDeque<TimedEntry>,
+}
+
+/// An entry to write.
+struct Next {
+    recorded: TimedEntry,
+    /// It is counted among the errors already.
+    is_counted: bool,
+}
+
+impl Waiting {
+    /// The next entry in the order in which they were made, which is waited for, for `pause` at
+    /// most.
+    fn next(&mut self, pause: Option<Duration>) -> Result<Next, RecvTimeoutError> {
+        let new = |recorded| Next {
+            recorded,
+            is_counted: false,
+        };
+        if self.late.is_empty() {
+            if let Ok(recorded) = self.entries.try_recv() {
+                return Ok(new(recorded));
+            }
+            self.late = lock(&self.surplus).drain();
+        }
+        if let Some(recorded) = self.late.pop_front() {
+            let is_counted = true;
+            return Ok(Next {
+                recorded,
+                is_counted,
+            });
+        }
+        let next = match pause {
+            Some(pause) => self.entries.recv_timeout(pause),
+            None => self.entries.recv().map_err(RecvTimeoutError::from),
+        };
+        next.map(new)
+    }
 }
 
 impl Journal {
@@ -72,15 +143,35 @@ impl Journal {
         before: &[TimedEntry],
         soak: Duration,
     ) -> Self {
+        Self::with_room(journal_file, before, soak, WAITING)
+    }
+
+    /// As [`Self::new`], with room for so many entries that wait.
+    fn with_room(
+        journal_file: Option<JournalFile>,
+        before: &[TimedEntry],
+        soak: Duration,
+        room: usize,
+    ) -> Self {
         let mut history = History::default();
         for recorded in before {
             history.take(recorded, soak);
         }
         let (idle, writer) = journal_file
             .map(|journal_file| {
-                let (entries, waiting) = sync_channel(WAITING);
-                let thread = None;
-                ((journal_file, waiting), Writer { entries, thread })
+                let (sender, receiver) = sync_channel(room);
+                let surplus = Arc::<Mutex<Essence>>::default();
+                let waiting = Waiting {
+                    entries: receiver,
+                    surplus: surplus.clone(),
+                    late: VecDeque::new(),
+                };
+                let writer = Writer {
+                    entries: sender,
+                    surplus,
+                    thread: None,
+                };
+                ((journal_file, waiting), writer)
             })
             .unzip();
         Self {
@@ -101,7 +192,7 @@ impl Journal {
         let errors = self.errors.clone();
         let spawned = thread::Builder::new()
             .name("recorder".into())
-            .spawn(move || write(journal_file, &waiting, &errors));
+            .spawn(move || write(journal_file, waiting, &errors));
         match (spawned, &mut self.writer) {
             (Ok(thread), Some(writer)) => writer.thread = Some(thread),
             (Ok(_), None) => {}
@@ -122,7 +213,7 @@ impl Journal {
         let sent = self
             .writer
             .as_ref()
-            .is_some_and(|writer| writer.entries.try_send(recorded).is_ok());
+            .is_some_and(|writer| writer.send(recorded));
         if !sent && !self.closed {
             self.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -136,7 +227,8 @@ impl Journal {
         }
     }
 
-    /// Number of entries that did not reach the disk when they were made.
+    /// Number of entries that the disk did not take when they were made, or for which too many
+    /// others waited.
     pub(in crate::exporter) fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
     }
@@ -163,17 +255,13 @@ fn timed(time: BootTime, entry: Entry) -> TimedEntry {
     }
 }
 
-fn write(mut journal_file: JournalFile, waiting: &Receiver<TimedEntry>, errors: &AtomicU64) {
+fn write(mut journal_file: JournalFile, mut waiting: Waiting, errors: &AtomicU64) {
     let mut pause = AGAIN;
     loop {
         let was_behind = journal_file.is_behind();
-        let next = match was_behind {
-            true => waiting.recv_timeout(pause),
-            false => waiting.recv().map_err(RecvTimeoutError::from),
-        };
-        let written = match next {
-            Ok(recorded) => journal_file.append(&recorded).inspect_err(|_| {
-                errors.fetch_add(1, Ordering::Relaxed);
+        let written = match waiting.next(was_behind.then_some(pause)) {
+            Ok(next) => journal_file.append(&next.recorded).inspect_err(|_| {
+                errors.fetch_add(u64::from(!next.is_counted), Ordering::Relaxed);
             }),
             Err(RecvTimeoutError::Timeout) => {
                 pause = LONGEST_PAUSE.min(pause * 2);
@@ -194,5 +282,40 @@ fn write(mut journal_file: JournalFile, waiting: &Receiver<TimedEntry>, errors: 
             pause = AGAIN;
             info!("the journal writes again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use livepatch_core::journal::testing::recorded;
+
+    use super::*;
+    use crate::exporter::journal::file::read_only;
+
+    /// As while the disk hangs: nothing is taken from the queue.
+    #[test]
+    fn entries_for_which_there_is_no_room_are_written_later_and_in_order() {
+        const BOOT: &str = "11111111-2222-3333-4444-555555555555";
+        const ROOM: usize = 4;
+        let directory = tempfile::tempdir().unwrap();
+        let file = JournalFile::open(directory.path(), BOOT).unwrap();
+        let file = file.journal_file;
+        let mut journal = Journal::with_room(Some(file), &[], Duration::from_secs(600), ROOM);
+        let all: Vec<TimedEntry> = (1..=10)
+            .map(|second| {
+                let patch = format!("fix_{second}");
+                recorded(second, Entry::Load { patch })
+            })
+            .collect();
+        for entry in &all {
+            journal.take(entry.clone());
+        }
+        let refused = u64::try_from(all.len() - ROOM).unwrap();
+        assert_eq!(journal.errors(), refused);
+        journal.start();
+        let thread = journal.close().0.unwrap();
+        thread.join().unwrap();
+        assert_eq!(read_only(directory.path(), BOOT).unwrap().entries, all);
+        assert_eq!(journal.errors(), refused);
     }
 }

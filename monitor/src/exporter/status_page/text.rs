@@ -22,10 +22,10 @@ pub(super) fn shown(text: &str) -> String {
     display::shown(&shown)
 }
 
-/// Whether a word may be an address of the kernel. With `0x` it has no leading zeros, and s390
-/// has its kernel above 4 GiB; without, all 16 digits are printed, and the kernels of the other
-/// architectures are in the upper half, or at least above 2^48 (Documentation/arch/x86/x86_64/mm.rst,
-/// Documentation/arch/arm64/memory.rst).
+/// Whether a word may be an address of the kernel. With `0x` it has no leading zeros, and s390 has
+/// its kernel above 4 GiB; without, all 16 digits are printed, and the kernels of the other
+/// architectures are in the upper half, or at least above 2^48
+/// (Documentation/arch/x86/x86_64/mm.rst, Documentation/arch/arm64/memory.rst).
 fn is_kernel_address(word: &str) -> bool {
     let prefixed = word.strip_prefix("0x");
     let digits = prefixed.unwrap_or(word);

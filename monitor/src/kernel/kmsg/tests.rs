@@ -165,6 +165,61 @@ fn what_is_written_during_a_pass_is_left_out() {
     assert_eq!(seen, (0..AT_THE_START).collect::<Vec<_>>());
 }
 
+/// At the start of the pass there was nothing behind its end yet.
+#[test]
+fn what_is_written_later_in_a_pass_is_left_out() {
+    for first_new in [1_u64, 100, 255, 256, 257, 1_000] {
+        let mut looks = 0;
+        let mut next = 0_u64;
+        let reached = std::cell::Cell::new(0_u64);
+        let endless = |buffer: &mut [u8]| {
+            let record = format!("5,{next},1,-;x\n");
+            reached.set(next);
+            next += 1;
+            buffer[..record.len()].copy_from_slice(record.as_bytes());
+            Ok(record.len())
+        };
+        let mut seen = Vec::new();
+        // Written once the reader is there.
+        let look = || {
+            looks += 1;
+            (reached.get() >= first_new).then_some(first_new)
+        };
+        for_each_record_before(endless, look, |record| seen.push(record.sequence)).unwrap();
+        let visited = seen.len() as u64;
+        assert_eq!(seen, (0..visited).collect::<Vec<_>>());
+        let most = first_new + LOOK_EVERY as u64;
+        assert!(
+            (first_new..most).contains(&visited),
+            "{first_new}: {visited}"
+        );
+        assert_eq!(
+            looks,
+            1 + visited.div_ceil(LOOK_EVERY as u64),
+            "{first_new}"
+        );
+    }
+}
+
+#[test]
+fn what_was_there_before_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kmsg");
+    fs::write(&path, "5,1,1,-;before\n").unwrap();
+    let mut log = KmsgReader::open(&path).unwrap();
+    log.skip().unwrap();
+    let line = "5,2,1,-;after\n";
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    log.read_new(|record| seen.push(record.text.clone()))
+        .unwrap();
+    assert_eq!(seen, ["after"]);
+    // A directory can be opened but not read.
+    let error = KmsgReader::open(folder.path()).unwrap().skip().unwrap_err();
+    assert!(matches!(error, KmsgError::Read { .. }));
+}
+
 #[test]
 fn the_first_record_behind_a_place_is_found_where_others_were_overwritten() {
     assert_eq!(first_sequence(device([])), None);

@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::{
-    Btf as AyaBtf, Ebpf,
+    Btf as AyaBtf, BtfError, Ebpf,
     programs::{FEntry, Iter, KProbe, Program, ProgramError, RawTracePoint},
 };
 use livepatch_monitor_ebpf::{Hook, Site};
@@ -30,10 +30,8 @@ impl Probes {
             } => {
                 let by_fentry = btf.map(|btf| self.attach_fentry(fentry, symbols, btf));
                 let done = matches!(by_fentry, Some(Ok(())));
-                // A kernel may have the function under a variadic name only: then it is no
-                // fault that fentry cannot be used.
-                if let Some(result) = by_fentry.filter(|_| done || variadic.is_empty()) {
-                    tried(Method::Fentry, result);
+                if let Some(result) = by_fentry.filter(|result| !is_expected(result, variadic)) {
+                    tried(Method::Fentry, result.map_err(|failed| failed.reason));
                 }
                 if !done {
                     let symbols = [symbols, variadic].concat();
@@ -52,7 +50,7 @@ impl Probes {
         });
     }
 
-    fn attach_fentry(&mut self, name: &str, symbols: &[&str], btf: &AyaBtf) -> Result<(), String> {
+    fn attach_fentry(&mut self, name: &str, symbols: &[&str], btf: &AyaBtf) -> Result<(), Failed> {
         let program: &mut FEntry = program(&mut self.ebpf, name)?;
         first_that_works(symbols, |symbol| {
             program.load(symbol, btf)?;
@@ -63,7 +61,8 @@ impl Probes {
     fn attach_kprobe(&mut self, name: &str, symbols: &[&str]) -> Result<(), String> {
         let program: &mut KProbe = program(&mut self.ebpf, name)?;
         program.load().map_err(|error| brief(&error))?;
-        first_that_works(symbols, |symbol| program.attach(symbol, 0).map(drop))
+        let attached = first_that_works(symbols, |symbol| program.attach(symbol, 0).map(drop));
+        attached.map_err(|failed| failed.reason)
     }
 
     fn attach_tracepoint(&mut self, name: &str, tracepoint: &str) -> Result<(), String> {
@@ -122,17 +121,82 @@ where
         .map_err(|error: ProgramError| brief(&error))
 }
 
+/// Why a probe could not be attached.
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    /// The kernel's type information has no function of any of the names.
+    is_absent: bool,
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            is_absent: false,
+        }
+    }
+}
+
+/// A kernel may have the function under a variadic name only: then it is no fault that fentry cannot
+/// be used. Where it has the other one, a failure is one.
+fn is_expected(result: &Result<(), Failed>, variadic: &[&str]) -> bool {
+    !variadic.is_empty() && result.as_ref().is_err_and(|failed| failed.is_absent)
+}
+
 /// Tries each name of a function; the error is that of the last one.
 fn first_that_works(
     symbols: &[&str],
     mut attach: impl FnMut(&str) -> Result<(), ProgramError>,
-) -> Result<(), String> {
-    let mut last = String::from("no symbol to attach to");
+) -> Result<(), Failed> {
+    let mut last = Failed::from("no symbol to attach to".to_owned());
+    let mut is_absent = true;
     for symbol in symbols {
         match attach(symbol) {
             Ok(()) => return Ok(()),
-            Err(error) => last = format!("{symbol}: {}", brief(&error)),
+            Err(error) => {
+                is_absent &= matches!(
+                    error,
+                    ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })
+                );
+                let reason = format!("{symbol}: {}", brief(&error));
+                last = Failed { reason, is_absent };
+            }
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn absent(symbol: &str) -> ProgramError {
+        ProgramError::Btf(BtfError::UnknownBtfTypeName {
+            type_name: symbol.to_owned(),
+        })
+    }
+
+    /// `vpanic` came with 6.17; kernels before it have `panic` only, which is variadic.
+    #[test]
+    fn a_failure_is_expected_only_where_the_function_is_absent() {
+        let before = first_that_works(&["vpanic"], |symbol| Err(absent(symbol)));
+        assert!(is_expected(&before, &["panic"]));
+        assert!(!is_expected(&before, &[]));
+        let since = first_that_works(&["vpanic"], |_| Err(ProgramError::NotLoaded));
+        assert!(!is_expected(&since, &["panic"]));
+        let reason = since.unwrap_err().reason;
+        assert!(reason.starts_with("vpanic: "), "{reason}");
+        // One of two names is there.
+        for refused in ["vpanic", "panic_new"] {
+            let result = first_that_works(&["vpanic", "panic_new"], |symbol| {
+                Err(match symbol == refused {
+                    true => ProgramError::NotLoaded,
+                    false => absent(symbol),
+                })
+            });
+            assert!(!is_expected(&result, &["panic"]), "{refused}");
+        }
+        assert!(!is_expected(&Ok(()), &["panic"]));
+    }
 }

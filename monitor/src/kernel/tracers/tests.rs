@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use std::fs;
+use std::{cell::Cell, fs};
 
 fn of(enabled: &str, functions: &[&str]) -> Vec<Traced> {
     let functions = functions.iter().copied().collect();

@@ -59,9 +59,7 @@ pub(super) fn judge(module: &Module, host: &Host, findings: &mut Vec<Finding>) {
         // Where the name stands for several functions, the probes are not assigned to one.
         let users = match traced.as_slice() {
             [] if all_traced.is_some() => Some(Users::NONE),
-            [one] => one
-                .users
-                .map(|users| Users::of(one, users, &below, &probes)),
+            [one] => one.users.map(|users| Users::of(one, users, &probes)),
             _ => None,
         };
         for probe in probes.iter().filter(|probe| !(refuses && at_entry(probe))) {
@@ -100,10 +98,12 @@ impl Users {
         has_others: false,
     };
 
-    fn of(traced: &Traced, users: u32, below: &[&Patch], probes: &[&Kprobe]) -> Self {
+    /// The one user that may redirect the function (flag `I`) is a livepatch, or refuses one; the
+    /// trampolines are one user (flag `D`).
+    fn of(traced: &Traced, users: u32, probes: &[&Kprobe]) -> Self {
         let uses_ftrace = |probe: &&&Kprobe| probe.by_ftrace && !probe.disabled;
         let kprobes = u32::from(probes.iter().any(|probe| uses_ftrace(&probe)));
-        let apart = u32::from(!below.is_empty()) + u32::from(traced.direct);
+        let apart = u32::from(traced.ipmodify) + u32::from(traced.direct);
         Self {
             kprobes_are_armed: users > apart,
             has_others: users > apart + kprobes,

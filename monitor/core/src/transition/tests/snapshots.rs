@@ -300,3 +300,20 @@ fn a_turn_whose_event_is_read_late_is_counted_once() {
     transitions.event(&to(8000, Reverse, Direction::Unpatch));
     assert_eq!(transitions.totals().reversals, 2);
 }
+
+/// `enabled` is read a while after the snapshot has begun.
+#[test]
+fn a_turn_during_the_first_snapshot_that_shows_it_is_counted_once() {
+    let mut transitions = Transitions::new();
+    transitions.event(&to(0, Init, Direction::Patch));
+    transitions.event(&attempt(10, Direction::Patch, 0));
+    for time in [5000, 7100] {
+        transitions.observe(at(time), &set([patch("p", false, true)]), Probes);
+    }
+    transitions.event(&to(5003, Reverse, Direction::Patch));
+    transitions.event(&attempt(5004, Direction::Unpatch, 0));
+    assert_eq!(transitions.totals().reversals, 1);
+    let active = transitions.active().unwrap();
+    assert_eq!(active.direction, Direction::Unpatch);
+    assert_eq!(active.start, Some(at(5003)));
+}

@@ -11,9 +11,8 @@ use crate::{
 /// The most series, without `process_*`, of a host that is patched and at rest.
 const MOST: usize = 60;
 
-/// A host that has everything a series depends on: a patch that was watched from its
-/// transition on, that is expected by name, and whose functions can be looked up; dpkg; the
-/// kernel's own counters; and every probe.
+/// A host that has everything a series depends on, except a journal: a patch that is expected by
+/// name and whose functions can be looked up; dpkg; the kernel's own counters; and every probe.
 fn everything(root: &Path) -> Collectors {
     patched(root);
     for (file, text) in [
@@ -133,7 +132,6 @@ fn counters_begin_at_zero() {
         if !is_counter || counter.name == "livepatch_crash_signals_implicating_total" {
             continue;
         }
-        // Written by the event loop, which these collectors do not have.
         let samples = text.lines().filter(|line| {
             let name = line.split(['{', ' ']).next();
             name == Some(counter.name)

@@ -1,6 +1,4 @@
-use std::{path::Path, process::Command, time::Duration};
-
-use livepatch_monitor_test_support::left_out;
+use std::{path::Path, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -16,6 +14,10 @@ use livepatch_core::{
     transition::{BootTime, Direction, Outcome},
 };
 
+mod disk;
+
+use self::disk::Disk;
+
 const BOOT: &str = "11111111-2222-3333-4444-555555555555";
 
 fn load(second: u64) -> TimedEntry {
@@ -25,43 +27,6 @@ fn load(second: u64) -> TimedEntry {
 
 fn open(directory: &Path) -> Opened {
     JournalFile::open(directory, BOOT).unwrap()
-}
-
-/// A small file system, unmounted when dropped.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None` if this process may not mount one.
-    fn new(size: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            left_out(
-                "a disk that is full or read-only",
-                "it mounts one, which takes root",
-            );
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().to_str().unwrap();
-        let options = format!("size={size}");
-        run(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", path]);
-        Some(Self(directory))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.path()).status();
-    }
-}
-
-fn run(words: &[&str]) {
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{words:?} failed: {error}");
 }
 
 #[test]
@@ -136,84 +101,9 @@ fn a_newer_version_is_left_untouched() {
     assert_eq!(fs::read(&path).unwrap(), newer);
 }
 
-#[test]
-fn a_full_disk_costs_entries_and_nothing_else() {
-    let Some(disk) = Disk::new("256k") else {
-        return;
-    };
-    let mut opened = open(disk.path());
-    opened.journal_file.append(&load(1)).unwrap();
-    // Uses up everything that the journal has not reserved.
-    let full = (0..4096).map(|_| [7_u8; 512]).collect::<Vec<_>>().concat();
-    fs::write(disk.path().join("ballast"), full).unwrap_err();
-    let mut taken = 1;
-    let error = loop {
-        match opened.journal_file.append(&load(taken + 1)) {
-            Ok(()) => taken += 1,
-            Err(error) => break error,
-        }
-        assert!(taken < 10_000, "the disk is not full");
-    };
-    assert!(
-        taken > 100,
-        "the reserve took {taken} entries only; then: {error}"
-    );
-    assert!(error.to_string().contains("cannot write"), "{error}");
-    assert!(opened.journal_file.is_behind() && opened.journal_file.catch_up().is_err());
-    let lost = load(taken + 1);
-    assert_eq!(on_disk(disk.path()).last(), Some(&load(taken)));
-    fs::remove_file(disk.path().join("ballast")).unwrap();
-    opened.journal_file.append(&load(taken + 2)).unwrap();
-    assert!(!opened.journal_file.is_behind());
-    assert!(on_disk(disk.path()).ends_with(&[lost, load(taken + 2)]));
-    drop(opened);
-    assert_eq!(open(disk.path()).problems, Vec::<String>::new());
-}
-
-/// What is recorded while the disk is full is written when it is not, also without a further
-/// note.
-#[test]
-fn a_disk_that_is_full_at_the_start_is_written_later() {
-    let Some(disk) = Disk::new("256k") else {
-        return;
-    };
-    fs::write(disk.path().join("ballast"), vec![7_u8; 512 << 10]).unwrap_err();
-    let mut opened = open(disk.path());
-    let [problem] = opened.problems.as_slice() else {
-        panic!("{:?}", opened.problems);
-    };
-    assert!(problem.contains("No space left"), "{problem}");
-    opened.journal_file.append(&load(1)).unwrap_err();
-    assert_eq!(on_disk(disk.path()), []);
-    fs::remove_file(disk.path().join("ballast")).unwrap();
-    opened.journal_file.catch_up().unwrap();
-    opened.journal_file.append(&load(2)).unwrap();
-    assert_eq!(on_disk(disk.path()), [load(1), load(2)]);
-}
-
 /// What a reader sees of this boot.
 fn on_disk(directory: &Path) -> Vec<TimedEntry> {
     read_only(directory, BOOT).unwrap().entries
-}
-
-#[test]
-fn a_read_only_directory_is_named() {
-    let Some(disk) = Disk::new("256k") else {
-        return;
-    };
-    let mut opened = open(disk.path());
-    opened.journal_file.append(&load(1)).unwrap();
-    drop(opened);
-    let path = disk.path().to_str().unwrap();
-    run(&["mount", "-o", "remount,ro", path]);
-    let error = JournalFile::open(disk.path(), BOOT).unwrap_err();
-    assert!(matches!(error, JournalError::Io { .. }), "{error}");
-    assert!(error.to_string().contains("--state-dir"), "{error}");
-    assert_eq!(on_disk(disk.path()), [load(1)]);
-    let next_boot = read_only(disk.path(), "another boot").unwrap();
-    assert_eq!(next_boot.earlier[0].entries, [load(1)]);
-    run(&["mount", "-o", "remount,rw", path]);
-    assert_eq!(open(disk.path()).entries, [load(1)]);
 }
 
 #[test]

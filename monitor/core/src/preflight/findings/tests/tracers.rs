@@ -208,11 +208,11 @@ fn the_number_of_users_shows_who_is_not_named() {
         by_ftrace: true,
         ..Kprobe::default()
     };
-    let with = |users: u32, below: bool, probed: bool| {
+    let shown = |users: u32, below: bool, redirected: bool, probed: bool| {
         let (module, mut host) = (module(), host());
         host.tracers.ftrace = Ok(vec![Traced {
             users: Some(users),
-            ..traced(below, false)
+            ..traced(redirected, false)
         }]);
         if below {
             patches(&mut host, vec![loaded("other", false, &["show"])]);
@@ -228,6 +228,7 @@ fn the_number_of_users_shows_who_is_not_named() {
             says("registered on show+0x0 and not armed"),
         )
     };
+    let with = |users, below, probed| shown(users, below, below, probed);
     // A livepatch, and beside it a tracer, a kprobe, both, and a kprobe that is not armed.
     assert_eq!(with(1, true, false), (false, false, false));
     assert_eq!(with(2, true, false), (true, false, false));
@@ -238,4 +239,8 @@ fn the_number_of_users_shows_who_is_not_named() {
     assert_eq!(with(1, false, false), (true, false, false));
     assert_eq!(with(1, false, true), (false, true, false));
     assert_eq!(with(2, false, true), (true, true, false));
+    // A patch is enabled according to sysfs and does not redirect the function: it is no user.
+    assert_eq!(shown(1, true, false, false), (true, false, false));
+    assert_eq!(shown(1, true, false, true), (false, true, false));
+    assert_eq!(shown(2, true, false, true), (true, true, false));
 }

@@ -6,6 +6,7 @@ use livepatch_monitor_test_support::layers::{Imports, LayersError};
 
 /// The top-level modules, the lowest layer first. A module imports from lower layers only.
 const LAYERS: &[&[&str]] = &[
+    &["stable_storage"],
     &[
         "bounded_read",
         "logging",

@@ -44,7 +44,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is not used, and set aside with the ending .damaged before another is written in its place", path.display())]
+    #[error("crash records: {}: {reason}; the file is ignored, and will be renamed to *.damaged before a new one is written", path.display())]
     Content {
         /// The file that is not used.
         path: PathBuf,

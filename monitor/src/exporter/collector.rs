@@ -293,7 +293,7 @@ pub fn guarded<T>(collector: &'static str, call: impl FnOnce() -> T) -> Result<T
         // The panic's own message is on standard error.
         format!(
             "collector {collector} has panicked: this is a bug of the monitor, please report it \
-             with the message before"
+             with the message above"
         )
     })
 }

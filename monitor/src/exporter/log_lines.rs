@@ -49,15 +49,15 @@ pub(super) fn transition(effect: &Effect) {
             direction,
             start,
         } => {
-            let known = if start.is_some() {
-                ""
+            let what = if start.is_some() {
+                "transition started"
             } else {
-                ", start not known"
+                "transition running, its start is unknown"
             };
             info!(
                 patch = name(patch.as_ref()),
                 direction = direction.name(),
-                "transition runs{known}"
+                "{what}"
             );
         }
         Effect::Ended {
@@ -85,18 +85,18 @@ pub(super) fn transition(effect: &Effect) {
         Effect::EndUnseen { patch, direction } => warn!(
             patch = name(patch.as_ref()),
             direction = direction.map_or("(not known)", Direction::name),
-            "transition ended unseen: how and when is not known"
+            "transition ended; when and how is unknown"
         ),
         Effect::Reversed {
             patch, direction, ..
         } => warn!(
             patch = name(patch.as_ref()),
             direction = direction.name(),
-            "transition reversed, now runs in this direction"
+            "transition reversed; `direction` is the new one"
         ),
         Effect::Forced { patch } => error!(
             patch = name(patch.as_ref()),
-            "transition forced: tasks may run old and new code at once, and the patch replaced can never be unloaded; plan a reboot"
+            "transition forced: tasks may run old and new code at once, and the module of a patch that was replaced can never be unloaded; plan a reboot"
         ),
         Effect::Signalled { patch, rounds } => warn!(
             patch = name(patch.as_ref()),
@@ -226,7 +226,7 @@ pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
 
 /// Logs that the update has been completed.
 pub(super) fn update_repaired(manager: Manager) {
-    info!(manager = manager.name(), "no package is half done any more");
+    info!(manager = manager.name(), "all packages are complete again");
 }
 
 /// Logs a livepatch that should be in force and is not.
@@ -257,11 +257,11 @@ pub(super) fn crash_capture(ready: &[(Source, bool)]) {
     for (source, _) in ready.iter().filter(|(_, ready)| !ready) {
         let (source, remedy) = (source.name(), source.remedy());
         if is_kept {
-            info!(remedy, "not ready for a crash: {source}");
+            info!(remedy, "{source} is not ready for a crash");
         } else {
             warn!(
                 remedy,
-                "no dump would survive a crash; not ready for one: {source}"
+                "no dump would survive a crash; {source} is not ready for one"
             );
         }
     }

@@ -124,6 +124,8 @@ pub(super) fn check() -> anyhow::Result<()> {
     }
     match problem {
         None => Ok(()),
-        Some(error) => bail!("needs {THREADS} threads and can start {count}: {error}; {REMEDY}"),
+        Some(error) => bail!(
+            "{THREADS} threads are needed, but only {count} could be started: {error}; {REMEDY}"
+        ),
     }
 }

@@ -142,7 +142,7 @@ pub(super) async fn keep(
     }
 }
 
-/// Removes the file, if its file system answers in time: the process ends in any case.
+/// Removes the file, if its file system responds in time: the process ends in any case.
 pub(super) async fn remove(file: Option<Arc<Textfile>>) {
     let Some(file) = file else {
         return;
@@ -155,7 +155,7 @@ pub(super) async fn remove(file: Option<Arc<Textfile>>) {
         Ok(Ok(Err(error))) => warn!("{error}"),
         Ok(_) => {}
         Err(_) => warn!(
-            "{}: its file system does not answer; the file stays",
+            "{}: the file system does not respond; the file was not removed",
             file.path.display()
         ),
     }

@@ -61,11 +61,11 @@ pub enum DumpError {
         path: PathBuf,
     },
     /// The directory was not read completely.
-    #[error("{} holds too many entries ({what}); give the files by name", path.display())]
+    #[error("{} {what}; give the files by name", path.display())]
     TooMuch {
         /// The directory that was not read completely.
         path: PathBuf,
-        /// What there is too much of.
+        /// What is wrong with it, as the message continues.
         what: &'static str,
     },
 }
@@ -135,7 +135,8 @@ impl Reader<'_> {
             what,
         };
         if depth > MAX_DEPTH {
-            self.errors.push(too_much("directories in directories"));
+            self.errors
+                .push(too_much("has directories that are nested too deeply"));
             return Ok(());
         }
         let mut found = Vec::new();
@@ -143,7 +144,7 @@ impl Reader<'_> {
             let entry = entry?;
             let kind = entry.file_type()?;
             if self.entries == MAX_ENTRIES {
-                self.errors.push(too_much("entries"));
+                self.errors.push(too_much("has too many entries"));
                 break;
             }
             self.entries += 1;

@@ -72,7 +72,7 @@ pub(crate) fn check(inputs: &Inputs, row: &Row) -> Result<(), String> {
         Ends::With(_) => process.finish(),
         Ends::Serves => {
             if !process.listens() {
-                return fault("it does not serve".into(), &process.text());
+                return fault("it did not start serving".into(), &process.text());
             }
             if let Some(problem) = scraped(&process) {
                 return fault(problem, &process.text());

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let targets: Vec<_> = TARGETS.iter().filter(|(name, _)| wanted(name)).collect();
     if targets.is_empty() {
         let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
-        bail!("no such fuzz target; there are {}", names.join(", "));
+        bail!("unknown fuzz target; choose one of {}", names.join(", "));
     }
     fuzz(&targets, arguments.seconds)
 }

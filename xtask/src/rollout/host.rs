@@ -120,7 +120,7 @@ impl Host {
         while self.state.serving.load(Ordering::Relaxed) < boot {
             self.check()?;
             if std::time::Instant::now() > deadline {
-                bail!("{} does not serve in boot {boot}", self.name);
+                bail!("{} did not start serving in boot {boot}", self.name);
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -131,8 +131,8 @@ impl Host {
     pub(crate) fn check(&self) -> Result<()> {
         match lock(&self.state.end).as_deref() {
             None => Ok(()),
-            Some("") => bail!("{} has finished", self.name),
-            Some(why) => bail!("{} is gone: {why}", self.name),
+            Some("") => bail!("{} has already exited", self.name),
+            Some(why) => bail!("{} exited: {why}", self.name),
         }
     }
 
@@ -170,20 +170,20 @@ impl Host {
             .read_line(&mut answer)
             .context("no answer")?;
         if length == 0 {
-            bail!("nobody answers");
+            bail!("the guest closed the connection without an answer");
         }
         Ok(answer.trim().to_owned())
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {
         self.order(Order::Finish)?;
-        let thread = self.thread.take().context("it is started once")?;
+        let thread = self.thread.take().context("the machine was not started")?;
         if thread.join().is_err() {
             bail!("{}: its thread panicked", self.name);
         }
         match lock(&self.state.end).take().as_deref() {
             Some("") => Ok(()),
-            why => bail!("{} did not finish well: {why:?}", self.name),
+            why => bail!("{} did not exit cleanly: {why:?}", self.name),
         }
     }
 }

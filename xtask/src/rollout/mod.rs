@@ -95,7 +95,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
     rollout.check_panels()?;
 
     status_page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
-    (rollout.passed)("the status pages of a stuck and of a crashed host are fit to be read");
+    (rollout.passed)("the status pages of a stuck and of a crashed host are readable");
 
     rollout.a.finish()?;
     rollout.b.finish()

@@ -37,7 +37,7 @@ pub fn when(when: &When) -> String {
         Precision::Unknown => "",
         Precision::NoYear => "the log's dates have no year",
         Precision::LocalTime => " (local time; its zone is not in the log)",
-        Precision::After => " or later (the last that is known of that boot)",
+        Precision::After => " or later (the last known time of that boot)",
         Precision::File => " (by the date of the dump's file, which is the firmware's clock)",
         Precision::LogClock => " (by an earlier line's clock)",
         Precision::Journal => " (by the monitor's journal and the uptime)",

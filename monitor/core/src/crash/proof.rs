@@ -95,8 +95,8 @@ pub(super) fn against_unpatched(
 }
 
 /// A line of `livepatch:` that may be a name which a user chose.
-pub(super) const DOUBTED_MESSAGE: &str =
-    "a livepatch message has the time of the line before it, so that it may be part of a name";
+pub(super) const DOUBTED_MESSAGE: &str = "a livepatch message has the same timestamp as the line before it, so it may be part of a file's \
+     or a task's name";
 
 /// Lines of two machines may be in one report.
 pub(super) const TURNS: &str =
@@ -219,7 +219,7 @@ fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completenes
         .filter(|module| module.taints.contains('K'))
     {
         reasons.push(format!(
-            "livepatch {} is the module that was unloaded last",
+            "livepatch {} was the last module to be unloaded",
             module.name
         ));
     }
@@ -246,7 +246,7 @@ fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
         .as_ref()?
         .iter()
         .any(|known| known.name == module);
-    (!listed).then(|| format!("{place} is in a module that the list does not have"))
+    (!listed).then(|| format!("{place} is in a module that is not in the module list"))
 }
 
 /// The reason to doubt that a text without a crash has none, if the line is one that

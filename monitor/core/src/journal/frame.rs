@@ -29,7 +29,7 @@ const fn header() -> [u8; 12] {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The file does not begin with the journal's magic number.
-    #[error("it is not a journal")]
+    #[error("not a journal")]
     Foreign,
     /// A later version of the program wrote the file: its format version.
     #[error(

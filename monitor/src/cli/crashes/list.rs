@@ -90,8 +90,7 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
         let sources = cli.paths.sources();
         problems.extend(after_boot(&mut store, &[], &this, &sources, soak).problems);
         problems.push(format!(
-            "no exporter has run with --state-dir {}: crashes are known only from dumps, a crash \
-             without a dump is missing",
+            "no exporter has run with --state-dir {}: only crashes with a dump are listed",
             cli.paths.state_dir.display()
         ));
     }

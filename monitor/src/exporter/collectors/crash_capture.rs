@@ -14,7 +14,7 @@ use crate::{
 
 metrics! {
     RECORDER_ERRORS = "livepatch_recorder_errors_total" Counter [] "Journal entries of the monitor that did not reach the disk.";
-    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or get the machine out of it; absent where unknown.";
+    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or restart the machine after it; absent where unknown.";
 }
 
 /// Which evidence the next crash would leave behind.

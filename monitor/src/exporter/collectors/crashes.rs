@@ -48,7 +48,7 @@ metrics! {
     CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, such as an oops, a WARN or a stall, since the monitor started; several of one event count once, as the most severe.";
     SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
     SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal", "phase"] "When the last crash signal of this kind was seen in this phase of a livepatch, in seconds since 1970; only what was seen has a series.";
-    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none, or where one of its counters cannot be read.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel itself has counted since the monitor started, and that the monitor did not see; absent where the kernel counts none, or where one of its counters cannot be read.";
     CRASHES = "livepatch_crashes_total" Counter [] "Crashes of this host since the state directory was created, over all its boots.";
     PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Crashes of this host during the load, transition or soak of the patch, or that implicate it, over all its boots.";
     PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last crash counted for the patch happened, in seconds since 1970; absent where unknown.";

@@ -31,8 +31,8 @@ use crate::{
 };
 
 metrics! {
-    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled livepatch that provably run as the patch has them; absent where unknown.";
-    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled livepatch that are not, or not provably, in force, by reason; a reason that applies to none has no series.";
+    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled livepatch that are known to run the patch's code; absent where unknown.";
+    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled livepatch that are not in force, or not known to be, by reason; a reason that applies to no function has no series.";
 }
 
 /// How long what was read holds.

@@ -32,11 +32,11 @@ use crate::{
 
 metrics! {
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the livepatch was forced; only a reboot cleans that up.";
-    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
-    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition took by which the livepatch came into force; absent where its start or its end was not seen.";
+    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and not in transition.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition took that brought the livepatch into force; absent where its start or its end was not seen.";
     TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the livepatch runs in this direction: to the patch, or back from it.";
     TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running livepatch transition started, or was last reversed, in seconds since 1970; absent where unknown.";
-    TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, as far as it saw both start and end.";
+    TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, and whose start and end it saw.";
     ATTEMPTS = "livepatch_transition_attempts_total" Counter [] "Attempts of the kernel to complete a livepatch transition, since the monitor started.";
     SIGNALS = "livepatch_transition_signals_total" Counter [] "Rounds of signals that the kernel sent to tasks that hold up a livepatch transition, since the monitor started.";
     REVERSALS = "livepatch_transition_reversals_total" Counter [] "Livepatch transitions that were reversed before their end, since the monitor started.";

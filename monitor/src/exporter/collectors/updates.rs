@@ -15,8 +15,8 @@ use crate::{
 };
 
 metrics! {
-    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
-    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is half done now, with the patch that it implicates, or that was in transition or soak (empty: none); always 1, absent where no crash did it.";
+    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an interrupted update left half installed or removed; absent where unknown.";
+    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is now unfinished, with the patch that it implicates, or that was in transition or soak (empty: none); always 1, absent where no crash interrupted it.";
 }
 
 /// Updates that were left half done.

@@ -38,7 +38,7 @@ pub(super) fn blockers(
             (next_look(attempts))
             h3 { "Tasks that hold it up" }
             @if !is_held {
-                p { "None by itself: the tasks below switch at one of the next attempts." }
+                p { "No task blocks it: those below will switch at one of the next attempts." }
             }
             @for one in holding { (group(one, shown_blockers)) }
             @for one in passing { (folded(one, shown_blockers)) }

@@ -366,7 +366,7 @@ pub(super) fn evidence(page: &Page) -> Markup {
     let ready = &page.values().crash_capture.ready;
     let content = html! {
         @if ready.is_empty() {
-            p { "It is unknown what would be kept of the next crash." }
+            p { "What evidence the next crash would leave is unknown." }
         }
         ul {
             @for (source, ready) in ready {

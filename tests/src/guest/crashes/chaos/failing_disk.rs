@@ -11,7 +11,7 @@ use super::{
 use crate::{eventually::eventually, monitor};
 
 /// What the monitor says when its state is on the disk again.
-const RECORDED_AGAIN: &str = "the journal writes again";
+const RECORDED_AGAIN: &str = "the journal can be written again";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     let disk = mount()?;

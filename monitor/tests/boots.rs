@@ -203,7 +203,7 @@ fn a_planted_dump_is_named_and_nothing_else() {
         crashes.says(
             0,
             &[
-                "crash/planted: others than root",
+                "crash/planted: users other than root",
                 "crash/link: a symbolic link",
             ],
         );

@@ -140,7 +140,7 @@ fn not_trusted(untrusted: &Untrusted) -> NotTrusted<'_> {
     }
 }
 
-/// Files that look like dumps but may have been written by others than root.
+/// Files that look like dumps but may have been written by users other than root.
 fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     let mut text = String::new();
     if !untrusted.is_empty() {

@@ -1,12 +1,12 @@
-//! Web configurations, and what becomes of each.
+//! Web configurations, and the outcome of each.
 
-/// What promtool says, and this program.
+/// What promtool and this program answer.
 pub(super) enum Verdict {
     /// Both programs accept it.
     Good,
-    /// Neither does; this program's message has these words.
+    /// Both reject it; this program's message has these words.
     Bad(&'static [&'static str]),
-    /// Promtool takes it, though it cannot work as it says or is not safe.
+    /// Promtool accepts it, although it cannot work as written or is not safe.
     OnlyHere(&'static [&'static str]),
     /// Prometheus 2.42 does not know the key yet, later ones do.
     Newer,
@@ -15,8 +15,8 @@ use Verdict::{Bad, Good, Newer, OnlyHere};
 
 pub(super) const HASH: &str = "$2y$04$RFpXnaQjxwFxUhqYd3HHO.8LgKaoIu3tGKHWI7IBRLHmbiPawlzi2";
 
-/// A name, the file, the verdict. TLS stands for a sound pair of cert_file and
-/// key_file in three lines, HASH for a sound hash.
+/// A name, the file, the verdict. TLS stands for a valid pair of cert_file and key_file in three
+/// lines, HASH for a valid hash.
 pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
     ("empty", "", Good),
     ("a comment", "# nothing\n", Good),

@@ -2,7 +2,7 @@
 //! what the kernel then does, and which code runs.
 //!
 //! fail_function and bpf_override_return need CONFIG_FUNCTION_ERROR_INJECTION, which Debian's
-//! kernels do not have. Modules of the scenarios stand in for them, with the same flags of ftrace.
+//! kernels do not have. Modules of the scenarios replace them, with the same flags of ftrace.
 
 use std::{fs, path::Path};
 
@@ -28,7 +28,7 @@ const KPROBES_ENABLED: &str = "/sys/kernel/debug/kprobes/enabled";
 const PATCHED: &str = "patched by lpm_vmlinux\n";
 const PATCHED_AGAIN: &str = "patched by lpm_refused\n";
 
-/// Somebody who looks on.
+/// Another user of the function, which only observes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Other {
     Kprobe,
@@ -46,7 +46,7 @@ use Other::{
     Callback, Fentry, Fexit, Fprobe, FprobeReturn, FunctionGraph, FunctionTracer, Kprobe, Kretprobe,
 };
 
-/// The same, at work.
+/// The same, attached.
 #[derive(Debug)]
 struct Attached {
     other: Other,
@@ -54,7 +54,7 @@ struct Attached {
 }
 
 impl Other {
-    /// Attaches it to [`FUNCTION`]. What the kernel calls a success is looked up in its list.
+    /// Attaches it to [`FUNCTION`]. What the kernel reports as a success is verified in its list.
     fn attach(self) -> Result<Attached> {
         let before = users(FUNCTION)?;
         let mut program = None;
@@ -80,7 +80,7 @@ impl Other {
         })
     }
 
-    /// What preflight says of it: severity and words.
+    /// What preflight reports about it: severity and text.
     const fn forecast(self) -> (&'static str, &'static [&'static str]) {
         const OLD_NAME: &str = "filed under the old name";
         const HOLDS: &str = "hold the transition up";
@@ -126,12 +126,12 @@ impl Other {
         Ok(())
     }
 
-    /// Whether this kernel has it, and lets it share a function with a livepatch.
+    /// Whether this kernel has it, and allows it to share a function with a livepatch.
     fn is_here(self) -> Result<bool> {
         Ok(match self {
             Fprobe | FprobeReturn => files::read(&format!("{TRACING}/README"))?.contains("f[:["),
             Fentry | Fexit => trampolines_share()?,
-            // On 5.10 it sees nothing of a function that a livepatch replaces.
+            // On 5.10 it sees no call of a function that a livepatch replaces.
             FunctionGraph => !files::read("/proc/sys/kernel/osrelease")?.starts_with("5.10."),
             _ => true,
         })
@@ -139,7 +139,7 @@ impl Other {
 }
 
 impl Attached {
-    /// Fails unless it fires, and takes the function for the old one.
+    /// Fails unless it fires, and attributes the call to the old function.
     fn expect_fires(&self) -> Result<()> {
         let before = self.hits()?;
         fs::write(format!("{TRACING}/trace"), "").context("cannot empty the trace")?;
@@ -178,7 +178,7 @@ impl Attached {
             Callback => modules::unload("lpm_ftrace")?,
             Fentry | Fexit => drop(self.program),
         }
-        // A trampoline goes some time after its last program.
+        // A trampoline is removed some time after its last program.
         crate::eventually::eventually(seconds(10), || {
             let now = users(FUNCTION)?;
             ensure!(now < before, "{before} users, then {now}");
@@ -197,7 +197,7 @@ fn tracer(name: &str) -> Result<()> {
     files::write(&format!("{TRACING}/current_tracer"), name)
 }
 
-/// How many users ftrace has on a function: `name (users) FLAGS`.
+/// The number of ftrace users on a function: `name (users) FLAGS`.
 fn users(function: &str) -> Result<u32> {
     let list = files::read(&format!("{TRACING}/enabled_functions"))?;
     let line = list.lines().find_map(|line| {
@@ -217,7 +217,7 @@ fn expect_cmdline(shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// From 6.0 on (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
+/// Since 6.0 (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
 fn trampolines_share() -> Result<bool> {
     let release = files::read("/proc/sys/kernel/osrelease")?;
     let major = release
@@ -227,7 +227,7 @@ fn trampolines_share() -> Result<bool> {
     Ok(major.parse::<u32>()? >= 6)
 }
 
-/// The other user first: forecast, load, both at work.
+/// The other user first: forecast, load, both work.
 fn first(guest: &Guest, others: &[Other]) -> Result<()> {
     bpf::count_runs()?;
     for other in others {
@@ -259,7 +259,7 @@ pub(super) fn tracers_then_livepatch(guest: &mut Guest) -> Result<()> {
     first(guest, &[FunctionTracer, FunctionGraph, Callback])
 }
 
-/// BPF programs on trampolines, then a livepatch: one that only looks on, and one that overrides.
+/// BPF programs on trampolines, then a livepatch: one that only observes, and one that overrides.
 pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
     if !trampolines_share()? {
         let program = Program::attach(Kind::Fentry, FUNCTION, 0)?;
@@ -284,7 +284,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
         report.expect("warning", "tracers", &named)?;
         report.expect("warning", "tracers", "the new code never runs")?;
         patch.apply(seconds(30))?;
-        // Admitted, enabled, and not in force.
+        // Accepted, enabled, and not in force.
         expect_getpgid(Err(Errno::PERM))?;
         expect_overridden(patch, &named)?;
         drop(program);
@@ -296,7 +296,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A livepatch, then all the others; beside each of them a second livepatch is forecast.
+/// A livepatch, then each of the other users; for each of them a second livepatch is forecast.
 pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
     bpf::count_runs()?;
     VMLINUX.apply(seconds(30))?;
@@ -327,7 +327,7 @@ pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
     VMLINUX.remove(seconds(30))
 }
 
-/// A livepatch, then a BPF program that overrides it where it returns other than 0.
+/// A livepatch, then a BPF program that overrides the function if it returns other than 0.
 pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
     if !trampolines_share()? {
         return guest.note("a livepatch and a trampoline share no function on this kernel");
@@ -340,7 +340,7 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
         let (function, word) = hook(patch)?;
         patch.apply(seconds(30))?;
         expect_getpgid(Err(Errno::XDEV))?;
-        // One that lets the function run: whether it always will is not known.
+        // A program that lets the function run: whether it always will is unknown.
         for (returns, then) in [(0, Errno::XDEV), (-Errno::PERM.raw_os_error(), Errno::PERM)] {
             let program = Program::attach(kind, function, returns)?;
             ensure!(
@@ -363,9 +363,9 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Others who redirect the function too.
+/// Other users that redirect the function too.
 pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
-    // As fail_function: a kprobe with a post-handler.
+    // Like fail_function: a kprobe with a post-handler.
     modules::load("lpm_kprobe")?;
     let report = Report::of(VMLINUX, 2)?;
     report.expect("failure", "tracers", "may redirect cmdline_proc_show")?;
@@ -376,7 +376,8 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     VMLINUX.apply(seconds(30))?;
     match modules::load("lpm_kprobe") {
         Err(error) => guest.note(format!("beside a livepatch: {error:#}"))?,
-        // From 6.14 on the kernel calls a success what it did not arm: enabled_functions shows it.
+        // Since 6.14 the kernel reports success for what it did not arm; enabled_functions shows
+        // it.
         Ok(()) => {
             guest.note("register_kprobe() says 0, and the kprobe is not armed")?;
             Report::of(CMDLINE_AGAIN, 1)?.expect_not("tracers", "kprobe")?;
@@ -395,7 +396,7 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     Kprobe.expect_forecast(CMDLINE_AGAIN)?;
     seen.detach()?;
 
-    // Another livepatch: the newer one's code runs.
+    // A second livepatch: the newer one's code runs.
     let report = Report::of(CMDLINE_AGAIN, 1)?;
     report.expect("info", "stacked", "is already patched by lpm_vmlinux")?;
     CMDLINE_AGAIN.apply(seconds(30))?;
@@ -404,7 +405,7 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     CMDLINE_AGAIN.remove(seconds(30))?;
     expect_cmdline(PATCHED)?;
 
-    // As bpf_override_return: the kernel admits it in both orders, and the older one wins.
+    // Like bpf_override_return: the kernel accepts it in both orders, and the older one wins.
     modules::load("lpm_redirect")?;
     expect_cmdline(PATCHED)?;
     VMLINUX.remove(seconds(30))?;
@@ -445,14 +446,14 @@ fn has_bpf_lsm() -> Result<bool> {
     Ok(Path::new(path).exists() && files::read(path)?.split(',').any(|lsm| lsm.trim() == "bpf"))
 }
 
-/// getpgid() of a process asks security_task_getpgid.
+/// getpgid() of a process calls security_task_getpgid.
 fn expect_getpgid(expected: Result<(), Errno>) -> Result<()> {
     let got = getpgid(Some(getpid())).map(|_| ());
     ensure!(got == expected, "getpgid gives {got:?}, not {expected:?}");
     Ok(())
 }
 
-/// `status` names the program, and who holds it.
+/// `status` names the program, and the process that holds it.
 fn expect_overridden(patch: Livepatch, program: &str) -> Result<()> {
     let named = format!("may be overridden by {program}");
     says(

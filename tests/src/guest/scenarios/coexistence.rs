@@ -405,8 +405,13 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     expect_cmdline(PATCHED)?;
 
     // As bpf_override_return: the kernel admits it in both orders, and the older one wins.
+    let unknown = [
+        "how many of its functions are in force is unknown",
+        "its handler may redirect the call",
+    ];
     modules::load("lpm_redirect")?;
     expect_cmdline(PATCHED)?;
+    says(&["status"], 0, &unknown)?;
     VMLINUX.remove(seconds(30))?;
     expect_redirected()?;
     let report = Report::of(VMLINUX, 1)?;
@@ -417,6 +422,7 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     )?;
     VMLINUX.apply(seconds(30))?;
     expect_redirected()?;
+    says(&["status"], 0, &unknown)?;
     modules::unload("lpm_redirect")?;
     expect_cmdline(PATCHED)?;
     VMLINUX.remove(seconds(30))

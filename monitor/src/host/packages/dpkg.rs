@@ -186,7 +186,8 @@ fn half_done(status: &Path, journal: &Path) -> Result<Interrupted, PackagesError
     })
 }
 
-/// The commands that repair these packages, in order: `cargo xtask test` runs them in each state.
+/// The commands that repair these packages, in order: `cargo xtask test` runs them in the states
+/// that a killed upgrade or removal leaves; triggers are not among them.
 fn commands(half_done: &BTreeMap<String, (Status, String)>) -> Vec<String> {
     if half_done.is_empty() {
         return Vec::new();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use livepatch_core::updates::{
-    history::{self, Dialect, Transaction},
+    history::{self, Dialect, Item, Transaction},
     remedy::{self, Tool},
     rpm::{HalfDone, Outcome, State, judge},
     rpmdb,
@@ -178,11 +178,14 @@ fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, St
 /// The packages that a transaction was to install, in this state.
 fn incoming(transaction: &Transaction, state: &State) -> Vec<HalfDone> {
     let items = transaction.items.iter().filter(|item| item.comes);
-    let package = |name, arch| HalfDone {
-        name: format!("{name}.{arch}"),
+    let package = |item: &Item| HalfDone {
+        name: item.name.clone(),
+        arch: item.arch.clone(),
+        evr: item.evr.clone(),
+        install_only: false,
         state: state.clone(),
     };
-    items.map(|item| package(&item.name, &item.arch)).collect()
+    items.map(package).collect()
 }
 
 fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
@@ -217,7 +220,10 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
         false => log_files::zypper_begins(root)?,
     };
     for left in zypp::unclosed(&scripts, &installed, &runs) {
-        if half_done.iter().all(|known| known.name != left.name) {
+        if half_done
+            .iter()
+            .all(|known| (known.package(), &known.evr) != (left.package(), &left.evr))
+        {
             half_done.push(left);
         }
     }
@@ -246,8 +252,8 @@ fn interrupted(
         packages: half_done
             .into_iter()
             .map(|one| Package {
-                name: one.name,
-                state: one.state.text(),
+                name: one.package(),
+                state: one.text(),
             })
             .collect(),
     }

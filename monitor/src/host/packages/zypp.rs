@@ -115,7 +115,10 @@ pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]
         let transaction = i64::from(one.transaction?);
         let is_repaired = next_run.is_some_and(|begin| transaction >= *begin);
         (!is_repaired).then(|| HalfDone {
-            name: format!("{}.{}", one.name, one.arch),
+            name: one.name.clone(),
+            arch: one.arch.clone(),
+            evr: one.evr(),
+            install_only: one.install_only,
             state: State::PosttransLeft {
                 folder: script.folder.clone(),
             },
@@ -159,7 +162,9 @@ mod tests {
         let left = |a, b, runs: &[i64]| {
             let packages = [installed("lp-a", a), installed("lp-b", b)];
             let left = unclosed(&scripts, &packages, runs);
-            left.into_iter().map(|one| one.name).collect::<Vec<_>>()
+            left.into_iter()
+                .map(|one| one.package())
+                .collect::<Vec<_>>()
         };
         assert_eq!(left(100, 102, &[99]), ["lp-a.noarch", "lp-b.noarch"]);
         // A later run that installed something else repairs nothing.

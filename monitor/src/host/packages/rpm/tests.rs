@@ -59,24 +59,24 @@ fn the_remedy_fits_what_is_wrong() {
     let remedy = |archive| Root::new(archive).only().remedy();
     assert_eq!(
         remedy("dnf-bookworm-post-b-9"),
-        "dnf remove --duplicates; dnf upgrade lp-a"
+        "dnf remove --duplicates; dnf upgrade lp-a.noarch"
     );
     assert_eq!(
         remedy("dnf-bookworm-postun-b-9"),
-        "dnf remove --duplicates; dnf reinstall lp-c"
+        "dnf remove --duplicates; dnf reinstall lp-c-2-1.noarch"
     );
     assert_eq!(remedy("dnf-bookworm-pretrans-a-9"), "");
     assert_eq!(
         remedy("dnf-bookworm-posttrans-a-9"),
-        "dnf reinstall lp-a lp-b lp-c"
+        "dnf reinstall lp-a-2-1.noarch lp-b-2-1.noarch lp-c-2-1.noarch"
     );
     assert_eq!(
         remedy("zypper-bookworm-post-b-9"),
-        "zypper install --force lp-b; zypper update"
+        "zypper install --force lp-b.noarch; zypper update"
     );
     assert_eq!(
         remedy("zypper-bookworm-posttrans-a-9"),
-        "zypper install --force lp-a lp-b lp-c; zypper update"
+        "zypper install --force lp-a.noarch lp-b.noarch lp-c.noarch; zypper update"
     );
 }
 
@@ -180,9 +180,10 @@ fn without_rpms_database_only_an_unclosed_transaction_is_known() {
         found.packages[0].state.contains("never closed"),
         "{found:?}"
     );
+    let all = "lp-a-2-1.noarch lp-b-2-1.noarch lp-c-2-1.noarch";
     assert_eq!(
         found.remedy(),
-        "dnf remove --duplicates; dnf reinstall lp-a lp-b lp-c"
+        format!("dnf remove --duplicates; dnf install {all}; dnf reinstall {all}")
     );
 }
 

@@ -1,12 +1,15 @@
 //! Packages that an update left between two states.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
 use livepatch_core::updates::run::UpdateRun;
 use serde::Serialize;
+
+use crate::host::stamp::Cached;
 
 mod dpkg;
 mod image;
@@ -141,6 +144,7 @@ pub struct Packages {
     dpkg: dpkg::Dpkg,
     yum: yum::Yum,
     rpm: rpm::Rpm,
+    last_begins: Cached<Result<Vec<(Manager, i64)>, String>>,
 }
 
 impl Packages {
@@ -152,6 +156,7 @@ impl Packages {
             dpkg: dpkg::Dpkg::new(root),
             yum: yum::Yum::default(),
             rpm: rpm::Rpm::default(),
+            last_begins: Cached::default(),
         }
     }
 
@@ -162,6 +167,7 @@ impl Packages {
             .into_iter()
             .chain(rpm::PATHS)
             .chain(zypp::PATHS)
+            .chain(runs::PATHS)
             .chain(image::PATHS);
         directories.map(|directory| root.join(directory)).collect()
     }
@@ -185,6 +191,30 @@ impl Packages {
         }
         take(self.rpm.read(&self.root));
         (found, problems)
+    }
+
+    /// When the last run of each package manager began that left these, in seconds since 1970,
+    /// where a history or log says it.
+    pub fn last_begins(&mut self, found: &[Interrupted]) -> BTreeMap<&'static str, i64> {
+        let mut last = BTreeMap::new();
+        let half_done = || found.iter().filter(|found| !found.packages.is_empty());
+        let has_log =
+            |found: &Interrupted| matches!(found.manager, Manager::Dpkg | Manager::Zypper);
+        if half_done().any(has_log) {
+            let logs = runs::LOGS.map(|log| self.root.join(log));
+            let begins = self.last_begins.get(logs.iter().map(PathBuf::as_path), || {
+                runs::last_begins(&self.root)
+            });
+            for (manager, begin) in begins.iter().flatten() {
+                let known = last.entry(manager.name()).or_insert(*begin);
+                *known = (*known).max(*begin);
+            }
+        }
+        for found in half_done() {
+            let begin = found.run.as_ref().map(|run| run.begin_unix_seconds);
+            last.extend(begin.map(|begin| (found.manager.name(), begin)));
+        }
+        last
     }
 
     /// What an image host has prepared and not yet booted, or failed to prepare. The running root

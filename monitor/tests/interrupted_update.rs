@@ -142,8 +142,9 @@ fn dpkg_killed_in_a_maintainer_script() {
         thread::sleep(Duration::from_millis(20));
     }
     // At work: nothing is interrupted yet.
-    let mut packages = Packages::new(root);
+    let mut packages = Packages::new(root, Path::new("/proc"));
     assert_eq!(half_done(&mut packages), None);
+    assert_eq!(packages.at_work(), [Manager::Dpkg]);
 
     let group = Pid::from_child(&dpkg);
     kill_process_group(group, Signal::KILL).unwrap();

@@ -141,23 +141,32 @@ type Found = Result<Option<Interrupted>, String>;
 #[derive(Debug)]
 pub struct Packages {
     root: PathBuf,
+    procfs: PathBuf,
     dpkg: dpkg::Dpkg,
     yum: yum::Yum,
     rpm: rpm::Rpm,
-    last_begins: Cached<Result<Vec<(Manager, i64)>, String>>,
+    last_begins: Cached<Vec<(Manager, i64)>>,
 }
 
 impl Packages {
-    /// Under `/`, or another root.
+    /// Under `/`, or another root; `procfs` is that of the processes that work there.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: &Path, procfs: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            procfs: procfs.to_owned(),
             dpkg: dpkg::Dpkg::new(root),
             yum: yum::Yum::default(),
             rpm: rpm::Rpm::default(),
             last_begins: Cached::default(),
         }
+    }
+
+    /// Files that are read under a root and may appear later, in a directory that may appear later
+    /// too: locks of the package managers of this host.
+    #[must_use]
+    pub fn appearing(root: &Path) -> Vec<PathBuf> {
+        rpm::appearing(root).chain(yum::appearing(root)).collect()
     }
 
     /// The directories that are read under a root.
@@ -187,10 +196,22 @@ impl Packages {
         take(self.dpkg.read(&self.root));
         // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
         if !rpm::has_succeeded_yum(&self.root) {
-            take(self.yum.read(&self.root));
+            take(self.yum.read(&self.root, &self.procfs));
         }
-        take(self.rpm.read(&self.root));
+        take(self.rpm.read(&self.root, &self.procfs));
         (found, problems)
+    }
+
+    /// The package managers that were at work when they were last [read](Self::read), of which
+    /// nothing is known yet.
+    #[must_use]
+    pub fn at_work(&self) -> Vec<Manager> {
+        let dpkg = self.dpkg.at_work.then_some(Manager::Dpkg);
+        let yum = self.yum.at_work.then_some(Manager::Yum);
+        [dpkg, yum, self.rpm.at_work]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// When the last run of each package manager began that left these, in seconds since 1970,
@@ -202,10 +223,12 @@ impl Packages {
             |found: &Interrupted| matches!(found.manager, Manager::Dpkg | Manager::Zypper);
         if half_done().any(has_log) {
             let logs = runs::LOGS.map(|log| self.root.join(log));
-            let begins = self.last_begins.get(logs.iter().map(PathBuf::as_path), || {
-                runs::last_begins(&self.root)
-            });
-            for (manager, begin) in begins.iter().flatten() {
+            let begins = self
+                .last_begins
+                .try_get(logs.iter().map(PathBuf::as_path), || {
+                    runs::last_begins(&self.root)
+                });
+            for (manager, begin) in begins.into_iter().flatten() {
                 let known = last.entry(manager.name()).or_insert(*begin);
                 *known = (*known).max(*begin);
             }
@@ -219,8 +242,12 @@ impl Packages {
 
     /// What an image host has prepared and not yet booted, or failed to prepare. The running root
     /// of such a host is never half done.
+    ///
+    /// Beside what could be read: what could not.
     #[must_use]
-    pub fn images(&self) -> Vec<Image> {
-        image::read(&self.root)
+    pub fn images(&self) -> (Vec<Image>, Vec<String>) {
+        let mut problems = Vec::new();
+        let images = image::read(&self.root, &self.procfs, &mut problems);
+        (images, problems)
     }
 }

@@ -1,6 +1,6 @@
 //! Packages that an update left half done.
 
-use std::{collections::BTreeMap, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex};
 
 use super::{Values as All, crashes::InUpdate};
 use crate::{
@@ -34,7 +34,9 @@ pub struct Values {
 
 #[derive(Debug)]
 struct State {
-    packages: Packages,
+    /// None in a container, which is no host, and in a crash kernel: the packages there are those
+    /// of an image.
+    packages: Option<Packages>,
     /// The previous findings, so that each is logged once.
     before: Vec<Interrupted>,
 }
@@ -44,10 +46,10 @@ struct State {
 pub(in crate::exporter) struct Updates(Mutex<State>);
 
 impl Updates {
-    /// For the host whose file system is mounted at `root`.
-    pub(in crate::exporter) fn new(root: &Path) -> Self {
+    /// Of these packages, if they are a host's.
+    pub(in crate::exporter) fn new(packages: Option<Packages>) -> Self {
         Self(Mutex::new(State {
-            packages: Packages::new(root),
+            packages,
             before: Vec::new(),
         }))
     }
@@ -68,13 +70,19 @@ impl Collector<All> for Updates {
 
     fn collect(&self, _: &Moment, values: &mut All) -> Outcome {
         let mut state = lock(&self.0);
-        let (interrupted, problems) = state.packages.read();
+        let Some(packages) = &mut state.packages else {
+            return Outcome::default();
+        };
+        let (interrupted, mut problems) = packages.read();
+        let last_begins = packages.last_begins(&interrupted);
+        let (images, of_images) = packages.images();
+        problems.extend(of_images);
         let effects = news(&state.before, &interrupted);
         state.before.clone_from(&interrupted);
         values.updates = Values {
-            last_begins: state.packages.last_begins(&interrupted),
             interrupted,
-            images: state.packages.images(),
+            images,
+            last_begins,
         };
         Outcome {
             effects,

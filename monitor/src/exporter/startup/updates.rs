@@ -23,7 +23,7 @@ const SLACK_SECONDS: f64 = 60.0;
 /// Stores with each crash that ended a boot the run of a package manager that had not ended then.
 /// `boots` are the earlier boots of the journal, oldest first. Returns what could not be read or
 /// stored.
-pub(super) fn note(store: &mut Store, rootfs: &Path, boots: &[Boot]) -> Vec<String> {
+pub(super) fn note(store: &mut Store, rootfs: &Path, procfs: &Path, boots: &[Boot]) -> Vec<String> {
     let moments: Vec<(String, Crash)> = store
         .crashes()
         .iter()
@@ -39,7 +39,7 @@ pub(super) fn note(store: &mut Store, rootfs: &Path, boots: &[Boot]) -> Vec<Stri
     else {
         return Vec::new();
     };
-    let (half_done, _) = Packages::new(rootfs).read();
+    let (half_done, _) = Packages::new(rootfs, procfs).read();
     let (runs, mut problems) = runs_since(rootfs, whole(first), &half_done);
     for (id, moment) in moments {
         let Some(run) = run::under_way(&runs, moment) else {
@@ -145,7 +145,10 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let mut store = Store::open(state.path()).unwrap().store;
         store.put(record, Some("boot"), ended_boot).unwrap();
-        assert_eq!(note(&mut store, root.path(), boots), Vec::<String>::new());
+        assert_eq!(
+            note(&mut store, root.path(), Path::new("/proc"), boots),
+            Vec::<String>::new()
+        );
         // On the disk, not only in memory.
         let store = Store::open(state.path()).unwrap().store;
         store.crashes().first().unwrap().update.clone()

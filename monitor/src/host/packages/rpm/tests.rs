@@ -23,7 +23,7 @@ impl Root {
     }
 
     fn read(&self) -> (Vec<Interrupted>, Vec<String>) {
-        Packages::new(self.0.path()).read()
+        Packages::new(self.0.path(), &self.path("proc")).read()
     }
 
     fn only(&self) -> Interrupted {
@@ -219,6 +219,19 @@ fn a_removal_that_was_not_closed_leaves_nothing_undone() {
         items: vec![item(false)],
     };
     assert_eq!(judge(Some(&transaction), &[]), Outcome::Clean);
+    // Where it cannot be seen whether they went, nothing is claimed.
+    let why = || "not read".to_owned();
+    assert_eq!(
+        not_readable(Manager::Dnf, Some(&transaction), why()),
+        Err(why())
+    );
+    assert_eq!(not_readable(Manager::Dnf, None, why()), Err(why()));
+    let install = Transaction {
+        items: vec![item(true)],
+        ..transaction
+    };
+    let found = not_readable(Manager::Dnf, Some(&install), why()).unwrap();
+    assert_eq!(found.packages.len(), 1);
 }
 
 #[test]
@@ -233,7 +246,7 @@ fn an_empty_database_is_of_no_host_of_rpm() {
 #[test]
 fn a_transaction_at_work_is_not_interrupted() {
     let root = Root::new("dnf-bookworm-post-b-9");
-    let mut packages = Packages::new(root.0.path());
+    let mut packages = Packages::new(root.0.path(), &root.path("proc"));
     fs::create_dir_all(root.path("run/dnf")).unwrap();
     let lock = root.path(DNF_LOCKS[0]);
     // A process that lives as long as this test.
@@ -241,6 +254,7 @@ fn a_transaction_at_work_is_not_interrupted() {
     fs::create_dir_all(root.path(&format!("proc/{}", process.id()))).unwrap();
     fs::write(&lock, format!("{}\n", process.id())).unwrap();
     assert_eq!(packages.read(), (Vec::new(), Vec::new()));
+    assert_eq!(packages.at_work(), [Manager::Dnf]);
     process.kill().unwrap();
     process.wait().unwrap();
     fs::remove_dir(root.path(&format!("proc/{}", process.id()))).unwrap();

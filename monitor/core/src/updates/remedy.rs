@@ -1,7 +1,8 @@
 //! The commands that repair what an rpm transaction left, in order.
 //!
-//! `cargo xtask test` runs them with the real managers, in the states that a killed upgrade leaves.
-//! Those for packages that were only to be installed or removed are not among them.
+//! `cargo xtask test` runs them with the real managers, in the states that a killed upgrade leaves
+//! and, with dnf and dnf5, a killed removal. That for packages that were only to be installed is not
+//! among them.
 
 use std::collections::BTreeSet;
 

@@ -14,7 +14,7 @@ use crate::{
 
 metrics! {
     UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
-    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is half done now, with the patch in transition or implicated (empty: none); always 1, absent where no crash did it.";
+    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is half done now, with the patch in transition or implicated (empty: none); always 1, absent where no crash is known to have done it.";
 }
 
 /// A run of dpkg that began in this time after a crash still counts as part of the interrupted one

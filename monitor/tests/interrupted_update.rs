@@ -186,6 +186,10 @@ fn a_lock_that_appears_after_the_start_is_read() {
     if run.exists() {
         fs::remove_dir_all(&run).unwrap();
     }
+    // Otherwise all of the root is read for livepatches that may be installed there.
+    for folder in ["lib/modules", "usr/lib", "var/lib"] {
+        host.create_dir(&format!("rootfs/{folder}"));
+    }
     let binary = env!("CARGO_BIN_EXE_livepatch-monitor");
     let serve = ["serve", "--web.listen-address", "127.0.0.1:0"];
     let monitor = Process::serve(host.command(binary, &serve));

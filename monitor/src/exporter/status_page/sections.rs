@@ -421,7 +421,7 @@ pub(super) fn monitor(page: &Page) -> Markup {
     let given_up: Vec<&str> = monitor.sandbox.iter().map(|part| part.name()).collect();
     let content = html! {
         p {
-            "Given up for good after the start: "
+            "Sandbox: rights dropped after the start: "
             @if given_up.is_empty() { "nothing" } @else { code { (given_up.join(", ")) } }
             "."
         }

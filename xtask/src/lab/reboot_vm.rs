@@ -103,7 +103,8 @@ pub(crate) fn run(
     bail!("the guest was not done after {MOST_BOOTS} boots")
 }
 
-/// Creates an empty disk and an empty memory of this kind, in the files `NAME.…` of a folder.
+/// Creates a disk that holds nothing but the image of the failing disk, and an empty memory of this
+/// kind, in the files `NAME.…` of a folder.
 pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Persistent> {
     Ok(Persistent {
         disk: disk(folder, name)?,

@@ -132,8 +132,9 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
         .collect()
 }
 
-/// What a run without `--thorough` leaves out on these kernel lines, one line of text each.
-pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
+/// What a run without `--thorough` leaves out on these kernel lines, one line of text each. With
+/// `only_vm` there is no fleet of simulated hosts, thorough or not.
+pub(super) fn left_out(lines: &[&Line], only_vm: bool) -> Vec<String> {
     let mut text = Vec::new();
     for line in lines {
         let Some(list) = line.normal_run else {
@@ -166,6 +167,9 @@ pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
     text.push(
         "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
     );
+    if !only_vm {
+        text.push("the layouts of several servers, and a day of 1,000 hosts".to_owned());
+    }
     text
 }
 
@@ -302,7 +306,7 @@ mod tests {
     #[test]
     fn all_that_is_left_out_is_named() {
         let lines: Vec<&Line> = kernels::LINES.iter().collect();
-        let text = left_out(&lines);
+        let text = left_out(&lines, false);
         for line in kernels::LINES {
             let own = text
                 .iter()
@@ -318,11 +322,17 @@ mod tests {
             let has = line.normal_run.is_none() || line.name == ONE_KERNEL;
             assert_eq!(memory, !has, "{}", line.name);
         }
-        let text = left_out(&lines[1..3]).join("\n");
+        let text = left_out(&lines[1..3], false).join("\n");
         assert!(
             text.contains("kernels 5.10, 7.2, 7.2-generic: everything"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_simulated_hosts_are_left_out_where_they_would_run() {
+        let names_them = |only_vm| left_out(&[], only_vm).join("\n").contains("layouts");
+        assert!(names_them(false) && !names_them(true));
     }
 
     #[test]

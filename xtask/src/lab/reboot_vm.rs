@@ -46,8 +46,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// More boots than this mean that it repeats itself.
 const MOST_BOOTS: u32 = 120;
 
-const CUTS: &str = "5";
-const CUTS_WHEN_THOROUGH: &str = "20";
+pub(crate) const CUTS: u32 = 5;
+pub(crate) const CUTS_WHEN_THOROUGH: u32 = 20;
 
 /// What its file system contains in addition.
 pub(crate) fn extras() -> Extras<'static> {

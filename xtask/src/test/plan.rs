@@ -4,6 +4,7 @@ use livepatch_monitor_tests::protocol::{
     CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS, SCENARIOS,
 };
 
+use super::run::{LONG, SHORT};
 use crate::{
     lab::{
         kernels::{self, Line},
@@ -163,10 +164,13 @@ pub(super) fn left_out(lines: &[&Line], only_vm: bool) -> Vec<String> {
         text.push(format!("kernels {}: everything", absent.join(", ")));
     }
     text.push(updates::left_out());
-    text.push("15 of the 20 power cuts of power_cuts".to_owned());
-    text.push(
-        "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
-    );
+    let of = |part: u32, all: u32| format!("{} of the {all}", all - part);
+    let cuts = of(reboot_vm::CUTS, reboot_vm::CUTS_WHEN_THOROUGH);
+    text.push(format!("{cuts} power cuts of power_cuts"));
+    let (transitions, scrapes) = (of(SHORT.0, LONG.0), of(SHORT.1, LONG.1));
+    text.push(format!(
+        "{transitions} transitions and {scrapes} scrapes of long_run"
+    ));
     if !only_vm {
         text.push("the layouts of several servers, and a day of 1,000 hosts".to_owned());
     }
@@ -323,10 +327,13 @@ mod tests {
             assert_eq!(memory, !has, "{}", line.name);
         }
         let text = left_out(&lines[1..3], false).join("\n");
-        assert!(
-            text.contains("kernels 5.10, 7.2, 7.2-generic: everything"),
-            "{text}"
-        );
+        for part in [
+            "kernels 5.10, 7.2, 7.2-generic: everything",
+            "15 of the 20 power cuts",
+            "800 of the 1000 transitions and 9000 of the 10000 scrapes",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

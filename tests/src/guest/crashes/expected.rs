@@ -132,11 +132,11 @@ pub(super) fn expect_one(guest: &mut Guest, memo: &Memo, expected: &Expected) ->
     expect_metrics(guest, expected)
 }
 
-/// Follows a runbook on a host with one crash.
-pub(super) fn follow(guest: &Guest, page: &str, seen: &[&str]) -> Result<()> {
+/// Follows a runbook on a host with one crash, about this patch.
+pub(super) fn follow(guest: &Guest, page: &str, patch: &str, seen: &[&str]) -> Result<()> {
     let crashes = list(1)?;
     let crash = crashes.first().context("one crash and none")?;
-    let given = &[("ID", crash.id.as_str())];
+    let given = &[("ID", crash.id.as_str()), ("PATCH", patch)];
     runbooks::follow(guest, &Walk { page, given, seen })
 }
 

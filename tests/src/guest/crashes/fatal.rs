@@ -247,7 +247,7 @@ pub(super) mod sysrq_in_transition {
                 "LivepatchBootUnclean",
                 "LivepatchStopRollout",
             ] {
-                expected::follow(guest, page, &["transition", "lpm_patch_a"])?;
+                expected::follow(guest, page, "lpm_patch_a", &["transition", "lpm_patch_a"])?;
             }
             return Ok(());
         }

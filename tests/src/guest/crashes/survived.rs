@@ -44,10 +44,12 @@ pub(super) mod oops_in_patch_is_survived {
             metrics.expect("livepatch_crashes_total", 1.0)?;
             expect_last(metrics, "oops", "soak", "yes")
         })?;
-        for page in ["LivepatchCrashImplicatesPatch", "LivepatchCrashSignal"] {
-            expected::follow(guest, page, &["implicated  yes", "livepatch_function"])?;
+        // The second one ends with the patch disabled.
+        for page in ["LivepatchCrashSignal", "LivepatchCrashImplicatesPatch"] {
+            let seen = &["implicated  yes", "livepatch_function"];
+            expected::follow(guest, page, OOPSES.name, seen)?;
         }
-        Ok(())
+        OOPSES.wait_gone(seconds(15))
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::{
         collector::{self, Collected, Effect, Listener, Moment, Step},
         kernel_log::KernelLog,
     },
-    host::expected::Expectations,
+    host::{expected::Expectations, packages::Packages},
     kernel::{clock, events::KernelEvent, tasks::TaskScanner},
     metrics::{Exposition, Metric},
 };
@@ -44,7 +44,7 @@ fn collectors(root: &Path) -> Collectors {
         ),
         tasks: tasks::Tasks::new(TaskScanner::new(None, &procfs), sysfs.clone(), stuck_after),
         crashes: crashes::Crashes::new(start, &[]),
-        updates: updates::Updates::new(root),
+        updates: updates::Updates::new(Some(Packages::new(root, Path::new("/proc")))),
         expected: expected::ExpectedPatches::new(Expectations::new(root, "7.2.0", &[], &[])),
         in_force: in_force::FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: crash_capture::CrashCapture::new(procfs.clone(), sysfs, None),

@@ -189,7 +189,7 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     all
 }
 
-/// Updates that were left half done, and an image that is staged.
+/// Updates that were left unfinished, and an image that is staged.
 fn half_done(host: &FakeHost) {
     let status = "Package: a\nStatus: install ok unpacked\nArchitecture: all\n\n";
     host.write("rootfs/var/lib/dpkg/status", status);

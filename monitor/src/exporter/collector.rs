@@ -86,9 +86,9 @@ pub enum Effect {
     Signal(Sighting),
     /// A transition is stuck.
     Stuck(Running, Arc<Found>),
-    /// A package manager left an update half done.
+    /// A package manager left an update unfinished.
     UpdateInterrupted(Interrupted),
-    /// The update that was left half done is complete.
+    /// The update that was left unfinished is complete.
     UpdateRepaired(Manager),
     /// A livepatch that should be in force is not.
     PatchMissing(Expected),

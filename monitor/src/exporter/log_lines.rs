@@ -195,7 +195,7 @@ pub(super) fn start_from_log(patch: &str, said: &StartFromLog) {
     }
 }
 
-/// Logs an update that was left half done.
+/// Logs an update that was left unfinished.
 pub(super) fn update_interrupted(found: &Interrupted) {
     let shown = found.packages.iter().take(PACKAGES_SHOWN);
     let names: Vec<String> = shown
@@ -204,7 +204,7 @@ pub(super) fn update_interrupted(found: &Interrupted) {
     warn!(
         manager = found.manager.name(),
         packages = found.packages.len(),
-        "an update was left half done: {}; repair it before the next one ({})",
+        "an update was left unfinished: {}; repair it before the next one ({})",
         names.join(", "),
         found.remedy()
     );

@@ -74,12 +74,12 @@ pub struct Package {
     pub state: String,
 }
 
-/// What a package manager left half done.
+/// What a package manager left unfinished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interrupted {
     /// The package manager that left it.
     pub manager: Manager,
-    /// The packages that are half done.
+    /// The packages that are unfinished.
     pub packages: Vec<Package>,
     /// The commands that repair it, in order.
     pub commands: Vec<String>,
@@ -98,7 +98,7 @@ impl Interrupted {
 
 /// Why the state of a package manager is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
+#[error("cannot read {}: {source}; whether an update is unfinished is not known (see --path.rootfs)", path.display())]
 pub struct PackagesError {
     path: PathBuf,
     source: io::Error,
@@ -126,7 +126,7 @@ fn inside(root: &Path, path: &Path) -> Result<(), String> {
     match target.starts_with(&root) {
         true => Ok(()),
         false => Err(format!(
-            "{} leads to {}, outside of --path.rootfs; whether an update is half done is not known",
+            "{} leads to {}, outside of --path.rootfs; whether an update is unfinished is not known",
             path.display(),
             target.display()
         )),
@@ -181,8 +181,8 @@ impl Packages {
         directories.map(|directory| root.join(directory)).collect()
     }
 
-    /// What is half done now, one entry for each package manager of this host. While one is at
-    /// work, half-done packages are as they should be: what is said is what was before, or
+    /// What is unfinished now, one entry for each package manager of this host. While one is at
+    /// work, unfinished packages are as they should be: what is said is what was before, or
     /// nothing.
     ///
     /// Beside what could be read: what could not.
@@ -241,7 +241,7 @@ impl Packages {
     }
 
     /// What an image host has prepared and not yet booted, or failed to prepare. The running root
-    /// of such a host is never half done.
+    /// of such a host is never unfinished.
     ///
     /// Beside what could be read: what could not.
     #[must_use]

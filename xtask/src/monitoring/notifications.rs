@@ -68,7 +68,7 @@ const FIRING: [&[&str]; 13] = [
         "patch=other",
     ],
     &["LivepatchLoadFailed", "severity=warning", JOB, "instance=a"],
-    // The crash of `bad` left packages half done: the host needs a repair whatever the rollout does.
+    // The crash of `bad` left packages unfinished: the host needs a repair whatever the rollout does.
     &[
         "LivepatchUpdateInterrupted",
         "severity=warning",

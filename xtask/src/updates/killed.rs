@@ -110,7 +110,7 @@ impl Answer {
         self.known && same && states.all(|(said, expected)| said.starts_with(expected.as_str()))
     }
 
-    /// It knows that nothing is half done.
+    /// It knows that nothing is unfinished.
     pub(super) fn is_clear(&self) -> bool {
         self.known && self.packages.is_empty() && self.commands.is_empty()
     }
@@ -155,7 +155,7 @@ pub(super) fn ask(monitor: &Path, tree: &Tree, manager: &Manager) -> Result<Answ
     if let Some(problem) = printed
         .problems
         .iter()
-        .find(|problem| problem.contains(&root) && problem.contains("half done"))
+        .find(|problem| problem.contains(&root) && problem.contains("unfinished"))
     {
         bail!("{problem}");
     }

@@ -1,4 +1,4 @@
-//! What an rpm transaction left half done.
+//! What an rpm transaction left unfinished.
 //!
 //! Tried with dnf 4.14 and 4.23, dnf5 5.4 and zypper 1.14 (rpm 4.18, 4.20, 6.1), killed at each
 //! step; the recorded databases are in tests/fixtures/updates.
@@ -17,12 +17,12 @@ pub struct HalfDone {
     pub name: String,
     /// Its architecture.
     pub arch: String,
-    /// Epoch, version and release of the one that is half done: the new one, or the one that was
+    /// Epoch, version and release of the one that is unfinished: the new one, or the one that was
     /// to be removed.
     pub evr: String,
     /// Several versions of it may be installed at the same time, as of a kernel.
     pub install_only: bool,
-    /// What is left half done.
+    /// What is left unfinished.
     pub state: State,
 }
 
@@ -33,7 +33,7 @@ impl HalfDone {
         format!("{}.{}", self.name, self.arch)
     }
 
-    /// What is left half done, as the report shows it. Of a package with several versions it says
+    /// What is left unfinished, as the report shows it. Of a package with several versions it says
     /// which one.
     #[must_use]
     pub fn text(&self) -> String {
@@ -113,11 +113,11 @@ impl State {
 /// What the last transaction came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is half done.
+    /// Nothing is unfinished.
     Clean,
     /// It was never closed, and changed nothing: it ended before the first package.
     ChangedNothing,
-    /// Packages are half done.
+    /// Packages are unfinished.
     HalfDone(Vec<HalfDone>),
     /// All its packages are as they should be, but it was never closed: scripts at its end may
     /// not have run. Named are the packages that have one. Where none has, triggers of other

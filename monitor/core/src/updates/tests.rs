@@ -255,7 +255,7 @@ fn of_a_kernel_each_version_is_judged_by_itself() {
     );
 }
 
-/// Of a package that is there for two architectures only the one that is half done is named.
+/// Of a package that is there for two architectures only the one that is unfinished is named.
 #[test]
 fn commands_name_the_architecture() {
     let foreign = |state| HalfDone {

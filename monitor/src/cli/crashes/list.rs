@@ -53,7 +53,7 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
-    /// Of these package managers it is not known whether an update is half done.
+    /// Of these package managers it is not known whether an update is unfinished.
     at_work: &'a [Manager],
     images: &'a [Image],
     untrusted: Vec<NotTrusted<'a>>,
@@ -166,7 +166,7 @@ fn half_done(updates: &[Interrupted]) -> String {
     let mut text = String::new();
     for update in updates.iter().filter(|update| !update.packages.is_empty()) {
         let manager = update.manager.name();
-        let _ = writeln!(text, "\nLeft half done by {manager}:");
+        let _ = writeln!(text, "\nLeft unfinished by {manager}:");
         for package in &update.packages {
             let (name, state) = (shown(&package.name), shown(&package.state));
             let _ = writeln!(text, "  {name}  {state}");
@@ -188,7 +188,7 @@ fn busy(at_work: &[Manager]) -> String {
     for manager in at_work {
         let _ = writeln!(
             text,
-            "\n{} is at work: whether an update is half done is not known yet",
+            "\n{} is at work: whether an update is unfinished is not known yet",
             manager.name()
         );
     }

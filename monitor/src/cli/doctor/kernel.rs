@@ -17,6 +17,9 @@ use livepatch_core::{
     patch::PatchSet,
 };
 
+const MOUNT_SECURITYFS: &str =
+    "mount securityfs: mount -t securityfs securityfs /sys/kernel/security";
+
 pub(super) fn checks(procfs: &Path, sysfs: &Path) -> Vec<Check> {
     let mut checks = livepatch(sysfs);
     checks.push(btf(sysfs));
@@ -92,17 +95,26 @@ fn btf(sysfs: &Path) -> Check {
 fn lockdown_level(sysfs: &Path) -> Check {
     const CHECK: &str = "lockdown";
     let level = lockdown::level(sysfs);
-    match lockdown::degradation(level.as_deref()) {
-        Some(Degradation { what, remedy }) => Check::new(CHECK, Status::Failure, what, remedy),
-        None => Check::ok(
+    if let Some(Degradation { what, remedy }) = lockdown::degradation(level.as_deref()) {
+        return Check::new(CHECK, Status::Failure, what, remedy);
+    }
+    if let Some(level) = level {
+        return Check::ok(CHECK, format!("kernel lockdown: {level}"));
+    }
+    let unknown = |why: &str| {
+        Check::new(
             CHECK,
-            format!(
-                "kernel lockdown: {}",
-                level
-                    .as_deref()
-                    .unwrap_or("none, or securityfs is not mounted")
-            ),
-        ),
+            Status::Unknown,
+            format!("cannot determine whether the kernel is locked down: {why}"),
+            MOUNT_SECURITYFS,
+        )
+    };
+    match value(&sysfs.join("kernel/security/lsm")) {
+        Ok(modules) if modules.split(',').any(|module| module == "lockdown") => {
+            unknown("the level of its lockdown module cannot be read")
+        }
+        Ok(_) => Check::ok(CHECK, "this kernel has no lockdown"),
+        Err(error) => unknown(&error),
     }
 }
 
@@ -188,7 +200,34 @@ fn landlock(sysfs: &Path) -> Check {
             CHECK,
             Status::Unknown,
             format!("cannot determine whether Landlock is enabled: {error}"),
-            "mount securityfs: mount -t securityfs securityfs /sys/kernel/security",
+            MOUNT_SECURITYFS,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Without securityfs the level is unknown; with it, a kernel without lockdown has no file.
+    #[test]
+    fn a_lockdown_level_that_is_not_read_is_unknown() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let status = || lockdown_level(sysfs.path()).status;
+        assert_eq!(status(), Status::Unknown);
+        let security = sysfs.path().join("kernel/security");
+        fs::create_dir_all(&security).unwrap();
+        fs::write(security.join("lsm"), "capability,landlock\n").unwrap();
+        assert_eq!(status(), Status::Ok);
+        fs::write(security.join("lsm"), "lockdown,capability").unwrap();
+        assert_eq!(status(), Status::Unknown);
+        fs::write(
+            security.join("lockdown"),
+            "[none] integrity confidentiality\n",
+        )
+        .unwrap();
+        assert_eq!(status(), Status::Ok);
     }
 }

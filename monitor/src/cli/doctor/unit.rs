@@ -174,7 +174,7 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
         checks.push(Check::new(
             CHECK,
             Status::Warning,
-            format!("/etc/systemd/system/{UNIT} replaces the package's unit, and does not change with it"),
+            format!("/etc/systemd/system/{UNIT} replaces the package's unit, and will not be updated with it"),
             "move what you changed to a drop-in: systemctl edit livepatch-monitor",
         ));
     }

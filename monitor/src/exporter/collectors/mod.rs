@@ -35,7 +35,7 @@ pub struct Values {
     pub tasks: tasks::Values,
     /// Crash signals and crashes.
     pub crashes: crashes::Values,
-    /// Updates that were left half done.
+    /// Updates that were left unfinished.
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,

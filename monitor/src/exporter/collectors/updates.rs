@@ -1,4 +1,4 @@
-//! Packages that an update left half done.
+//! Packages that an update left unfinished.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 metrics! {
-    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an interrupted update left half installed or removed; absent where unknown.";
+    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an interrupted update left unfinished; absent where unknown.";
     INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is now unfinished, with the patch that it implicates, or that was in transition or soak (empty: none); always 1, absent where no crash is known to have interrupted it.";
 }
 
@@ -21,14 +21,14 @@ metrics! {
 /// of apt's, or of its repair: of a reset only the last moment before it is known.
 const AFTER_CRASH_SECONDS: i64 = 15 * 60;
 
-/// Updates that were left half done.
+/// Updates that were left unfinished.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// An entry for each package manager of this host whose state could be read.
     pub interrupted: Vec<Interrupted>,
     /// What an image host has prepared and not yet booted, or failed to prepare.
     pub images: Vec<Image>,
-    /// When the last run of each package manager began that left something half done.
+    /// When the last run of each package manager began that left something unfinished.
     pub last_begins: BTreeMap<&'static str, i64>,
 }
 
@@ -114,7 +114,7 @@ impl Collector<All> for Updates {
     }
 }
 
-/// The crash that left this: the update in whose middle it came has a package that is half done,
+/// The crash that left this: the update in whose middle it came has a package that is unfinished,
 /// and is the last one of its package manager, which began at `last_begin`.
 fn by_crash<'a>(
     found: &Interrupted,
@@ -139,7 +139,7 @@ fn by_crash<'a>(
     Some(([&crash.run.manager, patch, crash.implicated.name()], 1.0))
 }
 
-/// The changes that are worth a log line. "Nothing is half done" is one only after something was.
+/// The changes that are worth a log line. "Nothing is unfinished" is one only after something was.
 fn news(before: &[Interrupted], now: &[Interrupted]) -> Vec<Effect> {
     let fresh = now.iter().filter(|found| !before.contains(found));
     fresh
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(by_crash(found, 1_000, &crashes[..1]), None);
         // dpkg, called by that apt.
         assert_eq!(by_crash(found, 1_010, &crashes), by);
-        // Another run came later: it may have left the package half done.
+        // Another run came later: it may have left the package unfinished.
         assert_eq!(by_crash(found, 100_000, &crashes), None);
         assert_eq!(by_crash(found, 2_000, &crashes), None);
         // Of dnf and zypper each run is one in the history.

@@ -104,7 +104,7 @@ impl Dpkg {
         }
     }
 
-    /// What is half done; while dpkg or apt is at work, what was before. `None` where this is no
+    /// What is unfinished; while dpkg or apt is at work, what was before. `None` where this is no
     /// host of dpkg.
     pub(super) fn read(&mut self, root: &Path) -> Found {
         let database = root.join(DPKG);
@@ -151,7 +151,7 @@ impl Dpkg {
             let is_locked = lock.as_ref().map_or(Ok(false), is_locked);
             at_work |= is_locked.map_err(|error| {
                 format!(
-                    "cannot ask for locks on {}: {error}; whether an update is half done is not \
+                    "cannot ask for locks on {}: {error}; whether an update is unfinished is not \
                      known",
                     path.display()
                 )

@@ -1,5 +1,5 @@
 //! Hosts whose root is an image: what is prepared for the next boot, or failed. Their running root
-//! is never half done.
+//! is never unfinished.
 //!
 //! ostree, rpm-ostree, bootc (ostree 2024.5, src/libostree/ostree-sysroot-private.h and
 //! ostree-cmd-private.c): /run/ostree/staged-deployment is a deployment that becomes the next root

@@ -1,4 +1,4 @@
-//! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left half done. The databases are read where
+//! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left unfinished. The databases are read where
 //! they lie, without a lock and without writing beside them ([`livepatch_core::updates`]).
 //!
 //! rpm alone keeps no history: packages that it had not come to, and scripts for the end of a
@@ -77,8 +77,8 @@ struct RpmDatabase {
 }
 
 impl Rpm {
-    /// What is half done, for the package manager of this host. While a transaction runs, what
-    /// was half done before it.
+    /// What is unfinished, for the package manager of this host. While a transaction runs, what
+    /// was unfinished before it.
     pub(super) fn read(&mut self, root: &Path, procfs: &Path) -> Found {
         let Some(RpmDatabase {
             folder,
@@ -89,7 +89,7 @@ impl Rpm {
         };
         let unknown = |what: &str| {
             format!(
-                "{}: {what}; whether an update is half done is not known",
+                "{}: {what}; whether an update is unfinished is not known",
                 folder.display()
             )
         };
@@ -164,7 +164,7 @@ fn database(root: &Path) -> Option<RpmDatabase> {
 }
 
 /// Of a database that is not read: whether dnf's last transaction was closed is known all the
-/// same. That it was is no proof that nothing is half done.
+/// same. That it was is no proof that nothing is unfinished.
 fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, String> {
     let why = format!("rpm's database is of the format {format}, which is not read");
     let (manager, last) = last_transaction(root)?;

@@ -51,7 +51,7 @@ fn read(root: &Path, path: &str) -> Result<String, String> {
 
 /// The runs that began at or after a moment, in seconds since 1970, and what could not be read.
 /// Runs of dpkg and zypper, whose logs have no end, are among them only if they left something
-/// half done: then they did not end.
+/// unfinished: then they did not end.
 #[must_use]
 pub fn runs_since(
     root: &Path,
@@ -107,7 +107,7 @@ pub fn runs_since(
     (runs, problems)
 }
 
-/// The run, with the packages that it left half done.
+/// The run, with the packages that it left unfinished.
 fn with(mut run: UpdateRun, found: &Interrupted) -> UpdateRun {
     for package in &found.packages {
         if run.packages.len() < MAX_PACKAGES && !names(&run, &package.name) {
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(runs.len(), 1);
         assert_eq!(runs[0].command.as_deref(), Some("apt upgrade"));
         assert!(names(&runs[0], "bash"));
-        // Nothing is half done: the log has no end of dpkg's run, and it ended.
+        // Nothing is unfinished: the log has no end of dpkg's run, and it ended.
         fs::remove_file(root.path().join(APT_LOG)).unwrap();
         assert_eq!(runs_since(root.path(), 0, &[]).0, []);
     }

@@ -33,7 +33,7 @@ pub(super) struct Yum {
 }
 
 impl Yum {
-    /// What is half done; while yum is at work, what was before. `None` where this is no host of
+    /// What is unfinished; while yum is at work, what was before. `None` where this is no host of
     /// yum 3.
     pub(super) fn read(&mut self, root: &Path, procfs: &Path) -> Found {
         let directory = root.join(YUM);
@@ -79,7 +79,7 @@ fn is_at_work(root: &Path, procfs: &Path) -> Result<bool, String> {
     for path in LOCKS {
         let is_held = is_of_live_process(procfs, &root.join(path));
         if is_held
-            .map_err(|error| format!("{error}; whether an update is half done is not known"))?
+            .map_err(|error| format!("{error}; whether an update is unfinished is not known"))?
         {
             return Ok(true);
         }

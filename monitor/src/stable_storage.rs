@@ -84,7 +84,7 @@ mod tests {
         }
         let mounted = ReadOnly::mount();
         let directory = File::open(mounted.path()).unwrap();
-        // What the kernel says of it.
+        // What the kernel reports about it.
         directory.sync_data().unwrap();
         directory.sync_all().unwrap();
         for sync in [sync_data, sync_all] {

@@ -24,7 +24,7 @@ const LOST: &str = "lost+found";
 
 /// Somebody else may read or change what is in the directory.
 #[derive(Debug, thiserror::Error)]
-#[error("others can access {}: {reason}; give --state-dir a directory of its own with mode 0700", path.display())]
+#[error("others can access {}: {reason}; give --state-dir a separate directory with mode 0700", path.display())]
 pub struct Exposed {
     path: PathBuf,
     reason: String,
@@ -86,7 +86,7 @@ pub fn give(directory: &Path, user: u32, group: u32) -> io::Result<()> {
     }
     if let Some(name) = foreign(directory)? {
         return Err(io::Error::other(format!(
-            "{name} in it is not the monitor's; give --state-dir a directory of its own"
+            "{name} in it is not the monitor's; give --state-dir a separate directory"
         )));
     }
     let directories = own_directories(directory).chain([directory.to_owned()]);

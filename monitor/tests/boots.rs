@@ -31,7 +31,7 @@ fn lose_power(monitor: Process) {
     monitor.finish();
 }
 
-/// Waits until the journal of the boot has the running transition: a thread of its own writes
+/// Waits until the journal of the boot has the running transition: a separate thread writes
 /// it.
 fn wait_for_the_journal(host: &FakeHost, number: u32) {
     let name = format!("state/recorder/3f1c4a52-0000-4000-8000-{number:012}.rec");

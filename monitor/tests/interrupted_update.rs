@@ -1,4 +1,4 @@
-//! A real dpkg, killed in a maintainer script, in a root of its own.
+//! A real dpkg, killed in a maintainer script, in a separate root.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
 
 use std::{

@@ -111,7 +111,7 @@ fn the_state_is_taken_over() {
     assert!(!dir.path().join("transition.json").exists());
     let after = fs::read(journal(dir.path())).unwrap();
     assert_eq!(after[8..12], 2_u32.to_le_bytes());
-    // What was there is there, byte for byte; the state comes behind it.
+    // The earlier content is unchanged, byte for byte; the state comes after it.
     assert_eq!(after[12..before.len()], before[12..]);
     assert_eq!(known(dir.path(), PRESENT), recorded());
     let again = JournalFile::open(dir.path(), PRESENT).unwrap();

@@ -216,7 +216,7 @@ fn every_state_says_what_it_must() {
                 .any(|tag| tag.starts_with("script") || tag.contains(" style=")),
             "{name}"
         );
-        // Nothing is asked for while nothing happens.
+        // Nothing is requested while nothing happens.
         let renewed = html.contains("http-equiv=\"refresh\"");
         assert_eq!(
             renewed,

@@ -7,7 +7,7 @@
 //! are the functions looked for (-EADDRINUSE). So of a task with both a patched
 //! function and an unreliable frame on its stack the kernel says "unreliable
 //! stack", and that is also the right advice: the task is not done when it
-//! leaves the function. The function is named beside it all the same.
+//! leaves the function. The function is still named with it.
 
 mod container;
 mod escape;

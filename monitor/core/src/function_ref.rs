@@ -22,7 +22,7 @@ pub fn module_of(object: &str) -> Option<&str> {
 }
 
 impl FunctionRef {
-    /// The function of this name in a module, or in the kernel image where there is none.
+    /// The function of this name in a module, or in the kernel image if `None`.
     #[must_use]
     pub fn in_module(module: Option<&str>, function: &str) -> Self {
         Self {

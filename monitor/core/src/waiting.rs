@@ -22,7 +22,7 @@ pub enum Waited {
         /// Why, as the end of a sentence whose subject is the patch.
         why: String,
     },
-    /// What became of it cannot be determined.
+    /// Its outcome cannot be determined.
     Unknown {
         /// Why it cannot be determined.
         why: String,

@@ -33,8 +33,8 @@ pub(super) struct Blockers {
     /// Print the stack of each task
     #[arg(long)]
     stack: bool,
-    /// Name at most this many tasks of each group; with --json, at most this many in total (default:
-    /// all)
+    /// Name at most this many tasks of each group; with --json, at most this many in total
+    /// (default: all)
     #[arg(long, value_name = "N", value_parser = values::count, conflicts_with = "all")]
     limit: Option<usize>,
     /// Name every task

@@ -43,7 +43,7 @@ struct Report<'a> {
     expected: Vec<ExpectedReport<'a>>,
 }
 
-/// An installed livepatch and what became of it.
+/// An installed livepatch and its state.
 #[derive(Serialize)]
 struct ExpectedReport<'a> {
     patch: &'a str,

@@ -47,7 +47,7 @@ pub struct Read {
 }
 
 impl Text {
-    /// A log in a file of its own.
+    /// A log in a separate file.
     #[must_use]
     pub fn of_file(path: String, bytes: Vec<u8>) -> Self {
         Self {

@@ -24,9 +24,9 @@ use crate::{
 
 /// Most packages named in one line.
 const PACKAGES_SHOWN: usize = 10;
-/// Most blocking tasks that get a line of their own.
+/// Most blocking tasks that get a separate line.
 const BLOCKERS_SHOWN: usize = 10;
-/// Most dumps that are not trusted and get a line of their own.
+/// Most dumps that are not trusted and get a separate line.
 const UNTRUSTED_SHOWN: usize = 10;
 
 /// Names a patch in a log line.
@@ -247,7 +247,7 @@ pub(super) fn module_refused(patch: &str, module: &str) {
     );
 }
 
-/// Logs at startup which evidence a crash would not leave behind. It is a warning if there would be
+/// Logs at startup which evidence a crash would not leave. It is a warning if there would be
 /// no dump at all.
 pub(super) fn crash_capture(ready: &[(Source, bool)]) {
     let dump = [Source::Pstore, Source::Kdump];

@@ -67,7 +67,7 @@ pub(super) async fn start_threads(count: usize) -> anyhow::Result<()> {
     let threads: Vec<_> = (0..count)
         .map(|_| {
             let arrived = arrived.clone();
-            // Busy until all are there, so that each task takes a thread of its own.
+            // Busy until all are there, so that each task occupies a thread.
             tokio::task::spawn_blocking(move || {
                 let (number, changed) = &*arrived;
                 let mut number = lock(number);

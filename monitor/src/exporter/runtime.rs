@@ -24,7 +24,7 @@ use super::{
 };
 use crate::kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks};
 
-/// The exporter at work. Its locks are each held for one step and, but for `saving`, never
+/// The running exporter. Its locks are each held for one step and, except for `saving`, never
 /// two at a time.
 #[derive(Debug)]
 pub struct Exporter {

@@ -77,7 +77,7 @@ impl Manager {
     }
 }
 
-/// A datagram socket to `NOTIFY_SOCKET`: a path, or an abstract name behind `@` (sd_notify(3)).
+/// A datagram socket to `NOTIFY_SOCKET`: a path, or an abstract name after `@` (sd_notify(3)).
 fn connect() -> io::Result<Option<UnixDatagram>> {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else {
         return Ok(None);

@@ -42,7 +42,7 @@ pub fn container(procfs: &Path, sysfs: &Path) -> Option<Degradation> {
     })
 }
 
-/// What became of a state directory at the start.
+/// What was done with a state directory at the start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Adopted {
     /// It is this machine's, or it has no owner on record.

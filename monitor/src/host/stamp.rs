@@ -11,7 +11,7 @@ pub(super) struct Stamp {
     nanoseconds: i64,
 }
 
-/// None where there is no such file.
+/// `None` if the file does not exist.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp {

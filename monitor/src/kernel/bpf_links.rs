@@ -1,7 +1,7 @@
 //! The BPF programs that trampolines call from functions of the kernel: fentry, fexit, fmod_ret and
 //! LSM programs, found by the links that attach them.
 //!
-//! aya lists links, but does not give out the attach type and the target of one; so this asks
+//! aya lists links, but does not expose the attach type and the target of one; so this asks
 //! bpf(2) itself (include/uapi/linux/bpf.h: `BPF_LINK_GET_NEXT_ID`, `BPF_LINK_GET_FD_BY_ID`,
 //! `BPF_OBJ_GET_INFO_BY_FD`). Links do not show their target on 5.10, and do on 6.1 and later
 //! (`tracing.target_btf_id`); a trampoline and a livepatch share a function from 6.0 on.
@@ -109,7 +109,7 @@ pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Know
         let Some(function) = targets.get(&link.target) else {
             continue;
         };
-        // The functions of BPF programs have numbers of their own.
+        // The functions of BPF programs are numbered separately.
         let of_kernel = is_vmlinux(link.target_object).map_err(|error| {
             format!(
                 "cannot determine what BPF program {} is attached to: {error}",
@@ -240,7 +240,7 @@ fn is_vmlinux(id: u32) -> io::Result<bool> {
     let Some(btf) = unless_gone(descriptor(BTF_GET_FD_BY_ID, id))? else {
         return Ok(false);
     };
-    // The kernel wants room for the whole name and the zero behind it, and cuts a longer one off.
+    // The kernel needs room for the whole name and the zero after it, and cuts off a longer one.
     let mut name = [0_u8; VMLINUX.len() + 2];
     let mut info = BtfInfo {
         name: u64::try_from(name.as_mut_ptr().expose_provenance()).map_err(io::Error::other)?,

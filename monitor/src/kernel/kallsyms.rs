@@ -26,7 +26,7 @@ mod tests;
 /// 100.
 const MAX_LINE: usize = 4096;
 
-/// How far behind a symbol an address may be, in bytes, if another text symbol of the same owner
+/// How far after a symbol an address may be, in bytes, if another text symbol of the same owner
 /// follows and closes the range.
 const MAX_DISTANCE: u64 = 1 << 20;
 
@@ -343,7 +343,7 @@ fn is_end_marker(name: &[u8]) -> bool {
 
 /// The functions that contain these addresses, in one pass over the file (N log M for N symbols and
 /// M addresses). An address gets no name rather than a doubtful one, if it is outside every owner's
-/// text or too far behind the last symbol of a module.
+/// text or too far after the last symbol of a module.
 ///
 /// # Errors
 /// [`KallsymsError`]; [`KallsymsError::Hidden`] if the kernel hides the addresses.
@@ -417,7 +417,7 @@ fn judge(address: u64, slot: &Nearest) -> Option<CodePlace> {
         .after
         .as_ref()
         .filter(|after| after.module == before.module);
-    // The image's symbols end with `_end`: without a symbol behind it, the address is outside the
+    // The image's symbols end with `_end`: without a symbol after it, the address is outside the
     // image.
     if before.module.is_none() && (closing.is_none() || is_end_marker(&before.name)) {
         return None;

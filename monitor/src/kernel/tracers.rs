@@ -84,7 +84,7 @@ pub struct Lists {
     overridable: Result<Option<List>, String>,
 }
 
-/// What the lists say of some functions.
+/// What the lists show about some functions.
 #[derive(Debug)]
 struct Attached {
     /// Their lines of `enabled_functions`.
@@ -162,7 +162,7 @@ impl Lists {
         Ok(attached.seen(procfs, programs))
     }
 
-    /// Reads what they say of these functions, until `stops`.
+    /// Reads what they show about these functions, until `stops`.
     fn read(&mut self, functions: &BTreeSet<&str>, stops: &dyn Fn() -> bool) -> Attached {
         let mut in_use = InUse::default();
         let traced = read_list(&mut self.enabled, stops, |line| {

@@ -12,7 +12,7 @@ use ureq::{Body, http::Response};
 /// about 3 MB, and a round has some 25.
 pub(super) const MOST: u64 = 256 << 20;
 
-/// Bytes that are asked for at once.
+/// Bytes that are requested at once.
 const PIECE: usize = 64 << 10;
 
 /// What may still be read.

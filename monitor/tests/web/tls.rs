@@ -70,7 +70,7 @@ impl Client {
         ClientConnection::new(self.0.clone(), "localhost".try_into().unwrap()).unwrap()
     }
 
-    /// The status and the body of an answer, over a connection of its own.
+    /// The status and the body of a response, over a separate connection.
     pub(crate) fn get(&self, address: &str, path: &str) -> io::Result<(u16, String)> {
         let (_, status, body) = self.ask(address, path)?;
         Ok((status, body))

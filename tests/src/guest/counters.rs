@@ -1,4 +1,4 @@
-//! Counts how often the kernel reaches a function, with kprobes of their own that lose nothing.
+//! Counts how often the kernel reaches a function, with separate kprobes that lose nothing.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

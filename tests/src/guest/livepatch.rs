@@ -84,7 +84,7 @@ impl Livepatch {
         files::read_flag(&self.file("enabled"))
     }
 
-    /// What `transition` says; a livepatch that is gone is in none.
+    /// Value of `transition`; a livepatch that no longer exists is in none.
     pub(crate) fn in_transition(self) -> Result<bool> {
         in_transition(self.name)
     }
@@ -144,7 +144,7 @@ fn in_transition(name: &str) -> Result<bool> {
     }
 }
 
-/// Waits until a livepatch of this name is in no transition.
+/// Waits until a livepatch of this name is not in transition.
 pub(crate) fn wait_transition_done(name: &str, timeout: Duration) -> Result<()> {
     eventually(timeout, || {
         ensure!(!in_transition(name)?, "{name} is still in transition");
@@ -171,7 +171,7 @@ pub(crate) fn disable_all(timeout: Duration) -> Result<()> {
     }
     for name in known()? {
         let path = format!("{FOLDER}/{name}/enabled");
-        // One that an atomic replace superseded vanishes by itself.
+        // One that an atomic replace superseded disappears by itself.
         if files::read_flag(&path).unwrap_or(false) {
             files::write(&path, "0")?;
             wait_transition_done(&name, timeout)?;

@@ -23,7 +23,7 @@ pub(crate) struct Probes {
 #[derive(Debug)]
 struct Row {
     method: String,
-    /// None where the signal is no event.
+    /// `None` if the signal is not an event.
     received: Option<u64>,
 }
 

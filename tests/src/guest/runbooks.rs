@@ -80,7 +80,7 @@ const HERE: &[&str] = &[
 pub(crate) struct Walk<'a> {
     /// The page.
     pub(crate) page: &'a str,
-    /// What stands for its placeholders, such as PATCH.
+    /// The values of its placeholders, such as PATCH.
     pub(crate) given: &'a [(&'a str, &'a str)],
     /// What must be seen of the monitor's commands and the logs on the way.
     pub(crate) seen: &'a [&'a str],

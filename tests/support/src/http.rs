@@ -23,7 +23,7 @@ pub enum Error {
     /// No connection, no HTTP, or a body that is cut short.
     #[error("cannot get {url}: {source}")]
     Transport {
-        /// What was asked for.
+        /// The URL that was requested.
         url: String,
         /// What the HTTP library reported.
         source: Box<ureq::Error>,
@@ -31,7 +31,7 @@ pub enum Error {
     /// An answer with another status than 200.
     #[error("{url} answers {status}: {body}")]
     Status {
-        /// What was asked for.
+        /// The URL that was requested.
         url: String,
         /// The HTTP status code that came instead.
         status: u16,

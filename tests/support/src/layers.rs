@@ -47,7 +47,7 @@ type Name = Vec<String>;
 #[derive(Debug, Default)]
 struct Module {
     children: BTreeSet<String>,
-    /// What it passes on: a name and the path that it stands for.
+    /// What it re-exports: a name and the path that it refers to.
     passed_on: BTreeMap<String, Name>,
     /// Paths whose items it passes on, all of them.
     passed_on_whole: Vec<Name>,
@@ -157,7 +157,7 @@ impl Imports {
         None
     }
 
-    /// The module behind a facade that passes an item on.
+    /// The module from which a facade re-exports an item.
     fn defined(&self, facade: &Name, rest: &[String], depth: usize) -> Option<Name> {
         let here = self.modules.get(facade)?;
         let (name, behind) = rest.split_first()?;

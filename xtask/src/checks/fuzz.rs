@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     target: Option<String>,
 }
 
-/// Runs what was asked for.
+/// Runs the requested targets.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |name: &str| arguments.target.as_deref().is_none_or(|only| only == name);
     let targets: Vec<_> = TARGETS.iter().filter(|(name, _)| wanted(name)).collect();

@@ -173,7 +173,7 @@ fn thread_ticks(stat: &str, name: &str) -> Option<f64> {
     if head.split_once('(')?.1 != name {
         return None;
     }
-    // utime and stime are fields 14 and 15 of the line, 12 and 13 behind the name.
+    // utime and stime are fields 14 and 15 of the line, 12 and 13 after the name.
     let mut fields = tail.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<f64>().ok();
     Some(next()? + next()?)

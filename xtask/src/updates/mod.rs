@@ -65,8 +65,8 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     run_managers(&managers, &monitor, arguments.thorough, passed)
 }
 
-/// Kills each manager at each of its moments and calls `passed` after each. Without `thorough`, only
-/// at the moments that differ most.
+/// Kills each manager at each of its moments and calls `passed` after each. Without `thorough`,
+/// only at the moments that differ most.
 pub(crate) fn run(monitor: &Path, thorough: bool, passed: impl FnMut(&str)) -> Result<()> {
     let managers: Vec<&Manager> = MANAGERS.iter().collect();
     run_managers(&managers, monitor, thorough, passed)

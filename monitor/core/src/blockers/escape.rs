@@ -1,4 +1,4 @@
-//! Text that a stranger chose (a thread's name, a module's) made fit to show.
+//! Untrusted text (a thread's name, a module's) made safe to show.
 
 use std::fmt::Write as _;
 

@@ -14,7 +14,7 @@ pub struct BlockerReport {
     pub tid: u32,
     /// Process id (`tgid` in the kernel): the same for all threads of a process.
     pub pid: u32,
-    /// The thread's name, made fit to show.
+    /// The thread's name, made safe to show.
     pub comm: String,
     /// It is a kernel thread.
     pub kthread: bool,

@@ -308,7 +308,7 @@ fn an_unknown_reason_says_why() {
         assert_eq!(blocker.reason, Reason::Unknown);
         assert!(blocker.detail.contains(why), "{}", blocker.detail);
     }
-    // A function that was found is found all the same.
+    // A function that was found is still found.
     let found = Scan {
         funcs_truncated: true,
         ..scan([task([in_hold()])])

@@ -49,7 +49,7 @@ pub(super) fn against_unpatched(
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
         if !listed && complete.modules && known.stage == Stage::Enabled {
-            // It may be gone, but what became of its functions is not known.
+            // It may have been removed, but the state of its functions is unknown.
             reasons.push(format!(
                 "livepatch {} is not in the module list any more",
                 known.name
@@ -206,7 +206,7 @@ fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completenes
                 reasons.push(format!("livepatch {} has just been disabled", known.name));
             }
             Stage::Unknown => reasons.push(format!(
-                "the log does not say what became of livepatch {}",
+                "the log does not show the state of livepatch {}",
                 known.name
             )),
             Stage::Enabled | Stage::Disabled | Stage::Transition | Stage::Refused => {}

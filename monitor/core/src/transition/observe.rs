@@ -349,7 +349,7 @@ impl Transitions {
             .map(|patch| (patch.name.clone(), Direction::Patch))
             .collect();
         // A patch that disappeared while another appeared may have been replaced, which is not a
-        // transition of its own. (While one was in transition, `active` was set.)
+        // separate transition. (While one was in transition, `active` was set.)
         if passed.is_empty()
             && set
                 .patches
@@ -384,9 +384,9 @@ impl Transitions {
         }
     }
 
-    /// Counts requests that failed without an event: `module_free` does not report it, or the module
-    /// stays loaded. A request may wait for `klp_mutex`, which other events hold, so there must have
-    /// been none for a while.
+    /// Counts requests that failed without an event: `module_free` does not report it, or the
+    /// module stays loaded. A request may wait for `klp_mutex`, which other events hold, so there
+    /// must have been none for a while.
     fn expire_requests(&mut self, now: BootTime, set: &PatchSet, effects: &mut Vec<Effect>) {
         self.requests.retain(|name, time| {
             now < *time

@@ -118,7 +118,7 @@ fn modules_line(modules: &[Module]) -> String {
     }
 }
 
-/// A run of a package manager, in a line: the command, who asked for it, and when.
+/// A run of a package manager, on one line: the command, the user, and the time.
 pub(super) fn described(run: &UpdateRun) -> String {
     let command = run.command.as_ref().unwrap_or(&run.manager);
     let by = run.user.as_ref().map(|user| format!(", run by {user}"));

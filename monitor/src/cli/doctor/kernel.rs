@@ -139,7 +139,7 @@ fn pid_namespace(procfs: &Path) -> Check {
     }
 }
 
-/// Attaches the exporter's programs, and detaches them when that is known.
+/// Attaches the exporter's programs, and detaches them again once the result is known.
 fn probes(procfs: &Path, sysfs: &Path) -> Vec<Check> {
     const CHECK: &str = "probes";
     let probes = match Probes::attach(Wanted::Everything, procfs, sysfs, false) {

@@ -1,5 +1,5 @@
 //! How far a transition has got, on standard error: a bar on a terminal, a line for each
-//! change elsewhere. A bar library would draw from a thread of its own, which would be one
+//! change elsewhere. A bar library would draw from a separate thread, which would be one
 //! more task for the transition to wait for.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Which evidence the next crash would leave behind.
+//! Which evidence the next crash would leave.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -17,7 +17,7 @@ metrics! {
     EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or restart the machine after it; absent where unknown.";
 }
 
-/// Which evidence the next crash would leave behind.
+/// Which evidence the next crash would leave.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// Whether each source is ready; a source whose state is unknown is left out.

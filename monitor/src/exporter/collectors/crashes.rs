@@ -276,8 +276,8 @@ impl Crashes {
             .collect()
     }
 
-    /// Those of them that were not seen. A kind of which more were seen than the kernel counted does
-    /// not make up for one that was missed.
+    /// Those of them that were not seen. A kind of which more were seen than the kernel counted
+    /// does not make up for one that was missed.
     fn missed(&self, state: &State, kernel: &BTreeMap<Signal, Option<u64>>) -> Option<u64> {
         if kernel.is_empty() {
             return None;

@@ -4,8 +4,8 @@
 //! livepatch that is being enabled needs as well (t_start, kernel/trace/ftrace.c). So it is read
 //! only where a patch is enabled, never in a transition or while a module is being loaded, and at
 //! most every five minutes unless the patches have changed; the reading is given up when a module
-//! comes. Until it can be read again, the last reading stands for 15 minutes, for the objects that
-//! have not changed since.
+//! comes. Until it can be read again, the last reading is valid for 15 minutes, for the objects
+//! that have not changed since.
 
 use std::{
     path::{Path, PathBuf},

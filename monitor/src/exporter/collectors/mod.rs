@@ -27,7 +27,7 @@ const HOST: &str = "host";
 /// What the collectors found, as plain values. By default nothing is known.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// What sysfs says of the loaded livepatches.
+    /// The loaded livepatches according to sysfs.
     pub patches: patches::Values,
     /// What is known of the running and the last transitions.
     pub transitions: transitions::Values,
@@ -41,7 +41,7 @@ pub struct Values {
     pub expected: expected::Values,
     /// Whether the patches' functions really run.
     pub in_force: in_force::Values,
-    /// Which evidence the next crash would leave behind.
+    /// Which evidence the next crash would leave.
     pub crash_capture: crash_capture::Values,
     /// Modules that were refused.
     pub refusals: refusals::Values,

@@ -32,7 +32,7 @@ metrics! {
     OTHER_MECHANISMS = "livepatch_other_mechanisms" Gauge [] "Other mechanisms that patch the running kernel (Ksplice, KernelCare, the old kpatch core), which the monitor cannot watch; its status page names them.";
 }
 
-/// What sysfs says of the loaded livepatches.
+/// The loaded livepatches according to sysfs.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The running kernel's release.

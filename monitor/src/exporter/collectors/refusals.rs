@@ -44,7 +44,7 @@ pub struct Refused {
 /// Modules that the kernel refused to load because a livepatch failed for them.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// Each patch and module, by name; none where the log cannot be read.
+    /// Each patch and module, by name; `None` if the log cannot be read.
     pub refused: Vec<Refused>,
     /// The log can be read.
     pub is_known: bool,

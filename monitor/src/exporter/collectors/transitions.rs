@@ -288,7 +288,7 @@ impl Collector<All> for Transitions {
             }
         }
         // Without ftrace the request of a livepatch's init is not seen, and the kernel
-        // refuses it: that its module loads stands for the request.
+        // refuses it: the load of its module counts as the request.
         if event.kind == EventKind::ModuleLoad
             && modules::ftrace_enabled(&self.procfs) == Some(false)
         {

@@ -75,7 +75,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Takes over the state that version 0.1.0 kept in a file of its own. That file is removed once
+    /// Takes over the state that version 0.1.0 kept in a separate file. That file is removed once
     /// its content is on stable storage here.
     fn take_over(&mut self, state_dir: &Path) {
         let old = match old_state::read(state_dir) {

@@ -230,7 +230,7 @@ impl Recorded {
             Some(Err(error)) => {
                 another_monitor = matches!(error, JournalError::Locked { .. });
                 problems.push(error.to_string());
-                // A directory in which nothing can be written may be read all the same.
+                // A directory in which nothing can be written may still be readable.
                 if !another_monitor
                     && let Some(Ok(read)) =
                         boot_id.map(|boot_id| read_only(&options.state_dir, boot_id))

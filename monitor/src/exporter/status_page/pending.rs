@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::{number, text::shown};
 
-/// Tasks of a group that are described at once; the others are behind a line.
+/// Tasks of a group that are described at once; the others are folded into one line.
 const OPEN: usize = 5;
 /// Stacks are open where a group has so few tasks.
 const FEW: usize = 3;
@@ -109,7 +109,7 @@ fn not_described(hidden: usize) -> Markup {
     }
 }
 
-/// Tasks that hold nothing up: one line, with the few that are described behind it.
+/// Tasks that hold nothing up: one line, followed by the few that are described.
 fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
     let described: Vec<_> = of_group(group, shown_blockers).collect();
     let hidden = group.tasks.len().saturating_sub(described.len());

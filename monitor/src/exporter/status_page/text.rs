@@ -2,10 +2,10 @@
 
 use livepatch_core::crash::display;
 
-/// What stands in the place of an address.
+/// Replaces an address.
 const HIDDEN: &str = "(address)";
 
-/// Foreign text made fit to show to whoever may see the page: characters that reverse or hide
+/// Foreign text made safe to show to anyone who may see the page: characters that reverse or hide
 /// text are made visible, and addresses of the kernel are left out.
 pub(super) fn shown(text: &str) -> String {
     display::shown(&without_addresses(text))

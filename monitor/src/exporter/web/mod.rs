@@ -90,7 +90,7 @@ const PAGE: &[(HeaderName, &str)] = &[
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// The server, on a thread of its own so that load on it never delays kernel events.
+/// The server, on a separate thread so that load on it never delays kernel events.
 #[derive(Debug)]
 pub(super) struct Server {
     stop: watch::Sender<bool>,

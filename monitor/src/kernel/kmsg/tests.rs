@@ -165,7 +165,7 @@ fn what_is_written_during_a_pass_is_left_out() {
     assert_eq!(seen, (0..AT_THE_START).collect::<Vec<_>>());
 }
 
-/// At the start of the pass there was nothing behind its end yet.
+/// At the start of the pass there was nothing after its end yet.
 #[test]
 fn what_is_written_later_in_a_pass_is_left_out() {
     for first_new in [1_u64, 100, 255, 256, 257, 1_000] {

@@ -131,7 +131,7 @@ impl Directory {
     }
 }
 
-/// An attribute of 0 or 1; none where this kernel has none.
+/// An attribute of 0 or 1; `None` if this kernel does not have it.
 #[derive(Debug)]
 struct Flag(Option<PathBuf>);
 

@@ -45,7 +45,7 @@ static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| GROUP(bytes));
 
 /// Picks a parser of a group by the last byte: recorded files, which are the beginning of
-/// the corpus, then stay whole but for their end.
+/// the corpus, then stay whole except for their end.
 fn pick<const N: usize>(bytes: &[u8], parsers: [Parser; N]) {
     if let Some((last, rest)) = bytes.split_last() {
         parsers[usize::from(*last) % N](rest);

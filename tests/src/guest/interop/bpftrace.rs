@@ -133,7 +133,7 @@ fn expect_named(trampoline: bool) -> Result<()> {
     Ok(())
 }
 
-/// A monitor with a state of its own; dropped, it is killed.
+/// A monitor with a separate state directory; killed when it is dropped.
 struct Second(std::process::Child);
 
 impl Drop for Second {

@@ -69,7 +69,7 @@ struct Likely {
 }
 
 impl Report {
-    /// What it says of the one file.
+    /// Its findings about the one file.
     fn only(&self) -> Result<&Judged> {
         match self.modules.as_slice() {
             [judged] => Ok(judged),
@@ -77,7 +77,7 @@ impl Report {
         }
     }
 
-    /// What it says of a livepatch of the scenarios, without looking at the tasks for long.
+    /// Its findings about a livepatch of the scenarios, with little time for the tasks.
     pub(super) fn of(patch: Livepatch, code: i32) -> Result<Self> {
         let file = module(patch.name);
         let answer = monitor::command(&["preflight", "--json", "--sample", "0s", &file])?;
@@ -309,7 +309,7 @@ pub(super) fn unfit_modules_are_refused(_: &mut Guest) -> Result<()> {
     preflight("/dev/zero", 2)?.expect("failure", "file", "not a regular file")
 }
 
-/// A module's file in which one thing stands in place of another.
+/// A module's file in which one thing is replaced by another.
 fn forge(module: &[u8], was: &[u8], is: &[u8]) -> Result<String> {
     const FORGED: &str = "/tmp/forged.ko";
     ensure!(was.len() == is.len(), "what is forged must fit");

@@ -85,7 +85,7 @@ fn dmesg_json_of_both_versions() {
     for repeats in [false, true] {
         let text = dmesg_json(&raw, repeats);
         assert_eq!(parse(&text), [base()], "{text}");
-        // Cut off behind any object: what is there is read.
+        // Cut off after any object: what is there is read.
         let half = &text[..text.len() / 2];
         let _ = parser::read(half.as_bytes(), &Reading::new(SOAK));
     }

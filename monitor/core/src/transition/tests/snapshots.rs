@@ -214,7 +214,7 @@ fn snapshots_alone() {
         look(90_000, &[patch("p", true, false)]),
         [ended(To, Completed, None)]
     );
-    // Replaced between two looks: no transition of its own.
+    // Replaced between two snapshots: not a separate transition.
     let q = Some("q".to_owned());
     let effects = look(91_000, &[patch("q", true, false)]);
     assert!(effects.iter().all(|effect| matches!(

@@ -108,7 +108,7 @@ impl Host {
         file.set_modified(written).unwrap();
     }
 
-    /// Parts of EFI's variables, over a second boundary behind the third.
+    /// Parts of EFI's variables, over a second boundary after the third.
     fn efi(&self, reason: &str, number: u32, second: u32, log: &str) {
         fs::create_dir_all(self.root.path().join("pstore")).unwrap();
         for (part, text) in parts(reason, number, log, 200) {

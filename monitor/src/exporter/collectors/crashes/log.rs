@@ -236,7 +236,7 @@ mod tests {
             non_fatal,
             ..ParsedLog::default()
         };
-        // The machine may have been suspended: then both clocks have stood still together.
+        // The machine may have been suspended, in which case both clocks stopped together.
         let suspended = clock::suspended().as_secs_f64();
         drift(&history, &parsed).map(|drift| {
             let drift = drift + if drift == 0.0 { 0.0 } else { suspended };

@@ -56,7 +56,7 @@ proptest! {
         prop_assert!(parsed.records.len() <= 1, "{:#?}", parsed.records);
     }
 
-    /// A log that was cut behind the first lines of its report has a crash, or says
+    /// A log that was cut after the first lines of its report has a crash, or says
     /// that this is not known.
     #[test]
     fn an_end_that_is_lost(log in any::<Index>(), to in any::<Index>()) {

@@ -1,6 +1,6 @@
 //! Lines of the kernel's log with names that users choose.
 
-/// Texts that start a report when they stand at a line's start.
+/// Texts that start a report if they are at a line's start.
 pub(super) const STARTS: [&str; 22] = [
     "BUG: kernel NULL pointer dereference, address: 0000000000000010",
     "Oops: 0000 [#1] SMP",
@@ -60,7 +60,7 @@ pub(super) const LINES: [&str; 25] = [
     "audit: type=1400 audit(1795438089.828:1): apparmor=\"DENIED\" name=\"FILE\" comm=\"COMM\"",
 ];
 
-/// What the kernel prints behind such a line, of the same task.
+/// What the kernel prints after such a line, for the same task.
 const DUMP: &str = "CPU: 1 PID: 7 Comm: COMM Not tainted 6.12.0 #1\n\
     Call Trace:\n dump_stack_lvl+0x64/0x80\n out_of_memory+0xee/0x5a0\n\
     Modules linked in: acme(E)\nMem-Info:\n";
@@ -87,7 +87,7 @@ pub(super) fn line(line: usize, name: &str, timed: bool) -> String {
         .replace("UNIT", &module)
 }
 
-/// What the kernel prints behind it, of the same task.
+/// What the kernel prints after it, for the same task.
 pub(super) fn dump(name: &str) -> String {
     let comm: String = name.chars().take(15).collect();
     DUMP.replace("COMM", &comm)

@@ -29,7 +29,7 @@ pub const STACK_FRAMES: usize = 100;
 pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 /// Functions read for each task of the iterator. The walk continues with the next task, and
 /// with the next scan if there are more functions: the verifier sees a short loop whatever the
-/// size of a patch. (Of the idle tasks one is read for each task: every CPU has several kernel
+/// size of a patch. (One idle task is read for each task: every CPU has several kernel
 /// threads.)
 pub const FUNCS_PER_STEP: u32 = 2;
 

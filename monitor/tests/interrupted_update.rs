@@ -110,7 +110,7 @@ fn in_root(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The unfinished packages of dpkg; none while it is at work.
+/// The unfinished packages of dpkg; `None` while it is running.
 fn half_done(packages: &mut Packages) -> Option<Vec<(String, String)>> {
     let (found, problems) = packages.read();
     assert!(problems.is_empty(), "{problems:?}");

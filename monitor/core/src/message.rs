@@ -35,7 +35,7 @@ pub enum LivepatchMessage {
     },
     /// Debug: a transition turns round. `direction` is the old one.
     Reversing {
-        /// The patch whose transition turns round.
+        /// The patch whose transition is reversed.
         patch: String,
         /// The direction given up.
         direction: Direction,

@@ -210,7 +210,7 @@ pub(super) fn update_interrupted(found: &Interrupted) {
     );
 }
 
-/// Logs that a package manager was at work when the machine went down.
+/// Logs that a package manager was running when the machine went down.
 pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
     warn!(
         crash,

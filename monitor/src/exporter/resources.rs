@@ -15,7 +15,7 @@ use super::lock;
 /// Threads of the web server's runtime that wait for the kernel: one each for a scrape,
 /// the two forms of the status page, and a password.
 pub(super) const WEB_THREADS: usize = 4;
-/// Those of the main runtime: a look at the tasks, the text file and its removal.
+/// Threads of the main runtime: a scan of the tasks, the text file and its removal.
 pub(super) const MAIN_THREADS: usize = 3;
 /// With the web server's own.
 const THREADS: usize = WEB_THREADS + MAIN_THREADS + 1;

@@ -50,7 +50,7 @@ const MAX_HOLDERS: usize = 4;
 /// Most open files looked at to find them.
 const MAX_FILES: usize = 262_144;
 
-/// The start of `struct bpf_link_info`, as far as it is of a tracing link.
+/// The start of `struct bpf_link_info`, as a tracing link has it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct LinkInfo {

@@ -107,7 +107,7 @@ fn once_writes_the_file_and_ends() {
     ] {
         assert!(text.contains(line), "no {line} in {text}");
     }
-    // What nobody has watched is not said.
+    // What was not watched is not reported.
     for name in [
         "crash_signals",
         "recorder_errors",

@@ -101,7 +101,7 @@ pub(crate) fn try_unload(name: &str) -> Result<()> {
     delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))
 }
 
-/// The loaded modules that are of the scenarios, the newest first.
+/// The loaded modules that belong to the scenarios, the newest first.
 pub(crate) fn loaded() -> Result<Vec<String>> {
     Ok(files::read("/proc/modules")?
         .lines()

@@ -97,7 +97,7 @@ impl Probes {
     /// How many events of this name were received.
     pub(crate) fn received(&self, event: &str) -> Result<f64> {
         let count = self.row(event)?.received;
-        let count = count.with_context(|| format!("{event} is no event"))?;
+        let count = count.with_context(|| format!("{event} is not an event"))?;
         Ok(f64::from(
             u32::try_from(count).context("an absurd number of events")?,
         ))

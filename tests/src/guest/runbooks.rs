@@ -213,7 +213,7 @@ fn run(program: &str, arguments: &[String]) -> Result<String> {
     }
 }
 
-/// Exit code 2 is that of a command that cannot work, and of one that cannot tell.
+/// Exit code 2 is that of a command that cannot work, and of one that cannot determine the answer.
 fn of_the_monitor(answer: monitor::Answer) -> Result<String> {
     let text = String::from_utf8_lossy(&answer.output).into_owned() + &answer.errors;
     ensure!(answer.code < 2, "it ended with {}: {text}", answer.code);

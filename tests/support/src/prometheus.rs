@@ -211,7 +211,7 @@ pub fn broken(bytes: &'static [u8], then: Then) -> String {
 }
 
 fn write_broken(mut stream: TcpStream, bytes: &[u8], then: Then) {
-    // The whole request: what lies unread when a connection is closed makes the other
+    // The whole request: bytes that are unread when a connection is closed make the other
     // side lose the answer.
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut line, mut length) = (String::new(), 0);

@@ -26,10 +26,10 @@ use crate::{
     monitoring::{free_port, wait_for},
 };
 
-/// A host that waits for orders says nothing.
+/// A host that waits for orders produces no output.
 const SILENCE: Duration = Duration::from_secs(20 * 60);
 const LIMIT: Duration = Duration::from_secs(20 * 60);
-/// An emulated machine boots slowly when others run beside it.
+/// An emulated machine boots slowly if others run at the same time.
 const BOOT: Duration = Duration::from_secs(180);
 /// The time limit for an order.
 const ORDER: Duration = Duration::from_secs(90);
@@ -62,7 +62,7 @@ pub(crate) struct Host {
 struct State {
     /// The number of boots in which the exporter has answered.
     serving: AtomicU32,
-    /// Why there will be no further boot; empty if it was powered off in order.
+    /// Why there will be no further boot; empty if it was powered off cleanly.
     end: Mutex<Option<String>>,
 }
 

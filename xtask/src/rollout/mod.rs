@@ -40,8 +40,8 @@ fn unix_seconds() -> f64 {
 }
 
 /// Runs the scenario. `passed` is called after each step; the first step that fails ends it. The
-/// hosts must have the series of the recordings of which the simulated fleet is made, which are of
-/// [`KERNEL`]; with `bless`, the hosts' expositions replace them.
+/// hosts must have the series of the recordings from which the simulated fleet is made, which were
+/// recorded on [`KERNEL`]; with `bless`, the hosts' expositions replace them.
 pub(crate) fn run(
     prepared: Prepared,
     monitor: &Path,
@@ -123,7 +123,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
 }
 
 impl Rollout<'_> {
-    /// Asks the gate before any patch, and after one was applied on host-b.
+    /// Runs the gate before any patch, and after one was applied on host-b.
     fn complete(&mut self) -> Result<()> {
         let words = self.stack.gate(HELD_PATCH, &[], 2)?;
         expect(&words, &["cannot determine", HELD_PATCH])?;

@@ -198,7 +198,7 @@ impl Judge {
     }
 }
 
-/// Why a machine ended.
+/// The reason for which a machine ended.
 pub(super) fn cause(error: &anyhow::Error) -> Cause {
     match error.downcast_ref::<EmulatorDied>() {
         Some(_) => Cause::Emulator,

@@ -1,10 +1,10 @@
-//! Real package managers, killed in each moment of an upgrade: what the monitor says is compared
-//! with what is on disk, and repaired by the commands that the monitor printed.
+//! Real package managers, killed at each moment of an upgrade: the monitor's answer is compared
+//! with what is on disk, which is then repaired with the commands that the monitor printed.
 //!
-//! A tree of a Debian suite holds each manager. Three packages, lp-a, lp-b and lp-c, are upgraded
-//! from 1 to 2. Their scripts call a hook, which blocks in the moment that is wanted; then every
-//! process of the tree is killed. dnf 4, dnf5, zypper and rpm keep their own database of
-//! installed packages beside dpkg's.
+//! Each manager runs in a tree of a Debian suite. Three packages, lp-a, lp-b and lp-c, are upgraded
+//! from 1 to 2. Their scripts call a hook, which blocks at the wanted moment; then every process of
+//! the tree is killed. dnf 4, dnf5, zypper and rpm have their own database of installed packages,
+//! next to dpkg's.
 
 mod killed;
 mod manager;
@@ -179,7 +179,7 @@ fn killed_in(
     // Histories have whole seconds, and nobody starts a repair within the second of the crash.
     thread::sleep(Duration::from_secs(1));
     for command in &answer.commands {
-        // The first command of dpkg fails where a package must be unpacked again.
+        // The first command of dpkg fails if a package must be unpacked again.
         let must_unpack = |command: &String| command.contains("--reinstall");
         let may_fail =
             command.starts_with("dpkg --configure") && answer.commands.iter().any(must_unpack);

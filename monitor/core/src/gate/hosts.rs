@@ -272,7 +272,7 @@ pub fn read(answers: &Answers, terms: &Terms, expected: Option<&Expected>) -> Fl
     }
 }
 
-/// The expected hosts of which Prometheus has no data.
+/// The expected hosts that Prometheus has no data about.
 fn never_seen(names: &BTreeSet<String>, hosts: &[Fact]) -> Vec<Fact> {
     let without_port = |instance: &str| match instance.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),

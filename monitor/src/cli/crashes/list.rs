@@ -53,7 +53,7 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
-    /// Of these package managers it is not known whether an update is unfinished.
+    /// Package managers of which it is unknown whether an update is unfinished.
     at_work: &'a [Manager],
     images: &'a [Image],
     untrusted: Vec<NotTrusted<'a>>,
@@ -188,7 +188,7 @@ fn busy(at_work: &[Manager]) -> String {
     for manager in at_work {
         let _ = writeln!(
             text,
-            "\n{} is at work: whether an update is unfinished is not known yet",
+            "\n{} is running: whether an update is unfinished is not known yet",
             manager.name()
         );
     }

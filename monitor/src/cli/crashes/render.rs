@@ -135,7 +135,7 @@ pub(super) fn show_update(text: &mut String, run: &UpdateRun, when: &When) {
     let begin = u32::try_from(run.begin_unix_seconds).map(f64::from).ok();
     let before = when.unix_seconds.zip(begin).map(|(at, begin)| at - begin);
     let before = match (before, when.precision) {
-        // Of the crash only a moment before it is known.
+        // Only a moment before the crash is known.
         (Some(before), Precision::After) if before >= 0.0 => {
             format!(", at least {before:.0} s before the crash")
         }

@@ -154,7 +154,7 @@ impl State {
                 .filter(|(other, _)| *other > standing);
             match victim {
                 Some((_, id)) => drop(self.waiting.remove(&id)),
-                // A place is free for it whoever waits; there are no more of these than
+                // A place is always free for it; there are no more of these than
                 // connections.
                 None if standing == STRANGER => {}
                 None => return Err(Full),
@@ -267,7 +267,7 @@ mod tests {
             assert_eq!(evicted.count(), 1);
             assert!(state.waiting.contains_key(&id));
             assert_eq!(state.leave_first(now).unwrap().address, host(200));
-            // Another wrong guesser pushes nobody out.
+            // Another wrong guesser displaces no one.
             let (mut state, _receivers) = full(addresses, now);
             state.checked(host(201), false, now);
             let (before, _) = state.waiting.last_key_value().unwrap();

@@ -233,7 +233,7 @@ async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
         Prometheus's scrape configuration\n";
     stream.write_all(ANSWER).await.context("plain HTTP")?;
     stream.shutdown().await.context("plain HTTP")?;
-    // What lies unread when a connection is closed, or comes after that, makes the other
+    // Bytes that are unread when a connection is closed, or arrive after that, make the other
     // side lose the answer (RFC 9112, section 9.6): the client closes first.
     let mut request = stream.take(MOST_OF_PLAIN);
     tokio::io::copy(&mut request, &mut tokio::io::sink())

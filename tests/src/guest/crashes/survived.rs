@@ -107,7 +107,7 @@ pub(super) mod warning_is_survived {
         expect_signal(guest, "warning", "unpatched", |metrics| {
             metrics.expect_sum("livepatch_crashes_total", 0.0)
         })?;
-        // Such a report is no crash, and has no record.
+        // Such a report is not a crash, and has no record.
         runbooks::follow(
             guest,
             &Walk {

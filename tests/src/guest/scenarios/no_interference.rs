@@ -156,7 +156,7 @@ fn transition(
             .get(thread)
             .is_none_or(|before| count > before)
     });
-    // From the second attempt on, and from the end, it may be at work.
+    // From the second attempt on, and from the end, it may run.
     let first = counters.get(ATTEMPT)? - before == 1;
     let mut scraped = Instant::now();
     while VMLINUX.in_transition()? {

@@ -264,7 +264,7 @@ fn two_formats(one: usize, two: usize, at: usize) -> Result<(), TestCaseError> {
         .chain(after.iter().map(|entry| second(entry) + "\n"))
         .collect();
     let parsed = parser::read(text.as_bytes(), &Reading::new(SOAK));
-    // In a file whose lines have a time, a line without one may be anybody's; beside
+    // In a file whose lines have a time, a line without one may come from anywhere; beside
     // lines of the kernel's facility another facility is another program's; and a form
     // of its own is learned only where most lines have it. Then the reading says so.
     prop_assert!(parsed.records.len() <= 1, "{}", text);

@@ -237,11 +237,11 @@ fn snapshots_alone_say_no_more_than_they_show() {
     let mut look = |time, patches: &[Patch]| {
         machine.observe(at(time), &set(patches.iter().cloned()), Snapshots)
     };
-    // Under way at the first look.
+    // Already running in the first snapshot.
     assert_eq!(look(0, &[patch("p", true, true)]), [started(To, None)]);
     // Gone: reversed, or completed and disabled; not known which.
     assert_eq!(look(1000, &[]), [unseen(To)]);
-    // The last look was long ago: begun at any time since.
+    // The last snapshot was long ago, so it may have started at any time since.
     assert_eq!(look(60_000, &[patch("q", true, true)]).len(), 1);
     assert_eq!(look(61_000, &[patch("q", true, true)]), []);
     assert_eq!(

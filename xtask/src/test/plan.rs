@@ -317,7 +317,7 @@ mod tests {
                 .find(|text| text.starts_with(&format!("kernel {}: ", line.name)));
             for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
                 let named = own.is_some_and(|own| own.split([' ', ',']).any(|word| word == *name));
-                // One of the memories of several runs.
+                // It runs once for each memory.
                 if *name != reboot_vm::OF_EACH_MEMORY {
                     assert_eq!(named, !in_a_normal_run(line, name), "{}: {name}", line.name);
                 }

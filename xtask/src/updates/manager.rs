@@ -58,7 +58,7 @@ pub(super) struct Manager {
 
 const RPM_PACKAGES: &[&str] = &["dnf", "zypper", "rpm", "createrepo-c"];
 
-/// Whether what a removal leaves is known if a history has it.
+/// Only a history shows what a removal leaves, so only dnf and dnf5 are killed in one.
 const DNF_REMOVAL: &str = "dnf -q -y remove --noautoremove lp-a lp-b lp-c";
 const DNF5_REMOVAL: &str = "dnf5 -q -y remove --no-autoremove lp-a lp-b lp-c";
 

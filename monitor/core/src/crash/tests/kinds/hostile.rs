@@ -41,7 +41,7 @@ fn expect_nothing(line: usize, name: &str, timed: bool, dump: bool) -> Result<()
         parsed.records.is_empty() && parsed.non_fatal.is_empty(),
         "{log}\n{parsed:#?}"
     );
-    // The line as the live hook has it: up to its first newline.
+    // The line as the live hook sees it: up to its first newline.
     let live: Option<Signal> = parser::signal(text.split('\n').next().unwrap());
     prop_assert!(live.is_none() || name.contains('\n'), "{text}");
     Ok(())
@@ -72,7 +72,7 @@ proptest! {
     }
 }
 
-/// What the properties have found.
+/// Counts of what the properties found.
 #[test]
 fn names_that_once_were_signals() -> Result<(), TestCaseError> {
     for (line, name) in [

@@ -10,7 +10,7 @@ use crate::monitor;
 
 /// The beginning of a row.
 const ROW: &str = "<tr><th><code>";
-/// What comes before the abilities that were given up.
+/// The text before the abilities that were given up.
 const GIVEN_UP: &str = "Sandbox: rights dropped after the start: <code>";
 
 /// The table of kernel signals.

@@ -1,5 +1,4 @@
-//! The status page in every state. Each is left in `target/tmp/page` as a file, for a
-//! browser to be held against it.
+//! The status page in every state. Each is saved in `target/tmp/page`, for comparison in a browser.
 #![expect(clippy::expect_used, reason = "a test may panic")]
 
 use std::{fs, path::Path, sync::Arc};
@@ -19,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 #[path = "status_page/states.rs"]
 mod states;
 
-/// A state: its name, how to make it, its title's first words, what must be on it.
+/// A state: its name, how to create it, the first words of its title, and what must be on the page.
 type State = (
     &'static str,
     fn() -> Page,
@@ -226,20 +225,19 @@ fn every_state_says_what_it_must() {
     }
 }
 
-/// The few that hold it up come first and open, whatever the order of the scan.
+/// The few tasks that hold it up come first and are open, whatever the order of the scan.
 #[test]
 fn thousands_that_hold_nothing_up_are_one_line() {
     let html = render(&states::ten_thousand());
     let holder = html.find("process 1500 &quot;worker&quot; thread 11498");
     let many = html.find("<summary>9998 tasks").expect("the many");
     assert!(holder.expect("the holder") < many);
-    // Of the many no more are described than fit.
+    // No more of the many tasks are described than fit.
     assert_eq!(html.matches("<p><strong>process 1500").count(), 50);
     assert!(html.len() < 64 << 10, "{} bytes", html.len());
 }
 
-/// Neither the kernel's addresses nor the line of a log that the reader of the page may not
-/// read.
+/// Neither the kernel's addresses nor log lines that the reader of the page may not read.
 #[test]
 fn what_only_root_may_read_is_not_on_the_page() {
     let mut page = states::crashed();
@@ -332,7 +330,7 @@ fn an_old_crash_is_history() {
         .unix_seconds = Some(1_700_000_000.0);
     let html = render(&page);
     assert!(!html.contains("This host crashed") && html.contains("the machine went down with it"));
-    // Of which it is not known when it was counts if it ended the boot before.
+    // One whose time is unknown counts if it ended the boot before.
     states::values(&mut page)
         .crashes
         .last

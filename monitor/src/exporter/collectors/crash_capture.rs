@@ -56,7 +56,7 @@ impl CrashCapture {
         ready
     }
 
-    /// Why pstore has no room for a dump.
+    /// Why pstore has no room for another dump.
     fn full(&self) -> Option<String> {
         let by_dumps = || self.pstore_full.clone();
         by_dumps().or_else(|| match pstore::backend(&self.sysfs)?.as_str() {

@@ -29,7 +29,7 @@ const HOST: &str = "host";
 pub struct Values {
     /// The loaded livepatches according to sysfs.
     pub patches: patches::Values,
-    /// What is known of the running and the last transitions.
+    /// The running transition and the last ones.
     pub transitions: transitions::Values,
     /// The tasks that the running transition waits for.
     pub tasks: tasks::Values,
@@ -39,7 +39,7 @@ pub struct Values {
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,
-    /// Whether the patches' functions really run.
+    /// Whether the functions of the patches really run.
     pub in_force: in_force::Values,
     /// Which evidence the next crash would leave.
     pub crash_capture: crash_capture::Values,

@@ -47,7 +47,7 @@ pub struct Values {
     pub drill: BTreeSet<&'static str>,
     /// Events received since the start, by name.
     pub events: Vec<(&'static str, u64)>,
-    /// What was given up after the start.
+    /// The rights that were dropped after the start.
     pub sandbox: Vec<sandbox::Part>,
 }
 
@@ -60,7 +60,7 @@ impl Values {
         of_name.next().map(|(_, count)| *count)
     }
 
-    /// The probes that are not attached, and why where that is known.
+    /// The probes that are not attached, with the reason if it is known.
     pub fn missing(&self) -> impl Iterator<Item = &ProbeStatus> {
         let missing = |probe: &&ProbeStatus| probe.method == Method::None;
         self.probes.iter().filter(missing)
@@ -74,7 +74,7 @@ pub(in crate::exporter) struct Monitor {
     probes: Vec<ProbeStatus>,
     process: ProcessCollector,
     drill: BTreeSet<&'static str>,
-    /// Which rights were given up after the start.
+    /// The rights that were dropped after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }

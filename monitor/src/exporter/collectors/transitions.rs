@@ -1,4 +1,4 @@
-//! Transitions: which one runs, since when, and how the earlier ones ended.
+//! Transitions: the running one, its start, and the outcome of earlier ones.
 //!
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
@@ -44,14 +44,14 @@ metrics! {
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled, since the monitor started.";
 }
 
-/// What is known of transitions.
+/// What is known about transitions.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The transition that runs.
+    /// The running transition.
     pub running: Option<Running>,
     /// When it started, in seconds since 1970; `None` if unknown.
     pub start_unix_seconds: Option<f64>,
-    /// It has run for longer than `--stuck-after`.
+    /// Whether it has run for longer than `--stuck-after`.
     pub stuck: bool,
     /// Whether each loaded patch was forced; a patch for which that is unknown is left out.
     pub forced: BTreeMap<String, bool>,
@@ -64,11 +64,11 @@ pub struct Values {
 /// A livepatch could not be enabled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// The patch, where known.
+    /// The patch, if known.
     pub patch: Option<String>,
-    /// When, in seconds since 1970, where the clock is right.
+    /// When that was, in seconds since 1970, if the clock is right.
     pub unix_seconds: Option<f64>,
-    /// Its transition had begun, and was cancelled.
+    /// Whether its transition had started, and was cancelled.
     pub cancelled: bool,
 }
 
@@ -96,7 +96,7 @@ struct State {
     /// The running transition's start on both clocks. It is converted once, so that setting the
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
-    /// What the journal was given as loaded.
+    /// The list of loaded patches that the journal has.
     recorded: Option<Arc<PatchSet>>,
     last_failure: Option<Failure>,
 }
@@ -166,7 +166,7 @@ impl Transitions {
         (state.machine.transitions.save(), state.start_unix_seconds())
     }
 
-    /// The transition that runs now.
+    /// The running transition.
     pub(in crate::exporter) fn running(&self) -> Option<Running> {
         lock(&self.state).machine.running(clock::boot_time())
     }
@@ -287,8 +287,8 @@ impl Collector<All> for Transitions {
                 effects.push(Effect::Record(event.time, Entry::Loaded { patch }));
             }
         }
-        // Without ftrace the request of a livepatch's init is not seen, and the kernel
-        // refuses it: the load of its module counts as the request.
+        // Without ftrace the request of a livepatch's init is not seen, and the kernel refuses it.
+        // The load of its module counts as the request.
         if event.kind == EventKind::ModuleLoad
             && modules::ftrace_enabled(&self.procfs) == Some(false)
         {

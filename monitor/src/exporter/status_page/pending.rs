@@ -12,7 +12,7 @@ use super::{number, text::shown};
 
 /// Tasks of a group that are described at once; the others are folded into one line.
 const OPEN: usize = 5;
-/// Stacks are open where a group has so few tasks.
+/// Stacks are shown open if a group has at most this many tasks.
 const FEW: usize = 3;
 
 pub(super) fn blockers(
@@ -122,7 +122,7 @@ fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
     }
 }
 
-/// Tasks of one group. Mostly the detail is the same of all of them, and said once.
+/// Tasks of one group. The detail is usually the same for all of them, and is then shown once.
 fn cards(tasks: &[&BlockerReport], open: bool) -> Markup {
     let before = [None].into_iter().chain(tasks.iter().map(Some));
     html! {

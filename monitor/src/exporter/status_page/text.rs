@@ -1,4 +1,4 @@
-//! Foreign text on the page.
+//! Untrusted text on the page.
 
 use livepatch_core::crash::display;
 
@@ -11,8 +11,8 @@ pub(super) fn shown(text: &str) -> String {
     display::shown(&without_addresses(text))
 }
 
-/// A sentence of [`display`], in which foreign text has been made fit to show, without the
-/// addresses of the kernel.
+/// A sentence of [`display`], in which untrusted text is already escaped, without addresses of the
+/// kernel.
 pub(super) fn without_addresses(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';

@@ -443,7 +443,7 @@ mod tests {
     }
 
     proptest! {
-        /// A connection with an open request outlives every idle one.
+        /// A connection with an open request is kept longer than every idle one.
         #[test]
         fn the_busy_outlive_the_idle(
             phases in proptest::collection::vec((any::<bool>(), 0_u64..100), 1..20),

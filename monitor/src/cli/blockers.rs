@@ -16,8 +16,8 @@ use livepatch_core::{
     crash::display::shown,
 };
 
-/// Tasks of a group that hold nothing up by themselves and are named; a larger group is
-/// one line.
+/// Most tasks that are named in a group that holds nothing up by itself; a larger group is one
+/// line.
 const FEW: usize = 10;
 
 /// Exit code 0: no task is pending; 1: some are; 2: unknown.
@@ -42,7 +42,7 @@ pub(super) struct Blockers {
     all: bool,
 }
 
-/// What a listing shows of the tasks.
+/// What a listing shows about the tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listing {
     /// Most tasks named of a group; `None` for all.
@@ -81,7 +81,7 @@ pub(super) struct GroupReport<'a> {
 }
 
 impl<'a> GroupReport<'a> {
-    /// Of all groups of these tasks.
+    /// The groups of these tasks.
     pub(super) fn all(blockers: &'a [Blocker]) -> Vec<Self> {
         let groups = groups(blockers);
         groups
@@ -174,7 +174,7 @@ fn write_tasks(text: &mut String, procfs: &Path, group: &Group<'_>, listing: Lis
     for blocker in group.tasks.iter().take(limit) {
         let task = tasks::report(procfs, blocker);
         let _ = writeln!(text, "  {}", task.who());
-        // Mostly it is the same of all tasks of a group.
+        // It is usually the same for all tasks of a group.
         if said != blocker.detail {
             let _ = writeln!(text, "    {}", blocker.detail);
             said = &blocker.detail;

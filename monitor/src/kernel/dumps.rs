@@ -1,4 +1,4 @@
-//! Reads files that a crash leaves behind, on this host or copied from another one: console logs,
+//! Reads the files that a crash leaves, on this host or copied from another one: console logs,
 //! kdump's dmesg, pstore directories.
 
 use std::{
@@ -78,7 +78,7 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// What a file holds.
+/// Content of a file.
 #[derive(Debug)]
 pub enum Found {
     /// A kernel log as text.
@@ -200,8 +200,8 @@ impl Reader<'_> {
     }
 }
 
-/// What the content of a file is: a kernel log, or parts of dumps in pstore, several where
-/// someone put the files together.
+/// Determines what the content of a file is: a kernel log, or parts of dumps in pstore, several if
+/// files were concatenated.
 ///
 /// # Errors
 /// It is neither.
@@ -228,7 +228,7 @@ pub fn found(path: &Path, text: Vec<u8>) -> Result<Vec<Found>, DumpError> {
     Ok(parts.into_iter().map(Found::Part).collect())
 }
 
-/// Whether the kernel could not decompress a record, so that nobody can read it.
+/// Whether the kernel could not decompress a record, so that nothing can read it.
 fn compressed(path: &Path) -> bool {
     let name = path
         .file_name()

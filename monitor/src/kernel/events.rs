@@ -93,7 +93,7 @@ fn whole<T: bytemuck::AnyBitPattern>(record: &[u8]) -> Result<T, EventError> {
     })
 }
 
-/// The first line: before 6.0 others may follow it, and its end is there.
+/// The first line: before 6.0 others may follow it, and its end is included.
 fn line(bytes: &[u8]) -> Option<String> {
     text(
         bytes

@@ -180,8 +180,8 @@ impl Kallsyms {
     }
 }
 
-/// Hands every symbol to `visit` until it has enough. A line that is none is passed over:
-/// one odd name must not cost all the others.
+/// Passes every symbol to `visit` until that has enough. An invalid line is skipped: one odd line
+/// must not cost all other symbols.
 fn for_each(
     symbols: &mut Kallsyms,
     mut visit: impl FnMut(Line<'_>) -> ControlFlow<()>,
@@ -240,11 +240,11 @@ pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     read_names(procfs, wanted, false)
 }
 
-/// As [`find`], of the kernel image alone: from the kernel itself where it answers, and
-/// otherwise from the file up to the first symbol of a module.
+/// Like [`find`], for the kernel image only: from the kernel itself if it answers, otherwise from
+/// the file up to the first symbol of a module.
 ///
 /// # Errors
-/// As [`find`].
+/// Like [`find`].
 pub fn find_in_image(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     if !is_procfs(procfs) {
         return read_names(procfs, wanted, true);

@@ -28,7 +28,7 @@ const MAX_RECORD: usize = 16 << 10;
 /// ends even if the log grows as fast as it is read.
 const MAX_READS: usize = 1 << 20;
 
-/// How many records are read between two looks at whether there are new ones.
+/// How many records are read between two checks for new ones.
 const LOOK_EVERY: usize = 256;
 
 /// Most bytes in one pass: several times the largest ring buffer, for files that are not a log.

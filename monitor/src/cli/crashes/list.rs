@@ -161,7 +161,7 @@ fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     text
 }
 
-/// Describes packages that an update left half-installed.
+/// Describes packages that an update left unfinished.
 fn half_done(updates: &[Interrupted]) -> String {
     let mut text = String::new();
     for update in updates.iter().filter(|update| !update.packages.is_empty()) {
@@ -182,7 +182,7 @@ fn half_done(updates: &[Interrupted]) -> String {
     text
 }
 
-/// The package managers that work now.
+/// The package managers that are running.
 fn busy(at_work: &[Manager]) -> String {
     let mut text = String::new();
     for manager in at_work {

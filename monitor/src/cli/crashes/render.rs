@@ -192,7 +192,7 @@ mod tests {
             reset.contains(", at least 5 s before the crash;"),
             "{reset}"
         );
-        // It began after the last moment that is known.
+        // It began after the last known moment.
         let later = shown(995.0, Precision::After);
         assert!(!later.contains("before the crash"), "{later}");
     }

@@ -279,8 +279,8 @@ impl Gate {
                 blip,
                 ..scope.clone()
             };
-            // A range of nothing is not valid; without a measured scrape interval no failed
-            // scrape is taken for a blip.
+            // An empty range is not valid; without a measured scrape interval no failed scrape
+            // counts as a blip.
             let questions = match blip {
                 Duration::ZERO => &Question::SILENT[1..],
                 _ => &Question::SILENT[..],

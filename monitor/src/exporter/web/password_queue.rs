@@ -20,8 +20,8 @@ const PLACES: usize = 32;
 /// Most checks of one address that may wait: people and servers behind one proxy share it.
 const OF_ONE_ADDRESS: usize = 8;
 
-/// Wrong passwords of an address, and places with the one it asks for: there is none
-/// better.
+/// The rank of an unknown address, which is the best: its wrong passwords, and its places including
+/// the requested one.
 const STRANGER: (u32, usize) = (0, 1);
 
 /// Addresses whose wrong passwords are remembered.

@@ -340,7 +340,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.min_version:",
             "`TLS10`",
-            "not offered",
+            "not supported",
             "TLS12",
         ]),
     ),
@@ -350,7 +350,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.max_version:",
             "`TLS11`",
-            "not offered",
+            "not supported",
         ]),
     ),
     (
@@ -358,7 +358,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         "TLS  cipher_suites:\n    - TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\n",
         OnlyHere(&[
             ":5: tls_server_config.cipher_suites:",
-            "CBC_SHA` is not offered",
+            "CBC_SHA` is not supported",
             "TLS_AES_128_GCM_SHA256",
         ]),
     ),
@@ -368,7 +368,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.curve_preferences:",
             "`CurveP521`",
-            "not offered",
+            "not supported",
         ]),
     ),
     (

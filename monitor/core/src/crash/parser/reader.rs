@@ -427,7 +427,8 @@ impl<'a> Reader<'a> {
 
     fn close(&mut self, event: Event) {
         if !event.is_believed() {
-            if !event.is_crash() {
+            // Where there are times, the kernel's own have a proof in time.
+            if !event.is_crash() && event.last_clock.is_some() {
                 return;
             }
             self.lone

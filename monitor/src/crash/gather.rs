@@ -365,7 +365,7 @@ impl<'a> Gathering<'a> {
         // Not in the log's own words, because anyone who may see the status page sees this.
         let files = text.files.join(", ");
         vec![format!(
-            "{files}: some of it is not understood and a crash in it may be missed; \
+            "{files}: some of it cannot be parsed and a crash in it may be missed; \
              `livepatch-monitor crashes import` says what"
         )]
     }

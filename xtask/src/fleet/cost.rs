@@ -130,7 +130,7 @@ pub(super) fn load() -> Result<f64> {
     text.split_whitespace()
         .next()
         .and_then(|word| word.parse().ok())
-        .with_context(|| format!("{path} is not understood: {text}"))
+        .with_context(|| format!("cannot parse {path}: {text}"))
 }
 
 fn kibibytes(text: &str, name: &str) -> Option<f64> {

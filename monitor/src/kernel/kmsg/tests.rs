@@ -109,7 +109,7 @@ fn the_last_start_without_an_end_counts() {
         ),
         Some(0)
     );
-    // A start that failed leaves no end behind.
+    // A start that failed leaves no end.
     assert_eq!(
         start(
             &[STARTING, "livepatch: failed to enable patch 'klp_one'"],
@@ -303,8 +303,7 @@ fn errors_reach_the_console_below_its_level() {
     }
 }
 
-/// What the parser of crashes reads of a record is the record: a newline in a name does not
-/// begin another.
+/// The crash parser reads a record as one: a newline in a name does not start another.
 #[test]
 fn a_record_is_one_line() {
     let name = concat!(

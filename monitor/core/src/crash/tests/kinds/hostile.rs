@@ -156,8 +156,8 @@ fn a_report_in_two_names() -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Of a short report behind a line that may hold a name, in a log without times, nothing is
-/// known.
+/// Nothing is known about a short report after a line that may contain a name, in a log without
+/// times.
 #[test]
 fn a_report_that_may_be_a_name() {
     let (start, end) = (STARTS[0], "---[ end trace 0000000000000000 ]---");

@@ -45,8 +45,8 @@ pub(super) const SIGNS: [&str; 15] = [
     "3,9,201000001,-;kernel BUG at mm/slub.c:1!",
 ];
 
-/// Lines about user programs and units: a task's name, a file's name, a unit's or a
-/// module's stands in each (arch/x86/mm/fault.c, arch/x86/kernel/traps.c,
+/// Lines about user programs and units: each contains the name of a task, a file, a unit or a
+/// module (arch/x86/mm/fault.c, arch/x86/kernel/traps.c,
 /// arch/arm64/kernel/traps.c, arch/powerpc/kernel/traps.c, arch/s390/mm/fault.c,
 /// fs/exec.c, mm/oom_kill.c, kernel/module/main.c, kernel/audit.c, mm/page_alloc.c,
 /// kernel/signal.c, kernel/exit.c, arch/x86/kernel/signal.c, net/packet/af_packet.c,

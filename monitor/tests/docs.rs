@@ -204,7 +204,8 @@ fn the_tests_of_the_security_table_exist() {
                 let text = fs::read_to_string(root().join(word));
                 source = Some(text.unwrap_or_else(|error| panic!("{word}: {error}")));
             } else {
-                let function = format!("fn {word}()");
+                // A property has arguments.
+                let function = format!("fn {word}(");
                 let source = source.as_deref().unwrap_or_default();
                 assert!(source.contains(&function), "no {word} where {row} says");
             }

@@ -1,5 +1,6 @@
-//! The crash signals: one row each. Everything that differs from signal to signal is
-//! in its row, so that a new one is a new row, its BPF program and its scenario.
+//! The crash signals: one row each, from which the tables of hooks, counters, fallbacks and
+//! headlines derive. How a report of the signal reads is decided by the parser, in matches that
+//! name every signal. `docs/dev/adding-a-crash-signal.md` lists all places of a new one.
 
 use livepatch_monitor_ebpf::{EventKind, taint};
 use serde::{Deserialize, Serialize};

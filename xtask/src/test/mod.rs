@@ -250,7 +250,7 @@ fn fleet(programs: &Programs, thorough: bool) -> Result<()> {
     fleet::ansible::check(&programs.monitor)?;
     if thorough {
         fleet::layouts::run(&programs.monitor)?;
-        fleet::stories::run(fleet::DAY)?;
+        fleet::replay::run(fleet::DAY)?;
     }
     Ok(())
 }

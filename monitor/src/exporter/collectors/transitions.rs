@@ -256,7 +256,7 @@ impl Transitions {
 fn loaded(event: &KlpEvent, history: &History) -> Option<Effect> {
     let patch = event.patch.clone()?;
     let is_loading = history.is_loading(&patch);
-    is_loading.then(|| Effect::Record(event.time, Entry::Loaded { patch }))
+    is_loading.then_some(Effect::Record(event.time, Entry::Loaded { patch }))
 }
 
 impl Collector<All> for Transitions {

@@ -201,12 +201,8 @@ fn the_tests_of_the_security_table_exist() {
         assert!(!words.is_empty(), "no test in {row}");
         for word in words {
             if word.contains('/') {
-                let path = ["monitor", ""]
-                    .map(|below| root().join(below).join(word))
-                    .into_iter()
-                    .find(|path| path.exists());
-                let path = path.unwrap_or_else(|| panic!("no {word}"));
-                source = fs::read_to_string(path).ok();
+                let text = fs::read_to_string(root().join(word));
+                source = Some(text.unwrap_or_else(|error| panic!("{word}: {error}")));
             } else {
                 let function = format!("fn {word}()");
                 let source = source.as_deref().unwrap_or_default();

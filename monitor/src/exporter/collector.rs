@@ -1,5 +1,5 @@
-//! What a collector is, and how the collectors are run: each one is timed and isolated, so that a
-//! collector that fails or panics loses only its own metrics.
+//! What a collector is, and how the collectors are run: each one is isolated, so that a collector
+//! that fails or panics loses only its own metrics.
 //!
 //! A collector has its own lock and never takes another collector's. It gets what it needs from
 //! another collector as a value: collectors run in order, and each sees the values of those before

@@ -1,6 +1,6 @@
 //! What the tests of the monitor and the VM scenarios share.
 //!
-//! [`http`] is for both. What is behind the feature `fakes` is for tests that run beside
+//! [`http`] is for both, and for xtask. What is behind the feature `fakes` is for tests that run beside
 //! the monitor: a host made of files, the monitor as a process, a Prometheus. `layers` reads
 //! a package's sources.
 

@@ -17,6 +17,9 @@ use livepatch_core::{
     patch::PatchSet,
 };
 
+const MOUNT_SECURITYFS: &str =
+    "mount securityfs: mount -t securityfs securityfs /sys/kernel/security";
+
 pub(super) fn checks(procfs: &Path, sysfs: &Path) -> Vec<Check> {
     let mut checks = livepatch(sysfs);
     checks.push(btf(sysfs));
@@ -91,18 +94,26 @@ fn btf(sysfs: &Path) -> Check {
 
 fn lockdown_level(sysfs: &Path) -> Check {
     const CHECK: &str = "lockdown";
+    let security = sysfs.join("kernel/security");
+    let file = security.join("lockdown");
+    let unknown = |why: String, remedy| {
+        let what = format!("cannot determine the level of kernel lockdown: {why}");
+        Check::new(CHECK, Status::Unknown, what, remedy)
+    };
     let level = lockdown::level(sysfs);
-    match lockdown::degradation(level.as_deref()) {
-        Some(Degradation { what, remedy }) => Check::new(CHECK, Status::Failure, what, remedy),
-        None => Check::ok(
-            CHECK,
-            format!(
-                "kernel lockdown: {}",
-                level
-                    .as_deref()
-                    .unwrap_or("none, or securityfs is not mounted")
-            ),
+    match (lockdown::degradation(level.as_deref()), level) {
+        (Some(Degradation { what, remedy }), _) => Check::new(CHECK, Status::Failure, what, remedy),
+        (None, Some(level)) => Check::ok(CHECK, format!("kernel lockdown: {level}")),
+        (None, None) if file.try_exists().is_ok_and(|exists| exists) => unknown(
+            format!("{} shows none or cannot be read", file.display()),
+            "run as root",
         ),
+        // securityfs has the list of security modules on every kernel that has any
+        // (security/inode.c, 5.4 to 7.2).
+        (None, None) => match value(&security.join("lsm")) {
+            Ok(_) => Check::ok(CHECK, "this kernel has no lockdown"),
+            Err(error) => unknown(error, MOUNT_SECURITYFS),
+        },
     }
 }
 
@@ -188,7 +199,7 @@ fn landlock(sysfs: &Path) -> Check {
             CHECK,
             Status::Unknown,
             format!("cannot determine whether Landlock is enabled: {error}"),
-            "mount securityfs: mount -t securityfs securityfs /sys/kernel/security",
+            MOUNT_SECURITYFS,
         ),
     }
 }

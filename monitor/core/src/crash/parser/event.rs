@@ -10,7 +10,7 @@ use super::{
         livepatch_log::LivepatchLog,
         proof::Completeness,
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
-        signal::{Kind, Signal},
+        signal::{Kind, Property, Signal},
     },
     Reading,
     format::Found,
@@ -208,7 +208,7 @@ impl Event {
 
     /// The dump that follows is the event's own and not a second one.
     pub(super) fn expect_dump(&mut self) {
-        self.is_of_detector = self.primary == Signal::HungTask;
+        self.is_of_detector = self.primary.has(Property::ByDetector);
         self.trace_at = Trace::Ahead;
         self.complete.end = false;
     }
@@ -258,7 +258,10 @@ impl Event {
 
     /// Whether it is more than a line that a user may have made up.
     pub(super) fn is_believed(&self) -> bool {
-        !self.suspect && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
+        !self.suspect
+            && (!self.primary.has(Property::NeedsSecondSign)
+                || self.second_sign
+                || self.panic.is_some())
     }
 
     /// A crash by itself, or because the kernel panicked.

@@ -37,7 +37,9 @@ fn warn(guest: &mut Guest) -> Result<()> {
     guest.wait_helper(helper, seconds(60))
 }
 
-/// What the metrics say a second after something was mended, at once and for good.
+/// What the metrics say a second after something was mended, at once and for good. The second is
+/// the claim (`docs/security.md`): a scrape that is repeated until it is right would hide a later
+/// one.
 fn a_second_later(guest: &mut Guest) -> Result<Exposition> {
     thread::sleep(seconds(1));
     guest.scrape()

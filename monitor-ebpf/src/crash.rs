@@ -123,10 +123,10 @@ fn may_begin_prefix(start: u64) -> bool {
     first == b'[' || first == b'<'
 }
 
-/// More than any prefix has.
+/// Longer than any such prefix.
 const PREFIX_LEN: u64 = 48;
 
-/// Where the text of a line with a prefix begins.
+/// Where the text of a line with a prefix starts.
 #[inline(always)]
 fn behind_prefix(line: u64) -> u64 {
     let mut closed = false;

@@ -10,16 +10,16 @@ pub enum Site {
         symbols: &'static [&'static str],
         /// Names of a variadic function, to which only the kprobe can be attached; tried last.
         variadic: &'static [&'static str],
-        /// The fentry program.
+        /// Name of the fentry program.
         fentry: &'static str,
-        /// The kprobe program, where fentry cannot be used.
+        /// Name of the kprobe program, for kernels where fentry cannot be used.
         kprobe: &'static str,
     },
     /// A raw tracepoint.
     Tracepoint {
-        /// The program.
+        /// Name of the program.
         program: &'static str,
-        /// The tracepoint's name.
+        /// Name of the tracepoint.
         name: &'static str,
     },
 }
@@ -50,9 +50,9 @@ struct Row {
 /// An event and where it is hooked.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
-    /// The event.
+    /// The event that the hook reports.
     pub kind: EventKind,
-    /// The place.
+    /// Where the hook is attached.
     pub site: Site,
 }
 
@@ -91,7 +91,7 @@ macro_rules! events {
             /// Every kind, in the order of the discriminants.
             pub const ALL: [Self; [$($number),+].len()] = [$(Self::$kind),+];
 
-            /// Where each is hooked, in the same order.
+            /// Where each event is hooked, in the same order.
             pub const HOOKS: &[Hook] = &[$(Hook {
                 kind: Self::$kind,
                 site: site!($how $base $symbols $($variadic)?),
@@ -109,13 +109,13 @@ macro_rules! events {
     };
 }
 
-// The functions of livepatch are those of kernel/livepatch/{core,transition,patch}.c,
-// those of a crash of kernel/panic.c, 5.10 to 7.2. Number, label value, [`Record`], and
-// the hook: the end of the programs' names and the kernel's names.
+// The functions of livepatch are those of kernel/livepatch/{core,transition,patch}.c, those of a
+// crash of kernel/panic.c, 5.10 to 7.2. Columns: number, label value, [`Record`], and the hook
+// (suffix of the program names, names of the kernel symbol).
 events! {
-    /// `klp_enable_patch`: a module asks for its patch to be enabled.
+    /// `klp_enable_patch`: a module requests that its patch be enabled.
     EnablePatch = 0, "klp_enable_patch", EarlyStep, function "enable_patch" ["klp_enable_patch"];
-    /// `klp_init_transition`: a transition starts; `target_state` says where to.
+    /// `klp_init_transition`: a transition starts; `target_state` is its direction.
     InitTransition = 1, "klp_init_transition", EarlyStep,
         function "init_transition" ["klp_init_transition"];
     /// `klp_try_complete_transition`: one attempt; `attempt` counts from 0 since
@@ -125,19 +125,19 @@ events! {
     /// `klp_complete_transition`: every task has switched (or a cancel ends).
     CompleteTransition = 3, "klp_complete_transition", Step,
         function "complete_transition" ["klp_complete_transition"];
-    /// `klp_cancel_transition`: enabling failed before any task was asked.
+    /// `klp_cancel_transition`: enabling failed before any task was checked.
     CancelTransition = 4, "klp_cancel_transition", Step,
         function "cancel_transition" ["klp_cancel_transition"];
     /// `klp_reverse_transition`: `target_state` is still the old direction.
     ReverseTransition = 5, "klp_reverse_transition", EarlyStep,
         function "reverse_transition" ["klp_reverse_transition"];
-    /// `klp_force_transition`: the rest is switched without a check.
+    /// `klp_force_transition`: the remaining tasks are switched without a check.
     ForceTransition = 6, "klp_force_transition", Step,
         function "force_transition" ["klp_force_transition"];
     /// `klp_patch_object`: an object's functions are redirected.
     PatchObject = 7, "klp_patch_object", EarlyStep, function "patch_object" ["klp_patch_object"];
-    /// `__klp_unpatch_object`: an object's functions are given back. Split in two with
-    /// the atomic replace of nops; plain before and after.
+    /// `klp_unpatch_object`, or `__klp_unpatch_object` in the versions that split it for atomic
+    /// replace: an object's functions are restored.
     UnpatchObject = 8, "klp_unpatch_object", EarlyStep,
         function "unpatch_object" ["__klp_unpatch_object", "klp_unpatch_object"];
     /// `klp_free_patch_work_fn`: a disabled or replaced patch is freed.
@@ -155,7 +155,7 @@ events! {
     Printk = 14, "printk_console", Crash, tracepoint "printk_console" ["console"];
     /// `oops_enter`: a fault in kernel code.
     OopsEnter = 15, "oops_enter", Crash, function "oops_enter" ["oops_enter"];
-    /// `panic`: the kernel gives up. It is variadic; `vpanic`, which it calls, came with 6.17.
+    /// `panic`: the kernel panics. It is variadic; `vpanic`, which it calls, came with 6.17.
     Panic = 16, "panic", Crash, function "panic" ["vpanic"] variadic ["panic"];
     /// `__warn`: a WARN.
     Warn = 17, "__warn", Crash, function "warn" ["__warn"];
@@ -213,6 +213,6 @@ pub mod taint {
     /// `TAINT_SOFTLOCKUP`
     pub const SOFTLOCKUP: u32 = 14;
 
-    /// All of them: the BPF side passes no other on.
+    /// All of them; the BPF programs forward no others.
     pub const ALL: [u32; 5] = [MACHINE_CHECK, BAD_PAGE, DIE, WARN, SOFTLOCKUP];
 }

@@ -36,7 +36,7 @@ addresses! {
     PER_CPU_OFFSET IDLE_THREADS
 }
 
-/// CPUs that may ever come up (/sys/devices/system/cpu/possible); 0 not known.
+/// CPUs that may ever come online (/sys/devices/system/cpu/possible); 0 if unknown.
 #[unsafe(no_mangle)]
 pub(crate) static POSSIBLE_CPUS: Global<u32> = Global::new(0);
 
@@ -56,8 +56,8 @@ pub(crate) fn read<T: Copy + Default>(address: u64) -> Option<T> {
     (ret == 0).then_some(value)
 }
 
-/// Reads a member of a structure; `None` where the member is not known, the
-/// base is null or the read fails.
+/// Reads a member of a structure; `None` if the member's offset is unknown, the base is null or the
+/// read fails.
 #[inline(always)]
 pub(crate) fn member<T: Copy + Default>(base: u64, offset: &Global<u32>) -> Option<T> {
     let offset = offset.load();
@@ -67,14 +67,14 @@ pub(crate) fn member<T: Copy + Default>(base: u64, offset: &Global<u32>) -> Opti
     read(base.wrapping_add(u64::from(offset)))
 }
 
-/// The address of a member; `None` where it is not known.
+/// The address of a member; `None` if its offset is unknown.
 #[inline(always)]
 pub(crate) fn member_address(base: u64, offset: &Global<u32>) -> Option<u64> {
     let offset = offset.load();
     (base != 0 && offset != UNKNOWN_OFFSET).then(|| base.wrapping_add(u64::from(offset)))
 }
 
-/// Reads a global variable of the kernel; `None` where its address is not known.
+/// Reads a global variable of the kernel; `None` if its address is unknown.
 #[inline(always)]
 pub(crate) fn variable<T: Copy + Default>(address: &Global<u64>) -> Option<T> {
     let address = address.load();
@@ -84,7 +84,7 @@ pub(crate) fn variable<T: Copy + Default>(address: &Global<u64>) -> Option<T> {
     read(address)
 }
 
-/// Copies a NUL-terminated string; false where nothing could be read.
+/// Copies a NUL-terminated string; false if nothing could be read.
 #[inline(always)]
 pub(crate) fn read_string(target: *mut u8, size: usize, address: u64) -> bool {
     // SAFETY: callers pass a buffer of `size` bytes; the helper writes no more

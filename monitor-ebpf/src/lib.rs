@@ -1,9 +1,9 @@
-//! The types that cross from the kernel to user space: the records of the ring
-//! buffer and of the task iterator, and the kinds that number the counters.
+//! Types shared between the BPF programs and user space: the records of the ring buffer and of the
+//! task iterator, and the kinds that index the counters.
 //!
-//! Everything that crosses is `repr(C)`, of fixed size and without padding, so
-//! that the BPF side may write a record as bytes and the user side may read it as
-//! bytes: `Pod` refuses padding at compile time, `tests::layout` holds the sizes.
+//! All of them are `repr(C)`, of fixed size and without padding, so that the BPF programs can write
+//! a record as bytes and user space can read it as bytes. `Pod` refuses padding at compile time,
+//! `tests::layout` checks the sizes.
 #![no_std]
 
 mod event_kind;
@@ -17,19 +17,19 @@ pub use report_line::may_begin_report;
 /// Longest module (and so patch) name including its NUL: `MODULE_NAME_LEN`
 /// (include/linux/moduleparam.h: `64 - sizeof(unsigned long)`, 5.10 to 7.2).
 pub const MODULE_NAME_LEN: usize = 56;
-/// Longest function name kept. `KSYM_NAME_LEN` is 512 since 6.1, but a name past
-/// this length is cut, because every function of a patch has a buffer of this size.
+/// Longest function name kept. `KSYM_NAME_LEN` is 512 since 6.1, but a longer name is cut here,
+/// because every function of a patch has a buffer of this size.
 pub const FUNC_NAME_LEN: usize = 128;
 /// `TASK_COMM_LEN` (include/linux/sched.h, 5.10 to 7.2).
 pub const TASK_COMM_LEN: usize = 16;
 /// Stack frames kept of a pending task; livepatch itself looks at 100 at most
 /// (`MAX_STACK_ENTRIES`, kernel/livepatch/transition.c).
 pub const STACK_FRAMES: usize = 100;
-/// An offset that the running kernel's BTF did not yield.
+/// An offset that was not found in the running kernel's BTF.
 pub const UNKNOWN_OFFSET: u32 = u32::MAX;
 /// Functions read for each task of the iterator. The walk continues with the next task, and
 /// with the next scan if there are more functions: the verifier sees a short loop whatever the
-/// size of a patch. (Of the idle tasks one is read for each task: every CPU has several kernel
+/// size of a patch. (One idle task is read for each task: every CPU has several kernel
 /// threads.)
 pub const FUNCS_PER_STEP: u32 = 2;
 
@@ -46,7 +46,7 @@ pub struct CrashEvent {
     pub kind: u32,
     /// The flag of [`EventKind::AddTaint`]; otherwise 0.
     pub flag: u32,
-    /// The kernel's line, NUL-terminated, cut to fit; empty where there is none.
+    /// The kernel's line, NUL-terminated, cut to fit; empty if there is none.
     pub text: [u8; CRASH_TEXT_LEN],
 }
 
@@ -58,24 +58,24 @@ pub struct Event {
     pub time_ns: u64,
     /// An [`EventKind`].
     pub kind: u32,
-    /// `klp_target_state` or the argument of `klp_init_transition`: 1 patched,
-    /// 0 unpatched, -1 none or not known.
+    /// `klp_target_state` or the argument of `klp_init_transition`: 1 patched, 0 unpatched, -1 none
+    /// or unknown.
     pub target_state: i32,
-    /// `klp_signals_cnt` at entry; `u32::MAX` where not known.
+    /// `klp_signals_cnt` at entry; `u32::MAX` if unknown.
     pub attempt: u32,
     /// Thread that made the call.
     pub pid: u32,
-    /// 1 if the patch replaces the others, 0 if not, `u32::MAX` where not known.
+    /// 1 if the patch replaces the others, 0 if not, `u32::MAX` if unknown.
     pub replace: u32,
     /// Zero; keeps the record free of padding.
     pub reserved: u32,
-    /// The patch (its module's name), NUL-terminated; empty where not known.
+    /// The patch (its module's name), NUL-terminated; empty if unknown.
     pub patch: [u8; MODULE_NAME_LEN],
-    /// The object or module concerned; empty for vmlinux and where there is none.
+    /// The object or module concerned; empty for vmlinux and if there is none.
     pub object: [u8; MODULE_NAME_LEN],
 }
 
-/// The kinds of record the task iterator writes, each behind a [`RecordHeader`].
+/// The kinds of record that the task iterator writes, each after a [`RecordHeader`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum RecordKind {
@@ -85,13 +85,13 @@ pub enum RecordKind {
     Func = 2,
     /// A [`TaskRecord`]: a task that has not reached the target state.
     Task = 3,
-    /// No body: every function has been written. Without it the list was cut.
+    /// No body: every function has been written. If it is missing, the list is incomplete.
     FuncsEnd = 4,
-    /// No body: every idle task has been looked at. Without it some were not.
+    /// No body: every idle task has been visited. If it is missing, some idle tasks were not.
     IdleEnd = 5,
 }
 
-/// What a scan of the task iterator shows, set by user space.
+/// What a scan of the task iterator covers, set by user space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ScanMode {
@@ -99,7 +99,7 @@ pub enum ScanMode {
     Pending = 0,
     /// More of the last scan's functions, no tasks.
     MoreFuncs = 1,
-    /// Every task but the idle ones, whether a transition runs or not, no functions.
+    /// Every task except the idle ones, whether or not a transition runs; no functions.
     EveryTask = 2,
 }
 
@@ -152,25 +152,25 @@ pub struct FuncRecord {
 pub struct TaskRecord {
     /// `task_struct.start_boottime`, nanoseconds.
     pub start_boottime_ns: u64,
-    /// Id of the task's cgroup in the unified hierarchy; 0 where not known.
+    /// Id of the task's cgroup in the unified hierarchy; 0 if unknown.
     pub cgroup_id: u64,
     /// Thread id, 0 for an idle task.
     pub pid: u32,
     /// Process id.
     pub tgid: u32,
-    /// `task_struct.__state`; `u32::MAX` where not known.
+    /// `task_struct.__state`; `u32::MAX` if unknown.
     pub state: u32,
     /// `task_struct.flags` (PF_*).
     pub flags: u32,
     /// `task_struct.patch_state`: -1 idle, 0 unpatched, 1 patched.
     pub patch_state: i32,
-    /// 1 on a CPU, 0 not, `u32::MAX` where not known.
+    /// 1 on a CPU, 0 not, `u32::MAX` if unknown.
     pub on_cpu: u32,
     /// The CPU of an idle task; `u32::MAX` for the others.
     pub idle_cpu: u32,
-    /// Frames used in `stack`; 0 where the kernel gave none.
+    /// Frames used in `stack`; 0 if the kernel gave none.
     pub stack_len: u32,
-    /// `comm`, NUL-terminated: any bytes at all.
+    /// `comm`, NUL-terminated: arbitrary bytes.
     pub comm: [u8; TASK_COMM_LEN],
     /// Return addresses, the innermost first.
     pub stack: [u64; STACK_FRAMES],
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use core::mem::{align_of, offset_of, size_of};
 
-    /// Sizes are the sums of the fields: no padding, so no byte crosses unset.
+    /// Sizes are the sums of the fields: no padding, so no uninitialised byte is copied.
     #[test]
     fn layout() {
         assert_eq!(size_of::<Event>(), 8 + 6 * 4 + 2 * MODULE_NAME_LEN);
@@ -210,7 +210,8 @@ mod tests {
         }
     }
 
-    /// What may come before the first attempt ends, and that attempt, do not wake the monitor.
+    /// What may come before the end of the first attempt, and that attempt, do not wake the
+    /// monitor.
     #[test]
     fn the_start_of_a_transition_wakes_nobody() {
         let sleeping = [

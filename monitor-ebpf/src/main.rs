@@ -11,11 +11,11 @@ mod scan;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // No code here can panic; the language asks for a handler all the same.
+    // No code here can panic, but the language requires a handler.
     loop {}
 }
 
-/// The kernel lends its GPL-only helpers to GPL-compatible programs.
+/// The kernel allows its GPL-only helpers only to programs with a GPL-compatible license.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

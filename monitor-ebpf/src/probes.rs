@@ -1,5 +1,5 @@
-//! One event for each step of a patch's life. Every body serves an fentry and a
-//! kprobe program; user space loads the one that suits the kernel.
+//! One event for each step of a patch's life. Each body is compiled into an fentry and a kprobe
+//! program; user space loads the one that suits the kernel.
 
 use aya_ebpf::{
     EbpfContext,
@@ -14,8 +14,8 @@ use livepatch_monitor_ebpf::{Event, EventKind, MODULE_NAME_LEN};
 
 use crate::kernel::{self, member, read_module_name, read_patch_name, read_string, variable};
 
-/// A transition makes about one event a second: 64 KiB hold six minutes of a
-/// user space that does not read.
+/// A transition makes about one event a second: 64 KiB hold six minutes of events if user space
+/// does not read.
 const ROOM: u32 = 64 * 1024;
 
 #[map]
@@ -25,12 +25,12 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(ROOM, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(EventKind::ALL.len() as u32, 0);
 
-/// The number of the attempt that comes next, plus one; 0 not known. Only kept where the
-/// kernel's own count cannot be read: its writers hold `klp_mutex`.
+/// Number of the next attempt plus one; 0 if unknown. Only kept where the kernel's own count cannot
+/// be read. Its writers hold `klp_mutex`.
 #[map]
 static NEXT_ATTEMPT: Array<u32> = Array::with_max_entries(1, 0);
 
-/// What an event is about. Null where there is none.
+/// What an event is about. Null if not applicable.
 #[derive(Clone, Copy, Default)]
 struct Subject {
     /// `struct klp_patch *`
@@ -171,7 +171,7 @@ fn attempt(kind: EventKind) -> u32 {
 /// attempts consists of early events alone, and they would be lost.
 #[inline(always)]
 fn wakeup(kind: EventKind, attempt: u32) -> u64 {
-    // By itself the ring buffer wakes only a reader that has read all before.
+    // By default the ring buffer wakes a reader only if it has consumed everything.
     u64::from(if kind.wakes(attempt) || unread() > u64::from(ROOM / 2) {
         BPF_RB_FORCE_WAKEUP
     } else {
@@ -306,8 +306,8 @@ fn tracepoint_module_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Comes before the module's init runs (`load_module`, kernel/module/main.c; 5.10 to
-/// 7.2): what a livepatch whose init kills the machine leaves behind.
+/// Comes before the module's init runs (`load_module`, kernel/module/main.c; 5.10 to 7.2), so that
+/// a livepatch whose init kills the machine leaves a trace.
 #[raw_tracepoint(tracepoint = "module_load")]
 fn tracepoint_module_load(ctx: RawTracePointContext) -> i32 {
     let module: u64 = ctx.arg(0);

@@ -1,4 +1,4 @@
-//! Which lines of the kernel log the BPF program passes on.
+//! Which lines of the kernel log the BPF program forwards.
 
 const fn word(text: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*text)

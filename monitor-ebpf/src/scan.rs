@@ -74,7 +74,7 @@ static FUNC: PerCpuArray<Framed<FuncRecord>> = PerCpuArray::with_max_entries(1, 
 #[map]
 static TASK: PerCpuArray<Framed<TaskRecord>> = PerCpuArray::with_max_entries(1, 0);
 
-/// The buffer has overflowed: the kernel drops what was written with this task, and calls the
+/// The buffer has overflowed: the kernel drops what was written for this task, and calls the
 /// program for the same task again.
 struct Overflow;
 
@@ -182,8 +182,8 @@ fn begin(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     start(seq, patch, target)
 }
 
-/// Undoes the progress of [`walk`]: when the buffer overflows, the kernel drops all that was
-/// written with this task, and calls the program for it again.
+/// Undoes the progress of [`walk`]: when the buffer overflows, the kernel drops everything that was
+/// written for this task, and calls the program for it again.
 #[inline(always)]
 fn undo(cursor: *mut Cursor) {
     if let Some(before) = CURSOR.get_ptr_mut(BEFORE) {
@@ -198,12 +198,12 @@ fn walk(seq: *mut c_void, cursor: *mut Cursor, mode: u32) -> Result<(), Overflow
     let Some(before) = CURSOR.get_ptr_mut(BEFORE) else {
         return Ok(());
     };
-    // SAFETY: the map's two elements. No reference to the first is held over a call: what
-    // is called changes it.
+    // SAFETY: the map's two elements. No reference to the first is held across a call, because the
+    // callee changes it.
     unsafe {
         *before = *cursor;
         if scan_is_current() == 0 {
-            // The rest would belong to another transition. The end marks stay missing.
+            // The rest would belong to another transition. The end marks remain missing.
             (*cursor).patch = 0;
             return Ok(());
         }
@@ -230,7 +230,7 @@ extern "C" fn scan_is_current() -> u32 {
     u32::from(patch != 0 && patch == cursor.patch)
 }
 
-/// Writes the iterator's task, if it is pending or no target is asked for.
+/// Writes the iterator's task, if it is pending or the scan has no target state.
 #[inline(always)]
 fn write_task(seq: *mut c_void, cursor: *mut Cursor, task: *mut c_void) -> Result<(), Overflow> {
     let Some(record) = TASK.get_ptr_mut(0) else {
@@ -349,7 +349,7 @@ fn next_object(cursor: &mut Cursor) -> u32 {
     cursor.func_head = head;
     let name = member::<u64>(cursor.object, &kernel::KLP_OBJECT_NAME).unwrap_or(0);
     let module = member::<u64>(cursor.object, &kernel::KLP_OBJECT_MOD).unwrap_or(0);
-    // klp_is_object_loaded: not a module, or a module that is there.
+    // klp_is_object_loaded: vmlinux, or a module that is loaded.
     let loaded = name == 0 || module != 0;
     cursor.func_node = if loaded {
         read(head).unwrap_or(head)
@@ -359,10 +359,9 @@ fn next_object(cursor: &mut Cursor) -> u32 {
     NEXT_OBJECT
 }
 
-/// The code in force that tasks must leave, as klp_check_stack_func has it
-/// (kernel/livepatch/transition.c, 5.10 to 7.2): unpatching, this patch's new
-/// function; patching, the function below this one on the ftrace_ops' stack, or
-/// the original where there is none.
+/// The code in force that tasks must leave, as klp_check_stack_func determines it
+/// (kernel/livepatch/transition.c, 5.10 to 7.2): unpatching, this patch's new function; patching,
+/// the function below this one on the ftrace_ops' stack, or the original if there is none.
 #[inline(always)]
 fn fill_func(object: u64, func: u64, target: i32) {
     let Some(record) = FUNC.get_ptr_mut(0) else {
@@ -424,13 +423,13 @@ fn fill_func(object: u64, func: u64, target: i32) {
 fn walk_idle(seq: *mut c_void, cursor: *mut Cursor) -> Result<(), Overflow> {
     let (offsets, threads) = (kernel::PER_CPU_OFFSET.load(), kernel::IDLE_THREADS.load());
     let cpus = u64::from(kernel::POSSIBLE_CPUS.load());
-    // SAFETY: the map's element, and this CPU's element of the other; no reference to the
-    // first is held over the call, which reads it.
+    // SAFETY: the map's element, and this CPU's element of the other; no reference to the first is
+    // held across the call, which reads it.
     unsafe {
         let cpu = (*cursor).idle_cpu;
         if offsets == 0 || threads == 0 || cpu >= cpus {
             (*cursor).idle_done = 1;
-            // Without the end mark they are unknown.
+            // Without the end mark user space takes them as unknown.
             let known = offsets != 0 && threads != 0 && cpus != 0;
             return if known {
                 write_mark(seq, RecordKind::IdleEnd)

@@ -26,12 +26,12 @@ use self::budget::Budget;
 use crate::bounded_read;
 use livepatch_core::gate::answer::{self, Vector};
 
-/// Where Prometheus is, and how to authenticate.
+/// The address of Prometheus, and how to authenticate.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// URL of Prometheus, including its path prefix.
     pub url: Url,
-    /// How the monitor logs in.
+    /// Credentials of the monitor.
     pub login: Login,
     /// PEM file of CA certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -70,7 +70,7 @@ pub enum SetupError {
         /// What the system reported.
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// The content of a file is wrong.
     #[error("{what} {path:?} {problem}")]
     Unusable {
         /// The flag that named the file.
@@ -122,7 +122,7 @@ pub struct Client {
     budget: Budget,
 }
 
-/// By how many seconds the time of an evaluation may differ from the one asked for.
+/// By how many seconds the time of an evaluation may differ from the requested one.
 const LARGEST_SHIFT: f64 = 0.5;
 /// Largest secret file that is read, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
@@ -181,8 +181,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// The query failed or its response is invalid; the server evaluates queries at another
-    /// time than asked for, which hides the newest samples.
+    /// The query failed or its response is invalid; the server evaluates queries at another time
+    /// than requested, which hides the newest samples.
     pub fn time(&self) -> Result<f64, Failure> {
         let decode = |body: &[u8]| answer::time(body).map_err(|error| self.undecoded(&error));
         let time = decode(&self.send("time()", None)?)?;

@@ -1,6 +1,6 @@
-//! Replaces files as a whole: a reader sees the old or the new one, never a mixture. The new
-//! one is written under a random name that did not exist, so in a directory of another user
-//! no link is followed, no pipe is waited for and no file of theirs is written to.
+//! Replaces whole files: a reader sees the old or the new one, never a mixture. The new one is
+//! written under a random name that did not exist, so in a directory of another user no link is
+//! followed, no pipe is waited for and none of their files is written to.
 
 use std::{
     fs::{self, File, Permissions},
@@ -20,19 +20,19 @@ pub struct How {
     pub durable: bool,
 }
 
-/// What the names of unfinished files end with.
+/// Suffix of the names of unfinished files.
 const UNFINISHED: &str = ".new";
 
 /// Replaces `path`, or creates it.
 ///
 /// # Errors
-/// Those of the system calls; then the old file is as it was.
+/// Those of the system calls; then the old file is unchanged.
 pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
     let directory = directory(path);
     let mut fresh = tempfile::Builder::new()
         .prefix(&prefix(path)?)
         .suffix(UNFINISHED)
-        // As tempfile_in does, without the random name in errors: one that lasts reads the same
+        // Like tempfile_in, without the random name in errors: a persistent error has the same text
         // each time, and is logged once.
         .make_in(directory, |path| {
             File::options()
@@ -54,7 +54,7 @@ pub fn replace(path: &Path, content: &[u8], how: How) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what a process that was killed left of its attempts to replace `path`.
+/// Removes what a killed process left of its attempts to replace `path`.
 ///
 /// # Errors
 /// The directory cannot be read.

@@ -1,4 +1,4 @@
-//! What is damaged is kept for a person to look at, out of the way.
+//! Keeps damaged files for inspection, out of the way.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-/// Files of one name that are kept.
+/// Most files of one name that are kept.
 const MOST: u32 = 16;
 
 /// Renames a file that cannot be used, to a name that is free, and returns that.

@@ -1,4 +1,4 @@
-//! Waits until what was written is on stable storage.
+//! Waits until written data is on stable storage.
 //!
 //! On a file system that has become read-only (`mount -o remount,ro` by force, sysrq `u`, or
 //! `errors=remount-ro` after an error), ext4 takes a write to a file that is open into the page
@@ -28,7 +28,7 @@ pub fn sync_data(file: &File) -> io::Result<()> {
 /// Waits for a file and its attributes, or for the names in a directory.
 ///
 /// # Errors
-/// As of [`sync_data`].
+/// Like [`sync_data`].
 pub fn sync_all(file: &File) -> io::Result<()> {
     file.sync_all()?;
     expect_writable(file.as_fd())
@@ -84,7 +84,7 @@ mod tests {
         }
         let mounted = ReadOnly::mount();
         let directory = File::open(mounted.path()).unwrap();
-        // What the kernel says of it.
+        // What the kernel reports about it.
         directory.sync_data().unwrap();
         directory.sync_all().unwrap();
         for sync in [sync_data, sync_all] {

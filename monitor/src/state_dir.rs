@@ -1,4 +1,4 @@
-//! The state directory: what is in it is the monitor's alone.
+//! The state directory, whose content belongs to the monitor alone.
 
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -7,30 +7,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The permissions of the directory and of those in it.
+/// The permissions of the directory and its subdirectories.
 const MODE: u32 = 0o700;
 
-/// What the monitor records there.
+/// The monitor's subdirectories and files.
 pub const RECORDS: [&str; 4] = ["recorder", "crashes", "dumps.json", "transition.json"];
 
-/// The file that says which machine the records are of.
+/// The file that identifies the machine that the records are from.
 pub const OWNER: &str = "machine";
 
-/// How the directories begin that have the records of another machine.
+/// Prefix of the directories with the records of another machine.
 pub const OF_ANOTHER: &str = "of-machine-";
 
-/// In the root of each ext file system.
+/// Exists in the root of each ext file system.
 const LOST: &str = "lost+found";
 
-/// Somebody else may read or change what is in the directory.
+/// Another user may read or change the content of the directory.
 #[derive(Debug, thiserror::Error)]
-#[error("others can access {}: {reason}; give --state-dir a directory of its own with mode 0700", path.display())]
+#[error("others can access {}: {reason}; give --state-dir a separate directory with mode 0700", path.display())]
 pub struct Exposed {
     path: PathBuf,
     reason: String,
 }
 
-/// Makes a directory, and those above it that do not exist, for this user only.
+/// Creates a directory, and its missing parents, for this user only.
 ///
 /// # Errors
 /// Those of the system call.
@@ -41,8 +41,8 @@ pub fn make(directory: &Path) -> io::Result<()> {
         .create(directory)
 }
 
-/// Takes the permissions of all others away from the state directory and what is in it.
-/// One that does not exist yet is nobody's.
+/// Removes all permissions of others from the state directory and its content. A directory that
+/// does not exist yet belongs to nobody.
 ///
 /// # Errors
 /// It is not the monitor's own.
@@ -53,7 +53,7 @@ pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
     };
     let metadata = match fs::metadata(directory) {
         Ok(metadata) => metadata,
-        // Whoever uses it names the problem.
+        // The caller that uses it reports the problem.
         Err(_) => return Ok(()),
     };
     if metadata.mode() & 0o077 == 0 {
@@ -75,18 +75,18 @@ pub fn close_to_others(directory: &Path) -> Result<(), Exposed> {
     }
 }
 
-/// Gives the directory and what the monitor keeps in it to a user. Links are not followed.
-/// One that does not exist yet is nobody's.
+/// Chowns the directory and the monitor's content in it to a user. Links are not followed. A
+/// directory that does not exist yet belongs to nobody.
 ///
 /// # Errors
-/// It is shared with someone, or the system refuses it.
+/// It is shared with another user, or the system refuses it.
 pub fn give(directory: &Path, user: u32, group: u32) -> io::Result<()> {
     if !directory.try_exists()? {
         return Ok(());
     }
     if let Some(name) = foreign(directory)? {
         return Err(io::Error::other(format!(
-            "{name} in it is not the monitor's; give --state-dir a directory of its own"
+            "{name} in it is not the monitor's; give --state-dir a separate directory"
         )));
     }
     let directories = own_directories(directory).chain([directory.to_owned()]);
@@ -99,7 +99,7 @@ pub fn give(directory: &Path, user: u32, group: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The directories that the monitor keeps there.
+/// The monitor's subdirectories.
 fn own_directories(directory: &Path) -> impl Iterator<Item = PathBuf> {
     let paths = RECORDS.map(|own| directory.join(own)).into_iter();
     paths.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()))
@@ -109,8 +109,8 @@ fn set_mode(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(MODE))
 }
 
-/// A file in the directory that the monitor does not put there. With one, the directory is shared
-/// with someone, and its permissions are theirs to set.
+/// A file in the directory that is not the monitor's. If there is one, the directory is shared, and
+/// its permissions are for its owner to set.
 fn foreign(directory: &Path) -> io::Result<Option<String>> {
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();

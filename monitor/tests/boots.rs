@@ -1,5 +1,5 @@
-//! Whose boot it was: a host that crashed, a machine cloned from it, a crash kernel; and
-//! which dumps are believed. On a fake host, with one process of the monitor for each boot.
+//! Assignment of crashes to boots: a host that crashed, a machine cloned from it, a crash kernel;
+//! also which dumps are trusted. On a fake host, with one process of the monitor for each boot.
 
 use std::{
     fs::{self, Permissions},
@@ -24,14 +24,14 @@ fn boot(host: &FakeHost, number: u32, flags: &[&str]) -> Process {
     Process::serve(host.command(BINARY, &[&serve, flags].concat()))
 }
 
-/// Lets the machine lose its power.
+/// Simulates a power failure of the machine.
 fn lose_power(monitor: Process) {
     monitor.metrics();
     monitor.signal(Signal::KILL);
     monitor.finish();
 }
 
-/// Waits until the journal of the boot has the running transition: a thread of its own writes
+/// Waits until the journal of the boot has the running transition: a separate thread writes
 /// it.
 fn wait_for_the_journal(host: &FakeHost, number: u32) {
     let name = format!("state/recorder/3f1c4a52-0000-4000-8000-{number:012}.rec");
@@ -67,7 +67,7 @@ fn a_clone_does_not_report_its_templates_boot() {
     let monitor = boot(&host, 1, &[]);
     wait_for_the_journal(&host, 1);
     lose_power(monitor);
-    // The copy that is still the same machine knows of its crash.
+    // A copy that is still the same machine knows its crash.
     let monitor = boot(&host, 2, &[]);
     let metrics = monitor.metrics();
     assert_eq!(
@@ -134,13 +134,13 @@ fn a_container_says_that_it_is_none() {
     let host = FakeHost::held();
     host.create_dir("proc/self/ns");
     symlink("pid:[4026532201]", host.path("proc/self/ns/pid")).unwrap();
-    // Those of the image.
+    // The crashes of the image.
     let half_done = "Package: a\nStatus: install ok unpacked\n";
     host.write("rootfs/var/lib/dpkg/status", half_done);
     let mut monitor = boot(&host, 1, &[]);
     let said = monitor.wait_for_line("container");
     assert!(said.contains("not a host"), "{said}");
-    // Nor does it count as one.
+    // It does not count as a crash either.
     let metrics = monitor.metrics();
     for series in [
         "livepatch_kernel_info",
@@ -161,7 +161,7 @@ fn a_container_says_that_it_is_none() {
     assert!(!host.path("state/recorder").exists());
 }
 
-/// A user without privileges puts a crash of a livepatch where kdump puts its dumps.
+/// A user without privileges puts a crash of a livepatch where kdump writes its dumps.
 #[test]
 fn a_planted_dump_is_named_and_nothing_else() {
     let host = FakeHost::held();
@@ -179,7 +179,7 @@ fn a_planted_dump_is_named_and_nothing_else() {
         mode(path, 0o755);
     }
     mode("crash/root/dmesg.1", 0o600);
-    // Whoever runs the tests is root only sometimes: the owner is wrong, or the mode is.
+    // The tests may or may not run as root: either the owner or the mode is wrong.
     mode("crash/planted", 0o777);
     symlink(host.path("crash/root"), host.path("crash/link")).unwrap();
     let crash = host.path("crash");
@@ -207,7 +207,7 @@ fn a_planted_dump_is_named_and_nothing_else() {
         crashes.says(
             0,
             &[
-                "crash/planted: others than root",
+                "crash/planted: users other than root",
                 "crash/link: a symbolic link",
             ],
         );

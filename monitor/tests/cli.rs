@@ -1,5 +1,5 @@
-//! The binary as a user meets it: bad input, hosts that lack everything, and the
-//! fallback to sysfs and /proc on a fake host.
+//! The binary from a user's point of view: bad input, hosts that lack everything, and the fallback
+//! to sysfs and /proc on a fake host.
 
 use std::{
     fs,
@@ -197,7 +197,7 @@ fn without_probes_the_metrics_say_what_can_be_known() {
     let page = exporter.get("/", &[]).body;
     let row = "<tr><th><code>transition</code></th><td>sysfs</td><td></td></tr>";
     assert!(page.contains(row), "no {row} in:\n{page}");
-    // Found under way, and the log does not reach back: no start is made up.
+    // Already running when it was found, and the log does not reach back: no start is invented.
     assert!(
         !metrics.contains("livepatch_transition_start_timestamp_seconds"),
         "{metrics}"
@@ -227,7 +227,7 @@ fn invalid_values_are_left_out() {
 fn unknown_tasks_are_not_zero() {
     let host = FakeHost::held();
     fs::remove_dir_all(host.path("proc/42")).unwrap();
-    // A process whose state is not there to be read.
+    // A process whose state cannot be read.
     host.write("proc/43/task/43/stat", "43 (x) S 1\n");
     let exporter = serve(&host);
     let metrics = exporter.metrics();
@@ -241,8 +241,8 @@ fn unknown_tasks_are_not_zero() {
     );
 }
 
-/// What 0.1.0 knew, a monitor that is killed and the next one know too; and a command does,
-/// without the lock that the monitor holds.
+/// State of 0.1.0 is known to the first monitor, to the next one after it was killed, and to a
+/// command, which reads it without the monitor's lock.
 #[test]
 fn the_start_of_a_transition_outlives_its_monitor() {
     let host = FakeHost::held();

@@ -22,15 +22,15 @@ fn check(host: &FakeHost, arguments: &[&str]) -> Answer {
     Process::run(host.command(BINARY, &arguments))
 }
 
-/// `serve`, which writes its metrics to a file in this folder.
+/// A `serve` that writes its metrics to a file in this folder.
 fn write_to(host: &FakeHost, folder: &Path, arguments: &[&str]) -> Process {
     let textfile = ["serve", "--textfile", folder.to_str().unwrap()];
     Process::serve(host.command(BINARY, &[&textfile[..], arguments].concat()))
 }
 
-/// A file's text, as soon as there is one: it appears whole.
+/// A file's text, as soon as the file exists: it appears complete.
 fn read_when_there(path: &Path) -> String {
-    // A test that hangs is ended by who runs it.
+    // The test runner ends a test that hangs.
     while !path.exists() {
         thread::sleep(Duration::from_millis(10));
     }
@@ -41,7 +41,7 @@ fn read_when_there(path: &Path) -> String {
 fn a_valid_configuration_is_accepted() {
     let host = FakeHost::default();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // A monitor that runs has the port: that is not a fault of the configuration.
+    // A running monitor has the port, which is not an error of the configuration.
     let address = port.local_addr().unwrap().to_string();
     let state = host.path("state/made/later");
     let answer = check(
@@ -102,13 +102,13 @@ fn the_metrics_are_kept_as_a_file() {
     let content = read_when_there(&file);
     assert!(content.contains("\nlivepatch_supported 0\n"), "{content}");
     assert!(!content.contains("\nprocess_"), "{content}");
-    // No port: the sockets it has open do not listen.
+    // No port: its open sockets do not listen.
     assert_eq!(listening(monitor.pid()), 0);
-    // What is not kept current any more is not there.
+    // A file that is no longer updated is removed.
     assert_eq!(monitor.stop().code, Some(0));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 
-    // Both, where both are asked for.
+    // Both, if both are requested.
     let monitor = write_to(&host, &folder, &["--web.listen-address", "127.0.0.1:0"]);
     assert_eq!(
         read_when_there(&file).lines().next(),
@@ -135,7 +135,7 @@ fn listening(pid: u32) -> usize {
         .count()
 }
 
-/// node_exporter takes the file beside its own metrics.
+/// node_exporter accepts the file together with its own metrics.
 #[test]
 fn node_exporter_serves_the_file() {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `crashes` as an operator meets it.
+//! `crashes` from an operator's point of view.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -146,7 +146,7 @@ fn hostile_bytes_do_not_reach_the_terminal() {
     );
 }
 
-/// A host whose state has two oopses and a reset, and their ids.
+/// A host whose state directory has two oopses and a reset, and their ids.
 fn stored() -> (FakeHost, Vec<String>) {
     let host = FakeHost::default();
     let mut store = Store::open(&host.path("state")).unwrap().store;

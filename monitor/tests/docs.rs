@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Lines that README may have: what does not fit belongs in docs/.
+/// Most lines that README may have: the rest belongs in docs/.
 const MOST_LINES: usize = 160;
 
 fn root() -> PathBuf {
@@ -89,7 +89,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is wrong with a page's relative links.
+/// The problems of a page's relative links.
 fn broken(page: &Path, text: &str) -> Vec<String> {
     let directory = page.parent().unwrap();
     let relative = |link: &String| !link.contains("://") && !link.starts_with("mailto:");

@@ -1,4 +1,4 @@
-//! `doctor` on a host made of files.
+//! `doctor` on a fake host.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use livepatch_monitor_test_support::{
@@ -98,7 +98,7 @@ fn each_setting_is_read_from_its_file() {
     }
     host.write("sys/module/kcare/initstate", "live\n");
     assert_eq!(status(&host, "other_mechanism"), "warning");
-    // A log that says what the clock was set to, in 2001.
+    // A log with what the clock was set to, in 2001.
     host.write(
         "kmsg",
         "6,100,1000000,-;rtc_cmos 00:04: setting system clock to 2001-09-09T01:46:40 UTC (1000000000)\n",

@@ -12,7 +12,7 @@ fn run(host: &FakeHost, arguments: &[&str]) -> Answer {
     Process::run(host.command(BINARY, arguments))
 }
 
-/// A livepatch module that is loaded.
+/// A loaded livepatch module.
 fn module(host: &FakeHost, name: &str) {
     host.write(&format!("sys/module/{name}/taint"), "OEK\n");
     host.write(&format!("sys/module/{name}/initstate"), "live\n");
@@ -27,8 +27,8 @@ fn in_force(host: &FakeHost, name: &str, replace: &str) {
     host.create_dir(&format!("{patch}/vmlinux/show,1"));
 }
 
-/// Installed for the kernel that `status` reads in procfs, and for the one the exporter
-/// asks the system for.
+/// Installed for the kernel that `status` reads from procfs, and for the one that the system
+/// reports to the exporter.
 fn install(host: &FakeHost, file: &str) {
     let running = rustix::system::uname();
     for release in ["6.12", &running.release().to_string_lossy()] {
@@ -176,7 +176,7 @@ fn every_output_says_which_functions_are_in_force() {
     assert!(!metrics.contains(none), "{none} in {metrics}");
     let page = exporter.get("/", &[]).body;
     assert!(page.contains("1 of 4 functions are in force."), "{page}");
-    // What cannot be read is unknown, not 0.
+    // A value that cannot be read is unknown, not 0.
     std::fs::remove_dir_all(host.path(lists)).unwrap();
     let status = run(&host, &["status"]);
     status.says(0, &["how many of its functions are in force is unknown"]);

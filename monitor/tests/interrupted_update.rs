@@ -1,4 +1,4 @@
-//! A real dpkg, killed in a maintainer script, in a root of its own.
+//! A real dpkg, killed in a maintainer script, in a separate root.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking too")]
 
 use std::{
@@ -15,7 +15,7 @@ use livepatch_monitor::host::packages::{Manager, Packages};
 use livepatch_monitor_test_support::{host::FakeHost, left_out, process::Process};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 
-/// dpkg refuses to work without those that it calls.
+/// The programs that dpkg calls and refuses to work without.
 const PROGRAMS: &[&str] = &[
     "dpkg",
     "dpkg-deb",
@@ -49,7 +49,7 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Why the test cannot run here.
+/// The reason why the test cannot run here.
 fn obstacle() -> Option<String> {
     if !geteuid().is_root() {
         return Some("it makes a chroot, which takes root".to_owned());
@@ -58,7 +58,7 @@ fn obstacle() -> Option<String> {
     Some(format!("there is no {missing}"))
 }
 
-/// This machine's dpkg and what it needs, copied.
+/// Copies this machine's dpkg and what it needs.
 fn make_root(root: &Path) {
     let mut files = BTreeSet::new();
     for program in PROGRAMS {
@@ -110,7 +110,7 @@ fn in_root(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The half-done packages of dpkg; none while it is at work.
+/// The unfinished packages of dpkg; `None` while it is running.
 fn half_done(packages: &mut Packages) -> Option<Vec<(String, String)>> {
     let (found, problems) = packages.read();
     assert!(problems.is_empty(), "{problems:?}");
@@ -141,7 +141,7 @@ fn dpkg_killed_in_a_maintainer_script() {
         assert_eq!(dpkg.try_wait().unwrap(), None, "dpkg has ended");
         thread::sleep(Duration::from_millis(20));
     }
-    // At work: nothing is interrupted yet.
+    // Running: nothing is interrupted yet.
     let mut packages = Packages::new(root, Path::new("/proc"));
     assert_eq!(half_done(&mut packages), None);
     assert_eq!(packages.at_work(), [Manager::Dpkg]);
@@ -156,7 +156,7 @@ fn dpkg_killed_in_a_maintainer_script() {
     run(&mut in_root(root, &["dpkg", "--configure", "--pending"]));
     assert_eq!(half_done(&mut packages), Some(vec![]));
 
-    // An update that goes through is called interrupted at no moment.
+    // An update that completes is never reported as interrupted.
     let mut dpkg = in_root(root, &["dpkg", "--install", "/held-up.deb"])
         .stdout(Stdio::null())
         .spawn()
@@ -168,7 +168,7 @@ fn dpkg_killed_in_a_maintainer_script() {
     assert_eq!(half_done(&mut packages), Some(vec![]));
 }
 
-/// dnf makes its lock, and the lock's folder, when it works. The monitor has given up access to
+/// dnf creates its lock, and the lock's folder, when it runs. The monitor has given up access to
 /// other files long before.
 #[test]
 fn a_lock_that_appears_after_the_start_is_read() {
@@ -186,7 +186,7 @@ fn a_lock_that_appears_after_the_start_is_read() {
     if run.exists() {
         fs::remove_dir_all(&run).unwrap();
     }
-    // Otherwise all of the root is read for livepatches that may be installed there.
+    // Otherwise all of the root is searched for livepatches that may be installed there.
     for folder in ["lib/modules", "usr/lib", "var/lib"] {
         host.create_dir(&format!("rootfs/{folder}"));
     }
@@ -204,7 +204,7 @@ fn a_lock_that_appears_after_the_start_is_read() {
         }
     };
     check();
-    // At work: what was before it stands, and nothing is unknown.
+    // Running: the earlier result remains, and nothing is unknown.
     host.create_dir("proc/4242");
     host.write("rootfs/run/dnf/rpmtransaction.lock", "4242");
     check();

@@ -1,5 +1,5 @@
-//! The JSON of every command is what docs/json.md says: every value that is printed is listed
-//! with its type, and every listed one is printed.
+//! The JSON of every command agrees with docs/json.md: every printed value is listed with its type,
+//! and every listed one is printed.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -20,7 +20,7 @@ use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
 
-/// A path such as `tasks[].pid`, and the types seen there.
+/// A path such as `tasks[].pid`, and the types found there.
 type Schema = BTreeMap<String, BTreeSet<&'static str>>;
 
 fn root() -> PathBuf {
@@ -59,7 +59,7 @@ fn walk(schema: &mut Schema, path: &str, value: &Value) {
     }
 }
 
-/// Kernel logs in which crashes have as much to say as possible.
+/// Kernel logs in which crashes have as many details as possible.
 const LOGS: [&str; 12] = [
     "6.12/oops.log",
     "6.12/hung.log",
@@ -75,10 +75,10 @@ const LOGS: [&str; 12] = [
     "tools/rsyslog-file.log",
 ];
 
-/// Listed, and on none of these hosts: CVEs are in the modinfo of a vendor's livepatch.
+/// Listed, but not on any of these hosts: CVEs are in the modinfo of a vendor's livepatch.
 const NOT_PRINTED: [&str; 1] = ["status: expected[].cves[]"];
 
-/// Puts a crash among those that the exporter has recorded.
+/// Adds a crash to those that the exporter has recorded.
 fn record(host: &FakeHost, number: usize, crash: &Value) {
     let mut crash = crash.clone();
     crash["version"] = 1.into();
@@ -98,7 +98,7 @@ fn record(host: &FakeHost, number: usize, crash: &Value) {
     host.write(&format!("state/crashes/{id}.json"), crash.to_string());
 }
 
-/// What the commands print on hosts that have as much to say as possible.
+/// The output of the commands on hosts with as many details as possible.
 fn printed() -> BTreeMap<&'static str, Schema> {
     let mut all = BTreeMap::<_, Schema>::new();
     let mut add = |command, value: Value| walk(all.entry(command).or_default(), "", &value);
@@ -147,7 +147,7 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     // A record that cannot be read.
     held.write("state/crashes/20260101T000000Z-oops-00000000.json", "{");
     add("crashes", run(&held, &["crashes", "--json"]));
-    // A package manager is at work.
+    // A package manager is running.
     held.create_dir("proc/4242");
     held.write("rootfs/run/zypp.pid", "4242");
     add("crashes", run(&held, &["crashes", "--json"]));
@@ -189,7 +189,7 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     all
 }
 
-/// Updates that were left half done, and an image that is staged.
+/// Updates that were left unfinished, and an image that is staged.
 fn half_done(host: &FakeHost) {
     let status = "Package: a\nStatus: install ok unpacked\nArchitecture: all\n\n";
     host.write("rootfs/var/lib/dpkg/status", status);
@@ -201,7 +201,7 @@ fn half_done(host: &FakeHost) {
     tar::Archive::new(reader).unpack(root).unwrap();
 }
 
-/// What the page lists for a command.
+/// The values that the page lists for a command.
 fn documented(page: &str, command: &str) -> BTreeMap<String, BTreeSet<String>> {
     let title = format!("\n## {command}\n");
     let Some((_, rest)) = page.split_once(&title) else {
@@ -245,7 +245,7 @@ fn every_value_is_documented_and_every_documented_value_is_there() {
             .filter(|path| !NOT_PRINTED.contains(&path.as_str()));
         wrong.extend(missing.map(|path| format!("listed and not printed: {path}")));
     }
-    // What was printed, for whoever changes the page.
+    // What was printed, for editing the page.
     let left = Path::new(env!("CARGO_TARGET_TMPDIR")).join("json.md");
     fs::write(&left, tables).unwrap();
     assert!(

@@ -49,8 +49,8 @@ fn journal(dir: &Path) -> std::path::PathBuf {
     dir.join(format!("recorder/{PRESENT}.rec"))
 }
 
-/// What is known of the state of a boot: the start of the transition on both clocks, its
-/// patch, direction and attempts, and whether each of two patches was forced.
+/// The known state of a boot: the start of the transition on both clocks, its patch, direction and
+/// attempts, and whether each of two patches was forced.
 type Known = (
     Option<f64>,
     Option<BootTime>,
@@ -74,7 +74,7 @@ fn known(dir: &Path, boot_id: &str) -> Option<Known> {
     ))
 }
 
-/// What 0.1.0 wrote of the present boot.
+/// What 0.1.0 wrote about the current boot.
 fn recorded() -> Option<Known> {
     Some((
         Some(1_795_438_218.0),
@@ -97,8 +97,8 @@ fn the_running_transition_is_read() {
     assert!(dir.path().join("transition.json").exists());
 }
 
-/// The first start takes the state over: the journal becomes one of version 2, which 0.1.0
-/// refuses, and the file of 0.1.0 goes.
+/// The first start takes the state over: the journal becomes one of version 2, which 0.1.0 refuses,
+/// and the file of 0.1.0 is removed.
 #[test]
 fn the_state_is_taken_over() {
     let dir = state_dir().unwrap();
@@ -111,19 +111,19 @@ fn the_state_is_taken_over() {
     assert!(!dir.path().join("transition.json").exists());
     let after = fs::read(journal(dir.path())).unwrap();
     assert_eq!(after[8..12], 2_u32.to_le_bytes());
-    // What was there is there, byte for byte; the state comes behind it.
+    // The earlier content is unchanged, byte for byte; the state comes after it.
     assert_eq!(after[12..before.len()], before[12..]);
     assert_eq!(known(dir.path(), PRESENT), recorded());
     let again = JournalFile::open(dir.path(), PRESENT).unwrap();
     assert_eq!(again.entries, entries);
     drop(again);
     assert_eq!(fs::read(journal(dir.path())).unwrap(), after);
-    // The journal of another boot stays as it was.
+    // The journal of another boot is unchanged.
     let other = fs::read(dir.path().join(format!("recorder/{CRASHED}.rec"))).unwrap();
     assert_eq!(other[8..12], 1_u32.to_le_bytes());
 }
 
-/// Wherever the first start is cut off, the state is there, and the next start finishes.
+/// Wherever the first start is interrupted, the state is kept, and the next start finishes.
 #[test]
 fn a_first_start_that_is_cut_off_loses_nothing() {
     let done = state_dir().unwrap();

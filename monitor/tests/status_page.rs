@@ -1,5 +1,4 @@
-//! The status page in every state. Each is left in `target/tmp/page` as a file, for a
-//! browser to be held against it.
+//! The status page in every state. Each is saved in `target/tmp/page`, for comparison in a browser.
 #![expect(clippy::expect_used, reason = "a test may panic")]
 
 use std::{fs, path::Path, sync::Arc};
@@ -19,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 #[path = "status_page/states.rs"]
 mod states;
 
-/// A state: its name, how to make it, its title's first words, what must be on it.
+/// A state: its name, how to create it, the first words of its title, and what must be on the page.
 type State = (
     &'static str,
     fn() -> Page,
@@ -36,7 +35,7 @@ const STATES: &[State] = &[
             "No transition runs, no livepatch is in force.",
             "No livepatch is loaded.",
             "No crash of this host is known.",
-            "No update is half done.",
+            "No update is unfinished.",
             "Nothing: every probe is attached",
         ],
     ),
@@ -108,7 +107,7 @@ const STATES: &[State] = &[
             "This host crashed 4h 3m ago: oops, phase soak; livepatch_2026_11_net_fix is implicated.",
             "<code>livepatch-monitor crashes show 20261123T124908Z-oops-20404707</code>",
             "the machine went down with it",
-            "An update has left 2 packages half done.",
+            "An update has left 2 packages unfinished.",
             "<code>dpkg --configure -a; apt-get -f install</code>",
             "should be in force and is not loaded",
         ],
@@ -144,7 +143,7 @@ const STATES: &[State] = &[
             "Whether a transition runs is unknown.",
             "the crash records cannot be read",
             "how it ended is unknown",
-            "Whether an update was left half done is unknown.",
+            "Whether an update was left unfinished is unknown.",
             "Whether any is missing is unknown.",
         ],
     ),
@@ -216,7 +215,7 @@ fn every_state_says_what_it_must() {
                 .any(|tag| tag.starts_with("script") || tag.contains(" style=")),
             "{name}"
         );
-        // Nothing is asked for while nothing happens.
+        // Nothing is requested while nothing happens.
         let renewed = html.contains("http-equiv=\"refresh\"");
         assert_eq!(
             renewed,
@@ -226,20 +225,19 @@ fn every_state_says_what_it_must() {
     }
 }
 
-/// The few that hold it up come first and open, whatever the order of the scan.
+/// The few tasks that hold it up come first and are open, whatever the order of the scan.
 #[test]
 fn thousands_that_hold_nothing_up_are_one_line() {
     let html = render(&states::ten_thousand());
     let holder = html.find("process 1500 &quot;worker&quot; thread 11498");
     let many = html.find("<summary>9998 tasks").expect("the many");
     assert!(holder.expect("the holder") < many);
-    // Of the many no more are described than fit.
+    // No more of the many tasks are described than fit.
     assert_eq!(html.matches("<p><strong>process 1500").count(), 50);
     assert!(html.len() < 64 << 10, "{} bytes", html.len());
 }
 
-/// Neither the kernel's addresses nor the line of a log that the reader of the page may not
-/// read.
+/// Neither the kernel's addresses nor log lines that the reader of the page may not read.
 #[test]
 fn what_only_root_may_read_is_not_on_the_page() {
     let mut page = states::crashed();
@@ -332,7 +330,7 @@ fn an_old_crash_is_history() {
         .unix_seconds = Some(1_700_000_000.0);
     let html = render(&page);
     assert!(!html.contains("This host crashed") && html.contains("the machine went down with it"));
-    // Of which it is not known when it was counts if it ended the boot before.
+    // One whose time is unknown counts if it ended the boot before.
     states::values(&mut page)
         .crashes
         .last

@@ -1,4 +1,4 @@
-//! `wait` and `blockers` on a host made of files: outcomes, exit codes, what is printed.
+//! `wait` and `blockers` on a fake host: outcomes, exit codes, output.
 
 use std::fs;
 

@@ -1,3 +1,3 @@
-//! What the host and the guest of the VM scenarios share.
+//! Definitions that the host and the guest of the VM scenarios share.
 
 pub mod protocol;

@@ -1,5 +1,5 @@
-//! The guest's messages to the host: one JSON object a line on the second serial port.
-//! The first has the kernel's log alone.
+//! The guest's messages to the host: one JSON object per line on the second serial port. The first
+//! port has only the kernel's log.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,9 +54,9 @@ pub enum Message {
     },
     /// The machine is about to go down, and continues in its next boot.
     GoingDown,
-    /// Something that only the host can do to the machine.
+    /// An action that only the host can perform on the machine.
     Inject {
-        /// What the host shall do to the machine.
+        /// The action.
         what: Injection,
         /// When, in milliseconds from now.
         after_milliseconds: u64,
@@ -65,18 +65,18 @@ pub enum Message {
     Done,
 }
 
-/// What the host does to a machine.
+/// An action of the host on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Injection {
-    /// A non-maskable interrupt from no known device.
+    /// A non-maskable interrupt without a known source.
     Nmi,
     /// Cut the power: nothing that is only in memory reaches the disk.
     PowerCut,
 }
 
-/// What a machine of mode `rollout` is ordered to do, one JSON object a line, over TCP
-/// to [`ORDERS_PORT`]. It answers each with a line: `ok`, or what went wrong.
+/// An order for a machine of mode `rollout`, one JSON object per line, over TCP to [`ORDERS_PORT`].
+/// It answers each with a line: `ok`, or the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
@@ -88,19 +88,19 @@ pub enum Order {
     Patch,
     /// Release the task, and wait until the transition completes.
     Release,
-    /// Show, as notes, what `livepatch-monitor status` says.
+    /// Print the output of `livepatch-monitor status` as notes.
     Status,
-    /// The same of `blockers`.
+    /// The same for `blockers`.
     Blockers,
-    /// The same of `crashes`.
+    /// The same for `crashes`.
     Crashes,
     /// Panic at once, after the answer.
     Crash,
-    /// Power off: all is done.
+    /// Power off: everything is done.
     Finish,
 }
 
-/// Where a machine of mode `rollout` takes its orders.
+/// The port on which a machine of mode `rollout` receives orders.
 pub const ORDERS_PORT: u16 = 9970;
 
 /// Where its exporter, and that of the demo, listens.
@@ -181,8 +181,8 @@ pub const CRASH_SCENARIOS: [&str; 20] = [
     "stopped_and_starved",
 ];
 
-/// The scenarios of mode `interop`, in the order of a full run. The last one cannot be
-/// undone before the boot ends.
+/// The scenarios of mode `interop`, in the order of a full run. The last one cannot be undone
+/// before the boot ends.
 pub const INTEROP_SCENARIOS: [&str; 5] = [
     "kpatch_drives",
     "bpftrace_traces_too",
@@ -234,7 +234,7 @@ mod packed {
     }
 }
 
-/// What PID 1 is asked to do, from the kernel command line.
+/// The task of PID 1, from the kernel command line.
 pub mod command_line {
     /// `lpm.run=name,name,…`: scenarios or tables to run, in this order; `all` for every one.
     pub const RUN: &str = "lpm.run";

@@ -1,5 +1,5 @@
-//! Why a task is still pending: what livepatch finds when it looks at the task,
-//! worked out from the task's stack and state.
+//! Why a task is still pending: what livepatch finds when it checks the task, derived from the
+//! task's stack and state.
 //!
 //! The order is that of klp_check_and_switch_task and klp_check_stack
 //! (kernel/livepatch/transition.c, 5.10 to 7.2): a task on a CPU is left alone
@@ -7,7 +7,7 @@
 //! are the functions looked for (-EADDRINUSE). So of a task with both a patched
 //! function and an unreliable frame on its stack the kernel says "unreliable
 //! stack", and that is also the right advice: the task is not done when it
-//! leaves the function. The function is named beside it all the same.
+//! leaves the function. The function is still named with it.
 
 mod container;
 mod escape;
@@ -45,7 +45,7 @@ pub const MAX_STACK_ENTRIES: usize = 100;
 /// fs/proc/base.c).
 pub const PROC_STACK_ENTRIES: usize = 64;
 
-/// Where a scan comes from.
+/// Where a scan's data comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanSource {
     /// The BPF task iterator: addresses, and whether a task is on a CPU.
@@ -54,7 +54,7 @@ pub enum ScanSource {
     Proc,
 }
 
-/// The pending tasks at one moment, and what they are checked for.
+/// The pending tasks at one moment, and the functions that they are checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     /// When the scan began; the kernel may have moved on since.
@@ -63,9 +63,9 @@ pub struct Scan {
     pub patch: String,
     /// The state that the pending tasks have yet to reach.
     pub direction: Direction,
-    /// Attempts made since the start or the last reversal; `None` where not known.
+    /// Attempts made since the start or the last reversal; `None` if unknown.
     pub attempts: Option<u32>,
-    /// The functions that stacks are checked for; `None` where not known.
+    /// The functions that stacks are checked for; `None` if unknown.
     pub funcs: Option<Vec<CheckedFunc>>,
     /// Whether `funcs` lacks some functions.
     pub funcs_truncated: bool,
@@ -73,10 +73,10 @@ pub struct Scan {
     pub idle_unknown: bool,
     /// Whether only some idle tasks were read.
     pub idle_truncated: bool,
-    /// Where it comes from.
+    /// Where the data comes from.
     pub source: ScanSource,
-    /// The names of the loaded livepatches: their modules hold code that may be
-    /// in force. Needed only where functions come without a range.
+    /// The names of the loaded livepatches: their modules contain code that may be in force. Needed
+    /// only for functions without a range.
     pub patches: Vec<String>,
     /// The kernel's unwinder walks BPF frames reliably (x86 of 7.2; `bpf_has_frame_pointer` in
     /// kallsyms shows it). False if unknown.
@@ -90,8 +90,7 @@ pub struct Scan {
 pub struct CheckedFunc {
     /// The patched function, by its name and object.
     pub function: FunctionRef,
-    /// The addresses of the code in force that must be left; `None` where only
-    /// the name is known.
+    /// The addresses of the code in force that must be left; `None` if only the name is known.
     pub range: Option<Range<u64>>,
 }
 
@@ -103,9 +102,9 @@ pub enum Reason {
     Sleeping,
     /// On a CPU, or waiting for one.
     Running,
-    /// Its stack holds a frame that the kernel cannot walk.
+    /// Its stack contains a frame that the kernel cannot walk.
     UnreliableStack,
-    /// Nothing is in the way; the kernel has not looked at it yet.
+    /// Nothing blocks it; the kernel has not checked it yet.
     Unvisited,
     /// Cannot be determined; the detail says why.
     Unknown,
@@ -134,22 +133,22 @@ impl Reason {
     }
 }
 
-/// A pending task and why it is.
+/// A pending task and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
     /// The pending task, as the scan found it.
     pub task: PendingTask,
-    /// Why it is pending, as far as its stack and state show.
+    /// Why it is pending, as far as its stack and state show it.
     pub reason: Reason,
-    /// The function on its stack that it must leave; also set for
-    /// [`Reason::UnreliableStack`] where there is one.
+    /// The function on its stack that it must leave; also set for [`Reason::UnreliableStack`] if
+    /// there is one.
     pub function: Option<FunctionRef>,
-    /// One plain sentence, fit for a terminal.
+    /// One sentence for a terminal.
     pub detail: String,
 }
 
-/// Why each task of the scan is pending, in the scan's order. `history` carries
-/// what earlier scans of the same transition saw.
+/// Why each task of the scan is pending, in the scan's order. `history` carries what earlier scans
+/// of the same transition found.
 pub fn analyse(scan: &Scan, history: &mut History) -> Vec<Blocker> {
     history.begin(scan);
     let matcher = Matcher::new(scan);
@@ -190,7 +189,7 @@ fn judge(scan: &Scan, matcher: &Matcher<'_>, task: &PendingTask, history: &mut H
     match found {
         Match::Function(func) => Blocker {
             function: Some(func.function.clone()),
-            // A task that is ready to run counts as running, wherever it lost its CPU.
+            // A task that is ready to run counts as running, wherever it was preempted.
             ..blocker(
                 if task.state == TaskState::Running {
                     Reason::Running
@@ -239,7 +238,7 @@ fn running(task: &PendingTask) -> String {
     }
 }
 
-/// What makes the kernel refuse the stack as a whole.
+/// What makes the kernel reject the stack as a whole.
 fn unreliable(scan: &Scan, stack: &[Frame]) -> Option<String> {
     let walked =
         |symbol: &Symbol| scan.bpf_frames_reliable && symbol.place.name.starts_with("bpf_");
@@ -274,7 +273,7 @@ fn sleeping(scan: &Scan, func: &CheckedFunc, task: &PendingTask) -> String {
     format!("{verb} in {}{help}", matching::place(scan, func))
 }
 
-/// Nothing on the stack is in the way, as far as can be seen.
+/// Nothing on the stack blocks the task, as far as can be seen.
 fn clean(scan: &Scan, task: &PendingTask, history: &mut History) -> (Reason, String) {
     if let Some(cpu) = task.idle_cpu {
         let detail = format!(
@@ -324,7 +323,7 @@ fn clean(scan: &Scan, task: &PendingTask, history: &mut History) -> (Reason, Str
     }
 }
 
-/// Why nothing can be concluded from a stack with nothing in the way on it.
+/// Why a stack on which nothing blocks the task allows no conclusion.
 fn unsure(scan: &Scan, task: &PendingTask) -> Option<String> {
     if task.stack.is_empty() {
         let detail = "its kernel stack could not be read: the privilege is missing, \
@@ -364,7 +363,7 @@ impl Counts {
         let mut counts = Self::default();
         for blocker in blockers {
             *counts.reasons.entry(blocker.reason).or_default() += 1;
-            // Behind an unreliable stack the function is only likely.
+            // With an unreliable stack the function is only likely.
             if blocker.reason == Reason::Sleeping
                 && let Some(function) = &blocker.function
             {

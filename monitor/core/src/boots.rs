@@ -1,5 +1,4 @@
-//! How a boot ended, and which crash that was: the journal and the dumps, put
-//! together. Pure.
+//! Determines how a boot ended, and which crash ended it, from the journal and the dumps. Pure.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -21,7 +20,7 @@ mod dating;
 /// After an orderly stop of the monitor the machine either shuts down or keeps running without it.
 /// If the next boot begins within this time, it shut down.
 const STOP_TO_BOOT: Duration = Duration::from_secs(15 * 60);
-/// By how much clocks that are set right may disagree.
+/// By how much clocks that are set correctly may disagree.
 const SLACK_SECONDS: f64 = 60.0;
 /// Longest time from a crash to the next boot in seconds, including the saving of a dump.
 const MAX_DOWNTIME: u64 = 15 * 60;
@@ -54,8 +53,8 @@ impl Boot {
         }
     }
 
-    /// When it began, in seconds since 1970: by its last entry, because the clock may have
-    /// been set right after the first.
+    /// When it began, in seconds since 1970: computed from its last entry, because the clock may
+    /// have been corrected after the first.
     #[must_use]
     pub fn began(&self) -> Option<f64> {
         let history = &self.history;
@@ -70,7 +69,7 @@ impl Boot {
             .then_some(next)
     }
 
-    /// Whether it ended badly, as far as the journal shows.
+    /// Whether it ended uncleanly, as far as the journal shows.
     #[must_use]
     pub fn unclean(&self) -> Option<bool> {
         if !self.history.stopped {
@@ -80,8 +79,8 @@ impl Boot {
         (gap <= STOP_TO_BOOT.as_secs_f64()).then_some(false)
     }
 
-    /// How well a crash fits into this boot; `ended` if the kernel ended with it. None if
-    /// it is another boot's.
+    /// How well a crash fits into this boot; `ended` if the kernel ended with it. `None` if it is
+    /// another boot's.
     #[must_use]
     pub fn fit(&self, record: &CrashRecord, ended: bool) -> Option<Fit> {
         let history = &self.history;
@@ -119,8 +118,8 @@ impl Boot {
         let in_span = off.is_some_and(|off| off <= SLACK_SECONDS);
         let of_system = in_span && when.is_of_system();
         let recorded = recorded(history, record).is_some();
-        // Where no date is to be trusted, the boot must have ended with a crash, and the
-        // crash must come after its last entry.
+        // If no date can be trusted, the boot must have ended with a crash, and the crash must come
+        // after its last entry.
         let undated = after_the_last && self.unclean() != Some(false);
         let possible = match in_span {
             true => in_time || of_system,
@@ -135,7 +134,7 @@ impl Boot {
         })
     }
 
-    /// Whether nothing is known of this boot after a crash.
+    /// Whether nothing is known of this boot after the crash.
     #[must_use]
     pub fn may_have_ended(&self, record: &CrashRecord) -> bool {
         let last = self.history.last_time.as_duration().as_secs_f64();
@@ -143,14 +142,14 @@ impl Boot {
         uptime.is_some_and(|uptime| uptime >= last - record.when.drift_seconds())
     }
 
-    /// Fills in what the journal knows and the dump does not: the date first, then where
-    /// in a patch's life it falls.
+    /// Fills in what the journal knows and the dump does not: the date first, then the phase of the
+    /// patch's life.
     pub fn supplement(&self, record: &mut CrashRecord, soak: Duration) {
         let history = &self.history;
         let seen = recorded(history, record);
         dating::date(history, seen, self.ended_by(), &mut record.when);
         let now = dating::moment(history, seen, &record.when);
-        // Entries after the crash, where the machine kept running, prove nothing about it.
+        // If the machine kept running, entries after the crash prove nothing about it.
         let until = self
             .entries
             .partition_point(|recorded| recorded.time <= now);
@@ -227,23 +226,23 @@ fn fold(entries: &[TimedEntry], soak: Duration) -> History {
     history
 }
 
-/// Reasons why a crash belongs to a boot, the strongest first; of two boots the one with the
-/// greater value gets it.
+/// Reasons why a crash belongs to a boot, the strongest first; the boot with the greater value gets
+/// the crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fit {
-    /// The system's clock at the crash is in the boot's time.
+    /// The date by the system's clock at the crash lies within the boot.
     in_system_time: bool,
     /// The boot's journal has the kernel's line for it, at that uptime.
     recorded: bool,
     /// The next boot follows it closely.
     ends_it: bool,
-    /// Its date by another clock is in the boot's time.
+    /// Its date by another clock lies within the boot.
     in_firmware_time: bool,
-    /// From it to the next boot, in seconds.
+    /// Seconds from the crash to the next boot.
     downtime: Reverse<u64>,
 }
 
-/// The entry that the monitor wrote when the kernel reported this very thing.
+/// The entry that the monitor wrote for this report.
 fn recorded<'a>(history: &'a History, record: &CrashRecord) -> Option<&'a SignalSeen> {
     let uptime = record.when.uptime_seconds?;
     let drift = record.when.drift_seconds();
@@ -269,7 +268,7 @@ pub fn is_of_signal(crash: &CrashRecord, last: &CrashRecord) -> bool {
         && (same_line || times.is_some_and(|apart| apart <= SAME_SIGNAL_SECONDS))
 }
 
-/// Fills in what the entries before a crash at `now` know and its record does not.
+/// Fills in what the journal entries before a crash at `now` know and its record does not.
 pub fn supplement(history: &History, record: &mut CrashRecord, now: BootTime, soak: Duration) {
     let phase = history.phase(now, soak);
     let during = matches!(phase, Phase::Load | Phase::Transition | Phase::Soak);

@@ -22,7 +22,7 @@ pub fn module_of(object: &str) -> Option<&str> {
 }
 
 impl FunctionRef {
-    /// The function of this name in a module, or in the kernel image where there is none.
+    /// The function of this name in a module, or in the kernel image if `None`.
     #[must_use]
     pub fn in_module(module: Option<&str>, function: &str) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl FunctionRef {
 /// A place in the kernel's code, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodePlace {
-    /// The function's name; a bare address where the kernel has no name.
+    /// The function's name; a bare address if the kernel has no name for it.
     pub name: String,
     /// Bytes from the function's start.
     pub offset: Option<u64>,

@@ -1,14 +1,13 @@
-//! Whether an enabled patch's functions really run, function by function.
+//! Determines whether an enabled patch's functions really run, function by function.
 //!
-//! A patch that is `enabled` and in no transition may still not run: a patch that was loaded
-//! later replaces a function, the module of an object is not loaded, or a BPF program
-//! overrides the function. What the kernel shows is in tracefs's `enabled_functions`: flag
-//! `I` where a livepatch redirects the function, `D` where a BPF trampoline is attached
-//! (kernel/trace/ftrace.c, 5.10 to 7.2). A program may override a function only if that is
-//! in debugfs's `error_injection/list`, or is a hook of BPF LSM or `security_*`
-//! (check_attach_modify_return, kernel/bpf/verifier.c; bpf_override_return,
-//! kernel/trace/bpf_trace.c). Which of livepatch and bpf_override_return wins is not shown
-//! anywhere.
+//! A patch that is `enabled` and not in transition may still not run: a patch that was loaded later
+//! replaces a function, the module of an object is not loaded, or a BPF program overrides the
+//! function. The kernel shows this in tracefs's `enabled_functions`: flag `I` if a livepatch
+//! redirects the function, `D` if a BPF trampoline is attached (kernel/trace/ftrace.c, 5.10 to
+//! 7.2). A program may override a function only if that is in debugfs's `error_injection/list`, or
+//! is a hook of BPF LSM or `security_*` (check_attach_modify_return, kernel/bpf/verifier.c;
+//! bpf_override_return, kernel/trace/bpf_trace.c). Nothing shows which of livepatch and
+//! bpf_override_return wins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,10 +18,10 @@ use crate::{
     preflight::host::{BpfProgram, Known, Kprobe, KprobeEvent, Traced, is_hook},
 };
 
-/// What the kernel shows of the functions that the loaded patches replace.
+/// What the kernel shows about the functions that the loaded patches replace.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Of `enabled_functions`, the lines of these functions.
+    /// The lines of `enabled_functions` for these functions.
     pub traced: Known<Vec<Traced>>,
     /// Lines of other functions with flag `I`: the name may be an alias.
     pub redirected_elsewhere: usize,
@@ -35,11 +34,11 @@ pub struct Seen {
     pub overridable: Known<BTreeSet<String>>,
     /// The loaded modules, the newest first.
     pub modules: Known<Vec<String>>,
-    /// BPF programs on functions of the kernel itself; an error where they cannot be listed.
+    /// BPF programs on functions of the kernel itself; an error if they cannot be listed.
     pub programs: Known<Vec<BpfProgram>>,
 }
 
-/// Why a function is not, or not provably, in force.
+/// Why a function is not in force, or not known to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case", tag = "reason", content = "by")]
 pub enum Why {
@@ -97,7 +96,7 @@ impl Why {
     }
 }
 
-/// A function that is not, or not provably, in force.
+/// A function that is not in force, or not known to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutOfForce {
     /// Name of the patched function.
@@ -114,14 +113,14 @@ pub struct ObjectInForce {
     pub patch: String,
     /// What it patches: `vmlinux` or a module.
     pub object: String,
-    /// Functions that provably run as the patch has them.
+    /// Functions that are known to run the patch's code.
     pub in_force: usize,
-    /// Functions that are not, or not provably, in force.
+    /// Functions that are not in force, or not known to be.
     pub others: Vec<OutOfForce>,
 }
 
 impl ObjectInForce {
-    /// The number of functions in force; `None` if that of none is known.
+    /// The number of functions in force; `None` if no function's state is known.
     #[must_use]
     pub fn known(&self) -> Option<usize> {
         let unknown = |one: &OutOfForce| matches!(one.why, Why::Unknown(_));
@@ -129,7 +128,7 @@ impl ObjectInForce {
         (self.in_force > 0 || !all_unknown).then_some(self.in_force)
     }
 
-    /// Functions that are not in force, by reason: every reason, with 0.
+    /// Functions that are not in force, by reason; every reason has an entry, if only 0.
     #[must_use]
     pub fn reasons(&self) -> BTreeMap<&'static str, usize> {
         let mut counts: BTreeMap<_, _> = REASONS.into_iter().map(|name| (name, 0)).collect();
@@ -140,7 +139,7 @@ impl ObjectInForce {
     }
 }
 
-/// The names of all functions that enabled patches replace: those that [`Seen`] is about.
+/// The names of all functions that enabled patches replace: those that [`Seen`] covers.
 #[must_use]
 pub fn functions(set: &PatchSet) -> BTreeSet<&str> {
     let objects = enabled(set).flat_map(|patch| &patch.objects);
@@ -154,7 +153,7 @@ fn enabled(set: &PatchSet) -> impl Iterator<Item = &Patch> {
         .filter(|patch| patch.enabled == Some(true))
 }
 
-/// What is in force of every object of every enabled patch.
+/// What is in force, for every object of every enabled patch.
 #[must_use]
 pub fn judge(set: &PatchSet, seen: &Seen) -> Vec<ObjectInForce> {
     enabled(set)
@@ -233,7 +232,7 @@ fn function_of(
     overridden(seen, object, name, has_trampoline, is_alone)
 }
 
-/// How many functions of this name the patches replace in an object.
+/// How many functions with this name the patches replace in an object.
 fn positions(set: &PatchSet, object: &str, name: &str) -> usize {
     let objects = enabled(set).flat_map(|patch| &patch.objects);
     let functions = objects
@@ -336,14 +335,14 @@ fn overridden(
     }
 }
 
-/// What a BPF trampoline on the function may do to it.
+/// The effect that a BPF trampoline on the function may have.
 fn trampoline(
     seen: &Seen,
     object: &Object,
     name: &str,
     overridable: &Result<bool, &String>,
 ) -> Option<Why> {
-    // Those of functions in modules are not resolved.
+    // Programs on functions in modules are not resolved.
     let listed = seen.programs.as_ref().ok();
     let listed = listed.filter(|_| object.name == VMLINUX);
     let mine: Vec<&BpfProgram> = listed
@@ -360,8 +359,8 @@ fn trampoline(
         let by = format!("BPF program {}", overriding.join(", "));
         return Some(Why::MayBeOverridden(by));
     }
-    // All programs of a function share its trampoline, and those that were found are harmless.
-    // Only a program of a cgroup on a hook of BPF LSM has no link of this kind.
+    // All programs of a function share its trampoline, and those that were found are harmless. Only
+    // a program of a cgroup on a hook of BPF LSM has no link of this kind.
     if !mine.is_empty() && !name.starts_with("bpf_lsm_") {
         return None;
     }

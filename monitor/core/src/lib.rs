@@ -1,8 +1,8 @@
 //! The pure core of livepatch-monitor: values in, values out.
 //!
-//! Nothing here opens a file or a socket, reads a clock or the environment: this package's
-//! `clippy.toml` refuses it. The package `livepatch-monitor` reads the kernel and the disk,
-//! hands what it read to this one, and acts on the result.
+//! Nothing here opens a file or a socket, or reads a clock or the environment: this package's
+//! `clippy.toml` forbids it. The package `livepatch-monitor` reads the kernel and the disk, passes
+//! what it read to this package, and acts on the result.
 
 pub mod blockers;
 pub mod boots;

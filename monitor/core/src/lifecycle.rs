@@ -1,16 +1,16 @@
-//! The life of each livepatch within one boot: one fold, whatever it is fed with.
+//! The life of each livepatch within one boot: one fold for all sources.
 //!
-//! Two feeds know what happened: the journal ([`crate::journal::history`]) and the kernel's
-//! log ([`crate::crash`]). Each turns what it reads into [`Step`]s, and both get the same
-//! answer to the question in which [`Phase`] a moment falls. They differ in what they know:
+//! There are two sources: the journal ([`crate::journal::history`]) and the kernel's log
+//! ([`crate::crash`]). Each translates what it reads into [`Step`]s, and both get the same answer
+//! to the question in which [`Phase`] a moment falls. They differ in what they know:
 //!
-//! - The journal has a time for everything. A log may have none, and then nothing that
-//!   depends on a time is claimed.
-//! - The journal knows when a module's init has returned. The log does not: there a load is
-//!   over with the line `starting patching transition`, and whether init still runs is a
-//!   matter of the crash's module list, where such a module is marked `+`.
-//! - The journal has lists of all that is loaded. A log has none, so that a crash's report
-//!   has to prove that nothing is.
+//! - The journal has a time for everything. A log may have none, and then nothing that depends
+//!   on a time is claimed.
+//! - The journal knows when a module's init has returned. The log does not: there a load ends
+//!   with the line `starting patching transition`, and whether init is still running can be seen
+//!   only in the crash's module list, where such a module is marked `+`.
+//! - The journal has lists of everything that is loaded. A log has none, so a crash's report
+//!   must prove that nothing is.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use crate::{
     transition::{BootTime, Direction, Outcome, Transition},
 };
 
-/// Patches that are followed; a host has a handful.
+/// Most patches that are tracked; a host has a handful.
 const MAX_PATCHES: usize = 256;
-/// A load of which nothing more is heard counts as over after this: no module's init
-/// takes that long, and some ways to fail leave no trace.
+/// A load without further events is taken to be over after this: no module's init takes that long,
+/// and some ways to fail leave no trace.
 const LOADING: Duration = Duration::from_secs(300);
-/// CPUs may print and report out of order by this much. A clock that goes back further is
-/// not to be trusted.
+/// CPUs may print and report out of order by this much. A clock that goes back further is not
+/// trusted.
 const OUT_OF_ORDER: Duration = Duration::from_secs(5);
 
 /// How far a patch has come.
@@ -33,11 +33,11 @@ const OUT_OF_ORDER: Duration = Duration::from_secs(5);
 pub enum Stage {
     /// Its module is being loaded, and nothing is known of a transition.
     Loading,
-    /// The running transition is its own.
+    /// It is in transition.
     Transition,
-    /// It is enabled and in no transition.
+    /// It is enabled and not in transition.
     Enabled,
-    /// It is disabled and in no transition.
+    /// It is disabled and not in transition.
     Disabled,
     /// Enabling it has failed: it was never in force.
     Refused,
@@ -45,13 +45,13 @@ pub enum Stage {
     Unknown,
 }
 
-/// A patch that is in force: enabled, and in no transition.
+/// A patch that is in force: enabled, and not in transition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InForce {
-    /// When the transition to it ended or, where that was not seen, since when it is
-    /// known to be in force; in seconds since 1970, where the clock was known.
+    /// When the transition to it ended or, if that was not seen, since when it is known to be in
+    /// force; in seconds since 1970, if the clock was known.
     pub since_unix_seconds: Option<f64>,
-    /// How long the transition to it took, where start and end were seen.
+    /// How long the transition to it took, if start and end were seen.
     pub took: Option<Duration>,
 }
 
@@ -62,10 +62,10 @@ pub struct PatchLife {
     pub name: String,
     /// How far it has come.
     pub stage: Stage,
-    /// Counts while the stage is [`Stage::Enabled`], and again if it turns out that it
-    /// was so all the time.
+    /// Valid while the stage is [`Stage::Enabled`]; valid again if it turns out that the patch was
+    /// enabled all the time.
     in_force: Option<InForce>,
-    /// Whether the last list of what is loaded has it as enabled.
+    /// Whether the last list of loaded patches has it as enabled.
     listed: Option<bool>,
 }
 
@@ -74,7 +74,7 @@ pub struct PatchLife {
 pub struct Load {
     /// The patch, whose name is its module's.
     pub patch: String,
-    /// Since when, where known.
+    /// When the load started, if known.
     pub since: Option<BootTime>,
 }
 
@@ -87,11 +87,11 @@ impl Load {
 /// A transition that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When it ended; `None` where that was not seen.
+    /// When it ended; `None` if that was not seen.
     pub at: Option<BootTime>,
-    /// Which; `None` where its patch or its direction is not known.
+    /// Patch and direction; `None` if either is unknown.
     pub transition: Option<Transition>,
-    /// How; `None` where that was not seen.
+    /// How it ended; `None` if that was not seen.
     pub outcome: Option<Outcome>,
 }
 
@@ -112,43 +112,43 @@ pub enum Step<'a> {
     /// The kernel is about to enable it. It does so only while no transition runs
     /// (`__klp_enable_patch`, kernel/livepatch/core.c, 4.12 to 7.2).
     Enabling(&'a str),
-    /// The load of its module is over; whether it succeeded is not known yet.
+    /// The load of its module has ended; whether it succeeded is not known yet.
     Loaded(&'a str),
     /// Enabling it has failed.
     Refused(&'a str),
     /// A transition is known to run.
     Started(Transition),
-    /// The tasks that a transition waits for were signalled, so that one runs.
+    /// The tasks that a transition waits for were signalled, so a transition is running.
     Signalled,
     /// A transition has ended.
     Ended {
-        /// The patch, where known.
+        /// The patch, if known.
         patch: Option<&'a str>,
-        /// Where it led to, where known.
+        /// Its direction, if known.
         direction: Option<Direction>,
-        /// How; `None` where that was not seen.
+        /// How it ended; `None` if that was not seen.
         outcome: Option<Outcome>,
-        /// How long it took, where start and end were seen.
+        /// How long it took, if start and end were seen.
         took: Option<Duration>,
     },
-    /// These patches are loaded and no others; whether each is enabled, where known.
+    /// These patches are loaded and no others; whether each is enabled, if known.
     Listed(Vec<(&'a str, Option<bool>)>),
 }
 
-/// The patches of a boot.
+/// State of the patches of a boot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lifecycle {
-    /// The one of which something was learned last is the last.
+    /// Ordered by the last step, the latest last.
     pub patches: Vec<PatchLife>,
     /// Modules being loaded, the latest last.
     pub loads: Vec<Load>,
-    /// The transition that runs.
+    /// The running transition.
     pub transition: Option<Transition>,
-    /// A transition runs, and neither its patch nor its direction is known.
+    /// Whether a transition is running whose patch and direction are unknown.
     pub unnamed: bool,
     /// The transition that ended last.
     pub ended: Option<Ended>,
-    /// Nothing is loaded but `patches`.
+    /// Whether `patches` is all that is loaded.
     pub complete: bool,
 }
 
@@ -243,7 +243,7 @@ impl Lifecycle {
         self.forget_listed(patch);
     }
 
-    /// What was listed before says nothing of what comes now.
+    /// The earlier list does not apply to what follows.
     fn forget_listed(&mut self, patch: &str) {
         if let Some(life) = self.find(patch) {
             life.listed = None;
@@ -255,7 +255,7 @@ impl Lifecycle {
         running.is_some_and(|running| running.patch.as_deref() == Some(patch))
     }
 
-    /// The running transition is over, if there is one: its end was not seen.
+    /// Closes the running transition, if there is one, without its end having been seen.
     fn leave_transition(&mut self, at: At) {
         self.unnamed = false;
         if self.transition.take().is_some() {
@@ -263,8 +263,8 @@ impl Lifecycle {
         }
     }
 
-    /// What was in transition, or may have been, is now what the last list of loaded
-    /// patches says: `enabled` is where a transition leads to.
+    /// Sets what was in transition, or may have been, to what the last list of loaded patches says:
+    /// `enabled` is where a transition leads to.
     fn settle(&mut self, at: At) {
         for life in &mut self.patches {
             if matches!(life.stage, Stage::Transition | Stage::Unknown) {
@@ -311,13 +311,13 @@ impl Lifecycle {
                 self.arrive(patch, direction, at, took);
             }
             (Some(patch), _, Some(Outcome::Cancelled)) => self.set(patch, Stage::Disabled),
-            // The way back follows.
+            // The transition back follows.
             (Some(patch), _, Some(Outcome::Reversed)) => self.set(patch, Stage::Unknown),
-            // How it ended shows in what is loaded.
+            // The list of loaded patches shows how it ended.
             (Some(_), _, _) | (None, Some(Direction::Patch), _) => self.settle(at),
             (None, Some(Direction::Unpatch) | None, _) => self.doubt(),
         }
-        // Its first transition over, a patch is loaded.
+        // A patch whose first transition has ended is loaded.
         self.loads
             .retain(|load| Some(&load.patch) != patch.as_ref());
         let transition = patch.zip(direction).map(|(patch, direction)| Transition {
@@ -348,7 +348,7 @@ impl Lifecycle {
         }
     }
 
-    /// A patch was disabled, or may have been, and it is not known which.
+    /// Handles that a patch was disabled, or may have been, and it is unknown which.
     fn doubt(&mut self) {
         for life in &mut self.patches {
             if matches!(life.stage, Stage::Enabled | Stage::Transition) {
@@ -421,13 +421,13 @@ impl Lifecycle {
         in_force.filter(|_| life.stage == Stage::Enabled)
     }
 
-    /// How long before `now` the last transition ended.
+    /// Time from the end of the last transition to `now`.
     #[must_use]
     pub fn ended_before(&self, now: Option<BootTime>) -> Option<Duration> {
         age(self.ended.as_ref()?.at, now)
     }
 
-    /// The phase that `now` falls in. `soak` is how long after the end of a transition its soak
+    /// The phase that `now` falls in. `soak` is how long after the end of a transition the soak
     /// phase lasts.
     #[must_use]
     pub fn phase(&self, now: Option<BootTime>, soak: Duration) -> Phase {

@@ -1,4 +1,4 @@
-//! What livepatch says in the kernel's log. The texts are those of
+//! Livepatch's messages in the kernel's log. The texts are those of
 //! kernel/livepatch/{core,transition,patch}.c, the same from 6.1 to 7.2.
 
 use crate::transition::Direction;
@@ -6,8 +6,7 @@ use crate::transition::Direction;
 #[cfg(test)]
 mod tests;
 
-/// Something that livepatch says. Names are the kernel's, of modules, objects and
-/// functions.
+/// A message of livepatch. Names are the kernel's, of modules, objects and functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LivepatchMessage {
     /// A patch is about to be enabled.
@@ -24,7 +23,7 @@ pub enum LivepatchMessage {
     },
     /// Remaining tasks are sent a fake signal; printed at the 15th attempt only.
     Signaling,
-    /// An operator forces the rest; printed in both directions.
+    /// An operator forces the remaining tasks; printed in both directions.
     Forcing,
     /// A transition is complete; `Unpatch` also ends a cancelled start.
     Complete {
@@ -33,14 +32,14 @@ pub enum LivepatchMessage {
         /// Whether it patched or unpatched.
         direction: Direction,
     },
-    /// Debug: a transition turns round. `direction` is the old one.
+    /// Debug: a transition is reversed. `direction` is the old one.
     Reversing {
-        /// The patch whose transition turns round.
+        /// The patch whose transition is reversed.
         patch: String,
-        /// The direction given up.
+        /// The direction before the reversal.
         direction: Direction,
     },
-    /// Debug: enabling failed before any task was asked.
+    /// Debug: enabling failed before any task was checked.
     Canceling {
         /// The patch that could not be enabled.
         patch: String,
@@ -59,7 +58,7 @@ pub enum LivepatchMessage {
     },
     /// A target module is being unloaded.
     RevertingOnModule {
-        /// The patch whose functions go with the module.
+        /// The patch whose functions are removed with the module.
         patch: String,
         /// The module that is being unloaded.
         module: String,
@@ -81,7 +80,7 @@ pub enum LivepatchMessage {
         /// What could not be patched: `vmlinux` or a module.
         object: String,
     },
-    /// Not cumulative over what is loaded.
+    /// The patch does not contain everything that is loaded (it is not cumulative).
     NotCompatible {
         /// The livepatch that is refused.
         patch: String,
@@ -93,7 +92,7 @@ pub enum LivepatchMessage {
         /// The negative error number.
         error: i32,
     },
-    /// The module loader meets a livepatch.
+    /// The module loader handles a livepatch.
     Tainting {
         /// The livepatch module whose load taints the kernel.
         module: String,
@@ -101,8 +100,8 @@ pub enum LivepatchMessage {
 }
 
 impl LivepatchMessage {
-    /// Recognises the text of a record. Names are taken as they stand between the
-    /// fixed parts, with quotes if they have any.
+    /// Parses the text of a record. Names are everything between the fixed parts, with quotes if
+    /// they have any.
     #[must_use]
     pub fn recognise(text: &str) -> Option<Self> {
         if let Some(module) = text.strip_suffix(": tainting kernel with TAINT_LIVEPATCH") {
@@ -126,7 +125,7 @@ fn between(text: &str, start: &str, end: &str) -> Option<String> {
     Some(text.strip_prefix(start)?.strip_suffix(end)?.to_owned())
 }
 
-/// `'PATCH': …`, and the announcement before it.
+/// Parses `'PATCH': …`, and the announcement before it.
 fn about_transition(text: &str) -> Option<LivepatchMessage> {
     use Direction::{Patch, Unpatch};
     use LivepatchMessage as Message;
@@ -157,7 +156,7 @@ fn about_transition(text: &str) -> Option<LivepatchMessage> {
     between(text, "enabling patch '", "'").map(|patch| Message::Enabling { patch })
 }
 
-/// Messages that name a patch and a target module.
+/// Parses messages that name a patch and a target module.
 fn about_module(text: &str) -> Option<LivepatchMessage> {
     use LivepatchMessage as Message;
     let names = |start, middle: &str, end| {

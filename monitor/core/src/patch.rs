@@ -1,4 +1,4 @@
-//! What is loaded: patches, their objects, their functions.
+//! Loaded patches, their objects and their functions.
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub struct PatchSet {
 pub struct Patch {
     /// Its module's name as sysfs shows it.
     pub name: String,
-    /// `enabled`; `None` where it could not be read.
+    /// `enabled`; `None` if it could not be read.
     pub enabled: Option<bool>,
     /// Whether it is in transition (`transition`, 4.12 and later); `None` if not readable.
     pub transition: Option<bool>,
@@ -45,7 +45,7 @@ pub struct Beside {
     pub mechanisms: Vec<Mechanism>,
 }
 
-/// A mechanism that patches the running kernel beside livepatch.
+/// A mechanism other than livepatch that patches the running kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mechanism {
@@ -94,7 +94,7 @@ impl Mechanism {
         }
     }
 
-    /// A sentence on what the monitor cannot do about it.
+    /// Describes what the monitor cannot do about it, in a sentence.
     #[must_use]
     pub fn sentence(self) -> String {
         format!(

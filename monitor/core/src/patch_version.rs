@@ -1,4 +1,4 @@
-//! Which fix level a livepatch's name states, and which patches are versions of one another.
+//! Derives the fix level from a livepatch's name, and whether patches are versions of one another.
 //!
 //! Names of modules, as the vendors build them:
 //!
@@ -23,7 +23,7 @@ const IDENTIFIES: [&str; 18] = [
     "elsa", "alas", "issue", "ticket", "jira", "id",
 ];
 
-/// A version, and what it is a version of.
+/// A version, and the series that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatchVersion {
     /// The part of the name that all versions have in common.
@@ -38,7 +38,7 @@ impl PatchVersion {
     pub fn of(module: &str) -> Option<Self> {
         let tokens: Vec<&str> = module.split(['_', '-']).collect();
         let first = tokens.iter().rposition(|token| number(token).is_none());
-        // `kpatch` and `livepatch` are the only names of numbers alone.
+        // Only `kpatch` and `livepatch` are followed by numbers alone.
         let marked = first.filter(|at| marked_number(tokens.get(*at).copied()).is_some());
         let numbers_from = match (marked, first) {
             (Some(at), _) => at,
@@ -72,7 +72,7 @@ impl PatchVersion {
         })
     }
 
-    /// Compares two versions of one line; `None` if they are of different lines.
+    /// Compares two versions of one series; `None` if they are of different series.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Option<Ordering> {
         (self.line == other.line).then(|| self.numbers.cmp(&other.numbers))
@@ -162,7 +162,7 @@ mod tests {
         assert!(is_newer("kpatch_4_18_0_513_2_1", "kpatch_4_18_0_513_1_6"));
         assert!(!is_newer("fix_v1", "fix_v1") && !is_newer("fix_v1", "fix_v2"));
         assert!(!is_newer("other_v3", "fix_v2"));
-        // Another kernel's patch is of another line.
+        // Another kernel's patch is of another series.
         assert!(!is_newer("kpatch_4_18_0_514_2_1", "kpatch_4_18_0_513_1_6"));
         assert!(!is_newer("livepatch_CVE_2020_2", "livepatch_CVE_2020_1"));
     }

@@ -1,5 +1,5 @@
-//! What scans of the tasks found about the running transition: for how long that holds,
-//! when the next scan is due, when it is worth a log line.
+//! Results of the task scans of the running transition: how long they are valid, when the next scan
+//! is due, when they are worth a log line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,22 +9,21 @@ use crate::{
     transition_state::Running,
 };
 
-/// A scan is as good as new for this long: the kernel itself checks the tasks about once
-/// a second.
+/// A scan counts as current for this long: the kernel itself checks the tasks about once a second.
 const SCAN_FRESH: Duration = Duration::from_secs(1);
-/// What a scan found longer ago than this is unknown again: the next scan hangs.
+/// A result older than this is discarded: the next scan hangs.
 const SCAN_OLD: Duration = Duration::from_secs(60);
-/// The first scan of a transition is over by then, or hangs.
+/// The first scan of a transition takes no longer than this, or hangs.
 const FIRST_SCAN: Duration = Duration::from_secs(5);
-/// A scan may cost one part in this many of a CPU: after an expensive one the next waits,
+/// A scan may use one part in this many of a CPU: after an expensive one the next is delayed,
 const SCAN_SHARE: u32 = 20;
-/// but no longer than this: what holds a transition up is what the monitor is for.
+/// but by no more than this: showing what holds up a transition is what the monitor is for.
 const SCAN_WAIT_MOST: Duration = Duration::from_secs(5);
 
-/// What is known of the tasks of one segment of a transition.
+/// What is known about the tasks of one segment of a transition.
 #[derive(Debug, Default)]
 pub struct PendingTasks {
-    /// The segment that everything here is about.
+    /// The segment that all of this is about.
     segment: Option<u64>,
     history: History,
     found: Option<Arc<Found>>,
@@ -37,19 +36,19 @@ pub struct PendingTasks {
 pub struct Found {
     /// When the scan began.
     pub time: BootTime,
-    /// The patch whose transition the kernel said runs.
+    /// The patch that was in transition according to the kernel.
     pub patch: String,
     /// The pending tasks and why each is pending.
     pub blockers: Vec<Blocker>,
-    /// How many there are, by reason and function.
+    /// The number of pending tasks, by reason and function.
     pub counts: Counts,
     /// Idle tasks could not be checked.
     pub idle_unknown: bool,
 }
 
 impl PendingTasks {
-    /// Drops what is known of an earlier segment. Returns false if `running` is itself
-    /// of an earlier segment: nothing is known of it any more.
+    /// Discards what is known about an earlier segment. Returns false if `running` itself is of an
+    /// earlier segment, about which nothing is known any more.
     fn is_about(&mut self, running: &Running) -> bool {
         if self.segment < Some(running.segment) {
             *self = Self {
@@ -60,7 +59,7 @@ impl PendingTasks {
         self.segment == Some(running.segment)
     }
 
-    /// Whether a scan is worth its cost now.
+    /// Whether a scan is due, given its cost.
     pub fn scan_due(&mut self, running: &Running, now: BootTime) -> bool {
         let fresh = |found: &Arc<Found>| now.since(found.time).is_some_and(|age| age < SCAN_FRESH);
         self.is_about(running)
@@ -68,7 +67,7 @@ impl PendingTasks {
             && self.next_scan.is_none_or(|next| now >= next)
     }
 
-    /// Takes a scan, which used `cost` of CPU time and started while `running` was true.
+    /// Stores a scan, which used `cost` of CPU time and started while `running` was true.
     pub fn scanned(&mut self, running: &Running, scan: &Scan, cost: Duration) {
         if !self.is_about(running) {
             return;
@@ -86,12 +85,12 @@ impl PendingTasks {
         }));
     }
 
-    /// A scan failed: what the last one found may no longer be true.
+    /// Records that a scan failed: the last result may no longer be true.
     pub fn scan_failed(&mut self) {
         self.found = None;
     }
 
-    /// What the last scan of the running transition found, unless that is too old.
+    /// The result of the last scan of the running transition, unless it is too old.
     pub fn found(&mut self, running: &Running, now: BootTime) -> Option<Arc<Found>> {
         if !self.is_about(running) {
             return None;
@@ -107,8 +106,8 @@ impl PendingTasks {
         self.found(running, now).is_none() && running.at_least >= FIRST_SCAN
     }
 
-    /// The blockers worth a log line now: when a transition becomes stuck, and again
-    /// each time it has run twice as long.
+    /// The blockers to log now: when a transition becomes stuck, and again each time it has run
+    /// twice as long.
     pub fn stuck_report(&mut self, running: &Running, stuck_after: Duration) -> Option<Arc<Found>> {
         if !self.is_about(running) {
             return None;
@@ -249,7 +248,7 @@ mod tests {
             ..running(102)
         };
         assert!(tasks.found(&second, at(102)).is_none());
-        // A scan that was under way when the segment ended says nothing of the next.
+        // A scan that was in progress when the segment ended says nothing about the next one.
         tasks.scanned(&first, &held(102), Duration::ZERO);
         assert!(tasks.found(&second, at(102)).is_none());
         assert!(tasks.found(&first, at(102)).is_none());

@@ -1,18 +1,18 @@
-//! Where in a patch's life a moment falls.
+//! The phases of a patch's life.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long after the end of a transition a crash counts as in its soak, unless the
-/// operator sets another time.
+/// How long after the end of a transition a crash counts as in its soak, unless the operator sets
+/// another time.
 pub const SOAK: Duration = Duration::from_secs(30 * 60);
 
-/// Where in a patch's life a moment falls.
+/// A phase of a patch's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// A livepatch module is being loaded and its enabling has not returned.
+    /// A livepatch module is being loaded and enabling it has not returned.
     Load,
     /// A transition was running.
     Transition,

@@ -1,12 +1,11 @@
-//! The course of a transition, derived from the kernel's events and from snapshots of sysfs.
+//! Tracks a transition from the kernel's events and from snapshots of sysfs.
 //!
-//! Events may be lost and names may be unknown; a snapshot may be older or newer
-//! than the events around it. The rule is to say what is certain, to call the
-//! rest unknown, and to count each thing once.
+//! Events may be lost and names may be unknown; a snapshot may be older or newer than the events
+//! around it. The rule is to report what is certain, to report the rest as unknown, and to count
+//! each thing once.
 //!
-//! The klp_* functions of the transition run under `klp_mutex`
-//! (kernel/livepatch/core.c), so their events come in the order in which things
-//! happened; only `module_free` comes from outside of it.
+//! The klp_* functions of the transition run under `klp_mutex` (kernel/livepatch/core.c), so their
+//! events come in the order in which things happened; only `module_free` is not under it.
 
 mod direction;
 mod display;
@@ -37,17 +36,18 @@ use types::rounds;
 /// an event may still be on its way, or the snapshot may be the older of the two.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// The state machine. Pure: all times come in with the calls.
+/// The state machine. Pure: all times are arguments of the calls.
 #[derive(Clone, Debug, Default)]
 pub struct Transitions {
     active: Option<Active>,
     /// The last end that an event reported: the patch and the time.
     ended: Option<(Option<String>, BootTime)>,
-    /// Patches asked for (`klp_enable_patch`) of which nothing more is known yet.
+    /// Patches whose enabling was requested (`klp_enable_patch`) and of which nothing more is known
+    /// yet.
     requests: BTreeMap<String, BootTime>,
     /// Patches whose transition was forced.
     forced: BTreeMap<String, BootTime>,
-    /// Patches whose whole life was watched.
+    /// Patches that were watched for all of their life.
     watched: BTreeMap<String, BootTime>,
     /// The last event other than an attempt.
     last_change: Option<BootTime>,
@@ -60,20 +60,20 @@ fn lasting(first: BootTime, now: BootTime) -> bool {
     now.since(first).is_some_and(|span| span >= SETTLE)
 }
 
-/// Both names are known and differ.
+/// Whether both names are known and differ.
 fn differ(one: Option<&str>, other: Option<&str>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if one != other)
 }
 
 impl Transitions {
-    /// A state in which no transition and no patch is known.
+    /// The state in which no transition and no patch is known.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Goes on from what an earlier process of this boot knew. Until an event or
-    /// a snapshot confirms it, the saved transition may have ended meanwhile.
+    /// Continues from what an earlier process of this boot saved. Until an event or a snapshot
+    /// confirms it, the saved transition may have ended in the meantime.
     #[must_use]
     pub fn restore(saved: SavedState) -> Self {
         let active = saved.active.map(|saved| {
@@ -91,7 +91,7 @@ impl Transitions {
         }
     }
 
-    /// What a later process needs to continue.
+    /// The state that a later process needs to continue.
     #[must_use]
     pub fn save(&self) -> SavedState {
         SavedState {
@@ -101,7 +101,7 @@ impl Transitions {
         }
     }
 
-    /// The transition that runs.
+    /// The running transition.
     #[must_use]
     pub fn active(&self) -> Option<&Active> {
         self.active.as_ref()
@@ -113,9 +113,9 @@ impl Transitions {
         self.totals
     }
 
-    /// Whether a transition of this patch was forced: `Some(false)` only if the
-    /// patch was watched from its first transition on, `None` if it was loaded
-    /// before (the kernel's own `forced` flag is nowhere to be read).
+    /// Whether a transition of this patch was forced: `Some(false)` only if the patch was watched
+    /// from its first transition on, `None` if it was loaded before (the kernel's own `forced` flag
+    /// cannot be read anywhere).
     #[must_use]
     pub fn forced(&self, patch: &str) -> Option<bool> {
         if self.forced.contains_key(patch) {
@@ -137,7 +137,7 @@ impl Transitions {
                     && active.patch.as_deref().is_none_or(|name| name == patch) =>
             {
                 active.start = match active.origin {
-                    // The log's clock is not quite this one.
+                    // The log's clock differs slightly from this one.
                     Origin::Adopted if time <= active.since.plus(SETTLE) => {
                         Some(time.min(active.since))
                     }
@@ -150,7 +150,7 @@ impl Transitions {
         }
     }
 
-    /// Takes an event in.
+    /// Processes an event.
     pub fn event(&mut self, event: &KlpEvent) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.is_late(event) {
@@ -221,8 +221,8 @@ impl Transitions {
         effects
     }
 
-    /// A module asks for its patch. A module is loaded once at a time, so a
-    /// second request means that the first came to nothing.
+    /// Handles a request of a module to enable its patch. A module is loaded once at a time, so a
+    /// second request means that the first failed.
     fn requested(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
         if let Some(name) = &event.patch {
             self.refuse(name, effects);
@@ -241,8 +241,8 @@ impl Transitions {
         }
     }
 
-    /// Removes the request for this patch, which has been answered. Without a name this is possible
-    /// only if there is exactly one request.
+    /// Removes the pending request for this patch. Without a name this is possible only if there is
+    /// exactly one request.
     fn answered(&mut self, name: Option<&str>) {
         match name {
             Some(name) => {
@@ -253,8 +253,8 @@ impl Transitions {
         }
     }
 
-    /// A patch or its module is no more. Both happen only after the patch's
-    /// transition, so one still held active has lost its end.
+    /// Handles that a patch or its module has been freed. Both happen only after the patch's
+    /// transition, so the end of one that is still active was lost.
     fn gone(&mut self, name: &str, effects: &mut Vec<Effect>) {
         self.forced.remove(name);
         self.watched.remove(name);
@@ -279,13 +279,13 @@ impl Transitions {
                 active.settled = true;
                 active.opposed_since = None;
                 active.vanished_since = None;
-                // The snapshot that adopted it was stamped about now or later;
-                // the event is the better clock.
+                // The snapshot from which it was adopted was stamped about now or later; the event
+                // has the more accurate time.
                 active.last = event.time;
             }
         } else {
             self.close(effects);
-            // Without a direction nothing can be said; the first attempt or a snapshot shows it.
+            // Without a direction nothing is certain; the first attempt or a snapshot shows it.
             let Some(direction) = event.target else {
                 return;
             };
@@ -304,8 +304,8 @@ impl Transitions {
         self.watch_active(event.time);
     }
 
-    /// A snapshot overtook this start event: it showed the transition, which was
-    /// adopted, before the event was read.
+    /// Whether this start event was read after a snapshot had already shown the transition, which
+    /// was adopted from that snapshot.
     fn adopted_early(&self, event: &KlpEvent) -> bool {
         self.active.as_ref().is_some_and(|active| {
             matches!(active.origin, Origin::Adopted | Origin::Seen)
@@ -343,8 +343,8 @@ impl Transitions {
         }
     }
 
-    /// All attempts before this event have failed, or it would not have come:
-    /// those whose number calls for signals have signalled.
+    /// All attempts before this event have failed, or the event would not have come. Those whose
+    /// number requires signals have sent them.
     fn failed(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
         let Some(active) = &mut self.active else {
             return;
@@ -397,8 +397,8 @@ impl Transitions {
     }
 
     fn cancel(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
-        // klp_cancel_transition does nothing unless the target is the patched
-        // state, so that needs no reading.
+        // klp_cancel_transition does nothing unless the target is the patched state, so the target
+        // need not be read.
         let event = KlpEvent {
             target: Some(Direction::Patch),
             ..event.clone()

@@ -1,5 +1,5 @@
-//! The transition state machine with a number for the current segment, so that facts
-//! gathered for one segment are never shown for another.
+//! The transition state machine with a number for the current segment, so that facts about one
+//! segment are never shown for another.
 
 use std::{ops::Deref, time::Duration};
 
@@ -17,11 +17,10 @@ pub struct TransitionState {
     segment: u64,
 }
 
-/// A snapshot of the running transition, as a plain value. Reads as the [`Transition`]
-/// that it is about.
+/// A snapshot of the running transition, as a plain value. Dereferences to its [`Transition`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// What is known of it.
+    /// What is known about it.
     pub transition: Transition,
     /// How long it has run; `None` if its start is unknown.
     pub running_for: Option<Duration>,

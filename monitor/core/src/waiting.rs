@@ -1,4 +1,4 @@
-//! Whether what someone waits for has come about: pure, of snapshots of sysfs.
+//! Determines from snapshots of sysfs whether what `wait` waits for has happened. Pure.
 
 use serde::Serialize;
 
@@ -7,12 +7,12 @@ use crate::{
     transition::Direction,
 };
 
-/// How a wait ends.
+/// Result of a wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// The transition has completed; for a named patch: it is in force.
     Completed {
-        /// The patch; `None` where no transition ran at all.
+        /// The patch; `None` if no transition ran at all.
         patch: Option<String>,
     },
     /// The transition was reversed or cancelled.
@@ -22,22 +22,22 @@ pub enum Waited {
         /// Why, as the end of a sentence whose subject is the patch.
         why: String,
     },
-    /// What became of it cannot be determined.
+    /// Its outcome cannot be determined.
     Unknown {
         /// Why it cannot be determined.
         why: String,
     },
 }
 
-/// The outcome in one word, for programs.
+/// The outcome as one word, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitOutcome {
     /// The patch is in force (see [`Waited::Completed`]).
     Completed,
-    /// The time is over, and the transition still runs.
+    /// The time limit was reached, and the transition is still running.
     TimedOut,
-    /// The transition went back (see [`Waited::Reversed`]).
+    /// The transition was reversed or cancelled (see [`Waited::Reversed`]).
     Reversed,
     /// It cannot be determined (see [`Waited::Unknown`]).
     Unknown,
@@ -56,7 +56,7 @@ impl WaitOutcome {
     }
 }
 
-/// What is waited for, and what was seen of it so far.
+/// What is waited for, and what was seen so far.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// The patch that must come into force; `None` for any running transition.
@@ -87,7 +87,7 @@ impl Waiting {
         Some((&seen.patch, seen.direction))
     }
 
-    /// Takes the next snapshot; `None` if the transition still runs.
+    /// Processes the next snapshot; `None` if the transition is still running.
     pub fn look(&mut self, set: &PatchSet) -> Option<Waited> {
         if !set.supported {
             let why = "this kernel has no livepatch support".to_owned();
@@ -167,8 +167,7 @@ impl Waiting {
             if seen.direction == Direction::Unpatch {
                 return completed();
             }
-            // A cumulative patch that came later may have replaced it, after it had
-            // completed.
+            // A cumulative patch that was loaded later may have replaced it after it had completed.
             let newer = set
                 .patches
                 .iter()
@@ -275,7 +274,7 @@ mod tests {
         assert_eq!(named(&[&disabled]), (1, WaitOutcome::Reversed));
         // It may have been reversed before, or was never loaded.
         assert_eq!(named(&[&gone]), (1, WaitOutcome::Unknown));
-        // Replaced between two looks, perhaps after it was in force.
+        // Replaced between two snapshots, perhaps after it was in force.
         let newer = set(&[patch("newer", true, true)]);
         assert_eq!(named(&[&running, &newer]), (2, WaitOutcome::Unknown));
         let beside = set(&[Patch {

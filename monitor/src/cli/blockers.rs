@@ -16,8 +16,8 @@ use livepatch_core::{
     crash::display::shown,
 };
 
-/// Tasks of a group that hold nothing up by themselves and are named; a larger group is
-/// one line.
+/// Most tasks that are named in a group that holds nothing up by itself; a larger group is one
+/// line.
 const FEW: usize = 10;
 
 /// Exit code 0: no task is pending; 1: some are; 2: unknown.
@@ -33,7 +33,8 @@ pub(super) struct Blockers {
     /// Print the stack of each task
     #[arg(long)]
     stack: bool,
-    /// Name at most this many tasks of each group; in JSON, of all (default there: every task)
+    /// Name at most this many tasks of each group; with --json, at most this many in total
+    /// (default: all)
     #[arg(long, value_name = "N", value_parser = values::count, conflicts_with = "all")]
     limit: Option<usize>,
     /// Name every task
@@ -41,7 +42,7 @@ pub(super) struct Blockers {
     all: bool,
 }
 
-/// What a listing shows of the tasks.
+/// What a listing shows about the tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listing {
     /// Most tasks named of a group; `None` for all.
@@ -80,7 +81,7 @@ pub(super) struct GroupReport<'a> {
 }
 
 impl<'a> GroupReport<'a> {
-    /// Of all groups of these tasks.
+    /// The groups of these tasks.
     pub(super) fn all(blockers: &'a [Blocker]) -> Vec<Self> {
         let groups = groups(blockers);
         groups
@@ -173,7 +174,7 @@ fn write_tasks(text: &mut String, procfs: &Path, group: &Group<'_>, listing: Lis
     for blocker in group.tasks.iter().take(limit) {
         let task = tasks::report(procfs, blocker);
         let _ = writeln!(text, "  {}", task.who());
-        // Mostly it is the same of all tasks of a group.
+        // It is usually the same for all tasks of a group.
         if said != blocker.detail {
             let _ = writeln!(text, "    {}", blocker.detail);
             said = &blocker.detail;

@@ -111,15 +111,15 @@ impl Serve {
         for problem in cli.paths.problems().into_iter().chain(expected) {
             warn!("{problem}");
         }
-        // What it creates is for no other user; the text file's mode is set by itself.
+        // Files that it creates are for no other user; the text file's mode is set separately.
         rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let runtime = resources::main_runtime()?;
         let result = match self.once {
             true => runtime.block_on(exporter::run_once(options)),
             false => runtime.block_on(exporter::run(options)),
         };
-        // What is being written is finished, but a read of the kernel or of another file
-        // system that hangs does not keep the process from ending.
+        // A write in progress is completed, but a read of the kernel or of another file system that
+        // hangs does not keep the process from exiting.
         runtime.shutdown_timeout(resources::LAST_WORK);
         result?;
         Ok(ExitCode::SUCCESS)

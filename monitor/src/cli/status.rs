@@ -43,7 +43,7 @@ struct Report<'a> {
     expected: Vec<ExpectedReport<'a>>,
 }
 
-/// An installed livepatch and what became of it.
+/// An installed livepatch and its state.
 #[derive(Serialize)]
 struct ExpectedReport<'a> {
     patch: &'a str,
@@ -68,7 +68,7 @@ impl<'a> ExpectedReport<'a> {
     }
 }
 
-/// What is loaded beside the patches in force, and which patches should be in force.
+/// What is loaded in addition to the patches in force, and which patches should be in force.
 #[derive(Default)]
 struct Surroundings {
     beside: Beside,
@@ -212,13 +212,13 @@ fn text(now: &Now, around: &Surroundings) -> String {
     text
 }
 
-/// The file is provably the loaded module's: what it says holds for that, too.
+/// Whether the file is known to be the loaded module's, so that its content applies to that too.
 fn is_loaded_build(file: &Expected, patch: &Patch) -> bool {
     let is_known = file.srcversion.is_some();
     file.state == State::InForce && is_known && file.srcversion == patch.srcversion
 }
 
-/// Functions that are named; `--json` has all of them.
+/// Most functions that are named; `--json` has all of them.
 const FUNCTIONS_SHOWN: usize = 50;
 
 /// How many of its functions are in force, and why the others are not.

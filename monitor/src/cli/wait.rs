@@ -28,12 +28,12 @@ use livepatch_core::{
     waiting::{WaitOutcome, Waited, Waiting},
 };
 
-/// How often sysfs is read: an end is seen this soon after it.
+/// How often sysfs is read, which limits how late an end is noticed.
 const LOOK: Duration = Duration::from_millis(250);
 /// The kernel attempts to complete a transition about once a second; scanning the tasks
 /// more often shows nothing new.
 const SCAN: Duration = Duration::from_secs(1);
-/// A scan may cost one part in this many of a CPU.
+/// A scan may use one part in this many of a CPU.
 const SCAN_SHARE: u32 = 20;
 
 /// Exit code 0: completed; 1: timed out; 2: unknown; 3: reversed or cancelled.
@@ -67,7 +67,7 @@ struct Report<'a> {
     tasks: Vec<BlockerReport>,
 }
 
-/// How a wait ended, and what is pending then.
+/// Result of a wait, and what is pending at that point.
 struct End {
     outcome: WaitOutcome,
     patch: Option<String>,
@@ -193,7 +193,7 @@ struct Watched {
     tasks: PendingTasks,
     start: Option<BootTime>,
     next: Instant,
-    /// The last scan's result; `None` where tasks cannot be read.
+    /// The last scan's result; `None` if tasks cannot be read.
     last: Option<Running>,
     complained: bool,
 }

@@ -1,4 +1,5 @@
-//! How the boots of the journal ended: each that ended badly has one crash that ended it.
+//! Determines how the boots of the journal ended: every boot that ended uncleanly gets exactly one
+//! crash.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use super::{
     store::{Store, StoreError},
 };
 
-/// Whether nothing but the journal knows of a crash.
+/// Whether a crash is known only from the journal.
 pub(super) fn is_of_journal(crash: &HostCrash) -> bool {
     let record = &crash.record;
     record.files.is_empty() && record.trace.is_empty() && record.modules.is_none()
 }
 
-/// Makes sure that a boot which ended badly has exactly one crash that ended it.
+/// Ensures that a boot which ended uncleanly has exactly one crash that ended it.
 pub(super) fn close(
     store: &mut Store,
     boot: &Boot,
@@ -32,7 +33,7 @@ pub(super) fn close(
     let crashes = || store.crashes().iter().filter(of_boot);
     let ended = |crash: &&HostCrash| crash.ended_boot == Some(true);
     if crashes().any(|crash| ended(&crash) && !is_of_journal(crash)) {
-        // Its dump came to light later than its end was noticed.
+        // Its dump was found only after its end had been noticed.
         let made_up = crashes().filter(|crash| ended(crash) && is_of_journal(crash));
         let made_up: Vec<_> = made_up.map(|crash| crash.id.clone()).collect();
         return made_up.iter().try_for_each(|id| store.remove(id));
@@ -60,7 +61,7 @@ pub(super) fn close(
     store.put(last, Some(boot_id), Some(true)).map(drop)
 }
 
-/// Whether the boot before this one ended badly; none where that is not known.
+/// Whether the boot before this one ended uncleanly; `None` if unknown.
 #[must_use]
 pub fn last_boot_unclean(store: &Store, boots: &[Boot]) -> Option<bool> {
     let last = boots.last()?;

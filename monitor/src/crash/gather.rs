@@ -1,5 +1,4 @@
-//! What is left of crashes on this host, gathered: the journals of earlier boots, pstore,
-//! kdump's logs.
+//! Collects what crashes left on this host: the journals of earlier boots, pstore, kdump's logs.
 
 use std::{
     cell::OnceCell,
@@ -32,8 +31,8 @@ use crate::kernel::{
     pstore::kmsg_bytes,
 };
 
-/// Reads the files and directories that an operator names; the parts of a dump in pstore
-/// are joined. Returns what could not be used.
+/// Reads the files and directories that an operator names; the parts of a dump in pstore are
+/// joined. Returns the problems.
 pub fn texts<'a>(
     paths: impl IntoIterator<Item = &'a Path>,
     visit: &mut dyn FnMut(Text),
@@ -67,20 +66,20 @@ fn join(parts: Vec<Part>, problems: &mut Vec<String>, visit: &mut dyn FnMut(Text
     }
 }
 
-/// The boot that runs.
+/// The running boot.
 #[derive(Clone, Debug)]
 pub struct ThisBoot {
     /// The boot's id (/proc/sys/kernel/random/boot_id); `None` if it cannot be read.
     pub id: Option<String>,
     /// When it began, in seconds since 1970.
     pub began: Option<f64>,
-    /// The device of its kernel log.
+    /// The device of the kernel log.
     pub kmsg: PathBuf,
 }
 
-/// The kernel's lines of the boot that runs.
+/// The kernel's log lines of the running boot.
 struct KernelLines {
-    /// The log has not lost its beginning.
+    /// Whether the log still has its beginning.
     complete: bool,
     lines: Vec<(Duration, String)>,
 }
@@ -102,8 +101,7 @@ impl KernelLines {
         })
     }
 
-    /// Whether a crash that the machine may have survived is one of this boot; none where
-    /// that is not known.
+    /// Whether a crash that the machine may have survived happened in this boot; `None` if unknown.
     fn have(&self, record: &CrashRecord) -> Option<bool> {
         let uptime = record.when.uptime_seconds?;
         let is_line = |(time, text): &(Duration, String)| {
@@ -119,18 +117,18 @@ impl KernelLines {
 /// The result of searching this host for crashes.
 #[derive(Debug, Default)]
 pub struct Gathered {
-    /// What could not be read, understood or stored.
+    /// What could not be read, parsed or stored.
     pub problems: Vec<String>,
     /// Files that look like dumps but are not trusted.
     pub untrusted: Vec<Untrusted>,
-    /// How many more there are.
+    /// The number of further ones.
     pub more_untrusted: usize,
-    /// Why pstore has no room for the next crash, if the last one shows that.
+    /// Why pstore has no room for the next crash, if the last one shows that it has none.
     pub pstore_full: Option<String>,
 }
 
-/// Puts everything that can be found out about earlier crashes into the store. A second
-/// time it finds nothing new, and reads no file again.
+/// Stores everything that can be found out about earlier crashes. If called again, it finds nothing
+/// new and reads no file again.
 pub fn after_boot(
     store: &mut Store,
     boots: &[Boot],
@@ -198,7 +196,7 @@ struct Gathering<'a> {
     look: Look,
     seen: Seen,
     problems: Vec<String>,
-    /// Some record is not on the disk: its file must be read again.
+    /// A record is not on the disk, so its file must be read again.
     unstored: bool,
     kernel_lines: OnceCell<Option<KernelLines>>,
     store: &'a mut Store,
@@ -209,8 +207,8 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    /// The parts of a dump lie in several files, so that they are read all, or none where
-    /// all were read before.
+    /// The parts of a dump are in several files, so either all of them are read, or none if all
+    /// were read before.
     fn pstore(&mut self, files: &[Candidate]) {
         if files.iter().all(|file| self.seen.knows(file)) {
             for file in files {
@@ -260,14 +258,14 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// When a record of pstore was written: its file has that date, or the one at which
-    /// pstore was mounted in this boot.
+    /// When a record of pstore was written: its file has that time, or the time at which pstore was
+    /// mounted in this boot.
     fn written(&self, file: &Candidate) -> Option<u64> {
         let before = self.this.began.is_none_or(|began| seconds(file) < began);
         u64::try_from(file.modified.0).ok().filter(|_| before)
     }
 
-    /// Each directory that kdump made is one crash. The latest comes first: if there is no
+    /// Each directory that kdump made is one crash. The latest comes first: if there is not enough
     /// time for all of them, the old ones wait.
     fn kdump(&mut self, files: Vec<Candidate>) {
         let mut directories: BTreeMap<PathBuf, Vec<Candidate>> = BTreeMap::new();
@@ -293,7 +291,7 @@ impl<'a> Gathering<'a> {
                 continue;
             }
             let Some(content) = self.look.read(file) else {
-                // Another time: it is not known to be without a log.
+                // It is read another time, and may have a log.
                 has_text = true;
                 continue;
             };
@@ -332,7 +330,7 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// A crash of which kdump could not save the log.
+    /// A crash whose log kdump could not save.
     fn without_log(&mut self, first: &Candidate, others: &[&Candidate]) {
         let image = others.iter().find(|file| is_image(&file.name()));
         let remedy = match image {
@@ -350,7 +348,7 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// Puts the crashes of a text into the store; returns what was not understood.
+    /// Stores the crashes found in a text; returns what could not be parsed.
     fn take(&mut self, text: &Text) -> Vec<String> {
         let reading = Reading::new(self.soak.as_secs_f64());
         let read = text.read(&reading);
@@ -364,10 +362,10 @@ impl<'a> Gathering<'a> {
         if text.bytes.is_empty() || read.log.problems.is_empty() {
             return Vec::new();
         }
-        // Not in the log's own words: whoever may see the status page sees this.
+        // Not in the log's own words, because anyone who may see the status page sees this.
         let files = text.files.join(", ");
         vec![format!(
-            "{files}: some of it is not understood and a crash in it may be missed; \
+            "{files}: some of it cannot be parsed and a crash in it may be missed; \
              `livepatch-monitor crashes import` says what"
         )]
     }
@@ -389,7 +387,7 @@ impl<'a> Gathering<'a> {
             }
             Whose::Earlier(boot) => boot,
         };
-        // Read again with what is known of the boot's patches.
+        // Parsed again with what is known about the boot's patches.
         let replaced = boot.history.replaced();
         if !replaced.is_empty() {
             let reading = Reading {
@@ -409,7 +407,7 @@ impl<'a> Gathering<'a> {
         }
         boot.supplement(&mut record, self.soak);
         let id = boot.history.boot_id.as_deref();
-        // What the journal alone knew of it has the boot's clock, the log has its own.
+        // A crash known only from the journal is dated by the boot's clock, the log has its own.
         let made_up = |known: &&HostCrash| {
             known.boot_id.as_deref() == id
                 && is_of_journal(known)
@@ -477,11 +475,11 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// Whose crash a record is of.
+/// The boot that a record belongs to.
 enum Whose<'a> {
     This,
     Earlier(&'a Boot),
-    /// No journal of its boot is there; its id is known if the crash was stored before.
+    /// Its boot has no journal; the boot's id is known if the crash was stored before.
     Unknown(Option<String>),
 }
 

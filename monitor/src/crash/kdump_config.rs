@@ -1,6 +1,6 @@
-//! Where kdump writes its dumps, by the configuration of the distribution's tools:
-//! kdump.conf(5) of RHEL's kexec-tools and its descendants, /etc/default/kdump-tools of
-//! Debian and Ubuntu, kdump(5) of SUSE. And whether systemd-pstore keeps files at all.
+//! Finds where kdump writes its dumps, from the configuration of the distribution's tools:
+//! kdump.conf(5) of RHEL's kexec-tools and its descendants, /etc/default/kdump-tools of Debian and
+//! Ubuntu, kdump(5) of SUSE. Also whether systemd-pstore keeps files at all.
 
 use std::{
     io::ErrorKind,
@@ -15,20 +15,20 @@ mod tests;
 const KDUMP_CONF: &str = "etc/kdump.conf";
 const KDUMP_TOOLS: &str = "etc/default/kdump-tools";
 const SYSCONFIG: &str = "etc/sysconfig/kdump";
-/// Where systemd-pstore is configured (pstore.conf(5)), below the root.
+/// systemd-pstore's configuration (pstore.conf(5)), relative to the root.
 const PSTORE_CONF: &str = "etc/systemd/pstore.conf";
 const MAX_FILE: u64 = 256 << 10;
-/// Where all of them write by default.
+/// The default directory of all of them.
 const DEFAULT: &str = "/var/crash";
 
-/// Where the dumps go.
+/// Destinations of the dumps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Directories of this host, without the root.
+    /// Directories of this host, relative to the root.
     pub local: Vec<PathBuf>,
-    /// Places that are not looked at, in words.
+    /// Destinations that are not searched, in words.
     pub elsewhere: Vec<String>,
-    /// What becomes of pstore's records, if they are not moved to files.
+    /// What happens to pstore's records, if they are not moved to files.
     pub pstore: Option<String>,
     /// What is wrong with the configuration.
     pub problems: Vec<String>,
@@ -58,7 +58,7 @@ impl Targets {
         targets
     }
 
-    /// Lines `KEYWORD VALUE`; the path is one of the target's file system.
+    /// Parses lines `KEYWORD VALUE`; the path is one on the target's file system.
     fn kdump_conf(&mut self, text: &str) {
         let mut path = DEFAULT;
         let mut target = None;
@@ -103,7 +103,7 @@ impl Targets {
         }
     }
 
-    /// One or more URLs; without a scheme it is a directory.
+    /// Parses one or more URLs; without a scheme it is a directory.
     fn sysconfig(&mut self, text: &str) {
         let Some(places) = variable(text, "KDUMP_SAVEDIR") else {
             return;
@@ -143,7 +143,7 @@ impl Targets {
     }
 }
 
-/// `ftp://USER:PASSWORD@HOST/PATH` without the password: it is printed.
+/// `ftp://USER:PASSWORD@HOST/PATH` without the password, because it is printed.
 fn without_password(url: &str) -> String {
     let shorter = || {
         let (scheme, rest) = url.split_once("://")?;
@@ -154,7 +154,7 @@ fn without_password(url: &str) -> String {
     shorter().unwrap_or_else(|| url.to_owned())
 }
 
-/// The value of a shell variable, the last one that is set; none if it is empty.
+/// The value of a shell variable, the last one that is set; `None` if it is empty.
 fn variable<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let value = |line: &'a str| {
         let line = line.trim();

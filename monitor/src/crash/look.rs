@@ -1,10 +1,10 @@
-//! The dumps of this host, found and read without belief in anybody but root.
+//! Finds and reads the dumps of this host, trusting nobody but root.
 //!
-//! A dump decides whether a rollout continues, so it must be root's own: the file and its
-//! directory belong to root and nobody else may write to them, no symbolic link is
-//! followed, and the file has no second name. The directory above may be open to others if
-//! it is sticky, as Ubuntu's /var/crash is: nobody but root can then replace what root has
-//! put there. Files, bytes and time of one look are bounded in all.
+//! A dump decides whether a rollout continues, so it must be root's: the file and its directory
+//! belong to root and nobody else may write to them, no symbolic link is followed, and the file has
+//! no second name. The directory above may be open to others if it is sticky, as Ubuntu's
+//! /var/crash is: then nobody but root can replace what root has put there. The files, bytes and
+//! time of a search are limited in total.
 
 use std::{
     ffi::OsStr,
@@ -26,15 +26,15 @@ mod tests;
 /// Limits of one search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Entries of directories that are looked at.
+    /// Most directory entries that are examined.
     pub entries: usize,
-    /// Files that are read.
+    /// Most files that are read.
     pub files: usize,
-    /// Bytes that are read in all.
+    /// Most bytes that are read in total.
     pub bytes: u64,
-    /// Bytes that are read of one file, from its end: a crash is the last thing in a log.
+    /// Most bytes read of one file, from its end: a crash is the last thing in a log.
     pub file_bytes: u64,
-    /// After this nothing more is read.
+    /// Nothing more is read after this time.
     pub time: Duration,
 }
 
@@ -51,15 +51,15 @@ impl Default for Limits {
     }
 }
 
-/// Directories below the one given: /var/crash/HOST/DATE, /var/lib/systemd/pstore/ID/N.
+/// Levels below the given directory: /var/crash/HOST/DATE, /var/lib/systemd/pstore/ID/N.
 const MAX_DEPTH: u32 = 3;
-/// Files and directories that are named as not trusted.
+/// Most files and directories that are named as not trusted.
 const MAX_NAMED: usize = 100;
 
 /// A file that looks like a dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Path of the file, below the root that was searched.
+    /// Path of the file, relative to the root that was searched.
     pub path: PathBuf,
     /// Its length in bytes.
     pub size: u64,
@@ -70,7 +70,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// The last part of its path.
+    /// The last component of its path.
     #[must_use]
     pub fn name(&self) -> String {
         let name = self.path.file_name().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Candidate {
     }
 }
 
-/// Something that looks like a dump, or may hold one, and is not trusted.
+/// Something that looks like a dump, or may contain one, and is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted {
     /// Path of the file or directory.
@@ -87,7 +87,7 @@ pub struct Untrusted {
     pub reason: String,
 }
 
-/// What a file held.
+/// Content of a file.
 #[derive(Debug)]
 pub struct Content {
     /// Its bytes, or the last of them.
@@ -96,7 +96,7 @@ pub struct Content {
     pub whole: bool,
 }
 
-/// One search of all places where dumps lie.
+/// One search of all places that have dumps.
 #[derive(Debug)]
 pub struct Look {
     limits: Limits,
@@ -105,9 +105,9 @@ pub struct Look {
     entries: usize,
     files: usize,
     bytes: u64,
-    /// What is not trusted, up to a hundred.
+    /// What is not trusted, up to a hundred entries.
     pub untrusted: Vec<Untrusted>,
-    /// How many more there are.
+    /// The number of further ones.
     pub more_untrusted: usize,
     /// Files that were not read because a limit was reached.
     pub left_out: usize,
@@ -116,8 +116,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// Starts a look that believes the files of user `owner`, which is root's 0 outside of
-    /// tests.
+    /// Starts a search that trusts the files of user `owner`, which is root (0) except in tests.
     #[must_use]
     pub fn new(owner: u32, limits: Limits) -> Self {
         Self {
@@ -134,8 +133,7 @@ impl Look {
         }
     }
 
-    /// The files below a directory whose name is `wanted`. A directory that is not there has
-    /// none.
+    /// The files below a directory whose name is `wanted`; none if the directory does not exist.
     pub fn find(&mut self, base: &Path, wanted: fn(&str) -> bool) -> Vec<Candidate> {
         let mut found = Vec::new();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -237,8 +235,8 @@ impl Look {
         Ok(())
     }
 
-    /// Reads a file, if it is still the one that was found and there is time and room for
-    /// it. Otherwise it counts as left out.
+    /// Reads a file, if it is still the one that was found and the limits of time and size allow
+    /// it. Otherwise it is counted as left out.
     pub fn read(&mut self, file: &Candidate) -> Option<Content> {
         let size = file.size.min(self.limits.file_bytes);
         let room = self.limits.bytes.saturating_sub(self.bytes);
@@ -329,14 +327,14 @@ impl Look {
         }
         let others = Mode::WGRP | Mode::WOTH;
         let open = Mode::from_raw_mode(stat.st_mode).intersects(others);
-        open.then(|| "others than root may write to it".to_owned())
+        open.then(|| "users other than root may write to it".to_owned())
     }
 }
 
 /// Why a directory is not trusted.
 struct Doubt {
     reason: String,
-    /// What is root's in it stays root's.
+    /// Whether it is sticky, so that others cannot replace what is root's in it.
     sticky: bool,
 }
 
@@ -353,7 +351,7 @@ fn candidate(path: PathBuf, stat: &Stat) -> Candidate {
 /// The last `limit` bytes of a file.
 fn tail(mut file: File, limit: u64) -> io::Result<Content> {
     let length = file.metadata()?.len();
-    // Files of pstore and others that the kernel makes up may know no length.
+    // Files of pstore and other virtual files may have no length.
     let start = length.saturating_sub(limit);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Crashes of this host on disk: what earlier boots left, and the records made of it.
+//! Crashes of this host on disk: what earlier boots left, and the records made from it.
 
 pub mod closing;
 pub mod gather;

@@ -1,4 +1,4 @@
-//! The dumps that were read, so that none is read again: `STATE-DIR/dumps.json`.
+//! The list of dumps that were already read, so that none is read again: `STATE-DIR/dumps.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use super::{
 };
 
 const FILE: &str = "dumps.json";
-/// The parser of another build may understand more.
+/// Another build's parser may recognise more.
 const BUILD: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " ",
     env!("LIVEPATCH_MONITOR_REVISION")
 );
 
-/// A file, as it was when it was read, and what was not understood of it.
+/// A file as it was when it was read, and the problems found in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SeenFile {
     path: PathBuf,
@@ -48,14 +48,14 @@ pub(super) struct Seen {
     before: Vec<SeenFile>,
     now: Vec<SeenFile>,
     full_before: Option<String>,
-    /// What the dumps in pstore say of the room there.
+    /// What the dumps in pstore show about the room there.
     pub(super) pstore_full: Option<String>,
 }
 
 impl Seen {
-    /// Reads the list. Without a directory, or a list that can be used, every file is new.
+    /// Reads the list. Without a state directory, or a list that can be used, every file is new.
     ///
-    /// `forget` reads every file again: the records that were made of them are gone.
+    /// With `forget` every file is read again, because the records made from them are gone.
     pub(super) fn open(state_dir: Option<&Path>, forget: bool) -> (Self, Option<StoreError>) {
         let Some(path) = state_dir.map(|directory| directory.join(FILE)) else {
             return (Self::default(), None);
@@ -78,12 +78,12 @@ impl Seen {
                 };
                 (seen, None)
             }
-            // It is left alone.
+            // The file is left alone.
             Err(error) => (Self::default(), Some(error)),
         }
     }
 
-    /// Whether a file was read before; returns what was not understood of it.
+    /// Whether a file was read before; returns the problems found in it.
     pub(super) fn recall(&mut self, file: &Candidate) -> Option<Vec<String>> {
         let known = self.before.iter().find(|known| known.is(file))?.clone();
         let problems = known.problems.clone();
@@ -96,7 +96,7 @@ impl Seen {
         self.before.iter().any(|known| known.is(file))
     }
 
-    /// The dumps in pstore are the same as before.
+    /// Whether the dumps in pstore are the same as before.
     pub(super) fn keep_pstore_full(&mut self) {
         self.pstore_full.clone_from(&self.full_before);
     }

@@ -1,4 +1,4 @@
-//! Where dumps lie, and which files there are dumps.
+//! The places where dumps are, and the names that dumps have.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use super::{
     look::{Candidate, Limits, Look},
 };
 
-/// Where crashes leave something. A missing source is not an error.
+/// Places where crashes leave something. A missing one is not an error.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Where the kernel shows its persistent store, /sys/fs/pstore.
+    /// The kernel's persistent store, /sys/fs/pstore.
     pub pstore: PathBuf,
-    /// Where systemd-pstore moves it to, /var/lib/systemd/pstore.
+    /// Where systemd-pstore moves its files, /var/lib/systemd/pstore.
     pub systemd_pstore: PathBuf,
     /// Where kdump puts its logs, /var/crash.
     pub kdump: PathBuf,
@@ -27,7 +27,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The directories in which kdump's dumps are looked for.
+    /// The directories that are searched for kdump's dumps.
     fn kdump(&self, targets: &Targets) -> Vec<PathBuf> {
         let mut directories = vec![self.kdump.clone()];
         for path in &targets.local {
@@ -40,7 +40,7 @@ impl Sources {
         directories
     }
 
-    /// What looks like a dump and is not trusted, without reading anything.
+    /// Finds what looks like a dump and is not trusted, without reading anything.
     #[must_use]
     pub fn untrusted(&self) -> Look {
         let mut look = Look::new(self.owner, self.limits);
@@ -67,19 +67,20 @@ fn same_place(one: &Path, other: &Path) -> bool {
     places.is_some_and(|(one, other)| one == other)
 }
 
-/// Kernel logs in pstore. What pstore keeps of `/dev/pmsg0` is written by programs.
+/// Whether a file is a kernel log in pstore. What pstore keeps of `/dev/pmsg0` is written by
+/// programs.
 fn is_of_pstore(name: &str) -> bool {
     name.starts_with("dmesg-") || name.starts_with("console-") || name == "dmesg.txt"
 }
 
-/// kdump's log: `dmesg.DATE` (Debian), `vmcore-dmesg.txt`, `vmcore-dmesg-incomplete.txt`
-/// (RHEL, Amazon), `dmesg.txt`, `dmesg` (SUSE).
+/// Whether a file is kdump's log: `dmesg.DATE` (Debian), `vmcore-dmesg.txt`,
+/// `vmcore-dmesg-incomplete.txt` (RHEL, Amazon), `dmesg.txt`, `dmesg` (SUSE).
 pub(super) fn is_log(name: &str) -> bool {
     name == "dmesg" || name.starts_with("dmesg.") || name.starts_with("vmcore-dmesg")
 }
 
-/// The log, and the image beside it, which is as large as the memory and no text; apport's
-/// report on a kernel crash (Ubuntu).
+/// Whether a file is that log or the image next to it, which is as large as the memory and not
+/// text; or apport's report on a kernel crash (Ubuntu).
 fn is_of_kdump(name: &str) -> bool {
     is_log(name) || is_image(name) || is_report(name)
 }

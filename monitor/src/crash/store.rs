@@ -44,22 +44,22 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A file is not what this program writes.
-    #[error("crash records: {}: {reason}; it is not used, and set aside with the ending .damaged before another is written in its place", path.display())]
+    #[error("crash records: {}: {reason}; the file is ignored, and will be renamed to *.damaged before a new one is written", path.display())]
     Content {
         /// The file that is not used.
         path: PathBuf,
         /// What is wrong with its content.
         reason: String,
     },
-    /// A file is of a later program.
+    /// A newer version of the program wrote the file.
     #[error(
         "crash records: {} has format version {version} and this program reads up to {VERSION}; no record is changed: run the newer program",
         path.display()
     )]
     Newer {
-        /// The file that a later program wrote.
+        /// The file that a newer version wrote.
         path: PathBuf,
-        /// The format version that the file names.
+        /// The format version in the file.
         version: u64,
     },
 }
@@ -86,12 +86,12 @@ pub struct Store {
     crashes: Vec<HostCrash>,
     past: Past,
     in_memory: bool,
-    /// Files that are not what this program writes. One is set aside before another is
-    /// written in its place.
+    /// Files that are not what this program writes. Each is set aside before another is written in
+    /// its place.
     damaged: Vec<PathBuf>,
 }
 
-/// A store, and what could not be read.
+/// A store, and the problems of reading it.
 #[derive(Debug)]
 pub struct Opened {
     /// The store, with everything that could be read.
@@ -151,12 +151,12 @@ impl Store {
         Ok(Opened { store, problems })
     }
 
-    /// Keeps the crashes in memory only from now on.
+    /// Keeps the crashes only in memory from now on.
     pub fn forget_disk(&mut self) {
         self.in_memory = true;
     }
 
-    /// The directory that the store is in; none if nothing is written.
+    /// The directory of the store; `None` if nothing is written.
     pub(super) fn state_dir(&self) -> Option<&Path> {
         self.directory.parent().filter(|_| !self.in_memory)
     }
@@ -261,10 +261,10 @@ impl Store {
         )
     }
 
-    /// Takes into a stored crash what another record of it has to add.
+    /// Adds to a stored crash what another record of it knows more.
     ///
     /// # Errors
-    /// The disk does not take it; in memory it is there.
+    /// It could not be written to disk; in memory it was added.
     pub fn learn(
         &mut self,
         id: &str,
@@ -282,14 +282,14 @@ impl Store {
             if known.boot_id.is_none() {
                 known.boot_id = boot_id.map(str::to_owned);
             }
-            // Once it is known to have ended the boot nothing denies that.
+            // Once it is known that it ended the boot, nothing contradicts that.
             if known.ended_boot != Some(true) {
                 known.ended_boot = ended_boot.or(known.ended_boot);
             }
         })
     }
 
-    /// A name that no stored crash has.
+    /// A name that no stored crash has yet.
     fn new_id(&self, record: &CrashRecord, fingerprint: &str) -> String {
         let time = compact_time(record.when.unix_seconds);
         let kind = record.kind.name().replace('_', "-");
@@ -324,7 +324,7 @@ impl Store {
         self.write_crash(&crash)
     }
 
-    /// Removes a stored crash that turned out to be none, or a duplicate.
+    /// Removes a stored crash that turned out not to be one, or to be a duplicate.
     ///
     /// # Errors
     /// The change could not be written to disk.
@@ -335,7 +335,7 @@ impl Store {
     }
 
     fn sort(&mut self) {
-        // One without a date was not there before it was found.
+        // One without a date did not exist before it was found.
         let time = |crash: &HostCrash| {
             let when = crash.record.when.unix_seconds;
             when.or(crash.found_unix_seconds).unwrap_or(0.0)
@@ -393,7 +393,7 @@ impl Store {
         self.replace(&path, |_| write(&path, crash))
     }
 
-    /// Writes a file by means of `write`, after what was damaged there is set aside.
+    /// Writes a file by means of `write`, after setting aside a damaged one in its place.
     fn replace(
         &mut self,
         path: &Path,
@@ -414,7 +414,7 @@ fn now_unix_seconds() -> Option<f64> {
     Some(now.as_secs_f64().floor())
 }
 
-/// The time as it stands in a crash's id: `20261123T124809Z`.
+/// The time as in a crash's id: `20261123T124809Z`.
 fn compact_time(unix_seconds: Option<f64>) -> String {
     let date = unix_seconds
         .filter(|seconds| (0.0..253_402_300_800.0).contains(seconds))

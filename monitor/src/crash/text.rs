@@ -39,7 +39,7 @@ enum Keeper {
 /// What was read from a text.
 #[derive(Debug)]
 pub struct Read {
-    /// The crashes, oldest first, and whether the kernel ended with each; none where that
+    /// The crashes, oldest first, and whether the kernel ended with each; `None` if that
     /// is not known.
     pub crashes: Vec<(CrashRecord, Option<bool>)>,
     /// What the parser found apart from the crashes: other signals, and problems.
@@ -47,7 +47,7 @@ pub struct Read {
 }
 
 impl Text {
-    /// A log in a file of its own.
+    /// A log in a separate file.
     #[must_use]
     pub fn of_file(path: String, bytes: Vec<u8>) -> Self {
         Self {

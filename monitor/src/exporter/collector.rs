@@ -1,5 +1,5 @@
-//! What a collector is, and how the collectors are run: each one is isolated, so that a collector
-//! that fails or panics loses only its own metrics.
+//! What a collector is, and how the collectors are run: a panic or an error of one costs only its
+//! own metrics.
 //!
 //! A collector has its own lock and never takes another collector's. It gets what it needs from
 //! another collector as a value: collectors run in order, and each sees the values of those before
@@ -86,9 +86,9 @@ pub enum Effect {
     Signal(Sighting),
     /// A transition is stuck.
     Stuck(Running, Arc<Found>),
-    /// A package manager left an update half done.
+    /// A package manager left an update unfinished.
     UpdateInterrupted(Interrupted),
-    /// The update that was left half done is complete.
+    /// The update that was left unfinished is complete.
     UpdateRepaired(Manager),
     /// A livepatch that should be in force is not.
     PatchMissing(Expected),
@@ -284,7 +284,7 @@ pub fn export<V>(
     all
 }
 
-/// Calls into a collector. Its panic ends here.
+/// Calls a collector and catches its panic.
 ///
 /// # Errors
 /// It has panicked: the problem to log.
@@ -293,7 +293,7 @@ pub fn guarded<T>(collector: &'static str, call: impl FnOnce() -> T) -> Result<T
         // The panic's own message is on standard error.
         format!(
             "collector {collector} has panicked: this is a bug of the monitor, please report it \
-             with the message before"
+             with the message above"
         )
     })
 }

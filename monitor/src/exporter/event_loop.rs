@@ -28,8 +28,8 @@ const LOADING: Duration = Duration::from_millis(250);
 const LOADING_MOST: Duration = Duration::from_secs(1);
 /// From a crash hook to reading the log: the kernel takes a moment to print a report.
 const AFTER_CRASH: Duration = Duration::from_millis(100);
-/// Reading the log may take one part in this many of a CPU: during a storm of reports the next
-/// reading waits, but not so long that what the storm was remains unknown.
+/// Reading the log may use one part in this many of a CPU: during a storm of reports the next
+/// reading is delayed, but not so long that the cause of the storm remains unknown.
 const LOG_SHARE: u32 = 20;
 const LOG_MOST_REST: Duration = Duration::from_secs(5);
 /// A report that is still being printed is read again after this.
@@ -46,7 +46,7 @@ struct Due {
     look: Option<Instant>,
     loading: Option<(Instant, Duration)>,
     log: Option<Instant>,
-    /// The log is not read before this time.
+    /// When the log may be read next.
     log_rests: Option<Instant>,
 }
 

@@ -24,9 +24,9 @@ use crate::{
 
 /// Most packages named in one line.
 const PACKAGES_SHOWN: usize = 10;
-/// Most blocking tasks that get a line of their own.
+/// Most blocking tasks that get a separate line.
 const BLOCKERS_SHOWN: usize = 10;
-/// Most dumps that are not trusted and get a line of their own.
+/// Most dumps that are not trusted and get a separate line.
 const UNTRUSTED_SHOWN: usize = 10;
 
 /// Names a patch in a log line.
@@ -49,15 +49,15 @@ pub(super) fn transition(effect: &Effect) {
             direction,
             start,
         } => {
-            let known = if start.is_some() {
-                ""
+            let what = if start.is_some() {
+                "transition started"
             } else {
-                ", start not known"
+                "transition running, its start is unknown"
             };
             info!(
                 patch = name(patch.as_ref()),
                 direction = direction.name(),
-                "transition runs{known}"
+                "{what}"
             );
         }
         Effect::Ended {
@@ -85,18 +85,18 @@ pub(super) fn transition(effect: &Effect) {
         Effect::EndUnseen { patch, direction } => warn!(
             patch = name(patch.as_ref()),
             direction = direction.map_or("(not known)", Direction::name),
-            "transition ended unseen: how and when is not known"
+            "transition ended; when and how is unknown"
         ),
         Effect::Reversed {
             patch, direction, ..
         } => warn!(
             patch = name(patch.as_ref()),
             direction = direction.name(),
-            "transition reversed, now runs in this direction"
+            "transition reversed; `direction` is the new one"
         ),
         Effect::Forced { patch } => error!(
             patch = name(patch.as_ref()),
-            "transition forced: tasks may run old and new code at once, and the patch replaced can never be unloaded; plan a reboot"
+            "transition forced: tasks may run old and new code at once, and the module of a patch that was replaced can never be unloaded; plan a reboot"
         ),
         Effect::Signalled { patch, rounds } => warn!(
             patch = name(patch.as_ref()),
@@ -195,7 +195,7 @@ pub(super) fn start_from_log(patch: &str, said: &StartFromLog) {
     }
 }
 
-/// Logs an update that was left half done.
+/// Logs an update that was left unfinished.
 pub(super) fn update_interrupted(found: &Interrupted) {
     let shown = found.packages.iter().take(PACKAGES_SHOWN);
     let names: Vec<String> = shown
@@ -204,13 +204,13 @@ pub(super) fn update_interrupted(found: &Interrupted) {
     warn!(
         manager = found.manager.name(),
         packages = found.packages.len(),
-        "an update was left half done: {}; repair it before the next one ({})",
+        "an update was left unfinished: {}; repair it before the next one ({})",
         names.join(", "),
         found.remedy()
     );
 }
 
-/// Logs that a package manager was at work when the machine went down.
+/// Logs that a package manager was running when the machine went down.
 pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
     warn!(
         crash,
@@ -226,7 +226,7 @@ pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
 
 /// Logs that the update has been completed.
 pub(super) fn update_repaired(manager: Manager) {
-    info!(manager = manager.name(), "no package is half done any more");
+    info!(manager = manager.name(), "all packages are complete again");
 }
 
 /// Logs a livepatch that should be in force and is not.
@@ -247,7 +247,7 @@ pub(super) fn module_refused(patch: &str, module: &str) {
     );
 }
 
-/// Logs at startup which evidence a crash would not leave behind. It is a warning if there would be
+/// Logs at startup which evidence a crash would not leave. It is a warning if there would be
 /// no dump at all.
 pub(super) fn crash_capture(ready: &[(Source, bool)]) {
     let dump = [Source::Pstore, Source::Kdump];
@@ -257,11 +257,11 @@ pub(super) fn crash_capture(ready: &[(Source, bool)]) {
     for (source, _) in ready.iter().filter(|(_, ready)| !ready) {
         let (source, remedy) = (source.name(), source.remedy());
         if is_kept {
-            info!(remedy, "not ready for a crash: {source}");
+            info!(remedy, "{source} is not ready for a crash");
         } else {
             warn!(
                 remedy,
-                "no dump would survive a crash; not ready for one: {source}"
+                "no dump would survive a crash; {source} is not ready for one"
             );
         }
     }

@@ -1,19 +1,18 @@
-//! Keeps the exporter small: what the start needs is given back, and stays given back.
+//! Keeps the exporter small: memory that the start needs is returned to the kernel.
 
-/// Blocks of at least this size are mapped on their own, and unmapped when they are freed:
-/// the kernel's type information and what is made of it. A scrape's buffers are smaller.
+/// Blocks of at least this size are mapped separately, and unmapped when they are freed: the
+/// kernel's type information and what is derived from it. A scrape's buffers are smaller.
 const MAPPED_ALONE: libc::c_int = 512 << 10;
-/// So much may be free at the end of the heap before it is returned.
+/// This much may be free at the end of the heap before it is returned.
 const KEPT_FREE: libc::c_int = 256 << 10;
 
-/// To be called before other threads start and before much is allocated.
+/// Must be called before other threads start and before much is allocated.
 ///
-/// Without it, the kernel fills the holes of the heap with huge pages within a minute
-/// where transparent huge pages are set to `always` (khugepaged), each thread gets an
-/// arena of its own, and the allocator raises its threshold for separate mappings with
-/// the first large block that is freed.
+/// Without it, the kernel fills the holes of the heap with huge pages within a minute if
+/// transparent huge pages are set to `always` (khugepaged), each thread gets a separate arena, and
+/// the allocator raises its threshold for separate mappings when the first large block is freed.
 pub(super) fn keep_small() {
-    // SAFETY: takes no pointer; it changes nothing but whether this process gets huge pages.
+    // SAFETY: takes no pointer; it only determines whether this process gets huge pages.
     let huge_pages = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
     if huge_pages != 0 {
         let error = std::io::Error::last_os_error();

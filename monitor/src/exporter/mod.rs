@@ -36,7 +36,7 @@ use self::{event_loop::EventLoop, startup::Started, systemd::Manager, textfile::
 pub use self::{once::run_once, runtime::Exporter};
 use crate::{crash::sources::Sources, kernel::clock};
 
-/// Where the exporter looks and how it answers.
+/// Paths that the exporter reads, and how it serves.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Addresses to listen on.
@@ -71,7 +71,7 @@ pub struct Options {
     pub expected_patches: Vec<String>,
     /// The directory of the text file with the metrics.
     pub textfile: Option<PathBuf>,
-    /// Write the text file once and end: nothing is watched, nothing recorded.
+    /// Write the text file once and exit: nothing is watched, nothing recorded.
     pub once: bool,
     /// Severities of the alert that a drill makes fire.
     pub drill: std::collections::BTreeSet<&'static str>,
@@ -109,7 +109,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         log,
         watching,
     } = startup::start(options)?;
-    // Everything is open: the rights that were needed for it are given up before the first request
+    // Everything is open: the rights that were needed for it are dropped before the first request
     // is answered. No other thread runs yet that could keep them.
     sandbox::enter(&mut exporter, &source.files());
     let exporter = Arc::new(exporter);
@@ -117,7 +117,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .iter()
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
-    // Before it says that it listens: whoever reads that may stop it at once.
+    // Before it logs that it listens, because a caller that reads that may stop it at once.
     let stop = stop()?;
     let server = async {
         resources::check()?;
@@ -146,8 +146,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = manager.feed_watchdog(|| pulse.felt()) => Ok(()),
         () = stop => {
             manager.stopping();
-            // On the disk before any client is waited for: without it the next boot takes
-            // this one's end for a crash.
+            // On disk before any client is waited for: without it the next boot would count this
+            // one's end as a crash.
             end_journal(&exporter);
             let ended = server.stop().await;
             textfile::remove(file).await;
@@ -156,7 +156,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
 }
 
-/// Writes to the journal that the monitor stops, and waits for the disk.
+/// Records in the journal that the monitor stops, and waits for the disk.
 fn end_journal(exporter: &Exporter) {
     exporter.record(clock::boot_time(), Entry::Stopped);
     // Not waited for under the lock, which every scrape takes.

@@ -6,8 +6,8 @@ use tracing::info;
 
 use super::{Options, sandbox, startup, startup::Started, textfile::Textfile};
 
-/// The metrics that need no watching. The others count from the start of the monitor, or
-/// describe its watching.
+/// The metrics that need no watching. The others count from the start of the monitor, or describe
+/// what it watches.
 const AT_ONE_MOMENT: [&str; 27] = [
     "livepatch_supported",
     "livepatch_kernel_info",

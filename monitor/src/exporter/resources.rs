@@ -1,5 +1,5 @@
-//! Whether the process may have the threads and the memory that answers take. Without them
-//! it would run, feed its watchdog, and fail every scrape: it ends instead.
+//! Checks whether the process can have the threads and the memory that answers need. Without them
+//! it would run, feed its watchdog, and fail every scrape, so it exits instead.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, mpsc},
@@ -15,19 +15,19 @@ use super::lock;
 /// Threads of the web server's runtime that wait for the kernel: one each for a scrape,
 /// the two forms of the status page, and a password.
 pub(super) const WEB_THREADS: usize = 4;
-/// Those of the main runtime: a look at the tasks, the text file and its removal.
+/// Threads of the main runtime: a scan of the tasks, the text file and its removal.
 pub(super) const MAIN_THREADS: usize = 3;
-/// With the web server's own.
+/// The same, plus the web server's own thread.
 const THREADS: usize = WEB_THREADS + MAIN_THREADS + 1;
 
-/// Memory that a scrape of a host with many patches takes, and the connections beside it.
+/// Memory for a scrape of a host with many patches, and for the connections.
 const MEMORY: usize = 16 << 20;
 
-/// A thread that was started is kept: it need not be started again when there is no room
-/// for one.
+/// Threads are kept once they have been started, so that they need not be started again when there
+/// is no room for one.
 const KEEP_ALIVE: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// How long the end of the process waits for threads that wait.
+/// How long the exit of the process waits for waiting threads.
 pub(crate) const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// How long the start of all threads may take.
@@ -36,10 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REMEDY: &str =
     "raise the limit (TasksMax=, LimitNPROC=, ulimit -u; ulimit -v bounds their stacks)";
 
-/// A runtime on this thread, with so many others that may wait.
+/// A runtime on this thread, with this many further threads that may wait.
 ///
 /// # Errors
-/// The system does not provide what it waits by.
+/// The system does not provide an event mechanism.
 pub(crate) fn runtime(threads: usize) -> anyhow::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
@@ -57,8 +57,8 @@ pub(crate) fn main_runtime() -> anyhow::Result<Runtime> {
     runtime(MAIN_THREADS)
 }
 
-/// Starts all the threads that may wait in the runtime that calls it: from now on there
-/// are neither more nor fewer.
+/// Starts all threads that may wait in the calling runtime. From then on their number does not
+/// change.
 ///
 /// # Errors
 /// They cannot be started.
@@ -67,7 +67,7 @@ pub(super) async fn start_threads(count: usize) -> anyhow::Result<()> {
     let threads: Vec<_> = (0..count)
         .map(|_| {
             let arrived = arrived.clone();
-            // Busy until all are there, so that each task takes a thread of its own.
+            // Busy until all are there, so that each task occupies a thread.
             tokio::task::spawn_blocking(move || {
                 let (number, changed) = &*arrived;
                 let mut number = lock(number);
@@ -88,10 +88,10 @@ pub(super) async fn start_threads(count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts as many threads as will ever run at once, ends them, and asks for the memory.
+/// Starts as many threads as will ever run at once, ends them, and allocates the memory.
 ///
 /// # Errors
-/// There is too little of one of them.
+/// There is not enough of one of them.
 pub(super) fn check() -> anyhow::Result<()> {
     let mut memory: Vec<u8> = Vec::new();
     if memory.try_reserve_exact(MEMORY).is_err() {
@@ -124,6 +124,8 @@ pub(super) fn check() -> anyhow::Result<()> {
     }
     match problem {
         None => Ok(()),
-        Some(error) => bail!("needs {THREADS} threads and can start {count}: {error}; {REMEDY}"),
+        Some(error) => bail!(
+            "{THREADS} threads are needed, but only {count} could be started: {error}; {REMEDY}"
+        ),
     }
 }

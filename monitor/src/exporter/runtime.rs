@@ -1,5 +1,5 @@
-//! Owns the collectors: passes events to them, runs them at a scrape, and carries out what they ask
-//! for.
+//! Owns the collectors: passes events to them, runs them at a scrape, and carries out their
+//! effects.
 
 use std::sync::{
     Mutex,
@@ -24,14 +24,14 @@ use super::{
 };
 use crate::kernel::{clock, events::KernelEvent, kmsg::KmsgError, sysfs, tasks};
 
-/// The exporter at work. Its locks are each held for one step and, but for `saving`, never
+/// The running exporter. Its locks are each held for one step and, except for `saving`, never
 /// two at a time.
 #[derive(Debug)]
 pub struct Exporter {
     pub(super) options: super::Options,
     pub(super) collectors: Collectors,
     pub(super) journal: Mutex<Journal>,
-    /// Held while the state is taken and sent, so that an older one does not come last.
+    /// Held while the state is read and sent, so that an older one is never sent last.
     pub(super) saving: Mutex<()>,
     pub(super) complaints: Complaints,
     /// What the monitor cannot do on this host, as found out at startup.
@@ -142,7 +142,7 @@ impl Exporter {
         lock(&self.journal).record(time, entry);
     }
 
-    /// Sends what must outlive a restart to the journal, if it has changed.
+    /// Sends the state that must survive a restart to the journal, if it has changed.
     pub(super) fn save(&self) {
         let _saving = lock(&self.saving);
         let (transitions, start_unix_seconds) = self.collectors.transitions.saved();
@@ -153,8 +153,8 @@ impl Exporter {
         lock(&self.journal).record_news(clock::boot_time(), Entry::State(saved));
     }
 
-    /// Reads sysfs, and lets the state machine compare it with what it knows. Returns
-    /// what could not be read.
+    /// Reads sysfs, and lets the state machine compare it with its state. Returns what could not be
+    /// read.
     ///
     /// # Errors
     /// Nothing could be read.
@@ -168,7 +168,7 @@ impl Exporter {
         Ok(problems)
     }
 
-    /// As [`Self::read_patches`], and logs what could not be read.
+    /// Like [`Self::read_patches`], and logs what could not be read.
     pub(super) fn poll_patches(&self) {
         let (Ok(problems) | Err(problems)) = self.read_patches();
         self.complain(&self.collectors.patches, &problems);
@@ -177,7 +177,7 @@ impl Exporter {
     /// Scans the tasks if a transition runs and the last scan is no longer fresh.
     pub(super) fn look(&self) {
         let running = self.collectors.transitions.running();
-        // Without BTF an event has no name; sysfs has.
+        // Without BTF an event has no name, but sysfs does.
         let nameless = running.is_some_and(|running| running.patch.is_none());
         if self.patches_due.swap(false, Ordering::Relaxed) || nameless {
             self.poll_patches();
@@ -201,7 +201,7 @@ impl Exporter {
         reading
     }
 
-    /// Takes a line of the kernel log that starts a report.
+    /// Processes a line of the kernel log that starts a report.
     pub(super) fn log_line(&self, line: &SignalLine) {
         let history = lock(&self.journal).history.clone();
         let crashes = &self.collectors.crashes;
@@ -216,8 +216,8 @@ impl Exporter {
         self.complaints.about(subject, &error.to_string());
     }
 
-    /// Whether a livepatch's module is still being loaded. If its init has returned or it is gone,
-    /// the journal gets an entry that it is loaded.
+    /// Whether a livepatch's module is still being loaded. If its init has returned or it has been
+    /// removed, the journal gets an entry that it is loaded.
     pub(super) fn still_loading(&self) -> bool {
         let now = clock::boot_time();
         loop {
@@ -273,10 +273,10 @@ impl Exporter {
         }
     }
 
-    /// Whether it can be read what is loaded.
+    /// Whether the loaded livepatches can be read.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason for which they cannot.
     pub fn ready(&self) -> Result<(), String> {
         let (read, problems) = self.collectors.patches.read();
         match read.set {
@@ -291,7 +291,7 @@ impl Exporter {
         &self.options.telemetry_path
     }
 
-    /// Whether a transition runs.
+    /// Whether a transition is running.
     pub(super) fn transition_runs(&self) -> bool {
         self.collectors.transitions.running().is_some()
     }

@@ -189,7 +189,7 @@ impl Attached {
         }
     }
 
-    /// The task iterator, where a transition runs now.
+    /// The task iterator, if a transition is running now.
     fn for_one_scan(options: &Options, degradations: &mut Vec<Degradation>) -> Self {
         let patches = sysfs::read_patches(&options.sysfs);
         let runs = patches.is_ok_and(|(patches, _)| patches.in_transition().is_some());

@@ -19,12 +19,12 @@ use sd_notify::NotifyState;
 use tokio::time;
 use tracing::warn;
 
-/// How long a message waits for systemd to read those before it.
+/// How long a message waits until systemd has read the earlier ones.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Manager {
-    /// None: nobody wants to be notified, or can be.
+    /// `None`: systemd does not want notifications, or cannot receive them.
     socket: Option<UnixDatagram>,
 }
 
@@ -77,7 +77,7 @@ impl Manager {
     }
 }
 
-/// A datagram socket to `NOTIFY_SOCKET`: a path, or an abstract name behind `@` (sd_notify(3)).
+/// A datagram socket to `NOTIFY_SOCKET`: a path, or an abstract name after `@` (sd_notify(3)).
 fn connect() -> io::Result<Option<UnixDatagram>> {
     let Some(name) = env::var_os("NOTIFY_SOCKET") else {
         return Ok(None);
@@ -88,7 +88,7 @@ fn connect() -> io::Result<Option<UnixDatagram>> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A manager that does not read must not hold the monitor up for long.
+    // A manager that does not read must not delay the monitor for long.
     socket.set_write_timeout(Some(PATIENCE))?;
     Ok(Some(socket))
 }

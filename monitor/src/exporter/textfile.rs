@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// How long the end of the process waits for the file system.
 pub(super) const REMOVAL: Duration = Duration::from_secs(2);
 
-/// Another user reads it.
+/// Another user reads the file.
 const HOW: How = How {
     mode: 0o644,
     durable: false,
@@ -47,7 +47,8 @@ struct TextfileError {
 #[derive(Debug)]
 pub(super) struct Textfile {
     path: PathBuf,
-    /// The process stops: a file that is written now would stay. Held while it is replaced.
+    /// Whether the process is stopping: a file written now would remain. Held while the file is
+    /// replaced.
     ended: Mutex<bool>,
 }
 
@@ -60,13 +61,13 @@ impl Textfile {
         }
     }
 
-    /// Removes what a process that was killed left unfinished. Where that fails, writing
-    /// does, which is logged.
+    /// Removes what a killed process left unfinished. If that fails, writing fails too, which is
+    /// logged.
     fn remove_unfinished(&self) {
         let _ = replace_file::remove_unfinished(&self.path);
     }
 
-    /// Gathers the metrics and writes them.
+    /// Collects the metrics and writes them.
     ///
     /// # Errors
     /// What is wrong, with the remedy.
@@ -142,7 +143,7 @@ pub(super) async fn keep(
     }
 }
 
-/// Removes the file, if its file system answers in time: the process ends in any case.
+/// Removes the file, if its file system responds in time: the process ends in any case.
 pub(super) async fn remove(file: Option<Arc<Textfile>>) {
     let Some(file) = file else {
         return;
@@ -155,7 +156,7 @@ pub(super) async fn remove(file: Option<Arc<Textfile>>) {
         Ok(Ok(Err(error))) => warn!("{error}"),
         Ok(_) => {}
         Err(_) => warn!(
-            "{}: its file system does not answer; the file stays",
+            "{}: the file system does not respond; the file was not removed",
             file.path.display()
         ),
     }

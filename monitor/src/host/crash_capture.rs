@@ -1,4 +1,4 @@
-//! Which evidence the next crash would leave behind, according to the kernel's settings.
+//! Which evidence the next crash would leave, according to the kernel's settings.
 
 use std::{fs, path::Path};
 

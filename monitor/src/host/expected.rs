@@ -83,7 +83,7 @@ impl State {
         !matches!(self, Self::InForce | Self::Superseded { .. })
     }
 
-    /// What became of it, as the predicate of a sentence about the patch.
+    /// Its state, as the predicate of a sentence about the patch.
     #[must_use]
     pub fn described(&self) -> String {
         match self {
@@ -141,7 +141,7 @@ struct OnDisk {
     file: PathBuf,
     /// `None` if it is unknown, because the file cannot be read or is not a module.
     srcversion: Option<String>,
-    /// Whether it replaces all others; none where its code decides that.
+    /// Whether it replaces all others; `None` if its code decides that.
     replace: Option<bool>,
     /// The CVEs that `.modinfo` names.
     cves: Vec<String>,
@@ -213,7 +213,7 @@ impl Expectations {
     }
 }
 
-/// What decides what became of a patch.
+/// What determines the state of a patch.
 struct Facts<'a> {
     loaded: &'a PatchSet,
     beside: &'a Beside,

@@ -42,7 +42,7 @@ pub fn container(procfs: &Path, sysfs: &Path) -> Option<Degradation> {
     })
 }
 
-/// What became of a state directory at the start.
+/// What was done with a state directory at the start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Adopted {
     /// It is this machine's, or it has no owner on record.
@@ -51,8 +51,8 @@ pub enum Adopted {
     SetAside(PathBuf),
 }
 
-/// Sees to it that a state directory is this machine's. One that was copied with a machine
-/// has another's boots and crashes in it: they are set aside.
+/// Ensures that a state directory is this machine's. One that was copied with a machine contains
+/// another's boots and crashes, which are set aside.
 ///
 /// # Errors
 /// The other machine's state cannot be moved.
@@ -76,7 +76,7 @@ pub fn adopt(state_dir: &Path, rootfs: &Path) -> io::Result<Adopted> {
         }
         adopted = Adopted::SetAside(aside);
     }
-    // Where nothing can be written, what is recorded there says so.
+    // If nothing can be written, the errors of recording say so.
     let _ = state_dir::make(state_dir);
     let _ = fs::write(state_dir.join(OWNER), format!("{id}\n"));
     Ok(adopted)

@@ -1,6 +1,6 @@
-//! Reads the state of the host: packages that an update left half-installed, livepatches that
-//! should be in force, which evidence a crash would leave behind, which machine it is. Every
-//! reader takes its root path.
+//! Reads the state of the host: packages that an update left unfinished, livepatches that should be
+//! in force, which evidence a crash would leave, which machine it is. Every reader takes its root
+//! path.
 
 pub mod crash_capture;
 pub mod expected;

@@ -1,4 +1,4 @@
-//! Packages that an update left between two states.
+//! Packages that an update left in an intermediate state.
 
 use std::{
     collections::BTreeMap,
@@ -29,24 +29,24 @@ pub use self::{
     yum::not_done,
 };
 
-/// The most packages that are named.
+/// Most packages that are named.
 const MAX_PACKAGES: usize = 4096;
 
-/// A package manager, or the tool below it where it keeps no history of its own.
+/// A package manager, or the tool below it if that keeps no history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Manager {
-    /// Debian's dpkg, which apt calls.
+    /// Debian's dpkg, which apt runs.
     Dpkg,
-    /// yum 3, of RHEL 7 and its like.
+    /// yum 3, of RHEL 7 and similar distributions.
     Yum,
-    /// dnf 4, and yum 4, which is the same.
+    /// dnf 4, and yum 4, which is the same program.
     Dnf,
-    /// dnf5, whose history has a schema of its own.
+    /// dnf5, whose history has a different schema.
     Dnf5,
-    /// SUSE's zypper, which calls rpm.
+    /// SUSE's zypper, which runs rpm.
     Zypper,
-    /// rpm without a manager above it.
+    /// rpm without a higher-level manager.
     Rpm,
 }
 
@@ -65,31 +65,31 @@ impl Manager {
     }
 }
 
-/// A package between two states.
+/// A package in an intermediate state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Package {
-    /// Its name, with the architecture where it is not the only one.
+    /// Its name, with the architecture if there are several.
     pub name: String,
-    /// The state, as the package manager calls it.
+    /// The state, in the package manager's terms.
     pub state: String,
 }
 
-/// What a package manager left half done.
+/// What a package manager left unfinished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Interrupted {
     /// The package manager that left it.
     pub manager: Manager,
-    /// The packages that are half done.
+    /// The packages that are unfinished.
     pub packages: Vec<Package>,
     /// The commands that repair it, in order.
     pub commands: Vec<String>,
-    /// The run that left it, where a history names it.
+    /// The run that left it, if a history names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<UpdateRun>,
 }
 
 impl Interrupted {
-    /// The commands that repair it, in order, in a line.
+    /// The commands that repair it, in order, on one line.
     #[must_use]
     pub fn remedy(&self) -> String {
         self.commands.join("; ")
@@ -98,7 +98,7 @@ impl Interrupted {
 
 /// Why the state of a package manager is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {source}; whether an update is half done is not known (see --path.rootfs)", path.display())]
+#[error("cannot read {}: {source}; whether an update is unfinished is not known (see --path.rootfs)", path.display())]
 pub struct PackagesError {
     path: PathBuf,
     source: io::Error,
@@ -112,7 +112,8 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> PackagesError + use<> {
     }
 }
 
-/// A path under another root than `/` must not lead out of it: what it leads to is another host's.
+/// Checks that a path does not lead out of a root other than `/`: what it leads to would be another
+/// host's.
 ///
 /// # Errors
 /// It leads out.
@@ -126,15 +127,15 @@ fn inside(root: &Path, path: &Path) -> Result<(), String> {
     match target.starts_with(&root) {
         true => Ok(()),
         false => Err(format!(
-            "{} leads to {}, outside of --path.rootfs; whether an update is half done is not known",
+            "{} leads to {}, outside of --path.rootfs; whether an update is unfinished is not known",
             path.display(),
             target.display()
         )),
     }
 }
 
-/// What a package manager has left; `None` where it is not this host's, or has been at work since
-/// the start. An error says why that is unknown.
+/// What a package manager has left; `None` if it is not this host's, or has been running since the
+/// start. An error says why that is unknown.
 type Found = Result<Option<Interrupted>, String>;
 
 /// Reads the package managers of the file system under a root.
@@ -149,7 +150,7 @@ pub struct Packages {
 }
 
 impl Packages {
-    /// Under `/`, or another root; `procfs` is that of the processes that work there.
+    /// Uses `/` or another root; `procfs` is that of the processes that run there.
     #[must_use]
     pub fn new(root: &Path, procfs: &Path) -> Self {
         Self {
@@ -162,14 +163,14 @@ impl Packages {
         }
     }
 
-    /// Files that are read under a root and may appear later, in a directory that may appear later
-    /// too: locks of the package managers of this host.
+    /// Files that are read below a root and may appear later, possibly in a directory that appears
+    /// later: locks of the package managers of this host.
     #[must_use]
     pub fn appearing(root: &Path) -> Vec<PathBuf> {
         rpm::appearing(root).chain(yum::appearing(root)).collect()
     }
 
-    /// The directories that are read under a root.
+    /// The directories that are read below a root.
     #[must_use]
     pub fn directories(root: &Path) -> Vec<PathBuf> {
         let directories = [dpkg::DPKG, yum::YUM]
@@ -181,11 +182,10 @@ impl Packages {
         directories.map(|directory| root.join(directory)).collect()
     }
 
-    /// What is half done now, one entry for each package manager of this host. While one is at
-    /// work, half-done packages are as they should be: what is said is what was before, or
-    /// nothing.
+    /// What is unfinished now, one entry for each package manager of this host. While one is
+    /// running, unfinished packages are normal, so the earlier result is returned, or nothing.
     ///
-    /// Beside what could be read: what could not.
+    /// Returned with it: what could not be read.
     pub fn read(&mut self) -> (Vec<Interrupted>, Vec<String>) {
         let mut found = Vec::new();
         let mut problems = Vec::new();
@@ -194,7 +194,7 @@ impl Packages {
             Err(problem) => problems.push(problem),
         };
         take(self.dpkg.read(&self.root));
-        // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
+        // A host that was upgraded from yum 3 keeps its directory, and nothing uses it.
         if !rpm::has_succeeded_yum(&self.root) {
             take(self.yum.read(&self.root, &self.procfs));
         }
@@ -202,8 +202,8 @@ impl Packages {
         (found, problems)
     }
 
-    /// The package managers that were at work when they were last [read](Self::read), of which
-    /// nothing is known yet.
+    /// The package managers that were running when they were last [read](Self::read), and about
+    /// which nothing is known yet.
     #[must_use]
     pub fn at_work(&self) -> Vec<Manager> {
         let dpkg = self.dpkg.at_work.then_some(Manager::Dpkg);
@@ -214,8 +214,8 @@ impl Packages {
             .collect()
     }
 
-    /// When the last run of each package manager began that left these, in seconds since 1970,
-    /// where a history or log says it.
+    /// When the last run of each package manager that left these began, in seconds since 1970, if a
+    /// history or log shows it.
     pub fn last_begins(&mut self, found: &[Interrupted]) -> BTreeMap<&'static str, i64> {
         let mut last = BTreeMap::new();
         let half_done = || found.iter().filter(|found| !found.packages.is_empty());
@@ -241,9 +241,9 @@ impl Packages {
     }
 
     /// What an image host has prepared and not yet booted, or failed to prepare. The running root
-    /// of such a host is never half done.
+    /// of such a host is never unfinished.
     ///
-    /// Beside what could be read: what could not.
+    /// Returned with it: what could not be read.
     #[must_use]
     pub fn images(&self) -> (Vec<Image>, Vec<String>) {
         let mut problems = Vec::new();

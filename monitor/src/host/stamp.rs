@@ -1,4 +1,4 @@
-//! Whether a file has changed since it was read.
+//! Determines whether a file has changed since it was read.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -11,7 +11,7 @@ pub(super) struct Stamp {
     nanoseconds: i64,
 }
 
-/// None where there is no such file.
+/// `None` if the file does not exist.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
     Some(Stamp {
@@ -22,7 +22,7 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-/// What was read of some files, and of which state of them.
+/// What was read from some files, and their state at that time.
 #[derive(Debug)]
 pub(super) struct Cached<T> {
     stamps: Vec<Option<Stamp>>,
@@ -49,8 +49,8 @@ impl<T> Cached<T> {
         self.value.get_or_insert_with(read)
     }
 
-    /// The same; what cannot be read is tried again each time, because a file's content does not
-    /// change when it becomes readable.
+    /// The same, but what cannot be read is tried again each time, because a file's content does
+    /// not change when it becomes readable.
     ///
     /// # Errors
     /// It cannot be read.

@@ -1,10 +1,10 @@
 //! The BPF programs that trampolines call from functions of the kernel: fentry, fexit, fmod_ret and
 //! LSM programs, found by the links that attach them.
 //!
-//! aya lists links, but does not give out the attach type and the target of one; so this asks
-//! bpf(2) itself (include/uapi/linux/bpf.h: `BPF_LINK_GET_NEXT_ID`, `BPF_LINK_GET_FD_BY_ID`,
+//! aya lists links, but does not expose the attach type and the target of one, so this calls bpf(2)
+//! itself (include/uapi/linux/bpf.h: `BPF_LINK_GET_NEXT_ID`, `BPF_LINK_GET_FD_BY_ID`,
 //! `BPF_OBJ_GET_INFO_BY_FD`). Links do not show their target on 5.10, and do on 6.1 and later
-//! (`tracing.target_btf_id`); a trampoline and a livepatch share a function from 6.0 on.
+//! (`tracing.target_btf_id`); a trampoline and a livepatch can share a function since 6.0.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,14 +43,14 @@ const NAME: std::ops::Range<usize> = 64..80;
 /// Name of the kernel's own type information among BTF objects (`btf_parse_vmlinux`,
 /// kernel/bpf/btf.c).
 const VMLINUX: &[u8] = b"vmlinux";
-/// Links looked at; hosts have some hundreds.
+/// Most links that are examined; hosts have some hundreds.
 const MAX_LINKS: usize = 16_384;
 /// Most processes named that hold one program.
 const MAX_HOLDERS: usize = 4;
-/// Most open files looked at to find them.
+/// Most open files that are examined to find them.
 const MAX_FILES: usize = 262_144;
 
-/// The start of `struct bpf_link_info`, as far as it is of a tracing link.
+/// The start of `struct bpf_link_info`, as a tracing link has it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct LinkInfo {
@@ -77,13 +77,13 @@ struct BtfInfo {
     kernel_btf: u32,
 }
 
-/// Those attached to one of these functions of the kernel itself.
+/// The links to one of these functions of the kernel itself.
 ///
 /// # Errors
 /// They cannot be listed: without CAP_SYS_ADMIN, or without BTF, or because one of them cannot be
-/// looked at.
+/// examined.
 pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Known<Vec<BpfProgram>> {
-    // Without it the targets have no names; and another root than the kernel's own has none.
+    // Without it the targets have no names; and a root other than the kernel's own has none.
     let btf = sysfs.join("kernel/btf/vmlinux");
     if !btf.exists() {
         return Err(format!("no BTF ({})", btf.display()));
@@ -109,7 +109,7 @@ pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Know
         let Some(function) = targets.get(&link.target) else {
             continue;
         };
-        // The functions of BPF programs have numbers of their own.
+        // The functions of BPF programs are numbered separately.
         let of_kernel = is_vmlinux(link.target_object).map_err(|error| {
             format!(
                 "cannot determine what BPF program {} is attached to: {error}",
@@ -119,7 +119,7 @@ pub fn programs(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Know
         if !of_kernel {
             continue;
         }
-        // It may be gone since.
+        // It may have been detached since.
         let name = program_name(link.program).unwrap_or_default();
         found.push(BpfProgram {
             function: (*function).to_owned(),
@@ -203,8 +203,8 @@ fn link_info(id: u32) -> io::Result<Option<LinkInfo>> {
     Ok(Some(info))
 }
 
-/// All links, where `next` returns the id behind another one, and `info` the link of an id unless
-/// it is gone since. A link that cannot be looked at may be one that matters.
+/// All links, where `next` returns the id after another one, and `info` the link of an id unless it
+/// has been detached since. A link that cannot be examined may be one that matters.
 fn all_links(
     next: impl Fn(u32) -> io::Result<u32>,
     info: impl Fn(u32) -> io::Result<Option<LinkInfo>>,
@@ -224,8 +224,8 @@ fn all_links(
     }
 }
 
-/// The kernel says `ENOENT` of an id that it does not have (any more), and of the one behind the
-/// last.
+/// The kernel returns `ENOENT` for an id that it does not have (any more), and for the one after
+/// the last.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -240,7 +240,7 @@ fn is_vmlinux(id: u32) -> io::Result<bool> {
     let Some(btf) = unless_gone(descriptor(BTF_GET_FD_BY_ID, id))? else {
         return Ok(false);
     };
-    // The kernel wants room for the whole name and the zero behind it, and cuts a longer one off.
+    // The kernel needs room for the whole name and the zero after it, and cuts off a longer one.
     let mut name = [0_u8; VMLINUX.len() + 2];
     let mut info = BtfInfo {
         name: u64::try_from(name.as_mut_ptr().expose_provenance()).map_err(io::Error::other)?,
@@ -273,7 +273,7 @@ fn descriptor(command: libc::c_long, id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Has the kernel write at most `size` bytes of an object's description to `address`.
+/// Makes the kernel write at most `size` bytes of an object's description to `address`.
 fn object_info(object: &OwnedFd, address: usize, size: usize) -> io::Result<()> {
     let mut attributes = Attributes {
         first: u32::try_from(object.as_raw_fd()).map_err(io::Error::other)?,
@@ -307,8 +307,8 @@ impl Attributes {
 fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c_long> {
     let size = size_of::<Attributes>();
     // SAFETY: the attributes are valid for `size` bytes during the call. The only addresses in
-    // them, and in what they refer to, are those of buffers of the caller's, which hold the bytes
-    // that they allow.
+    // them, and in what they refer to, are those of the caller's buffers, which have the given
+    // sizes.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size) };
     match result {
         -1 => Err(io::Error::last_os_error()),
@@ -391,7 +391,7 @@ mod tests {
             kernels += usize::from(is_vmlinux(id).unwrap());
         }
         assert_eq!(kernels, 1);
-        // What a BPF program has as its id need not be that of any type information.
+        // A BPF program's id need not be an id of type information.
         assert!(!is_vmlinux(u32::MAX).unwrap());
     }
 
@@ -422,7 +422,7 @@ mod tests {
             ],
         );
         process(8, b"sh\n", &[("anon_inode:[eventfd]", program)]);
-        // One that has gone since.
+        // One that has been detached since.
         fs::create_dir(root.path().join("9")).unwrap();
         let found = holders(root.path());
         assert_eq!(found.len(), 1, "{found:?}");

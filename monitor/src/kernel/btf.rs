@@ -24,7 +24,7 @@ mod tests;
 const MAX_BLOB: u64 = 128 << 20;
 /// The type information: the blob and the offset of every type in it.
 ///
-/// Drop it after use: it holds the whole blob (4 to 8 MB) and four bytes per type.
+/// Drop it after use: it keeps the whole blob (4 to 8 MB) and four bytes per type.
 #[derive(Debug)]
 pub struct Btf {
     blob: Blob,
@@ -32,8 +32,8 @@ pub struct Btf {
     strings: Span,
     /// The offset of each type in the blob, starting with type 1.
     offsets: Vec<u32>,
-    /// The structures and unions of each name that was asked for: finding one takes a pass
-    /// over all types, and most are asked for several members.
+    /// The structures and unions of each requested name: finding one takes a pass over all types,
+    /// and several members are requested of most.
     asked: RefCell<HashMap<String, Vec<Type>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Reads files that a crash leaves behind, on this host or copied from another one: console logs,
+//! Reads the files that a crash leaves, on this host or copied from another one: console logs,
 //! kdump's dmesg, pstore directories.
 
 use std::{
@@ -61,11 +61,11 @@ pub enum DumpError {
         path: PathBuf,
     },
     /// The directory was not read completely.
-    #[error("{} holds too many entries ({what}); give the files by name", path.display())]
+    #[error("{} {what}; give the files by name", path.display())]
     TooMuch {
         /// The directory that was not read completely.
         path: PathBuf,
-        /// What there is too much of.
+        /// What is wrong with it, as the message continues.
         what: &'static str,
     },
 }
@@ -78,7 +78,7 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// What a file holds.
+/// Content of a file.
 #[derive(Debug)]
 pub enum Found {
     /// A kernel log as text.
@@ -135,7 +135,8 @@ impl Reader<'_> {
             what,
         };
         if depth > MAX_DEPTH {
-            self.errors.push(too_much("directories in directories"));
+            self.errors
+                .push(too_much("has directories that are nested too deeply"));
             return Ok(());
         }
         let mut found = Vec::new();
@@ -143,7 +144,7 @@ impl Reader<'_> {
             let entry = entry?;
             let kind = entry.file_type()?;
             if self.entries == MAX_ENTRIES {
-                self.errors.push(too_much("entries"));
+                self.errors.push(too_much("has too many entries"));
                 break;
             }
             self.entries += 1;
@@ -199,8 +200,8 @@ impl Reader<'_> {
     }
 }
 
-/// What the content of a file is: a kernel log, or parts of dumps in pstore, several where
-/// someone put the files together.
+/// Determines what the content of a file is: a kernel log, or parts of dumps in pstore, several if
+/// files were concatenated.
 ///
 /// # Errors
 /// It is neither.
@@ -227,7 +228,7 @@ pub fn found(path: &Path, text: Vec<u8>) -> Result<Vec<Found>, DumpError> {
     Ok(parts.into_iter().map(Found::Part).collect())
 }
 
-/// Whether the kernel could not decompress a record, so that nobody can read it.
+/// Whether the kernel could not decompress a record, so that nothing can read it.
 fn compressed(path: &Path) -> bool {
     let name = path
         .file_name()

@@ -93,7 +93,7 @@ fn whole<T: bytemuck::AnyBitPattern>(record: &[u8]) -> Result<T, EventError> {
     })
 }
 
-/// The first line: before 6.0 others may follow it, and its end is there.
+/// The first line: before 6.0 others may follow it, and its end is included.
 fn line(bytes: &[u8]) -> Option<String> {
     text(
         bytes
@@ -103,7 +103,7 @@ fn line(bytes: &[u8]) -> Option<String> {
     )
 }
 
-/// The bytes before the first NUL; `None` where there are none.
+/// The bytes before the first NUL; `None` if there are none.
 pub(super) fn text(bytes: &[u8]) -> Option<String> {
     let text = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())

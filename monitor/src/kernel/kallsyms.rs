@@ -26,7 +26,7 @@ mod tests;
 /// 100.
 const MAX_LINE: usize = 4096;
 
-/// How far behind a symbol an address may be, in bytes, if another text symbol of the same owner
+/// How far after a symbol an address may be, in bytes, if another text symbol of the same owner
 /// follows and closes the range.
 const MAX_DISTANCE: u64 = 1 << 20;
 
@@ -180,8 +180,8 @@ impl Kallsyms {
     }
 }
 
-/// Hands every symbol to `visit` until it has enough. A line that is none is passed over:
-/// one odd name must not cost all the others.
+/// Passes every symbol to `visit` until that has enough. An invalid line is skipped: one odd line
+/// must not cost all other symbols.
 fn for_each(
     symbols: &mut Kallsyms,
     mut visit: impl FnMut(Line<'_>) -> ControlFlow<()>,
@@ -240,11 +240,11 @@ pub fn find(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     read_names(procfs, wanted, false)
 }
 
-/// As [`find`], of the kernel image alone: from the kernel itself where it answers, and
-/// otherwise from the file up to the first symbol of a module.
+/// Like [`find`], for the kernel image only: from the kernel itself if it answers, otherwise from
+/// the file up to the first symbol of a module.
 ///
 /// # Errors
-/// As [`find`].
+/// Like [`find`].
 pub fn find_in_image(procfs: &Path, wanted: &[&str]) -> Result<Found, KallsymsError> {
     if !is_procfs(procfs) {
         return read_names(procfs, wanted, true);
@@ -343,7 +343,7 @@ fn is_end_marker(name: &[u8]) -> bool {
 
 /// The functions that contain these addresses, in one pass over the file (N log M for N symbols and
 /// M addresses). An address gets no name rather than a doubtful one, if it is outside every owner's
-/// text or too far behind the last symbol of a module.
+/// text or too far after the last symbol of a module.
 ///
 /// # Errors
 /// [`KallsymsError`]; [`KallsymsError::Hidden`] if the kernel hides the addresses.
@@ -417,7 +417,7 @@ fn judge(address: u64, slot: &Nearest) -> Option<CodePlace> {
         .after
         .as_ref()
         .filter(|after| after.module == before.module);
-    // The image's symbols end with `_end`: without a symbol behind it, the address is outside the
+    // The image's symbols end with `_end`: without a symbol after it, the address is outside the
     // image.
     if before.module.is_none() && (closing.is_none() || is_end_marker(&before.name)) {
         return None;

@@ -28,7 +28,7 @@ const MAX_RECORD: usize = 16 << 10;
 /// ends even if the log grows as fast as it is read.
 const MAX_READS: usize = 1 << 20;
 
-/// How many records are read between two looks at whether there are new ones.
+/// How many records are read between two checks for new ones.
 const LOOK_EVERY: usize = 256;
 
 /// Most bytes in one pass: several times the largest ring buffer, for files that are not a log.
@@ -104,7 +104,7 @@ impl Record {
             .get(prefix_len + 1..)?
             .split(|byte| *byte == b'\n')
             .next()?;
-        // Later kernels may add fields behind the flags, such as `caller=T1`.
+        // Later kernels may add fields after the flags, such as `caller=T1`.
         let mut fields = prefix.split(',');
         let priority: u32 = decimal(fields.next()?)?;
         let sequence = decimal(fields.next()?)?;
@@ -236,7 +236,7 @@ impl<'a> Course<'a> {
 pub struct KmsgReader {
     device: PathBuf,
     log: File,
-    /// A second position in the log: what is behind it was written during a pass.
+    /// A second position in the log: what comes after it was written during a pass.
     end: File,
 }
 
@@ -260,7 +260,8 @@ impl KmsgReader {
     /// Calls `visit` for all records that the log has when this is called, except those that are
     /// overwritten before they are read. Of the records that are written meanwhile, fewer than
     /// 256 are visited: in a storm of messages the pass would not end otherwise. The kernel checks
-    /// permissions only when the device is opened, so this works even if opening it again would not.
+    /// permissions only when the device is opened, so this works even if opening it again would
+    /// not.
     ///
     /// # Errors
     /// [`KmsgError::Read`]
@@ -280,7 +281,7 @@ impl KmsgReader {
         })
     }
 
-    /// Skips what the log has now: [`Self::read_new`] continues behind it. That takes one read,
+    /// Skips what the log has now: [`Self::read_new`] continues after it. That takes one read,
     /// which shows whether the log can be read at all, whatever its length.
     ///
     /// # Errors

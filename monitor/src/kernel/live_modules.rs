@@ -1,10 +1,10 @@
-//! Loaded modules that belong to livepatching without being a patch in force: livepatches
-//! that were disabled or replaced, and the modules of other mechanisms.
+//! Loaded modules that belong to livepatching without being a patch in force: livepatches that were
+//! disabled or replaced, and the modules of other mechanisms.
 //!
-//! A module that is a livepatch has the taint `K` in /sys/module/NAME/taint
-//! (`TAINT_LIVEPATCH`; kernel/module/livepatch.c and before it kernel/module.c, 4.10 to
-//! 7.2). Once it is disabled or replaced its directory in /sys/kernel/livepatch goes away
-//! (klp_free_patch_start, 5.1 and later), and the module stays until it is removed.
+//! A module that is a livepatch has the taint `K` in /sys/module/NAME/taint (`TAINT_LIVEPATCH`;
+//! kernel/module/livepatch.c and before it kernel/module.c, 4.10 to 7.2). Once it is disabled or
+//! replaced its directory in /sys/kernel/livepatch is removed (klp_free_patch_start, 5.1 and
+//! later), and the module stays until it is unloaded.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,18 +19,18 @@ use livepatch_core::patch::{Beside, Mechanism, PatchSet};
 #[cfg(test)]
 mod tests;
 
-/// Modules looked at; a host has some hundreds, built-in ones included.
+/// Most modules that are examined; a host has some hundreds, built-in ones included.
 const MAX_MODULES: usize = 16_384;
 
-/// Reads them; remembers of each module what cannot change while it is loaded, so that
-/// looking again costs one listing of a directory.
+/// Reads them, and caches for each module what cannot change while it is loaded, so that reading
+/// again costs one listing of a directory.
 #[derive(Debug, Default)]
 pub struct LiveModules {
     is_livepatch: BTreeMap<String, bool>,
 }
 
 impl LiveModules {
-    /// What is loaded beside `patches`, and what could not be read.
+    /// What is loaded in addition to `patches`, and what could not be read.
     pub fn beside(&mut self, root: &Path, patches: &PatchSet) -> (Beside, Vec<String>) {
         let directory = root.join("module");
         let mut found = Beside::default();
@@ -96,8 +96,8 @@ fn has_taint(module: &Path) -> bool {
         .is_ok_and(|taint| taint.trim().contains('K'))
 }
 
-/// The patches of the old core: /sys/kernel/kpatch/NAME, or /sys/kernel/kpatch/patches/NAME
-/// before its 0.3; `None` where there is no such core.
+/// The patches of the old core: /sys/kernel/kpatch/NAME, or /sys/kernel/kpatch/patches/NAME before
+/// its 0.3; `None` if that core is not loaded.
 fn of_kpatch_core(root: &Path) -> Option<BTreeSet<String>> {
     let directory = root.join("kernel/kpatch");
     let mut patches = names(&directory).ok()?;

@@ -46,7 +46,7 @@ fn judge(own: Option<&str>, second: Option<&str>) -> PidNsVisibility {
     }
 }
 
-/// The flags are the ninth field of the status line, the seventh behind the name.
+/// The flags are the ninth field of the status line, the seventh after the name.
 fn is_kthread(stat: &str) -> Option<bool> {
     let (_, rest) = stat.rsplit_once(") ")?;
     let flags: u32 = rest.split(' ').nth(6)?.parse().ok()?;

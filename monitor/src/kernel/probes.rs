@@ -29,7 +29,7 @@ mod verifier;
 /// Name of the task iterator among the probes.
 pub const TASK_SCAN: &str = "task_scan";
 
-/// The function whose number stands for the iterator over tasks
+/// The function whose number identifies the iterator over tasks
 /// (`DEFINE_BPF_ITER_FUNC`, kernel/bpf/task_iter.c).
 const ITERATOR_TARGET: &str = "bpf_iter_task";
 
@@ -67,7 +67,7 @@ impl Method {
         }
     }
 
-    /// Whether this method delivers events of its own.
+    /// Whether this method delivers events itself.
     #[must_use]
     pub const fn is_probe(self) -> bool {
         !matches!(self, Self::Sysfs | Self::Log | Self::None)

@@ -94,10 +94,10 @@ pub struct ProcTask {
     pub patch_state: i32,
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`) since boot.
     pub start_ticks: u64,
-    /// Its kernel stack, innermost first; empty where it could not be read.
+    /// Its kernel stack, innermost first; empty if it could not be read.
     pub frames: Vec<CodePlace>,
-    /// The function it sleeps in, seen from outside the scheduler; none while it
-    /// runs and where it may not be read.
+    /// The function it sleeps in, seen from outside the scheduler; `None` while it runs and if it
+    /// may not be read.
     pub wchan: Option<String>,
 }
 
@@ -135,7 +135,7 @@ pub fn pending_tasks(procfs: &Path, target_patch_state: i32) -> Result<Walk, Pro
 /// Walks all threads and describes each.
 ///
 /// # Errors
-/// As [`pending_tasks`].
+/// Like [`pending_tasks`].
 pub fn every_task(procfs: &Path) -> Result<Walk, ProcError> {
     walk(procfs, |_| true)
 }
@@ -237,7 +237,7 @@ impl Walk {
 }
 
 /// The cgroup of a task: its path in the unified hierarchy, or in systemd's if that one is more
-/// specific (hybrid and legacy setups). `None` if the task is gone, may not be read, or is in no
+/// specific (hybrid and legacy setups). `None` if the task has exited, may not be read, or is in no
 /// cgroup.
 #[must_use]
 pub fn cgroup_of(procfs: &Path, tid: u32) -> Option<String> {
@@ -308,8 +308,8 @@ pub fn boot_id(procfs: &Path) -> Result<String, ProcError> {
     }
 }
 
-/// When a process started; `None` if it is gone, may not be read, or the kernel's clock ticks are
-/// unknown.
+/// When a process started; `None` if it has exited, may not be read, or the kernel's clock ticks
+/// are unknown.
 #[must_use]
 pub fn start_time(procfs: &Path, process: u32) -> Option<BootTime> {
     let path = procfs.join(process.to_string()).join("stat");
@@ -463,7 +463,7 @@ fn read(path: &Path) -> Result<Reading<Vec<u8>>, ProcError> {
     sort_out(path, read_bytes(path))
 }
 
-/// Sorts out the errors of reading a task's file. A task may exit at any time: ENOENT on lookup,
+/// Classifies the errors of reading a task's file. A task may exit at any time: ENOENT on lookup,
 /// ESRCH on read. EPERM and EACCES both mean missing permission.
 fn sort_out<T>(path: &Path, result: io::Result<T>) -> Result<Reading<T>, ProcError> {
     match result {

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use crate::bounded_read;
 
-/// What stores dumps for pstore, if anything does.
+/// The backend that stores dumps for pstore, if there is one.
 #[must_use]
 pub fn backend(sysfs: &Path) -> Option<String> {
-    // No file: no pstore in this kernel.
+    // No file: this kernel has no pstore.
     let path = sysfs.join("module/pstore/parameters/backend");
     let text = bounded_read::read_text(&path, bounded_read::VALUE).ok()?;
     let backend = text.trim();
@@ -24,9 +24,9 @@ pub fn kmsg_bytes(sysfs: &Path) -> u64 {
         .unwrap_or(10240)
 }
 
-/// Why EFI's variables have no room for a dump, if they have none: what is available, without
-/// the reserve that the kernel leaves alone (`fs/efivarfs/super.c`, `efivarfs_statfs`). Early
-/// kernels do not say, nor does some firmware; both give no blocks at all.
+/// Why EFI's variables have no room for a dump, if they have none: the available space, without the
+/// reserve that the kernel does not touch (`fs/efivarfs/super.c`, `efivarfs_statfs`). Early kernels
+/// do not report it, nor does some firmware; both report no blocks at all.
 #[must_use]
 pub fn efi_full(sysfs: &Path) -> Option<String> {
     /// `f_type` of efivarfs in statfs(2): `EFIVARFS_MAGIC` (include/uapi/linux/magic.h).

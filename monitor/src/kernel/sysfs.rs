@@ -3,7 +3,8 @@
 //! Kernel versions (Documentation/ABI/testing/sysfs-kernel-livepatch): `enabled` and the
 //! directories of objects and functions exist since 3.19, `transition` since 4.12, `OBJECT/patched`
 //! since 6.1, `replace` since 6.11. Reading these takes no livepatch lock. `stack_order` (6.14)
-//! takes `klp_mutex`, so a reader would hang behind a stuck patch; it and `force` are never opened.
+//! takes `klp_mutex`, so a reader would hang as long as a patch is stuck; it and `force` are never
+//! opened.
 
 use std::fs;
 use std::io::{self, Read};
@@ -23,7 +24,7 @@ mod tests;
 
 pub use known::PatchReader;
 
-/// Patches read; a host has a handful.
+/// Most patches that are read; a host has a handful.
 const MAX_PATCHES: usize = 4096;
 /// Most objects read of one patch; there is at most one for each loaded module.
 const MAX_OBJECTS: usize = 4096;

@@ -102,7 +102,7 @@ pub fn report(procfs: &Path, blocker: &Blocker) -> BlockerReport {
 /// Most passes of the iterator over a patch's functions: on the smallest host, with a hundred
 /// tasks, that covers more than 6,000 functions.
 const MOST_PASSES: u32 = 32;
-/// Room for a scan, so that reading it does not begin with a few bytes at a time.
+/// Initial size of a scan's buffer, so that reading does not begin with a few bytes at a time.
 const SCAN_BYTES: usize = 64 << 10;
 
 /// Scans tasks, one scan at a time.
@@ -143,7 +143,7 @@ impl TaskScanner {
         walk(&self.procfs, sysfs, patch, direction).map(Some)
     }
 
-    /// Where tasks are read from.
+    /// Source of the tasks.
     #[must_use]
     pub fn source(&self) -> ScanSource {
         let iterator = self.probes.as_ref();

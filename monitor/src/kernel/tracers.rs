@@ -17,9 +17,9 @@ use livepatch_core::{
     preflight::host::{BpfProgram, Known, Kprobe, KprobeEvent, Traced, Tracers},
 };
 
-/// Most bytes read of a list. With the function tracer on, it holds all 60,000 functions.
+/// Most bytes read of a list. With the function tracer on, it contains all 60,000 functions.
 const MAX_LIST: u64 = 64 << 20;
-/// Lines read between two looks at whether to go on: the kernel makes about 50 with its lock held.
+/// Lines read between two checks whether to continue: the kernel makes about 50 with its lock held.
 const LINES_BETWEEN_CHECKS: usize = 200;
 /// Most bytes kept of a function's list of callbacks.
 const MAX_WHO: usize = 300;
@@ -40,7 +40,7 @@ pub fn read(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers 
         kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
     });
     let mut events = Vec::new();
-    // The list of kprobes says which ones exist; this file only gives their names.
+    // The list of kprobes shows which ones exist; this file only gives their names.
     let _ = for_each_line(&folder.join("kprobe_events"), |line| {
         let event = parse_event(line).filter(|event| functions.contains(event.name.as_str()));
         events.extend(event.filter(|_| events.len() < MAX_KEPT));
@@ -65,7 +65,7 @@ pub fn read(procfs: &Path, sysfs: &Path, functions: &BTreeSet<&str>) -> Tracers 
 fn tracing_folder(sysfs: &Path) -> PathBuf {
     let [tracing, old] =
         ["kernel/tracing", "kernel/debug/tracing"].map(|folder| sysfs.join(folder));
-    // Before 4.1 or where only debugfs is mounted.
+    // Before 4.1, or if only debugfs is mounted.
     match tracing.join("enabled_functions").exists() {
         true => tracing,
         false => old,
@@ -79,12 +79,11 @@ pub struct Lists {
     enabled: Result<List, String>,
     kprobes: Result<List, String>,
     events: Result<List, String>,
-    /// `None` where this kernel lets no program override a function
-    /// (CONFIG_FUNCTION_ERROR_INJECTION).
+    /// `None` if this kernel lets no program override a function (CONFIG_FUNCTION_ERROR_INJECTION).
     overridable: Result<Option<List>, String>,
 }
 
-/// What the lists say of some functions.
+/// What the lists show about some functions.
 #[derive(Debug)]
 struct Attached {
     /// Their lines of `enabled_functions`.
@@ -93,7 +92,7 @@ struct Attached {
     redirected_elsewhere: usize,
     /// The kprobes on them.
     kprobes: Known<Vec<Kprobe>>,
-    /// The kprobes of tracefs on them; empty where they cannot be read.
+    /// The kprobes of tracefs on them; empty if they cannot be read.
     events: Vec<KprobeEvent>,
     /// Those that a BPF program may override.
     overridable: Known<BTreeSet<String>>,
@@ -116,7 +115,7 @@ impl Lists {
         let path = debugfs.join("error_injection/list");
         match List::open(path.clone()) {
             Ok(list) => Ok(Some(list)),
-            // debugfs is there, and has no such list: the kernel has none.
+            // debugfs is mounted and has no such list, so the kernel has none.
             Err(_) if List::open(debugfs.join("kprobes/list")).is_ok() && !path.exists() => {
                 Ok(None)
             }
@@ -124,8 +123,8 @@ impl Lists {
         }
     }
 
-    /// What the kernel shows of the functions that enabled patches replace. `programs` are
-    /// the BPF programs on them, where they can be listed.
+    /// What the kernel shows about the functions that enabled patches replace. `programs` are the
+    /// BPF programs on them, if they can be listed.
     pub fn seen(
         &mut self,
         procfs: &Path,
@@ -139,9 +138,8 @@ impl Lists {
     /// The same, unless a module is being loaded: ftrace's lock, which the kernel holds while it
     /// makes a page of `enabled_functions`, is then left to that module.
     ///
-    /// # Errors
-    /// A module is being loaded, also if it comes while the list is read, or it is not known
-    /// whether one is: the reason.
+    /// A module is being loaded, possibly since the reading started, or it is unknown whether one
+    /// is: the reason.
     pub fn seen_between_loads(
         &mut self,
         procfs: &Path,
@@ -162,7 +160,7 @@ impl Lists {
         Ok(attached.seen(procfs, programs))
     }
 
-    /// Reads what they say of these functions, until `stops`.
+    /// Reads what they show about these functions, until `stops`.
     fn read(&mut self, functions: &BTreeSet<&str>, stops: &dyn Fn() -> bool) -> Attached {
         let mut in_use = InUse::default();
         let traced = read_list(&mut self.enabled, stops, |line| {
@@ -174,7 +172,7 @@ impl Lists {
             kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
         });
         let mut events = Vec::new();
-        // Where it cannot be read, a kprobe is not known to be one of tracefs.
+        // If it cannot be read, a kprobe is not known to be one of tracefs.
         let _ = read_list(&mut self.events, &|| false, |line| {
             let event = parse_event(line).filter(|event| functions.contains(event.name.as_str()));
             events.extend(event.filter(|_| events.len() < MAX_KEPT));
@@ -203,7 +201,7 @@ impl Lists {
     }
 }
 
-/// Whether no module waits for ftrace's lock; why not, or why that is unknown.
+/// Whether no module waits for ftrace's lock; otherwise why not, or why that is unknown.
 fn may_read(procfs: &Path) -> Known<()> {
     match modules::one_is_loading(procfs) {
         Ok(false) => Ok(()),
@@ -226,7 +224,7 @@ impl Attached {
     }
 }
 
-/// Those of these functions that the list has.
+/// Those of these functions that are in the list.
 fn read_overridable(
     list: Option<&mut List>,
     functions: &BTreeSet<&str>,
@@ -269,7 +267,7 @@ impl List {
         }
     }
 
-    /// Visits its lines as they are now, until `stops`.
+    /// Visits the current lines, until `stops`.
     fn lines(&mut self, stops: &dyn Fn() -> bool, visit: impl FnMut(&str)) -> Result<(), String> {
         let rewound = self.file.rewind();
         let read = rewound.and_then(|()| visit_lines(&self.file, stops, visit));
@@ -395,7 +393,7 @@ fn parse_kprobe(line: &str) -> Option<Kprobe> {
     };
     for word in words {
         if word.starts_with('[') {
-            // The probed code is gone, and so is the probe.
+            // The probed code has been unloaded, and so has the probe.
             if word.contains("[GONE]") {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! Bounds what libraries log, and reports what the log does not have.
+//! Limits what libraries log, and reports what was dropped.
 
 use std::{
     fmt,
@@ -15,11 +15,11 @@ use tracing_subscriber::{Layer, layer::Context};
 
 use super::writer;
 
-/// Lines of libraries in each [`WINDOW`]: a client's broken handshakes are a line each.
+/// Lines of libraries in each [`WINDOW`]: each broken handshake of a client is a line.
 const MOST: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A layer around the one that writes.
+/// A layer around the one that writes the lines.
 #[derive(Debug, Default)]
 pub(super) struct Bounds(Mutex<Window>);
 
@@ -28,7 +28,7 @@ struct Window {
     began: Option<Instant>,
     lines: u32,
     left_out: u64,
-    /// What the window before left out.
+    /// Number of lines that the previous window dropped.
     unreported: u64,
 }
 
@@ -80,7 +80,7 @@ impl Bounds {
     }
 }
 
-/// Whether the program itself, or one of its BPF programs, logs this.
+/// Whether the line is from the program itself or one of its BPF programs.
 fn is_own(event: &Event<'_>) -> bool {
     let mut target = LogTarget(None);
     event.record(&mut target);
@@ -89,7 +89,7 @@ fn is_own(event: &Event<'_>) -> bool {
     target.starts_with("livepatch_")
 }
 
-/// The target of a record of crate `log`, which `tracing-log` passes on as a field.
+/// The target of a record of crate `log`, which `tracing-log` stores in a field.
 struct LogTarget(Option<String>);
 
 impl Visit for LogTarget {
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(window.unreported, 0);
         assert!(window.admit(start + WINDOW));
         assert_eq!(window.unreported, 1000 - u64::from(MOST));
-        // A window that left nothing out reports nothing more.
+        // A window that dropped nothing reports nothing.
         window.unreported = 0;
         assert!(window.admit(start + WINDOW * 2));
         assert_eq!(window.unreported, 0);

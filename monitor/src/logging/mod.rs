@@ -18,12 +18,12 @@ pub use self::writer::lost;
 pub enum Format {
     /// Lines of text, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts the log. `own` is the least severe level of the program's own lines and of its
-/// BPF programs; libraries log warnings and errors only, and a bounded number of them.
+/// Starts the log. `own` is the least severe level of the program's own lines and of its BPF
+/// programs. Libraries log only warnings and errors, and a limited number of them.
 pub fn start(own: LevelFilter, format: Format) {
     // The BPF programs log under the name of their own crate.
     let filter = Targets::new()
@@ -31,7 +31,7 @@ pub fn start(own: LevelFilter, format: Format) {
         .with_targets(["livepatch_monitor", "livepatch_monitor_bpf"].map(|name| (name, own)));
     let lines = fmt::layer()
         .with_writer(writer::Lines::new)
-        // It would print to standard error, and panic where that fails.
+        // It would print to standard error, and panic if that fails.
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());

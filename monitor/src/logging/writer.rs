@@ -1,4 +1,4 @@
-//! Writes log lines to standard error without ever waiting for its reader for long.
+//! Writes log lines to standard error without blocking on a slow reader for long.
 
 use std::{
     io::{self, Write},
@@ -13,11 +13,11 @@ use rustix::{
     io::{Errno, retry_on_intr, write},
 };
 
-/// A pipe that polls as writable takes this much without waiting (pipe(7), PIPE_BUF).
+/// A pipe that polls as writable accepts this much without blocking (pipe(7), PIPE_BUF).
 const PIECE: usize = 4096;
 
-/// How long a line waits for a reader that is slow. A reader that did not read in that
-/// time is not waited for again before it reads.
+/// How long a line waits for a slow reader. After that no line waits until the reader has read
+/// again.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -45,12 +45,12 @@ pub(super) fn take_losses() -> Option<Losses> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Losses {
     pub(super) lines: u64,
-    /// Why the last of them could not.
+    /// Why the last of them could not be written.
     pub(super) reason: String,
 }
 
-/// Takes one line from the subscriber. It never fails: the subscriber could do nothing
-/// about it.
+/// Takes one line from the subscriber. It never fails, because the subscriber could not handle an
+/// error.
 #[derive(Debug)]
 pub(super) struct Lines;
 
@@ -76,7 +76,7 @@ impl Write for Lines {
 struct Output {
     /// The last line could not be written, and why.
     failing: Option<Errno>,
-    /// Part of a line was written: the next one begins with a line break.
+    /// Whether part of a line was written, so that the next one must begin with a line break.
     torn: bool,
     losses: Option<Losses>,
 }
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Writes a line by means of `put`, which writes a piece, or counts it as lost.
+    /// Writes a line with `put`, which writes a piece, or counts it as lost.
     fn line(&mut self, line: &[u8], put: impl Fn(&[u8], Timespec) -> Result<usize, Errno>) {
         let patience = match self.failing {
             None => PATIENCE,
@@ -127,7 +127,7 @@ impl Output {
     }
 }
 
-/// Writes a piece to standard error, if it takes one within `patience`.
+/// Writes a piece to standard error, if it can be written within `patience`.
 fn put(piece: &[u8], patience: Timespec) -> Result<usize, Errno> {
     let stderr = io::stderr();
     let mut descriptors = [PollFd::new(&stderr, PollFlags::OUT)];

@@ -54,7 +54,7 @@ struct Family {
     text: Range<usize>,
 }
 
-/// How far an exposition had got.
+/// The state of an exposition at some point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
     text: usize,
@@ -190,7 +190,7 @@ impl Exposition {
         text.push('\n');
     }
 
-    /// Writes metrics that the library holds. Their series are put in order.
+    /// Writes metrics that the library contains, with their series in order.
     ///
     /// # Errors
     /// The library cannot encode one.
@@ -208,7 +208,7 @@ impl Exposition {
             let start = self.text.len();
             let name = family.name().to_owned();
             TextEncoder::new().encode_utf8(&[family], &mut self.text)?;
-            // `# HELP name …`: none of the library's is without help.
+            // `# HELP name …`: all of the library's metrics have a help text.
             let at = start + "# HELP ".len();
             self.families.push(Family {
                 name: at..at + name.len(),
@@ -218,7 +218,7 @@ impl Exposition {
         Ok(())
     }
 
-    /// How far it has got.
+    /// The current position.
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             text: self.text.len(),
@@ -226,7 +226,7 @@ impl Exposition {
         }
     }
 
-    /// Takes back what was written since.
+    /// Removes what was written since.
     pub(crate) fn back_to(&mut self, mark: Mark) {
         self.text.truncate(mark.text);
         self.families.truncate(mark.families);

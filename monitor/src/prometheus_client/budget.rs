@@ -1,5 +1,5 @@
-//! How many bytes a client reads: all responses have one limit together, however many
-//! queries run at once and whatever each response claims its length to be.
+//! Limits how many bytes a client reads: all responses share one limit, however many queries run at
+//! once and whatever length each response claims.
 
 use std::{
     io::Read as _,
@@ -12,10 +12,10 @@ use ureq::{Body, http::Response};
 /// about 3 MB, and a round has some 25.
 pub(super) const MOST: u64 = 256 << 20;
 
-/// Bytes that are asked for at once.
+/// Bytes that are requested at once.
 const PIECE: usize = 64 << 10;
 
-/// What may still be read.
+/// The bytes that may still be read.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: u64,
@@ -33,7 +33,7 @@ impl Budget {
     /// Reads a whole body.
     ///
     /// # Errors
-    /// `BodyExceedsLimit`: with what was read before, it is beyond the limit.
+    /// `BodyExceedsLimit`: together with what was read before, it exceeds the limit.
     pub(super) fn read(&self, response: &mut Response<Body>) -> Result<Vec<u8>, ureq::Error> {
         let mut reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let mut body = Vec::new();

@@ -4,13 +4,13 @@ use capctl::caps::{Cap, CapSet, CapState, ambient, bounding};
 
 use super::{Part, Sandbox};
 
-/// Which of the candidates `works` needs, taken in their order until it does. None if
-/// it does without, or not even with all of them.
+/// Which of the candidates `works` needs, added in their order until it succeeds. Empty if it works
+/// without any, or fails even with all.
 ///
-/// For a moment this thread has no more than what is tried.
+/// During a test this thread has only the capabilities that are being tested.
 pub fn needed(candidates: &[Cap], mut works: impl FnMut() -> bool) -> CapSet {
     let Ok(before) = CapState::get_current() else {
-        // Without knowing what there is, nothing can be tried.
+        // Without knowing the current ones, nothing can be tested.
         return candidates.iter().copied().collect();
     };
     let mut trial = before;
@@ -24,14 +24,14 @@ pub fn needed(candidates: &[Cap], mut works: impl FnMut() -> bool) -> CapSet {
             break;
         }
     }
-    // It only takes back what is permitted: the kernel does not refuse it.
+    // It only restores permitted capabilities, which the kernel does not refuse.
     let _ = before.set_current();
     found.unwrap_or_default()
 }
 
-/// Empties the bounding set, which bounds what a program could gain that is run. It takes
-/// CAP_SETPCAP, which becoming another user takes away; without that the set stays as the
-/// service manager has left it.
+/// Empties the bounding set, which limits what an executed program could gain. It needs
+/// CAP_SETPCAP, which becoming another user takes away; without it the set stays as the service
+/// manager has left it.
 pub(super) fn empty_bounding_set(sandbox: &mut Sandbox) {
     let emptied =
         CapState::get_current().and_then(|state| match state.effective.has(Cap::SETPCAP) {

@@ -8,11 +8,11 @@ use landlock::{
 
 use super::{Allowed, Part, Sandbox};
 
-/// The last interface that adds something the monitor can do without. The ninth would
-/// cut it off from systemd's notification socket.
+/// The last ABI version that restricts something the monitor can do without. The ninth would cut it
+/// off from systemd's notification socket.
 const WANTED: ABI = ABI::V6;
 
-/// Since which interface each part is there (Documentation/userspace-api/landlock.rst).
+/// The ABI version that introduced each part (Documentation/userspace-api/landlock.rst).
 const SINCE: [(Part, ABI, &str); 5] = [
     (Part::Files, ABI::V1, "opening files"),
     (Part::Truncation, ABI::V3, "truncating files"),
@@ -70,7 +70,7 @@ fn restrict(allowed: &Allowed) -> Result<RestrictionStatus, RulesetError> {
         | AccessFs::MakeReg
         | AccessFs::MakeDir
         | AccessFs::RemoveFile
-        // Between its own directories.
+        // Moving files between its own directories.
         | AccessFs::Refer;
     Ruleset::default()
         .handle_access(AccessFs::from_all(WANTED))?
@@ -78,7 +78,7 @@ fn restrict(allowed: &Allowed) -> Result<RestrictionStatus, RulesetError> {
         // Not the abstract sockets: systemd's notification socket may be one.
         .scope(Scope::Signal)?
         .create()?
-        // What is not there needs no rule.
+        // What does not exist needs no rule.
         .add_rules(path_beneath_rules(&allowed.read, read))?
         .add_rules(path_beneath_rules(&allowed.write, write))?
         .restrict_self()

@@ -15,19 +15,19 @@ pub use capctl::caps::{Cap, CapSet};
 pub use self::capabilities::needed;
 use livepatch_core::degradation::Degradation;
 
-/// What stays allowed. Everything else is dropped permanently.
+/// What stays permitted. Everything else is dropped permanently.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    /// Files, and directories with all below them, that are read.
+    /// Files, and directories with everything below them, that are read.
     pub read: Vec<PathBuf>,
     /// Directories in which files are created, written, renamed and removed.
     pub write: Vec<PathBuf>,
-    /// The one of them that is given to the user that root becomes where there is no
-    /// Landlock; none: the user stays.
+    /// The writable directory to chown when root switches to another user without Landlock; `None`:
+    /// the user is kept.
     pub state_dir: Option<PathBuf>,
-    /// Capabilities that are kept, where they were there.
+    /// Capabilities that are kept if they are there.
     pub capabilities: CapSet,
-    /// Why the kernel's Landlock is left out, where it would forbid what is needed.
+    /// Why the kernel's Landlock is not used, if it would forbid what is needed.
     pub without_landlock: Option<&'static str>,
 }
 
@@ -36,11 +36,11 @@ pub struct Allowed {
 pub enum Part {
     /// It has no capability.
     Capabilities,
-    /// No program that it runs could gain a privilege.
+    /// No program that it executes could gain a privilege.
     NoNewPrivs,
-    /// It opens files in its own places only, and runs no program.
+    /// It opens only the permitted files, and executes no program.
     Files,
-    /// It truncates no file elsewhere.
+    /// It truncates no other file.
     Truncation,
     /// It opens no TCP port and connects to none.
     Tcp,
@@ -48,7 +48,7 @@ pub enum Part {
     Devices,
     /// It signals no process.
     Signals,
-    /// It makes no system call that it can do without: it opens no socket, runs no program,
+    /// It makes no system call that it can do without: it opens no socket, executes no program,
     /// loads no BPF program, touches no other process.
     SystemCalls,
 }
@@ -89,7 +89,7 @@ pub struct Sandbox {
     pub kept: CapSet,
     /// The parts that are enforced.
     pub holds: Vec<Part>,
-    /// What is not enforced, and why.
+    /// What is not enforced, and the reason.
     pub degradations: Vec<Degradation>,
 }
 
@@ -102,8 +102,8 @@ impl Sandbox {
     }
 }
 
-/// Drops everything that is not allowed, for this thread and those it will start. Parts
-/// that the kernel does not support are left out and reported.
+/// Drops everything that is not permitted, for this thread and those it will start. Parts that the
+/// kernel does not support are left out and reported.
 #[must_use]
 pub fn enter(allowed: &Allowed) -> Sandbox {
     let mut sandbox = Sandbox::default();
@@ -127,18 +127,18 @@ pub fn enter(allowed: &Allowed) -> Sandbox {
             "report the kernel version to the project",
         ),
     }
-    // Before the capabilities go: they may be what leads to a directory.
+    // Before the capabilities are dropped, which may be what gives access to a directory.
     landlock::enter(allowed, &mut sandbox);
     capabilities::empty_bounding_set(&mut sandbox);
     user::enter(allowed, &mut sandbox);
     capabilities::enter(allowed.capabilities, &mut sandbox);
-    // Last: it refuses what the steps before it take.
+    // Last, because it refuses what the steps before it need.
     seccomp::enter(&mut sandbox);
     sandbox.holds.sort_unstable();
     sandbox
 }
 
-/// Threads of this process beside the calling one.
+/// Threads of this process other than the calling one.
 fn other_threads() -> io::Result<usize> {
     Ok(fs::read_dir("/proc/self/task")?.count().saturating_sub(1))
 }

@@ -1,9 +1,9 @@
-//! Seccomp: refuses the system calls that the exporter can do without and that neither
-//! Landlock nor the lack of capabilities takes away: sockets of every family, programs,
-//! other processes, namespaces, new BPF programs, executable memory.
+//! Seccomp: refuses the system calls that the exporter can do without and that neither Landlock nor
+//! the lack of capabilities blocks: sockets of every family, programs, other processes, namespaces,
+//! new BPF programs, executable memory.
 //!
-//! What is refused is listed, not what is allowed: a call of the C library that nobody
-//! thought of continues working. The systemd unit has a list of what is allowed in addition.
+//! It lists what is refused, not what is allowed, so that an unexpected call of the C library still
+//! works. The systemd unit also has a list of what is allowed.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use super::{Part, Sandbox};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// System calls that are refused whatever their arguments are.
+/// System calls that are refused whatever their arguments.
 const REFUSED: &[i64] = &[
-    // Sockets. Those that are open continue, and accept others.
+    // Sockets. Those that are already open still work, and accept others.
     libc::SYS_socket,
     libc::SYS_connect,
     libc::SYS_bind,
@@ -27,7 +27,7 @@ const REFUSED: &[i64] = &[
     // Their address is behind a pointer, which a filter cannot follow.
     libc::SYS_sendmsg,
     libc::SYS_sendmmsg,
-    // It would do all of this without a system call of its own.
+    // It would bypass all of this.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -67,7 +67,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_quotactl,
     libc::SYS_swapon,
     libc::SYS_swapoff,
-    // Files of other kinds, other names, other attributes.
+    // Special files, further names, other attributes.
     libc::SYS_mknodat,
     libc::SYS_linkat,
     libc::SYS_symlinkat,
@@ -105,7 +105,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_setgroups,
 ];
 
-/// Those that only this architecture has.
+/// System calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[i64] = &[
     libc::SYS_fork,
@@ -121,19 +121,19 @@ const REFUSED_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[i64] = &[];
 
-/// What reading of maps and iterators takes (enum `bpf_cmd`, include/uapi/linux/bpf.h of
-/// Linux 6.12): looking up, updating, deleting and listing elements, an object's
-/// description, an iterator's link and descriptor, which each scan of the tasks makes anew.
+/// Commands needed for reading maps and iterators (enum `bpf_cmd`, include/uapi/linux/bpf.h of
+/// Linux 6.12): looking up, updating, deleting and listing elements, an object's description, an
+/// iterator's link and descriptor, which each scan of the tasks creates again.
 const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 15, 28, 33];
 
-/// Whether a descriptor is a terminal (`TCGETS`) and how wide (`TIOCGWINSZ`), how much it
-/// holds (`FIONREAD`), whether it waits (`FIONBIO`) and outlives a program (`FIOCLEX`):
-/// include/uapi/asm-generic/ioctls.h. And `PERF_EVENT_IOC_DISABLE`, by which a probe is
-/// detached at the end.
+/// Whether a descriptor is a terminal (`TCGETS`) and how wide (`TIOCGWINSZ`), how much it has to
+/// read (`FIONREAD`), whether it blocks (`FIONBIO`) and is closed on exec (`FIOCLEX`):
+/// include/uapi/asm-generic/ioctls.h. And `PERF_EVENT_IOC_DISABLE`, which detaches a probe at the
+/// end.
 const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5451, 0x2401];
 
-/// Set in the number of a call by the x32 interface of x86-64, which has the same calls and
-/// some of its own (arch/x86/entry/syscalls/syscall_64.tbl).
+/// Bit in the system call number that marks the x32 interface of x86-64, which has the same calls
+/// and some of its own (arch/x86/entry/syscalls/syscall_64.tbl).
 const X32: i64 = 0x4000_0000;
 const X32_OWN: std::ops::RangeInclusive<i64> = 512..=547;
 
@@ -156,7 +156,7 @@ fn restrict() -> Result<(), seccompiler::Error> {
     )
 }
 
-/// Has these calls fail with this error.
+/// Makes these calls fail with this error.
 fn apply(mut rules: Rules, error: i32) -> Result<(), seccompiler::Error> {
     if cfg!(target_arch = "x86_64") {
         let as_x32: Vec<_> = rules
@@ -181,7 +181,7 @@ fn rules() -> Result<Rules, seccompiler::Error> {
     let executable = libc::PROT_EXEC.unsigned_abs().into();
     let local = libc::AF_UNIX.unsigned_abs().into();
     for (number, conditions) in [
-        // To an address; without one it is a send() on a connection.
+        // With an address; without one it is a send() on a connection.
         (
             libc::SYS_sendto,
             vec![SeccompCondition::new(4, Qword, SeccompCmpOp::Ne, 0)?],
@@ -190,7 +190,7 @@ fn rules() -> Result<Rules, seccompiler::Error> {
             libc::SYS_socketpair,
             vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, local)?],
         ),
-        // Other than a thread.
+        // Anything other than a thread.
         (
             libc::SYS_clone,
             vec![SeccompCondition::new(
@@ -200,7 +200,7 @@ fn rules() -> Result<Rules, seccompiler::Error> {
                 0,
             )?],
         ),
-        // To another process; abort() signals its own.
+        // To another process; abort() signals its own process.
         (
             libc::SYS_tgkill,
             vec![SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, process)?],
@@ -231,7 +231,7 @@ fn rules() -> Result<Rules, seccompiler::Error> {
     Ok(rules)
 }
 
-/// The argument is none of these values.
+/// Matches if the argument is none of these values.
 fn none_of(
     argument: u8,
     values: &[u64],

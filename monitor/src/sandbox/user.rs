@@ -1,7 +1,7 @@
-//! The user. Root without capabilities still owns root's files. Where Landlock bounds what
-//! it opens, that costs nothing, and a certificate that only root may read can be read
-//! again when it is renewed. Where there is no Landlock, it becomes another user, if it can
-//! still read then what it must.
+//! Switches the user. Root without capabilities still owns root's files. If Landlock restricts what
+//! the monitor opens, that costs nothing, and a certificate that only root may read can be read
+//! again when it is renewed. Without Landlock the monitor switches to another user, if that user
+//! can read everything it needs.
 
 use std::{
     fs, io,
@@ -17,22 +17,22 @@ use rustix::{
 use super::{Allowed, Cap, Part, Sandbox};
 use crate::{bounded_read, state_dir};
 
-/// The user that an administrator may make for it.
+/// A user that an administrator may have created for the monitor.
 const NAME: &str = "livepatch-monitor";
-/// Otherwise: `nobody`, on every distribution.
+/// Otherwise: `nobody`, which every distribution has.
 const NOBODY: u32 = 65_534;
 
 pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     let Some(state_dir) = &allowed.state_dir else {
         return;
     };
-    // Whoever keeps CAP_SYS_ADMIN is as powerful as root.
+    // A process that keeps CAP_SYS_ADMIN is as powerful as root.
     if !geteuid().is_root() || allowed.capabilities.has(Cap::SYS_ADMIN) {
         return;
     }
     let (user, group) = unprivileged(&fs::read_to_string("/etc/passwd").unwrap_or_default());
     if sandbox.holds.contains(&Part::Files) {
-        // A monitor on another kernel of this host may have given it away.
+        // A monitor running on another kernel of this host may have changed the owner.
         let owner = fs::metadata(state_dir).map(|metadata| metadata.uid());
         if owner.is_ok_and(|owner| owner == user.as_raw())
             && let Err(error) = state_dir::give(state_dir, 0, 0)
@@ -52,7 +52,7 @@ pub(super) fn enter(allowed: &Allowed, sandbox: &mut Sandbox) {
     }
 }
 
-/// User and group: those made for it, else `nobody`.
+/// User and group: those created for the monitor, else `nobody`.
 fn unprivileged(passwd: &str) -> (Uid, Gid) {
     let own = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -78,7 +78,7 @@ fn become_user(user: Uid, group: Gid, allowed: &Allowed, state_dir: &Path) -> Re
         )
     };
     let before = needs(allowed, state_dir);
-    // Only the effective IDs: they can be taken back.
+    // Only the effective IDs: they can be switched back.
     set_thread_res_gid(Gid::ROOT, group, Gid::ROOT).map_err(switching)?;
     let tried = set_thread_res_uid(Uid::ROOT, user, Uid::ROOT).map_err(switching);
     let after = tried.as_ref().map(|()| needs(allowed, state_dir));
@@ -110,12 +110,12 @@ fn become_user(user: Uid, group: Gid, allowed: &Allowed, state_dir: &Path) -> Re
     set_thread_res_uid(user, user, user).map_err(switching)
 }
 
-/// What of the allowed files and directories this thread can open. The state directory is
-/// given to whoever it becomes.
+/// Which of the permitted files and directories this thread can open. The state directory is
+/// chowned to the new user.
 fn needs(allowed: &Allowed, state_dir: &Path) -> Vec<PathBuf> {
     let readable = |path: &&PathBuf| match path.metadata() {
         Ok(metadata) if metadata.is_dir() => fs::read_dir(path).is_ok(),
-        // A device is open already, and a pipe is not waited for.
+        // A device is open already, and a pipe would block.
         Ok(metadata) if metadata.is_file() => bounded_read::open_unwaiting(path).is_ok(),
         _ => false,
     };

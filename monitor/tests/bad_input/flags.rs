@@ -1,4 +1,4 @@
-//! The table knows every flag that there is.
+//! Checks that the table has a row for every flag.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use clap::{Arg, Command};
 
 use crate::{inputs::Inputs, run, table};
 
-/// A flag or positional, as rows name it, and what leads to it.
+/// A flag or positional, as rows name it, and the command that it belongs to.
 struct Place {
     name: String,
-    /// `--name`; none of a positional.
+    /// `--name`; `None` for a positional.
     flag: Option<String>,
     path: Vec<String>,
     takes_value: bool,
@@ -62,14 +62,14 @@ fn every_flag_has_a_row() {
     assert!(gone.is_empty(), "rows for what is not there: {gone:?}");
 }
 
-/// A flag's value is not given; a flag that takes none is given one.
+/// A flag without its value, and a flag without values that is given one.
 #[test]
 fn a_missing_or_unexpected_value_is_named() {
     let inputs = Inputs::new();
     for place in places() {
         let Some(flag) = &place.flag else { continue };
         let mut line: Vec<String> = place.path.clone();
-        // What stands before the command is understood by all of them.
+        // Every command accepts the flags that come before it.
         if line.is_empty() {
             line.push("status".into());
         }

@@ -1,4 +1,4 @@
-//! What rows refer to: a fake host, and files that are invalid.
+//! The inputs of the rows: a fake host, and files that are invalid.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,10 +13,10 @@ use rustix::fs::{CWD, Mode, chmod, mkfifoat};
 
 /// Longer than any file that is read whole.
 const HUGE: u64 = 10 << 30;
-/// No text, no module, no archive, and no UTF-8.
+/// Not text, not a module, not an archive, and not UTF-8.
 const JUNK: &[u8] = b"\xff\xfe\x00\x80junk\x01\x02\x03\x04\x05\x06\x07\n\xc3\x28";
 
-/// A fake host with livepatch support, and what a row asks for beside it.
+/// A fake host with livepatch support, and the further inputs of a row.
 pub(crate) struct Inputs {
     pub(crate) host: FakeHost,
     sockets: Mutex<Vec<UnixListener>>,
@@ -34,7 +34,7 @@ impl Inputs {
         }
     }
 
-    /// Makes what a row names.
+    /// Creates the input that a row names.
     fn make(&self, name: &str) {
         let path = self.path(name);
         if path.symlink_metadata().is_ok() {
@@ -72,7 +72,7 @@ impl Inputs {
         self.host.path(name)
     }
 
-    /// An argument with the paths in it.
+    /// Replaces the names in an argument with paths.
     pub(crate) fn argument(&self, word: &str) -> OsString {
         // A path need not be UTF-8.
         if word == "@bytes" {
@@ -117,7 +117,7 @@ const PLACES: [(&str, &str); 14] = [
     ("dumps", "console.log"),
 ];
 
-/// Puts something invalid where a file belongs.
+/// Puts something invalid in the place of a file.
 fn make_invalid(kind: &str, path: &Path) {
     match kind {
         "fifo" => mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap(),

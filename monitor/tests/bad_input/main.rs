@@ -1,5 +1,5 @@
-//! Whatever a user can get wrong: each flag, each file, each socket, in one table. A row
-//! says what is given, what comes of it, and the words that name the thing, the place and
+//! Everything that a user can get wrong: each flag, each file, each socket, in one table. A row
+//! gives the arguments, the outcome, and words of the message that name the thing, the place and
 //! the remedy. A flag without a row fails the test.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
@@ -14,24 +14,24 @@ use std::{sync::Mutex, thread};
 use inputs::Inputs;
 use livepatch_monitor_test_support::left_out;
 
-/// What comes of bad input.
+/// Outcome of bad input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ends {
-    /// With this exit code.
+    /// The command exits with this code.
     With(i32),
-    /// `serve` says it, does without, and serves.
+    /// `serve` reports it, does without, and serves.
     Serves,
 }
 
-/// A line of the table.
+/// A row of the table.
 struct Row {
-    /// The flag or positional that it is about: `gate --soak`, `preflight FILE`; those of
-    /// all commands stand alone.
+    /// The flag or positional that it covers: `gate --soak`, `preflight FILE`; those of all
+    /// commands have no command.
     about: &'static str,
-    /// All arguments, the command first. `@name` stands for the path of a prepared thing.
+    /// All arguments, the command first. `@name` is replaced by the path of a prepared input.
     line: &'static [&'static str],
     ends: Ends,
-    /// Words of the message.
+    /// Words that the message must have.
     says: &'static [&'static str],
 }
 

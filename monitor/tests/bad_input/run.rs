@@ -1,4 +1,4 @@
-//! Runs the binary within a bound of memory.
+//! Runs the binary with a limit on its memory.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
 /// Address space: far less than the largest file.
 const MEMORY: &str = "--as=2147483648";
 
-/// The binary, bounded, and without root's right to read what it may not.
+/// The binary, limited, and without root's right to read files that it may not.
 pub(crate) fn binary() -> Command {
     let mut command = Command::new("prlimit");
     command.arg(MEMORY);
@@ -24,7 +24,7 @@ pub(crate) fn binary() -> Command {
     command
 }
 
-/// The command of a row, on the inputs's host where the row says nothing else.
+/// The command of a row, on the inputs' host unless the row says otherwise.
 pub(crate) fn command(inputs: &Inputs, line: &[&str]) -> Command {
     let mut command = binary();
     for word in line {
@@ -49,7 +49,7 @@ pub(crate) fn plainly(inputs: &Inputs, line: &[&str]) -> Answer {
     Process::run(command)
 }
 
-/// What is wrong with the answer to a scrape, if the process has an address.
+/// Problem with the answer to a scrape, if the process has an address.
 fn scraped(process: &Process) -> Option<String> {
     let address = process.find_address()?;
     match http::body(&address, "/metrics") {
@@ -59,7 +59,7 @@ fn scraped(process: &Process) -> Option<String> {
     }
 }
 
-/// What is wrong with a row's outcome.
+/// Problem with a row's outcome.
 pub(crate) fn check(inputs: &Inputs, row: &Row) -> Result<(), String> {
     let mut process = Process::start(command(inputs, row.line));
     let fault = |problem: String, text: &str| {
@@ -72,7 +72,7 @@ pub(crate) fn check(inputs: &Inputs, row: &Row) -> Result<(), String> {
         Ends::With(_) => process.finish(),
         Ends::Serves => {
             if !process.listens() {
-                return fault("it does not serve".into(), &process.text());
+                return fault("it did not start serving".into(), &process.text());
             }
             if let Some(problem) = scraped(&process) {
                 return fault(problem, &process.text());

@@ -14,8 +14,8 @@ use livepatch_monitor_test_support::process::Process;
 
 use crate::{inputs::Inputs, run};
 
-/// `serve --web.systemd-socket` with this environment; `$$` is its own pid, and what is
-/// handed over is descriptor 3.
+/// `serve --web.systemd-socket` with this environment; `$$` is its own pid, and descriptor 3 is
+/// what is passed to it.
 fn handed(
     inputs: &Inputs,
     environment: &str,
@@ -88,7 +88,7 @@ fn sockets_that_systemd_does_not_pass() {
     }
 }
 
-/// A notification that systemd does not get costs nothing else.
+/// A notification that systemd does not receive has no other effect.
 #[test]
 fn no_systemd_to_notify() {
     let inputs = Inputs::new();

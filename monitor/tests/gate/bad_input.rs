@@ -1,4 +1,4 @@
-//! What is wrong is named, with the remedy, and is never "continue".
+//! Errors are named with the remedy, and the answer is never "continue".
 
 use std::{fs, net::TcpListener};
 

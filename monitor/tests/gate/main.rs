@@ -1,4 +1,4 @@
-//! The gate as a rollout script meets it: the built binary against a fake Prometheus.
+//! The gate from a rollout script's point of view: the built binary with a fake Prometheus.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod bad_input;

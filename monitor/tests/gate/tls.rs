@@ -1,4 +1,4 @@
-//! HTTPS: the server's certificate is held against --ca-file.
+//! HTTPS: the server's certificate is verified with --ca-file.
 
 use std::{fs, sync::Arc};
 

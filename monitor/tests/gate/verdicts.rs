@@ -1,4 +1,4 @@
-//! The three answers, and what is printed with them.
+//! The three answers, and the output for each.
 
 use std::fs;
 
@@ -35,8 +35,8 @@ fn every_query_is_a_post_with_job_and_selector() {
     let prefixed = format!("{}/prometheus/", server.url);
     gate(&prefixed, &["--selector", r#"{ env = "prod" }"#]);
     let seen = server.seen();
-    // The time, a check that it is the time of evaluation, 19 questions, and 5 about the host
-    // that is down.
+    // The query for the time, a check that it is the time of evaluation, 19 questions, and 5 about
+    // the host that is down.
     assert_eq!(seen.len(), 26);
     for request in seen {
         assert_eq!(request.method, "POST");
@@ -45,7 +45,7 @@ fn every_query_is_a_post_with_job_and_selector() {
         let whose = r#"{job="livepatch-monitor",env="prod""#;
         let time = query == "time()" || query == "vector(time())";
         assert!(time || query.contains(whose), "{query}");
-        // VictoriaMetrics hides the newest samples otherwise.
+        // Without it VictoriaMetrics hides the newest samples.
         assert_eq!(request.form["latency_offset"], "1ms");
         assert_eq!(request.form["nocache"], "1");
     }

@@ -1,4 +1,4 @@
-//! `--wait`: what time may cure is waited for, the rest is not.
+//! `--wait`: conditions that time may cure are waited for, the others are not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,12 +8,12 @@ use super::gate;
 
 const WAIT: [&str; 3] = ["--wait", "--wait-every", "1s"];
 
-/// A server that answers with the first of these, then the next, a look each; the last
-/// for good. Nothing stands for a Prometheus that is starting.
+/// A server that gives these answers, one per check, and repeats the last. `None` is a Prometheus
+/// that is still starting.
 fn in_turn(looks: Vec<Option<Fleet>>) -> Server {
     let number = AtomicUsize::new(0);
     Server::start(move |request| {
-        // Each look begins with the time.
+        // Each check starts with a query for the time.
         let look = if request.form["query"] == "time()" {
             number.fetch_add(1, Ordering::SeqCst)
         } else {
@@ -61,7 +61,7 @@ fn a_missed_scrape_is_waited_for() {
     let blip = missed.clone().with("up recently", "b", "", "1");
     let server = in_turn(vec![Some(blip.clone()), Some(well)]);
     gate(&server.url, &WAIT).says(0, &["waiting: ", "continue"]);
-    // It is down for good.
+    // It stays down.
     let server = in_turn(vec![Some(blip), Some(missed)]);
     gate(&server.url, &WAIT).says(1, &["waiting: ", "hold", "b:9969"]);
 }
@@ -75,7 +75,7 @@ fn a_wait_that_cannot_help_ends_at_once() {
         Server::always(Reply::new(200, "<html>")),
     ] {
         gate(&server.url, &WAIT).says(2, &["cannot determine"]);
-        // One look, which begins with the question for the time.
+        // One check, which starts with the query for the time.
         let looks = server
             .seen()
             .into_iter()

@@ -12,7 +12,7 @@ use livepatch_monitor_test_support::{host::FakeHost, http, left_out};
 
 use crate::Monitor;
 
-/// It ends with an error that names what is missing, rather than answer nothing.
+/// It exits with an error that names what is missing, instead of giving no answer.
 #[track_caller]
 fn refuses(host: &FakeHost, limits: &str, words: &[&str]) {
     let path = host.path("stderr");
@@ -38,7 +38,7 @@ fn virtual_memory(host: &FakeHost) -> u64 {
     kibibytes.unwrap().parse().unwrap()
 }
 
-/// Whatever memory it has: it answers, or it ends with an error.
+/// With any amount of memory it answers, or exits with an error.
 #[test]
 fn with_little_memory_it_says_so_and_ends() {
     const STEPS: u64 = 24;
@@ -48,7 +48,7 @@ fn with_little_memory_it_says_so_and_ends() {
     for step in 1..=STEPS {
         let path = host.path("stderr");
         let stderr = fs::File::create(&path).unwrap();
-        // Up to twice of what it took: how much it takes differs by some pages.
+        // Up to twice the amount that it needed, which varies by some pages.
         let limits = format!("ulimit -v {};", all * 2 * step / STEPS);
         let mut monitor = Monitor::start(&host, &limits, Stdio::from(stderr));
         match http::body(&monitor.address, "/metrics") {
@@ -83,7 +83,7 @@ fn with_too_few_threads_it_says_so_and_ends() {
         );
         return;
     }
-    // A user that has no process.
+    // A user without processes.
     const NOBODY_ELSE: u32 = 61_181;
     for path in [host.root().to_owned(), host.path("")] {
         std::os::unix::fs::chown(&path, Some(NOBODY_ELSE), None).unwrap();
@@ -95,7 +95,7 @@ fn with_too_few_threads_it_says_so_and_ends() {
     refuses(&host, &limits, &["threads"]);
 }
 
-/// Whatever the umask, and however the directory was made before.
+/// With any umask, and however the directory was created before.
 #[test]
 fn the_state_directory_is_closed_to_others() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -124,7 +124,7 @@ fn the_state_directory_is_closed_to_others() {
     }
 }
 
-/// The threads that may ever run are there from the start: none is missing later.
+/// All threads that it may ever need exist from the start, so none is missing later.
 #[test]
 fn there_are_never_more_threads_than_at_the_start() {
     let host = FakeHost::held();

@@ -12,14 +12,14 @@ use crate::Monitor;
 
 const LOST: &str = "livepatch_monitor_log_lines_lost_total";
 
-/// A host on which each scrape can be given something to complain about.
+/// A host on which each scrape can be made to log a problem.
 fn host() -> FakeHost {
     let host = FakeHost::default();
     host.create_dir("sys/kernel/livepatch");
     host
 }
 
-/// Makes a scrape log a line: what is wrong is another than before.
+/// Makes a scrape log a line, because the problem differs from the one before.
 #[track_caller]
 fn complain(host: &FakeHost, monitor: &Monitor, number: usize) {
     let enabled = format!("sys/kernel/livepatch/fix{number}/enabled");
@@ -28,7 +28,7 @@ fn complain(host: &FakeHost, monitor: &Monitor, number: usize) {
     fs::remove_dir_all(host.path(&enabled).parent().unwrap()).unwrap();
 }
 
-/// Log lines that get lost are counted, and end neither the process nor its answers.
+/// Lost log lines are counted, and affect neither the process nor its responses.
 #[track_caller]
 fn goes_on(host: &FakeHost, monitor: Monitor) {
     let before = monitor.value(LOST);
@@ -46,7 +46,7 @@ fn the_reader_of_the_log_has_gone() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let monitor = Monitor::start(&host, "", writer);
     monitor.metrics();
-    // It was there at the start.
+    // It already existed at the start.
     assert!(reader.read(&mut [0; 64]).unwrap() > 0);
     drop(reader);
     goes_on(&host, monitor);
@@ -62,7 +62,7 @@ fn the_disk_of_the_log_is_full() {
     goes_on(&host, monitor);
 }
 
-/// The reader lives and does not read: the pipe is full.
+/// The reader is alive and does not read, so the pipe is full.
 #[test]
 fn the_reader_of_the_log_hangs() {
     let host = host();
@@ -85,7 +85,7 @@ fn the_log_file_has_reached_its_limit_and_can_grow_again() {
         .append(true)
         .open(&path)
         .unwrap();
-    // In units of 512 bytes (POSIX) or 1024: the file holds the lines of the start.
+    // In units of 512 bytes (POSIX) or 1024: the file has room for the lines of the start.
     let monitor = Monitor::start(&host, "ulimit -f 16;", Stdio::from(log));
     let mut number = 0;
     while monitor.value(LOST) < 3.0 {
@@ -103,7 +103,7 @@ fn the_log_file_has_reached_its_limit_and_can_grow_again() {
     let report = report.unwrap_or_else(|| panic!("no report in {text}"));
     assert!(report.contains(&format!("lines={lost}")), "{report}");
     assert!(report.contains("File too large"), "{report}");
-    // What was torn is not continued by the next line.
+    // The next line does not continue the torn one.
     assert!(
         !text.lines().any(|line| line.matches("WARN").count() > 1),
         "{text}"

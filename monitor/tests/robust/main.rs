@@ -1,5 +1,5 @@
-//! The monitor in surroundings that fail it: a log that nobody reads, limits on files,
-//! threads and memory, a disk that is full, directories of other users.
+//! The monitor in failing surroundings: a log that nobody reads, limits on files, threads and
+//! memory, a full disk, directories of other users.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,10 +26,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_livepatch-monitor");
 
-/// What takes longer hangs.
+/// A process that takes longer hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
-/// A `serve` whose address is known without its log: it is given its socket.
+/// A `serve` whose address is known without its log, because it is given its socket.
 struct Monitor {
     child: Child,
     address: String,
@@ -84,7 +84,7 @@ impl Monitor {
         self.code()
     }
 
-    /// Its exit code once it has ended; one that hangs fails the test.
+    /// Its exit code once it has exited; one that hangs fails the test.
     #[track_caller]
     fn code(&mut self) -> Option<i32> {
         let since = Instant::now();
@@ -100,7 +100,7 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! What the DaemonSet gives a container of the host.
+//! What the DaemonSet mounts from the host into the container.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ fn values(key: &str) -> Vec<&'static str> {
 #[test]
 fn the_daemon_set_mounts_only_what_is_read() {
     let mut read: Vec<PathBuf> = Packages::directories(Path::new("/"));
-    // Locks of rpm's managers that live in a directory of all daemons' sockets.
+    // Locks of rpm's managers in a directory that contains the sockets of all daemons.
     read.retain(|path| !path.starts_with("/run"));
     read.extend(
         [

@@ -1,4 +1,4 @@
-//! The end of the process, whoever holds it up.
+//! The process ends in time, whoever delays it.
 
 use std::{
     fs,
@@ -41,7 +41,7 @@ fn a_slow_reader_does_not_turn_a_clean_stop_into_a_crash() {
         }
     };
     assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
-    // The monitor waits for the reader once nothing more comes.
+    // The monitor waits for the reader once nothing more arrives.
     let mut before = None;
     while before != Some(rustix::io::ioctl_fionread(&slow).unwrap()) {
         before = Some(rustix::io::ioctl_fionread(&slow).unwrap());
@@ -52,10 +52,10 @@ fn a_slow_reader_does_not_turn_a_clean_stop_into_a_crash() {
         assert_eq!(monitor.child.try_wait().unwrap(), None, "no last entry");
         thread::sleep(Duration::from_millis(5));
     }
-    // It still waits for the reader: a kill now does not make a crash of the stop.
+    // It is still waiting for the reader: a kill at this point does not turn the stop into a crash.
     thread::sleep(Duration::from_millis(200));
     assert_eq!(monitor.child.try_wait().unwrap(), None, "it has ended");
-    // What was under way comes whole, and the connection is closed, not reset.
+    // Responses in progress arrive complete, and the connection is closed, not reset.
     let mut answers = Vec::new();
     slow.read_to_end(&mut answers).unwrap();
     assert_whole(&answers);
@@ -63,7 +63,7 @@ fn a_slow_reader_does_not_turn_a_clean_stop_into_a_crash() {
     assert_eq!(last_entry(&host), Some(Entry::Stopped));
 }
 
-/// Each answer has the length that it announces.
+/// Each response has the length that it announces.
 #[track_caller]
 fn assert_whole(mut answers: &[u8]) {
     assert!(!answers.is_empty());
@@ -83,7 +83,7 @@ fn what_was_asked_before_the_end_is_answered_whole() {
     let host = FakeHost::default();
     let mut monitor = Monitor::start(&host, "", std::process::Stdio::null());
     monitor.metrics();
-    // Stopped, it reads none of these before the signal.
+    // The monitor is stopped, so it reads none of these before the signal.
     monitor.signal(Signal::STOP);
     let asked: Vec<_> = (0..50)
         .map(|_| {

@@ -13,7 +13,7 @@ fn fifo(path: &Path) {
     mkfifoat(CWD, path, 0o666.into()).unwrap();
 }
 
-/// Writes into a directory in which `prepare` has put what it likes.
+/// Writes into a directory that `prepare` has filled.
 #[track_caller]
 fn writes_despite(prepare: impl FnOnce(&Path, &Path)) {
     let host = FakeHost::default();
@@ -60,8 +60,8 @@ fn pipes_are_not_waited_for() {
     });
 }
 
-/// A directory in the file's place is not the monitor's to remove; it is named, and the
-/// process ends when it is ordered to.
+/// The monitor does not remove a directory in the file's place; it is named, and the process exits
+/// when it is ordered to.
 #[test]
 fn a_directory_in_its_place_is_named() {
     let host = FakeHost::default();
@@ -90,7 +90,7 @@ fn unfinished_files_do_not_pile_up() {
     });
 }
 
-/// The once mode writes what is true now, leaves it, and records nothing.
+/// The once mode writes the current values, keeps the file, and records nothing.
 #[test]
 fn once_writes_the_file_and_ends() {
     let host = FakeHost::held();
@@ -107,7 +107,7 @@ fn once_writes_the_file_and_ends() {
     ] {
         assert!(text.contains(line), "no {line} in {text}");
     }
-    // What nobody has watched is not said.
+    // What was not watched is not reported.
     for name in [
         "crash_signals",
         "recorder_errors",
@@ -118,7 +118,7 @@ fn once_writes_the_file_and_ends() {
     }
     assert!(!host.path("state").exists(), "something is recorded");
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-    // Without a place to write to there is nothing to do.
+    // Without a destination there is nothing to do.
     let answer = Process::run(host.command(BINARY, &["serve", "--once"]));
     answer.refuses(&["--textfile"]);
 }

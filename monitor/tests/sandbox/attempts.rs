@@ -1,4 +1,4 @@
-//! What a program could try that has been taken over.
+//! Actions that a compromised program could attempt.
 
 use std::{io, os::unix::net::UnixDatagram, path::Path};
 
@@ -34,7 +34,7 @@ pub(crate) fn load_bpf() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks whether the parent could be signalled.
+/// Tries whether the parent process could be signalled.
 pub(crate) fn signal_parent() -> io::Result<()> {
     // SAFETY: signal 0 signals nothing.
     match unsafe { libc::kill(libc::getppid(), 0) } {
@@ -43,11 +43,11 @@ pub(crate) fn signal_parent() -> io::Result<()> {
     }
 }
 
-/// A system call that fails for another reason than that it is refused has worked: these
-/// have arguments that no kernel takes.
+/// A system call that fails for a reason other than being refused counts as permitted: these have
+/// arguments that no kernel accepts.
 pub(crate) fn attempt(number: libc::c_long, arguments: [libc::c_long; 5]) -> io::Result<()> {
     let [a, b, c, d, e] = arguments;
-    // SAFETY: the pointers among the arguments are null or lengths of nothing.
+    // SAFETY: the pointers among the arguments are null or have length zero.
     let result = unsafe { libc::syscall(number, a, b, c, d, e) };
     match io::Error::last_os_error() {
         error if result < 0 && error.raw_os_error() == Some(libc::EPERM) => Err(error),
@@ -68,7 +68,7 @@ pub(crate) fn fork() -> io::Result<()> {
         0 => unsafe { libc::_exit(0) },
         child if child > 0 => {
             let child = i32::try_from(child).unwrap();
-            // SAFETY: a status is not asked for.
+            // SAFETY: no status is requested.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
             Ok(())
         }
@@ -79,17 +79,17 @@ pub(crate) fn fork() -> io::Result<()> {
 pub(crate) fn executable_memory() -> io::Result<()> {
     let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, where the kernel likes.
+    // SAFETY: a new mapping, at an address that the kernel chooses.
     let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, kind, -1, 0) };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the mapping from above, which nobody uses.
+    // SAFETY: the mapping from above, which nothing uses.
     unsafe { libc::munmap(address, 4096) };
     Ok(())
 }
 
-/// Sends by sendmsg(), which carries its address behind a pointer.
+/// Sends by sendmsg(), whose address is behind a pointer.
 pub(crate) fn message_to(socket: &UnixDatagram, path: &Path) -> io::Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg_addr};
     let address = SocketAddrUnix::new(path)?;
@@ -99,7 +99,7 @@ pub(crate) fn message_to(socket: &UnixDatagram, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes another user's files for its own.
+/// Takes ownership of another user's files.
 pub(crate) fn give_away(path: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(1), None)
 }

@@ -1,4 +1,4 @@
-//! The sandbox on this machine's kernel: what must not work does not, the rest does.
+//! The sandbox on this machine's kernel: what must not work fails, the rest works.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attempts;
@@ -25,12 +25,12 @@ use attempts::{
     attempt, executable_memory, fork, give_away, load_bpf, message_to, parent, signal_parent,
 };
 
-/// Runs in a thread of its own: a sandbox binds the thread for good.
+/// Runs in a thread of its own, because a sandbox is permanent for its thread.
 fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
-/// A value of this thread's status.
+/// A field of this thread's status.
 fn status(key: &str) -> String {
     let text = fs::read_to_string("/proc/thread-self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key));
@@ -41,7 +41,7 @@ fn is_root() -> bool {
     status("CapEff") != "0000000000000000"
 }
 
-/// Folders to read, to write, and to leave alone.
+/// Folders to read, to write, and without any access.
 struct Places {
     root: tempfile::TempDir,
 }
@@ -226,7 +226,7 @@ fn what_is_forbidden_fails() {
         (
             Part::SystemCalls,
             "fork",
-            // A task that is not a thread of this process, and ends at once.
+            // A task that is not a thread of this process, and exits at once.
             Box::new(fork),
         ),
         (
@@ -289,7 +289,7 @@ fn what_is_forbidden_fails() {
             }),
         ),
     ];
-    // Only what works without the sandbox shows that the sandbox keeps from it.
+    // An action shows that the sandbox blocks it only if it works without the sandbox.
     let (work, do_not): (Vec<_>, Vec<_>) = attempts
         .iter()
         .partition(|(_, _, attempt)| attempt().is_ok());
@@ -309,7 +309,7 @@ fn what_is_forbidden_fails() {
     assert_eq!(done, Vec::<&str>::new());
     assert!(sandbox.holds.contains(&Part::NoNewPrivs), "{sandbox:?}");
     assert!(sandbox.holds.contains(&Part::Capabilities), "{sandbox:?}");
-    // What does not hold is reported.
+    // What is not enforced is reported.
     let all = sandbox.holds.len() == Part::ALL.len();
     let reported = sandbox.degradations.iter().map(|one| one.what.as_str());
     let reported: Vec<_> = reported
@@ -344,7 +344,7 @@ fn what_is_allowed_works() {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(status(set), "0000000000000000", "{set}");
         }
-        // A thread that is started later is in it too.
+        // A thread that is started later is sandboxed too.
         let inherited = aside(|| {
             (
                 status("CapEff"),
@@ -380,7 +380,7 @@ fn what_is_needed_is_kept() {
         assert_eq!(sandbox::needed(&candidates, || false), CapSet::empty());
         let needed = sandbox::needed(&candidates, || give_away(&mine).is_ok());
         assert_eq!(needed, CapSet::from_iter([Cap::SYS_NICE, Cap::CHOWN]));
-        // Everything is as before.
+        // Nothing has changed.
         assert!(status("CapEff") == status("CapPrm") && is_root());
 
         let sandbox = sandbox::enter(&Allowed {

@@ -1,4 +1,4 @@
-//! Root where there is no Landlock.
+//! Root without Landlock.
 
 use std::{
     fs::{self, File},
@@ -44,7 +44,7 @@ fn without_landlock_root_becomes_another_user() {
         );
         assert_eq!(status("Groups"), "");
         assert_eq!(status("CapPrm"), "0000000000000000");
-        // Root's files are no longer its own, what it must use still is.
+        // It can no longer use root's files, but everything that it still needs.
         assert!(File::open(&secret).is_err());
         assert!(
             File::options()

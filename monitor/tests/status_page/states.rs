@@ -1,4 +1,4 @@
-//! Hosts in every state that the page knows.
+//! Hosts in every state that the page can show.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -34,12 +34,12 @@ use livepatch_monitor::{
 const NOW: f64 = 1_795_452_767.0;
 const PATCH: &str = "livepatch_2026_11_net_fix";
 
-/// What is known of a host in this test, to change.
+/// The state of a host in this test, to be changed.
 pub(crate) const fn values(page: &mut Page) -> &mut Values {
     &mut page.collected.values
 }
 
-/// Nothing is loaded, and all is well.
+/// Nothing is loaded, and nothing is wrong.
 pub(crate) fn quiet() -> Page {
     let mut page = Page {
         host: "db-0417.example.net".into(),
@@ -242,7 +242,7 @@ pub(crate) fn waiting(mut page: Page, blockers: &[Blocker], running_for: u64, st
     page
 }
 
-/// A transition has begun.
+/// A transition has started.
 pub(crate) fn running() -> Page {
     let detail = "on a CPU; it switches when it returns to user space, or once it sleeps";
     let blockers = [blocker(0, "stress-ng", Reason::Running, detail)];
@@ -275,8 +275,8 @@ pub(crate) fn crowded() -> Page {
     page
 }
 
-/// The kernel has just begun: thousands are pending, and the two that hold it up are the last
-/// of the scan.
+/// The kernel has just started: thousands are pending, and the two that hold it up are the last of
+/// the scan.
 pub(crate) fn ten_thousand() -> Page {
     let clean = "nothing holds it up: the kernel has not checked it since its stack became clean";
     let mut blockers: Vec<Blocker> = (0..9998)
@@ -330,7 +330,7 @@ pub(crate) fn crash(ended_boot: bool) -> HostCrash {
     }
 }
 
-/// The boot before this one ended in a crash, and an update was cut off by it.
+/// The boot before this one ended in a crash that interrupted an update.
 pub(crate) fn crashed() -> Page {
     let mut page = quiet();
     let known = values(&mut page);
@@ -351,7 +351,7 @@ pub(crate) fn crashed() -> Page {
     page
 }
 
-/// The kernel that runs has had an oops.
+/// The running kernel has had an oops.
 pub(crate) fn survived() -> Page {
     let mut page = in_force();
     let known = values(&mut page);
@@ -377,7 +377,7 @@ pub(crate) fn survived() -> Page {
     page
 }
 
-/// Without BPF, with a full disk, and no dump to hope for.
+/// Without BPF, with a full disk, and without any source of dumps.
 pub(crate) fn degraded() -> Page {
     let mut page = in_force();
     page.collected.degradations = vec![
@@ -425,7 +425,7 @@ pub(crate) fn unknown() -> Page {
     page
 }
 
-/// A transition of which next to nothing is known.
+/// A transition about which almost nothing is known.
 pub(crate) fn nameless() -> Page {
     let mut page = unknown();
     values(&mut page).transitions.running = Some(Running {
@@ -438,14 +438,14 @@ pub(crate) fn nameless() -> Page {
     page
 }
 
-/// This kernel cannot be livepatched.
+/// This kernel does not support livepatching.
 pub(crate) fn unsupported() -> Page {
     let mut page = quiet();
     values(&mut page).patches.set = Some(Arc::default());
     page
 }
 
-/// Every foreign string is this one.
+/// Every untrusted string is this one.
 pub(crate) fn foreign(text: &str) -> Page {
     let text = || text.to_owned();
     let mut page = degraded();

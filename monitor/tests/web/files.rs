@@ -1,4 +1,4 @@
-//! The configuration file itself, wrong as a file.
+//! The configuration file itself: missing, unreadable or of the wrong kind.
 
 use std::{
     fs,

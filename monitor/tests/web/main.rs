@@ -1,4 +1,4 @@
-//! The web server as clients meet it: configuration files valid and invalid, TLS, users,
+//! The web server from a client's point of view: valid and invalid configuration files, TLS, users,
 //! hostile clients, systemd. All on loopback.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

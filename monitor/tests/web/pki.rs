@@ -1,4 +1,4 @@
-//! Certificates of our own.
+//! Certificates made for the tests.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -32,7 +32,7 @@ impl Authority {
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// A client's, with an alternative name of each kind.
+    /// A client's certificate, with an alternative name of each kind.
     pub(crate) fn client(&self) -> Pair {
         let mut params = CertificateParams::new(vec!["prometheus.example".into()]).unwrap();
         params.subject_alt_names.extend([

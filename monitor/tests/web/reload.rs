@@ -1,4 +1,4 @@
-//! Changes of the configuration are taken without a restart; broken ones are not.
+//! Changes of the configuration are applied without a restart; broken ones are not.
 
 use std::{fs, thread, time::Duration};
 

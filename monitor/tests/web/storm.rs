@@ -1,5 +1,5 @@
-//! Hostile clients: they take bounded memory and descriptors, and a scrape is answered
-//! meanwhile. On loopback, some thousand connections, half a minute.
+//! Hostile clients: the memory and descriptors that they use are limited, and scrapes are still
+//! answered. On loopback, some thousand connections, half a minute.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -25,7 +25,7 @@ use crate::{
 /// descriptors.
 static ONE: Mutex<()> = Mutex::new(());
 
-/// A connection that is open for longer is never closed.
+/// A connection that is open for longer than this is never closed.
 const HANGS: Duration = Duration::from_secs(60);
 const MEBIBYTE: u64 = 1024 * 1024;
 
@@ -36,7 +36,7 @@ fn scrape(exporter: &Process) {
     assert!(metrics.contains("livepatch_supported 0"), "{metrics}");
 }
 
-/// More open files than are usual, for the clients of this test.
+/// Raises the limit of open files, for the clients of this test.
 fn many_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -66,7 +66,7 @@ fn two_thousand_idle_connections() {
     let idle: Vec<TcpStream> = (0..2000)
         .map(|number| {
             let mut stream = exporter.connect();
-            // Some have begun a request, and never end it.
+            // Some have started a request, and never finish it.
             if number % 2 == 0 {
                 let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX: ");
             }
@@ -102,7 +102,7 @@ fn a_thousand_idle_connections_of_tls() {
     };
     scrape();
     let before = exporter.resident();
-    // Those that never say hello, those that say half of it, those that are through.
+    // Clients that never send a hello, that send half of it, and that complete the handshake.
     let silent: Vec<_> = (0..400).map(|_| exporter.connect()).collect();
     let half: Vec<_> = (0..400)
         .map(|_| {
@@ -172,7 +172,7 @@ fn an_endless_request_is_closed() {
     write!(stream, "GET /metrics HTTP/1.1\r\n").unwrap();
     let mut buffer = [0; 64];
     loop {
-        // A header now and then does not buy more time.
+        // A header now and then does not extend the time limit.
         let _ = stream.write_all(b"X: y\r\n");
         match stream.read(&mut buffer) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
@@ -180,15 +180,15 @@ fn an_endless_request_is_closed() {
         }
         assert!(start.elapsed() < HANGS, "still open");
     }
-    // Not at once: a slow client has time to ask.
+    // Not at once: a slow client has time to send its request.
     let open = start.elapsed();
     assert!(open > Duration::from_secs(8), "closed after {open:?}");
 }
 
-/// What comes back for these bytes, until the other side closes.
+/// The response to these bytes, until the other side closes.
 fn raw(exporter: &Process, bytes: &[u8]) -> String {
     let mut stream = exporter.connect();
-    // The other side may close before it has read all.
+    // The other side may close before it has read everything.
     let _ = stream.write_all(bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let mut answer = Vec::new();
@@ -237,7 +237,7 @@ fn malformed_requests() {
     ] {
         let answer = raw(&exporter, bytes.as_bytes());
         let shown = &bytes[..bytes.len().min(60)];
-        // The answer may be lost where the other side still sends.
+        // The response may be lost if the other side is still sending.
         assert!(
             answer.is_empty() && bytes.len() > 16_384
                 || answer.starts_with(&format!("HTTP/1.1 {expected}")),
@@ -312,7 +312,7 @@ impl Opens {
         Self(notify)
     }
 
-    /// Those since the last count.
+    /// The opens since the last count.
     fn count(&self) -> usize {
         let mut buffer = [const { MaybeUninit::uninit() }; 4096];
         let mut events = inotify::Reader::new(&self.0, &mut buffer);
@@ -359,16 +359,16 @@ fn streams_of_http2_that_are_not_read() {
     let held = runtime.block_on(async {
         let mut held = Vec::new();
         for _ in 0..50 {
-            // No window: nothing of an answer may be sent.
+            // No window: no part of a response may be sent.
             let mut sender = client.http2(&exporter.address(), 0).await;
-            // The first brings the server's limits; the others wait for them.
+            // The first brings the server to its limits; the others wait for it.
             for _ in 0..20 {
                 let request = hyper::Request::get("https://localhost/metrics");
                 let request = request.body(http_body_util::Empty::new()).unwrap();
                 held.push(tokio::spawn(sender.send_request(request)));
             }
         }
-        // Time for all that will be answered.
+        // Time for everything that will be answered.
         tokio::time::sleep(Duration::from_secs(2)).await;
         held
     });

@@ -1,4 +1,4 @@
-//! What is sent to systemd and what it passes on, with this test in its place.
+//! The notifications sent to systemd and the sockets it passes, with this test in its place.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ fn ready_alive_stopping() {
         ready.contains("READY=1\n") && ready.contains("STATUS=listening on"),
         "{ready}"
     );
-    // Ready means that it answers.
+    // Ready means that it answers requests.
     assert_eq!(exporter.get("/metrics", &[]).status, 200);
     for _ in 0..5 {
         assert_eq!(message(&socket), "WATCHDOG=1\n");
@@ -80,7 +80,7 @@ fn a_stopped_process_sends_no_keep_alive() {
     while !stands_still(exporter.pid()) {
         thread::sleep(Duration::from_millis(10));
     }
-    // What was sent before.
+    // The bytes sent before.
     socket.set_nonblocking(true).unwrap();
     let mut buffer = [0; 64];
     while socket.recv(&mut buffer).is_ok() {}
@@ -97,7 +97,7 @@ fn stands_still(pid: u32) -> bool {
     stats.all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
-/// Runs the command with `listener` as the socket that systemd hands over.
+/// Runs the command with `listener` as the socket that systemd passes.
 fn hand_over(mut command: Command, listener: TcpListener) -> Command {
     let descriptor: OwnedFd = listener.into();
     // The shell names itself before it becomes the exporter: LISTEN_PID is its pid.
@@ -148,7 +148,7 @@ fn a_scrape_in_progress_is_finished_before_the_end() {
     let mut idle = exporter.connect();
     let kept = http::Client::default();
     assert_eq!(kept.get(&address, "/-/healthy", &[]).unwrap().status, 200);
-    // Nobody reads these answers before the order to stop.
+    // Nobody reads these responses before the order to stop.
     let mut scrapes: Vec<_> = (0..20)
         .map(|_| {
             let mut stream = exporter.connect();

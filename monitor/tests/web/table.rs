@@ -1,8 +1,8 @@
 //! Web configurations, good and bad, and what `promtool check web-config` of
-//! Prometheus 2.42 says of the same files.
+//! Prometheus 2.42 answers for the same files.
 //!
-//! What promtool said is recorded here and this program is held against it; where
-//! promtool is on PATH (`cargo xtask test` brings it) the record is checked as well.
+//! The answers of promtool are recorded here and this program is compared with them; if promtool is
+//! on PATH (`cargo xtask test` installs it), the record is checked as well.
 
 mod cases;
 

@@ -1,4 +1,4 @@
-//! TLS as clients meet it.
+//! TLS from a client's point of view.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -20,7 +20,7 @@ use crate::{
 
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// What sends requests by HTTP/2.
+/// Sends requests by HTTP/2.
 type Http2 = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
 
 /// A client of TLS.
@@ -70,13 +70,13 @@ impl Client {
         ClientConnection::new(self.0.clone(), "localhost".try_into().unwrap()).unwrap()
     }
 
-    /// The status and the body of an answer, over a connection of its own.
+    /// The status and the body of a response, over a separate connection.
     pub(crate) fn get(&self, address: &str, path: &str) -> io::Result<(u16, String)> {
         let (_, status, body) = self.ask(address, path)?;
         Ok((status, body))
     }
 
-    /// What a connection agreed on that has been answered.
+    /// What an answered connection negotiated.
     fn agreed(&self, address: &str) -> Agreed {
         let (agreed, status, _) = self.ask(address, "/-/healthy").unwrap();
         assert_eq!(status, 200);
@@ -123,7 +123,7 @@ impl Client {
             .await
     }
 
-    /// A connection of HTTP/2, over which the server may send so much of each answer.
+    /// A connection of HTTP/2, over which the server may send this much of each response.
     pub(crate) async fn http2(&self, address: &str, window: u32) -> Http2 {
         let mut config = (*self.0).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -140,11 +140,11 @@ impl Client {
     }
 }
 
-/// What client and server have agreed on.
+/// What client and server have negotiated.
 struct Agreed {
     suite: rustls::CipherSuite,
     group: rustls::NamedGroup,
-    /// The protocol that ALPN agreed on.
+    /// The protocol that ALPN selected.
     protocol: Option<Vec<u8>>,
 }
 
@@ -169,15 +169,15 @@ fn a_scrape_by_tls() {
     }
     let stranger = Client::trusting(&Authority::new().pem());
     assert!(stranger.get(&exporter.address(), "/metrics").is_err());
-    // Plain HTTP is answered with the remedy, and nothing more.
+    // Plain HTTP gets the remedy as its response, and nothing more.
     let plain = exporter.get("/metrics", &[]);
     assert_eq!(plain.status, 400);
     assert!(plain.body.contains("https://"), "{plain:?}");
     assert!(!plain.body.contains("livepatch"), "{plain:?}");
 }
 
-/// The server answers the first bytes; the client, which is still sending, gets all of the
-/// answer.
+/// The server answers the first bytes; the client, which is still sending, receives the whole
+/// response.
 #[test]
 fn plain_http_in_parts_is_answered_too() {
     let (host, _) = pki::host();
@@ -226,7 +226,7 @@ fn the_list_of_suites_is_about_tls_1_2_as_in_go() {
     Client::with(&authority.pem(), None, &[&rustls::version::TLS13]).agreed(&exporter.address());
 }
 
-/// A server whose clients are asked for certificates, in one way after the other.
+/// A server that requests certificates from its clients, with one policy after the other.
 struct Door {
     host: Host,
     exporter: Process,
@@ -248,8 +248,8 @@ impl Door {
         }
     }
 
-    /// Whether these are let in: a client without a certificate, one with a
-    /// certificate of the authority, one with a stranger's.
+    /// Whether these clients are accepted: one without a certificate, one with a certificate of the
+    /// authority, one with another authority's.
     #[track_caller]
     fn lets_in(&self, keys: &str, expected: [bool; 3]) {
         self.host.write_settled("web.yml", format!("{TLS}{keys}"));
@@ -281,7 +281,7 @@ fn every_kind_of_client_authentication() {
     );
     door.lets_in(&with_ca("VerifyClientCertIfGiven"), [true, true, false]);
     door.lets_in(&with_ca("RequireAndVerifyClientCert"), [false, true, false]);
-    // Authorities that the policy does not ask.
+    // Authorities that the policy does not use.
     door.lets_in(&with_ca("RequireAnyClientCert"), [false, true, true]);
 }
 
@@ -305,7 +305,7 @@ fn names_of_clients() {
     for name in ["example", "PROMETHEUS.EXAMPLE", "192.0.2.70"] {
         door.lets_in(&keys(name), [false, false, false]);
     }
-    // Whoever vouches, the name must be there.
+    // Whatever the authority, the name must be in the certificate.
     let any = "  client_auth_type: RequireAnyClientCert\n  client_allowed_sans: ";
     door.lets_in(&format!("{any}[prometheus.example]\n"), [false, true, true]);
     door.lets_in(&format!("{any}[]\n"), [false, false, false]);
@@ -340,7 +340,7 @@ fn http2_by_alpn() {
     let client = Client::trusting(&authority.pem());
     runtime().block_on(async {
         let mut sender = client.http2(&exporter.address(), 65_535).await;
-        // The first brings the server's limits; then many at once.
+        // The first brings the server to its limits; then many at once.
         let request = hyper::Request::get("https://localhost/-/healthy");
         let request = request.body(Empty::new()).unwrap();
         assert_eq!(sender.send_request(request).await.unwrap().status(), 200);

@@ -13,10 +13,10 @@ use livepatch_monitor_test_support::{http::Response, process::Process};
 
 use crate::exporter::{Host, start};
 
-/// Guesses at a password at once.
+/// Concurrent guesses of a password.
 const GUESSES: usize = 60;
 
-/// By libxcrypt, of "secret".
+/// Made by libxcrypt, for "secret".
 const SECRET: &str = "$2y$04$SVD9pY3o2cUAFL/gtIY7KuYTyHa.7o/WohDkGABBMb44MvjscP0Xq";
 
 type Header = (&'static str, String);
@@ -68,7 +68,7 @@ fn only_users_are_let_in() {
     for user in ["y", "a", "b"] {
         assert_eq!(scrape(&exporter, &basic(user, "secret")), 200);
         assert_eq!(scrape(&exporter, &basic(user, "wrong")), 401);
-        // Still right, now from memory.
+        // Still correct, now from memory.
         assert_eq!(scrape(&exporter, &basic(user, "secret")), 200);
     }
     for headers in [
@@ -95,7 +95,7 @@ fn only_users_are_let_in() {
 #[test]
 fn a_password_is_hashed_once() {
     let host = Host::default();
-    // Expensive beside a request, in an unoptimised build too.
+    // Expensive compared with a request, in an unoptimised build too.
     let hash = bcrypt::hash("secret", 9).unwrap();
     host.write("web.yml", format!("basic_auth_users:\n  a: {hash}\n"));
     let exporter = start(&host);
@@ -111,7 +111,7 @@ fn a_password_is_hashed_once() {
         five < hashing,
         "five more cost {five:?}, the first {hashing:?}"
     );
-    // A wrong one is hashed, and does not push the right one out.
+    // A wrong one is hashed, and does not displace the right one.
     cost("wrong", 401);
     let five: Duration = (0..5).map(|_| cost("secret", 200)).sum();
     assert!(
@@ -171,7 +171,7 @@ fn guesses_do_not_delay_a_known_user() {
         })
         .collect();
     assert_eq!(scrape(&exporter, &basic("a", "secret")), 200);
-    // Somebody who had to wait in line would be answered after all of them.
+    // A client that had to wait in line would be answered after all of them.
     let answered = guessers.iter().filter(|guesser| {
         guesser.set_nonblocking(true).unwrap();
         guesser.peek(&mut [0]).is_ok()
@@ -183,8 +183,8 @@ fn guesses_do_not_delay_a_known_user() {
     );
 }
 
-/// Wrong passwords from some addresses, without end, do not keep a scraper from another
-/// one out, whose password was not seen before.
+/// Endless wrong passwords from some addresses do not keep out a scraper at another address, whose
+/// password was not seen before.
 #[test]
 fn guesses_from_other_addresses_do_not_keep_a_scraper_out() {
     for guessing in [1_u8, 4, 40] {
@@ -209,7 +209,7 @@ fn guesses_from_other_addresses_do_not_keep_a_scraper_out() {
                     }
                 });
             }
-            // The guesses are under way, and come again and again.
+            // The guesses are in progress, and are repeated all the time.
             while checked.load(Ordering::Relaxed) < 4 {
                 thread::sleep(Duration::from_millis(10));
             }

@@ -1,5 +1,5 @@
-//! The measurements; each makes a table. The absolute numbers of an emulated processor say little,
-//! so values that are compared are measured alternately on the same machine.
+//! The measurements; each produces a table. The absolute numbers of an emulated processor mean
+//! little, so values that are compared are measured alternately on the same machine.
 
 mod cost;
 mod counts;
@@ -17,7 +17,7 @@ use crate::{guest::Guest, monitor};
 
 type Measurement = fn(&mut Guest) -> Result<Table>;
 
-/// The name of each table's file, and its measurement.
+/// The name of each table's file, and the function that measures it.
 const ALL: &[(&str, Measurement)] = &[
     ("counts", counts::measure),
     ("latency", latency::measure),
@@ -52,7 +52,7 @@ pub(crate) fn run(guest: &mut Guest, names: &str) -> Result<()> {
     Ok(())
 }
 
-/// Rows of text under a title.
+/// Rows of text with a title.
 #[derive(Debug)]
 struct Table {
     title: String,

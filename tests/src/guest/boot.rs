@@ -1,4 +1,4 @@
-//! What PID 1 does first and last: mounts file systems, powers off.
+//! The first and last actions of PID 1: mounting file systems, powering off.
 
 use anyhow::{Context as _, Result};
 use rustix::{

@@ -1,6 +1,6 @@
-//! BPF programs of others, attached to a function of the kernel by a trampoline.
+//! BPF programs of other tools, attached to a kernel function by a trampoline.
 //!
-//! Each only returns a number, so that no compiler is needed. What bpf(2) takes is in
+//! Each only returns a number, so no compiler is needed. The arguments of bpf(2) are described in
 //! include/uapi/linux/bpf.h (`union bpf_attr`).
 
 use std::{
@@ -16,7 +16,7 @@ const PROG_LOAD: libc::c_long = 5;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 
-/// `bpf_prog_info`: the id, and how often it ran.
+/// `bpf_prog_info`: the id and the number of runs.
 const ID: std::ops::Range<usize> = 4..8;
 const RUNS: std::ops::Range<usize> = 200..208;
 
@@ -74,7 +74,7 @@ impl Program {
         attributes.bytes(48, NAME.as_bytes());
         attributes.u32(68, attach_type);
         attributes.u32(108, target);
-        // SAFETY: the program, the license and the log are alive and as long as is stated.
+        // SAFETY: the program, the license and the log are alive and have the given lengths.
         let program = unsafe { descriptor(PROG_LOAD, &mut attributes) };
         let program = program.with_context(|| {
             let log = String::from_utf8_lossy(&log);
@@ -83,7 +83,7 @@ impl Program {
         })?;
         let mut attributes = Attributes::default();
         attributes.u32(8, raw(&program)?);
-        // SAFETY: no address is handed over.
+        // SAFETY: no address is passed.
         let link = unsafe { descriptor(RAW_TRACEPOINT_OPEN, &mut attributes) };
         let link = link.with_context(|| format!("cannot attach to {function} as {kind:?}"))?;
         Ok(Self {
@@ -92,13 +92,13 @@ impl Program {
         })
     }
 
-    /// Its id, by which tools name it.
+    /// Its id, which tools use to name it.
     pub(crate) fn id(&self) -> Result<u32> {
         let bytes = self.info(ID)?;
         Ok(u32::from_ne_bytes(bytes.as_slice().try_into()?))
     }
 
-    /// How often it ran since [`count_runs`].
+    /// Number of runs since [`count_runs`].
     pub(crate) fn runs(&self) -> Result<u64> {
         let bytes = self.info(RUNS)?;
         Ok(u64::from_ne_bytes(bytes.as_slice().try_into()?))
@@ -110,7 +110,7 @@ impl Program {
         attributes.u32(0, raw(&self.program)?);
         attributes.u32(4, u32::try_from(info.len()).context("a long info")?);
         attributes.address(8, info.as_mut_ptr().expose_provenance());
-        // SAFETY: the buffer is alive and as long as is stated.
+        // SAFETY: the buffer is alive and has the given length.
         unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }.context("no bpf_prog_info")?;
         Ok(info.get(range).unwrap_or_default().to_vec())
     }
@@ -165,17 +165,19 @@ impl Attributes {
 }
 
 /// # Safety
-/// The addresses among the attributes must be those of buffers as long as the attributes say.
+/// Every address among the attributes must be that of a buffer at least as long as the attributes
+/// state.
 unsafe fn descriptor(command: libc::c_long, attributes: &mut Attributes) -> io::Result<OwnedFd> {
     // SAFETY: as the caller promises.
     let fd = unsafe { bpf(command, attributes) }?;
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just returned this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// # Safety
-/// The addresses among the attributes must be those of buffers as long as the attributes say.
+/// Every address among the attributes must be that of a buffer at least as long as the attributes
+/// state.
 unsafe fn bpf(command: libc::c_long, attributes: &mut Attributes) -> io::Result<libc::c_long> {
     let size = size_of::<Attributes>();
     // SAFETY: the attributes are valid for `size` bytes during the call; the rest is promised.

@@ -1,4 +1,4 @@
-//! Counts how often the kernel reaches a function, with kprobes of their own that lose nothing.
+//! Counts how often the kernel reaches a function, with separate kprobes that lose nothing.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -41,13 +41,13 @@ impl Counters {
         Ok(counters)
     }
 
-    /// The same, and from now on it is known when each was reached last, by CLOCK_MONOTONIC.
+    /// The same, and from now on the time of the last call of each is recorded, by CLOCK_MONOTONIC.
     pub(crate) fn timed(functions: &[&str]) -> Result<Self> {
         files::write(CLOCK, "mono")?;
         Self::of(functions)
     }
 
-    /// When this function was reached last, of those that are [`timed`](Self::timed).
+    /// When this function was last called; for those that are [`timed`](Self::timed).
     pub(crate) fn last_time(&self, function: &str) -> Result<Duration> {
         let trace = files::read(TRACE)?;
         let found = time_of_last(&trace, function);

@@ -1,4 +1,4 @@
-//! The Prometheus text format, parsed, with checks that say what is there instead.
+//! The Prometheus text format, parsed, with checks that report what was found.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,8 +11,8 @@ pub(crate) struct Exposition {
     samples: BTreeMap<Series, f64>,
 }
 
-/// A metric's name and labels. Displays as `name{label=value,…}`, which is also
-/// how scenarios write one: no value that they ask for has a comma or a brace.
+/// A metric's name and labels. Displays as `name{label=value,…}`, which is also how scenarios write
+/// one: no value that they look for has a comma or a brace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Series {
     name: String,
@@ -59,7 +59,7 @@ impl Series {
         })
     }
 
-    /// Same name, and at least these labels.
+    /// Whether it has the same name, and at least these labels.
     fn matches(&self, selector: &Self) -> bool {
         self.name == selector.name
             && selector
@@ -70,7 +70,7 @@ impl Series {
 }
 
 impl Exposition {
-    /// Reads a scrape; anything malformed or said twice is an error.
+    /// Parses a scrape; anything malformed or duplicate is an error.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut samples = BTreeMap::new();
         for (number, line) in text.lines().enumerate() {
@@ -95,7 +95,7 @@ impl Exposition {
         &self.text
     }
 
-    /// The value of exactly this series, if it is there.
+    /// The value of exactly this series, if it exists.
     pub(crate) fn value(&self, selector: &str) -> Result<Option<f64>> {
         Ok(self.samples.get(&Series::from_selector(selector)?).copied())
     }
@@ -129,13 +129,13 @@ impl Exposition {
         Ok(matching.next().map(|first| first + matching.sum::<f64>()))
     }
 
-    /// The same; an error where there is none.
+    /// The same; an error if there is none.
     pub(crate) fn sum(&self, selector: &str) -> Result<f64> {
         self.sum_of_any(selector)?
             .with_context(|| format!("no {selector}; there is: {}", self.alike(selector)))
     }
 
-    /// Fails unless there are series that match, and they add up to this.
+    /// Fails unless there are matching series, and they add up to this.
     #[expect(clippy::float_cmp, reason = "counts are whole numbers")]
     pub(crate) fn expect_sum(&self, selector: &str, expected: f64) -> Result<()> {
         let sum = self.sum(selector)?;
@@ -147,8 +147,7 @@ impl Exposition {
         Ok(())
     }
 
-    /// Fails unless the patch is loaded and in no transition, and no series says
-    /// otherwise.
+    /// Fails unless the patch is loaded and not in transition, and no series contradicts that.
     pub(crate) fn expect_at_rest(&self, patch: &str) -> Result<()> {
         self.expect_sum(&format!("livepatch_patch_info{{patch={patch}}}"), 1.0)?;
         self.expect_sum(
@@ -183,8 +182,8 @@ impl Exposition {
         Ok(())
     }
 
-    /// Fails if the scrape contradicts itself. It must not at any moment, whatever a
-    /// scenario waits for.
+    /// Fails if the scrape contradicts itself, which it must not at any moment, whatever a scenario
+    /// waits for.
     pub(crate) fn expect_consistent(&self) -> Result<()> {
         let sum =
             |selector: &str| Ok::<_, anyhow::Error>(self.sum_of_any(selector)?.unwrap_or(0.0));
@@ -210,7 +209,7 @@ impl Exposition {
         for (series, before) in &earlier.samples {
             if series.name.ends_with("_total") {
                 let now = self.samples.get(series);
-                // What has counted nothing may go with the patch that it is about.
+                // A series that has counted nothing may disappear with its patch.
                 ensure!(
                     now.map_or(*before <= 0.0, |now| now >= before),
                     "the counter {series} was {before} and is {now:?}"
@@ -233,7 +232,7 @@ impl Exposition {
         }
     }
 
-    /// Fails if there are more series, without those of the process.
+    /// Fails if there are more series than this, not counting those of the process.
     pub(crate) fn expect_series_at_most(&self, most: usize) -> Result<()> {
         let series = self
             .samples
@@ -258,9 +257,8 @@ impl Exposition {
             .collect())
     }
 
-    /// The text with all that differs between runs, builds and kernels replaced
-    /// by `~` and NaN, and the series of each metric in order: what remains must
-    /// be the same everywhere.
+    /// The text with everything that differs between runs, builds and kernels replaced by `~` and
+    /// NaN, and the series of each metric in order: the rest must be the same everywhere.
     pub(crate) fn masked(&self) -> String {
         let mut masked = String::new();
         let mut family = Vec::new();
@@ -293,13 +291,13 @@ impl Exposition {
     }
 }
 
-/// Fails if a text has an address of the kernel, which on x86-64 is in the upper half. Whoever
-/// may see metrics and page may see none.
+/// Fails if a text has an address of the kernel, which on x86-64 is in the upper half. Nobody who
+/// may see metrics and page may see one.
 pub(crate) fn expect_no_address(text: &str) -> Result<()> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
     let mut digits = words.map(|word| word.strip_prefix("0x").unwrap_or(word));
     let is_address = |word: &&str| {
-        // Not only digits: a fraction may have as many.
+        // Not only digits, because a fraction may have as many.
         word.len() == 16 && word.starts_with("ff") && u64::from_str_radix(word, 16).is_ok()
     };
     match digits.find(is_address) {
@@ -308,7 +306,7 @@ pub(crate) fn expect_no_address(text: &str) -> Result<()> {
     }
 }
 
-/// The series that counts transitions that ended so.
+/// The series that counts transitions with this outcome.
 pub(crate) fn ended(direction: &str, outcome: &str) -> String {
     format!("livepatch_transitions_total{{direction={direction},outcome={outcome}}}")
 }
@@ -316,7 +314,7 @@ pub(crate) fn ended(direction: &str, outcome: &str) -> String {
 /// Metrics whose series depend on the kernel's version.
 const KERNELS_DIFFER: &[&str] = &["livepatch_crash_signals_missed"];
 
-/// Labels whose values are of a build or a kernel.
+/// Labels whose values depend on the build or the kernel.
 const MASKED_LABELS: &[&str] = &[
     "srcversion",
     "build_id",
@@ -327,8 +325,8 @@ const MASKED_LABELS: &[&str] = &[
     "replace",
 ];
 
-/// Beginnings of the names whose values are times, sizes, or counts that depend
-/// on how fast the machine is.
+/// Prefixes of the names whose values are times, sizes, or counts that depend on how fast the
+/// machine is.
 const MASKED_VALUES: &[&str] = &[
     "livepatch_transition_start_timestamp_seconds",
     "livepatch_transition_attempts_total",
@@ -339,7 +337,7 @@ const MASKED_VALUES: &[&str] = &[
     "process_",
 ];
 
-/// Ends a metric.
+/// Writes the series of a complete metric, in order.
 fn flush(text: &mut String, family: &mut Vec<String>) {
     family.sort_by_cached_key(|line| parse_sample(line).ok().map(|(series, _)| series.labels));
     for line in family.drain(..) {

@@ -10,7 +10,7 @@ pub(crate) fn read(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Writes to a file that is there.
+/// Writes to an existing file.
 pub(crate) fn write(path: &str, text: &str) -> Result<()> {
     let mut file = fs::OpenOptions::new()
         .write(true)

@@ -29,7 +29,7 @@ const CLEAN_UP: Duration = seconds(60);
 /// The interval of scrapes while waiting.
 const POLL: Duration = Duration::from_millis(100);
 
-/// The machine, as a scenario sees it.
+/// The machine from a scenario's point of view.
 pub(crate) struct Guest {
     host: Host,
     scenario: String,
@@ -134,7 +134,7 @@ impl Guest {
         Ok(pid)
     }
 
-    /// Waits until a helper has ended, as it should.
+    /// Waits until a helper has ended, which must succeed.
     pub(crate) fn wait_helper(&mut self, pid: u32, timeout: Duration) -> Result<()> {
         let child = self.children.iter_mut().find(|child| child.id() == pid);
         let child = child.with_context(|| format!("no helper {pid}"))?;
@@ -160,7 +160,7 @@ impl Guest {
         self.start_monitor_confined(Confinement::None, arguments)
     }
 
-    /// Starts a monitor that lacks something.
+    /// Starts a monitor with a confinement.
     pub(crate) fn start_monitor_confined(
         &mut self,
         confinement: Confinement,
@@ -178,7 +178,7 @@ impl Guest {
         self.start_monitor_at(monitor::ADDRESS, Confinement::None, through, arguments)
     }
 
-    /// Starts a monitor that the host can reach as well.
+    /// Starts a monitor that can also be reached from the host.
     pub(crate) fn start_public_monitor(&mut self, port: u16, arguments: &[&str]) -> Result<()> {
         self.start_monitor_at(
             &format!("0.0.0.0:{port}"),
@@ -250,8 +250,8 @@ impl Guest {
         eventually(CLEAN_UP, || {
             let before = process::context_switches_by_thread(pid)?;
             process::expect_idle(pid)?;
-            // The threads are looked at one after the other: one that was asleep may have
-            // been given work by one that is asleep by now.
+            // The threads are checked one after the other: one that was asleep may have been given
+            // work by one that is asleep by now.
             ensure!(
                 process::context_switches_by_thread(pid)? == before,
                 "a thread was woken meanwhile"
@@ -260,9 +260,9 @@ impl Guest {
         })
     }
 
-    /// Waits until the monitor knows from the kernel that so many transitions have started,
-    /// and has noted it. A scrape shows a transition before that: it reads sysfs, while the
-    /// start wakes nobody before the kernel's second attempt.
+    /// Waits until the monitor knows from the kernel that this many transitions have started, and
+    /// has recorded it. A scrape shows a transition before that: it reads sysfs, while the start
+    /// wakes no thread before the kernel's second attempt.
     pub(crate) fn wait_start_noted(&mut self, starts: f64) -> Result<Exposition> {
         self.wait_until(seconds(30), |_| {
             Probes::read()?.expect_received("klp_init_transition", starts)
@@ -340,8 +340,8 @@ impl Guest {
     }
 }
 
-/// Waits for orphans. All children that PID 1 started itself have been waited for, so the rest was
-/// left behind by one of them.
+/// Waits for orphans. All children that PID 1 started itself have been waited for, so the rest are
+/// left over from one of them.
 fn reap_orphans() -> Result<()> {
     loop {
         match wait(WaitOptions::NOHANG) {

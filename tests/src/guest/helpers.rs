@@ -1,5 +1,5 @@
-//! The children of PID 1 that are not the monitor: this program again, as
-//! `/init helper WHAT …`. There is no shell in the machine.
+//! The children of PID 1 other than the monitor: this program again, as `/init helper WHAT …`. The
+//! machine has no shell.
 
 use std::{
     ffi::CString,
@@ -29,13 +29,13 @@ use crate::{files, modules, monitor, target};
 /// The first argument of a helper.
 pub(crate) const ARGUMENT: &str = "helper";
 
-/// PID 1's program, which is every helper's too.
+/// The program of PID 1, and of every helper.
 const SELF: &str = "/init";
 
 /// Small, because there may be 10,000 threads.
 const STACK: usize = 32 * 1024;
 
-/// Turns of an empty loop: some milliseconds of an emulated processor.
+/// Iterations of an empty loop: some milliseconds of an emulated processor.
 const SPINS: u32 = 2_000_000;
 
 /// The capabilities that BPF needs on any kernel (capabilities(7)).
@@ -61,7 +61,7 @@ pub(crate) const GROUP: &str = "/sys/fs/cgroup/surrounded";
 /// The named pipe that is its log.
 pub(crate) const LOG_PIPE: &str = "/tmp/log.pipe";
 
-/// What a helper does, handed to it as JSON.
+/// The task of a helper, passed to it as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Threads stay in `lpm_hold` until it lets them go.
@@ -72,7 +72,7 @@ pub(crate) enum Task {
         /// Number of threads.
         threads: u32,
     },
-    /// It ends at once.
+    /// Exits at once.
     Nothing,
     Read {
         path: String,
@@ -106,7 +106,7 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// One task that holds.
+    /// One holding task.
     pub(crate) const ONE: Self = Self {
         unit: None,
         comm: None,
@@ -114,7 +114,7 @@ impl Hold {
         idle_threads: 0,
     };
 
-    /// One task that holds, named `holder`, of the unit `holder.service`.
+    /// One holding task, named `holder`, of the unit `holder.service`.
     pub(crate) fn of_a_service() -> Self {
         Self {
             unit: Some("holder.service".to_owned()),
@@ -207,7 +207,7 @@ fn spawn<T: Send + 'static>(
     number: u32,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<thread::JoinHandle<T>> {
-    // No name of their own: they inherit this one's, hostile or not.
+    // They have no name of their own, but inherit this one's, hostile or not.
     thread::Builder::new()
         .stack_size(STACK)
         .spawn(work)
@@ -290,7 +290,7 @@ fn read_log() -> Result<()> {
 }
 
 fn drop_capabilities() -> Result<()> {
-    // Root gets back on exec whatever the bounding set still has.
+    // Root regains on exec whatever is still in the bounding set.
     for capability in BPF_CAPABILITIES {
         remove_capability_from_bounding_set(capability)
             .context("cannot shrink the bounding set")?;
@@ -335,8 +335,8 @@ fn become_unit(capabilities: &[CapabilitySet]) -> Result<()> {
 
 fn hide_btf() -> Result<()> {
     const EMPTY: &str = "/tmp/empty";
-    // SAFETY: a mount namespace of its own does not touch this process's file
-    // descriptors or memory, and the process has one thread.
+    // SAFETY: a separate mount namespace does not affect this process's file descriptors or memory,
+    // and the process has one thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.context("cannot get a mount namespace")?;
     mount_change(
         "/",

@@ -1,4 +1,4 @@
-//! The version of the kernel that runs, for what differs between kernels.
+//! The version of the running kernel, for what differs between kernels.
 
 use anyhow::{Result, bail};
 

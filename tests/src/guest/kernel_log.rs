@@ -22,7 +22,7 @@ const NON_BLOCKING: i32 = 0o4000;
 /// kernel/printk/internal.h; half of it before 6.4).
 const RECORD: usize = 16 << 10;
 
-/// How many lines that the log still has are such ones.
+/// How many lines that are still in the log match.
 pub(crate) fn count(is_one: impl Fn(&str) -> bool) -> Result<u32> {
     let mut log = open()?;
     let mut count = 0;
@@ -42,16 +42,14 @@ pub(crate) fn as_dmesg() -> Result<String> {
     Ok(text)
 }
 
-/// By how much the clock of the log is ahead of `CLOCK_MONOTONIC`, in seconds, at the
-/// least and at the most: it is another clock (local_clock(), kernel/printk/printk.c),
-/// which started at another moment.
+/// The minimum and maximum by which the log's clock is ahead of `CLOCK_MONOTONIC`, in seconds: it
+/// is another clock (local_clock(), kernel/printk/printk.c), which started at another moment.
 pub(crate) fn clock_ahead() -> Result<(f64, f64)> {
     const LINE: &str = "the clock of the log is asked for";
     let mut log = open()?;
     log.seek(SeekFrom::End(0)).context("cannot go to its end")?;
     let before = monotonic()?;
-    // Without its end, a line is not shown before the next one (vprintk_store,
-    // kernel/printk/printk.c).
+    // An incomplete line is not shown before the next one (vprintk_store, kernel/printk/printk.c).
     log.write_all(format!("{LINE}\n").as_bytes())
         .with_context(|| format!("cannot write to {LOG}"))?;
     let after = monotonic()?;
@@ -73,7 +71,7 @@ fn open() -> Result<File> {
         .with_context(|| format!("cannot open {LOG}"))
 }
 
-/// The next record; none at the end.
+/// The next record; `None` at the end.
 fn next(log: &mut File) -> Result<Option<String>> {
     let mut buffer = vec![0; RECORD];
     loop {
@@ -83,7 +81,7 @@ fn next(log: &mut File) -> Result<Option<String>> {
                 return Ok(Some(String::from_utf8_lossy(record).into_owned()));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-            // Records were overwritten; the oldest that is left comes next.
+            // Records were overwritten; the oldest remaining one comes next.
             Err(error) if error.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {LOG}")),
         }

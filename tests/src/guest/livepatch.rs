@@ -20,16 +20,16 @@ pub(crate) const REPLACE: Livepatch = Livepatch::new("lpm_replace");
 pub(crate) const FORCED: Livepatch = Livepatch::new("lpm_forced");
 /// A function of the kernel image in which no task sleeps.
 pub(crate) const VMLINUX: Livepatch = Livepatch::new("lpm_vmlinux");
-/// The same function again.
+/// The same function.
 pub(crate) const CMDLINE_AGAIN: Livepatch = Livepatch::new("lpm_refused");
 /// security_task_getpgid, which fmod_ret programs may override.
 pub(crate) const HOOK: Livepatch = Livepatch::new("lpm_hook");
-/// The hook of BPF LSM behind it.
+/// The BPF LSM hook that it calls.
 pub(crate) const LSM_HOOK: Livepatch = Livepatch::new("lpm_lsm");
 /// klp_force_transition, on which the monitor has a probe.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 
-/// Its function dereferences NULL: what reads /proc/cmdline oopses.
+/// Its function dereferences NULL: a process that reads /proc/cmdline oopses.
 pub(crate) const OOPSES: Livepatch = Livepatch::new("lpm_patch_oops");
 
 const FOLDER: &str = "/sys/kernel/livepatch";
@@ -84,7 +84,7 @@ impl Livepatch {
         files::read_flag(&self.file("enabled"))
     }
 
-    /// What `transition` says; a livepatch that is gone is in none.
+    /// Value of `transition`; a livepatch that no longer exists is in none.
     pub(crate) fn in_transition(self) -> Result<bool> {
         in_transition(self.name)
     }
@@ -94,11 +94,11 @@ impl Livepatch {
         wait_transition_done(self.name, timeout)
     }
 
-    /// Fails unless the transition is still running after a whole attempt of the kernel
-    /// that began later than this.
+    /// Fails unless the transition is still running after a complete attempt of the kernel that
+    /// started after this call.
     pub(crate) fn expect_held(self) -> Result<()> {
         let counters = Counters::of(&[ATTEMPT])?;
-        // The first is over when the second begins.
+        // The first is over when the second starts.
         let held = eventually(ATTEMPTS, || {
             let attempts = counters.get(ATTEMPT)?;
             let held = self.in_transition()?;
@@ -144,7 +144,7 @@ fn in_transition(name: &str) -> Result<bool> {
     }
 }
 
-/// Waits until a livepatch of this name is in no transition.
+/// Waits until a livepatch of this name is not in transition.
 pub(crate) fn wait_transition_done(name: &str, timeout: Duration) -> Result<()> {
     eventually(timeout, || {
         ensure!(!in_transition(name)?, "{name} is still in transition");
@@ -171,7 +171,7 @@ pub(crate) fn disable_all(timeout: Duration) -> Result<()> {
     }
     for name in known()? {
         let path = format!("{FOLDER}/{name}/enabled");
-        // One that an atomic replace superseded vanishes by itself.
+        // One that an atomic replace superseded disappears by itself.
         if files::read_flag(&path).unwrap_or(false) {
             files::write(&path, "0")?;
             wait_transition_done(&name, timeout)?;

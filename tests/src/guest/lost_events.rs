@@ -9,14 +9,14 @@ use livepatch_monitor_test_support::http;
 use crate::{exposition::Exposition, monitor};
 
 const METRIC: &str = "livepatch_monitor_events_lost_total";
-/// What comes before the kinds on the status page.
+/// The text before the kinds on the status page.
 const BEFORE: &str = "kernel events lost because the ring buffer was full: ";
 
 /// Lost events by the event's name.
 pub(crate) struct LostEvents(BTreeMap<String, u64>);
 
 impl LostEvents {
-    /// Reads the status page, whose sum must be the metric.
+    /// Reads the status page; the sum must agree with the metric.
     pub(crate) fn read(metrics: &Exposition) -> Result<Self> {
         let page = http::body(monitor::ADDRESS, "/")?;
         let losses = Self::parse(&page)?;

@@ -1,5 +1,5 @@
-//! PID 1 of the machine that the scenarios run in. It is also every other
-//! program there but the monitor: `/init helper …` is a child that does one thing.
+//! PID 1 of the machine in which the scenarios run. It is also every other program there except the
+//! monitor: `/init helper …` is a child that does one thing.
 
 mod bench;
 mod boot;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         eprintln!("this program is the first process of a test machine, not a command to run");
         return ExitCode::FAILURE;
     }
-    // The console is all there is until the port to the host is open.
+    // Only the console is available until the port to the host is open.
     if let Err(error) = be_init() {
         eprintln!("guest: {error:#}");
     }

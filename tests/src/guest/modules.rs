@@ -14,12 +14,11 @@ use rustix::{
 
 use crate::{eventually::eventually, files};
 
-/// `O_NONBLOCK`: fail at once where the module is still in use
-/// (delete_module(2)).
+/// `O_NONBLOCK`: fail at once if the module is still in use (delete_module(2)).
 const NON_BLOCKING: i32 = 0o4000;
 
-/// A module's reference is given back by deferred work some time after its
-/// livepatch is gone (klp_free_patch_work_fn, kernel/livepatch/core.c).
+/// A module's reference is dropped by deferred work some time after its livepatch is freed
+/// (klp_free_patch_work_fn, kernel/livepatch/core.c).
 const UNLOAD: Duration = Duration::from_secs(15);
 
 /// Where the host puts the kernel's own modules.
@@ -55,7 +54,7 @@ pub(crate) fn load_file(path: &str) -> Result<()> {
     try_load(path)?.with_context(|| format!("cannot load {path}; the kernel's log says why"))
 }
 
-/// Loads /modules/NAME.ko under another name, of as many bytes.
+/// Loads /modules/NAME.ko under another name of the same length.
 pub(crate) fn load_renamed(name: &str, as_name: &str) -> Result<()> {
     const COPY: &str = "/tmp/renamed.ko";
     ensure!(
@@ -90,7 +89,7 @@ fn try_load(path: &str) -> Result<rustix::io::Result<()>> {
     Ok(finit_module(&file, c"", 0))
 }
 
-/// Unloads a module, waiting for its last user to go.
+/// Unloads a module, waiting until it is no longer in use.
 pub(crate) fn unload(name: &str) -> Result<()> {
     eventually(UNLOAD, || try_unload(name))
 }
@@ -101,7 +100,7 @@ pub(crate) fn try_unload(name: &str) -> Result<()> {
     delete_module(&c_name, NON_BLOCKING).with_context(|| format!("cannot unload {name}"))
 }
 
-/// The loaded modules that are of the scenarios, the newest first.
+/// The loaded modules that belong to the scenarios, the newest first.
 pub(crate) fn loaded() -> Result<Vec<String>> {
     Ok(files::read("/proc/modules")?
         .lines()

@@ -40,8 +40,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Starts it and waits until it listens. The log is appended to an earlier one's. `through` is
-    /// a command that runs it, or nothing.
+    /// Starts it and waits until it listens. The log is appended to the earlier one. `through` is a
+    /// command that runs it, or empty.
     pub(crate) fn start(
         confinement: Confinement,
         through: &[&str],
@@ -65,7 +65,7 @@ impl Monitor {
         .spawn()
         .context("cannot start the monitor")?;
         let mut monitor = Self { child };
-        // One that has ended will not listen later.
+        // One that has already ended will never listen.
         let ended = eventually(START, || match monitor.child.try_wait() {
             Ok(None) => {
                 ensure!(listening() > before, "the monitor does not listen");
@@ -124,7 +124,7 @@ impl Monitor {
     }
 }
 
-/// The child of what runs the monitor as its child.
+/// The monitor, if another program runs it as its child.
 fn only_child(pid: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     children.trim().parse().ok()
@@ -190,7 +190,7 @@ pub(crate) fn command(arguments: &[&str]) -> Result<Answer> {
     })
 }
 
-/// What `livepatch-monitor blockers --json` says.
+/// The output of `livepatch-monitor blockers --json`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Blockers {
     /// The patch in transition.
@@ -235,8 +235,7 @@ impl Blockers {
     }
 }
 
-/// Runs `livepatch-monitor blockers --json`; the exit code must agree with what
-/// it says.
+/// Runs `livepatch-monitor blockers --json`; the exit code must agree with the output.
 pub(crate) fn blockers() -> Result<Blockers> {
     let answer = command(&["blockers", "--json"])?;
     let output = String::from_utf8(answer.output).context("`blockers --json` is not UTF-8")?;

@@ -1,12 +1,12 @@
-//! The loopback and, where the machine has one, a network card.
+//! The loopback interface and, if the machine has one, a network card.
 
 use std::{net::UdpSocket, os::fd::AsFd, path::Path};
 
 use anyhow::{Context as _, Result};
 use rustix::ioctl::{Opcode, Setter, ioctl};
 
-/// What QEMU's user network expects its first guest to have. The host's side,
-/// 10.0.2.2, is on the same link: no route is needed to answer it.
+/// The address that QEMU's user network expects for its first guest. The host's side, 10.0.2.2, is
+/// on the same link, so no route is needed to answer it.
 const ADDRESS: [u8; 4] = [10, 0, 2, 15];
 const NETMASK: [u8; 4] = [255, 255, 255, 0];
 
@@ -52,7 +52,7 @@ fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Brings up `lo`, and `eth0` where the machine has one.
+/// Brings up `lo`, and `eth0` if the machine has one.
 pub(crate) fn up() -> Result<()> {
     // Any socket is a handle for interface requests.
     let socket = UdpSocket::bind("0.0.0.0:0").context("cannot make a socket")?;

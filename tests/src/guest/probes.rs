@@ -10,7 +10,7 @@ use crate::monitor;
 
 /// The beginning of a row.
 const ROW: &str = "<tr><th><code>";
-/// What comes before the abilities that were given up.
+/// The text before the abilities that were given up.
 const GIVEN_UP: &str = "Sandbox: rights dropped after the start: <code>";
 
 /// The table of kernel signals.
@@ -23,7 +23,7 @@ pub(crate) struct Probes {
 #[derive(Debug)]
 struct Row {
     method: String,
-    /// None where the signal is no event.
+    /// `None` if the signal is not an event.
     received: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ impl Probes {
     /// How many events of this name were received.
     pub(crate) fn received(&self, event: &str) -> Result<f64> {
         let count = self.row(event)?.received;
-        let count = count.with_context(|| format!("{event} is no event"))?;
+        let count = count.with_context(|| format!("{event} is not an event"))?;
         Ok(f64::from(
             u32::try_from(count).context("an absurd number of events")?,
         ))

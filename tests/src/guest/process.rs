@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::files;
 
-/// What a process has used of the CPUs, to the nanosecond, threads that have ended
-/// included.
+/// CPU time that a process has used, to the nanosecond, including threads that have ended.
 pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     let pid = i32::try_from(pid).context("an absurd pid")?;
     let mut clock = 0;
@@ -27,7 +26,7 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration> {
     ))
 }
 
-/// What children that have ended and were waited for have used of the CPUs.
+/// CPU time of children that have ended and were waited for.
 pub(crate) fn cpu_time_of_children() -> Result<Duration> {
     // SAFETY: the structure is plain numbers, for which zeros are valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
@@ -53,7 +52,7 @@ pub(crate) fn memory(pid: u32, name: &str) -> Result<u64> {
     value.with_context(|| format!("no {name} in {path}"))
 }
 
-/// Context switches of all threads there are.
+/// Context switches of all current threads.
 pub(crate) fn context_switches(pid: u32) -> Result<u64> {
     Ok(context_switches_by_thread(pid)?.values().sum())
 }
@@ -93,7 +92,7 @@ pub(crate) fn expect_idle(pid: u32) -> Result<()> {
     Ok(())
 }
 
-/// What a process holds.
+/// Resources that a process uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holdings {
     /// Resident memory in KiB, counted page by page.
@@ -103,7 +102,7 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// What it holds now.
+    /// Current usage of a process.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = files::read(&path)?;
@@ -130,7 +129,7 @@ pub(crate) fn bytes_in(folder: &str) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {folder}"))? {
         let path = entry.context("an entry")?.path();
-        // A file that is being replaced may be gone by now.
+        // A file that is being replaced may have disappeared.
         let Ok(metadata) = fs::symlink_metadata(&path) else {
             continue;
         };

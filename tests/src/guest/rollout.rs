@@ -1,5 +1,5 @@
-//! A host of a rollout: its exporter is scraped by a real Prometheus on the other side
-//! of the network, from which it takes orders, over all its boots.
+//! A host of a rollout: its exporter is scraped by a real Prometheus over the network, and it
+//! receives orders from there, over all its boots.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -22,7 +22,7 @@ use crate::{
 /// Short, so that the rollout does not take long.
 const STUCK_AFTER: &str = "4s";
 
-/// Takes orders until the last, or until one ends the boot.
+/// Executes orders until the last, or until one ends the boot.
 pub(crate) fn run(guest: &mut Guest) -> Result<()> {
     persistent::mount_disk()?;
     persistent::open("erst")?;
@@ -34,7 +34,7 @@ pub(crate) fn run(guest: &mut Guest) -> Result<()> {
     })?;
     for stream in listener.incoming() {
         let mut stream = stream.context("cannot take an order")?;
-        // The network answers for a guest that is not up yet; such a call says nothing.
+        // The network accepts calls for a guest that is not up yet; such a call is empty.
         let Some(order) = read(&stream)? else {
             continue;
         };

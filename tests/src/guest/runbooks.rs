@@ -1,7 +1,7 @@
-//! Runbooks, followed to the letter: their commands, read from the page and run while the
-//! alert's condition holds. There is no shell in the machine, and no systemd: what a page asks
-//! of the journal is looked for in the log that the journal would have, and programs that the
-//! machine lacks are left out.
+//! Follows runbooks to the letter: their commands are read from the page and run while the alert's
+//! condition holds. The machine has no shell and no systemd: what a page looks up in the journal is
+//! looked up in the log that the journal would contain, and programs that the machine lacks are
+//! left out.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ macro_rules! pages {
     };
 }
 
-/// The pages whose conditions arise in a machine, with their text.
+/// The pages whose conditions occur in a machine, with their text.
 const PAGES: &[(&str, &str)] = pages![
     "LivepatchBootUnclean",
     "LivepatchCrashImplicatesPatch",
@@ -40,7 +40,7 @@ const PAGES: &[(&str, &str)] = pages![
     "LivepatchTransitionStuckLong",
 ];
 
-/// Programs that no machine of the tests has.
+/// Programs that no test machine has.
 const ELSEWHERE: &[&str] = &[
     "apt-get",
     "bpftool",
@@ -76,20 +76,19 @@ const HERE: &[&str] = &[
     "livepatch-monitor",
 ];
 
-/// What a page is followed with.
+/// Context for following a page.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Walk<'a> {
     /// The page.
     pub(crate) page: &'a str,
-    /// What stands for its placeholders, such as PATCH.
+    /// The values of its placeholders, such as PATCH.
     pub(crate) given: &'a [(&'a str, &'a str)],
-    /// What must be seen of the monitor's commands and the logs on the way.
+    /// Text that must be seen in the output of the monitor's commands and in the logs.
     pub(crate) seen: &'a [&'a str],
 }
 
-/// Follows a page from top to bottom. A command that cannot work is an error: one that is
-/// refused, one that ends with "cannot determine", a search that finds nothing, a file that is
-/// not there.
+/// Follows a page from top to bottom. A command that cannot work is an error: one that is refused,
+/// one that ends with "cannot determine", a search that finds nothing, a file that does not exist.
 pub(crate) fn follow(guest: &Guest, walk: &Walk<'_>) -> Result<()> {
     let known = PAGES.iter().find(|(name, _)| *name == walk.page);
     let (_, text) = known.with_context(|| format!("no runbook {}", walk.page))?;
@@ -150,7 +149,7 @@ fn commands(text: &str) -> Vec<String> {
     found
 }
 
-/// The commands between backquotes; one may be broken over two lines.
+/// The commands between backquotes; one may be split over two lines.
 fn in_prose(prose: &str) -> Vec<String> {
     let quoted = prose.split('`').skip(1).step_by(2);
     let commands = quoted.filter(|text| is_command(text) && text.contains(' '));
@@ -162,8 +161,7 @@ fn is_command(text: &str) -> bool {
     HERE.contains(&first) || ELSEWHERE.contains(&first)
 }
 
-/// The words of a command with what stands for its placeholders; none if one stands for
-/// nothing here.
+/// The words of a command with its placeholders replaced; `None` if one has no value here.
 fn filled(line: &str, given: &[(&str, &str)]) -> Option<Vec<String>> {
     let mut words = words(line);
     for word in &mut words {
@@ -178,7 +176,7 @@ fn filled(line: &str, given: &[(&str, &str)]) -> Option<Vec<String>> {
     (!words.iter().any(is_placeholder)).then_some(words)
 }
 
-/// What pages write for a value of the reader's.
+/// The placeholders that pages use.
 const PLACEHOLDERS: &[&str] = &[
     "DIR", "FILE", "HOST", "ID", "MODULE", "NAMES", "PATCH", "URL",
 ];
@@ -195,7 +193,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Runs a command; returns what it says.
+/// Runs a command; returns its output.
 fn run(program: &str, arguments: &[String]) -> Result<String> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match (program, arguments.as_slice()) {
@@ -214,16 +212,16 @@ fn run(program: &str, arguments: &[String]) -> Result<String> {
     }
 }
 
-/// Exit code 2 is that of a command that cannot work, and of one that cannot tell.
+/// Exit code 2 is that of a command that cannot work, and of one that cannot determine the answer.
 fn of_the_monitor(answer: monitor::Answer) -> Result<String> {
     let text = String::from_utf8_lossy(&answer.output).into_owned() + &answer.errors;
     ensure!(answer.code < 2, "it ended with {}: {text}", answer.code);
     Ok(text)
 }
 
-/// Gives a command of the monitor the kernel log as dmesg prints it.
+/// Gives a command of the monitor the kernel log in dmesg's format.
 fn piped(arguments: &[&str]) -> Result<monitor::Answer> {
-    // What it is a link to; udev, which makes the link, is not in the machine.
+    // The target of a link; udev, which makes the link, is not in the machine.
     let arguments = arguments.iter().map(|word| match *word {
         "/dev/stdin" => "/proc/self/fd/0",
         word => word,
@@ -252,7 +250,7 @@ fn is_kernels(path: &str) -> bool {
     path.starts_with("/sys/") || path.starts_with("/proc/")
 }
 
-/// The files of a pattern with one `*`, which must be there.
+/// The files that match a pattern with one `*`, which must exist.
 fn matching(pattern: &str) -> Result<String> {
     let (before, after) = pattern.split_once('*').context("no * in the pattern")?;
     let mut text = String::new();

@@ -20,7 +20,7 @@ pub(crate) const SLEEPER: &str = "lpm_sleeper";
 /// Comm of the kthread that spins in `lpm_spin`.
 pub(crate) const SPINNER: &str = "lpm_spinner";
 
-/// Expects that one task, asleep in `lpm_hold`, is named as what holds lpm_patch_a up.
+/// Expects that one task, asleep in `lpm_hold`, is named as the blocker of lpm_patch_a.
 pub(crate) fn expect_blocker_named(metrics: &Exposition) -> Result<()> {
     metrics.expect(
         "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}",
@@ -63,17 +63,17 @@ pub(crate) fn holders() -> Result<u32> {
     status("holders")
 }
 
-/// Waits until so many tasks are in `lpm_hold`.
+/// Waits until this many tasks are in `lpm_hold`.
 pub(crate) fn wait_holders(count: u32) -> Result<()> {
     wait_status("holders", count)
 }
 
-/// Which code answers for lpm_target: the original or a livepatch.
+/// Which code runs for lpm_target: the original or a livepatch's.
 pub(crate) fn version() -> Result<String> {
     Ok(files::read("/proc/lpm_target/version")?.trim().to_owned())
 }
 
-/// Which code answers for lpm_late.
+/// Which code runs for lpm_late.
 pub(crate) fn late_version() -> Result<String> {
     Ok(files::read("/proc/lpm_late")?.trim().to_owned())
 }

@@ -1,6 +1,5 @@
-//! A host made of files, which the monitor takes for its own by `--path.*` and
-//! `--state-dir`. It proves what the monitor makes of what it reads; that a kernel says
-//! these things, the VM scenarios prove.
+//! A fake host: a directory tree used as procfs, sysfs and so on (`--path.*` and `--state-dir`). It
+//! tests how the monitor handles what it reads; the VM scenarios test against real kernels.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot be set up fails at once"
@@ -18,8 +17,8 @@ use tempfile::TempDir;
 /// The id of the fake host's boot.
 pub const BOOT_ID: &str = "3f1c4a52-0000-4000-8000-000000000001";
 
-/// Where the monitor finds each part of the host, below its root. There are no directories of
-/// dumps: in those of an ordinary user, who may run the tests, nothing is trusted.
+/// The path of each part of the host, relative to its root. There are no dump directories: nothing in
+/// those of an ordinary user, who may run the tests, is trusted.
 const PLACES: [(&str, &str); 8] = [
     ("--path.sysfs", "sys"),
     ("--path.procfs", "proc"),
@@ -31,7 +30,7 @@ const PLACES: [(&str, &str); 8] = [
     ("--state-dir", "state"),
 ];
 
-/// A host made of files; they are removed when it is dropped.
+/// A fake host; its files are removed when it is dropped.
 #[derive(Debug)]
 pub struct FakeHost {
     root: TempDir,
@@ -55,8 +54,8 @@ impl Default for FakeHost {
 }
 
 impl FakeHost {
-    /// In a transition of `fix`, which task 42, asleep in `hold` of module `target`,
-    /// holds up.
+    /// A host in a transition of `fix`, held up by task 42, which is asleep in `hold` of module
+    /// `target`.
     #[must_use]
     pub fn held() -> Self {
         let host = Self::default();
@@ -67,8 +66,8 @@ impl FakeHost {
         host
     }
 
-    /// Ready for the livepatch `monitor/tests/fixtures/preflight/lpm_replace.ko`, with
-    /// nothing in its way.
+    /// A host on which nothing blocks the livepatch
+    /// `monitor/tests/fixtures/preflight/lpm_replace.ko`.
     #[must_use]
     pub fn ready_for_lpm_replace() -> Self {
         let host = Self::default();
@@ -97,8 +96,7 @@ impl FakeHost {
         host
     }
 
-    /// Task 42, uninterruptibly asleep in this function, with this
-    /// `/proc/PID/patch_state`.
+    /// Adds task 42, uninterruptibly asleep in this function, with this `/proc/PID/patch_state`.
     pub fn task(&self, frame: &str, patch_state: i8) {
         self.write("proc/42/task/42/patch_state", format!("{patch_state}\n"));
         let stat = "42 (ho\"l d) D 1 42 42 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 500 0 0\n";
@@ -108,7 +106,7 @@ impl FakeHost {
         self.write("proc/42/task/42/cgroup", "0::/system.slice/db.service\n");
     }
 
-    /// The directory that holds everything.
+    /// The root directory of the host.
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.path()
@@ -120,34 +118,34 @@ impl FakeHost {
         self.root.path().join(name)
     }
 
-    /// Makes a directory and those above it.
+    /// Creates a directory and its parents.
     pub fn create_dir(&self, name: &str) {
         fs::create_dir_all(self.path(name)).unwrap();
     }
 
-    /// Writes a file, in a directory that is made if need be.
+    /// Writes a file, and creates its directory if needed.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    /// Writes a file and dates it back: the monitor takes a file that was changed within
-    /// the last second for one that is still being written.
+    /// Writes a file and dates it back, because the monitor treats a file that changed within the
+    /// last second as one that is still being written.
     pub fn write_settled(&self, name: &str, text: impl AsRef<[u8]>) {
         self.write(name, text);
         self.settle(name);
     }
 
-    /// Dates a file a minute back.
+    /// Dates a file back by a minute.
     pub fn settle(&self, name: &str) {
         let file = fs::File::open(self.path(name)).unwrap();
         let then = SystemTime::now() - Duration::from_secs(60);
         file.set_modified(then).unwrap();
     }
 
-    /// The monitor's `binary` with these arguments, on this host where they name no
-    /// other place. Nothing of the test's own environment reaches it.
+    /// The monitor's `binary` with these arguments, on this host unless they name another path. It
+    /// inherits nothing of the test's own environment.
     pub fn command(&self, binary: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary);
         command.args(arguments);
@@ -155,7 +153,7 @@ impl FakeHost {
         command
     }
 
-    /// Adds this host's places to a command, but for those that are `given`.
+    /// Adds this host's paths to a command, except for those that are `given`.
     pub fn complete(&self, command: &mut Command, given: &[&str]) {
         for (flag, name) in PLACES {
             if !given.iter().any(|word| word.starts_with(flag)) {
@@ -165,7 +163,7 @@ impl FakeHost {
         Self::shield(command);
     }
 
-    /// Keeps the test's own environment (proxies, systemd) from a command.
+    /// Removes the test's own environment (proxies, systemd) from a command.
     pub fn shield(command: &mut Command) {
         for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"] {
             command.env_remove(name).env_remove(name.to_lowercase());

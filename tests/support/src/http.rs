@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// Far longer than any answer takes, on an emulated processor too: a test that waits
-/// this long hangs.
+/// Far longer than any response takes, on an emulated processor too: a test that waits this long
+/// hangs.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest answer, in bytes: a query about all hosts of a large fleet.
+/// The longest response, in bytes: a query about all hosts of a large fleet.
 const LONGEST: u64 = 1 << 30;
 
-/// An answer, whatever its status.
+/// A response, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status code.
@@ -20,21 +20,21 @@ pub struct Response {
     pub body: String,
 }
 
-/// Why there is no answer, or not the one that was wanted.
+/// Why there is no response, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection, no HTTP, or a body that is cut short.
+    /// No connection, not HTTP, or a truncated body.
     #[error("cannot get {url}: {source}")]
     Transport {
-        /// What was asked for.
+        /// The URL that was requested.
         url: String,
         /// What the HTTP library reported.
         source: Box<ureq::Error>,
     },
-    /// An answer with another status than 200.
+    /// A response with a status other than 200.
     #[error("{url} answers {status}: {body}")]
     Status {
-        /// What was asked for.
+        /// The URL that was requested.
         url: String,
         /// The HTTP status code that came instead.
         status: u16,
@@ -70,10 +70,10 @@ impl Default for Client {
 }
 
 impl Client {
-    /// Asks `http://ADDRESS/PATH` with further headers.
+    /// Requests `http://ADDRESS/PATH` with further headers.
     ///
     /// # Errors
-    /// There is no connection, or no whole answer.
+    /// There is no connection, or no complete response.
     pub fn get(
         &self,
         address: &str,
@@ -87,7 +87,7 @@ impl Client {
         })
     }
 
-    /// The body that `http://ADDRESS/PATH` answers with.
+    /// The body of the response of `http://ADDRESS/PATH`.
     ///
     /// # Errors
     /// As [`Client::get`], and a status other than 200.
@@ -127,7 +127,7 @@ impl Client {
     }
 }
 
-/// As [`Client::get`], over a connection of its own that is then closed.
+/// Like [`Client::get`], over a separate connection that is then closed.
 ///
 /// # Errors
 /// As [`Client::get`].
@@ -135,7 +135,7 @@ pub fn get(address: &str, path: &str, headers: &[(&str, &str)]) -> Result<Respon
     Client::default().get(address, path, headers)
 }
 
-/// As [`Client::body`], over a connection of its own that is then closed.
+/// Like [`Client::body`], over a separate connection that is then closed.
 ///
 /// # Errors
 /// As [`Client::body`].

@@ -1,10 +1,10 @@
 //! The graph of a package's imports: which module uses items of which other.
 //!
-//! Nodes are the modules of the package without its tests. An edge goes from a module to
-//! the one that *defines* an item that it names, whichever way it got at it: a facade that
-//! passes an item on (`pub use`) does not count as a step. Names in macros count as well.
-//! Written here, since tools that draw such graphs (cargo-modules) want rust-analyzer, and
-//! answer no question that a test could ask.
+//! Nodes are the modules of the package without its tests. An edge goes from a module to the one
+//! that *defines* an item that it names, by whatever path: a facade that re-exports an item (`pub
+//! use`) does not count as a step. Names in macros count as well. Written here because tools that
+//! draw such graphs (cargo-modules) need rust-analyzer, and answer no question that a test could
+//! ask.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,11 +47,11 @@ type Name = Vec<String>;
 #[derive(Debug, Default)]
 struct Module {
     children: BTreeSet<String>,
-    /// What it passes on: a name and the path that it stands for.
+    /// What it re-exports: a name and the path that it refers to.
     passed_on: BTreeMap<String, Name>,
-    /// Paths whose items it passes on, all of them.
+    /// Paths whose items it re-exports, all of them.
     passed_on_whole: Vec<Name>,
-    /// Names that it imports, for itself or to pass them on.
+    /// Names that it imports, for itself or to re-export them.
     imported: BTreeMap<String, Name>,
     /// Paths that it names in any other way.
     named: BTreeSet<Name>,
@@ -119,8 +119,8 @@ impl Imports {
         Ok(())
     }
 
-    /// The module that defines what `path` names as seen from `module`; `None` for what is
-    /// of another package, or is a module itself.
+    /// The module that defines what `path` names as seen from `module`; `None` for items of another
+    /// package, and for modules themselves.
     fn owner(&self, module: &Name, path: &[String], depth: usize) -> Option<Name> {
         let mut at = module.clone();
         let mut rest = path;
@@ -157,7 +157,7 @@ impl Imports {
         None
     }
 
-    /// The module behind a facade that passes an item on.
+    /// The module from which a facade re-exports an item.
     fn defined(&self, facade: &Name, rest: &[String], depth: usize) -> Option<Name> {
         let here = self.modules.get(facade)?;
         let (name, behind) = rest.split_first()?;
@@ -198,9 +198,9 @@ impl Imports {
         self.modules.keys().flat_map(pairs).collect()
     }
 
-    /// The modules of one folder that use each other in a circle, with all that is in
-    /// them. A module and the files it is split into are one: an edge between a module and
-    /// one inside it is none.
+    /// The modules of one folder that use each other in a circle, with everything that is in them.
+    /// A module and the files it is split into are one: an edge between a module and one inside it
+    /// does not count.
     #[must_use]
     pub fn circles(&self) -> Vec<String> {
         let mut folders: BTreeMap<Name, BTreeMap<(Name, Name), Vec<String>>> = BTreeMap::new();
@@ -219,9 +219,9 @@ impl Imports {
         folders.values().flat_map(circles_of).collect()
     }
 
-    /// What is wrong with the package's top-level modules as layers, the lowest first: an
-    /// import from the same layer or from one above, a module that is in no layer, a layer
-    /// with a module that is not there.
+    /// Violations of the package's layers of top-level modules, the lowest first: an import from
+    /// the same layer or from one above, a module that is in no layer, a layer with a module that
+    /// does not exist.
     #[must_use]
     pub fn out_of_layer(&self, layers: &[&[&str]]) -> Vec<String> {
         let layer = |module: &str| layers.iter().position(|layer| layer.contains(&module));
@@ -372,7 +372,7 @@ impl<'ast> Visit<'ast> for Names<'_> {
     }
 }
 
-/// Compiled for tests only.
+/// Whether it is compiled only for tests.
 fn is_of_tests(item: &Item) -> bool {
     let attributes: &[Attribute] = match item {
         Item::Mod(item) => &item.attrs,

@@ -1,4 +1,4 @@
-//! The monitor's program as a process: what it printed, how it ended, what it answers.
+//! The monitor's program as a process: its output, its exit, its responses.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -30,7 +30,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// How a run of the program ended.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The exit code; none if a signal ended it.
+    /// The exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// What it wrote to standard output.
     pub out: String,
@@ -87,8 +87,7 @@ fn expect_words(text: &str, words: &[&str]) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// Prometheus's `promtool`, where it is on PATH. Where it is not, says which part of the
-/// test is left out.
+/// Prometheus's `promtool`, if it is on PATH. If not, reports which part of the test is left out.
 #[must_use]
 pub fn promtool(left_out: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -104,7 +103,7 @@ pub fn promtool(left_out: &str) -> Option<PathBuf> {
     found
 }
 
-/// A running process whose outputs are gathered; dropped, it is killed.
+/// A running process whose output is collected; killed when it is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -188,7 +187,7 @@ impl Process {
         format!("{}{}", self.out.text(), self.err.text())
     }
 
-    /// Whether it still runs; one that hangs is killed.
+    /// Whether it is still running; one that hangs is killed.
     pub fn runs(&mut self) -> bool {
         thread::sleep(POLL);
         let runs = self.child.try_wait().unwrap().is_none();
@@ -215,7 +214,7 @@ impl Process {
     pub fn wait_for_line(&mut self, words: &str) -> String {
         loop {
             let text = self.text();
-            // A line that is half printed is not yet one.
+            // A line that is only partly printed does not count yet.
             let lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             if let Some(line) = lines.lines().find(|line| line.contains(words)) {
                 return line.to_owned();
@@ -232,7 +231,7 @@ impl Process {
         address.unwrap_or_else(|| panic!("it listens nowhere:\n{}", self.text()))
     }
 
-    /// That address, by its log in either format; none if it does not listen.
+    /// That address, from its log in either format; `None` if it does not listen.
     #[must_use]
     pub fn find_address(&self) -> Option<String> {
         let text = self.text();
@@ -244,7 +243,7 @@ impl Process {
         Some(rest[..end].to_owned())
     }
 
-    /// One request, over a connection of its own.
+    /// One request, over a separate connection.
     #[track_caller]
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         http::get(&self.address(), path, headers).unwrap()
@@ -288,7 +287,7 @@ impl Process {
         listing.count()
     }
 
-    /// CPU time that it has used, threads that have ended included (proc_pid_stat(5)).
+    /// CPU time that it has used, including threads that have ended (proc_pid_stat(5)).
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
@@ -307,7 +306,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn finish(mut self) -> Answer {
         self.wait()
     }
@@ -323,7 +322,7 @@ impl Process {
 
     /// Ends it as a service manager does.
     pub fn stop(&mut self) -> Answer {
-        // It may have ended by itself, which its answer will say.
+        // It may already have ended, which the response will show.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         self.started = Instant::now();
         self.wait()
@@ -332,7 +331,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

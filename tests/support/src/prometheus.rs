@@ -1,6 +1,6 @@
-//! A Prometheus made by hand: it answers queries from a table, or whatever a test wants
-//! answered. It proves what a client makes of answers; that the queries mean what they
-//! should is proved on a real one (`cargo xtask fleet`).
+//! A fake Prometheus: it answers queries from a table, or with anything that a test needs. It tests
+//! how a client handles the answers; that the queries have the right meaning is tested with a real
+//! one (`cargo xtask fleet`).
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot be set up fails at once"
@@ -23,10 +23,10 @@ use axum::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-/// The moment that the server answers `time()` with, in seconds since 1970.
+/// The server's response to `time()`, in seconds since 1970.
 pub const NOW: f64 = 1_795_435_857.0;
 
-/// A request, as far as tests look at it.
+/// The parts of a request that tests look at.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Method of the request: `GET` or `POST`.
@@ -92,7 +92,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers each request with what `answer` makes of it.
+    /// Answers each request with the result of `answer`.
     pub fn start(answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_with(None, answer)
     }
@@ -105,7 +105,7 @@ impl Server {
         Self::start_with(Some(config), answer)
     }
 
-    /// Answers every request alike.
+    /// Gives every request the same answer.
     pub fn always(reply: Reply) -> Self {
         Self::start(move |_| reply.clone())
     }
@@ -187,7 +187,7 @@ impl Listener for Tls {
     }
 }
 
-/// What a server that is none does after it has written its bytes.
+/// What a server that is not a Prometheus does after it has written its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// It closes the connection.
@@ -196,8 +196,8 @@ pub enum Then {
     Hang,
 }
 
-/// A server whose bytes are wrong: it reads the beginning of a request, writes these
-/// bytes and no more. Returns its URL.
+/// A server that sends wrong bytes: it reads the start of a request, writes these bytes and no
+/// more. Returns its URL.
 #[must_use]
 pub fn broken(bytes: &'static [u8], then: Then) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -211,7 +211,7 @@ pub fn broken(bytes: &'static [u8], then: Then) -> String {
 }
 
 fn write_broken(mut stream: TcpStream, bytes: &[u8], then: Then) {
-    // The whole request: what lies unread when a connection is closed makes the other
+    // The whole request: bytes that are unread when a connection is closed make the other
     // side lose the answer.
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut line, mut length) = (String::new(), 0);
@@ -229,7 +229,7 @@ fn write_broken(mut stream: TcpStream, bytes: &[u8], then: Then) {
     }
 }
 
-/// The series of a fleet, by the question of the gate that gets them.
+/// The series of a fleet, by the question of the gate that selects them.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     series: HashMap<String, BTreeMap<String, String>>,
@@ -246,14 +246,14 @@ impl Fleet {
         self
     }
 
-    /// A server that evaluates queries so many seconds before the time asked for.
+    /// A server that evaluates queries this many seconds before the requested time.
     #[must_use]
     pub fn shifted(mut self, seconds: f64) -> Self {
         self.shift = seconds;
         self
     }
 
-    /// A host that is scraped every 15 s, last so many seconds ago.
+    /// A host that is scraped every 15 s, the last time this many seconds ago.
     #[must_use]
     pub fn every_15_s(self, host: &str, ago: f64) -> Self {
         self.with("scraped", host, "", &(NOW - ago).to_string())
@@ -301,7 +301,7 @@ impl Fleet {
             .with("livepatch_patch_crashes_total", host, "", "0")
     }
 
-    /// Up, with the patch in force since so many seconds.
+    /// Up, with the patch in force for this many seconds.
     #[must_use]
     pub fn in_force(self, host: &str, ago: f64) -> Self {
         let completed = (NOW - ago).to_string();
@@ -321,7 +321,7 @@ impl Fleet {
             .with("livepatch_transition_active", host, patch, "1")
     }
 
-    /// Every answer has this warning: it is a partial one.
+    /// Every response has this warning, so it is a partial one.
     #[must_use]
     pub fn warned(mut self, warning: &str) -> Self {
         self.warnings.push(warning.to_owned());
@@ -377,7 +377,7 @@ impl Fleet {
     }
 }
 
-/// Which of the gate's questions a query is.
+/// Determines which of the gate's questions a query is.
 fn question(query: &str) -> String {
     let (metric, _) = query.split_once('{').unwrap();
     let metric = metric.rsplit(['(', ' ']).next().unwrap();

@@ -40,13 +40,13 @@ pub(crate) struct Arguments {
     target: Option<String>,
 }
 
-/// Runs what was asked for.
+/// Runs the requested targets.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = |name: &str| arguments.target.as_deref().is_none_or(|only| only == name);
     let targets: Vec<_> = TARGETS.iter().filter(|(name, _)| wanted(name)).collect();
     if targets.is_empty() {
         let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
-        bail!("no such fuzz target; there are {}", names.join(", "));
+        bail!("unknown fuzz target; choose one of {}", names.join(", "));
     }
     fuzz(&targets, arguments.seconds)
 }

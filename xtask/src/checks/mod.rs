@@ -99,7 +99,10 @@ fn definitions() -> Result<()> {
         dashboards::check_rules,
     )?;
     process::step("dashboards against Grafana's types", || {
-        ensure!(dashboards::fit_types()?, "a dashboard does not fit");
+        ensure!(
+            dashboards::fit_types()?,
+            "a dashboard does not match Grafana's types"
+        );
         Ok(())
     })
 }

@@ -57,7 +57,7 @@ const PROCESS: [(&str, Kind); 7] = [
     ("process_virtual_memory_bytes", Kind::Gauge),
 ];
 
-/// The labels of a recording rule: those that the first part of its name stands for, and the extra
+/// The labels of a recording rule: those that the first part of its name means, and the extra
 /// labels of a few.
 fn recorded_labels(name: &str) -> Option<&'static [&'static str]> {
     let level = name.split(':').next().unwrap_or_default();

@@ -42,7 +42,7 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     fs::write(&settings, "ARGS=\"--log.level=debug\"\n").context("cannot write the settings")?;
     let kept = root.path(STATE).join("kept");
     fs::create_dir_all(root.path(STATE)).context("cannot make a state directory")?;
-    fs::write(&kept, "").context("cannot write a state")?;
+    fs::write(&kept, "").context("cannot write a state file")?;
     root.dpkg("--install", next)?;
     let after = fs::read_to_string(&settings).context("the settings are gone")?;
     ensure!(
@@ -65,11 +65,11 @@ pub(super) fn run(deb: &Path, next: &Path) -> Result<()> {
     root.run(&["dpkg", "--remove", NAME])?;
     ensure!(
         settings.is_file() && kept.is_file(),
-        "the removal has taken too much"
+        "the removal deleted more than it should"
     );
     ensure!(
         !root.path("usr/bin").join(NAME).exists(),
-        "the removal has left the program"
+        "the program is still there after the removal"
     );
     root.run(&["dpkg", "--purge", NAME])?;
     let left: Vec<_> = root

@@ -130,7 +130,7 @@ pub(super) fn load() -> Result<f64> {
     text.split_whitespace()
         .next()
         .and_then(|word| word.parse().ok())
-        .with_context(|| format!("{path} is not understood: {text}"))
+        .with_context(|| format!("cannot parse {path}: {text}"))
 }
 
 fn kibibytes(text: &str, name: &str) -> Option<f64> {
@@ -173,7 +173,7 @@ fn thread_ticks(stat: &str, name: &str) -> Option<f64> {
     if head.split_once('(')?.1 != name {
         return None;
     }
-    // utime and stime are fields 14 and 15 of the line, 12 and 13 behind the name.
+    // utime and stime are fields 14 and 15 of the line, 12 and 13 after the name.
     let mut fields = tail.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<f64>().ok();
     Some(next()? + next()?)

@@ -33,7 +33,7 @@ const LOST: Duration = Duration::from_secs(480);
 /// Gate terms that can be met within a minute.
 const TERMS: &[&str] = &["--soak", "2s", "--min-hosts", "2"];
 
-/// Runs every layout; `monitor` is the program whose gate is asked. Tells each answer.
+/// Runs every layout; `monitor` is the program whose gate is used. Prints each answer.
 pub(crate) fn run(monitor: &Path) -> Result<()> {
     prometheus_tools::prepare()?;
     programs::prepare()?;
@@ -64,7 +64,7 @@ fn play(fleet: &Fleet, layouts: &mut [Layout], monitor: &Path) -> Result<()> {
     hosts_crash(fleet, layouts, monitor)
 }
 
-/// Half of the hosts are no longer sent: the gate cannot tell, an alert says so, and nobody is
+/// Half of the hosts are no longer sent: the gate cannot determine, an alert says so, and nobody is
 /// paged.
 fn a_site_stops_sending(layouts: &mut [Layout], monitor: &Path) -> Result<()> {
     for layout in &mut *layouts {

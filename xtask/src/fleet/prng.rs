@@ -3,7 +3,7 @@
 /// Uniformly distributed in [0, 1).
 pub(super) fn uniform(seed: u64, number: usize) -> f64 {
     let number = u64::try_from(number).unwrap_or(u64::MAX);
-    // splitmix64, whose first output for neighbouring seeds is already unrelated.
+    // splitmix64, whose first output for adjacent seeds is already unrelated.
     let mut hash = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 
 use super::sample::Sample;
 
-/// Labels whose values are of a build of the monitor, a module or a kernel.
+/// Labels whose values depend on a build of the monitor, a module or a kernel.
 const OF_A_BUILD: &[&str] = &["build_id", "release", "revision", "srcversion", "version"];
 
-/// What the first look at the tasks adds; a young transition may or may not have had it.
+/// Series that the first scan of the tasks adds; a young transition may or may not have them.
 const OF_THE_TASKS: &[&str] = &[
     "livepatch_blocking_tasks",
     "livepatch_pending_tasks",

@@ -1,4 +1,4 @@
-//! A web server on 127.0.0.1, in a thread of its own.
+//! A web server on 127.0.0.1, in a separate thread.
 
 use std::{net::Ipv4Addr, thread};
 

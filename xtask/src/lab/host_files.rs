@@ -55,7 +55,7 @@ pub(crate) fn merge(files: &mut Vec<HostFile>, more: Vec<HostFile>) {
     }
 }
 
-/// The absolute paths in the output of `ldd`: behind `=>`, or the loader itself.
+/// The absolute paths in the output of `ldd`: after `=>`, or the loader itself.
 fn libraries(listing: &str) -> impl Iterator<Item = &str> {
     listing.lines().filter_map(|line| {
         let place = line.split_once("=>").map_or(line, |(_, place)| place);

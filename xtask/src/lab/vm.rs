@@ -194,7 +194,10 @@ impl Machine<'_> {
                 bail!("the guest did not power off after it was done");
             }
             if heard.elapsed() > self.silence {
-                bail!("the guest said nothing for {} s", heard.elapsed().as_secs());
+                bail!(
+                    "no output from the guest for {} s",
+                    heard.elapsed().as_secs()
+                );
             }
             if begin.elapsed() > self.limit {
                 bail!(

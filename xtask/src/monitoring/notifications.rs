@@ -68,7 +68,8 @@ const FIRING: [&[&str]; 13] = [
         "patch=other",
     ],
     &["LivepatchLoadFailed", "severity=warning", JOB, "instance=a"],
-    // The crash of `bad` left packages half done: the host needs a repair whatever the rollout does.
+    // The crash of `bad` left packages unfinished: the host needs a repair whatever the rollout
+    // does.
     &[
         "LivepatchUpdateInterrupted",
         "severity=warning",
@@ -116,7 +117,7 @@ const SENT: [(&str, &str); 7] = [
     ("log", "LivepatchDrill c"),
 ];
 
-/// Fires the alerts, and fails unless exactly these notifications come of it. `config` is the
+/// Fires the alerts, and fails unless they cause exactly these notifications. `config` is the
 /// text of the shipped configuration, `folder` is for Alertmanager's files.
 pub(crate) fn check(folder: &Path, config: &str) -> Result<()> {
     let webhook = Webhook::start()?;

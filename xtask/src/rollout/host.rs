@@ -26,10 +26,10 @@ use crate::{
     monitoring::{free_port, wait_for},
 };
 
-/// A host that waits for orders says nothing.
+/// A host that waits for orders produces no output.
 const SILENCE: Duration = Duration::from_secs(20 * 60);
 const LIMIT: Duration = Duration::from_secs(20 * 60);
-/// An emulated machine boots slowly when others run beside it.
+/// An emulated machine boots slowly if others run at the same time.
 const BOOT: Duration = Duration::from_secs(180);
 /// The time limit for an order.
 const ORDER: Duration = Duration::from_secs(90);
@@ -137,7 +137,7 @@ impl Host {
         while self.state.serving.load(Ordering::Relaxed) < boot {
             self.check()?;
             if std::time::Instant::now() > deadline {
-                bail!("{} does not serve in boot {boot}", self.name);
+                bail!("{} did not start serving in boot {boot}", self.name);
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -148,11 +148,11 @@ impl Host {
     pub(crate) fn check(&self) -> Result<()> {
         match lock(&self.state.end).as_ref() {
             None => Ok(()),
-            Some(Ending::PoweredOff) => bail!("{} has finished", self.name),
+            Some(Ending::PoweredOff) => bail!("{} has already exited", self.name),
             Some(Ending::EmulatorDied(why)) => {
                 Err(EmulatorDied(format!("{}: {why}", self.name)).into())
             }
-            Some(Ending::Failed(why)) => bail!("{} is gone: {why}", self.name),
+            Some(Ending::Failed(why)) => bail!("{} exited: {why}", self.name),
         }
     }
 
@@ -190,20 +190,20 @@ impl Host {
             .read_line(&mut answer)
             .context("no answer")?;
         if length == 0 {
-            bail!("nobody answers");
+            bail!("the guest closed the connection without an answer");
         }
         Ok(answer.trim().to_owned())
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {
         self.order(Order::Finish)?;
-        let thread = self.thread.take().context("it is started once")?;
+        let thread = self.thread.take().context("the machine was not started")?;
         if thread.join().is_err() {
             bail!("{}: its thread panicked", self.name);
         }
         match lock(&self.state.end).take() {
             Some(Ending::PoweredOff) => Ok(()),
-            why => bail!("{} did not finish well: {why:?}", self.name),
+            why => bail!("{} did not exit cleanly: {why:?}", self.name),
         }
     }
 }

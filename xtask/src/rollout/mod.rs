@@ -154,12 +154,12 @@ fn play(
     rollout.check_panels()?;
 
     status_page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
-    (rollout.passed)("the status pages of a stuck and of a crashed host are fit to be read");
+    (rollout.passed)("the status pages of a stuck and of a crashed host are readable");
     Ok(())
 }
 
 impl Rollout<'_> {
-    /// Asks the gate before any patch, and after one was applied on host-b.
+    /// Runs the gate before any patch, and after one was applied on host-b.
     fn complete(&mut self) -> Result<()> {
         let words = self.stack.gate(HELD_PATCH, &[], 2)?;
         expect(&words, &["cannot determine", HELD_PATCH])?;

@@ -1,4 +1,4 @@
-//! What monitors a rollout: Prometheus and Alertmanager with the shipped configuration of
+//! The monitoring of a rollout: Prometheus and Alertmanager with the shipped configuration of
 //! `dashboards/`, a pager that receives the notifications, and the gate.
 
 use std::{

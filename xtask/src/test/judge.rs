@@ -137,7 +137,7 @@ impl Judge {
             None => "between two scenarios".to_owned(),
         };
         self.say(&format!(
-            "the emulator died {what}; going on from there in a new machine: {error:#}"
+            "the emulator died {what}; continuing in a new machine: {error:#}"
         ));
         self.tally.emulator.push(format!(
             "{}: the emulator died {what}; the rest ran in a new machine",
@@ -154,7 +154,7 @@ impl Judge {
                 let what = running.unwrap_or_else(|| "the machine".to_owned());
                 self.fail(&what, &format!("{error:#}"));
             }
-            (Ok(()), Some(scenario)) => self.fail(&scenario, "it never ended"),
+            (Ok(()), Some(scenario)) => self.fail(&scenario, "it did not finish"),
             (Ok(()), None) if self.finished.is_empty() => {
                 self.fail("the machine", "it ran no scenario");
             }
@@ -198,7 +198,7 @@ impl Judge {
     }
 }
 
-/// Why a machine ended.
+/// The reason for which a machine ended.
 pub(super) fn cause(error: &anyhow::Error) -> Cause {
     match error.downcast_ref::<EmulatorDied>() {
         Some(_) => Cause::Emulator,

@@ -67,7 +67,7 @@ pub(crate) struct Arguments {
     bless: bool,
 }
 
-/// What is done side by side.
+/// The work that is done in parallel.
 enum Work {
     Check(&'static str, fn() -> Result<()>),
     /// The fleet of simulated hosts.
@@ -118,8 +118,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let jobs = arguments.jobs.map_or_else(|| jobs_of(cores), NonZero::get);
     let tally = Mutex::new(Tally::default());
     let programs = OnceLock::new();
-    // The checks compile, which a guest does not: beside one, neither core waits. First,
-    // because what they find is found soonest, and because they need nothing else.
+    // The checks compile, which a guest does not: while one of each runs, neither core waits. The
+    // checks are first, because their failures are found soonest, and because they need nothing
+    // else.
     let left = work::side_by_side(
         jobs,
         checks,
@@ -183,8 +184,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(tally.holds())
 }
 
-/// A guest waits as much as it works: for the kernel's next attempt, for a lockup to be
-/// noticed. With three for two cores, neither core waits with it.
+/// A guest waits as much as it works: for the kernel's next attempt, for a lockup to be noticed.
+/// With three for two cores, neither core is idle meanwhile.
 const fn jobs_of(cores: usize) -> usize {
     cores + cores / 2
 }
@@ -245,7 +246,7 @@ fn machine_runs(
     runs.into_iter().map(Work::Machine).collect()
 }
 
-/// What a check comes to, and whether the run continues after it.
+/// Result of a check, and whether the run continues after it.
 fn checked(name: &str, check: impl FnOnce() -> Result<()>) -> (Tally, bool) {
     let mut tally = Tally::default();
     let result = process::step(name, check);

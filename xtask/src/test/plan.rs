@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Scenarios,
     /// Scenarios that crash or reboot the machine, with this pstore backend.
     Reboots(&'static str),
-    /// Scenarios with other programs beside the monitor.
+    /// Scenarios with other programs on the same machine.
     Interop,
     /// Scenarios with a long run or a storm of events.
     Endurance,
@@ -97,13 +97,13 @@ pub(super) fn plan(list: Option<&[&str]>, once: bool, asked: &[&str]) -> Vec<Pla
         let [.., interop, endurance] = &KINDS;
         machines.extend([interop, endurance].map(|(kind, names)| Planned::new(*kind, names)));
     }
-    // Another line with a list is there for what it lists.
+    // A second line with a list exists only for what it lists.
     let each_memory = match asked {
         [] => list.is_none() || once,
         names => names.contains(&reboot_vm::OF_EACH_MEMORY),
     };
     if each_memory {
-        // The crash of one scenario shows what each memory keeps.
+        // The crash of one scenario is enough to show what each memory keeps.
         machines.extend(
             other_memories()
                 .map(|memory| Planned::new(Kind::Reboots(memory), &[reboot_vm::OF_EACH_MEMORY])),
@@ -180,7 +180,7 @@ pub(super) fn left_out(lines: &[&Line], only_vm: bool) -> Vec<String> {
     text
 }
 
-/// What runs on one kernel alone, with `--thorough` as without.
+/// What runs on one kernel only, with and without `--thorough`.
 pub(super) fn on_one_kernel(lines: &[&Line]) -> Option<String> {
     let one = lines.iter().find(|line| is_the_one(line, lines))?;
     let names = INTEROP_SCENARIOS
@@ -195,15 +195,15 @@ pub(super) fn on_one_kernel(lines: &[&Line]) -> Option<String> {
     ))
 }
 
-/// Those that one scenario is run with beside the main one.
+/// The memories that one scenario is run with in addition to the main one.
 fn other_memories() -> impl Iterator<Item = &'static str> {
     reboot_vm::MEMORIES
         .into_iter()
         .filter(|memory| *memory != reboot_vm::MAIN_MEMORY)
 }
 
-/// Whether a line is the one for what is run on one kernel: [`ONE_KERNEL`], or the first
-/// where that one is not among them.
+/// Whether a line is the one for scenarios that run on one kernel: [`ONE_KERNEL`], or the first if
+/// that one is not included.
 pub(super) fn is_the_one(line: &Line, lines: &[&Line]) -> bool {
     let one = lines.iter().find(|line| line.name == ONE_KERNEL);
     one.or(lines.first())
@@ -320,7 +320,7 @@ mod tests {
                 .find(|text| text.starts_with(&format!("kernel {}: ", line.name)));
             for name in SCENARIOS.iter().chain(&CRASH_SCENARIOS) {
                 let named = own.is_some_and(|own| own.split([' ', ',']).any(|word| word == *name));
-                // One memory of several runs.
+                // It runs once for each memory.
                 if *name != reboot_vm::OF_EACH_MEMORY {
                     assert_eq!(named, !in_a_normal_run(line, name), "{}: {name}", line.name);
                 }

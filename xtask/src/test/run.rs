@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(40 * 60);
 pub(super) const LONG: (u32, u32) = (1_000, 10_000);
 pub(super) const SHORT: (u32, u32) = (200, 1_000);
 
-/// What a machine of a line runs.
+/// The scenarios that a machine runs on a kernel line.
 pub(super) struct Run {
     pub(super) planned: Planned,
     pub(super) line: &'static Line,
@@ -73,7 +73,7 @@ impl Run {
                 let (transitions, scrapes) = if thorough { LONG } else { SHORT };
                 let transitions = format!("{}={transitions}", command_line::TRANSITIONS);
                 let scrapes = format!("{}={scrapes}", command_line::SCRAPES);
-                // With one CPU, a transition's first attempt has only that one to check.
+                // With one CPU, only that CPU has to be checked at a transition's first attempt.
                 let words = ["maxcpus=1", &transitions, &scrapes];
                 let console = self.prepared.folder.join("endurance.log");
                 self.machine("endurance", run, console, &words)
@@ -95,7 +95,7 @@ impl Run {
         }
     }
 
-    /// A machine of one boot.
+    /// A machine that boots once.
     fn machine<'a>(
         &'a self,
         mode: &'a str,

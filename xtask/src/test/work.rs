@@ -1,4 +1,4 @@
-//! What a run does side by side, and in which order.
+//! Runs the work of a test run in parallel, in a defined order.
 
 use std::{
     collections::VecDeque,
@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::Result;
 
-/// What the preparation brings: two lists, of which the workers take by turns.
+/// Work that the preparation makes possible: two lists, from which the workers take alternately.
 pub(super) struct More<W> {
-    /// Work behind that which could be done before.
+    /// Work that comes after the work that needed no preparation.
     pub(super) first: Vec<W>,
-    /// Work that is taken by turns with `first`.
+    /// Work that is taken alternately with `first`.
     pub(super) second: Vec<W>,
 }
 
-/// What is still to be done.
+/// Work that is still to be done.
 struct Queue<W> {
     state: Mutex<State<W>>,
     changed: Condvar,
@@ -24,9 +24,9 @@ struct Queue<W> {
 
 struct State<W> {
     waiting: VecDeque<W>,
-    /// Whether all work has been handed in.
+    /// Whether all work has been queued.
     complete: bool,
-    /// Nothing more is started.
+    /// Whether nothing more is started.
     stopped: bool,
 }
 
@@ -60,7 +60,7 @@ impl<W> Queue<W> {
         self.changed.notify_all();
     }
 
-    /// The next work; waits where some may still come.
+    /// The next item; waits if more may still be queued.
     fn next(&self) -> Option<W> {
         let mut state = self.state();
         loop {
@@ -81,7 +81,7 @@ impl<W> Queue<W> {
     }
 }
 
-/// By turns, as long as both have something.
+/// Alternates between both, as long as both have items.
 fn interleaved<W>(first: Vec<W>, second: Vec<W>) -> VecDeque<W> {
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut mixed = VecDeque::new();
@@ -95,9 +95,9 @@ fn interleaved<W>(first: Vec<W>, second: Vec<W>) -> VecDeque<W> {
     }
 }
 
-/// Does all of it, `jobs` at a time. `first` is what can be done while `prepare` makes what
-/// the rest needs; that is one of the jobs. Where `perform` says `false`, nothing new is
-/// started. Returns how many works were not.
+/// Does all work, `jobs` at a time. `first` is what can be done while `prepare` makes what the rest
+/// needs, which is one of the jobs. If `perform` returns `false`, nothing new is started. Returns
+/// how many items were not done.
 ///
 /// # Errors
 ///
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_check_runs_beside_the_preparation() {
-        // Neither comes to an end without the other.
+        // Each of them ends only if the other is running.
         let both = Barrier::new(2);
         let left = side_by_side(
             2,

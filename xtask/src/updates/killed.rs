@@ -1,4 +1,4 @@
-//! Kills what runs in a tree, and asks the monitor.
+//! Kills everything that runs in a tree, and queries the monitor.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,12 @@ use serde::Deserialize;
 
 use super::{manager::Manager, tree::Tree};
 
-/// How often the moment is looked for.
+/// How often the moment is checked for.
 const STEP: Duration = Duration::from_millis(20);
-/// How long it is waited for: 5 minutes.
+/// Time limit for it: 5 minutes.
 const STEPS: u32 = 15_000;
 
-/// Waits until the manager blocks in the moment that is wanted.
+/// Waits until the manager blocks at the wanted moment.
 pub(super) fn run_until(child: &mut Child, tree: &Tree) -> Result<()> {
     for _ in 0..STEPS {
         if tree.has_reached() {
@@ -64,7 +64,7 @@ fn signal(name: &str, processes: &[u32]) -> Result<()> {
     if processes.is_empty() {
         return Ok(());
     }
-    // One that has ended meanwhile is no error.
+    // A process that has ended in the meantime is not an error.
     Command::new("kill")
         .arg(format!("-{name}"))
         .args(processes.iter().map(u32::to_string))
@@ -95,22 +95,23 @@ fn processes(root: &Path) -> Result<Vec<u32>> {
 /// What the monitor says about a manager.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    /// It has an answer.
+    /// Whether it has an answer.
     pub(super) known: bool,
-    /// What is wrong with each package, without the details.
+    /// What is wrong with each package, without details.
     pub(super) packages: BTreeMap<String, String>,
     pub(super) commands: Vec<String>,
 }
 
 impl Answer {
-    /// It says this of these packages and no others; a state may go on with details.
+    /// Whether it reports this about these packages and no others; a state may continue with
+    /// details.
     pub(super) fn says(&self, expected: &BTreeMap<String, String>) -> bool {
         let same = self.packages.keys().eq(expected.keys());
         let mut states = self.packages.values().zip(expected.values());
         self.known && same && states.all(|(said, expected)| said.starts_with(expected.as_str()))
     }
 
-    /// It knows that nothing is half done.
+    /// Whether it knows that nothing is unfinished.
     pub(super) fn is_clear(&self) -> bool {
         self.known && self.packages.is_empty() && self.commands.is_empty()
     }
@@ -135,7 +136,7 @@ struct Package {
     state: String,
 }
 
-/// Asks `livepatch-monitor crashes`.
+/// Runs `livepatch-monitor crashes`.
 pub(super) fn ask(monitor: &Path, tree: &Tree, manager: &Manager) -> Result<Answer> {
     let output = Command::new(monitor)
         .arg("--path.rootfs")
@@ -155,7 +156,7 @@ pub(super) fn ask(monitor: &Path, tree: &Tree, manager: &Manager) -> Result<Answ
     if let Some(problem) = printed
         .problems
         .iter()
-        .find(|problem| problem.contains(&root) && problem.contains("half done"))
+        .find(|problem| problem.contains(&root) && problem.contains("unfinished"))
     {
         bail!("{problem}");
     }

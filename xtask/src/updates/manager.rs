@@ -1,4 +1,4 @@
-//! The package managers, and the moments in which they are killed.
+//! The package managers, and the moments at which they are killed.
 
 /// How a manager's packages are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,14 +7,14 @@ pub(super) enum Format {
     Rpm,
 }
 
-/// A moment in which a manager is killed.
+/// A moment at which a manager is killed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// What the hook is called with: script, package, its version, and with dpkg its argument.
+    /// The arguments of the hook: script, package, its version, and with dpkg its argument.
     pub(super) hook: &'static str,
     /// The command, if it is not the upgrade.
     pub(super) command: Option<&'static str>,
-    /// It is part of a run without `--thorough`.
+    /// Whether a run without `--thorough` includes it.
     pub(super) always: bool,
 }
 
@@ -50,15 +50,15 @@ pub(super) struct Manager {
     pub(super) moments: &'static [Moment],
     /// Where the files of version 2 are.
     pub(super) files: &'static str,
-    /// Its history says which packages a transaction was to change.
+    /// Whether its history shows which packages a transaction was to change.
     pub(super) has_history: bool,
-    /// What it leaves says that a script for the end of the transaction did not run.
+    /// Whether its leftovers show that a script for the end of the transaction did not run.
     pub(super) knows_posttrans: bool,
 }
 
 const RPM_PACKAGES: &[&str] = &["dnf", "zypper", "rpm", "createrepo-c"];
 
-/// What a removal leaves is known where a history has it.
+/// Only a history shows what a removal leaves, so only dnf and dnf5 are killed in one.
 const DNF_REMOVAL: &str = "dnf -q -y remove --noautoremove lp-a lp-b lp-c";
 const DNF5_REMOVAL: &str = "dnf5 -q -y remove --no-autoremove lp-a lp-b lp-c";
 
@@ -71,7 +71,7 @@ const fn with_removals(command: &'static str) -> [Moment; 8] {
         preun,
         postun,
         posttrans,
-        // One of the two comes before the other: then nothing, or two packages are gone.
+        // One of the two is removed before the other, so either none or two packages are gone.
         removal("preun a 1", command),
         removal("preun c 1", command),
     ]

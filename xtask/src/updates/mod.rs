@@ -1,10 +1,10 @@
-//! Real package managers, killed in each moment of an upgrade: what the monitor says is compared
-//! with what is on disk, and repaired by the commands that the monitor printed.
+//! Real package managers, killed at each moment of an upgrade: the monitor's answer is compared
+//! with what is on disk, which is then repaired with the commands that the monitor printed.
 //!
-//! A tree of a Debian suite holds each manager. Three packages, lp-a, lp-b and lp-c, are upgraded
-//! from 1 to 2. Their scripts call a hook, which blocks in the moment that is wanted; then every
-//! process of the tree is killed. dnf 4, dnf5, zypper and rpm keep their own database of
-//! installed packages beside dpkg's.
+//! Each manager runs in a tree of a Debian suite. Three packages, lp-a, lp-b and lp-c, are upgraded
+//! from 1 to 2. Their scripts call a hook, which blocks at the wanted moment; then every process of
+//! the tree is killed. dnf 4, dnf5, zypper and rpm have their own database of installed packages,
+//! next to dpkg's.
 
 mod killed;
 mod manager;
@@ -56,14 +56,17 @@ pub(crate) fn command(arguments: &Arguments) -> Result<()> {
     let managers: Vec<&Manager> = MANAGERS.iter().filter(wanted).collect();
     if managers.is_empty() {
         let names: Vec<&str> = MANAGERS.iter().map(|manager| manager.name).collect();
-        bail!("no such package manager; there are {}", names.join(", "));
+        bail!(
+            "unknown package manager; choose one of {}",
+            names.join(", ")
+        );
     }
     let passed = |name: &str| println!("    passed: {name}");
     run_managers(&managers, &monitor, arguments.thorough, passed)
 }
 
-/// Runs the moments of each manager; `passed` is called for each. Without `thorough` only those
-/// that differ most.
+/// Kills each manager at each of its moments and calls `passed` after each. Without `thorough`,
+/// only at the moments that differ most.
 pub(crate) fn run(monitor: &Path, thorough: bool, passed: impl FnMut(&str)) -> Result<()> {
     let managers: Vec<&Manager> = MANAGERS.iter().collect();
     run_managers(&managers, monitor, thorough, passed)
@@ -108,7 +111,10 @@ fn of_manager(
     }
     tree.save()?;
     watched(manager, &tree, monitor).context("an upgrade that is not killed")?;
-    passed(&format!("{}: an upgrade without a flicker", manager.name));
+    passed(&format!(
+        "{}: an uninterrupted upgrade is never reported as interrupted",
+        manager.name
+    ));
     for moment in manager.moments {
         if !moment.always && !thorough {
             continue;
@@ -121,7 +127,7 @@ fn of_manager(
     tree.remove()
 }
 
-/// An upgrade that goes through is never called interrupted.
+/// An upgrade that completes is never reported as interrupted.
 fn watched(manager: &Manager, tree: &Tree, monitor: &Path) -> Result<()> {
     tree.hook(None)?;
     let mut child = tree.spawn(manager.upgrade)?;
@@ -130,7 +136,7 @@ fn watched(manager: &Manager, tree: &Tree, monitor: &Path) -> Result<()> {
         let answer = ask(monitor, tree, manager)?;
         ensure!(
             answer.packages.is_empty(),
-            "at work, and called interrupted: {answer:?}"
+            "reported as interrupted while it was running: {answer:?}"
         );
         looks += 1;
         if let Some(status) = child.try_wait()? {
@@ -165,7 +171,7 @@ fn killed_in(
     let at_work = ask(monitor, tree, manager)?;
     ensure!(
         at_work.packages.is_empty(),
-        "at work, and called interrupted: {at_work:?}"
+        "reported as interrupted while it was running: {at_work:?}"
     );
     stop_everything(tree)?;
     child.wait().context("cannot wait")?;
@@ -181,7 +187,7 @@ fn killed_in(
     // Histories have whole seconds, and nobody repairs within the second of the crash.
     wait_for_the_next_second()?;
     for command in &answer.commands {
-        // The first command of dpkg fails where a package must be unpacked again.
+        // The first command of dpkg fails if a package must be unpacked again.
         let must_unpack = |command: &String| command.contains("--reinstall");
         let may_fail =
             command.starts_with("dpkg --configure") && answer.commands.iter().any(must_unpack);

@@ -71,14 +71,14 @@ fn debs(tree: &Tree) -> Result<()> {
 }
 
 fn rpms(tree: &Tree) -> Result<()> {
-    // rpm 6 gives scripts a mount namespace of their own, which does not go with chroot.
+    // rpm 6 gives scripts a separate mount namespace, which does not work with chroot.
     tree.write(
         "etc/rpm/macros",
         "%_dbpath /usr/lib/sysimage/rpm\n%__transaction_unshare %{nil}\n",
     )?;
     // libzypp and the versions of rpm disagree about the place.
     tree.run("mkdir -p /usr/lib/sysimage/rpm /r1 /r2 && rm -rf /var/lib/rpm && ln -s ../../usr/lib/sysimage/rpm /var/lib/rpm && rpm --initdb")?;
-    // Scripts need a shell, and that of Debian is none of rpm's.
+    // Scripts need a shell, and Debian's is not from an rpm.
     let shell = "Name: lp-shell\nVersion: 1\nRelease: 1\nSummary: a test\nLicense: MIT\nBuildArch: noarch\nProvides: /bin/sh\n%description\na test\n%files\n";
     build(tree, "shell", 1, shell)?;
     for version in VERSIONS {

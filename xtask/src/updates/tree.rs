@@ -27,7 +27,7 @@ const CHANGED: [&str; 12] = [
     "var/log",
 ];
 
-/// A hook notes each script, and blocks in the one that is wanted.
+/// A hook records each script, and blocks in the wanted one.
 const HOOK: &str = "/hook";
 const RAN: &str = "ran";
 const REACHED: &str = "reached";
@@ -113,7 +113,7 @@ impl Tree {
         process::output(&mut self.command(words))
     }
 
-    /// Runs a command in a folder, and answers its questions with yes.
+    /// Runs a command in a folder, and answers yes to its questions.
     pub(super) fn answer_yes(&self, words: &str, folder: &str, may_fail: bool) -> Result<()> {
         // Without a terminal zypper reads no answer.
         let words = words.replace("zypper ", "zypper --non-interactive --no-gpg-checks ");
@@ -138,12 +138,13 @@ impl Tree {
             .context("cannot start chroot")
     }
 
-    /// What a command that was started has printed last.
+    /// The last output of a started command.
     pub(super) fn printed(&self) -> Result<String> {
         process::last_lines(&self.root.with_extension("log"), 20)
     }
 
-    /// Sets the script in which the manager blocks from now on, and forgets which have run.
+    /// Sets the script in which the manager blocks from now on, and clears the list of those that
+    /// ran.
     pub(super) fn hook(&self, blocks: Option<&str>) -> Result<()> {
         let block = blocks.map_or_else(String::new, |hook| {
             format!("if [ \"$H\" = \"{hook}\" ]; then : > /{REACHED}; exec sleep 1000; fi\n")
@@ -163,7 +164,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether the manager blocks.
+    /// Whether the manager is blocked.
     pub(super) fn has_reached(&self) -> bool {
         self.path(REACHED).exists()
     }
@@ -174,7 +175,7 @@ impl Tree {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Keeps what an upgrade changes.
+    /// Saves what an upgrade changes.
     pub(super) fn save(&self) -> Result<()> {
         let there = CHANGED.iter().filter(|path| self.path(path).exists());
         process::run(
@@ -187,7 +188,7 @@ impl Tree {
         )
     }
 
-    /// Puts back what was kept.
+    /// Restores what was saved.
     pub(super) fn restore(&self) -> Result<()> {
         for path in CHANGED {
             let path = self.path(path);
@@ -206,7 +207,7 @@ impl Tree {
     }
 }
 
-/// A tree in which something failed stays, to be looked at.
+/// A tree in which something failed is kept for inspection.
 impl Drop for Tree {
     fn drop(&mut self) {
         let released = super::stop_everything(self).and_then(|()| release(&self.root));

@@ -1,4 +1,5 @@
-//! What is really on disk, as the package manager's own tools say it and as the scripts noted it.
+//! What is really on disk, according to the package manager's own tools and the record of its
+//! scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,15 +11,14 @@ use super::{
     tree::Tree,
 };
 
-/// What is on disk.
+/// The state on disk.
 #[derive(Debug)]
 pub(super) struct OnDisk {
-    /// The versions that are installed of each package, or with dpkg its version and the words of
-    /// its state.
+    /// The installed versions of each package, or with dpkg its version and the words of its state.
     installed: BTreeMap<String, BTreeSet<String>>,
     /// The scripts that have run.
     ran: Vec<String>,
-    /// dpkg has left files in its journal.
+    /// Whether dpkg has left files in its journal.
     journal: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn read(manager: &Manager, tree: &Tree) -> Result<OnDisk> {
     })
 }
 
-/// What the monitor should say.
+/// What the monitor should report.
 pub(super) fn half_done(
     manager: &Manager,
     moment: &Moment,
@@ -74,7 +74,7 @@ fn of_rpm(manager: &Manager, before: &OnDisk, left: &OnDisk) -> BTreeMap<String,
         let state = match versions.as_slice() {
             ["1", "2"] => "old and new version both installed: 1-1, 2-1",
             ["1"] if manager.has_history => "still at the old version 1-1",
-            // Which of the scripts for the end of the transaction ran leaves no trace.
+            // Nothing shows which of the scripts for the end of the transaction ran.
             ["2"] if manager.knows_posttrans => {
                 "installed, but its %posttrans script may not have run"
             }
@@ -85,7 +85,7 @@ fn of_rpm(manager: &Manager, before: &OnDisk, left: &OnDisk) -> BTreeMap<String,
     expected
 }
 
-/// Of a removal of all packages: those that are still there, if one has gone.
+/// For a removal of all packages: those that are still installed, if one was removed.
 fn of_removal(before: &OnDisk, left: &OnDisk) -> BTreeMap<String, String> {
     if left.installed == before.installed {
         return BTreeMap::new();
@@ -125,8 +125,8 @@ fn of_dpkg(before: &OnDisk, left: &OnDisk) -> BTreeMap<String, String> {
     expected
 }
 
-/// All packages are at the new version once, or removed (with dpkg: or at the old one), and the scripts of the new versions
-/// have run.
+/// All packages are at the new version once, or removed (with dpkg: or at the old one), and the
+/// scripts of the new versions have run.
 pub(super) fn is_whole(manager: &Manager, moment: &Moment, after: &OnDisk) -> Result<()> {
     for name in NAMES {
         let package = format!("lp-{name}");
@@ -142,11 +142,11 @@ pub(super) fn is_whole(manager: &Manager, moment: &Moment, after: &OnDisk) -> Re
                 ensure!(gone, "{package}: {found:?}");
                 continue;
             }
-            // A removal leaves the others as they were.
+            // A removal leaves the others unchanged.
             (Format::Deb, false) if moment.command.is_some() => {
                 [String::from("1 install ok installed")].into()
             }
-            // What apt had not come to stays at the old version, and is whole.
+            // What apt had not reached is still intact at the old version.
             (Format::Deb, false)
                 if found == Some(&[String::from("1 install ok installed")].into()) =>
             {
@@ -157,7 +157,7 @@ pub(super) fn is_whole(manager: &Manager, moment: &Moment, after: &OnDisk) -> Re
                 ensure!(found.is_none(), "{package}: {found:?}");
                 continue;
             }
-            // rpm alone keeps no list of what was to come.
+            // rpm alone keeps no list of what was still to be done.
             (Format::Rpm, _)
                 if manager.name == "rpm" && found == Some(&[String::from("1")].into()) =>
             {

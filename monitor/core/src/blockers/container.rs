@@ -9,7 +9,7 @@
 //! | LXC, LXD, Incus | `lxc.payload.NAME` | `/lxc/NAME`, `/lxc.payload/NAME` |
 //! | systemd-nspawn | `machine-NAME.scope`, `systemd-nspawn@NAME.service` | |
 //!
-//! `docker-`, `crio-` and `libpod-conmon-` of the processes beside a container (conmon,
+//! `docker-`, `crio-` and `libpod-conmon-` of the processes that accompany a container (conmon,
 //! `lxc.monitor`) are not containers.
 
 use std::fmt;
@@ -26,9 +26,9 @@ const ID_DIGITS: usize = 64;
 /// A container, as far as a cgroup's path identifies it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Container {
-    /// What runs it; `None` where its cgroup does not say.
+    /// The container's runtime; `None` if its cgroup does not show it.
     pub runtime: Option<&'static str>,
-    /// Its id, or its name where the runtime names cgroups after it.
+    /// Its id, or its name if the runtime names cgroups after it.
     pub id: String,
 }
 
@@ -98,7 +98,7 @@ impl Container {
         match by_parent {
             Some((_, "lxc")) if !component.is_empty() => some("lxc", component),
             Some((_, runtime)) if is_id(component) => some(runtime, component),
-            // Kubernetes with cgroupfs: the path does not say what runs the container.
+            // Kubernetes with cgroupfs: the path does not show the runtime.
             _ if is_id(component) => Some(Self {
                 runtime: None,
                 id: component.to_owned(),
@@ -206,7 +206,7 @@ mod tests {
                 format!("/lxc.payload.ci/docker/{id}"),
                 Some("docker container 4f4f4f4f4f4f"),
             ),
-            // Beside a container, or none.
+            // A process that accompanies a container, or has none.
             (format!("/machine.slice/libpod-conmon-{id}.scope"), None),
             (format!("/kubepods/crio-conmon-{id}.scope"), None),
             ("/lxc.monitor.web-1".to_owned(), None),

@@ -1,11 +1,11 @@
-//! Text that a stranger chose (a thread's name, a module's) made fit to show.
+//! Untrusted text (a thread's name, a module's) made safe to show.
 
 use std::fmt::Write as _;
 
-/// Makes bytes fit for a terminal: control characters, escape codes, invalid
-/// UTF-8 and characters that change the direction of text or cannot be seen are
-/// written as escapes (`\n`, `\x1b`, `\u{202e}`), and so is the backslash itself,
-/// that the escapes stay unambiguous. Quotes are kept.
+/// Makes bytes safe for a terminal: control characters, escape codes, invalid UTF-8 and characters
+/// that are invisible or change the direction of text are written as escapes (`
+/// `, `\x1b`, `\u{202e}`), and so is the backslash itself, so that the escapes remain unambiguous.
+/// Quotes are kept.
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
@@ -44,8 +44,8 @@ fn push(text: &mut String, escape: std::fmt::Arguments<'_>) {
     let _ = text.write_fmt(escape);
 }
 
-/// Zero-width characters, those that turn the direction of text, and the line
-/// and paragraph separators.
+/// Zero-width characters, those that change the direction of text, and the line and paragraph
+/// separators.
 const fn is_unseen(character: char) -> bool {
     matches!(
         character,

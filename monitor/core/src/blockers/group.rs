@@ -1,5 +1,5 @@
-//! Pending tasks grouped by what holds them: the few that hold the transition up before
-//! the many that the kernel has only not looked at yet.
+//! Pending tasks grouped by what holds them: tasks that hold up the transition first, then those
+//! that the kernel has not checked yet.
 
 use super::{Blocker, Reason};
 use crate::function_ref::FunctionRef;
@@ -16,8 +16,8 @@ pub struct Group<'a> {
 }
 
 impl Reason {
-    /// Whether tasks with this reason hold the transition up by themselves. The others
-    /// switch at the kernel's next attempt, or when they next enter or leave the kernel.
+    /// Whether tasks with this reason hold up the transition by themselves. The others switch at
+    /// the kernel's next attempt, or when they next enter or leave the kernel.
     #[must_use]
     pub const fn holds(self) -> bool {
         match self {
@@ -26,7 +26,7 @@ impl Reason {
         }
     }
 
-    /// What it means for these tasks, as `asleep in a function that must be left`.
+    /// What the reason means for these tasks, as `asleep in a function that must be left`.
     #[must_use]
     pub const fn described(self) -> &'static str {
         match self {
@@ -39,8 +39,8 @@ impl Reason {
     }
 }
 
-/// Groups the tasks. Those that hold the transition up come first; of those the largest
-/// group.
+/// Groups the tasks. Those that hold up the transition come first, the largest group of them at the
+/// top.
 #[must_use]
 pub fn groups(blockers: &[Blocker]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();

@@ -1,20 +1,19 @@
-//! What earlier scans of a transition saw.
+//! What earlier scans of a transition found.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{BootTime, Direction, PendingTask, Scan};
 
-/// Attempts that must have been made since a task was first seen with a clean
-/// stack: the first of them may have begun, and passed the task, before.
+/// Attempts that must have been made since a task was first seen with a clean stack: the first of
+/// them may have started, and passed the task, before.
 const ATTEMPTS: u32 = 2;
 
-/// The same where attempts are not counted. They come about every second
+/// The same if attempts are not counted. They come about once a second
 /// (`round_jiffies_relative(HZ)`, kernel/livepatch/transition.c).
 const SPAN: Duration = Duration::from_secs(5);
 
-/// Since when each pending task has been seen without anything in its way. Holds
-/// no more than the tasks of the last scan.
+/// Since when each pending task has had a clean stack. Contains at most the tasks of the last scan.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     segment: Option<(String, Direction)>,
@@ -23,7 +22,7 @@ pub struct History {
     round: u64,
 }
 
-/// The first time a task was seen so.
+/// The first time that a task was seen with a clean stack.
 #[derive(Clone, Copy, Debug)]
 struct FirstSeen {
     attempts: Option<u32>,
@@ -50,8 +49,8 @@ impl History {
         self.seen.is_empty()
     }
 
-    /// A scan begins; one of another transition or segment starts over. The number of
-    /// attempts only falls when a segment begins.
+    /// Starts a scan; one of another transition or segment resets the history. The number of
+    /// attempts only decreases when a segment starts.
     pub(super) fn begin(&mut self, scan: &Scan) {
         let same_segment = self
             .segment
@@ -68,8 +67,8 @@ impl History {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// The task was seen with nothing in its way. If the kernel must have looked
-    /// at it since it was first seen so: what has passed, in words.
+    /// Records that the task has a clean stack. Returns what has passed since it was first seen
+    /// with one, in words, if the kernel must have checked it in the meantime.
     pub(super) fn clean(&mut self, scan: &Scan, task: &PendingTask) -> Option<String> {
         let round = self.round;
         let first = self
@@ -93,7 +92,7 @@ impl History {
         }
     }
 
-    /// The scan is over: forgets the tasks that it did not see so.
+    /// Ends the scan: forgets the tasks that did not have a clean stack in it.
     pub(super) fn finish(&mut self) {
         let round = self.round;
         self.seen.retain(|_, first| first.round == round);

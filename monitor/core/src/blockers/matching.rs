@@ -1,29 +1,30 @@
-//! Is a function that must be left on a stack?
+//! Checks whether a stack contains a function that must be left.
 
 use std::collections::BTreeMap;
 
 use super::{CheckedFunc, Direction, Frame, Scan, Symbol, printable};
 
-/// What a stack holds.
+/// What a stack contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Match<'a> {
     /// A function that must be left, on the stack.
     Function(&'a CheckedFunc),
     /// Code of this livepatch's module; the function cannot be determined.
     Module(&'a str),
-    /// No function of those on the stack must be left.
+    /// No function on the stack must be left.
     Nothing,
 }
 
-/// The checked functions of a scan, made ready for many stacks.
+/// Index over a scan's checked functions, for matching many stacks.
 pub(super) struct Matcher<'a> {
-    /// By first address; of ranges that overlap each is kept.
+    /// Sorted by start address; overlapping ranges are all kept.
     ranges: Vec<(u64, u64, &'a CheckedFunc)>,
-    /// The longest range: how far before an address one that holds it may begin.
+    /// Length of the longest range: the farthest that a range containing an address can start
+    /// before it.
     longest: u64,
-    /// By name, of the functions without a range.
+    /// The functions without a range, by name.
     names: BTreeMap<&'a str, Vec<&'a CheckedFunc>>,
-    /// Livepatch modules whose code may be what must be left.
+    /// Livepatch modules that may contain the code that must be left.
     modules: Vec<&'a str>,
     direction: Direction,
 }
@@ -44,8 +45,8 @@ impl<'a> Matcher<'a> {
             .map(|(start, end, _)| end.saturating_sub(*start))
             .max()
             .unwrap_or(0);
-        // Unpatching: this patch's own code must be left. Patching: the code
-        // before it, which is another livepatch's where that patched it already.
+        // Unpatching: this patch's own code must be left. Patching: the code before it, which is
+        // another livepatch's if that one has patched it already.
         let modules = match scan.direction {
             _ if names.is_empty() => Vec::new(),
             Direction::Unpatch => vec![scan.patch.as_str()],
@@ -99,9 +100,9 @@ impl<'a> Matcher<'a> {
             .map(|(.., func)| *func)
     }
 
-    /// A function without a range: the frame bears its name and lies where its code in force can
-    /// lie. While unpatching that is the patch's own module. (Without addresses, several functions
-    /// with one name in an object cannot be distinguished.)
+    /// Matches a function without a range by its name and by the module that can contain its code
+    /// in force. While unpatching that is the patch's own module. (Without addresses, several
+    /// functions with one name in an object cannot be distinguished.)
     fn named(&self, symbol: &Symbol) -> Option<&'a CheckedFunc> {
         let candidates = self.names.get(symbol.place.name.as_str())?;
         let module = symbol.place.module.as_deref();
@@ -114,8 +115,7 @@ impl<'a> Matcher<'a> {
             .find(|func| self.original_in_force() && module == func.function.module())
     }
 
-    /// While unpatching, the original function is where tasks go, not what they
-    /// must leave.
+    /// While unpatching, the original function is where tasks are going, not what they must leave.
     fn original_in_force(&self) -> bool {
         self.direction == Direction::Patch
     }

@@ -7,20 +7,20 @@ use serde::Serialize;
 use super::{Blocker, Container, Reason, printable};
 use crate::transition::{BootTime, age};
 
-/// A pending task, why it is pending, and whose it is.
+/// A pending task, why it is pending, and who it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct BlockerReport {
     /// Thread id; 0 for an idle task.
     pub tid: u32,
     /// Process id (`tgid` in the kernel): the same for all threads of a process.
     pub pid: u32,
-    /// The thread's name, made fit to show.
+    /// The thread's name, made safe to show.
     pub comm: String,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kthread: bool,
     /// The systemd unit it belongs to.
     pub unit: Option<String>,
-    /// Path of its cgroup in the unified hierarchy; `None` if not known.
+    /// Path of its cgroup in the unified hierarchy; `None` if unknown.
     pub cgroup: Option<String>,
     /// The container it runs in, by its cgroup's path.
     pub container: Option<Container>,
@@ -34,14 +34,14 @@ pub struct BlockerReport {
     pub function: Option<String>,
     /// One plain sentence on the reason.
     pub detail: String,
-    /// For how long it has lived.
+    /// How long it has been running.
     pub age_seconds: Option<f64>,
     /// Its stack, the innermost frame first.
     pub stack: Vec<String>,
 }
 
 impl BlockerReport {
-    /// Of a blocker whose cgroup and unit are these, at this moment.
+    /// Report of a blocker with this cgroup and unit, at this moment.
     #[must_use]
     pub fn new(
         blocker: &Blocker,
@@ -74,7 +74,8 @@ impl BlockerReport {
         }
     }
 
-    /// Who it is, as `process 154 "holder", unit holder.service, started 10s ago, state D`.
+    /// Identifies the task, as `process 154 "holder", unit holder.service, started 10s ago, state
+    /// D`.
     #[must_use]
     pub fn who(&self) -> String {
         let kind = match self.kthread {

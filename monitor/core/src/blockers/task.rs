@@ -13,13 +13,13 @@ pub struct PendingTask {
     pub tid: u32,
     /// Process id: the same for all threads of a process.
     pub tgid: u32,
-    /// The thread's name: any bytes at all (see [`super::printable`]).
+    /// The thread's name: arbitrary bytes (see [`super::printable`]).
     pub comm: Vec<u8>,
-    /// It is a kernel thread.
+    /// Whether it is a kernel thread.
     pub kthread: bool,
     /// The CPU of an idle task (swapper); `None` for the others.
     pub idle_cpu: Option<u32>,
-    /// It was on a CPU; `None` where not known.
+    /// Whether it was on a CPU; `None` if unknown.
     pub on_cpu: Option<bool>,
     /// What the task was doing when it was read.
     pub state: TaskState,
@@ -27,16 +27,16 @@ pub struct PendingTask {
     pub patch_state: i32,
     /// Id of its cgroup in the unified hierarchy.
     pub cgroup_id: Option<u64>,
-    /// When it began, nanoseconds since boot.
+    /// Start time in nanoseconds since boot.
     pub start_ns: Option<u64>,
-    /// Return addresses, the innermost first; empty where there is none to read.
+    /// Return addresses, the innermost first; empty if none could be read.
     pub stack: Vec<Frame>,
 }
 
 /// A task's state by the letter that ps(1) shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum TaskState {
-    /// R: running, or able to.
+    /// R: running or runnable.
     Running,
     /// S: asleep; a signal wakes it.
     Sleeping,
@@ -48,20 +48,20 @@ pub enum TaskState {
     Traced,
     /// X: dead, about to disappear.
     Dead,
-    /// Z: dead, its parent has not asked for it yet.
+    /// Z: dead, not yet reaped by its parent.
     Zombie,
     /// P: a parked kernel thread.
     Parked,
     /// I: an idle kernel thread; no signal wakes it.
     Idle,
-    /// A letter that this version does not know, or none was read.
+    /// An unknown letter, or none was read.
     Unknown,
 }
 
 impl TaskState {
-    /// Decodes `task_struct.__state` (`state` before 5.14) as
-    /// `__task_state_index` does (include/linux/sched.h, 5.10 to 7.2), but for a
-    /// dead task, of which that also asks `exit_state`. `u32::MAX` is not known.
+    /// Decodes `task_struct.__state` (`state` before 5.14) as `__task_state_index` does
+    /// (include/linux/sched.h, 5.10 to 7.2), except for a dead task, for which the kernel also
+    /// looks at `exit_state`. `u32::MAX` means unknown.
     #[must_use]
     pub const fn from_bits(state: u32) -> Self {
         const INTERRUPTIBLE: u32 = 0x1;
@@ -119,7 +119,7 @@ impl TaskState {
         }
     }
 
-    /// The letter; `?` where not known.
+    /// The letter; `?` if unknown.
     #[must_use]
     pub const fn letter(self) -> char {
         match self {
@@ -148,14 +148,14 @@ impl fmt::Display for TaskState {
 pub struct Frame {
     /// The address; `None` from /proc, which hides it.
     pub address: Option<u64>,
-    /// The function it lies in; `None` where no name is known.
+    /// The function it lies in; `None` if its name is unknown.
     pub symbol: Option<Symbol>,
 }
 
 /// A place in a function that a frame points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {
-    /// The function, with offset and module where known.
+    /// The function, with offset and module if known.
     pub place: CodePlace,
     /// The code was generated at run time (a BPF program or trampoline).
     pub generated: bool,

@@ -1,4 +1,4 @@
-//! Tasks as real kernels leave them.
+//! Tasks as real kernels show them.
 
 mod history;
 mod names;
@@ -197,7 +197,7 @@ fn a_frame_that_the_kernel_cannot_walk() {
         blocker.detail
     );
 
-    // Both: the kernel gives up on the stack before it looks for functions.
+    // Both: the kernel rejects the stack before it looks for functions.
     let mut both = scan([task([in_hold(), trampoline()])]);
     let blocker = one(&both);
     assert_eq!(blocker.reason, Reason::UnreliableStack);
@@ -210,7 +210,7 @@ fn a_frame_that_the_kernel_cannot_walk() {
         blocker.detail
     );
 
-    // Unless it knows such frames.
+    // Unless the kernel can walk such frames.
     both.bpf_frames_reliable = true;
     assert_eq!(one(&both).reason, Reason::Sleeping);
 
@@ -308,13 +308,13 @@ fn an_unknown_reason_says_why() {
         assert_eq!(blocker.reason, Reason::Unknown);
         assert!(blocker.detail.contains(why), "{}", blocker.detail);
     }
-    // A function that was found is found all the same.
+    // A function that was found is still found.
     let found = Scan {
         funcs_truncated: true,
         ..scan([task([in_hold()])])
     };
     assert_eq!(one(&found).reason, Reason::Sleeping);
-    // The dead have no stack.
+    // Dead tasks have no stack.
     let zombie = PendingTask {
         state: TaskState::Zombie,
         ..task([])

@@ -1,9 +1,8 @@
-//! When a crash was, by the journal. Four clocks speak of it: the log's own, which counts from
-//! the boot and drifts; the boot's, in the journal; the system's, in the journal and in what
-//! pstore writes; and the firmware's, in the line with which the kernel sets the system's
-//! clock at the boot, and in the dates of files that a crash kernel writes. The firmware's may
-//! be wrong by hours until something sets it right, so it decides only where nothing else is
-//! known.
+//! Dates a crash from the journal. Four clocks are involved: the log's own, which counts from the
+//! boot and drifts; the boot's, in the journal; the system's, in the journal and in what pstore
+//! writes; and the firmware's, in the line with which the kernel sets the system's clock at the
+//! boot, and in the dates of files that a crash kernel writes. The firmware's may be wrong by hours
+//! until something corrects it, so it is used only if nothing else is known.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::{
     transition::BootTime,
 };
 
-/// By how much clocks that are set right may disagree.
+/// By how much clocks that are set correctly may disagree.
 const SLACK_SECONDS: f64 = 60.0;
 
 /// Dates a crash of a boot: `seen` is the journal's entry for it, `next` the start of the
@@ -37,7 +36,7 @@ pub(super) fn date(
         let date = when.unix_seconds.unwrap_or(last);
         let apart = by_uptime.map_or(0.0, |other| (date - other).abs());
         let after = next.is_none_or(|next| date <= next + SLACK_SECONDS);
-        // It was read after the journal's last entry, so it is at least as right.
+        // It was read after the journal's last entry, so it is at least as accurate.
         if apart <= SLACK_SECONDS + when.drift_seconds() || (date >= last && after) {
             return;
         }

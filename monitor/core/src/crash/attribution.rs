@@ -1,4 +1,4 @@
-//! Which phase a crash falls in, and whether a livepatch is implicated.
+//! Determines the phase that a crash falls in, and whether a livepatch is implicated.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::{
     transition::BootTime,
 };
 
-/// Fills in the patches, the phase and the implication of a record whose other
-/// fields are complete. `log` is what the log had said of livepatches before the crash,
-/// `now` when that was on the log's clock; `complete` how much of the report was read.
+/// Fills in the patches, the phase and the implication of a record whose other fields are complete.
+/// `log`: livepatch state from earlier log lines; `now`: the crash's time on the log's clock;
+/// `complete`: how much of the report was read.
 pub(super) fn judge(
     record: &mut CrashRecord,
     log: &LivepatchLog,
@@ -58,7 +58,7 @@ pub(super) fn judge(
     }
 }
 
-/// A module that the list has as live is loaded, whatever the log last said of it. One
+/// Applies the module list: a module listed as live is loaded, whatever earlier log lines say. One
 /// that is being relocated is not in the list yet (`load_module`, kernel/module/main.c).
 fn with_module_list(life: &mut Lifecycle, record: &CrashRecord) {
     for patch in &record.patches {
@@ -68,15 +68,15 @@ fn with_module_list(life: &mut Lifecycle, record: &CrashRecord) {
     }
 }
 
-/// A place on the stack lies in the module.
+/// Whether a place on the stack lies in the module.
 fn touches(record: &CrashRecord, module: &str) -> bool {
     let frames = record.trace.iter().map(|frame| &frame.function);
     let mut places = record.function.iter().chain(frames);
     places.any(|place| place.module.as_deref() == Some(module))
 }
 
-/// The module is the out-of-tree kpatch core's patch: it has no taint letter of its
-/// own, so its name has to do, and only where that core is loaded.
+/// Whether the module is a patch of the out-of-tree kpatch core. Such a patch has no taint letter,
+/// so it is recognised by its name, and only if that core is loaded.
 fn is_kpatch(module: &Module, kpatch_core: bool) -> bool {
     kpatch_core && (module.name.starts_with("kpatch_") || module.name.starts_with("kpatch-"))
 }
@@ -153,7 +153,7 @@ fn evidence(
     let mut found: Vec<Evidence> = Vec::new();
     let mut add = |kind, patch: Option<String>, function: Option<&Function>| {
         let known = |evidence: &Evidence| evidence.kind == kind && evidence.patch == patch;
-        // The innermost of each kind says enough; the trace has the others.
+        // One place of each kind is enough; the trace has the others.
         if !found.iter().any(known) {
             let function = function.cloned();
             found.push(Evidence {

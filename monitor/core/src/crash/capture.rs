@@ -1,4 +1,4 @@
-//! What keeps evidence of a crash, or gets the machine out of it.
+//! Sources of crash evidence, and means of restarting the machine.
 
 /// Something that would keep evidence of a crash, or restart the machine after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ impl Source {
         }
     }
 
-    /// What to do where it is not there.
+    /// How to make a missing source available.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {

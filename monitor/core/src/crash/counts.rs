@@ -1,4 +1,4 @@
-//! Crash signals of the running boot, counted: pure.
+//! Counts the crash signals of the running boot. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use crate::transition::BootTime;
 
 /// Events remembered so that an update of one is not counted again.
 const MAX_KNOWN: usize = 256;
-/// Hooks hit within this time belong to one event, if the log cannot be read to find out.
+/// Hooks hit within this time belong to one event if the log cannot be read to find out.
 const ONE_EVENT: Duration = Duration::from_secs(1);
 
 /// An event, reduced to what the counters need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sighting {
-    /// Its most severe signal.
+    /// The most severe signal of the event.
     pub signal: Signal,
-    /// Where in a patch's life it falls.
+    /// The phase of a patch's life that it falls in.
     pub phase: Phase,
     /// The patches that it implicates.
     pub patches: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Sighting {
 }
 
 impl Sighting {
-    /// A sighting of an event that the log reports.
+    /// The sighting of an event that the log reports.
     #[must_use]
     pub fn new(
         signal: Signal,
@@ -83,13 +83,13 @@ pub struct Counts {
     pub signals: BTreeMap<(Signal, Phase), u64>,
     /// By signal and patch.
     pub implicating: BTreeMap<(Signal, String), u64>,
-    /// When the last of a signal was in a phase, in seconds since 1970.
+    /// When the last signal of each kind was seen in each phase, in seconds since 1970.
     pub last: BTreeMap<(Signal, Phase), f64>,
     known: VecDeque<(Key, Signal)>,
 }
 
 impl Counts {
-    /// Counts an event; again only if it has become more severe. Returns whether it
+    /// Counts an event, and counts it again only if it has become more severe. Returns whether it
     /// was counted.
     pub fn count(&mut self, sighting: &Sighting) -> bool {
         let key = sighting.key();
@@ -124,7 +124,7 @@ pub struct Grouping {
 }
 
 impl Grouping {
-    /// A hook was hit. Returns the event before, if this is not part of it.
+    /// Records that a hook was hit. Returns the previous event if this hit is not part of it.
     pub fn hit(&mut self, time: BootTime, signal: Signal) -> Option<(BootTime, Signal)> {
         let closed = self.close(time);
         let (first, _, before) = self.open.unwrap_or((time, time, signal));
@@ -132,7 +132,7 @@ impl Grouping {
         closed
     }
 
-    /// The event that is over at `now`.
+    /// The event that has ended by `now`.
     pub fn close(&mut self, now: BootTime) -> Option<(BootTime, Signal)> {
         let (first, last, signal) = self.open?;
         let over = now.since(last).is_some_and(|quiet| quiet > ONE_EVENT);

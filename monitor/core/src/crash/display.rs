@@ -1,4 +1,4 @@
-//! What is known of a crash in sentences, fit to show.
+//! Describes a crash in sentences for people.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,13 +7,13 @@ use super::{
 };
 use crate::{blockers::printable, transition::doing};
 
-/// Foreign text made fit to show.
+/// Foreign text with control characters escaped.
 #[must_use]
 pub fn shown(text: &str) -> String {
     printable(text.as_bytes())
 }
 
-/// What became of the machine.
+/// Whether the machine survived the crash.
 #[must_use]
 pub const fn end(crash: &HostCrash) -> &'static str {
     match crash.ended_boot {
@@ -23,7 +23,7 @@ pub const fn end(crash: &HostCrash) -> &'static str {
     }
 }
 
-/// When it was, and how exactly that is known.
+/// Date and uptime of the crash, and how precise they are.
 #[must_use]
 pub fn when(when: &When) -> String {
     let uptime = when
@@ -37,7 +37,7 @@ pub fn when(when: &When) -> String {
         Precision::Unknown => "",
         Precision::NoYear => "the log's dates have no year",
         Precision::LocalTime => " (local time; its zone is not in the log)",
-        Precision::After => " or later (the last that is known of that boot)",
+        Precision::After => " or later (the last known time of that boot)",
         Precision::File => " (by the date of the dump's file, which is the firmware's clock)",
         Precision::LogClock => " (by an earlier line's clock)",
         Precision::Journal => " (by the monitor's journal and the uptime)",
@@ -55,13 +55,13 @@ pub fn when(when: &When) -> String {
     }
 }
 
-/// In UTC; none where there is no form for it.
+/// In UTC; `None` if it cannot be written as a date.
 #[must_use]
 pub fn date(unix_seconds: Option<f64>) -> Option<String> {
     let seconds = unix_seconds?;
     let since = Duration::try_from_secs_f64(seconds).ok()?;
     let date = SystemTime::UNIX_EPOCH.checked_add(since)?;
-    // Dates behind the year 9999 have no form.
+    // Dates after the year 9999 cannot be written.
     (seconds < 253_402_300_800.0).then(|| humantime::format_rfc3339_seconds(date).to_string())
 }
 
@@ -69,7 +69,7 @@ fn seconds(seconds: Option<f64>) -> Option<String> {
     seconds.map(|seconds| format!("{seconds:.1} s"))
 }
 
-/// Where in a patch's life it fell.
+/// The phase of a patch's life, with the transition or load that explains it.
 #[must_use]
 pub fn phase(record: &CrashRecord) -> String {
     let name = record.phase.name();

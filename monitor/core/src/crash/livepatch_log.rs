@@ -1,4 +1,4 @@
-//! What a kernel log says of livepatches, as steps of the fold
+//! Translates what a kernel log says about livepatches into steps of the fold
 //! ([`crate::lifecycle`]).
 
 use std::collections::BTreeSet;
@@ -12,30 +12,30 @@ use crate::{
 /// Patches of the out-of-tree kpatch core that are remembered.
 const MAX_KPATCHES: usize = 256;
 
-/// What the log has said up to here.
+/// State from the lines so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LivepatchLog {
     pub(super) life: Lifecycle,
-    /// The out-of-tree kpatch core has spoken.
+    /// Whether a line of the out-of-tree kpatch core was seen.
     pub(super) kpatch_core: bool,
     /// Patches of the out-of-tree kpatch core, by module name.
     kpatches: BTreeSet<String>,
 }
 
 impl LivepatchLog {
-    /// Whether a line may be one to [`Self::read`].
+    /// Whether a line may be one that [`Self::read`] uses.
     pub(super) fn concerns(text: &str) -> bool {
         text.starts_with("livepatch: ")
             || text.starts_with("kpatch: ")
             || text.trim_end().ends_with("TAINT_LIVEPATCH")
     }
 
-    /// Whether this patch is one of the kpatch core, which knows no transitions.
+    /// Whether this patch is one of the kpatch core, which has no transitions.
     pub(super) fn is_kpatch(&self, patch: &str) -> bool {
         self.kpatches.contains(patch)
     }
 
-    /// Takes a line. `at` is its time on the log's clock.
+    /// Processes a line. `at` is its time on the log's clock.
     pub(super) fn read(&mut self, text: &str, at: Option<f64>) {
         let at = At {
             boot: moment(at),
@@ -61,8 +61,8 @@ impl LivepatchLog {
             }
             Some(Message::Enabling { patch }) => self.life.step(at, Step::Enabling(&patch)),
             Some(Message::Starting { patch, direction }) => {
-                // Its init has not returned, but the log does not say when it does: the
-                // module list of a crash does.
+                // Its init has not returned, and the log does not say when it does. The module list
+                // of a crash does.
                 self.life.step(at, Step::Loaded(&patch));
                 let transition = Transition {
                     start: at.boot,
@@ -76,8 +76,8 @@ impl LivepatchLog {
         }
     }
 
-    /// A module that is loaded is refused after the line that says that it taints the
-    /// kernel, so that this line is news only of one that is not.
+    /// Whether the patch is already known. A module that is already loaded is refused only after
+    /// the line about the taint is printed, so that line is news only of one that is not loaded.
     fn knows(&self, patch: &str) -> bool {
         let mut patches = self.life.patches.iter();
         patches.any(|known| known.name == patch && known.stage != Stage::Refused)
@@ -104,7 +104,7 @@ impl LivepatchLog {
     }
 }
 
-/// A moment of the log's clock.
+/// A time on the log's clock.
 pub(super) fn moment(seconds: Option<f64>) -> Option<BootTime> {
     let since = std::time::Duration::try_from_secs_f64(seconds?).ok()?;
     Some(BootTime::from_duration(since))

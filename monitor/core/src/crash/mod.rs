@@ -1,6 +1,6 @@
-//! What a kernel log says about a crash: bytes in, [`CrashRecord`]s out. Pure: no clock, file or
-//! socket. The text may come from anywhere (a console, a dump that was cut, another host), so
-//! nothing in it is trusted: every line, name and list has a limit, and what is not understood is
+//! Parses what a kernel log says about a crash: bytes in, [`CrashRecord`]s out. Pure: no clock,
+//! file or socket. The text may come from anywhere (a console, a dump that was cut, another host),
+//! so nothing in it is trusted: every line, name and list has a limit, and what cannot be parsed is
 //! skipped.
 
 mod attribution;

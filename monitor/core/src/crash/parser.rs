@@ -1,5 +1,5 @@
-//! The kernel's log, from whatever kept it: a serial console, `dmesg`, syslog,
-//! kdump's vmcore-dmesg, pstore. The many lines of one event become one record.
+//! Parses the kernel's log from any source: a serial console, `dmesg`, syslog, kdump's
+//! vmcore-dmesg, pstore. The many lines of one event become one record.
 
 mod date;
 mod die;
@@ -34,35 +34,35 @@ use super::{
 
 /// Most records, and most non-fatal signals, kept of one text.
 const MAX_EVENTS: usize = 256;
-/// Bytes of a task's name (`TASK_COMM_LEN` less its end).
+/// Most bytes of a task's name (`TASK_COMM_LEN` without the NUL).
 const MAX_COMM: usize = 15;
 
 /// What a kernel log contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
-    /// Crashes, oldest first; of more than 256 the latest.
+    /// Crashes, oldest first; if there are more than 256, the latest.
     pub records: Vec<CrashRecord>,
     /// Signals that were not a crash and did not lead to one; at most the latest 256.
     pub non_fatal: Vec<NonFatalSignal>,
-    /// What is not understood, and why nothing can be concluded from it.
+    /// What could not be parsed, and why nothing can be concluded from it.
     pub problems: Vec<String>,
 }
 
-/// The signal that a line of the kernel's begins or names, if it does.
+/// The signal that a line of the kernel starts or names, if any.
 #[must_use]
 pub fn signal(line: &str) -> Option<Signal> {
     match recognise(line)? {
         Sign::Start(signal, _) => Some(signal),
         Sign::Report(..) => Some(Signal::Warning),
-        // What is shorter may be a task's name, which is all of a line with a newline in it.
+        // A shorter text may be a task's name, which is all of a line with a newline in it.
         Sign::Die => (line.trim().len() > MAX_COMM).then_some(Signal::Oops),
         Sign::Panic(_) => Some(Signal::Panic),
         Sign::Boot { .. } | Sign::EndTrace => None,
     }
 }
 
-/// Reads a text. The memory taken is bounded by the longest line and the number of
-/// events kept, not by the text.
+/// Parses a text. The memory used is bounded by the longest line and the number of events kept, not
+/// by the text.
 #[must_use]
 pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
     let mut lines = Lines::new(text);
@@ -96,7 +96,7 @@ pub fn read(text: &[u8], reading: &Reading) -> ParsedLog {
     log.end(&lines.summary, closed)
 }
 
-/// What the lines of all hosts in a text contain.
+/// Results from the lines of all hosts in a text.
 #[derive(Default)]
 struct Log {
     records: VecDeque<CrashRecord>,
@@ -134,17 +134,17 @@ impl Log {
             && (summary.unclear > 1 || summary.certain || self.recognised == 0)
         {
             problems.push(format!(
-                "the beginnings of these lines are not understood ({}): {sample}",
+                "cannot parse the prefixes of these lines ({}): {sample}",
                 summary.unclear
             ));
         } else if let Some(sample) = summary.hidden.as_ref().filter(|_| self.recognised == 0) {
             problems.push(format!(
-                "the beginnings of these lines are not understood: {sample}"
+                "cannot parse the prefixes of these lines: {sample}"
             ));
         } else if summary.kernel == 0 && self.recognised == 0 {
             problems.push(
-                "no line of it is known to be the kernel's: cannot determine whether there was a \
-                 crash; give the output of dmesg or journalctl -k"
+                "no kernel log lines found: cannot determine whether there was a crash; give the \
+                 output of dmesg or journalctl -k"
                     .to_owned(),
             );
         }
@@ -165,9 +165,7 @@ impl Log {
         let mut records: Vec<CrashRecord> = self.records.into();
         if summary.unclear > 0 {
             for record in &mut records {
-                record.not_proved(
-                    "some lines of the log start with something that is not understood",
-                );
+                record.not_proved("some lines of the log have a prefix that cannot be parsed");
             }
         }
         ParsedLog {
@@ -178,22 +176,22 @@ impl Log {
     }
 }
 
-/// The last time on the kernel's clock in a text, in seconds since boot.
+/// The last kernel timestamp in a text, in seconds since boot.
 #[must_use]
 pub fn last_uptime(text: &[u8]) -> Option<f64> {
-    // Only the end can matter, and it is short of a few lines without a time.
+    // Only the end can matter, and it has at most a few lines without a timestamp.
     let tail = text.get(text.len().saturating_sub(TAIL)..).unwrap_or(text);
     Lines::new(tail).filter_map(|line| line.uptime).last()
 }
 
-/// The first time on the kernel's clock in a text, in seconds since boot.
+/// The first kernel timestamp in a text, in seconds since boot.
 #[must_use]
 pub fn first_uptime(text: &[u8]) -> Option<f64> {
     let start = text.get(..TAIL).unwrap_or(text);
     Lines::new(start).find_map(|line| line.uptime)
 }
 
-/// Bytes in which [`first_uptime`] and [`last_uptime`] look.
+/// Bytes that [`first_uptime`] and [`last_uptime`] search.
 const TAIL: usize = 64 << 10;
 
 fn date(when: &mut When, anchor: Anchor) {

@@ -1,4 +1,4 @@
-//! The transition that a crash fell in, or that it came after.
+//! The transition that was running at a crash, or that ended before it.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use crate::{
     transition::{BootTime, Direction, Transition},
 };
 
-/// A transition that a crash fell in or came after.
+/// A transition that was running at a crash, or that ended before it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PatchTransition {
     /// The livepatch, by its module's name.
     pub patch: String,
     /// Whether it patches or unpatches.
     pub direction: Direction,
-    /// Seconds from its start to the crash if it ran, from its end otherwise; `None` where
-    /// the times are not known.
+    /// Seconds from its start to the crash if it was running, from its end otherwise; `None` if the
+    /// times are unknown.
     #[serde(alias = "running_for_seconds", alias = "ended_before_seconds")]
     pub seconds: Option<f64>,
 }
 
 impl PatchTransition {
-    /// The transition that runs, if its patch is known.
+    /// The running transition, if its patch is known.
     #[must_use]
     pub fn running(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
         let running = life.transition.as_ref()?;
         Self::of(running, age(running.start, now))
     }
 
-    /// The one that ended last, if its patch and its direction are known.
+    /// The last transition that ended, if its patch and direction are known.
     #[must_use]
     pub fn ended(life: &Lifecycle, now: Option<BootTime>) -> Option<Self> {
         let ended = life.ended.as_ref()?;
@@ -46,7 +46,7 @@ impl PatchTransition {
     }
 }
 
-/// In JSON the seconds have a name that says what they are.
+/// In JSON the name of the seconds says what they count from.
 fn with_seconds_as<S: Serializer>(
     name: &'static str,
     transition: Option<&PatchTransition>,

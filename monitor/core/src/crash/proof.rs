@@ -1,5 +1,5 @@
-//! The one rule for negatives: "no", "unpatched" and "no crash" are said only where the
-//! text proves them. What is not proved is unknown, with the reason.
+//! The one rule for negatives: "no", "unpatched" and "no crash" are reported only if the text
+//! proves them. Everything else is unknown, with the reason.
 
 use super::{
     record::{CrashRecord, Function, Module},
@@ -13,27 +13,26 @@ use crate::{
 /// How completely a report was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Completeness {
-    /// The module list is there and the line behind it was seen, so that it does not
-    /// continue.
+    /// The module list is there and so is the line after it, so the list does not continue.
     pub(super) modules: bool,
     /// The place is that of the instruction that failed, or of the caller of panic(),
     /// or where a blocked task sleeps.
     pub(super) place: bool,
     /// The place is that of the instruction that failed, not of a caller.
     pub(super) faulted: bool,
-    /// The report continues behind its call trace.
+    /// The report continues after its call trace.
     pub(super) end: bool,
-    /// A line of the trace or the list was not understood.
+    /// A line of the trace or the list could not be parsed.
     pub(super) garbled: bool,
     /// Lines of another task or CPU are mixed in.
     pub(super) mixed: bool,
-    /// The module that was unloaded last, as the list's end names it.
+    /// The module that was unloaded last, according to the end of the list.
     pub(super) last_unloaded: Option<Module>,
-    /// The header with the taint flags was there and was not understood.
+    /// The header with the taint flags is there and could not be parsed.
     pub(super) taint_damaged: bool,
 }
 
-/// Why it is not proved that no livepatch is loaded; empty: it is proved.
+/// Why it is not proved that no livepatch is loaded; empty if it is proved.
 pub(super) fn against_unpatched(
     record: &CrashRecord,
     life: &Lifecycle,
@@ -50,7 +49,7 @@ pub(super) fn against_unpatched(
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
         if !listed && complete.modules && known.stage == Stage::Enabled {
-            // It may be gone, but what became of its functions is not known.
+            // It may have been removed, but the state of its functions is unknown.
             reasons.push(format!(
                 "livepatch {} is not in the module list any more",
                 known.name
@@ -94,9 +93,9 @@ pub(super) fn against_unpatched(
     reasons
 }
 
-/// A line of `livepatch:` that may be a name which a user chose.
-pub(super) const DOUBTED_MESSAGE: &str =
-    "a livepatch message has the time of the line before it, so that it may be part of a name";
+/// A line of `livepatch:` that may be part of a name that a user chose.
+pub(super) const DOUBTED_MESSAGE: &str = "a livepatch message has the same timestamp as the line before it, so it may be part of a file's \
+     or a task's name";
 
 /// Lines of two machines may be in one report.
 pub(super) const TURNS: &str =
@@ -104,7 +103,7 @@ pub(super) const TURNS: &str =
 
 const MIXED: &str = "lines of another task are mixed into the report";
 
-/// Why it is not proved that no livepatch is involved; empty: it is proved.
+/// Why it is not proved that no livepatch is involved; empty if it is proved.
 pub(super) fn against_no(
     record: &CrashRecord,
     life: &Lifecycle,
@@ -178,8 +177,8 @@ pub(super) fn against_no(
     reasons
 }
 
-/// Patches that are being loaded, or have just gone: their code may be in use although
-/// no place on the stack has its name.
+/// Patches that are being loaded or have just been removed: their code may be in use although no
+/// place on the stack has their name.
 fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completeness) -> Vec<String> {
     let mut reasons = Vec::new();
     if life.unnamed && record.patches.is_empty() {
@@ -190,9 +189,9 @@ fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completenes
             .patches
             .iter()
             .any(|patch| patch.name == known.name && patch.state.is_some());
-        // panic() prints no module list (kernel/panic.c, lib/dump_stack.c). What the log
-        // said last about a patch then holds, unless a later patch may have replaced it: the
-        // log names every patch whose transition starts or ends.
+        // panic() prints no module list (kernel/panic.c, lib/dump_stack.c). The last log line about
+        // a patch is then valid, unless a later patch may have replaced it: the log names every
+        // patch whose transition starts or ends.
         let mut later = life.patches.iter().skip(index + 1);
         let later = later.any(|later| matches!(later.stage, Stage::Transition | Stage::Enabled));
         let missing = !listed && (complete.modules || later);
@@ -207,7 +206,7 @@ fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completenes
                 reasons.push(format!("livepatch {} has just been disabled", known.name));
             }
             Stage::Unknown => reasons.push(format!(
-                "the log does not say what became of livepatch {}",
+                "the log does not show the state of livepatch {}",
                 known.name
             )),
             Stage::Enabled | Stage::Disabled | Stage::Transition | Stage::Refused => {}
@@ -219,7 +218,7 @@ fn recent_changes(record: &CrashRecord, life: &Lifecycle, complete: &Completenes
         .filter(|module| module.taints.contains('K'))
     {
         reasons.push(format!(
-            "livepatch {} is the module that was unloaded last",
+            "livepatch {} was the last module to be unloaded",
             module.name
         ));
     }
@@ -236,7 +235,7 @@ fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
     let module = place.module.as_deref()?;
     let patch = record.patches.iter().any(|patch| patch.name == module);
     if patch {
-        // A guessed frame: not proof of guilt, but none of innocence.
+        // A guessed frame neither implicates the patch nor clears it.
         return Some(format!(
             "{place} may be on the stack: the kernel is not certain of that frame"
         ));
@@ -246,11 +245,11 @@ fn about_place(place: &Function, record: &CrashRecord) -> Option<String> {
         .as_ref()?
         .iter()
         .any(|known| known.name == module);
-    (!listed).then(|| format!("{place} is in a module that the list does not have"))
+    (!listed).then(|| format!("{place} is in a module that is not in the module list"))
 }
 
-/// The reason to doubt that a text without a crash has none, if the line is one that
-/// only a report has but a second sign of it is missing.
+/// The problem to report for a text without a crash that contains a line which only a report has,
+/// but no second sign of one.
 pub(super) fn lone_headline(headline: &str) -> String {
     format!(
         "cannot determine whether this is a crash, since nothing else of its report is in the \

@@ -1,15 +1,15 @@
-//! What survives in pstore: a dump in parts, a file each.
+//! Dumps in pstore, which consist of parts, one file each.
 //!
-//! `fs/pstore/platform.c` (`pstore_dump`) puts `Panic#2 Part1` before the text; the
-//! number counts the dumps of a boot, part 1 is the *newest* text, and is written first.
-//! The same in 6.1, 6.12 and 7.2.
+//! `fs/pstore/platform.c` (`pstore_dump`) puts `Panic#2 Part1` before the text. The number counts
+//! the dumps of a boot; part 1 has the *newest* text and is written first. The same in 6.1, 6.12
+//! and 7.2.
 //!
-//! What a name identifies depends on the backend. ERST: the parts of all dumps of a boot
-//! count on from the second of the first (`drivers/acpi/apei/erst.c`, `cper_next_record_id`).
-//! EFI: each part bears its own second, so that one dump may have two
+//! What a name identifies depends on the backend. ERST: the parts of all dumps of a boot are
+//! numbered from the second of the first (`drivers/acpi/apei/erst.c`, `cper_next_record_id`). EFI:
+//! each part has its own second, so that one dump may have two
 //! (`drivers/firmware/efi/efi-pstore.c`). Ramoops: a slot, which is used again after a boot
-//! (`fs/pstore/ram.c`). systemd-pstore keeps the names, but puts the parts of one second
-//! into a directory of their own, with a copy of their text in `dmesg.txt`.
+//! (`fs/pstore/ram.c`). systemd-pstore keeps the names, but moves the parts of one second into a
+//! separate directory, with a copy of their text in `dmesg.txt`.
 
 use std::collections::BTreeMap;
 
@@ -20,35 +20,37 @@ use super::{
 
 /// Parts of one dump that are joined; `kmsg_bytes` makes it two or three.
 const MAX_PARTS: usize = 4096;
-/// More than the first line of a part has.
+/// Longer than the first line of a part.
 const HEADER_BYTES: u64 = 64;
-/// From one part to the next at most: firmware takes up to seconds to store a variable.
+/// Longest time between two parts: firmware takes up to seconds to store a variable.
 const MAX_WRITE_SECONDS: u64 = 60;
-/// By this much a line may bear an earlier time than the line before: CPUs print at once.
+/// A line may have a time that is earlier than that of the line before by this much, because CPUs
+/// print at once.
 const OUT_OF_ORDER_SECONDS: f64 = 1.0;
-/// Until so long after the start of a boot the log's clock may go back by more: its source is
-/// replaced (seen with 6.1: from 2.5 s to 0.03 s).
+/// Until this long after the start of a boot the log's clock may go back by more, because its
+/// source is replaced (seen with 6.1: from 2.5 s to 0.03 s).
 const EARLY_SECONDS: f64 = 10.0;
 
 const ERST: &str = "erst";
 const RAMOOPS: &str = "ramoops";
 const EFI: &str = "efi_pstore";
-/// The backend's earlier name.
+/// The backend's former name.
 const EFI_OLD: &str = "efi";
 
-/// What a file's name says: `dmesg-erst-7711347904312508417`.
+/// The fields of a file's name, such as `dmesg-erst-7711347904312508417`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
     /// `erst`, `ramoops`, `efi_pstore` or another.
     pub backend: String,
     /// The backend's number of the record.
     pub id: u64,
-    /// `.enc.z`: the kernel could not decompress it, so nobody can read it.
+    /// Whether the name ends with `.enc.z`: the kernel could not decompress the record, and nothing
+    /// else can.
     pub compressed: bool,
 }
 
 impl Name {
-    /// None for files that are not kernel logs of pstore.
+    /// `None` for files that are not kernel logs of pstore.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let rest = name.strip_prefix("dmesg-")?;
@@ -65,10 +67,10 @@ impl Name {
         })
     }
 
-    /// When the record's number was made, in seconds since 1970. Of ERST that is
-    /// when the *boot's first* record was written: later ones count on from it
-    /// (`cper_next_record_id`). Of EFI it is the record's own
-    /// (`drivers/firmware/efi/efi-pstore.c`, `generic_id`). Ramoops counts from 0.
+    /// When the record's number was assigned, in seconds since 1970. For ERST that is when the
+    /// *boot's first* record was written: later ones are numbered from it (`cper_next_record_id`).
+    /// For EFI it is the record's own time (`drivers/firmware/efi/efi-pstore.c`, `generic_id`).
+    /// Ramoops counts from 0.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<u64> {
         match self.backend.as_str() {
@@ -84,14 +86,14 @@ impl Name {
 pub struct Header {
     /// `Panic`, `Oops`, or another reason of `kmsg_dump`.
     pub reason: String,
-    /// The dump's number in its boot, from 1.
+    /// Number of the dump in its boot, from 1.
     pub number: u32,
-    /// The part, from 1, the newest.
+    /// Number of the part, from 1, which is the newest.
     pub part: u32,
 }
 
 impl Header {
-    /// The header of a file's content, and the text behind it.
+    /// Splits a file's content into the header and the text after it.
     #[must_use]
     pub fn parse(content: &[u8]) -> Option<(Self, &[u8])> {
         let end = content.iter().take(128).position(|byte| *byte == b'\n')?;
@@ -108,25 +110,24 @@ impl Header {
     }
 }
 
-/// One record of a dump: a dump larger than a record has several parts.
+/// One record of a dump; a dump larger than a record has several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Its name, where it still has the one that pstore gave it.
+    /// Its name, if it still has the one that pstore gave it.
     pub name: Option<Name>,
     /// The record's first line: reason, number of the dump, number of the part.
     pub header: Header,
-    /// When the kernel wrote it, in seconds since 1970, where the file has kept that:
-    /// pstore gives a file the record's own time (`fs/pstore/inode.c`).
+    /// When the kernel wrote it, in seconds since 1970, if the file still has that time: pstore
+    /// gives a file the record's own time (`fs/pstore/inode.c`).
     pub written: Option<u64>,
     /// The text after the header, as the kernel stored it.
     pub text: Vec<u8>,
-    /// How the reader names it.
+    /// Name for the reader's messages.
     pub file: String,
 }
 
-/// The parts in one content, which are several where someone has put the files
-/// together: systemd-pstore does (`dmesg.txt`), and so does `cat *`. None if it does
-/// not begin with a header.
+/// The parts in one content. It has several if the files were concatenated, as systemd-pstore does
+/// (`dmesg.txt`), and `cat *`. `None` if it does not begin with a header.
 #[must_use]
 pub fn split<'a>(content: &'a [u8], name: Option<&Name>, file: &str) -> Vec<Part> {
     let mut parts: Vec<(Header, &'a [u8])> = Vec::new();
@@ -150,7 +151,7 @@ pub fn split<'a>(content: &'a [u8], name: Option<&Name>, file: &str) -> Vec<Part
     parts.into_iter().map(part).collect()
 }
 
-/// Where lines begin that are headers.
+/// Offsets of the lines that are headers.
 fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let lines = text.split_inclusive(|byte| *byte == b'\n');
     lines
@@ -166,35 +167,35 @@ fn headers(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
 /// A dump whose parts are joined into one text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
-    /// Who stored it, where the names are those that pstore gave.
+    /// The backend that stored it, if the names are those that pstore gave.
     pub backend: Option<String>,
     /// Why the kernel dumped: `Panic` or `Oops`.
     pub reason: String,
-    /// Its number in its boot.
+    /// Its number in the boot.
     pub number: u32,
     /// The text, oldest first.
     pub text: Vec<u8>,
-    /// The boot's clock, from the record's number.
+    /// The boot's clock, derived from the record's number.
     pub anchor: Option<Anchor>,
-    /// Parts that are not there though one with a higher number is.
+    /// Number of missing parts, given that one with a higher number exists.
     pub missing: u32,
-    /// Parts that are there.
+    /// Number of existing parts.
     pub parts: u32,
-    /// The part with the newest text is there: the text continues to the dump's moment.
+    /// Whether the part with the newest text exists, so that the text continues up to the dump.
     pub complete_end: bool,
     /// The files, oldest text first.
     pub files: Vec<String>,
 }
 
 impl Dump {
-    /// Whether the kernel ended with it: none for an oops, which it may have survived.
+    /// Whether the kernel ended with it; `None` for an oops, which it may have survived.
     #[must_use]
     pub fn ended_boot(&self) -> Option<bool> {
         (self.reason == "Panic").then_some(true)
     }
 
-    /// Says so if the store had no room for all that the kernel gives it of a log,
-    /// `kmsg_bytes`: the next dump will not fit either. Ramoops writes over old records.
+    /// Reports a store that had no room for all of the log that the kernel gives it, `kmsg_bytes`:
+    /// the next dump will not fit either. Ramoops overwrites old records.
     #[must_use]
     pub fn did_not_fit(&self, kmsg_bytes: u64) -> Option<String> {
         let starts = |line: &[u8]| line.windows(14).any(|words| words == b"Linux version ");
@@ -213,8 +214,8 @@ impl Dump {
         })
     }
 
-    /// The crash that a dump is proof of, where its text has no report: the part with the
-    /// report was lost. None for dumps that are made of other occasions (a restart).
+    /// The crash that a dump proves although its text has no report, because the part with the
+    /// report was lost. `None` for dumps made on other occasions (a restart).
     #[must_use]
     pub fn without_report(&self) -> Option<CrashRecord> {
         let (kind, signal, what) = match self.reason.as_str() {
@@ -244,10 +245,10 @@ impl Dump {
     }
 }
 
-/// A dump that is being put together.
+/// A dump under construction.
 struct Open {
     parts: BTreeMap<u32, Part>,
-    /// The seconds that its parts' names bear.
+    /// The seconds in the names of its parts.
     time: Option<u64>,
 }
 
@@ -261,7 +262,7 @@ impl Open {
         names.next().map(|name| name.backend.as_str())
     }
 
-    /// Whether a part may be of this dump, as far as name and header show.
+    /// Whether a part may belong to this dump, judging by name and header.
     fn concerns(&self, part: &Part) -> bool {
         let name = part.name.as_ref();
         let backend = name.map(|name| name.backend.as_str());
@@ -279,8 +280,8 @@ impl Open {
             && at_once
     }
 
-    /// Whether it has this very part: it lies in two places, under its own name or
-    /// in a file that someone put together.
+    /// Whether it already has this part, which may be in two places: under its own name and in a
+    /// concatenated file.
     fn has(&self, part: &Part) -> bool {
         let known = self.parts.get(&part.header.part);
         known.is_some_and(|known| {
@@ -290,8 +291,8 @@ impl Open {
         })
     }
 
-    /// Whether there is room for it between the parts before and after, which are of
-    /// another dump where their times are in the wrong order.
+    /// Whether the part fits between the parts before and after it; if their times are in the wrong
+    /// order, they belong to another dump.
     fn has_room(&self, part: &Part) -> bool {
         let number = part.header.part;
         let older = self.parts.range(number.saturating_add(1)..).next();
@@ -309,13 +310,13 @@ impl Open {
     }
 }
 
-/// Joins parts, in whatever order they come, into dumps, oldest first. What belongs
-/// together is decided by reason, number, the names' times, and the times in the text;
-/// a part that is there twice with another text starts another dump.
+/// Joins parts, given in any order, into dumps, oldest first. Reason, number, the times in the
+/// names and the times in the text decide what belongs together. A part that exists twice with
+/// different texts starts another dump.
 #[must_use]
 pub fn join(mut parts: Vec<Part>) -> Vec<Dump> {
-    // A slot of ramoops says nothing of the order, only its time does. Parts without a
-    // name may be copies of those that have one.
+    // A ramoops slot does not show the order, only its time does. Parts without a name may be
+    // copies of those that have one.
     parts.sort_by(|one, two| order(one).cmp(&order(two)));
     let mut dumps: Vec<Open> = Vec::new();
     for part in parts {
@@ -367,12 +368,12 @@ fn order(part: &Part) -> (bool, Option<&str>, Option<u64>, Option<u64>, u32) {
     )
 }
 
-/// Both clocks at the moment when a dump's newest line was a moment old.
+/// Both clocks at a moment shortly after a dump's newest line.
 fn anchor(open: &Open) -> Option<Anchor> {
     let newest = open.parts.get(&1)?;
     let named = newest.name.as_ref().and_then(Name::unix_seconds);
     let unix_seconds = match newest.name.as_ref().map(|name| name.backend.as_str()) {
-        // Its number is of the first dump of the boot, its own time is no earlier.
+        // Its number is that of the first dump of the boot; its own time is not earlier.
         Some(ERST) => {
             let written = newest
                 .written
@@ -399,7 +400,7 @@ fn dump(parts: BTreeMap<u32, Part>, anchor: Option<Anchor>) -> Dump {
     let mut files: Vec<String> = Vec::new();
     for part in parts.into_values().rev() {
         text.extend_from_slice(&part.text);
-        // A part ends in the middle of a line only if it was cut.
+        // Unless it was cut off, a part does not end in the middle of a line.
         if !text.ends_with(b"\n") {
             text.push(b'\n');
         }

@@ -1,4 +1,4 @@
-//! What a text is read with.
+//! Context for parsing a log: clocks, soak, replaced functions.
 
 use crate::function_ref::FunctionRef;
 
@@ -20,19 +20,19 @@ pub struct Replaced {
     pub function: FunctionRef,
 }
 
-/// What a text is read with.
+/// Context for parsing a log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// How long after the end of a transition a crash counts as in its soak.
+    /// How long after the end of a transition a crash still counts as in its soak.
     pub soak_seconds: f64,
-    /// What is known of the last boot's clock from elsewhere.
+    /// Clock of the last boot in the log, known from another source.
     pub anchor: Option<Anchor>,
-    /// What the loaded patches replace, where that is known.
+    /// The functions that the loaded patches replace, if known.
     pub replaced: Vec<Replaced>,
 }
 
 impl Reading {
-    /// For a text about which nothing else is known.
+    /// Context for a log about which nothing else is known.
     #[must_use]
     pub fn new(soak_seconds: f64) -> Self {
         Self {

@@ -1,6 +1,5 @@
-//! What is known of one crash. Strings are as the log has them, invalid UTF-8
-//! replaced and cut to a limit; they are for JSON, or for a terminal after
-//! [`crate::blockers::printable`].
+//! Everything known about one crash. Strings are as in the log, with invalid UTF-8 replaced and cut
+//! to a limit; they are for JSON, or for a terminal after [`crate::blockers::printable`].
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +14,14 @@ use crate::{phase::Phase, updates::run::UpdateRun};
 /// One line of a call trace, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
-    /// The function, with offset and module where the line has them.
+    /// The function, with offset and module if the line has them.
     #[serde(flatten)]
     pub function: Function,
     /// False for those marked `?`: found on the stack, not known to be a caller.
     pub reliable: bool,
 }
 
-/// What the module list says of a module's life.
+/// State of a module according to the module list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Marker {
@@ -50,11 +49,11 @@ pub struct Module {
 pub struct Patch {
     /// Its name, which is its module's.
     pub name: String,
-    /// From the module list at the time of the crash; none where the log has no
-    /// list, or the list does not have it.
+    /// From the module list at the time of the crash; `None` if the log has no list or the list
+    /// does not contain the patch.
     pub state: Option<Marker>,
-    /// Of the out-of-tree kpatch core of kernels before 4.0 and around it, which
-    /// knows no transitions.
+    /// Whether it belongs to the out-of-tree kpatch core (kernels before 4.0 and around it), which
+    /// has no transitions.
     pub kpatch: bool,
 }
 
@@ -62,12 +61,12 @@ pub struct Patch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implicated {
-    /// There is evidence against a livepatch.
+    /// There is evidence that implicates a livepatch.
     Yes,
     /// The fault or its stack is known, what is loaded is known, and neither lies
     /// in a livepatch or the livepatch core.
     No,
-    /// The text does not say.
+    /// The text does not show it.
     Unknown,
 }
 
@@ -83,7 +82,7 @@ impl Implicated {
     }
 }
 
-/// Evidence against a livepatch, strongest first.
+/// Evidence that implicates a livepatch, strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvidenceKind {
@@ -122,11 +121,11 @@ impl EvidenceKind {
 /// One reason to suspect a livepatch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Where the address lies that speaks against a livepatch, or that one was loading.
+    /// The kind of place that implicates a livepatch, or that one was loading.
     pub kind: EvidenceKind,
     /// Which patch, if known.
     pub patch: Option<String>,
-    /// The place in the code, for all but [`EvidenceKind::PatchLoading`].
+    /// The place in the code; `None` for [`EvidenceKind::PatchLoading`].
     pub function: Option<Function>,
 }
 
@@ -141,14 +140,13 @@ pub struct NonFatalSignal {
     pub headline: String,
     /// The function that the report names; `None` if it names none.
     pub function: Option<Function>,
-    /// Where in a patch's life it falls.
+    /// The phase of a patch's life that it falls in.
     pub phase: Phase,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
     /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
-    /// The name of the report, where it is more precise than its signal, such as
-    /// `kasan`.
+    /// The name of the report, if it is more precise than its signal, such as `kasan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
     /// How often it was reported.
@@ -172,14 +170,14 @@ const fn once() -> u32 {
     1
 }
 
-/// One crash, out of however many lines and dumps.
+/// One crash, merged from all lines and dumps about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrashRecord {
-    /// The kind of crash, which the signals and the panic decide.
+    /// The kind of crash, determined by the signals and the panic.
     pub kind: Kind,
-    /// Its signals, each once, in the order they were seen.
+    /// Its signals, each once, in the order in which they were seen.
     pub signals: Vec<Signal>,
-    /// How often it was reported; a lockup is reported again and again.
+    /// How often it was reported; a lockup is reported repeatedly.
     pub reports: u32,
     /// When its first line was written.
     pub when: When,
@@ -187,8 +185,8 @@ pub struct CrashRecord {
     pub release: Option<String>,
     /// The kernel's own line for it.
     pub headline: String,
-    /// The text of the panic, where there was one. Without it the machine may have
-    /// kept running, or the log ends too early.
+    /// The text of the panic, if there was one. Without it the machine may have kept running, or
+    /// the log ends too early.
     pub panic: Option<String>,
     /// Where it happened: the instruction pointer in the kernel, or the function
     /// that panicked or is blocked.
@@ -205,33 +203,32 @@ pub struct CrashRecord {
     pub modules: Option<Vec<Module>>,
     /// The call trace, innermost first.
     pub trace: Vec<Frame>,
-    /// Some of the trace or the modules was left out for its length.
+    /// Whether some of the trace or the modules was left out because of its length.
     pub cut: bool,
     /// Livepatches that the log knows of.
     pub patches: Vec<Patch>,
-    /// Where in a patch's life it falls.
+    /// The phase of a patch's life that it falls in.
     pub phase: Phase,
-    /// The transition that ran.
+    /// The transition that was running.
     #[serde(serialize_with = "patch_transition::as_running")]
     pub transition: Option<PatchTransition>,
-    /// The one that ended last.
+    /// The last transition that ended.
     #[serde(serialize_with = "patch_transition::as_ended")]
     pub last_transition: Option<PatchTransition>,
     /// Whether a livepatch is implicated.
     pub implicated: Implicated,
     /// What implicates a livepatch; empty unless `implicated` is yes.
     pub evidence: Vec<Evidence>,
-    /// Why it is not proved that no livepatch is involved, in words; empty unless
-    /// the implication is unknown.
+    /// Why it is not proved that no livepatch is involved, in words; empty unless the implication
+    /// is unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unproven: Vec<String>,
-    /// The name of the report, where it is more precise than its signal, such as
-    /// `kasan`.
+    /// The name of the report, if it is more precise than its signal, such as `kasan`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<String>,
-    /// The files it was read from, named by the reader.
+    /// The files that it was read from, as named by the reader.
     pub files: Vec<String>,
-    /// The host, where the log names it.
+    /// The host, if the log names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
@@ -241,14 +238,14 @@ pub struct CrashRecord {
 pub struct HostCrash {
     /// Its id as the commands show it; it never changes.
     pub id: String,
-    /// The boot that it happened in, where known.
+    /// The boot that it happened in, if known.
     pub boot_id: Option<String>,
     /// Whether the boot ended with it; false: the machine kept running.
     pub ended_boot: Option<bool>,
     /// When it was found, in seconds since 1970, if its own date is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found_unix_seconds: Option<f64>,
-    /// The run of a package manager that was under way when the machine went down.
+    /// The package manager's run that was in progress when the machine went down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<UpdateRun>,
     /// What is known about the crash.
@@ -257,7 +254,7 @@ pub struct HostCrash {
 }
 
 impl CrashRecord {
-    /// A record of which only the kind is known.
+    /// A record with nothing but its kind.
     #[must_use]
     pub const fn empty(kind: Kind) -> Self {
         Self {
@@ -293,8 +290,8 @@ impl CrashRecord {
         }
     }
 
-    /// The patches that it befell or implicates, the most suspect first: those that
-    /// the evidence names, the one in transition, the one in whose soak it came.
+    /// The patches in whose load, transition or soak it happened, or that it implicates, the most
+    /// suspect first: those that the evidence names, the one in transition, the one in soak.
     pub fn of_patches(&self) -> Vec<&str> {
         let named = self
             .evidence
@@ -334,14 +331,14 @@ impl CrashRecord {
         }
         let same = other.when.precision == self.when.precision;
         let first = other.when.unix_seconds.zip(self.when.unix_seconds);
-        // Of two dumps the first was written closer to it: firmware is slow.
+        // Of two dumps the first was written closer to it, because firmware is slow.
         let closer = same && first.is_some_and(|(one, two)| one < two);
         if other.when.precision > self.when.precision
             || self.when.precision == Precision::Dump && closer
         {
             self.when = other.when;
         }
-        // The other may have been read with more knowledge of what is replaced.
+        // The other may have been parsed with a more complete list of replaced functions.
         self.take_evidence(other.evidence, other.implicated);
         for file in other.files {
             if !self.files.contains(&file) {
@@ -377,7 +374,8 @@ impl CrashRecord {
         }
     }
 
-    /// The same line at the same microsecond on the same kernel is the same crash.
+    /// Whether two records have the same line at the same microsecond on the same kernel, and so
+    /// are of the same crash.
     pub fn same(&self, other: &Self) -> bool {
         let release = |record: &Self| record.release.clone();
         let times = self
@@ -395,7 +393,7 @@ impl CrashRecord {
     }
 }
 
-/// Makes one of each two records of the same crash: a dump at the oops and another at the panic, a
+/// Merges records of the same crash, two at a time: a dump at the oops and another at the panic, a
 /// console log and pstore. The more complete one stays, with the files of both.
 #[must_use]
 pub fn merge(records: Vec<CrashRecord>) -> Vec<CrashRecord> {

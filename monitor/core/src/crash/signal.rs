@@ -55,7 +55,7 @@ macro_rules! signals {
         }
 
         impl Signal {
-            /// All, the least severe first.
+            /// All signals, the least severe first.
             pub const ALL: [Self; [$(stringify!($signal)),+].len()] = [$(Self::$signal),+];
 
             const fn row(self) -> &'static Row {
@@ -67,11 +67,10 @@ macro_rules! signals {
     };
 }
 
-// A headline is the format string of the kernel's message, as `parser/format.rs` reads
-// it; where not said otherwise the texts are the same from 4.4 to 7.2. The first that
-// fits counts.
+// A headline is the format string of the kernel's message, as `parser/format.rs` reads it; unless
+// noted otherwise the texts are the same from 4.4 to 7.2. The first match counts.
 signals! {
-    /// The kernel's tables of pages are wrong: `BUG: Bad page state`, `Bad page map`.
+    /// The kernel's page tables or page state are corrupt: `BUG: Bad page state`, `Bad page map`.
     BadPage {
         name: "bad_page",
         kind: None,
@@ -109,7 +108,7 @@ signals! {
         ],
         properties: &[],
     }
-    /// A CPU or task keeps an RCU grace period from ending.
+    /// An RCU grace period is held up by a CPU or a task.
     RcuStall {
         name: "rcu_stall",
         kind: None,
@@ -272,7 +271,7 @@ signals! {
         counted_at: None,
         counter: None,
         fallback: Some(EventKind::Printk),
-        // What is said just before the line of panic(), kernel/panic.c, itself
+        // Printed just before the line of panic() itself (kernel/panic.c).
         headlines: &[
             // arch/{arm64,riscv}/kernel/traps.c
             "Insufficient stack space to handle exception!",
@@ -291,16 +290,16 @@ impl Signal {
         self.row().name
     }
 
-    /// The crash that this signal is by itself; none where the kernel continues unless it
-    /// is set to panic over it.
+    /// The crash that this signal is by itself; `None` if the kernel continues unless it is set to
+    /// panic.
     #[must_use]
     pub const fn kind(self) -> Option<Kind> {
         self.row().kind
     }
 
-    /// The signal that a hook stands for: the one whose row has it, and for
-    /// `add_taint` the one of this flag. A line of the log ([`EventKind::Printk`])
-    /// stands for the signal whose headline it is.
+    /// The signal that a hook reports: the one whose row has the hook, and for `add_taint` the one
+    /// of this flag. A log line ([`EventKind::Printk`]) maps to the signal whose headline it
+    /// matches.
     #[must_use]
     pub fn of_hook(hook: EventKind, flag: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|signal| {
@@ -310,8 +309,8 @@ impl Signal {
         })
     }
 
-    /// The hook at which the kernel counts the signal too; hits of another hook are
-    /// not compared with the kernel's count.
+    /// The hook at which the kernel counts the signal too. Hits of other hooks are not compared
+    /// with the kernel's count.
     #[must_use]
     pub const fn counted_at(self) -> Option<EventKind> {
         self.row().counted_at
@@ -323,14 +322,14 @@ impl Signal {
         self.row().counter
     }
 
-    /// The hook by which the signal is seen where its first hook cannot be attached:
-    /// its line in the log has level error or a more severe one.
+    /// The hook that replaces the signal's first hook if that cannot be attached: its line in the
+    /// log, which has level error or a more severe one.
     #[must_use]
     pub const fn fallback(self) -> Option<EventKind> {
         self.row().fallback
     }
 
-    /// Its own hooks, the best first.
+    /// The signal's own hooks, the best first.
     #[must_use]
     pub const fn hooks(self) -> &'static [EventKind] {
         self.row().hooks
@@ -349,10 +348,10 @@ impl Signal {
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident = $name:literal,)+) => {
-        /// What a crash is called. Where the kernel panics *because* of another signal
-        /// the cause is the kind, since it says more: an oops with `panic_on_oops` is
-        /// an oops, `softlockup: hung tasks` a soft lockup. A panic of its own
-        /// (sysrq-c), or over a warning, an RCU stall or a bad page, is a panic.
+        /// The name of a crash. If the kernel panics *because* of another signal, the kind is the
+        /// cause, which says more: an oops with `panic_on_oops` is an oops, `softlockup: hung
+        /// tasks` a soft lockup. A panic without another cause (sysrq-c), or over a warning, an RCU
+        /// stall or a bad page, is a panic.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
@@ -362,7 +361,7 @@ macro_rules! kinds {
         }
 
         impl Kind {
-            /// All, in the order they are exported.
+            /// All kinds, in the order in which they are exported.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$kind),+];
 
             /// The kind as label `kind` and in JSON.
@@ -389,7 +388,7 @@ kinds! {
     HungTask = "hung_task",
     /// The hardware reported an error (see [`Signal::MachineCheck`]).
     MachineCheck = "machine_check",
-    /// The boot ended and nothing in any log says why.
+    /// The boot ended without a reason in any log.
     Reset = "reset",
 }
 
@@ -420,8 +419,7 @@ mod tests {
         );
     }
 
-    /// A signal that is only seen by its line in the log is seen only if the BPF program
-    /// passes the line on.
+    /// A signal that is only seen by its log line requires that the BPF program forwards the line.
     #[test]
     fn the_bpf_side_passes_on_the_headlines_that_replace_a_hook() {
         let logged = Signal::ALL

@@ -1,5 +1,4 @@
-//! The recorded crashes of three kernels (`tests/fixtures/crash`), and what is known
-//! of each.
+//! The recorded crashes of three kernels (`tests/fixtures/crash`), and what is known about each.
 #![expect(clippy::disallowed_methods, reason = "tests read recorded inputs")]
 
 use std::{fs, path::PathBuf};
@@ -181,7 +180,7 @@ fn consoles_of_three_kernels() {
             let record = only(parsed.records);
             check(case, kernel, &record);
             assert_eq!(record.when.precision, Precision::LogClock);
-            // The warning of `unrelated` is another event, and no crash.
+            // The warning of `unrelated` is another event, and not a crash.
             let non_fatal: Vec<_> = parsed
                 .non_fatal
                 .iter()

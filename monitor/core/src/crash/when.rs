@@ -1,23 +1,23 @@
-//! When something was, and how exactly that is known.
+//! When something happened, and how precisely that is known.
 
 use serde::{Deserialize, Serialize};
 
-/// A clock that nobody has set right is off by no more than this: a day in another time
-/// zone. What is further away is of another time.
+/// A clock that nobody has set correctly is off by no more than this: a day, in another time zone.
+/// What is further away happened at another time.
 pub const CLOCK_WRONG_SECONDS: f64 = 26.0 * 3600.0;
-/// A date before this (2017) is that of a firmware clock that was never set, and does not count.
+/// A date before this (2017) is that of a firmware clock that was never set, and is ignored.
 pub const NEVER_SET_BEFORE: f64 = 1.5e9;
-/// The log's clock (`local_clock()`) and the boot's may drift apart by this part of the
-/// uptime. A report has 10 hours, after some weeks.
+/// The log's clock (`local_clock()`) and the boot's may drift apart by this fraction of the uptime.
+/// One report has 10 hours after some weeks.
 pub const DRIFT: f64 = 0.02;
-/// Two clocks read for one moment, of a boot that is young.
+/// How far the two clocks may differ even in a boot that has just started.
 const LEAST_DRIFT_SECONDS: f64 = 5.0;
-/// Two readings of the right clock for one moment differ by no more than this.
+/// Two readings of a correct clock for one moment differ by no more than this.
 const SAME_MOMENT_SECONDS: f64 = 15.0;
-/// By how much clocks that are set right may disagree.
+/// By how much clocks that are set correctly may disagree.
 const SLACK_SECONDS: f64 = 60.0;
 
-/// How exactly [`When::unix_seconds`] is known.
+/// How precisely [`When::unix_seconds`] is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -25,8 +25,7 @@ pub enum Precision {
     Unknown,
     /// The log's dates have no year (or day), so that there is no number to give.
     NoYear,
-    /// It was then or later: the last thing that is known of a boot that ended
-    /// without a message.
+    /// It was then or later: the last known time of a boot that ended without a message.
     After,
     /// The line has a local time without its zone: the number is that time read as if it were UTC,
     /// which is wrong by up to 14 hours.
@@ -34,15 +33,15 @@ pub enum Precision {
     /// The date of the dump's file: when the crash kernel wrote it, by the firmware's
     /// clock, minutes after the crash.
     File,
-    /// From a line earlier in the log that has both clocks: as good as the
-    /// machine's clock was at that line.
+    /// From an earlier line in the log that has both clocks: as accurate as the machine's clock was
+    /// at that line.
     LogClock,
-    /// From the journal's two clocks and the uptime: as good as the log's clock keeps time
-    /// after the journal's last entry.
+    /// From the journal's two clocks and the uptime: as accurate as the log's clock after the
+    /// journal's last entry.
     Journal,
     /// From the number or the time of a pstore record, to about a second.
     Dump,
-    /// The line itself bears the time of the program that logged it.
+    /// The line itself has the time at which a program logged it.
     Line,
 }
 
@@ -53,12 +52,12 @@ pub struct When {
     pub uptime_seconds: Option<f64>,
     /// Seconds since 1970, UTC.
     pub unix_seconds: Option<f64>,
-    /// How exactly the latter is known.
+    /// How precisely the latter is known.
     pub precision: Precision,
 }
 
 impl When {
-    /// The date, if there is one, is right but for its precision, and not off by a
+    /// Whether the date, if there is one, is correct within its precision and not off by a time
     /// zone.
     #[must_use]
     pub fn is_utc(&self) -> bool {
@@ -79,7 +78,7 @@ impl When {
         self.unix_seconds.is_some() && precise
     }
 
-    /// Whether two dates may be of one moment, each as exact as it is.
+    /// Whether two dates may be of one moment, given the precision of each.
     #[must_use]
     pub fn agrees_with(&self, other: &Self) -> bool {
         let (Some(first), Some(second)) = (self.unix_seconds, other.unix_seconds) else {
@@ -88,7 +87,7 @@ impl When {
         let (Some(of_one), Some(of_other)) = (self.tolerance(), other.tolerance()) else {
             return true;
         };
-        // One text read twice gives the same date, right or wrong.
+        // One text parsed twice gives the same date, right or wrong.
         let tolerance = match self.precision == other.precision {
             true => 0.0,
             false => of_one.max(of_other),
@@ -96,7 +95,7 @@ impl When {
         (first - second).abs() < SAME_MOMENT_SECONDS + tolerance
     }
 
-    /// By how much the date may be wrong; `None` where there is no date to compare.
+    /// By how much the date may be wrong; `None` if there is no date to compare.
     fn tolerance(&self) -> Option<f64> {
         match self.precision {
             Precision::Line | Precision::Dump => Some(0.0),

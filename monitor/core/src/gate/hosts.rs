@@ -11,10 +11,10 @@ use super::{
     promql::{Question, WINDOW},
 };
 
-/// All that was asked, with what came back.
+/// All questions with their answers.
 pub type Answers = BTreeMap<Question, Vec<Sample>>;
 
-/// The terms by which hosts are judged.
+/// The criteria by which hosts are judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// Time at which the queries were evaluated, in seconds since 1970.
@@ -272,7 +272,7 @@ pub fn read(answers: &Answers, terms: &Terms, expected: Option<&Expected>) -> Fl
     }
 }
 
-/// The expected hosts of which Prometheus has no data.
+/// The expected hosts that Prometheus has no data about.
 fn never_seen(names: &BTreeSet<String>, hosts: &[Fact]) -> Vec<Fact> {
     let without_port = |instance: &str| match instance.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
@@ -413,7 +413,7 @@ impl<'a> Reader<'a> {
         }
         let behind = value(Question::Behind).filter(|behind| behind.abs() > CLOCK);
         match enabled {
-            // That a patch is not exported proves nothing where sysfs could not be read.
+            // If sysfs could not be read, an absent patch proves nothing.
             None => match value(Question::SysfsRead) {
                 Some(read) if read > 0.0 => State::Without,
                 read => State::Missing(Missing::Unread {

@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     /// What Go's `strconv.Unquote` makes of a double-quoted literal, as far as `quote`
-    /// uses it; none where the literal ends early or late.
+    /// uses it; `None` if the literal ends early or late.
     fn unquoted(text: &str) -> Option<String> {
         let inner = text.strip_prefix('"')?;
         let mut rest = inner.chars();

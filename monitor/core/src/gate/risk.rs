@@ -13,7 +13,7 @@ const CONFIDENCE: f64 = 0.95;
 pub enum MaxRisk {
     /// This share of them may fail, above 0 and at most 1.
     Share(f64),
-    /// So many of them may fail.
+    /// This many of them may fail.
     Hosts(u64),
 }
 

@@ -221,7 +221,7 @@ impl Decision {
     }
 }
 
-/// What the gate was asked, and what is known besides the hosts.
+/// The question put to the gate, and what is known besides the hosts.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// Name of the patch.

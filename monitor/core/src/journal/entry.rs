@@ -1,4 +1,4 @@
-//! What the journal holds: an entry for each thing that happened.
+//! The journal's entries: one for each thing that happened.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +14,14 @@ use crate::{
 pub struct TimedEntry {
     /// When it happened, on the boot's own clock.
     pub time: BootTime,
-    /// The same in seconds since 1970, as the wall clock stood when it was written.
+    /// The same in seconds since 1970, by the wall clock when the entry was written.
     pub unix_seconds: Option<f64>,
     /// What happened at that time.
     #[serde(flatten)]
     pub entry: Entry,
 }
 
-/// One thing that happened in a boot, as the journal stores it.
+/// Something that happened in a boot, as the journal stores it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "note", rename_all = "snake_case")]
 pub enum Entry {
@@ -32,7 +32,7 @@ pub enum Entry {
         /// The kernel's release (`uname -r`).
         release: String,
     },
-    /// A monitor started: the first of this boot, or another one after that one ended.
+    /// A monitor started: the first of this boot, or one after another that ended.
     Watching,
     /// The loaded livepatches after a change.
     Patches {
@@ -44,29 +44,29 @@ pub enum Entry {
         /// The livepatch module that is being loaded.
         patch: String,
     },
-    /// The load is over; whether it succeeded is not known yet.
+    /// The load has ended; whether it succeeded is not known yet.
     Loaded {
-        /// The livepatch module whose load is over.
+        /// The livepatch module whose load has ended.
         patch: String,
     },
     /// A transition is known to run.
     Transition {
-        /// The patch, where known.
+        /// The patch, if known.
         patch: Option<String>,
         /// Whether it patches or unpatches.
         direction: Direction,
-        /// Since when, where known.
+        /// When it started, if known.
         start: Option<BootTime>,
     },
     /// A transition has ended, or is no longer there.
     Ended {
-        /// The patch, where known.
+        /// The patch, if known.
         patch: Option<String>,
-        /// Where it led to, where known.
+        /// Its direction, if known.
         direction: Option<Direction>,
-        /// How; none where that was not seen.
+        /// How it ended; `None` if that was not seen.
         outcome: Option<Outcome>,
-        /// How long it took, in seconds, where start and end were seen.
+        /// How long it took, in seconds, if start and end were seen.
         #[serde(default)]
         took_seconds: Option<f64>,
     },
@@ -77,17 +77,17 @@ pub enum Entry {
         /// The kernel's own line.
         headline: String,
     },
-    /// The monitor was asked to stop: the machine shuts down in order, or an operator stopped the
-    /// monitor.
+    /// The monitor was asked to stop: the machine is shutting down cleanly, or an operator stopped
+    /// the monitor.
     Stopped,
-    /// What a monitor that continues in this boot must know (format version 2).
+    /// State that a monitor continuing in this boot needs (format version 2).
     State(Saved),
 }
 
-/// What must outlive a restart of the monitor within the boot.
+/// State that must survive a restart of the monitor within the boot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Start of the running transition in seconds since 1970, where known.
+    /// Start of the running transition in seconds since 1970, if known.
     pub start_unix_seconds: Option<f64>,
     /// The state machine of transitions.
     pub transitions: SavedState,
@@ -98,15 +98,16 @@ pub struct Saved {
 pub struct LoadedPatch {
     /// The livepatch's name, which is its module's.
     pub name: String,
-    /// Whether it is enabled, where known.
+    /// Whether it is enabled, if known.
     pub enabled: Option<bool>,
-    /// Its build's fingerprint, where known.
+    /// Fingerprint of its build, if known.
     pub srcversion: Option<String>,
     /// The functions it replaces.
     pub functions: Vec<FunctionRef>,
 }
 
-/// Patches and bytes of functions' names that an entry has room for: it must fit a frame.
+/// Number of patches, and bytes of functions' names, that an entry has room for: it must fit a
+/// frame.
 const MAX_PATCHES: usize = 128;
 const MAX_NAMES: usize = 24 << 10;
 
@@ -144,7 +145,7 @@ fn loaded(patch: &Patch, room: &mut usize) -> LoadedPatch {
     }
 }
 
-/// The steps of a transition that are recorded; the others are an error.
+/// Converts the steps of a transition that are recorded; the others are an error.
 impl TryFrom<&Effect> for Entry {
     type Error = ();
 

@@ -1,13 +1,13 @@
-//! How an entry lies in a file: pure.
+//! The file format of journal entries. Pure.
 //!
-//! A file begins with [`HEADER`]. Version 1, which 0.1.0 wrote, differs in that it knows no
-//! entry [`super::entry::Entry::State`]. A frame is the word `LPMN`, the length of its
-//! content and that content's CRC-32 (both little-endian, 32 bits), and the content, an
-//! entry as JSON. What does not fit that is skipped up to the next frame that does.
+//! A file begins with [`HEADER`]. Version 1, which 0.1.0 wrote, differs in that it has no entry
+//! [`super::entry::Entry::State`]. A frame is the word `LPMN`, the length of its content and that
+//! content's CRC-32 (both little-endian, 32 bits), and the content, an entry as JSON. Everything
+//! else is skipped up to the next valid frame.
 
 use super::entry::TimedEntry;
 
-/// The version that this program writes; it reads those before it as well.
+/// The version that this program writes. It also reads all earlier ones.
 pub const VERSION: u32 = 2;
 /// The first bytes of a file.
 pub const HEADER: [u8; 12] = header();
@@ -25,11 +25,11 @@ const fn header() -> [u8; 12] {
     [a, b, c, d, e, f, g, h, v, w, x, y]
 }
 
-/// Why bytes are not a journal, or an entry is not written.
+/// Why bytes are not a journal, or an entry cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The file does not begin with the journal's magic number.
-    #[error("it is not a journal")]
+    #[error("not a journal")]
     Foreign,
     /// A later version of the program wrote the file: its format version.
     #[error(
@@ -39,7 +39,7 @@ pub enum FrameError {
     /// An entry does not fit a frame: its length in bytes.
     #[error("an entry has {0} bytes, more than the {MAX_CONTENT} that a frame holds")]
     Long(usize),
-    /// An entry has no form in JSON.
+    /// An entry cannot be written as JSON.
     #[error("an entry cannot be written as JSON: {0}")]
     Json(String),
 }
@@ -47,19 +47,19 @@ pub enum FrameError {
 /// What could be decoded from a journal file's bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decoded {
-    /// The file's version; `None` of one that is empty.
+    /// The file's version; `None` if the file is empty.
     pub version: Option<u32>,
-    /// The whole entries, in order.
+    /// The complete entries, in order.
     pub entries: Vec<TimedEntry>,
-    /// Bytes up to the end of the last of them.
+    /// Number of bytes up to the end of the last entry.
     pub good: usize,
-    /// Places before it where something else lies than a frame.
+    /// Number of places before that end that contain something other than a frame.
     pub damaged: usize,
-    /// Bytes behind it, which a torn write left.
+    /// Number of bytes after it, left by a torn write.
     pub torn: usize,
 }
 
-/// An entry as a frame.
+/// Encodes an entry as a frame.
 ///
 /// # Errors
 /// The entry is too long.
@@ -78,7 +78,7 @@ pub fn encode(recorded: &TimedEntry) -> Result<Vec<u8>, FrameError> {
     Ok(frame)
 }
 
-/// Reads a file's bytes. None at all are an empty file.
+/// Decodes a file's bytes. No bytes are an empty file.
 ///
 /// # Errors
 /// The file is not a journal, or of a newer version.
@@ -124,7 +124,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, FrameError> {
     Ok(decoded)
 }
 
-/// The frame that bytes begin with, and its length.
+/// The frame at the start of the bytes, and its length.
 fn frame(bytes: &[u8]) -> Option<(TimedEntry, usize)> {
     if !bytes.starts_with(MAGIC) {
         return None;

@@ -1,4 +1,4 @@
-//! What the journal of a boot comes to: one fold for the running boot and for one that
+//! The state that the journal of a boot adds up to: one fold for the running boot and for one that
 //! has ended.
 
 use std::time::Duration;
@@ -24,11 +24,11 @@ pub struct SignalSeen {
     pub signal: Signal,
     /// The kernel's own line.
     pub headline: String,
-    /// Where in a patch's life it fell when it was recorded.
+    /// The phase of a patch's life when it was recorded.
     pub phase: Phase,
 }
 
-/// What the journal's entries say about a boot.
+/// State of a boot according to the journal's entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
     /// The boot's id, once its first entry is read.
@@ -43,17 +43,17 @@ pub struct History {
     pub last_time: BootTime,
     /// The last entry, in seconds since 1970.
     pub last_unix_seconds: Option<f64>,
-    /// The stage of each patch, and which transition runs.
+    /// The stage of each patch, and the running transition.
     pub life: Lifecycle,
-    /// What is loaded, by the last list of it; `None` if there was none.
+    /// The loaded livepatches by the last list of them; `None` if there was none.
     pub patches: Option<Vec<LoadedPatch>>,
-    /// Crash signals; of more than 64 the latest.
+    /// Crash signals; if there are more than 64, the latest.
     pub signals: Vec<SignalSeen>,
-    /// Something else was recorded after the last signal: the machine kept running.
+    /// Whether something else was recorded after the last signal, so that the machine kept running.
     pub kept_running: bool,
-    /// The monitor was stopped in order, and none has begun since.
+    /// Whether the monitor was stopped cleanly, and none has started since.
     pub stopped: bool,
-    /// What a monitor that continues in this boot must know.
+    /// State that a monitor continuing in this boot needs.
     pub saved: Option<Saved>,
 }
 
@@ -66,7 +66,7 @@ impl History {
             self.last_unix_seconds = recorded.unix_seconds;
         }
         if let Entry::State(saved) = &recorded.entry {
-            // It is written because of another entry, and says no more of the machine.
+            // It is written because of another entry, and shows nothing more about the machine.
             self.saved = Some(saved.clone());
             return;
         }
@@ -113,7 +113,7 @@ impl History {
         }
     }
 
-    /// Whether an entry says nothing new.
+    /// Whether an entry repeats what is already known.
     #[must_use]
     pub fn knows(&self, entry: &TimedEntry) -> bool {
         match &entry.entry {
@@ -134,13 +134,13 @@ impl History {
         }
     }
 
-    /// Whether the load of this patch's module is not known to be over.
+    /// Whether the load of this patch's module may still be in progress.
     #[must_use]
     pub fn is_loading(&self, patch: &str) -> bool {
         self.life.loads.iter().any(|load| load.patch == patch)
     }
 
-    /// In which phase a moment falls.
+    /// The phase that a moment falls in.
     #[must_use]
     pub fn phase(&self, now: BootTime, soak: Duration) -> Phase {
         self.life.phase(Some(now), soak)
@@ -152,7 +152,7 @@ impl History {
         self.life.loading(Some(now))
     }
 
-    /// What the loaded patches replace.
+    /// The functions that the loaded patches replace.
     #[must_use]
     pub fn replaced(&self) -> Vec<Replaced> {
         let of_patch = |patch: &LoadedPatch| {
@@ -167,20 +167,20 @@ impl History {
         patches.flat_map(of_patch).collect()
     }
 
-    /// The transition that runs, as a crash record has it.
+    /// The running transition, in the form of a crash record.
     #[must_use]
     pub fn running(&self, now: BootTime) -> Option<PatchTransition> {
         PatchTransition::running(&self.life, Some(now))
     }
 
-    /// The transition that ended last, as a crash record has it.
+    /// The last transition that ended, in the form of a crash record.
     #[must_use]
     pub fn last(&self, now: BootTime) -> Option<PatchTransition> {
         PatchTransition::ended(&self.life, Some(now))
     }
 }
 
-/// What an entry says of a patch's life.
+/// Translates an entry into a step of a patch's life.
 fn step(entry: &Entry) -> Option<Step<'_>> {
     Some(match entry {
         Entry::Patches { patches } => {

@@ -1,5 +1,5 @@
-//! What must be known of a boot after it has ended badly: the entries of the journal, and
-//! how they are framed in a file. Writing them is the exporter's part.
+//! The entries of the journal, which keeps what must be known about a boot that ended uncleanly,
+//! and their framing in a file. The exporter writes them.
 
 pub mod entry;
 pub mod frame;

@@ -312,7 +312,7 @@ fn checked(
     let symbols = host.symbols.as_ref().ok()?;
     let places = symbols.places(object, &function.name);
     let index = usize::try_from(function.sympos.saturating_sub(1)).ok()?;
-    // The module is not loaded, or the missing symbol is a finding of its own.
+    // The module is not loaded, or the missing symbol is a separate finding.
     let place = places.get(index)?;
     let range = place
         .size

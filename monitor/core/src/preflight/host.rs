@@ -72,7 +72,7 @@ impl Symbols {
 pub struct Tracers {
     /// Functions with an ftrace callback.
     pub ftrace: Known<Vec<Traced>>,
-    /// All kprobes of the host; an error where they cannot be listed.
+    /// All kprobes of the host; an error if they cannot be listed.
     pub kprobes: Known<Vec<Kprobe>>,
     /// Names of the kprobes that were created through tracefs.
     pub events: Vec<KprobeEvent>,
@@ -93,7 +93,7 @@ pub struct BpfProgram {
     pub id: u32,
     /// How it is attached.
     pub kind: ProgramKind,
-    /// Processes that hold it open, as `NAME (pid)`; empty where none was found: a pinned program
+    /// Processes that hold it open, as `NAME (pid)`; empty if none was found: a pinned program
     /// needs no process.
     pub holders: Vec<String>,
 }
@@ -123,14 +123,14 @@ pub enum ProgramKind {
     Fexit,
     /// At both (since 7.0).
     Fsession,
-    /// In its place if it returns other than 0.
+    /// In place of the function if it returns other than 0.
     FmodRet,
-    /// On a hook of BPF LSM: in its place if it returns other than 0.
+    /// On a hook of BPF LSM: in place of the function if it returns other than 0.
     Lsm,
 }
 
 impl ProgramKind {
-    /// As BPF's tools call it.
+    /// The name that BPF's tools use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -189,7 +189,7 @@ pub struct Kprobe {
     pub module: Option<String>,
     /// Offset from the start of the function, in bytes.
     pub offset: u64,
-    /// It uses the ftrace call at the function's entry, which may lie a few bytes inside.
+    /// Whether it uses the ftrace call at the function's entry, which may be a few bytes inside.
     pub by_ftrace: bool,
     /// Whether it is a kretprobe.
     pub on_return: bool,
@@ -206,7 +206,7 @@ pub struct KprobeEvent {
     pub name: String,
     /// Module of the function, if the event names one.
     pub module: Option<String>,
-    /// It is at the function's entry, not at an offset or its return.
+    /// Whether it is at the function's entry, not at an offset or its return.
     pub at_entry: bool,
 }
 

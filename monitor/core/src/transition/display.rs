@@ -20,7 +20,7 @@ pub fn age(duration: Duration) -> String {
 }
 
 /// For how long and how far, as `patching for 8s, 8 attempts, 1 task pending`. What is
-/// not known is called so, but for the attempts, which are left out.
+/// unknown is shown as unknown, except for the attempts, which are left out.
 #[must_use]
 pub fn progress(
     direction: Direction,

@@ -1,4 +1,4 @@
-//! What a snapshot of sysfs adds to the events, or shows instead of them.
+//! Applies snapshots of sysfs: they add to the events, or replace them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::{Transitions, differ, lasting};
 /// klp_complete_transition clears it last, after it waited for all CPUs and ran the callbacks.
 const END_GRACE: Duration = Duration::from_secs(5);
 
-/// Snapshots further apart than this bound neither a start nor an end.
+/// Snapshots that are further apart than this bound neither a start nor an end.
 const POLL_MAX: Duration = Duration::from_secs(5);
 
-/// What was shown of each patch at the last look.
+/// State of each patch in the last snapshot.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshot {
     time: BootTime,
@@ -45,9 +45,9 @@ impl Snapshot {
         Self { time, patches }
     }
 
-    /// The direction in which the patch can leave the state it was in: only an
-    /// enabled one can be disabled, and only one that is not enabled can be
-    /// enabled. `None` if a transition of it ran already.
+    /// The direction in which the patch can leave its state: only an enabled one can be disabled,
+    /// and only one that is not enabled can be enabled. `None` if a transition of it was already
+    /// running.
     fn way_out(&self, name: &str) -> Option<Direction> {
         match self.patches.get(name) {
             None => Some(Direction::Patch),
@@ -81,22 +81,22 @@ const fn direction_of(enabled: bool) -> Direction {
     }
 }
 
-/// Surely not in transition.
+/// Certainly not in transition.
 fn still(set: &PatchSet, name: &str) -> bool {
     set.get(name)
         .is_none_or(|patch| patch.transition == Some(false))
 }
 
 impl Transitions {
-    /// Takes a snapshot in; `now` is the time at which its reading began. One
-    /// that could not be read (`supported` is false) says nothing.
+    /// Applies a snapshot; `now` is the time at which reading it started. One that could not be
+    /// read (`supported` is false) is ignored.
     ///
     /// With [`Watching::Probes`] an unknown transition is adopted at once, but
     /// one known from events is given up only after the snapshots have denied it
     /// for two seconds: the event of its end may be on its way.
     ///
-    /// With [`Watching::Snapshots`] times are those of the snapshots, and so
-    /// late by up to one interval.
+    /// With [`Watching::Snapshots`] times are those of the snapshots, and therefore late by up to
+    /// one interval.
     pub fn observe(&mut self, now: BootTime, set: &PatchSet, watching: Watching) -> Vec<Effect> {
         let mut effects = Vec::new();
         if !set.supported {
@@ -131,7 +131,7 @@ impl Transitions {
         effects
     }
 
-    /// At the first look after a restart: is the saved transition still there?
+    /// Checks in the first snapshot after a restart whether the saved transition is still running.
     fn confirm_restored(
         &mut self,
         shown: Option<&Patch>,
@@ -160,7 +160,7 @@ impl Transitions {
         }
     }
 
-    /// The snapshot says that the active transition does not run.
+    /// Handles that the snapshot shows the active transition as not running.
     fn denied(&self, shown: Option<&Patch>, set: &PatchSet) -> bool {
         match self.active_name() {
             // The kernel runs one at a time.
@@ -173,7 +173,8 @@ impl Transitions {
         }
     }
 
-    /// The active transition is shown: does `enabled` agree with its direction?
+    /// Checks whether `enabled` agrees with the direction of the active transition, which the
+    /// snapshot shows.
     fn compare_direction(
         &mut self,
         now: BootTime,
@@ -194,21 +195,21 @@ impl Transitions {
             active.settled = true;
             return;
         }
-        // Before the first attempt it may be the old one still.
+        // Before the first attempt it may still be the old one.
         if watching == Watching::Probes && active.attempts == Some(0) {
             return;
         }
         let first = *active.opposed_since.get_or_insert(now);
         match watching {
-            // `enabled` was right already, so it was flipped.
+            // `enabled` was already correct, so it was flipped.
             Watching::Snapshots if active.settled => {
                 self.turn(Some(now), now, watching, effects);
             }
             _ if lasting(first, now) => {
                 self.turn(None, now, watching, effects);
                 if let Some(active) = &mut self.active {
-                    // The first snapshot was read some time after it began, and the turn may
-                    // have come in between.
+                    // The first snapshot was read some time after the segment started, and the
+                    // reversal may have happened in between.
                     active.shown_since = (watching == Watching::Probes).then_some(now);
                 }
             }
@@ -216,7 +217,7 @@ impl Transitions {
         }
     }
 
-    /// The active transition is not shown.
+    /// Handles that sysfs does not show the active transition.
     fn vanish(
         &mut self,
         now: BootTime,
@@ -244,8 +245,8 @@ impl Transitions {
         }
     }
 
-    /// Without probes: the active transition has ended between two snapshots. It
-    /// was completed if the patch is left in the state it was to reach.
+    /// Without probes: the active transition has ended between two snapshots. It was completed if
+    /// the patch is in the target state.
     fn end_shown(&mut self, now: BootTime, set: &PatchSet, effects: &mut Vec<Effect>) {
         let recent = self
             .previous
@@ -268,14 +269,14 @@ impl Transitions {
         if !recent {
             active.start = None;
         }
-        // It may have been forced unseen.
+        // It may have been forced without being seen.
         if let Some(name) = &active.patch {
             self.watched.remove(name);
         }
         self.end(now, effects);
     }
 
-    /// An unknown transition is shown.
+    /// Handles that sysfs shows an unknown transition.
     fn adopt(
         &mut self,
         now: BootTime,
@@ -347,8 +348,8 @@ impl Transitions {
             .filter(|patch| before.way_out(&patch.name) == Some(Direction::Patch))
             .map(|patch| (patch.name.clone(), Direction::Patch))
             .collect();
-        // A patch that went while another came may have been replaced: no
-        // transition of its own. (While one was in transition, `active` was set.)
+        // A patch that disappeared while another appeared may have been replaced, which is not a
+        // separate transition. (While one was in transition, `active` was set.)
         if passed.is_empty()
             && set
                 .patches
@@ -383,8 +384,9 @@ impl Transitions {
         }
     }
 
-    /// Requests that failed, where `module_free` does not report it or the module stays loaded all
-    /// the same. A request may wait for `klp_mutex`, so there must be quiet: other events hold it.
+    /// Counts requests that failed without an event: `module_free` does not report it, or the
+    /// module stays loaded. A request may wait for `klp_mutex`, which other events hold, so there
+    /// must have been none for a while.
     fn expire_requests(&mut self, now: BootTime, set: &PatchSet, effects: &mut Vec<Effect>) {
         self.requests.retain(|name, time| {
             now < *time
@@ -407,7 +409,7 @@ impl Transitions {
         }
     }
 
-    /// Drops what was remembered of patches that are no more.
+    /// Forgets patches that no longer exist.
     fn forget(&mut self, now: BootTime, set: &PatchSet) {
         let active = self.active.as_ref().and_then(|active| active.patch.clone());
         let lives = |name: &String, time: &mut BootTime| {

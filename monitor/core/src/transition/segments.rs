@@ -1,5 +1,5 @@
-//! Where one segment of a transition ends and the next begins, and what must have
-//! been lost when an event does not fit the segment that is known.
+//! Determines where one segment of a transition ends and the next begins, and what must have been
+//! lost if an event does not fit the known segment.
 
 use livepatch_monitor_ebpf::EventKind;
 
@@ -9,9 +9,9 @@ use super::types::{Active, BootTime, Effect, KlpEvent, Origin, Watching};
 use super::{Transitions, differ, lasting};
 
 impl Transitions {
-    /// The end that an event reports may be that of the other direction: then something was lost
-    /// before it. (A cancel ends in the other direction by its nature: klp_cancel_transition sets
-    /// the target before it completes.)
+    /// Handles an end whose event may be of the other direction: then something was lost before it.
+    /// (A cancel always ends in the other direction: klp_cancel_transition sets the target before
+    /// it completes.)
     pub(super) fn correct_end(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) {
         let Some(active) = &mut self.active else {
             return;
@@ -30,8 +30,8 @@ impl Transitions {
             && active.attempts == Some(0)
             && active.direction == Direction::Patch
         {
-            // Nothing was tried yet, so what was lost was not a reversal but the
-            // cancel; unless that much time has passed that all may be lost.
+            // No attempt was made yet, so what was lost was not a reversal but the cancel, unless
+            // so much time has passed that everything may be lost.
             if lasting(active.last, event.time) {
                 self.close(effects);
             } else {
@@ -42,9 +42,9 @@ impl Transitions {
         }
     }
 
-    /// Brings the active transition in line with an event of a running one: closes what can no
-    /// longer be, adopts what was not known. `false` if the direction is unknown, so that there is
-    /// none to adopt.
+    /// Reconciles the active transition with an event of a running one: closes what cannot be
+    /// running any more, and adopts what was unknown. `false` if the direction is unknown, so that
+    /// there is none to adopt.
     pub(super) fn reconcile(&mut self, event: &KlpEvent, effects: &mut Vec<Effect>) -> bool {
         if let Some(active) = &mut self.active {
             let other = differ(active.patch.as_deref(), event.patch.as_deref());
@@ -52,8 +52,8 @@ impl Transitions {
                 .target
                 .is_some_and(|target| target != active.direction);
             let cancel = event.kind == EventKind::CancelTransition;
-            // The number only grows on one segment. At a cancel it is still that of
-            // the transition before.
+            // The number only increases within a segment. At a cancel it is still that of the
+            // transition before.
             let fell_back = !cancel
                 && matches!((event.attempt, active.attempts), (Some(now), Some(made)) if now < made);
             let unconfirmed = active.origin == Origin::Restored && !active.settled;
@@ -85,7 +85,7 @@ impl Transitions {
             self.active = Some(active);
         }
         if let Some(active) = &mut self.active {
-            // An event of the patch confirms a restored transition even where it does not show the
+            // An event of the patch confirms a restored transition even if it does not show the
             // direction.
             active.settled |= event.target.is_some() || active.origin == Origin::Restored;
             active.vanished_since = None;
@@ -97,9 +97,9 @@ impl Transitions {
         true
     }
 
-    /// Whether the event is from before a turn that snapshots have shown, and that is counted. A
-    /// reversal and the first attempt after it do not wake the monitor, so on a busy host they
-    /// are read seconds later. The event of the turn itself gives it its time.
+    /// Whether the event is older than a reversal that snapshots have shown and that is already
+    /// counted. A reversal and the first attempt after it do not wake the monitor, so on a busy
+    /// host they are read seconds later. The event of the reversal itself provides its time.
     pub(super) fn is_late(&mut self, event: &KlpEvent) -> bool {
         let Some(active) = &mut self.active else {
             return false;
@@ -151,8 +151,8 @@ impl Transitions {
             .and_then(|active| active.patch.as_deref())
     }
 
-    /// The name of the active transition's patch is learnt, and with it what was
-    /// known only of a nameless one. A request to enable it has been heard.
+    /// Records the name of the active transition's patch, applies to it what was known while it had
+    /// no name, and removes the request to enable it.
     pub(super) fn name_active(&mut self, name: Option<&str>, time: BootTime) {
         let Some(name) = name else { return };
         self.answered(Some(name));
@@ -168,7 +168,8 @@ impl Transitions {
         }
     }
 
-    /// The first segment of an enabling begins a new load of the patch.
+    /// Records that the patch is watched from its load on, if this is the first segment of enabling
+    /// it.
     pub(super) fn watch_active(&mut self, time: BootTime) {
         let Some(active) = &self.active else { return };
         if let (Some(name), Origin::Seen, Direction::Patch) =
@@ -181,8 +182,8 @@ impl Transitions {
         }
     }
 
-    /// Ends the present segment as reversed and begins the next. `start` is `None`
-    /// where the reversal itself was not seen.
+    /// Ends the current segment as reversed and starts the next. `start` is `None` if the reversal
+    /// itself was not seen.
     pub(super) fn turn(
         &mut self,
         start: Option<BootTime>,
@@ -214,7 +215,7 @@ impl Transitions {
         self.active = Some(active);
     }
 
-    /// The active transition has ended now.
+    /// Ends the active transition now.
     pub(super) fn end(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         let Some(active) = self.active.take() else {
             return;
@@ -234,9 +235,8 @@ impl Transitions {
         });
     }
 
-    /// The active transition has ended some time ago. A cancel can only end in
-    /// one way; of the others the outcome is not known, nor whether they were
-    /// forced.
+    /// Ends the active transition, which ended some time ago. A cancel can only end in one way; for
+    /// the others the outcome is unknown, and also whether they were forced.
     pub(super) fn close(&mut self, effects: &mut Vec<Effect>) {
         let Some(active) = self.active.take() else {
             return;

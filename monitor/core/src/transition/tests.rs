@@ -57,7 +57,7 @@ fn of(patch: &str, event: KlpEvent) -> KlpEvent {
 }
 
 fn module_free(milliseconds: u64, module: &str) -> KlpEvent {
-    // What the probe reads of the patch in transition says nothing of the module.
+    // What the probe reads about the patch in transition says nothing about the module.
     KlpEvent {
         object: Some(module.to_owned()),
         ..event(milliseconds, ModuleFree)
@@ -158,7 +158,7 @@ fn enable_at_once() {
     );
     assert_eq!(machine.forced("p"), Some(false));
     assert_eq!(machine.forced("other"), None);
-    // sysfs still shows it while the callbacks run; then the patch is at rest.
+    // sysfs still shows it while the callbacks run; after that the patch is not in transition.
     assert!(
         machine
             .observe(at(20), &set([patch("p", true, true)]), Probes)
@@ -287,7 +287,7 @@ fn force() {
     );
     assert_eq!(machine.totals().forces, 1);
     assert_eq!(machine.forced("p"), Some(true));
-    // It stays so as long as the patch is there.
+    // It stays so as long as the patch is loaded.
     machine.observe(at(60_000), &set([patch("p", true, false)]), Probes);
     assert_eq!(machine.forced("p"), Some(true));
     assert_eq!(Transitions::restore(machine.save()).forced("p"), Some(true));

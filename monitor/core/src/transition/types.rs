@@ -1,4 +1,4 @@
-//! What goes into the state machine and what comes out of it.
+//! Input and output of the state machine.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -28,7 +28,7 @@ impl BootTime {
         Self(nanos)
     }
 
-    /// From the time since boot; one past the range (584 years) becomes the last.
+    /// From the time since boot; a later time than the range (584 years) becomes the last.
     #[must_use]
     pub fn from_duration(since_boot: Duration) -> Self {
         Self(u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX))
@@ -52,14 +52,14 @@ impl BootTime {
         self.0.checked_sub(earlier.0).map(Duration::from_nanos)
     }
 
-    /// This moment and `span` more; stops at the end of the range.
+    /// The moment `span` after this one; saturates at the end of the range.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(Self::from_duration(span).0))
     }
 }
 
-/// Something the probes saw. A field that the probe could not read is `None`.
+/// An event of the probes. A field that the probe could not read is `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KlpEvent {
     /// When the probe fired.
@@ -73,14 +73,14 @@ pub struct KlpEvent {
     /// `klp_signals_cnt` at entry: the attempts made since the start or the
     /// last reversal, and so the number of the attempt that begins.
     pub attempt: Option<u32>,
-    /// The patch replaces all others.
+    /// Whether the patch replaces all others.
     pub replace: Option<bool>,
-    /// The object or module concerned. For [`EventKind::ModuleFree`] this is the
-    /// module that is gone; `patch` is taken only if this is `None`.
+    /// The object or module concerned. For [`EventKind::ModuleFree`] this is the module that was
+    /// freed; `patch` is used only if this is `None`.
     pub object: Option<String>,
 }
 
-/// Where the knowledge of a snapshot's reader comes from.
+/// What the reader of snapshots relies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watching {
     /// Probes deliver events; a snapshot only completes and corrects them.
@@ -89,41 +89,41 @@ pub enum Watching {
     Snapshots,
 }
 
-/// How a segment of a transition came to be known.
+/// How a segment of a transition became known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Its start was seen: by an event, or between two snapshots.
+    /// Its start was seen, in an event or between two snapshots.
     Seen,
-    /// It was found under way.
+    /// It was already running.
     Adopted,
     /// The segment before it was reversed.
     Reversed,
-    /// An earlier process of this boot knew it.
+    /// An earlier process of this boot saved it.
     Restored,
 }
 
-/// A transition of a patch, or the segment of it that a reversal opened or cut off: what the
-/// state machine follows, the journal's fold keeps and an earlier process saved.
+/// A transition of a patch, or the segment of it that a reversal starts or ends. The state machine,
+/// the journal's fold and the saved state of an earlier process use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// The patch; `None` until an event or a snapshot gives its name.
+    /// The patch; `None` until an event or a snapshot shows its name.
     pub patch: Option<String>,
-    /// Where this segment leads.
+    /// Direction of this segment.
     pub direction: Direction,
-    /// When this segment began (the reversal, for a segment that came of one); `None` if
-    /// that was not seen or the clock went backwards since.
+    /// When this segment started (the reversal, for a segment that follows one); `None` if that was
+    /// not seen or the clock has gone backwards since.
     pub start: Option<BootTime>,
-    /// Attempts made on this segment, the one under way included; `None` where not
-    /// known, as without probes.
+    /// Attempts made on this segment, including the one in progress; `None` if unknown, as without
+    /// probes.
     pub attempts: Option<u32>,
-    /// `force` was written during this segment.
+    /// Whether `force` was written during this segment.
     pub forced: bool,
-    /// Enabling failed and its end is due.
+    /// Whether enabling failed and the end is due.
     pub cancelling: bool,
 }
 
 impl Transition {
-    /// Of which nothing else is known.
+    /// A segment about which nothing else is known.
     #[must_use]
     pub const fn new(patch: Option<String>, direction: Direction) -> Self {
         Self {
@@ -137,26 +137,26 @@ impl Transition {
     }
 }
 
-/// The transition that runs, or its present segment: a reversal ends one segment and
-/// begins the next. Reads as the [`Transition`] that it is about.
+/// The running transition, or its current segment: a reversal ends one segment and starts the next.
+/// Dereferences to its [`Transition`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Active {
     pub(super) transition: Transition,
-    /// How this segment came to be known.
+    /// How this segment became known.
     pub origin: Origin,
     /// When this process first knew of the segment.
     pub(super) since: BootTime,
     /// Time of the last event of the segment.
     pub(super) last: BootTime,
-    /// Signal rounds of this segment accounted for; `None` until the attempt number
-    /// is first seen on a segment that was not followed from its start.
+    /// Signal rounds of this segment that are accounted for; `None` until the attempt number is
+    /// first seen on a segment that was not tracked from its start.
     pub(super) signalled: Option<u32>,
-    /// The direction is known from an event, or from `enabled` if that is unambiguous.
+    /// Whether the direction is known from an event, or from `enabled` if that is unambiguous.
     pub(super) settled: bool,
     /// Since when snapshots show the opposite direction.
     pub(super) opposed_since: Option<BootTime>,
-    /// The turn to this segment came before the snapshot that began then, which was believed
-    /// before the event of the turn was read.
+    /// Set if the reversal that started this segment came before the snapshot that started then,
+    /// and the snapshot was applied before the event of the reversal was read.
     pub(super) shown_since: Option<BootTime>,
     /// Since when snapshots do not show this transition.
     pub(super) vanished_since: Option<BootTime>,
@@ -196,7 +196,7 @@ impl Active {
         }
     }
 
-    /// How long this segment has run; `None` if its start is not known.
+    /// How long this segment has run; `None` if its start is unknown.
     #[must_use]
     pub fn age(&self, now: BootTime) -> Option<Duration> {
         self.start.and_then(|start| now.since(start))
@@ -214,9 +214,9 @@ impl Active {
         self.attempts.map(|made| rounds(made.saturating_sub(1)))
     }
 
-    /// Records that an event of this segment came. Time that runs backwards makes the
-    /// segment's length unknowable; but one that was read after the snapshot by which the
-    /// segment was adopted, and came before it, does not count as that, however late it is read.
+    /// Records an event of this segment. If time goes backwards, the segment's length is unknown.
+    /// An event that came before the snapshot from which the segment was adopted, but was read
+    /// after it, does not count as that, however late it is read.
     pub(super) fn touch(&mut self, time: BootTime) {
         let older_than_known = self.origin == Origin::Adopted && time < self.since;
         if self.last > time && !older_than_known {
@@ -226,9 +226,8 @@ impl Active {
         self.vanished_since = None;
     }
 
-    /// The lost events that a jump in the attempt number stands for cannot be
-    /// more than this: attempts are a good half second apart at the least
-    /// (`round_jiffies_relative(HZ)`).
+    /// Limits how many lost events a jump in the attempt number can stand for: attempts are at
+    /// least about half a second apart (`round_jiffies_relative(HZ)`).
     pub(super) fn plausible_gap(&self, time: BootTime) -> u64 {
         time.since(self.last)
             .map_or(0, |span| span.as_secs().saturating_mul(2).saturating_add(2))
@@ -240,15 +239,15 @@ pub(super) const fn rounds(failed: u32) -> u32 {
     failed.saturating_sub(1) / SIGNALS_TIMEOUT
 }
 
-/// The attempt in which the kernel next signals the remaining tasks, where it has made so
-/// many (klp_try_complete_transition, kernel/livepatch/transition.c; 5.1 to 7.2).
+/// The attempt in which the kernel next signals the remaining tasks, after so many attempts
+/// (klp_try_complete_transition, kernel/livepatch/transition.c; 5.1 to 7.2).
 #[must_use]
 pub const fn next_signals(attempts: u32) -> u32 {
     let rounds = attempts.saturating_sub(1) / SIGNALS_TIMEOUT + 1;
     rounds.saturating_mul(SIGNALS_TIMEOUT).saturating_add(1)
 }
 
-/// Counters since this process began; they only grow.
+/// Counters since this process started; they only increase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Attempts to complete a transition, including those known only from a gap in the kernel's
@@ -260,25 +259,25 @@ pub struct Totals {
     pub reversals: u64,
     /// Transitions during which an operator wrote `force`.
     pub forces: u64,
-    /// Patches that could not be enabled: refused, or cancelled on the way.
+    /// Patches that could not be enabled: refused, or cancelled.
     pub load_failures: u64,
 }
 
-/// What an event or a snapshot brought about; each is worth one line of log.
+/// Result of an event or a snapshot; each is worth one log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A transition is known to run.
+    /// A transition is known to be running.
     Started {
         /// The patch, if known by now.
         patch: Option<String>,
         /// Whether it patches or unpatches.
         direction: Direction,
-        /// When it began; `None` if it was found under way.
+        /// When it started; `None` if it was already running when it was found.
         start: Option<BootTime>,
     },
-    /// A transition, or the segment of it that a reversal cuts off, came to an end.
+    /// A transition, or the segment that a reversal ends, has ended.
     Ended {
-        /// The patch; `None` if its name is not known.
+        /// The patch; `None` if its name is unknown.
         patch: Option<String>,
         /// Whether it patched or unpatched.
         direction: Direction,
@@ -287,22 +286,22 @@ pub enum Effect {
         /// From start to end; `None` if either was not seen.
         duration: Option<Duration>,
     },
-    /// A transition has ended, but how and when was not seen: not to be put
-    /// among the durations. Also comes alone, for an end without a known start.
+    /// A transition has ended, but how and when was not seen: excluded from durations. Also comes
+    /// alone, for an end without a known start.
     EndUnseen {
-        /// The patch; `None` if its name is not known.
+        /// The patch; `None` if its name is unknown.
         patch: Option<String>,
-        /// Where to, if known.
+        /// The direction, if known.
         direction: Option<Direction>,
     },
-    /// Follows the `Ended` of the first segment and opens the second as `Started`
-    /// opens the first.
+    /// Follows the `Ended` of the first segment and starts the second, as `Started` starts the
+    /// first.
     Reversed {
-        /// The patch; `None` if its name is not known.
+        /// The patch; `None` if its name is unknown.
         patch: Option<String>,
         /// The direction after the reversal.
         direction: Direction,
-        /// When; `None` if the reversal itself was not seen.
+        /// When it was reversed; `None` if the reversal itself was not seen.
         start: Option<BootTime>,
     },
     /// The transition was forced: tasks were switched without a check.
@@ -319,22 +318,22 @@ pub enum Effect {
     },
     /// A patch could not be enabled.
     LoadFailed {
-        /// The patch; `None` if its name is not known.
+        /// The patch; `None` if its name is unknown.
         patch: Option<String>,
-        /// The kernel had begun and went back (`klp_cancel_transition`);
-        /// otherwise it refused at once.
+        /// Whether the kernel had started and went back (`klp_cancel_transition`); otherwise it
+        /// refused at once.
         cancelled: bool,
     },
 }
 
-/// What outlives a restart of the process within one boot. The caller stores the
-/// boot id beside it and does not restore across a reboot.
+/// State that must survive a restart of the process within one boot. The caller stores the boot id
+/// with it and does not restore it after a reboot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
-    /// The transition that ran.
+    /// The transition that was running.
     #[serde(default)]
     pub active: Option<Transition>,
-    /// Patches whose transition was forced, and when.
+    /// Patches whose transition was forced, and when that was.
     #[serde(default)]
     pub forced: BTreeMap<String, BootTime>,
     /// Patches watched since they were first enabled, and when that was.

@@ -1,11 +1,8 @@
 //! The last transaction of dnf 4 and dnf5, from their histories.
-//!
-//! dnf 4: /var/lib/dnf/history.sqlite (libdnf 0.66 to 0.74,
-//! libdnf/transaction/Transformer.cpp). dnf5:
-//! /usr/lib/sysimage/libdnf5/transaction_history.sqlite (5.4,
-//! libdnf5/transaction/db/db.cpp). An unfinished transaction has `dt_end` 0, not NULL. Its
-//! items are not marked one by one, so the history says only that a transaction was not closed;
-//! what it left is in rpm's database.
+//! dnf 4: /var/lib/dnf/history.sqlite (libdnf 0.66 to 0.74, libdnf/transaction/Transformer.cpp).
+//! dnf5: /usr/lib/sysimage/libdnf5/transaction_history.sqlite (5.4, libdnf5/transaction/db/db.cpp).
+//! An unfinished transaction has `dt_end` 0, not NULL. Its items are not marked individually, so
+//! the history shows only that a transaction was not closed; what it left is in rpm's database.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -14,14 +11,14 @@ use super::{
     sqlite::{Database, ReadAt, SqliteError, Table, Value},
 };
 
-/// Packages of a transaction that are looked at.
+/// Most packages of a transaction that are examined.
 const MAX_ITEMS: usize = 16_384;
-/// Transactions of one boot that are looked at.
+/// Most transactions of one boot that are examined.
 const MAX_TRANSACTIONS: usize = 64;
-/// Characters kept of a command line.
+/// Most characters kept of a command line.
 const MAX_COMMAND: usize = 512;
 
-/// A transaction of dnf's.
+/// A transaction of dnf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
     /// Its number in the history.
@@ -30,9 +27,9 @@ pub struct Transaction {
     pub begin: i64,
     /// When it was closed, in seconds since 1970; `None` if it never was.
     pub end: Option<i64>,
-    /// The command line, where the history has one.
+    /// The command line, if the history has one.
     pub command: Option<String>,
-    /// The number of the user who ran it; none where nobody had logged in.
+    /// The number of the user who ran it; `None` if nobody was logged in.
     pub user: Option<i64>,
     /// The packages that it changed.
     pub items: Vec<Item>,
@@ -47,11 +44,11 @@ pub struct Item {
     pub arch: String,
     /// Epoch, version and release.
     pub evr: String,
-    /// Whether it was to be installed; else it was to be removed.
+    /// Whether it was to be installed; otherwise it was to be removed.
     pub comes: bool,
 }
 
-/// Whose history it is.
+/// The program whose history it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// dnf 4, microdnf, yum 4: libdnf's schema.
@@ -76,7 +73,7 @@ impl Dialect {
         }
     }
 
-    /// Whether an action brings a package in or takes one out; `None` where it does neither.
+    /// Whether an action installs a package or removes one; `None` if it does neither.
     /// libdnf/transaction/Types.hpp; libdnf5's table `trans_item_action`.
     const fn comes(self, action: i64) -> Option<bool> {
         match (self, action) {
@@ -87,8 +84,7 @@ impl Dialect {
     }
 }
 
-/// The last transaction; `None` where there was none yet. The packages of a closed one are not
-/// read.
+/// The last transaction; `None` if there has been none. The packages of a closed one are not read.
 ///
 /// # Errors
 /// The database is damaged, or of another schema.
@@ -110,7 +106,7 @@ pub fn last<R: ReadAt>(
     Ok(Some(last))
 }
 
-/// The transactions that began at or after a moment, the last first, with the packages of those
+/// The transactions that began at or after a moment, the latest first, with the packages of those
 /// that were never closed.
 ///
 /// # Errors
@@ -152,7 +148,7 @@ fn transactions<R: ReadAt>(
             command: text
                 .filter(|text| !text.is_empty())
                 .map(|text| text.chars().take(MAX_COMMAND).collect()),
-            // -1 where nobody had logged in.
+            // -1 if nobody was logged in.
             user: number(user).filter(|user| (0..i64::from(u32::MAX)).contains(user)),
             items: Vec::new(),
         })
@@ -171,7 +167,7 @@ fn items<R: ReadAt>(
         table.column(dialect.action())?,
     );
     let mut found: BTreeMap<i64, bool> = BTreeMap::new();
-    // The items of later transactions lie behind its own.
+    // The items of later transactions come after its own.
     database.rows_from_the_last(&table, &mut |_, row| {
         let number = |at: usize| row.get(at).and_then(Value::integer);
         let owner = number(of).unwrap_or(i64::MIN);
@@ -183,7 +179,7 @@ fn items<R: ReadAt>(
         }
         let comes = number(action).and_then(|action| dialect.comes(action));
         if let (Some(item), Some(comes)) = (number(item), comes) {
-            // A package that is reinstalled goes and comes.
+            // A package that is reinstalled is removed and installed.
             *found.entry(item).or_default() |= comes;
         }
         ControlFlow::Continue(())
@@ -214,8 +210,8 @@ fn items<R: ReadAt>(
     Ok(items)
 }
 
-/// Where the names and architectures of packages are: in the row with dnf 4, in tables of
-/// their own with dnf5.
+/// Where the names and architectures of packages are: in the row with dnf 4, in separate tables
+/// with dnf5.
 struct Names {
     name: usize,
     arch: usize,
@@ -261,7 +257,7 @@ impl Names {
     }
 }
 
-/// A table of numbers and names.
+/// Reads a table of numbers and names.
 fn named<R: ReadAt>(
     database: &Database<R>,
     table: &str,

@@ -1,8 +1,8 @@
-//! The logs of apt, dpkg and zypper: command lines, who asked for them, and when.
+//! The logs of apt, dpkg and zypper: command lines, users, and times.
 //!
-//! apt 2.6: /var/log/apt/history.log (apt-pkg/deb/dpkgpm.cc, `OpenLog` and `CloseLog`): a
-//! stanza has its end only when apt ended. dpkg 1.21: /var/log/dpkg.log, dpkg(1) `--log`. libzypp
-//! 17: /var/log/zypp/history (zypp-logic/zypp/HistoryLog.cc). dpkg and libzypp log no end. All
+//! apt 2.6: /var/log/apt/history.log (apt-pkg/deb/dpkgpm.cc, `OpenLog` and `CloseLog`): a stanza
+//! has an end only if apt ended. dpkg 1.21: /var/log/dpkg.log, dpkg(1) `--log`. libzypp 17:
+//! /var/log/zypp/history (zypp-logic/zypp/HistoryLog.cc). dpkg and libzypp do not log an end. All
 //! dates are local times.
 
 use jiff::civil::DateTime;
@@ -11,7 +11,7 @@ pub use jiff::tz::TimeZone;
 
 use super::run::{MAX_PACKAGES, UpdateRun, kept};
 
-/// The time zone in a file of zoneinfo.
+/// Parses the time zone in a file of zoneinfo.
 ///
 /// # Errors
 /// It is not in the format TZif (RFC 9636), or damaged.
@@ -19,7 +19,7 @@ pub fn zone(zoneinfo: &[u8]) -> Result<TimeZone, jiff::Error> {
     TimeZone::tzif("local", zoneinfo)
 }
 
-/// A local time, in seconds since 1970.
+/// Converts a local time to seconds since 1970.
 fn seconds(date: &str, zone: &TimeZone) -> Option<i64> {
     let date: DateTime = DateTime::strptime("%Y-%m-%d %H:%M:%S", date).ok()?;
     Some(zone.to_timestamp(date).ok()?.as_second())
@@ -113,8 +113,8 @@ fn add(run: &mut UpdateRun, package: &str) {
     }
 }
 
-/// The runs in zypper's history. A run's end is not in it, and a package is in it only when it
-/// was done.
+/// The runs in zypper's history. A run's end is not in it, and a package is in it only once it was
+/// done.
 #[must_use]
 pub fn zypper(text: &str, zone: &TimeZone) -> Vec<UpdateRun> {
     let mut runs: Vec<UpdateRun> = Vec::new();

@@ -1,7 +1,7 @@
-//! What an interrupted update left: read from the package managers' own databases, as values.
+//! What an interrupted update left, according to the package managers' own databases. Pure.
 //!
 //! The databases of rpm and dnf are read by [`sqlite`]; [`history`] finds dnf's last
-//! transaction, [`rpmdb`] what is installed, [`rpm`] decides what is half done, and [`remedy`]
+//! transaction, [`rpmdb`] what is installed, [`rpm`] decides what is unfinished, and [`remedy`]
 //! how it is repaired.
 
 pub mod history;

@@ -1,17 +1,17 @@
 //! The commands that repair what an rpm transaction left, in order.
 //!
 //! `cargo xtask test` runs them with the real managers, in the states that a killed upgrade leaves
-//! and, with dnf and dnf5, a killed removal. That for packages that were only to be installed is not
-//! among them.
+//! and, with dnf and dnf5, a killed removal. The command for packages that were only to be
+//! installed is not tested.
 
 use std::collections::BTreeSet;
 
 use super::rpm::{HalfDone, State};
 
-/// Who does the repair.
+/// The program that repairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
-    /// dnf 4, and yum 4, which is the same.
+    /// dnf 4, and yum 4, which is the same program.
     Dnf,
     /// dnf5.
     Dnf5,
@@ -21,8 +21,8 @@ pub enum Tool {
     Rpm,
 }
 
-/// The commands for these packages, in the order in which they are run. What is removed or
-/// installed again is named with version and architecture: without them the manager takes every
+/// The commands for these packages, in the order in which they must be run. What is removed or
+/// reinstalled is named with version and architecture: without them the manager takes every
 /// version, such as all kernels, and every architecture.
 #[must_use]
 pub fn commands(tool: Tool, half_done: &[HalfDone]) -> Vec<String> {
@@ -34,7 +34,7 @@ pub fn commands(tool: Tool, half_done: &[HalfDone]) -> Vec<String> {
     }
 }
 
-/// The packages in one of the wanted states, each as `word` names it.
+/// The packages in one of the wanted states, each named by `word`.
 fn words(
     half_done: &[HalfDone],
     wanted: fn(&State) -> bool,
@@ -76,8 +76,8 @@ fn of_dnf(program: &str, keep_unneeded: &str, half_done: &[HalfDone]) -> Vec<Str
         }
     };
     add("upgrade", &old);
-    // Not installed, or still at the old version: `install` does for both, and nothing where it is
-    // there.
+    // Not installed, or still at the old version: `install` handles both, and does nothing if the
+    // package is there.
     add("install", &unreadable);
     add("reinstall", &unclosed);
     add("install", &absent);
@@ -96,7 +96,7 @@ fn of_zypper(half_done: &[HalfDone]) -> Vec<String> {
     );
     match again.is_empty() {
         true => Vec::new(),
-        // Its history does not say what was still to come.
+        // Its history does not show what was still to be done.
         false => vec![
             format!("zypper install --force {again}"),
             "zypper update".to_owned(),
@@ -104,10 +104,10 @@ fn of_zypper(half_done: &[HalfDone]) -> Vec<String> {
     }
 }
 
-/// rpm has no packages at hand: they are installed again from their files.
+/// rpm cannot download packages, so they are reinstalled from their files.
 fn of_rpm(half_done: &[HalfDone]) -> Vec<String> {
     let file = |one: &HalfDone| {
-        // A file's name is without the epoch.
+        // A file's name does not contain the epoch.
         let version = match one.evr.split_once(':') {
             Some((_, rest)) => rest,
             None => &one.evr,
@@ -131,8 +131,8 @@ fn exact(one: &HalfDone) -> Option<String> {
     is_known.then(|| format!("{}-{}.{}", one.name, one.evr, one.arch))
 }
 
-/// Whether a name may stand in a command that somebody copies into a shell: databases are foreign
-/// text.
+/// Whether a name is safe in a command that somebody copies into a shell: the databases are
+/// untrusted.
 #[must_use]
 pub fn is_plain(name: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+._:~^=-".contains(&byte);

@@ -1,6 +1,6 @@
-//! What an rpm transaction left half done.
+//! What an rpm transaction left unfinished.
 //!
-//! Tried with dnf 4.14 and 4.23, dnf5 5.4 and zypper 1.14 (rpm 4.18, 4.20, 6.1), killed at each
+//! Tested with dnf 4.14 and 4.23, dnf5 5.4 and zypper 1.14 (rpm 4.18, 4.20, 6.1), killed at each
 //! step; the recorded databases are in tests/fixtures/updates.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,19 +10,19 @@ use super::{
     rpmdb::Installed,
 };
 
-/// A package that is not as the transaction meant it to be.
+/// A package that is not in the state that the transaction intended.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HalfDone {
     /// Its name.
     pub name: String,
     /// Its architecture.
     pub arch: String,
-    /// Epoch, version and release of the one that is half done: the new one, or the one that was
-    /// to be removed.
+    /// Epoch, version and release of the unfinished one: the new one, or the one that was to be
+    /// removed.
     pub evr: String,
-    /// Several versions of it may be installed at the same time, as of a kernel.
+    /// Whether several versions of it may be installed at the same time, as of a kernel.
     pub install_only: bool,
-    /// What is left half done.
+    /// What is unfinished.
     pub state: State,
 }
 
@@ -33,7 +33,7 @@ impl HalfDone {
         format!("{}.{}", self.name, self.arch)
     }
 
-    /// What is left half done, as the report shows it. Of a package with several versions it says
+    /// What is unfinished, as the report shows it. For a package with several versions it says
     /// which one.
     #[must_use]
     pub fn text(&self) -> String {
@@ -54,7 +54,7 @@ pub enum State {
         /// The versions, oldest transaction first.
         versions: Vec<String>,
     },
-    /// The transaction did not get to it: the old version is installed.
+    /// The transaction did not reach it: the old version is installed.
     StillOld {
         /// The version that is installed.
         version: String,
@@ -63,21 +63,21 @@ pub enum State {
     NotInstalled,
     /// It was to be removed and is still installed.
     NotRemoved,
-    /// It is installed as it should be, but the transaction was not closed: the script for its
-    /// end may not have run.
+    /// It is installed as intended, but the transaction was not closed: the script for its end may
+    /// not have run.
     PosttransUnknown,
-    /// It is installed as it should be, and zypper kept its script for the end of the
-    /// transaction, which it removes when all have run.
+    /// It is installed as intended, and zypper kept its script for the end of the transaction,
+    /// which it removes when all have run.
     PosttransLeft {
-        /// Where the script lies.
+        /// Path of the script.
         folder: String,
     },
-    /// It is installed as it should be, and has no script for the end of the transaction, but
-    /// the transaction was not closed.
+    /// It is installed as intended, and has no script for the end of the transaction, but the
+    /// transaction was not closed.
     NotClosed,
     /// The transaction was not closed, and what is installed cannot be read.
     Unreadable {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
@@ -110,23 +110,23 @@ impl State {
     }
 }
 
-/// What the last transaction came to.
+/// Result of the last transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is half done.
+    /// Nothing is unfinished.
     Clean,
-    /// It was never closed, and changed nothing: it ended before the first package.
+    /// It was never closed and changed nothing: it ended before the first package.
     ChangedNothing,
-    /// Packages are half done.
+    /// Packages are unfinished.
     HalfDone(Vec<HalfDone>),
-    /// All its packages are as they should be, but it was never closed: scripts at its end may
-    /// not have run. Named are the packages that have one. Where none has, triggers of other
-    /// packages may be missing.
+    /// All its packages are as intended, but it was never closed: scripts at its end may not have
+    /// run. The packages that have one are named. If none has, triggers of other packages may be
+    /// missing.
     NotClosed(Vec<HalfDone>),
 }
 
-/// Decides from the last transaction of the history, if there is one that was never closed, and
-/// from what is installed: the packages of that transaction, and all that are there twice.
+/// Decides from the last transaction of the history, if it was never closed, and from what is
+/// installed: the packages of that transaction, and all that are installed twice.
 #[must_use]
 pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome {
     let mut half_done = twice(installed);
@@ -136,7 +136,7 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
             false => Outcome::HalfDone(half_done),
         };
     };
-    // A transaction may be of all packages of a host: nothing is searched for one by one.
+    // A transaction may contain all packages of a host, so lookups are batched.
     let there: BTreeSet<(&str, &str, String)> = installed
         .iter()
         .map(|one| (one.name.as_str(), one.arch.as_str(), one.evr()))
@@ -154,8 +154,8 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
             .entry((item.name.as_str(), item.arch.as_str(), item.comes))
             .or_insert(item);
     }
-    // Where several versions are installed, a new one does not take the place of an old one: each
-    // is judged by itself.
+    // If several versions may be installed, a new one does not replace an old one: each is judged
+    // separately.
     let partner = |item: &Item| {
         let key = (item.name.as_str(), item.arch.as_str(), !item.comes);
         let found = partners.get(&key).copied();
@@ -182,7 +182,7 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
                 versions: vec![old.evr.clone(), item.evr.clone()],
             },
             _ if there == item.comes => continue,
-            // The one that goes is reported by the one that comes.
+            // The one that is removed is reported with the one that is installed.
             (false, Some(_)) => continue,
             (false, None) => State::NotRemoved,
             (true, Some(old)) if is_there(old) => State::StillOld {
@@ -228,16 +228,16 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
         half_done.dedup();
         return Outcome::HalfDone(half_done);
     }
-    // rpm removes a package's header behind all of its scripts (lib/psm.c, 4.18): of packages
-    // that only went nothing is missing.
+    // rpm removes a package's header after all of its scripts (lib/psm.c, 4.18), so nothing is
+    // missing of packages that were only removed.
     if incoming.is_empty() {
         return Outcome::Clean;
     }
     Outcome::NotClosed(scripts)
 }
 
-/// Packages of which an old and a new version are installed, but for those that are meant to
-/// be. One transaction may install two versions on purpose; two transactions do not.
+/// Packages with an old and a new version installed, except for those that may have both. One
+/// transaction may install two versions on purpose; two transactions do not.
 fn twice(installed: &[Installed]) -> Vec<HalfDone> {
     let mut sorted: Vec<&Installed> = installed.iter().filter(|one| !one.install_only).collect();
     sorted.sort_by(|one, other| {

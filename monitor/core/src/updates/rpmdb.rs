@@ -1,10 +1,10 @@
-//! What is installed, from rpm's database.
+//! Installed packages, from rpm's database.
 //!
-//! The database is `rpmdb.sqlite` in /usr/lib/sysimage/rpm or /var/lib/rpm (rpm 4.16 and
-//! later, lib/backend/sqlite.c). Its table `Packages` holds a header for each package, its
-//! table `Name` the numbers of the headers of each name. Only the headers of packages that are
-//! asked for, or that are there twice, are read: a header has some 20 KiB, the table `Name`
-//! some dozen bytes a package.
+//! The database is `rpmdb.sqlite` in /usr/lib/sysimage/rpm or /var/lib/rpm (rpm 4.16 and later,
+//! lib/backend/sqlite.c). Its table `Packages` has a header for each package, its table `Name` the
+//! numbers of the headers of each name. Only the headers of packages that are requested, or that
+//! are installed twice, are read: a header has about 20 KiB, the table `Name` a few dozen bytes per
+//! package.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,9 +13,9 @@ use std::{
 
 use super::sqlite::{Database, ReadAt, SqliteError, Value};
 
-/// Packages of which the headers are read.
+/// Most packages whose headers are read.
 const MAX_HEADERS: usize = 8192;
-/// Entries of a header's index; lib/header.c allows 0xffff.
+/// Most entries of a header's index; lib/header.c allows 0xffff.
 const MAX_TAGS: usize = 0xffff;
 
 /// A package that the rpm database has as installed.
@@ -25,7 +25,7 @@ pub struct Installed {
     pub name: String,
     /// Architecture of the package, such as `x86_64`.
     pub arch: String,
-    /// Its epoch; 0 where it has none.
+    /// Its epoch; 0 if it has none.
     pub epoch: u32,
     /// Version without epoch and release.
     pub version: String,
@@ -33,14 +33,14 @@ pub struct Installed {
     pub release: String,
     /// The transaction that installed it (`INSTALLTID`): its start, in seconds since 1970.
     pub transaction: Option<u32>,
-    /// Several versions of it may be installed at the same time.
+    /// Whether several versions of it may be installed at the same time.
     pub install_only: bool,
-    /// It has a script for the end of the transaction (`%posttrans`).
+    /// Whether it has a script for the end of the transaction (`%posttrans`).
     pub posttrans: bool,
 }
 
 impl Installed {
-    /// Version and release, behind the epoch where there is one.
+    /// Version and release, after the epoch if there is one.
     #[must_use]
     pub fn evr(&self) -> String {
         evr(self.epoch, &self.version, &self.release)
@@ -56,8 +56,8 @@ pub fn evr(epoch: u32, version: &str, release: &str) -> String {
     }
 }
 
-/// Whether rpm's database holds any package: on a host of another package manager it may be
-/// there and empty.
+/// Whether rpm's database contains any package: on a host of another package manager it may exist
+/// and be empty.
 ///
 /// # Errors
 /// The database is damaged, or of another schema.
@@ -71,8 +71,8 @@ pub fn has_packages<R: ReadAt>(database: &Database<R>) -> Result<bool, SqliteErr
     Ok(found)
 }
 
-/// The installed packages with one of these names, and all packages that are installed more
-/// than once. Packages that are meant to be installed in several versions are among them.
+/// The installed packages with one of these names, and all packages that are installed more than
+/// once, including those that may be installed in several versions.
 ///
 /// # Errors
 /// The database is damaged, or of another schema.
@@ -124,8 +124,8 @@ const INSTALLTID: u32 = 1128;
 const POSTTRANS: u32 = 1152;
 const POSTTRANSPROG: u32 = 1154;
 
-/// Reads a header (lib/header.c): the number of entries and of bytes of data, the entries of
-/// 16 bytes (tag, type, offset, count), and the data; all big-endian.
+/// Parses a header (lib/header.c): the number of entries and of bytes of data, the entries of 16
+/// bytes (tag, type, offset, count), and the data; all big-endian.
 fn header(bytes: &[u8]) -> Option<Installed> {
     let word = |at: usize| {
         let bytes = bytes.get(at..at.checked_add(4)?)?;

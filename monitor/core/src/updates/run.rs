@@ -1,13 +1,13 @@
-//! Runs of package managers, as their own histories and logs have them: what was asked for, by
-//! whom, when, and whether it ended.
+//! Runs of package managers according to their own histories and logs: the command, the user, the
+//! time, and whether the run ended.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Packages kept of a run.
+/// Most packages kept of a run.
 pub const MAX_PACKAGES: usize = 1024;
-/// Characters kept of a command line or a name.
+/// Most characters kept of a command line or a name.
 const MAX_TEXT: usize = 512;
 
 /// A run of a package manager.
@@ -19,15 +19,15 @@ pub struct UpdateRun {
     pub begin_unix_seconds: i64,
     /// When it ended, in seconds since 1970; `None` if its history has no end.
     pub end_unix_seconds: Option<i64>,
-    /// The command line, where the history has it.
+    /// The command line, if the history has it.
     pub command: Option<String>,
-    /// Who asked for it, where the history has it.
+    /// The user who ran it, if the history has it.
     pub user: Option<String>,
     /// The packages that it was to change.
     pub packages: Vec<String>,
 }
 
-/// Text of a foreign file, bounded.
+/// Text of an untrusted file, limited in length.
 pub(super) fn kept(text: &str) -> Option<String> {
     let text: String = text.trim().chars().take(MAX_TEXT).collect();
     (!text.is_empty()).then_some(text)
@@ -36,15 +36,15 @@ pub(super) fn kept(text: &str) -> Option<String> {
 /// A crash that ended a boot, for [`under_way`]. All in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Crash {
-    /// A run that began before this is another boot's.
+    /// Start of the boot: an earlier run is another boot's.
     pub earliest: f64,
     /// The latest moment at which the machine may have gone down.
     pub latest: f64,
 }
 
 /// The run that had not ended when the machine went down: the last one of its package manager in
-/// that boot, and it ended after the crash or never. Of several managers' the last. One that was
-/// killed long before the crash is such a run too, if that manager has not run since.
+/// that boot, if it ended after the crash or never. If several managers have one, the latest. One
+/// that was killed long before the crash is such a run too, if that manager has not run since.
 #[must_use]
 pub fn under_way(runs: &[UpdateRun], crash: Crash) -> Option<&UpdateRun> {
     let seconds = |unix: i64| i32::try_from(unix).map_or(f64::from(u32::MAX), f64::from);
@@ -91,7 +91,7 @@ mod tests {
             (1_990, Some(2_005), true),
             (1_990, Some(1_995), false),
             (2_010, None, false),
-            // Of an earlier boot, and never closed.
+            // It is of an earlier boot, and was never closed.
             (500, None, false),
         ] {
             let found = under_way(&[run(begin, end)], CRASH).is_some();
@@ -103,10 +103,10 @@ mod tests {
     fn of_two_the_last_counts() {
         let runs = [run(1_990, None), run(1_500, None)];
         assert_eq!(under_way(&runs, CRASH), runs.first());
-        // The last one ended well: the crash did not interrupt the one before it.
+        // The last one ended, so the crash did not interrupt the one before it.
         let runs = [run(1_990, Some(1_995)), run(1_500, None)];
         assert_eq!(under_way(&runs, CRASH), None);
-        // Of another manager it says nothing.
+        // It shows nothing about another manager.
         let other = UpdateRun {
             manager: "dnf".to_owned(),
             ..run(1_500, None)

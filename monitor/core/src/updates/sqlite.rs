@@ -1,11 +1,11 @@
-//! Reads the tables of an SQLite database without locking it and without writing beside it.
+//! Reads the tables of an SQLite database without locking it and without writing next to it.
 //!
-//! An SQLite library cannot do that: opened read-only it fails where the `-shm` file of a
-//! database in WAL mode is missing, and where it may write it leaves `-shm` and `-wal` files
-//! beside a foreign database. Opened with `immutable=1` it ignores the WAL, which dnf 4 does
-//! not fold into the database even after a good exit, and shows the transaction before the
-//! last one. Hence this reader: b-trees of tables, varints, overflow pages, and the frames of
-//! the WAL up to its last commit. No indexes, no `WITHOUT ROWID`, no query language.
+//! An SQLite library cannot do that: opened read-only it fails if the `-shm` file of a database in
+//! WAL mode is missing, and where it may write it leaves `-shm` and `-wal` files next to a database
+//! that belongs to another program. Opened with `immutable=1` it ignores the WAL, which dnf 4 does
+//! not merge into the database even after a clean exit, and shows the transaction before the last
+//! one. Hence this reader: b-trees of tables, varints, overflow pages, and the frames of the WAL up
+//! to its last commit. No indexes, no `WITHOUT ROWID`, no query language.
 //!
 //! Source: <https://www.sqlite.org/fileformat2.html>, format version 1 and 2.
 
@@ -20,7 +20,7 @@ mod record;
 mod schema;
 mod wal;
 
-/// Where a file's bytes come from.
+/// Source of a file's bytes.
 pub trait ReadAt {
     /// The file's length in bytes.
     fn len(&self) -> u64;
@@ -33,7 +33,7 @@ pub trait ReadAt {
     /// Fills the buffer from this offset.
     ///
     /// # Errors
-    /// The bytes cannot be read, or the file ends before.
+    /// The bytes cannot be read, or the file is too short.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), String>;
 }
 
@@ -53,11 +53,11 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// Why a database is not read.
+/// Why a database cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteError {
-    /// The file does not begin as an SQLite database does.
+    /// The file is not an SQLite database.
     #[error("not an SQLite database")]
     NotSqlite,
     /// The bytes cannot be read.
@@ -66,22 +66,22 @@ pub enum SqliteError {
     /// A value in the file is out of range.
     #[error("the database is damaged: {0}")]
     Damaged(&'static str),
-    /// The table is not there.
+    /// The table does not exist.
     #[error("no table {0}")]
     NoTable(String),
-    /// More than this reader takes in.
+    /// More than this reader's limits.
     #[error("the database has more than {0}")]
     TooLarge(&'static str),
 }
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// A database, and the WAL beside it.
+/// A database and its WAL.
 #[derive(Debug)]
 pub struct Database<R> {
     main: R,
     wal: Option<R>,
-    /// Where the newest committed copy of a page is in the WAL.
+    /// Position in the WAL of the newest committed copy of each page.
     frames: HashMap<u32, u64>,
     page_size: usize,
     usable: usize,
@@ -99,7 +99,7 @@ pub struct Table {
 impl Table {
     /// The position of a column.
     ///
-    /// # Errors
+    /// The table has no such column: the schema is not the expected one.
     /// The table has no such column: the schema is another one than expected.
     pub fn column(&self, name: &str) -> Result<usize, SqliteError> {
         self.columns
@@ -120,7 +120,7 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl<R: ReadAt> Database<R> {
-    /// Opens a database; `wal` is the file `NAME-wal` beside it, if there is one.
+    /// Opens a database; `wal` is the file `NAME-wal` next to it, if it exists.
     ///
     /// # Errors
     /// The file is not an SQLite database, or cannot be read.
@@ -194,7 +194,7 @@ impl<R: ReadAt> Database<R> {
     /// The table of this name.
     ///
     /// # Errors
-    /// There is none, or the database is damaged.
+    /// It does not exist, or the database is damaged.
     pub fn table(&self, name: &str) -> Result<Table, SqliteError> {
         let schema = Table {
             root: 1,

@@ -1,5 +1,5 @@
-//! The databases that real package managers left, killed at each step of an upgrade of
-//! lp-a, lp-b and lp-c from 1-1 to 2-1 (tests/fixtures/updates/README.md).
+//! The databases that real package managers left, killed at each step of an upgrade of lp-a, lp-b
+//! and lp-c from 1-1 to 2-1 (tests/fixtures/updates/README.md).
 
 #![expect(clippy::disallowed_methods, reason = "tests read recorded inputs")]
 
@@ -91,7 +91,7 @@ fn script(name: &str) -> HalfDone {
 fn what_each_manager_left_at_each_step() {
     let unclosed = Outcome::NotClosed(["a", "b", "c"].map(script).to_vec());
     for manager in ["dnf-bookworm", "dnf-trixie", "dnf5-sid"] {
-        // dnf5 dies of SIGTERM in the middle, dnf 4 when rpm has finished.
+        // dnf5 is killed by SIGTERM in the middle, dnf 4 when rpm has finished.
         let terminated = match manager {
             "dnf5-sid" => Outcome::HalfDone(vec![old("a"), both("b"), both("c")]),
             _ => unclosed.clone(),
@@ -150,7 +150,7 @@ fn the_history_names_the_command_and_its_times() {
 fn without_its_wal_a_history_shows_the_transaction_before() {
     let mut files = files("dnf-bookworm-post-b-9");
     files.remove(&format!("{DNF4}-wal"));
-    // So a reader that ignores the WAL is wrong: this one is never given a part of the files.
+    // So a reader that ignores the WAL is wrong; this one is never given a part of the files.
     assert_ne!(
         last(&files).map(|last| (last.id, last.end)),
         Some((2, None))
@@ -188,7 +188,7 @@ fn versions_that_are_meant_to_be_there_twice_are_not_half_done() {
 }
 
 /// An update of the kernel installs the new one and, at the limit of `installonly_limit`, removes
-/// the oldest. Each is judged by itself, and no command names all kernels.
+/// the oldest. Each is judged separately, and no command names all kernels.
 #[test]
 fn of_a_kernel_each_version_is_judged_by_itself() {
     let item = |version: &str, comes| Item {
@@ -226,7 +226,7 @@ fn of_a_kernel_each_version_is_judged_by_itself() {
     let reinstall = "reinstall kernel-core-3-1.x86_64";
     let remove = "kernel-core-1-1.x86_64";
     for (installed, expected, dnf, dnf5) in [
-        // The new one is unpacked, the oldest is not yet gone.
+        // The new one is unpacked, the oldest is not removed yet.
         (
             [1, 2, 3].as_slice(),
             format!("not removed: 1-1; {posttrans}"),
@@ -255,7 +255,7 @@ fn of_a_kernel_each_version_is_judged_by_itself() {
     );
 }
 
-/// Of a package that is there for two architectures only the one that is half done is named.
+/// If a package is installed for two architectures, only the unfinished one is named.
 #[test]
 fn commands_name_the_architecture() {
     let foreign = |state| HalfDone {
@@ -300,7 +300,7 @@ fn commands_name_the_architecture() {
             "zypper update".to_owned()
         ]
     );
-    // A name that is no name is not printed.
+    // An invalid name is not printed.
     let hostile = HalfDone {
         evr: "2-1;reboot".into(),
         ..foreign(State::NotRemoved)
@@ -346,7 +346,7 @@ proptest! {
             .and_then(|database| rpmdb::installed(&database, &BTreeSet::new()));
     }
 
-    /// A power cut leaves any beginning of a WAL: what it says is a state that was committed.
+    /// A power cut leaves some prefix of a WAL, which contains a state that was committed.
     #[test]
     fn a_torn_wal_ends_at_its_last_commit(cut in any::<prop::sample::Index>()) {
         let mut files = files("dnf-bookworm-postun-b-9");

@@ -53,7 +53,7 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
-    /// Of these package managers it is not known whether an update is half done.
+    /// Package managers of which it is unknown whether an update is unfinished.
     at_work: &'a [Manager],
     images: &'a [Image],
     untrusted: Vec<NotTrusted<'a>>,
@@ -92,8 +92,7 @@ fn known(cli: &Cli) -> anyhow::Result<(Vec<HostCrash>, Vec<String>)> {
         let sources = cli.paths.sources();
         problems.extend(after_boot(&mut store, &[], &this, &sources, soak).problems);
         problems.push(format!(
-            "no exporter has run with --state-dir {}: crashes are known only from dumps, a crash \
-             without a dump is missing",
+            "no exporter has run with --state-dir {}: only crashes with a dump are listed",
             cli.paths.state_dir.display()
         ));
     }
@@ -146,7 +145,7 @@ fn not_trusted(untrusted: &Untrusted) -> NotTrusted<'_> {
     }
 }
 
-/// Files that look like dumps but may have been written by others than root.
+/// Files that look like dumps but may have been written by users other than root.
 fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     let mut text = String::new();
     if !untrusted.is_empty() {
@@ -162,12 +161,12 @@ fn doubtful(untrusted: &[Untrusted], more: usize) -> String {
     text
 }
 
-/// Describes packages that an update left half-installed.
+/// Describes packages that an update left unfinished.
 fn half_done(updates: &[Interrupted]) -> String {
     let mut text = String::new();
     for update in updates.iter().filter(|update| !update.packages.is_empty()) {
         let manager = update.manager.name();
-        let _ = writeln!(text, "\nLeft half done by {manager}:");
+        let _ = writeln!(text, "\nLeft unfinished by {manager}:");
         for package in &update.packages {
             let (name, state) = (shown(&package.name), shown(&package.state));
             let _ = writeln!(text, "  {name}  {state}");
@@ -183,13 +182,13 @@ fn half_done(updates: &[Interrupted]) -> String {
     text
 }
 
-/// The package managers that work now.
+/// The package managers that are running.
 fn busy(at_work: &[Manager]) -> String {
     let mut text = String::new();
     for manager in at_work {
         let _ = writeln!(
             text,
-            "\n{} is at work: whether an update is half done is not known yet",
+            "\n{} is running: whether an update is unfinished is not known yet",
             manager.name()
         );
     }

@@ -28,7 +28,7 @@ pub(super) struct Crashes {
 enum Command {
     /// Show everything that is known about one crash
     Show(list::Show),
-    /// Read what a crash left behind, here or copied from another host
+    /// Read what a crash left, on this host or copied from another
     Import(import::Import),
 }
 

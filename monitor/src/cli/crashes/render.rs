@@ -118,7 +118,7 @@ fn modules_line(modules: &[Module]) -> String {
     }
 }
 
-/// A run of a package manager, in a line: the command, who asked for it, and when.
+/// A run of a package manager, on one line: the command, the user, and the time.
 pub(super) fn described(run: &UpdateRun) -> String {
     let command = run.command.as_ref().unwrap_or(&run.manager);
     let by = run.user.as_ref().map(|user| format!(", run by {user}"));
@@ -135,7 +135,7 @@ pub(super) fn show_update(text: &mut String, run: &UpdateRun, when: &When) {
     let begin = u32::try_from(run.begin_unix_seconds).map(f64::from).ok();
     let before = when.unix_seconds.zip(begin).map(|(at, begin)| at - begin);
     let before = match (before, when.precision) {
-        // Of the crash only a moment before it is known.
+        // Only a moment before the crash is known.
         (Some(before), Precision::After) if before >= 0.0 => {
             format!(", at least {before:.0} s before the crash")
         }
@@ -192,7 +192,7 @@ mod tests {
             reset.contains(", at least 5 s before the crash;"),
             "{reset}"
         );
-        // It began after the last moment that is known.
+        // It began after the last known moment.
         let later = shown(995.0, Precision::After);
         assert!(!later.contains("before the crash"), "{later}");
     }

@@ -1,4 +1,4 @@
-//! The wall clock against the kernel's log, which says what it was set to at the boot.
+//! Compares the wall clock with the kernel's log, which has what it was set to at boot.
 
 use std::{path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use livepatch_core::{
 };
 
 const CHECK: &str = "clock";
-/// A difference that a slow clock of the machine explains.
+/// A difference that a slow hardware clock explains.
 const TOLERATED: f64 = 60.0;
 
 pub(super) fn checks(kmsg: &Path) -> Vec<Check> {
@@ -84,8 +84,7 @@ fn is_synchronised() -> Option<bool> {
     (state >= 0).then_some(timex.status & libc::STA_UNSYNC == 0)
 }
 
-/// When the kernel set the wall clock, and to what; `None` if its log does not say (any
-/// more).
+/// When the kernel set the wall clock, and to what; `None` if its log does not show it (any more).
 fn set_at_boot(kmsg: &Path) -> Result<Option<(BootTime, f64)>, String> {
     let mut log = KmsgReader::open(kmsg).map_err(|error| error.to_string())?;
     let mut found = None;

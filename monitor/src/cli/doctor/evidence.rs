@@ -1,4 +1,4 @@
-//! What would be kept of a crash: pstore and how full it is, kdump, the state directory.
+//! What evidence a crash would leave: pstore and how full it is, kdump, the state directory.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ const MANY: usize = 20;
 pub(super) fn checks(paths: &Paths) -> Vec<Check> {
     let mut checks: Vec<Check> = crash_capture::read(&paths.procfs, &paths.sysfs)
         .into_iter()
-        // Both have a check of their own, with more to say.
+        // These two have separate, more detailed checks.
         .filter(|(source, _)| !matches!(source, Source::RebootOnPanic | Source::Kdump))
         .map(|(source, ready)| match ready {
             true => Check::ok(
@@ -28,7 +28,7 @@ pub(super) fn checks(paths: &Paths) -> Vec<Check> {
             false => Check::new(
                 source.name(),
                 Status::Warning,
-                format!("{} is not ready for a crash", source.name()),
+                not_ready(source),
                 source.remedy(),
             ),
         })
@@ -37,6 +37,16 @@ pub(super) fn checks(paths: &Paths) -> Vec<Check> {
     checks.push(kdump(&paths.sysfs));
     checks.push(state_dir(&paths.state_dir));
     checks
+}
+
+/// What is wrong if a source is not ready.
+fn not_ready(source: Source) -> String {
+    match source {
+        Source::Watchdog => {
+            "no watchdog is running: a machine that hangs will not reset itself".to_owned()
+        }
+        source => format!("{} is not ready for a crash", source.name()),
+    }
 }
 
 /// A store in the firmware refuses new dumps when it is full. ramoops overwrites its oldest.
@@ -72,7 +82,7 @@ fn pstore_space(sysfs: &Path, pstore: &Path) -> Check {
             CHECK,
             Status::Warning,
             format!(
-                "{dumps} records are left in pstore: the store may be full, and then keeps no new dump"
+                "{dumps} records are left in pstore: the store may be full and accept no new dump"
             ),
             REMEDY,
         ),
@@ -80,7 +90,7 @@ fn pstore_space(sysfs: &Path, pstore: &Path) -> Check {
     }
 }
 
-/// `None` where the file system does not say (efivarfs before 6.5).
+/// `None` if the file system does not report it (efivarfs before 6.5).
 fn free_bytes(directory: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(directory).ok()?;
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -114,7 +124,7 @@ fn kdump(sysfs: &Path) -> Check {
                 "{} MiB are reserved for a crash kernel, but none is loaded: nothing will be dumped",
                 size >> 20
             ),
-            "systemctl restart kdump (kdump-tools on Debian), and read what it says",
+            "systemctl restart kdump (kdump-tools on Debian), and read its output",
         ),
         _ => Check::new(
             CHECK,
@@ -146,7 +156,7 @@ fn state_dir(directory: &Path) -> Check {
             CHECK,
             Status::Warning,
             format!(
-                "{}: {error}: nothing is kept of a crash but what the kernel dumps",
+                "{}: {error}: only the kernel's own dumps would survive a crash",
                 directory.display()
             ),
             "start livepatch-monitor serve, or give its --state-dir",

@@ -138,7 +138,7 @@ fn pid_namespace(procfs: &Path) -> Check {
     }
 }
 
-/// Attaches the exporter's programs, and detaches them when that is known.
+/// Attaches the exporter's programs, and detaches them again once the result is known.
 fn probes(procfs: &Path, sysfs: &Path) -> Vec<Check> {
     const CHECK: &str = "probes";
     let probes = match Probes::attach(Wanted::Everything, procfs, sysfs, false) {
@@ -201,5 +201,32 @@ fn landlock(sysfs: &Path) -> Check {
             format!("cannot determine whether Landlock is enabled: {error}"),
             MOUNT_SECURITYFS,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Without securityfs the level is unknown; with it, a kernel without lockdown has no file.
+    #[test]
+    fn a_lockdown_level_that_is_not_read_is_unknown() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let status = || lockdown_level(sysfs.path()).status;
+        assert_eq!(status(), Status::Unknown);
+        let security = sysfs.path().join("kernel/security");
+        fs::create_dir_all(&security).unwrap();
+        fs::write(security.join("lsm"), "capability,landlock\n").unwrap();
+        assert_eq!(status(), Status::Ok);
+        fs::write(security.join("lsm"), "lockdown,capability").unwrap();
+        assert_eq!(status(), Status::Unknown);
+        fs::write(
+            security.join("lockdown"),
+            "[none] integrity confidentiality\n",
+        )
+        .unwrap();
+        assert_eq!(status(), Status::Ok);
     }
 }

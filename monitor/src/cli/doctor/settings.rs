@@ -6,10 +6,10 @@ use std::path::Path;
 use super::value;
 use livepatch_core::doctor::{Check, Status};
 
-/// What a value of a sysctl means: a status other than ok, what, and the remedy.
+/// The meaning of a sysctl's value: a status other than ok, what is wrong, and the remedy.
 type Judge = fn(i64) -> Option<(Status, &'static str, &'static str)>;
 
-/// A sysctl, what is said where all is well, and the judge of its value.
+/// A sysctl, the message if all is well, and the function that judges its value.
 const SYSCTLS: [(&str, &str, Judge); 5] = [
     // Documentation/admin-guide/sysctl/kernel.rst; kernel/trace/ftrace.c
     // (ftrace_enable_sysctl), 4.0 to 7.2.

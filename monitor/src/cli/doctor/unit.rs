@@ -12,8 +12,8 @@ use livepatch_core::doctor::{Check, Status};
 
 const CHECK: &str = "unit";
 const UNIT: &str = "livepatch-monitor.service";
-/// Where systemd looks for units and drop-ins, the most important first: a file hides those
-/// of its name further down (systemd.unit(5)).
+/// Where systemd looks for units and drop-ins, the most important first: a file hides files of the
+/// same name further down (systemd.unit(5)).
 const DIRECTORIES: [&str; 7] = [
     "etc/systemd/system.control",
     "run/systemd/system.control",
@@ -25,12 +25,12 @@ const DIRECTORIES: [&str; 7] = [
 ];
 /// The directories of drop-ins for this unit by its name, the most specific first.
 const BY_NAME: [&str; 2] = ["livepatch-monitor.service.d", "livepatch-.service.d"];
-/// That of the drop-ins for every service: it comes after all of those by name.
+/// The directory of drop-ins for every service, which come after all of those by name.
 const BY_TYPE: [&str; 1] = ["service.d"];
-/// Entries of one directory that are looked at.
+/// Most entries of a directory that are examined.
 const MAX_FILES: usize = 1024;
 
-/// A setting that costs something, unless it has one of these values, and what it costs.
+/// A setting with the values that cost nothing, and the cost of all others.
 const HARMFUL: [(&str, &[&str], &str); 10] = [
     (
         "ProtectKernelLogs",
@@ -63,16 +63,16 @@ const HARMFUL: [(&str, &[&str], &str); 10] = [
     ),
     ("RootImage", &[], "it hides the host's packages and dumps"),
 ];
-/// What systemd takes for no (`parse_boolean`, src/basic/parse-util.c).
+/// The values that systemd treats as no (`parse_boolean`, src/basic/parse-util.c).
 const OFF: &[&str] = &["no", "n", "false", "f", "0", "off"];
-/// The lists from which a drop-in can take what the unit needs, and that.
+/// The lists from which a drop-in can remove what the unit needs, and what that is.
 const LISTS: [(&str, &[&str]); 3] = [
     ("CapabilityBoundingSet", CAPABILITIES),
     ("AmbientCapabilities", CAPABILITIES),
     ("DeviceAllow", &["/dev/kmsg"]),
 ];
-/// The system calls that the unit needs, each with the groups that have it (src/shared/seccomp-util.c
-/// of systemd 257; those that the monitor shares with every service are left out).
+/// The system calls that the unit needs, each with the groups that contain it
+/// (src/shared/seccomp-util.c of systemd 257; those that every service needs are left out).
 const SYSTEM_CALLS: [(&str, &[&str]); 2] = [
     ("bpf", &["@privileged", "@known"]),
     ("perf_event_open", &["@debug", "@known"]),
@@ -109,7 +109,7 @@ struct Assignment {
 }
 
 impl Assignment {
-    /// The words of a list, and whether it takes them away.
+    /// The words of a list, and whether they are removed.
     fn words(&self) -> (bool, BTreeSet<&str>) {
         let (takes, words) = match self.value.strip_prefix('~') {
             Some(words) => (true, words),
@@ -174,7 +174,7 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
         checks.push(Check::new(
             CHECK,
             Status::Warning,
-            format!("/etc/systemd/system/{UNIT} replaces the package's unit, and does not change with it"),
+            format!("/etc/systemd/system/{UNIT} replaces the package's unit, and will not be updated with it"),
             "move what you changed to a drop-in: systemctl edit livepatch-monitor",
         ));
     }
@@ -187,10 +187,10 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
     checks
 }
 
-/// The drop-ins that systemd reads, in its order: by file name, whichever directory they are in. Of
-/// one name the first counts, in the directories by the unit's name before those by its type
-/// (`unit_file_find_dropin_paths`, src/shared/dropin.c of systemd 257). Beside them what cannot be
-/// read, with a remedy.
+/// The drop-ins that systemd reads, in its order: by file name, whichever directory they are in.
+/// For one name the first counts, and the directories by the unit's name come before those by its
+/// type (`unit_file_find_dropin_paths`, src/shared/dropin.c of systemd 257). Returned with them:
+/// what cannot be read, with a remedy.
 fn drop_ins(root: &Path) -> (Vec<PathBuf>, Vec<(String, &'static str)>) {
     let mut problems = Vec::new();
     let mut by_name = BTreeMap::new();
@@ -243,7 +243,8 @@ fn parse(file: &Path, text: &str) -> Vec<Assignment> {
     let mut in_service = false;
     let mut joined = String::new();
     for line in text.lines().map(str::trim) {
-        // A comment continues in no other line, and may stand between lines that belong together.
+        // A comment does not continue on the next line, and may be between lines that belong
+        // together.
         if line.starts_with(['#', ';']) {
             continue;
         }
@@ -268,7 +269,7 @@ fn parse(file: &Path, text: &str) -> Vec<Assignment> {
     found
 }
 
-/// The assignments that cost something in the end, and what: a later one counts.
+/// The assignments that finally cost something, and what: the last one counts.
 fn harmful(assignments: &[Assignment]) -> Vec<(&Assignment, String)> {
     let mut found = Vec::new();
     for (key, harmless, cost) in HARMFUL {
@@ -283,7 +284,7 @@ fn harmful(assignments: &[Assignment]) -> Vec<(&Assignment, String)> {
         let mut taken: BTreeMap<&str, &Assignment> = BTreeMap::new();
         for one in assignments.iter().filter(|one| one.key == key) {
             let (takes, words) = one.words();
-            // `~` without words is all but nothing.
+            // `~` without words means all except nothing.
             if takes && words.is_empty() {
                 taken.clear();
             }
@@ -315,7 +316,7 @@ fn harmful(assignments: &[Assignment]) -> Vec<(&Assignment, String)> {
     found
 }
 
-/// What each line takes away, in a line.
+/// The items that each line removes, on one line.
 fn by_line<'a>(taken: BTreeMap<&str, &'a Assignment>) -> Vec<(&'a Assignment, String)> {
     let mut lines: Vec<(&Assignment, Vec<&str>)> = Vec::new();
     for (need, one) in taken {
@@ -332,9 +333,9 @@ fn by_line<'a>(taken: BTreeMap<&str, &'a Assignment>) -> Vec<(&'a Assignment, St
     costs.collect()
 }
 
-/// The system calls that are refused in the end, and by which line (systemd.exec(5),
-/// `SystemCallFilter=`): an empty value allows every call, and the first line after it says
-/// whether the list is of those that are allowed or refused.
+/// The system calls that are finally refused, and by which line (systemd.exec(5),
+/// `SystemCallFilter=`): an empty value allows every call, and the first line after it decides
+/// whether the list contains allowed or refused calls.
 fn refused(assignments: &[Assignment]) -> BTreeMap<&'static str, &Assignment> {
     let mut refused: BTreeMap<&str, &Assignment> = BTreeMap::new();
     let mut is_list = true;
@@ -347,7 +348,7 @@ fn refused(assignments: &[Assignment]) -> BTreeMap<&'static str, &Assignment> {
             continue;
         }
         for (call, groups) in SYSTEM_CALLS {
-            // An error may stand behind a call: `bpf:EPERM`.
+            // A call may be followed by an error: `bpf:EPERM`.
             let mut names = words.iter().map(|word| word.split(':').next());
             let is_named =
                 names.any(|name| name.is_some_and(|name| name == call || groups.contains(&name)));
@@ -363,7 +364,7 @@ fn refused(assignments: &[Assignment]) -> BTreeMap<&'static str, &Assignment> {
     refused
 }
 
-/// Whether a path that is hidden has something that the monitor needs, or is a part of it.
+/// Whether a hidden path contains something that the monitor needs, or is part of such a path.
 fn hides(path: &str) -> bool {
     let path = path.trim_start_matches(['-', '+']);
     let path = Path::new(path.split(':').next().unwrap_or(path));

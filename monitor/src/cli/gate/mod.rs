@@ -73,7 +73,7 @@ pub(super) struct Gate {
     /// on are missing
     #[arg(long, value_name = "FILE|N", value_parser = not_empty)]
     expect_hosts: Option<String>,
-    /// How many hosts get the patch next; all that do not have it if not given
+    /// How many hosts get the patch next; default: all hosts without it
     #[arg(long, value_name = "N", requires = "max_risk")]
     next: Option<u64>,
     /// Highest risk for the next hosts, with 95 % confidence: 1% of them fail, or 3 of them
@@ -279,8 +279,8 @@ impl Gate {
                 blip,
                 ..scope.clone()
             };
-            // A range of nothing is not valid; without a measured scrape interval no failed
-            // scrape is taken for a blip.
+            // An empty range is not valid; without a measured scrape interval no failed scrape
+            // counts as a blip.
             let questions = match blip {
                 Duration::ZERO => &Question::SILENT[1..],
                 _ => &Question::SILENT[..],
@@ -359,7 +359,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 fn user(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains([':', '\n', '\r', '\0']) {
         return Err(
-            "must not be empty or hold a colon; the password goes into --password-file".into(),
+            "must not be empty or contain a colon; the password goes into --password-file".into(),
         );
     }
     Ok(text.to_owned())
@@ -369,7 +369,7 @@ fn user(text: &str) -> Result<String, String> {
 fn tenant(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         return Err(
-            "must not be empty or hold characters that no HTTP header may have; write tenant-1"
+            "must not be empty or contain characters that are not allowed in an HTTP header; write tenant-1"
                 .into(),
         );
     }

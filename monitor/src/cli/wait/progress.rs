@@ -1,6 +1,6 @@
-//! How far a transition has got, on standard error: a bar on a terminal, a line for each
-//! change elsewhere. A bar library would draw from a thread of its own, which would be one
-//! more task for the transition to wait for.
+//! The progress of a transition, on standard error: a bar on a terminal, otherwise a line for each
+//! change. A bar library would draw from a separate thread, which would be one more task for the
+//! transition to wait for.
 
 use std::{
     fmt::Write as _,
@@ -15,13 +15,13 @@ use livepatch_core::{
 
 /// Cells of the bar.
 const WIDTH: usize = 24;
-/// Without a change a line is printed this often.
+/// How often a line is printed without a change.
 const SILENCE: Duration = Duration::from_secs(15);
 
 pub(super) struct Progress {
     is_terminal: bool,
     is_drawn: bool,
-    /// What the last line said, and when.
+    /// The last line and its time.
     said: Option<(Option<usize>, Duration)>,
 }
 
@@ -124,7 +124,7 @@ mod tests {
             format!("[{}-] ", "#".repeat(23))
         );
         assert_eq!(bar(Some(200), Some(200)), format!("[{}] ", "-".repeat(24)));
-        // More are pending than the load average counts: tasks come and go.
+        // More are pending than the load average counts, because tasks start and exit.
         assert_eq!(bar(Some(300), Some(200)), format!("[{}] ", "-".repeat(24)));
         assert_eq!(bar(None, Some(200)), "");
         assert_eq!(bar(Some(0), Some(0)), "");

@@ -95,7 +95,7 @@ fn what_others_could_have_made_is_named() {
     let (read, untrusted, _) = host.look(own(), Limits::default());
     assert_eq!(read, ["4/dmesg.4"]);
     let second = "it has a second name (a hard link)";
-    let open = "others than root may write to it";
+    let open = "users other than root may write to it";
     assert_eq!(
         untrusted,
         [
@@ -124,12 +124,12 @@ fn a_sticky_directory_keeps_what_is_roots() {
     assert_eq!(read, ["202611231248/dmesg.202611231248"]);
     assert_eq!(
         untrusted,
-        ["dmesg.planted: its directory: others than root may write to it"]
+        ["dmesg.planted: its directory: users other than root may write to it"]
     );
     host.mode("crash", 0o777);
     let (read, untrusted, _) = host.look(own(), Limits::default());
     assert_eq!(read, [""; 0]);
-    assert_eq!(untrusted, [": others than root may write to it"]);
+    assert_eq!(untrusted, [": users other than root may write to it"]);
 }
 
 #[test]

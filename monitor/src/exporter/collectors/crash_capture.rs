@@ -1,4 +1,4 @@
-//! Which evidence the next crash would leave behind.
+//! Which evidence the next crash would leave.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -14,10 +14,10 @@ use crate::{
 
 metrics! {
     RECORDER_ERRORS = "livepatch_recorder_errors_total" Counter [] "Journal entries of the monitor that did not reach the disk.";
-    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or get the machine out of it; absent where unknown.";
+    EVIDENCE_READY = "livepatch_crash_evidence_ready" Gauge ["source"] "Whether this source would keep evidence of the next crash, or restart the machine after it; absent where unknown.";
 }
 
-/// Which evidence the next crash would leave behind.
+/// Which evidence the next crash would leave.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// Whether each source is ready; a source whose state is unknown is left out.
@@ -56,7 +56,7 @@ impl CrashCapture {
         ready
     }
 
-    /// Why pstore has no room for a dump.
+    /// Why pstore has no room for another dump.
     fn full(&self) -> Option<String> {
         let by_dumps = || self.pstore_full.clone();
         by_dumps().or_else(|| match pstore::backend(&self.sysfs)?.as_str() {

@@ -48,7 +48,7 @@ metrics! {
     CRASH_SIGNALS = "livepatch_crash_signals_total" Counter ["signal"] "Crash signals, such as an oops, a WARN or a stall, since the monitor started; several of one event count once, as the most severe.";
     SIGNALS_IMPLICATING = "livepatch_crash_signals_implicating_total" Counter ["signal", "patch"] "Crash signals since the monitor started whose fault or stack lies in the patch, in what it replaces, or in the livepatch core at work for it.";
     SIGNAL_LAST = "livepatch_crash_signal_last_timestamp_seconds" Gauge ["signal", "phase"] "When the last crash signal of this kind was seen in this phase of a livepatch, in seconds since 1970; only what was seen has a series.";
-    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel has counted itself since the monitor started, and that the monitor did not see; absent where the kernel counts none, or where one of its counters cannot be read.";
+    SIGNALS_MISSED = "livepatch_crash_signals_missed" Gauge [] "Crash signals that the kernel itself has counted since the monitor started, and that the monitor did not see; absent where the kernel counts none, or where one of its counters cannot be read.";
     CRASHES = "livepatch_crashes_total" Counter [] "Crashes of this host since the state directory was created, over all its boots.";
     PATCH_CRASHES = "livepatch_patch_crashes_total" Counter ["patch"] "Crashes of this host during the load, transition or soak of the patch, or that implicate it, over all its boots.";
     PATCH_LAST_CRASH = "livepatch_patch_last_crash_timestamp_seconds" Gauge ["patch"] "When the last crash counted for the patch happened, in seconds since 1970; absent where unknown.";
@@ -63,16 +63,16 @@ const SAME_MOMENT: Duration = Duration::from_secs(1);
 /// The end of a headline that the monitor wrote because it does not have the kernel's.
 const WITHOUT_LINE: &str = "; the kernel's own words are lost";
 
-/// A crash in the middle of an update.
+/// A crash that interrupted an update.
 #[derive(Clone, Debug)]
 pub struct InUpdate {
     /// The run of the package manager that had not ended.
     pub run: UpdateRun,
-    /// When the crash happened, in seconds since 1970; of a reset the last moment before it.
+    /// When the crash happened, in seconds since 1970; for a reset, the last moment before it.
     pub at_unix_seconds: Option<i64>,
-    /// The patch that the crash befell or implicates.
+    /// The patch in whose load, transition or soak the crash happened, or that it implicates.
     pub patch: Option<String>,
-    /// How far the patch is implicated.
+    /// Whether the patch is implicated.
     pub implicated: Implicated,
 }
 
@@ -81,8 +81,8 @@ pub struct InUpdate {
 pub struct Values {
     /// Crash signals since the monitor started.
     pub signals: Option<Counts>,
-    /// Signals that the kernel's own counters have and that the monitor missed; `None` where the
-    /// kernel counts none, or where one of the counters cannot be read.
+    /// Signals that the kernel's own counters have and that the monitor missed; `None` if the
+    /// kernel counts none, or if one of the counters cannot be read.
     pub missed: Option<u64>,
     /// Crashes over all boots, by kind and phase; `None` if the records cannot be read.
     pub totals: Option<BTreeMap<(Kind, Phase), u64>>,
@@ -91,18 +91,18 @@ pub struct Values {
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
     /// The crash that happened last; `None` if there is none on record.
     pub last: Option<HostCrash>,
-    /// The crashes in the middle of an update, the last one first.
+    /// The crashes that interrupted an update, the last one first.
     pub in_updates: Vec<InUpdate>,
-    /// The last crash was in this boot: the kernel survived it.
+    /// Whether the last crash was in this boot, so that the kernel survived it.
     pub last_in_this_boot: bool,
-    /// Whether the boot before this one ended badly.
+    /// Whether the boot before this one ended uncleanly.
     pub boot_unclean: Option<bool>,
 }
 
 /// What the startup found out about earlier boots, and what it opened.
 #[derive(Debug)]
 pub(in crate::exporter) struct Start {
-    /// `None` where it cannot be read.
+    /// `None` if it cannot be read.
     pub(in crate::exporter) store: Option<Store>,
     pub(in crate::exporter) boot_id: Option<String>,
     pub(in crate::exporter) boot_unclean: Option<bool>,
@@ -123,7 +123,7 @@ struct State {
     /// Whether the last reading of the log succeeded.
     log_readable: bool,
     log_problem: Option<String>,
-    /// What of the log was not understood.
+    /// The parts of the log that could not be parsed.
     unclear: Vec<String>,
     /// By how much the boot's clock is ahead of the log's.
     drift_seconds: f64,
@@ -276,8 +276,8 @@ impl Crashes {
             .collect()
     }
 
-    /// Those of them that were not seen. A kind of which more were seen than the kernel counted does
-    /// not make up for one that was missed.
+    /// The number of those that were not seen. If more of one kind were seen than the kernel
+    /// counted, that does not offset one of another kind that was missed.
     fn missed(&self, state: &State, kernel: &BTreeMap<Signal, Option<u64>>) -> Option<u64> {
         if kernel.is_empty() {
             return None;
@@ -440,7 +440,7 @@ fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), Expositio
     )
 }
 
-/// The crashes in the middle of an update, the last one first.
+/// The crashes that interrupted an update, the last one first.
 fn in_updates(crashes: &[HostCrash]) -> Vec<InUpdate> {
     let of_crash = |crash: &HostCrash| {
         let record = &crash.record;

@@ -1,11 +1,11 @@
-//! Whether the functions of enabled patches really run.
+//! Determines whether the functions of enabled patches really run.
 //!
 //! The kernel makes `enabled_functions` page by page, each with ftrace's lock held, which a
 //! livepatch that is being enabled needs as well (t_start, kernel/trace/ftrace.c). So it is read
-//! only where a patch is enabled, never in a transition or while a module is being loaded, and at
-//! most every five minutes unless the patches have changed; the reading is given up when a module
-//! comes. Until it can be read again, the last reading stands for 15 minutes, for the objects that
-//! have not changed since.
+//! only while a patch is enabled, never during a transition or while a module is being loaded, and
+//! at most every five minutes unless the patches have changed; reading stops if a module is being
+//! loaded. Until it can be read again, the last reading is valid for 15 minutes, for the objects
+//! that have not changed since.
 
 use std::{
     path::{Path, PathBuf},
@@ -31,13 +31,13 @@ use crate::{
 };
 
 metrics! {
-    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled livepatch that provably run as the patch has them; absent where unknown.";
-    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled livepatch that are not, or not provably, in force, by reason; a reason that applies to none has no series.";
+    IN_FORCE = "livepatch_patch_functions_in_force" Gauge ["patch", "object"] "Functions of an enabled livepatch that are known to run the patch's code; absent where unknown.";
+    NOT_IN_FORCE = "livepatch_patch_functions_not_in_force" Gauge ["patch", "reason"] "Functions of an enabled livepatch that are not in force, or not known to be, by reason; a reason that applies to no function has no series.";
 }
 
-/// How long what was read holds.
+/// How long a reading is current.
 const FRESH: Duration = Duration::from_secs(300);
-/// How long it holds where it cannot be read again.
+/// How long a reading is valid if the lists cannot be read again.
 const LONGEST: Duration = Duration::from_secs(900);
 
 /// What is in force.
@@ -53,11 +53,11 @@ struct State {
     last: Option<Reading>,
 }
 
-/// What was read last.
+/// The last reading.
 #[derive(Debug)]
 struct Reading {
     time: BootTime,
-    /// The patches that were enabled then.
+    /// The patches that were enabled at that time.
     of: Arc<PatchSet>,
     seen: Seen,
 }
@@ -67,7 +67,7 @@ impl Reading {
         now.since(self.time).is_some_and(|age| age < span)
     }
 
-    /// Whether it is about this object: the patch was enabled and had the object as it is now.
+    /// Whether it covers this object: the patch was enabled and had the object as it is now.
     fn covers(&self, set: &PatchSet, patch: &str, object: &str) -> bool {
         let Some((then, now)) = self.of.get(patch).zip(set.get(patch)) else {
             return false;
@@ -90,7 +90,7 @@ pub(in crate::exporter) struct FunctionsInForce {
 }
 
 impl FunctionsInForce {
-    /// Opens the lists: they can be read later without privileges.
+    /// Opens the lists, so that they can be read later without privileges.
     pub(in crate::exporter) fn new(procfs: PathBuf, sysfs: &Path) -> Self {
         let lists = Lists::open(sysfs);
         Self {
@@ -102,7 +102,7 @@ impl FunctionsInForce {
     /// Reads the lists, unless that could hold up a livepatch.
     ///
     /// # Errors
-    /// Why they were not read.
+    /// The reason for which they were not read.
     fn read(&self, state: &mut State, set: &Arc<PatchSet>, moment: &Moment) -> Known<()> {
         if let Some(patch) = set.in_transition() {
             return Err(format!("not read while {} is in transition", patch.name));
@@ -110,7 +110,7 @@ impl FunctionsInForce {
         if let Some(patch) = moment.history.loading(moment.now) {
             return Err(format!("not read while {patch} is being loaded"));
         }
-        // Listing BPF programs takes CAP_SYS_ADMIN, which the exporter gives up.
+        // Listing BPF programs needs CAP_SYS_ADMIN, which the exporter drops.
         let programs = Err("BPF programs are not listed".to_owned());
         let seen = state
             .lists
@@ -203,7 +203,7 @@ impl Collector<All> for FunctionsInForce {
     }
 }
 
-/// Nothing was read, or too long ago.
+/// Nothing was read, or the last reading is too old.
 fn unseen(why: &str) -> Seen {
     Seen {
         traced: Err(why.to_owned()),

@@ -27,21 +27,21 @@ const HOST: &str = "host";
 /// What the collectors found, as plain values. By default nothing is known.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// What sysfs says of the loaded livepatches.
+    /// The loaded livepatches according to sysfs.
     pub patches: patches::Values,
-    /// What is known of the running and the last transitions.
+    /// The running transition and the last ones.
     pub transitions: transitions::Values,
     /// The tasks that the running transition waits for.
     pub tasks: tasks::Values,
     /// Crash signals and crashes.
     pub crashes: crashes::Values,
-    /// Updates that were left half done.
+    /// Updates that were left unfinished.
     pub updates: updates::Values,
     /// Livepatches that should be in force.
     pub expected: expected::Values,
-    /// Whether the patches' functions really run.
+    /// Whether the functions of the patches really run.
     pub in_force: in_force::Values,
-    /// Which evidence the next crash would leave behind.
+    /// Which evidence the next crash would leave.
     pub crash_capture: crash_capture::Values,
     /// Modules that were refused.
     pub refusals: refusals::Values,

@@ -26,7 +26,7 @@ use crate::{
 
 metrics! {
     BUILD_INFO = "livepatch_monitor_build_info" Gauge ["version", "revision"] "The monitor's build; always 1.";
-    SANDBOXED = "livepatch_monitor_sandboxed" Gauge [] "Of the eight abilities that the monitor can give up after its start, how many it has given up for good; the status page names them.";
+    SANDBOXED = "livepatch_monitor_sandboxed" Gauge [] "Of the eight abilities that the monitor can give up after its start, how many it has given up; the status page names them.";
     HOST_TIME = "livepatch_host_time_seconds" Gauge [] "The host's clock at the time of the scrape, in seconds since 1970; not in the file of --textfile.";
     DRILL = "livepatch_drill" Gauge ["level"] "A drill of the alerting, started with --drill; always 1, and absent without one. Nothing has happened.";
     PROBES_ATTACHED = "livepatch_monitor_probes_attached" Gauge [] "Kernel signals that the monitor gets, by a probe or by what replaces one; the status page names them.";
@@ -35,7 +35,7 @@ metrics! {
     EVENTS_LOST = "livepatch_monitor_events_lost_total" Counter [] "Kernel events that the monitor lost because its ring buffer was full; its log says which.";
     LOG_LINES_LOST = "livepatch_monitor_log_lines_lost_total" Counter [] "Log lines of the monitor that could not be written.";
     TEXTFILE_TIMESTAMP = "livepatch_monitor_textfile_timestamp_seconds" Gauge [] "When the monitor wrote this file of --textfile, in seconds since 1970; not served on /metrics.";
-    COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether this collector of the monitor could read all it needs at the last scrape.";
+    COLLECTOR_SUCCESS = "livepatch_monitor_collector_success" Gauge ["collector"] "Whether this collector of the monitor could read everything it needs at the last scrape.";
 }
 
 /// What is known about the monitor.
@@ -47,7 +47,7 @@ pub struct Values {
     pub drill: BTreeSet<&'static str>,
     /// Events received since the start, by name.
     pub events: Vec<(&'static str, u64)>,
-    /// What was given up after the start.
+    /// The rights that were dropped after the start.
     pub sandbox: Vec<sandbox::Part>,
 }
 
@@ -60,7 +60,7 @@ impl Values {
         of_name.next().map(|(_, count)| *count)
     }
 
-    /// The probes that are not attached, and why where that is known.
+    /// The probes that are not attached, with the reason if it is known.
     pub fn missing(&self) -> impl Iterator<Item = &ProbeStatus> {
         let missing = |probe: &&ProbeStatus| probe.method == Method::None;
         self.probes.iter().filter(missing)
@@ -74,7 +74,7 @@ pub(in crate::exporter) struct Monitor {
     probes: Vec<ProbeStatus>,
     process: ProcessCollector,
     drill: BTreeSet<&'static str>,
-    /// Which rights were given up after the start.
+    /// The rights that were dropped after the start.
     pub(in crate::exporter) sandbox: Vec<sandbox::Part>,
     events: Mutex<[u64; EventKind::ALL.len()]>,
 }

@@ -32,7 +32,7 @@ metrics! {
     OTHER_MECHANISMS = "livepatch_other_mechanisms" Gauge [] "Other mechanisms that patch the running kernel (Ksplice, KernelCare, the old kpatch core), which the monitor cannot watch; its status page names them.";
 }
 
-/// What sysfs says of the loaded livepatches.
+/// The loaded livepatches according to sysfs.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// The running kernel's release.
@@ -41,9 +41,9 @@ pub struct Values {
     pub read_at: BootTime,
     /// The livepatches; `None` if sysfs cannot be read.
     pub set: Option<Arc<PatchSet>>,
-    /// What is loaded beside it; nothing where `set` is unknown.
+    /// Other modules and mechanisms that are loaded; empty if `set` is unknown.
     pub beside: Beside,
-    /// What is loaded beside it could be read.
+    /// Whether those could be read.
     pub beside_known: bool,
 }
 
@@ -58,8 +58,8 @@ pub(in crate::exporter) struct Patches {
 }
 
 impl Patches {
-    /// In a `container` the livepatches are not looked at: they are the host's, which would
-    /// count twice.
+    /// In a `container` the livepatches are not read: they are the host's, and would be counted
+    /// twice.
     pub(in crate::exporter) fn new(
         sysfs: PathBuf,
         release: String,

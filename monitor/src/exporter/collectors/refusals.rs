@@ -1,7 +1,7 @@
 //! Modules that the kernel refused to load because a livepatch failed for them.
 //!
-//! The kernel says so in its log and nowhere else: `patch 'P' failed for module 'M', refusing to
-//! load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 5.10 to 7.2; 4.4 does not have
+//! The kernel reports this in its log and nowhere else: `patch 'P' failed for module 'M', refusing
+//! to load module 'M'` (klp_module_coming, kernel/livepatch/core.c, 5.10 to 7.2; 4.4 does not have
 //! that function). The log's new lines are read at each scrape.
 
 use std::{collections::BTreeMap, path::Path, sync::Mutex};
@@ -35,18 +35,18 @@ pub struct Refused {
     pub patch: String,
     /// The module that the kernel did not load.
     pub module: String,
-    /// How often, since the monitor started.
+    /// How often it was refused since the monitor started.
     pub count: u64,
-    /// The last time, in seconds since 1970.
+    /// When it was last refused, in seconds since 1970.
     pub unix_seconds: Option<f64>,
 }
 
 /// Modules that the kernel refused to load because a livepatch failed for them.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// Each patch and module, by name; none where the log cannot be read.
+    /// Each patch and module, by name; `None` if the log cannot be read.
     pub refused: Vec<Refused>,
-    /// The log can be read.
+    /// Whether the log can be read.
     pub is_known: bool,
 }
 
@@ -75,7 +75,7 @@ impl Refusals {
 }
 
 impl State {
-    /// Takes a line of the log in; the patch and the module if it is about one.
+    /// Processes a line of the log; returns patch and module if it reports a refusal.
     fn take(&mut self, record: &Record) -> Option<(String, String)> {
         let (patch, module) = parse(record)?;
         let key = (patch.to_owned(), module.to_owned());

@@ -51,8 +51,8 @@ struct State {
 
 #[derive(Debug)]
 pub(in crate::exporter) struct Tasks {
-    /// Locked for as long as a scan takes, and a scan may block behind a task: nothing waits for
-    /// this lock.
+    /// Locked for as long as a scan takes, and a scan may block on a task: nothing waits for this
+    /// lock.
     scanner: Mutex<TaskScanner>,
     state: Mutex<State>,
     sysfs: PathBuf,
@@ -73,7 +73,7 @@ impl Tasks {
         }
     }
 
-    /// The scanner, for the start only: later a scan may hold it for long.
+    /// The scanner, for the start only: later a scan may hold it for a long time.
     pub(in crate::exporter) fn scanner(&self) -> MutexGuard<'_, TaskScanner> {
         lock(&self.scanner)
     }

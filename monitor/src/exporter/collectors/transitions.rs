@@ -1,4 +1,4 @@
-//! Transitions: which one runs, since when, and how the earlier ones ended.
+//! Transitions: the running one, its start, and the outcome of earlier ones.
 //!
 //! Fed by the kernel's events and by snapshots of sysfs; the state machine
 //! ([`livepatch_core::transition`]) reconciles the two.
@@ -32,11 +32,11 @@ use crate::{
 
 metrics! {
     PATCH_FORCED = "livepatch_patch_forced" Gauge ["patch"] "Whether a transition of the livepatch was forced; only a reboot cleans that up.";
-    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and in no transition.";
-    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition took by which the livepatch came into force; absent where its start or its end was not seen.";
+    PATCHING_COMPLETE = "livepatch_patching_complete_timestamp_seconds" Gauge ["patch"] "When the transition to the livepatch ended or, where that was not seen, since when it is known to be in force, in seconds since 1970; only while it is enabled and not in transition.";
+    PATCHING_DURATION = "livepatch_patching_duration_seconds" Gauge ["patch"] "How long the transition took that brought the livepatch into force; absent where its start or its end was not seen.";
     TRANSITION_ACTIVE = "livepatch_transition_active" Gauge ["patch", "direction"] "Whether a transition of the livepatch runs in this direction: to the patch, or back from it.";
     TRANSITION_START = "livepatch_transition_start_timestamp_seconds" Gauge ["patch"] "When the running livepatch transition started, or was last reversed, in seconds since 1970; absent where unknown.";
-    TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, as far as it saw both start and end.";
+    TRANSITIONS = "livepatch_transitions_total" Counter ["direction", "outcome"] "Livepatch transitions that ended since the monitor started, and whose start and end it saw.";
     ATTEMPTS = "livepatch_transition_attempts_total" Counter [] "Attempts of the kernel to complete a livepatch transition, since the monitor started.";
     SIGNALS = "livepatch_transition_signals_total" Counter [] "Rounds of signals that the kernel sent to tasks that hold up a livepatch transition, since the monitor started.";
     REVERSALS = "livepatch_transition_reversals_total" Counter [] "Livepatch transitions that were reversed before their end, since the monitor started.";
@@ -44,14 +44,14 @@ metrics! {
     LOAD_FAILURES = "livepatch_patch_load_failures_total" Counter [] "Livepatches whose enabling was refused, failed or was cancelled, since the monitor started.";
 }
 
-/// What is known of transitions.
+/// What is known about transitions.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
-    /// The transition that runs.
+    /// The running transition.
     pub running: Option<Running>,
     /// When it started, in seconds since 1970; `None` if unknown.
     pub start_unix_seconds: Option<f64>,
-    /// It has run for longer than `--stuck-after`.
+    /// Whether it has run for longer than `--stuck-after`.
     pub stuck: bool,
     /// Whether each loaded patch was forced; a patch for which that is unknown is left out.
     pub forced: BTreeMap<String, bool>,
@@ -64,11 +64,11 @@ pub struct Values {
 /// A livepatch could not be enabled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// The patch, where known.
+    /// The patch, if known.
     pub patch: Option<String>,
-    /// When, in seconds since 1970, where the clock is right.
+    /// When that was, in seconds since 1970, if the clock is right.
     pub unix_seconds: Option<f64>,
-    /// Its transition had begun, and was cancelled.
+    /// Whether its transition had started, and was cancelled.
     pub cancelled: bool,
 }
 
@@ -96,7 +96,7 @@ struct State {
     /// The running transition's start on both clocks. It is converted once, so that setting the
     /// wall clock later does not change it.
     start: Option<(BootTime, Option<f64>)>,
-    /// What the journal was given as loaded.
+    /// The list of loaded patches that the journal has.
     recorded: Option<Arc<PatchSet>>,
     last_failure: Option<Failure>,
 }
@@ -166,7 +166,7 @@ impl Transitions {
         (state.machine.transitions.save(), state.start_unix_seconds())
     }
 
-    /// The transition that runs now.
+    /// The running transition.
     pub(in crate::exporter) fn running(&self) -> Option<Running> {
         lock(&self.state).machine.running(clock::boot_time())
     }

@@ -1,4 +1,4 @@
-//! Packages that an update left half done.
+//! Packages that an update left unfinished.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -13,29 +13,29 @@ use crate::{
 };
 
 metrics! {
-    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an update left half done; absent where unknown.";
-    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is half done now, with the patch that it implicates, or that was in transition or soak (empty: none); always 1, absent where no crash is known to have done it.";
+    UPDATE_INTERRUPTED = "livepatch_update_interrupted" Gauge ["manager"] "Packages that an interrupted update left unfinished; absent where unknown.";
+    INTERRUPTED_BY_CRASH = "livepatch_update_interrupted_by_crash_info" Gauge ["manager", "patch", "implicated"] "The crash that interrupted the update that is now unfinished, with the patch that it implicates, or that was in transition or soak (empty: none); always 1, absent where no crash is known to have interrupted it.";
 }
 
-/// A run of dpkg that began in this time after a crash still counts as part of the interrupted one
-/// of apt's, or of its repair: of a reset only the last moment before it is known.
+/// A run of dpkg that began within this time after a crash still counts as part of the interrupted
+/// run of apt, or of its repair: for a reset only the last moment before it is known.
 const AFTER_CRASH_SECONDS: i64 = 15 * 60;
 
-/// Updates that were left half done.
+/// Updates that were left unfinished.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
     /// An entry for each package manager of this host whose state could be read.
     pub interrupted: Vec<Interrupted>,
     /// What an image host has prepared and not yet booted, or failed to prepare.
     pub images: Vec<Image>,
-    /// When the last run of each package manager began that left something half done.
+    /// When the last run that left something unfinished began, for each package manager.
     pub last_begins: BTreeMap<&'static str, i64>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// None in a container, which is no host, and in a crash kernel: the packages there are those
-    /// of an image.
+    /// `None` in a container, which is not a host, and in a crash kernel: the packages there are
+    /// those of an image.
     packages: Option<Packages>,
     /// The previous findings, so that each is logged once.
     before: Vec<Interrupted>,
@@ -46,7 +46,7 @@ struct State {
 pub(in crate::exporter) struct Updates(Mutex<State>);
 
 impl Updates {
-    /// Of these packages, if they are a host's.
+    /// Reads these packages, if they are a host's.
     pub(in crate::exporter) fn new(packages: Option<Packages>) -> Self {
         Self(Mutex::new(State {
             packages,
@@ -114,8 +114,8 @@ impl Collector<All> for Updates {
     }
 }
 
-/// The crash that left this: the update in whose middle it came has a package that is half done,
-/// and is the last one of its package manager, which began at `last_begin`.
+/// The crash that caused this: the update that it interrupted has a package that is unfinished, and
+/// is the last one of its package manager, which began at `last_begin`.
 fn by_crash<'a>(
     found: &Interrupted,
     last_begin: i64,
@@ -125,7 +125,7 @@ fn by_crash<'a>(
     let crash = crashes.iter().find(|crash| {
         let run = &crash.run;
         let mut packages = found.packages.iter();
-        // apt calls dpkg several times, which logs each.
+        // apt runs dpkg several times, and dpkg logs each.
         let is_of_apt = |at: i64| {
             found.manager == Manager::Dpkg
                 && (run.begin_unix_seconds..at.saturating_add(AFTER_CRASH_SECONDS))
@@ -139,7 +139,7 @@ fn by_crash<'a>(
     Some(([&crash.run.manager, patch, crash.implicated.name()], 1.0))
 }
 
-/// The changes that are worth a log line. "Nothing is half done" is one only after something was.
+/// The changes to log. "Nothing is unfinished" is one only after something was.
 fn news(before: &[Interrupted], now: &[Interrupted]) -> Vec<Effect> {
     let fresh = now.iter().filter(|found| !before.contains(found));
     fresh
@@ -197,12 +197,12 @@ mod tests {
         let by = Some((["dpkg", "fix1", "yes"], 1.0));
         assert_eq!(by_crash(found, 1_000, &crashes), by);
         assert_eq!(by_crash(found, 1_000, &crashes[..1]), None);
-        // dpkg, called by that apt.
+        // dpkg, run by that apt.
         assert_eq!(by_crash(found, 1_010, &crashes), by);
-        // Another run came later: it may have left the package half done.
+        // Another run came later, which may have left the package unfinished.
         assert_eq!(by_crash(found, 100_000, &crashes), None);
         assert_eq!(by_crash(found, 2_000, &crashes), None);
-        // Of dnf and zypper each run is one in the history.
+        // With dnf and zypper each run is one entry in the history.
         let by_zypper = |last| {
             let mut crash = crash("openssl", "fix1", 1_000);
             crash.run.manager = "zypper".to_owned();

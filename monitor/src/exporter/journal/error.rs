@@ -1,4 +1,4 @@
-//! Why something is not recorded or not read.
+//! Errors of reading and writing the journal.
 
 use std::{
     io,
@@ -7,13 +7,13 @@ use std::{
 
 use livepatch_core::journal::frame::FrameError;
 
-/// Why something is not recorded or not read.
+/// Why the journal or the recorded state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
     /// The file or directory cannot be used.
     #[error(
-        "journal: cannot {action} {}: {source}; what is not recorded is not known after a crash (see --state-dir)",
+        "journal: cannot {action} {}: {source}; what is not recorded will be unknown after a crash (see --state-dir)",
         path.display()
     )]
     Io {
@@ -24,7 +24,7 @@ pub enum JournalError {
         /// What the system reported.
         source: io::Error,
     },
-    /// Another monitor records there.
+    /// Another monitor uses the state directory.
     #[error(
         "journal: another monitor holds {}; this one records nothing, stop one of them or give it another --state-dir",
         path.display()
@@ -33,7 +33,7 @@ pub enum JournalError {
         /// The lock file that the other monitor holds.
         path: PathBuf,
     },
-    /// The content is not what this program writes, or is of a later one.
+    /// The content is not what this program writes, or a later version wrote it.
     #[error(
         "journal: {}: {source}; the file is not used and not changed, move it away",
         path.display()
@@ -46,7 +46,7 @@ pub enum JournalError {
     },
     /// The state that version 0.1.0 left is damaged.
     #[error(
-        "{}: {reason}; the state of transitions before this start is not known",
+        "{}: {reason}; the transition state from before this start is unknown",
         path.display()
     )]
     State {

@@ -1,19 +1,19 @@
-//! What a rewritten file, and a queue that is full, keeps of a boot's entries.
+//! The entries of a boot that a rewritten file, and a full queue, keep.
 
 use std::collections::VecDeque;
 
 use livepatch_core::journal::entry::{Entry, LoadedPatch, TimedEntry};
 
-/// Crash signals that a rewritten file keeps.
+/// Number of crash signals kept.
 const KEPT_SIGNALS: usize = 64;
-/// Ended transitions that it keeps: one of each patch that is loaded.
+/// Number of ended transitions kept: one for each loaded patch.
 const KEPT_ENDS: usize = 128;
-/// Loads that are over, and of which no list of what is loaded has shown yet what became of
-/// them: without them a patch that may be loaded would read as absent.
+/// Number of ended loads kept whose result no list of loaded patches has shown yet: without them a
+/// patch that may be loaded would look absent.
 const KEPT_LOADS: usize = 128;
 
-/// The entries that a rewritten file keeps: the boot, what is loaded and since when it
-/// is in force, what continues, what ended last, the last signals, the last state.
+/// The entries that a rewritten file keeps: the boot, what is loaded and since when it is in force,
+/// what is still in progress, what ended last, the last signals, the last state.
 #[derive(Debug, Default)]
 pub(super) struct Essence {
     kept: VecDeque<TimedEntry>,
@@ -36,8 +36,8 @@ impl Essence {
         }
     }
 
-    /// Since when a patch is in force matters while it is loaded; the last end does
-    /// whatever it was of.
+    /// The start of being in force matters while the patch is loaded; the last end matters for any
+    /// patch.
     fn forget_ends(&mut self, loaded: &[LoadedPatch]) {
         let is_end = |kept: &TimedEntry| matches!(kept.entry, Entry::Ended { .. });
         let last = self.kept.iter().rposition(is_end);
@@ -52,7 +52,7 @@ impl Essence {
         });
     }
 
-    /// Drops the load that was over first, and says whether there was one.
+    /// Drops the load that ended first; returns whether there was one.
     fn forget_oldest_load(&mut self) -> bool {
         let over = self.kept.iter().find_map(|kept| match &kept.entry {
             Entry::Loaded { patch } => Some(patch.clone()),
@@ -68,7 +68,7 @@ impl Essence {
         true
     }
 
-    /// Drops the oldest of more than `most` entries of a kind.
+    /// Drops the oldest entries of a kind if there are more than `most`.
     fn limit(&mut self, most: usize, is_of_kind: impl Fn(&Entry) -> bool) {
         let is_of_kind = |kept: &TimedEntry| is_of_kind(&kept.entry);
         if self.kept.iter().filter(|kept| is_of_kind(kept)).count() > most
@@ -82,7 +82,7 @@ impl Essence {
         self.kept.is_empty()
     }
 
-    /// Takes all entries out, the oldest first.
+    /// Removes and returns all entries, the oldest first.
     pub(super) fn drain(&mut self) -> VecDeque<TimedEntry> {
         std::mem::take(&mut self.kept)
     }
@@ -92,12 +92,12 @@ impl Essence {
     }
 }
 
-/// Whether a load is over.
+/// Whether a load has ended.
 const fn is_over(entry: &Entry) -> bool {
     matches!(entry, Entry::Loaded { .. })
 }
 
-/// Whether the one entry is all that matters of the two.
+/// Whether the later entry makes the other one redundant.
 fn replaces(new: &Entry, kept: &Entry) -> bool {
     match (new, kept) {
         (Entry::State(_), Entry::State(_)) => true,

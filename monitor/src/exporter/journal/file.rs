@@ -26,28 +26,27 @@ use livepatch_core::journal::{
     frame::{self, Decoded, FrameError},
 };
 
-/// The longest that a boot's file becomes, in bytes. Before it would exceed this, it is rewritten
-/// with the entries that still matter. Where the disk has no room for that, it grows into its
-/// reserve.
+/// Maximum size of a boot's file in bytes. Before a file would exceed it, it is rewritten with the
+/// entries that still matter. If the disk has no room for that, the file grows into its reserve.
 pub const MAX_FILE: u64 = 1 << 20;
 /// Number of boots whose files are kept.
 pub const KEPT_BOOTS: usize = 8;
 /// Bytes of disk space allocated in advance, so that a crash can be recorded even if the disk fills
-/// up later. They are allocated anew when half of them are used.
+/// up later. They are allocated again when half of them are used.
 const RESERVE: u64 = 64 << 10;
 
-/// What a boot before this one left.
+/// Journal of an earlier boot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EarlierBoot {
     /// Id of that boot, from the file's name.
     pub boot_id: String,
     /// Its journal entries, oldest first.
     pub entries: Vec<TimedEntry>,
-    /// Some of its entries are damaged and lost.
+    /// Whether some of its entries are damaged and lost.
     pub damaged: bool,
 }
 
-/// The present boot's file, open.
+/// The current boot's file, open.
 #[derive(Debug)]
 pub struct JournalFile {
     directory: PathBuf,
@@ -55,30 +54,29 @@ pub struct JournalFile {
     boot_id: String,
     file: File,
     length: u64,
-    /// Up to where disk space is allocated.
+    /// Offset up to which disk space is allocated.
     reserved: u64,
     essence: Essence,
-    /// Some entries are only in `essence`, because the disk did not take them.
+    /// Whether some entries are only in `essence`, because they could not be written to disk.
     behind: bool,
-    /// Held as long as this is.
+    /// Locked as long as this exists.
     _lock: Lock,
 }
 
-/// A journal, and the entries that its file already held from a monitor that ran before in this
-/// boot.
+/// A journal, and the entries already in its file from a monitor that ran earlier in this boot.
 #[derive(Debug)]
 pub struct Opened {
     /// The journal, positioned after those entries.
     pub journal_file: JournalFile,
     /// The entries of this boot so far.
     pub entries: Vec<TimedEntry>,
-    /// What was wrong with the files, and what was done about it.
+    /// The problems found in the files, and what was done about them.
     pub problems: Vec<String>,
 }
 
 impl Opened {
-    /// Takes over the state that version 0.1.0 kept in a file of its own. The file goes
-    /// when its content is on stable storage here.
+    /// Takes over the state that version 0.1.0 kept in a separate file. That file is removed once
+    /// its content is on stable storage here.
     fn take_over(&mut self, state_dir: &Path) {
         let old = match old_state::read(state_dir) {
             Ok(None) => return,
@@ -114,12 +112,12 @@ impl Opened {
 }
 
 impl JournalFile {
-    /// Opens the boot's file. A torn tail is cut, a file that is not a journal is set aside
-    /// and another one begun, and what version 0.1.0 left is taken over.
+    /// Opens the boot's file. A torn tail is cut off, a file that is not a journal is set aside and
+    /// a new one started, and what version 0.1.0 left is taken over.
     ///
     /// # Errors
     /// The directory cannot be used, another monitor holds it, or a newer version wrote the file.
-    /// Then nothing is changed.
+    /// Then nothing has been changed.
     pub fn open(state_dir: &Path, boot_id: &str) -> Result<Opened, JournalError> {
         let directory = state_dir.join("recorder");
         state_dir::make(&directory).map_err(io_error("make", &directory))?;
@@ -158,7 +156,7 @@ impl JournalFile {
             _lock: lock,
         };
         if decoded.good == 0 {
-            // A disk that is full now may take the entries later.
+            // A disk that is full now may accept the entries later.
             if let Err(error) = journal_file.begin() {
                 journal_file.behind = true;
                 problems.push(error.to_string());
@@ -191,14 +189,14 @@ impl JournalFile {
         Ok(opened)
     }
 
-    /// Begins an empty file.
+    /// Writes an empty file.
     fn begin(&mut self) -> Result<(), JournalError> {
         self.write(&frame::HEADER)?;
         sync_directory(&self.directory)
     }
 
-    /// Makes a file of an earlier version one of this version, which differs in the entries
-    /// that may follow. One byte changes: the file is whole whenever the power goes.
+    /// Converts a file of an earlier version to this version, which differs in the entries that may
+    /// follow. One byte changes: the file is valid whenever the power fails.
     fn raise_version(&mut self) -> Result<(), JournalError> {
         self.file
             .write_all_at(&frame::HEADER, 0)
@@ -215,7 +213,7 @@ impl JournalFile {
     pub fn append(&mut self, recorded: &TimedEntry) -> Result<(), JournalError> {
         let frame = self.encode(recorded)?;
         self.essence.take(recorded);
-        // With the essence the entry is written as well.
+        // The essence contains the entry, so it is written too.
         let caught_up = self.behind && self.replace().is_ok();
         let added = match caught_up {
             true => sync_directory(&self.directory),
@@ -225,10 +223,10 @@ impl JournalFile {
         added
     }
 
-    /// Writes what could not be written before, if the disk takes it now.
+    /// Writes what could not be written before, if the disk accepts it now.
     ///
     /// # Errors
-    /// It does not.
+    /// The disk still does not accept it.
     pub fn catch_up(&mut self) -> Result<(), JournalError> {
         if self.behind {
             self.replace()?;
@@ -244,14 +242,14 @@ impl JournalFile {
         self.behind
     }
 
-    /// Adds a frame, whose entry is in the essence already.
+    /// Adds a frame whose entry is already in the essence.
     fn add(&mut self, frame: &[u8]) -> Result<(), JournalError> {
         let end = self.length + frame.len() as u64;
         if end > MAX_FILE {
             match self.replace() {
                 Ok(()) => return sync_directory(&self.directory),
                 Err(error) if end > MAX_FILE + RESERVE => return Err(error),
-                // The reserve is in this file.
+                // The reserve is part of this file.
                 Err(_) => {}
             }
         }
@@ -286,8 +284,8 @@ impl JournalFile {
         Ok(())
     }
 
-    /// Allocates disk space for what comes behind this place. Only a precaution: if it fails, the
-    /// next write tries again, and decides itself.
+    /// Allocates disk space after this offset. Only a precaution: if it fails, the next write tries
+    /// again, and is not affected.
     fn reserve(&mut self, from: u64) {
         if from + RESERVE / 2 <= self.reserved {
             return;
@@ -299,7 +297,7 @@ impl JournalFile {
         }
     }
 
-    /// Replaces the file with one that holds the entries that still matter. The directory is not
+    /// Replaces the file with one that contains the entries that still matter. The directory is not
     /// synced yet.
     fn replace(&mut self) -> Result<(), JournalError> {
         let fresh = self.path.with_extension("new");
@@ -319,7 +317,7 @@ impl JournalFile {
             .and_then(|()| sync_all(&file))
             .and_then(|()| fs::rename(&fresh, &self.path));
         if let Err(source) = written {
-            // It takes up space that the next entry may need.
+            // It uses space that the next entry may need.
             let _ = fs::remove_file(&fresh);
             return Err(io_error("write", &fresh)(source));
         }
@@ -338,7 +336,7 @@ impl JournalFile {
         earlier_boots(&self.directory, &self.boot_id)
     }
 
-    /// Removes the files of all but the latest [`KEPT_BOOTS`] boots before this one.
+    /// Removes the files of all earlier boots except the latest [`KEPT_BOOTS`].
     ///
     /// # Errors
     /// The directory cannot be read or written.
@@ -352,18 +350,18 @@ impl JournalFile {
     }
 }
 
-/// What a state directory holds in which nothing is written.
+/// Content of a state directory, read without writing to it.
 #[derive(Debug)]
 pub struct ReadOnly {
     /// The boots before this one, the oldest first.
     pub earlier: Vec<EarlierBoot>,
-    /// The entries of this boot.
+    /// The entries of the current boot.
     pub entries: Vec<TimedEntry>,
     /// What could not be read.
     pub problems: Vec<JournalError>,
 }
 
-/// What this boot and those before it have recorded, without writing anything.
+/// Reads what this boot and those before it have recorded, without writing anything.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -432,13 +430,13 @@ fn earlier_files(
     Ok(files.collect())
 }
 
-/// The file of a boot.
+/// Path of a boot's file.
 pub(super) fn path_of(directory: &Path, boot_id: &str) -> PathBuf {
     directory.join(format!("{boot_id}.rec"))
 }
 
-/// Reads the entries of a file, which its monitor may be writing: what is not yet whole at
-/// its end is left out. A file that is not there has none.
+/// Reads the entries of a file that its monitor may be writing to: an incomplete one at its end is
+/// left out. A file that does not exist has none.
 pub(super) fn read_entries(path: &Path) -> Result<Decoded, JournalError> {
     let bytes = match read(path) {
         Ok(bytes) => bytes,
@@ -456,7 +454,7 @@ fn is_foreign(error: &JournalError) -> bool {
     matches!(error, JournalError::Content { source, .. } if *source == foreign)
 }
 
-/// Reads a file whole; one that is longer than the journal writes is not its.
+/// Reads a whole file; one that is longer than a journal can be is not a journal.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     crate::bounded_read::open(path)?

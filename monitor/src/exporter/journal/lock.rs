@@ -1,4 +1,4 @@
-//! One monitor writes the journal.
+//! The lock that allows only one monitor to write the journal.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -36,8 +36,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // To close the file is not enough: a process that is being started has a copy of
-        // the descriptor until its exec, and the lock with it (flock(2)).
+        // Closing the file is not enough: a process that is being started has a copy of the
+        // descriptor, and with it the lock, until its exec (flock(2)).
         let _ = self.0.unlock();
     }
 }

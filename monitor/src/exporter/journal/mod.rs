@@ -1,6 +1,6 @@
-//! The journal: what must be known of a boot after it has ended badly, and what must
-//! outlive a restart of the monitor within it. Each entry is on stable storage before the
-//! next one is taken.
+//! The journal: what must be known about a boot after it has ended uncleanly, and what must survive
+//! a restart of the monitor within it. Each entry is on stable storage before the next one is
+//! written.
 
 pub mod error;
 mod essence;

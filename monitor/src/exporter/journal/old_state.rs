@@ -1,5 +1,5 @@
-//! The state of transitions as version 0.1.0 kept it: in `STATE-DIR/transition.json`, a file
-//! beside the journal. It is read, and never written.
+//! The transition state that version 0.1.0 kept in `STATE-DIR/transition.json`, a file next to the
+//! journal. It is read, and never written.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use livepatch_core::{
 };
 
 const FILE: &str = "transition.json";
-/// Its successor, while it was being written.
+/// The file's new version, while it was being written.
 const UNFINISHED: &str = "transition.json.new";
 const VERSION: u32 = 1;
 /// Most bytes read of the file; version 0.1.0 wrote a few KiB.
@@ -33,7 +33,7 @@ struct Content {
     transitions: SavedState,
 }
 
-/// What the file holds.
+/// Content of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OldState {
     boot_id: String,
@@ -49,8 +49,8 @@ fn path_in(state_dir: &Path) -> PathBuf {
 /// Reads the file; `None` if there is none.
 ///
 /// # Errors
-/// It cannot be read, or it holds something else ([`JournalError::State`]), or it is of
-/// another version.
+/// It cannot be read, it contains something else ([`JournalError::State`]), or it is of another
+/// version.
 pub fn read(state_dir: &Path) -> Result<Option<OldState>, JournalError> {
     #[derive(Deserialize)]
     struct Version {
@@ -99,8 +99,8 @@ pub fn read(state_dir: &Path) -> Result<Option<OldState>, JournalError> {
 }
 
 impl OldState {
-    /// The state, if it is of this boot and the boot's journal has none that is as new. It
-    /// may have an older one where version 0.1.0 was run again in between.
+    /// The state, if it is of this boot and the boot's journal has none that is as recent. The
+    /// journal may have an older one if version 0.1.0 was run again in between.
     #[must_use]
     pub fn newer_than(&self, entries: &[TimedEntry], boot_id: &str) -> Option<&Saved> {
         let is_state = |recorded: &&TimedEntry| matches!(recorded.entry, Entry::State(_));

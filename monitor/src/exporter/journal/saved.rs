@@ -1,4 +1,4 @@
-//! The state that a monitor of this boot saved last, for who holds no lock: the commands,
+//! The state that a monitor of this boot saved last, for readers without the lock: the commands,
 //! and a second monitor.
 
 use std::path::Path;
@@ -10,8 +10,8 @@ use super::{
 };
 use livepatch_core::journal::entry::{Entry, Saved};
 
-/// Reads the state from the journal, or from the file in which version 0.1.0 kept it. Takes
-/// no lock and changes nothing: an entry that is being written is not there yet.
+/// Reads the state from the journal, or from the file in which version 0.1.0 kept it. Takes no lock
+/// and changes nothing; an entry that is being written is not seen yet.
 ///
 /// # Errors
 /// Neither can be read.

@@ -280,7 +280,7 @@ fn write(mut journal_file: JournalFile, mut waiting: Waiting, errors: &AtomicU64
         }
         if was_behind && !journal_file.is_behind() {
             pause = AGAIN;
-            info!("the journal writes again");
+            info!("the journal can be written again");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What this boot and those before it have recorded, opened at the start.
+//! Opens at startup what this boot and those before it have recorded.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Nothing is recorded, and what was recorded before is not touched.
+    /// Nothing is recorded, and existing records are not touched.
     pub(super) fn none(options: &Options) -> Self {
         Self {
             journal: Journal::new(None, &[], options.soak),
@@ -184,7 +184,7 @@ fn adopt_state(options: &Options) -> Option<String> {
     }
 }
 
-/// The journal of this boot, and what it and the boots before it have recorded.
+/// The journal of this boot, and the records of it and of the boots before it.
 struct Recorded {
     journal_file: Option<JournalFile>,
     entries: Vec<TimedEntry>,
@@ -230,7 +230,7 @@ impl Recorded {
             Some(Err(error)) => {
                 another_monitor = matches!(error, JournalError::Locked { .. });
                 problems.push(error.to_string());
-                // A directory in which nothing can be written may be read all the same.
+                // A directory in which nothing can be written may still be readable.
                 if !another_monitor
                     && let Some(Ok(read)) =
                         boot_id.map(|boot_id| read_only(&options.state_dir, boot_id))
@@ -259,7 +259,7 @@ impl Recorded {
     }
 }
 
-/// A state that was taken over comes before the boot's first own entry.
+/// A state that was taken over is stored before the boot's own first entry.
 fn is_state(recorded: &TimedEntry) -> bool {
     matches!(recorded.entry, Entry::State(_))
 }

@@ -1,5 +1,5 @@
-//! Was the crash in the middle of an update? The first start after a crash finds out, while the
-//! histories still have it.
+//! Determines whether the crash interrupted an update. The first start after a crash does this,
+//! while the histories still have it.
 
 use std::{path::Path, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     host::packages::{Packages, runs_since},
 };
 
-/// The latest crashes that are looked at.
+/// Most crashes, the latest ones, that are examined.
 const CRASHES: usize = 16;
-/// Two readings of clocks for one moment may differ by this.
+/// By how much two clocks read at one moment may differ.
 const SLACK_SECONDS: f64 = 60.0;
 
-/// Stores with each crash that ended a boot the run of a package manager that had not ended then.
-/// `boots` are the earlier boots of the journal, oldest first. Returns what could not be read or
-/// stored.
+/// Stores with each crash that ended a boot the run of a package manager that had not ended by
+/// then. `boots` are the earlier boots of the journal, oldest first. Returns what could not be read
+/// or stored.
 pub(super) fn note(store: &mut Store, rootfs: &Path, procfs: &Path, boots: &[Boot]) -> Vec<String> {
     let moments: Vec<(String, Crash)> = store
         .crashes()
@@ -53,8 +53,8 @@ pub(super) fn note(store: &mut Store, rootfs: &Path, procfs: &Path, boots: &[Boo
     problems
 }
 
-/// When runs of the boot that a crash ended may have begun; `None` where its dates do not say
-/// that.
+/// The time range in which runs of the boot that a crash ended may have begun; `None` if its dates
+/// do not show that.
 fn moment(crash: &HostCrash, boots: &[Boot]) -> Option<Crash> {
     let when = &crash.record.when;
     let at = when.unix_seconds.filter(|_| when.is_utc())?;
@@ -63,7 +63,7 @@ fn moment(crash: &HostCrash, boots: &[Boot]) -> Option<Crash> {
     let of_crash = |boot: &Boot| boot_id.is_some() && boot.history.boot_id.as_ref() == boot_id;
     let index = boots.iter().position(of_crash);
     let latest = match when.precision {
-        // Of a boot that ended without a word only the last entry of its journal is known, and
+        // For a boot that ended without a message only the last entry of its journal is known, and
         // that it had ended when the next one began.
         Precision::After => {
             let next = boots.get(index?)?.next_began?;
@@ -75,7 +75,7 @@ fn moment(crash: &HostCrash, boots: &[Boot]) -> Option<Crash> {
     let with_slack = began - SLACK_SECONDS;
     let earliest = match before.map(|before| &before.history) {
         None => with_slack,
-        // The slack must not reach into the boot before.
+        // The slack must not extend into the boot before.
         Some(before) if before.stopped => before
             .last_unix_seconds
             .map_or(began, |last| last.max(with_slack).min(began)),
@@ -88,7 +88,7 @@ fn moment(crash: &HostCrash, boots: &[Boot]) -> Option<Crash> {
     })
 }
 
-/// A number of whole seconds; 0 before 1970.
+/// Rounds down to whole seconds; 0 before 1970.
 fn whole(seconds: f64) -> i64 {
     let span = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default();
     i64::try_from(span.as_secs()).unwrap_or(0)
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// What is stored with a crash of the boot "boot".
+    /// The run that is stored with a crash of the boot "boot".
     fn noted(record: CrashRecord, ended_boot: Option<bool>, boots: &[Boot]) -> Option<UpdateRun> {
         let (root, _) = host();
         let state = tempfile::tempdir().unwrap();

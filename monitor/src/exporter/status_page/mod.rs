@@ -1,10 +1,9 @@
 //! The status page: plain values in, HTML out. Pure.
 //!
 //! Every string goes through maud, which escapes it. Strings from outside first go through
-//! [`shown`], which makes characters visible that would reverse or hide text, and leaves addresses
-//! of the kernel out. The only string that
-//! becomes an attribute is the path of the metrics, which is checked when the command line is
-//! parsed.
+//! [`shown`], which makes characters visible that would reverse or hide text, and leaves out
+//! addresses of the kernel. The only string that becomes an attribute is the path of the metrics,
+//! which is checked when the command line is parsed.
 
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ pub struct Page {
     pub now_unix_seconds: Option<f64>,
     /// The path of the metrics.
     pub telemetry_path: String,
-    /// The page does not reload itself.
+    /// Whether the page must not reload itself.
     pub stay: bool,
     /// What the collectors found: the same values that the metrics show.
     pub collected: Collected<Values>,
@@ -71,17 +70,17 @@ impl Page {
         &self.collected.values
     }
 
-    /// What is loaded; `None` where sysfs cannot be read.
+    /// The loaded livepatches; `None` if sysfs cannot be read.
     fn patches(&self) -> Option<&PatchSet> {
         self.values().patches.set.as_deref()
     }
 
-    /// The transition that runs.
+    /// The running transition.
     fn running(&self) -> Option<&Running> {
         self.values().transitions.running.as_ref()
     }
 
-    /// Describes how far the running transition has got.
+    /// Describes the progress of the running transition.
     fn progress(&self, running: &Running) -> String {
         let found = self.values().tasks.found.as_ref();
         let pending = found.map(|found| found.counts.total());

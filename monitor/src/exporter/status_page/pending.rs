@@ -10,9 +10,9 @@ use maud::{Markup, html};
 
 use super::{number, text::shown};
 
-/// Tasks of a group that are described at once; the others are behind a line.
+/// Tasks of a group that are described at once; the others are folded into one line.
 const OPEN: usize = 5;
-/// Stacks are open where a group has so few tasks.
+/// Stacks are shown open if a group has at most this many tasks.
 const FEW: usize = 3;
 
 pub(super) fn blockers(
@@ -38,7 +38,7 @@ pub(super) fn blockers(
             (next_look(attempts))
             h3 { "Tasks that hold it up" }
             @if !is_held {
-                p { "None by itself: the tasks below switch at one of the next attempts." }
+                p { "No task blocks it: those below will switch at one of the next attempts." }
             }
             @for one in holding { (group(one, shown_blockers)) }
             @for one in passing { (folded(one, shown_blockers)) }
@@ -109,7 +109,7 @@ fn not_described(hidden: usize) -> Markup {
     }
 }
 
-/// Tasks that hold nothing up: one line, with the few that are described behind it.
+/// Tasks that hold nothing up: one line, followed by the few that are described.
 fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
     let described: Vec<_> = of_group(group, shown_blockers).collect();
     let hidden = group.tasks.len().saturating_sub(described.len());
@@ -122,7 +122,7 @@ fn folded(group: &Group<'_>, shown_blockers: &[BlockerReport]) -> Markup {
     }
 }
 
-/// Tasks of one group. Mostly the detail is the same of all of them, and said once.
+/// Tasks of one group. The detail is usually the same for all of them, and is then shown once.
 fn cards(tasks: &[&BlockerReport], open: bool) -> Markup {
     let before = [None].into_iter().chain(tasks.iter().map(Some));
     html! {

@@ -323,15 +323,15 @@ pub(super) fn host(page: &Page) -> Markup {
     let content = html! {
         h3 { "Updates" }
         @if interrupted.is_empty() {
-            p { "Whether an update was left half done is unknown." }
+            p { "Whether an update was left unfinished is unknown." }
         } @else if half_done.is_empty() {
-            p { "No update is half done." }
+            p { "No update is unfinished." }
         }
         @for found in half_done {
             p {
                 (found.manager.name()) " has left "
                 (number(u64::try_from(found.packages.len()).unwrap_or(u64::MAX), "package"))
-                " half done; repair it with " code { (shown(&found.remedy())) } ":"
+                " unfinished; repair it with " code { (shown(&found.remedy())) } ":"
                 @if let Some(command) = found.run.as_ref().and_then(|run| run.command.as_ref()) {
                     " It was left by " code { (shown(command)) } "."
                 }
@@ -371,7 +371,7 @@ pub(super) fn evidence(page: &Page) -> Markup {
     let ready = &page.values().crash_capture.ready;
     let content = html! {
         @if ready.is_empty() {
-            p { "It is unknown what would be kept of the next crash." }
+            p { "What evidence the next crash would leave is unknown." }
         }
         ul {
             @for (source, ready) in ready {

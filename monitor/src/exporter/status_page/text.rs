@@ -1,18 +1,18 @@
-//! Foreign text on the page.
+//! Untrusted text on the page.
 
 use livepatch_core::crash::display;
 
-/// What stands in the place of an address.
+/// Replaces an address.
 const HIDDEN: &str = "(address)";
 
-/// Foreign text made fit to show to whoever may see the page: characters that reverse or hide
+/// Foreign text made safe to show to anyone who may see the page: characters that reverse or hide
 /// text are made visible, and addresses of the kernel are left out.
 pub(super) fn shown(text: &str) -> String {
     display::shown(&without_addresses(text))
 }
 
-/// A sentence of [`display`], in which foreign text has been made fit to show, without the
-/// addresses of the kernel.
+/// A sentence of [`display`], in which untrusted text is already escaped, without addresses of the
+/// kernel.
 pub(super) fn without_addresses(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';

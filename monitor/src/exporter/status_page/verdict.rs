@@ -267,8 +267,8 @@ fn interrupted(page: &Page) -> Option<Statement> {
         level: Level::Warning,
         short: "Update interrupted",
         text: match packages {
-            1 => "An update has left 1 package half done.".to_owned(),
-            count => format!("An update has left {count} packages half done."),
+            1 => "An update has left 1 package unfinished.".to_owned(),
+            count => format!("An update has left {count} packages unfinished."),
         },
         section: "host",
     })

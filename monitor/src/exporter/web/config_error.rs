@@ -23,7 +23,7 @@ pub struct Error {
 /// A place in the configuration file; the whole file if both are absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
-    /// Number of the line, counted from 1; `None` if no line is to blame.
+    /// Number of the line, counted from 1; `None` if the problem is not on one line.
     pub line: Option<u64>,
     /// Including its section: `tls_server_config.cert_file`.
     pub key: Option<String>,
@@ -51,7 +51,7 @@ pub enum Problem {
     #[error("is not a regular file")]
     NotAFile,
     /// The file is too large.
-    #[error("has more than {limit} bytes: this is not such a file")]
+    #[error("is larger than {limit} bytes, the limit for such a file")]
     TooLarge {
         /// The limit in bytes.
         limit: u64,
@@ -81,13 +81,13 @@ pub enum Problem {
     #[error("`{0}` and `{1}` say the same thing: keep one")]
     Both(&'static str, &'static str),
     /// The file contains no PEM certificate.
-    #[error("holds no PEM certificate{hint}")]
+    #[error("contains no PEM certificate{hint}")]
     NoCertificate {
         /// What the content looks like.
         hint: &'static str,
     },
     /// The file contains no PEM private key.
-    #[error("holds no PEM private key{hint}")]
+    #[error("contains no PEM private key{hint}")]
     NoKey {
         /// What the content looks like.
         hint: &'static str,
@@ -96,7 +96,7 @@ pub enum Problem {
     #[error("is not valid PEM: {0}")]
     Pem(String),
     /// The key does not belong to the certificate.
-    #[error("does not belong to the certificate: its public key is another")]
+    #[error("does not belong to the certificate: the public keys differ")]
     Mismatch,
     /// The TLS library refuses it: its message.
     #[error("cannot be used: {0}")]
@@ -110,7 +110,7 @@ pub enum Problem {
         allowed: String,
     },
     /// Prometheus's own programs support this value, the monitor does not.
-    #[error("`{value}` is not offered by this program (it has {offered}): leave it out")]
+    #[error("`{value}` is not supported by this program (supported: {offered}): leave it out")]
     NotOffered {
         /// The value as the file has it.
         value: String,
@@ -118,7 +118,7 @@ pub enum Problem {
         offered: String,
     },
     /// There is no TLS version between the minimum and the maximum.
-    #[error("is below min_version: no version of TLS is left")]
+    #[error("is below min_version: no TLS version remains")]
     NoVersion,
     /// Only TLS 1.2 is allowed, but none of its suites.
     #[error("has no suite of TLS 1.2, the only version that the file allows")]
@@ -128,7 +128,7 @@ pub enum Problem {
     AuthorityWithoutPolicy,
     /// Client certificates are to be verified, but no authorities are given.
     #[error(
-        "needs client_ca_file: without it any certificate of any public authority would be let in"
+        "needs client_ca_file: without it any certificate of any public authority would be accepted"
     )]
     PolicyWithoutAuthority,
     /// Names are required in client certificates, which are not required.
@@ -141,13 +141,13 @@ pub enum Problem {
     #[error("a user's name must not be empty nor contain a colon")]
     UserName,
     /// Not a valid HTTP header value.
-    #[error("holds characters that no HTTP header may have")]
+    #[error("contains characters that are not allowed in an HTTP header")]
     HeaderValue,
     /// A text that is not a duration, with what is wrong with it.
     #[error("{0}: write a duration such as 1s or 100ms")]
     Interval(String),
     /// The burst is 0, so no request would ever be accepted.
-    #[error("needs a burst of 1 or more: with none every request is refused")]
+    #[error("needs a burst of 1 or more: with 0 every request is refused")]
     Burst,
 }
 

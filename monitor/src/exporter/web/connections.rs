@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// before may still arrive.
 pub(super) const LAST_CHANCE: Duration = Duration::from_millis(500);
 
-/// How long a connection that has had a request is kept: time to read what lies in the socket.
+/// How long a connection that has had a request is kept: time to read what is in the socket.
 pub(super) const SETTLE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
@@ -443,7 +443,7 @@ mod tests {
     }
 
     proptest! {
-        /// A connection with an open request outlives every idle one.
+        /// A connection with an open request is kept longer than every idle one.
         #[test]
         fn the_busy_outlive_the_idle(
             phases in proptest::collection::vec((any::<bool>(), 0_u64..100), 1..20),

@@ -1,7 +1,7 @@
-//! A socket that is closed without losing the last answer. The kernel resets a connection
-//! that is closed while bytes of its client are unread, and the reset makes the client
-//! lose what it had not read yet (RFC 9112, section 9.6). So the write side is closed
-//! first, and what still comes is read and thrown away for a moment.
+//! A socket that is closed without losing the last response. The kernel resets a connection that is
+//! closed while bytes of its client are unread, and the reset makes the client lose what it had not
+//! read yet (RFC 9112, section 9.6). So the write side is closed first, and further bytes are read
+//! and discarded for a moment.
 
 use std::{
     io,
@@ -19,10 +19,10 @@ use tokio::{
 /// How long a client has to close its side.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Bytes that are thrown away at once.
+/// Bytes that are discarded at once.
 const PIECE: usize = 16 * 1024;
 
-/// Reads and writes as the socket does; its shutdown lingers.
+/// Reads and writes like the socket; its shutdown lingers.
 #[derive(Debug)]
 pub(super) struct Lingering {
     stream: TcpStream,
@@ -86,7 +86,7 @@ impl AsyncWrite for Lingering {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = ReadBuf::new(&mut piece);
-            // An error is the client's end too.
+            // An error means that the client has closed, too.
             let read = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));

@@ -60,7 +60,7 @@ fn routes(exporter: &Arc<Exporter>) -> Router {
         )
 }
 
-/// Whether scrapes can say what is loaded.
+/// Whether scrapes can report what is loaded.
 async fn ready(exporter: Arc<Exporter>) -> (StatusCode, String) {
     match tokio::task::spawn_blocking(move || exporter.ready()).await {
         Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
@@ -90,7 +90,7 @@ const PAGE: &[(HeaderName, &str)] = &[
     (header::REFERRER_POLICY, "no-referrer"),
 ];
 
-/// The server, on a thread of its own so that load on it never delays kernel events.
+/// The server, on a separate thread so that load on it never delays kernel events.
 #[derive(Debug)]
 pub(super) struct Server {
     stop: watch::Sender<bool>,
@@ -132,7 +132,7 @@ impl Server {
             .name("web".to_owned())
             .spawn(move || {
                 let result = runtime.block_on(async {
-                    // Where that fails this thread ends, and with it the process.
+                    // If that fails, this thread ends, and the process with it.
                     resources::start_threads(resources::WEB_THREADS).await?;
                     tokio::spawn(async move {
                         while let Some(reply) = called.recv().await {
@@ -142,7 +142,7 @@ impl Server {
                     });
                     server::serve(listeners, web, stopping).await
                 });
-                // Requests that are still running are not waited for: they have had their time.
+                // Requests that are still running are not waited for: their time is over.
                 runtime.shutdown_background();
                 let _ = end.send(result);
             })

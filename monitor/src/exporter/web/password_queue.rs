@@ -1,7 +1,7 @@
-//! Who may have a password checked next. A check takes a good part of a second of a
-//! processor, so they run one at a time, and the places to wait are shared out by address:
-//! whoever guesses wrong makes room for the others, and is checked after them. Pure, but
-//! for the waiting itself.
+//! Decides whose password is checked next. A check takes a good part of a second of a processor, so
+//! they run one at a time, and the waiting places are shared by address: an address with wrong
+//! guesses makes room for the others, and is checked after them. Pure, except for the waiting
+//! itself.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::exporter::lock;
 
-/// Checks that may wait.
+/// Most checks that may wait.
 const PLACES: usize = 32;
 
-/// Checks of one address that may wait: people and servers behind one proxy share it.
+/// Most checks of one address that may wait: people and servers behind one proxy share it.
 const OF_ONE_ADDRESS: usize = 8;
 
-/// Wrong passwords of an address, and places with the one it asks for: there is none
-/// better.
+/// The rank of an unknown address, which is the best: its wrong passwords, and its places including
+/// the requested one.
 const STRANGER: (u32, usize) = (0, 1);
 
 /// Addresses whose wrong passwords are remembered.
@@ -34,7 +34,7 @@ const MEMORY: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<State>);
 
-/// There is no place for another check.
+/// There is no room for another check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -65,7 +65,7 @@ struct Guesses {
     last: Instant,
 }
 
-/// Leaves its place when the client has gone.
+/// Leaves its place if the client has disconnected.
 struct Place<'a> {
     queue: &'a Queue,
     id: u64,
@@ -81,7 +81,7 @@ impl Queue {
     /// Waits until a password of this address may be checked.
     ///
     /// # Errors
-    /// There is no place to wait, or another address needed it more.
+    /// There is no place to wait, or it was given to another address.
     pub(super) async fn turn(self: &Arc<Self>, address: IpAddr) -> Result<Turn, Full> {
         let address = network(address);
         let (id, received) = {
@@ -96,7 +96,7 @@ impl Queue {
             state.enter(address, Instant::now())?
         };
         let _place = Place { queue: self, id };
-        // Its sender is dropped when another takes the place.
+        // Its sender is dropped when another takes its place.
         received.await.map_err(|_| Full)
     }
 
@@ -110,14 +110,15 @@ impl Queue {
         };
         if let Some(Waiting { address, turn }) = next {
             let queue = self.clone();
-            // Where the client has gone meanwhile, the turn is dropped: the next one has it.
+            // If the client has disconnected in the meantime, the turn is dropped and passes to the
+            // next.
             drop(turn.send(Turn { queue, address }));
         }
     }
 }
 
 impl Turn {
-    /// Notes whether the password was right.
+    /// Records whether the password was right.
     pub(super) fn checked(&self, right: bool) {
         lock(&self.queue.0).checked(self.address, right, Instant::now());
     }
@@ -130,7 +131,7 @@ impl Drop for Turn {
 }
 
 impl State {
-    /// Takes a place, at the cost of another address if need be.
+    /// Takes a place, displacing another address if necessary.
     fn enter(
         &mut self,
         address: IpAddr,
@@ -141,7 +142,7 @@ impl State {
             return Err(Full);
         }
         if self.waiting.len() >= PLACES {
-            // With the one it asks for, this address has a place more.
+            // Including the requested one, this address has one more place.
             let standing = (self.wrong(address, now), held + 1);
             let victim = self
                 .waiting
@@ -154,7 +155,7 @@ impl State {
                 .filter(|(other, _)| *other > standing);
             match victim {
                 Some((_, id)) => drop(self.waiting.remove(&id)),
-                // A place is free for it whoever waits; there are no more of these than
+                // A place is always free for it; there are no more of these than
                 // connections.
                 None if standing == STRANGER => {}
                 None => return Err(Full),
@@ -167,8 +168,8 @@ impl State {
         Ok((id, received))
     }
 
-    /// Takes the next out: of the address with the fewest wrong passwords, the one that
-    /// has waited longest.
+    /// Removes the next check: the one that has waited longest, of the address with the fewest
+    /// wrong passwords.
     fn leave_first(&mut self, now: Instant) -> Option<Waiting> {
         let rank = |(id, waiting): (&u64, &Waiting)| (self.wrong(waiting.address, now), *id);
         let (_, id) = self.waiting.iter().map(rank).min()?;
@@ -180,7 +181,7 @@ impl State {
         waiting.filter(|other| other.address == address).count()
     }
 
-    /// Wrong passwords of the address lately.
+    /// Recent wrong passwords of the address.
     fn wrong(&self, address: IpAddr, now: Instant) -> u32 {
         let guesses = self.wrong.get(&address);
         let recent = guesses.filter(|guesses| now.duration_since(guesses.last) < MEMORY);
@@ -203,7 +204,7 @@ impl State {
     }
 }
 
-/// What counts as one address: of IPv6 a /64, which one host has whole.
+/// What counts as one address: for IPv6 a /64, which one host has completely.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -224,7 +225,7 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, number).into()
     }
 
-    /// All places are taken, by so many addresses that have each guessed wrong once.
+    /// All places are taken, by that many addresses, each of which has guessed wrong once.
     fn full(addresses: u8, now: Instant) -> (State, Vec<oneshot::Receiver<Turn>>) {
         let mut state = State::default();
         let mut receivers = Vec::new();
@@ -267,7 +268,7 @@ mod tests {
             assert_eq!(evicted.count(), 1);
             assert!(state.waiting.contains_key(&id));
             assert_eq!(state.leave_first(now).unwrap().address, host(200));
-            // Another wrong guesser pushes nobody out.
+            // Another wrong guesser displaces no one.
             let (mut state, _receivers) = full(addresses, now);
             state.checked(host(201), false, now);
             let (before, _) = state.waiting.last_key_value().unwrap();

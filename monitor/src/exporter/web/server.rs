@@ -59,7 +59,7 @@ pub(super) async fn serve(
     web: Arc<Web>,
     mut stop: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    // Each listener holds a place while it waits.
+    // Each listener occupies a place while it waits.
     let places = connections::MOST + LEAVING + listeners.len();
     let acceptor = Acceptor {
         web,
@@ -90,7 +90,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Runs until it is done, but for no longer than [`LAST_CHANCE`] after the order to stop.
+/// Runs until it is done, but no longer than [`LAST_CHANCE`] after the order to stop.
 async fn before_the_end<F: Future>(
     stop: &mut watch::Receiver<bool>,
     future: F,
@@ -222,8 +222,7 @@ async fn talk(
     }
 }
 
-/// Bytes of a plain HTTP request that are read and thrown away; connections have a time
-/// limit too.
+/// Bytes of a plain HTTP request that are read and discarded; connections have a time limit too.
 const MOST_OF_PLAIN: u64 = 1 << 20;
 
 /// Answers a client that sends plain HTTP instead of a TLS handshake with an explanation.
@@ -233,7 +232,7 @@ async fn refuse_plain(mut stream: TcpStream) -> anyhow::Result<()> {
         Prometheus's scrape configuration\n";
     stream.write_all(ANSWER).await.context("plain HTTP")?;
     stream.shutdown().await.context("plain HTTP")?;
-    // What lies unread when a connection is closed, or comes after that, makes the other
+    // Bytes that are unread when a connection is closed, or arrive after that, make the other
     // side lose the answer (RFC 9112, section 9.6): the client closes first.
     let mut request = stream.take(MOST_OF_PLAIN);
     tokio::io::copy(&mut request, &mut tokio::io::sink())

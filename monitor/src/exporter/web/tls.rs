@@ -47,7 +47,7 @@ impl ClientAuth {
     }
 }
 
-/// What `tls_server_config` asks for.
+/// The settings of `tls_server_config`.
 #[derive(Debug)]
 pub(super) struct Tls {
     pub(super) cert: Pem,
@@ -55,7 +55,7 @@ pub(super) struct Tls {
     pub(super) client_ca: Option<Pem>,
     pub(super) client_auth: ClientAuth,
     pub(super) allowed_sans: Option<Vec<String>>,
-    /// Those of TLS 1.2, TLS 1.3 that are allowed.
+    /// Those of TLS 1.2 and TLS 1.3 that are allowed.
     pub(super) versions: (bool, bool),
     /// In order of preference; empty: the library's own.
     pub(super) suites: Vec<Suite>,

@@ -122,7 +122,7 @@ fn a_file_that_is_no_module_is_named_and_expected_by_its_name() {
     assert!(problems[0].contains("broken-one.ko"), "{problems:?}");
 }
 
-/// What became of each installed patch. `replaces` is what the kernel reports of the patches
+/// The state of each installed patch. `replaces` is what the kernel reports about the patches
 /// that are loaded; the files are of any bytes, as if from a vendor that this reader does
 /// not know.
 fn states(
@@ -178,7 +178,7 @@ fn a_newer_cumulative_version_supersedes_the_older_ones() {
             );
         }
     }
-    // It stands beside the old one, which therefore is missing.
+    // It is loaded next to the old one, which is therefore missing.
     assert_eq!(
         states(&BOTH, &[], &[(v2, Some(false))], &[]),
         [of(v1, State::Missing), of(v2, State::InForce)]

@@ -1,5 +1,5 @@
-//! Debian's package manager: the words of `Status:` in /var/lib/dpkg/status, and the journal of a
-//! run that has not been folded into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1) and
+//! Debian's package manager: the field `Status:` in /var/lib/dpkg/status, and the journal of a run
+//! that has not been merged into it, /var/lib/dpkg/updates (dpkg 1.21, dpkg-query(1) and
 //! lib/dpkg/dbmodify.c).
 
 use std::{
@@ -21,24 +21,24 @@ pub(super) const DPKG: &str = "var/lib/dpkg";
 /// dpkg's own lock, and that of apt and others, which hold it over several runs of dpkg
 /// (apt 1.9.11, apt-pkg/deb/debsystem.cc).
 const LOCKS: [&str; 2] = ["lock-frontend", "lock"];
-/// Behind the state of a package that only the journal has.
+/// Appended to the state of a package that only the journal has.
 const UNRECORDED: &str = "in dpkg's journal only";
 
-/// Bytes of a file that are read; a large host's has some MiB.
+/// Most bytes of a file that are read; a large host's has some MiB.
 const MAX_FILE: u64 = 32 << 20;
-/// Bytes of a line; those that are looked for have some dozens.
+/// Most bytes of a line; the relevant ones have a few dozen.
 const MAX_LINE: u64 = 64 << 10;
-/// Files of the journal; dpkg folds them in after 250.
+/// Most files of the journal; dpkg merges them after 250.
 const MAX_JOURNAL: usize = 4096;
 
-/// The words of a package's `Status:`.
+/// The fields of a package's `Status:`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// What is wanted: `install`, `deinstall`, `purge`.
+    /// The wanted state: `install`, `deinstall`, `purge`.
     pub want: String,
     /// `ok` or `reinstreq`.
     pub flag: String,
-    /// What it is.
+    /// The actual state.
     pub state: String,
 }
 
@@ -53,7 +53,7 @@ impl Status {
         })
     }
 
-    /// The states on the way from one to another (dpkg(1), "Package states").
+    /// The intermediate states (dpkg(1), "Package states").
     fn is_between(&self) -> bool {
         matches!(
             self.state.as_str(),
@@ -86,12 +86,12 @@ impl Status {
 /// Reads dpkg's state.
 #[derive(Debug, Default)]
 pub(super) struct Dpkg {
-    /// Open since the start: later the files may be out of reach.
+    /// Open since the start, because the files may be out of reach later.
     locks: [Option<File>; 2],
     read: Cached<Interrupted>,
-    /// dpkg or apt was at work at the last look.
+    /// Whether dpkg or apt was running at the last look.
     pub(super) at_work: bool,
-    /// What dpkg had left when it was last not at work.
+    /// Leftovers at the last time that dpkg was idle.
     before: Option<Interrupted>,
 }
 
@@ -104,8 +104,8 @@ impl Dpkg {
         }
     }
 
-    /// What is half done; while dpkg or apt is at work, what was before. `None` where this is no
-    /// host of dpkg.
+    /// What is unfinished; while dpkg or apt is running, the earlier result. `None` if the host
+    /// does not use dpkg.
     pub(super) fn read(&mut self, root: &Path) -> Found {
         let database = root.join(DPKG);
         let (status, journal) = (database.join("status"), database.join("updates"));
@@ -125,7 +125,7 @@ impl Dpkg {
                 half_done(&status, &journal)
             });
         let found = read.map_err(|error| error.to_string())?.clone();
-        // It may have begun while the files were read.
+        // It may have started while the files were read.
         self.at_work = self.is_at_work(&database)?;
         if self.at_work {
             self.read = Cached::default();
@@ -135,7 +135,7 @@ impl Dpkg {
         Ok(self.before.clone())
     }
 
-    /// Whether dpkg or apt holds its lock, an fcntl lock on the whole file. It is asked for,
+    /// Whether dpkg or apt holds its lock, an fcntl lock on the whole file. The lock is queried,
     /// never taken.
     fn is_at_work(&mut self, database: &Path) -> Result<bool, String> {
         let mut at_work = false;
@@ -151,7 +151,7 @@ impl Dpkg {
             let is_locked = lock.as_ref().map_or(Ok(false), is_locked);
             at_work |= is_locked.map_err(|error| {
                 format!(
-                    "cannot ask for locks on {}: {error}; whether an update is half done is not \
+                    "cannot ask for locks on {}: {error}; whether an update is unfinished is not \
                      known",
                     path.display()
                 )
@@ -168,8 +168,8 @@ fn half_done(status: &Path, journal: &Path) -> Result<Interrupted, PackagesError
     for path in journal_files(journal)? {
         stanzas(&path, &mut unrecorded)?;
     }
-    // dpkg empties its journal before it ends: what is left there was interrupted, whatever
-    // the state, and apt refuses to work.
+    // dpkg empties its journal before it ends: anything left there was interrupted, whatever its
+    // state, and apt refuses to work.
     let mut half_done: BTreeMap<String, (Status, String)> = BTreeMap::new();
     for (name, status) in states {
         if status.is_between() && !unrecorded.contains_key(&name) {
@@ -226,7 +226,7 @@ fn commands(half_done: &BTreeMap<String, (Status, String)>) -> Vec<String> {
     commands
 }
 
-/// The journal's files in order: their names are numbers. Others there are drafts.
+/// The journal's files in order: their names are numbers. Other files there are drafts.
 fn journal_files(journal: &Path) -> Result<Vec<PathBuf>, PackagesError> {
     let entries = match fs::read_dir(journal) {
         Ok(entries) => entries,
@@ -261,7 +261,7 @@ fn stanzas(path: &Path, states: &mut BTreeMap<String, Status>) -> Result<(), Pac
 /// Adds the states of the packages of dpkg's database, in its text.
 ///
 /// # Errors
-/// The reader's.
+/// As the reader's.
 pub fn states_of(
     mut reader: impl BufRead,
     states: &mut BTreeMap<String, Status>,
@@ -270,7 +270,7 @@ pub fn states_of(
     let mut stanza = Stanza::default();
     loop {
         line.clear();
-        // A longer line comes in pieces: none of them is a field that is looked for.
+        // A longer line is read in pieces, none of which is a relevant field.
         let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line)?;
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();

@@ -1,11 +1,11 @@
 //! Hosts whose root is an image: what is prepared for the next boot, or failed. Their running root
-//! is never half done.
+//! is never unfinished.
 //!
 //! ostree, rpm-ostree, bootc (ostree 2024.5, src/libostree/ostree-sysroot-private.h and
 //! ostree-cmd-private.c): /run/ostree/staged-deployment is a deployment that becomes the next root
-//! at the shutdown, and is lost in a crash; /boot/ostree/finalize-failure.stamp has the reason why
-//! that failed. transactional-update (4.x, lib/Snapshot/Snapper.cpp): a snapshot in
-//! /.snapshots/NUMBER, marked in its info.xml until it is complete.
+//! at shutdown, and is lost in a crash; /boot/ostree/finalize-failure.stamp has the reason why that
+//! failed. transactional-update (4.x, lib/Snapshot/Snapper.cpp): a snapshot in /.snapshots/NUMBER,
+//! marked in its info.xml until it is complete.
 
 use std::{io::ErrorKind, path::Path};
 
@@ -17,42 +17,42 @@ use crate::bounded_read;
 const STAGED: &str = "run/ostree/staged-deployment";
 const FAILED: &str = "boot/ostree/finalize-failure.stamp";
 const SNAPSHOTS: &str = ".snapshots";
-/// Of the first process: a container that sees the host's procfs has mounts of its own.
+/// Of the first process: a container that sees the host's procfs has separate mounts.
 const MOUNTS: &str = "1/mountinfo";
-/// The tool that makes snapshots to be booted (transactional-update 4.x).
+/// The tool that makes bootable snapshots (transactional-update 4.x).
 const TRANSACTIONAL: [&str; 2] = [
     "usr/sbin/transactional-update",
     "usr/bin/transactional-update",
 ];
 const IN_PROGRESS: &str = "transactional-update-in-progress";
 
-/// All that is read, below the root.
+/// Everything that is read, relative to the root.
 pub(super) const PATHS: [&str; 3] = ["run/ostree", "boot/ostree", SNAPSHOTS];
 
-/// Snapshots that are looked at.
+/// Most snapshots that are examined.
 const MAX_SNAPSHOTS: usize = 1024;
-/// Bytes of a file that are read.
+/// Most bytes of a file that are read.
 const MAX_FILE: u64 = 1 << 20;
 
 /// The state of an image that is not the running root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Image {
-    /// A deployment of ostree's waits for the next shutdown.
+    /// A deployment of ostree is waiting for the next shutdown.
     Staged,
     /// A deployment could not be made the next root.
     FinalizationFailed {
-        /// ostree's own words.
+        /// ostree's message.
         reason: String,
     },
     /// A snapshot is complete, and becomes the root with the next boot if it is the default.
     NotActivated {
         /// Its number.
         snapshot: u32,
-        /// That of the running root.
+        /// Number of the running root.
         running: u32,
     },
-    /// A snapshot was begun and not completed. transactional-update removes it.
+    /// A snapshot was started and not completed. transactional-update removes it.
     Unfinished {
         /// Its number.
         snapshot: u32,
@@ -60,7 +60,7 @@ pub enum Image {
 }
 
 impl Image {
-    /// In a sentence.
+    /// Describes the state in a sentence.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -171,8 +171,8 @@ fn snapshots(root: &Path, procfs: &Path, problems: &mut Vec<String>) -> Vec<Imag
     images
 }
 
-/// Whether a snapshot is one that snapper makes around a change or by the clock, to compare with
-/// and to go back to (snapper 0.10, snapper/Snapshot.cc: `type`, `cleanup`).
+/// Whether snapper made a snapshot around a change or on a schedule, for comparison and rollback
+/// (snapper 0.10, snapper/Snapshot.cc: `type`, `cleanup`).
 fn is_for_comparison(info: &str) -> bool {
     let info: String = info.split_whitespace().collect();
     let marks = [
@@ -257,7 +257,7 @@ mod tests {
         };
         write(13, "<snapshot><type>single</type></snapshot>");
         assert_eq!(images(root.path()), []);
-        // With transactional-update, those around a change and by the clock are none either.
+        // With transactional-update, those around a change and on a schedule are ignored too.
         self::write(root.path(), TRANSACTIONAL[0], "");
         write(14, "<snapshot>\n <type>pre</type>\n</snapshot>");
         write(15, "<snapshot>\n <type>post</type>\n</snapshot>");

@@ -1,4 +1,4 @@
-//! Whether a package manager is at work now: asked of the kernel, never by age.
+//! Whether a package manager is running now: queried from the kernel, never judged by age.
 
 use std::{
     fs::{self, File, Metadata},
@@ -14,8 +14,8 @@ use crate::{
     kernel::{clock, procfs::start_time},
 };
 
-/// A process started no later than this after its lock file was written; ticks and the boot's
-/// date are rounded.
+/// A process that started no later than this after its lock file was written may have written it,
+/// because ticks and the boot's date are rounded.
 const SLACK_SECONDS: f64 = 2.0;
 
 /// Whether the open file is still the one at this path.
@@ -24,16 +24,16 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
 }
 
-/// Whether another process holds an fcntl lock on the file. It is asked for, never taken.
+/// Whether another process holds an fcntl lock on the file. The lock is queried, never taken.
 ///
 /// # Errors
-/// The kernel, or a network file system, does not say.
+/// The kernel, or a network file system, does not answer.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     let wanted = Flock::from(FlockType::WriteLock);
     Ok(fcntl_getlk(file, &wanted)?.is_some())
 }
 
-/// Whether the file at this path is locked; a file that is not there is not.
+/// Whether the file at this path is locked; a missing file is not.
 pub(super) fn is_path_locked(path: &Path) -> Result<bool, String> {
     match bounded_read::open(path) {
         Ok(file) => is_locked(&file)
@@ -43,8 +43,8 @@ pub(super) fn is_path_locked(path: &Path) -> Result<bool, String> {
     }
 }
 
-/// Whether a lock file is that of a live process: it is locked, or names a process that was there
-/// when it was written, by the procfs. A later process may have the same number.
+/// Whether a lock file belongs to a live process: it is locked, or names a process that existed
+/// when it was written, according to procfs. A later process may have the same number.
 pub(super) fn is_of_live_process(procfs: &Path, path: &Path) -> Result<bool, String> {
     if is_path_locked(path)? {
         return Ok(true);
@@ -60,7 +60,7 @@ pub(super) fn is_of_live_process(procfs: &Path, path: &Path) -> Result<bool, Str
     if !procfs.join(process.to_string()).exists() {
         return Ok(false);
     }
-    // Where its start is not known, it counts as the one that wrote the file.
+    // If its start is unknown, it counts as the one that wrote the file.
     let Some(started) = start_time(procfs, process).and_then(clock::unix_seconds) else {
         return Ok(true);
     };

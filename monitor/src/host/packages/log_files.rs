@@ -1,4 +1,4 @@
-//! The logs of package managers, and the time zone that their dates are in.
+//! The logs of package managers, and the time zone of their dates.
 
 use std::{
     fs,
@@ -14,9 +14,9 @@ use crate::bounded_read;
 pub(super) const ZYPP_LOG: &str = "var/log/zypp/history";
 pub(super) const LOCALTIME: &str = "etc/localtime";
 
-/// Bytes at the end of a log that are read.
+/// Bytes read at the end of a log.
 const MAX_LOG: u64 = 4 << 20;
-/// Bytes of a file of zoneinfo.
+/// Most bytes of a file of zoneinfo.
 const MAX_ZONE: u64 = 1 << 20;
 
 /// When zypper's runs began, in seconds since 1970.
@@ -27,10 +27,10 @@ pub(super) fn zypper_begins(root: &Path) -> Result<Vec<i64>, String> {
     Ok(runs.map(|run| run.begin_unix_seconds).collect())
 }
 
-/// The host's time zone; UTC where it has none set (localtime(5)).
+/// The host's time zone; UTC if none is set (localtime(5)).
 ///
 /// # Errors
-/// It cannot be read: the dates in the logs are then not known.
+/// It cannot be read, so the dates in the logs are unknown.
 pub(super) fn zone(root: &Path) -> Result<TimeZone, String> {
     let path = zone_file(root);
     inside(root, &path)?;
@@ -48,7 +48,7 @@ pub(super) fn zone(root: &Path) -> Result<TimeZone, String> {
     }
 }
 
-/// The end of a log; empty where there is none.
+/// The end of a log; empty if the file does not exist.
 pub(super) fn end_of(path: &Path) -> io::Result<String> {
     let mut file = match bounded_read::open(path) {
         Ok(file) => file,
@@ -62,7 +62,7 @@ pub(super) fn end_of(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The file of the host's time zone: a link, seen from the host's root.
+/// The file of the host's time zone: a link, resolved in the host's root.
 fn zone_file(root: &Path) -> PathBuf {
     let path = root.join(LOCALTIME);
     match fs::read_link(&path) {

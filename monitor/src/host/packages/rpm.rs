@@ -1,7 +1,7 @@
-//! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left half done. The databases are read where
-//! they lie, without a lock and without writing beside them ([`livepatch_core::updates`]).
+//! Hosts of rpm: what dnf 4, dnf5, zypper or rpm left unfinished. The databases are read in place,
+//! without a lock and without writing next to them ([`livepatch_core::updates`]).
 //!
-//! rpm alone keeps no history: packages that it had not come to, and scripts for the end of a
+//! rpm alone keeps no history: packages that it had not reached, and scripts for the end of a
 //! transaction that did not run, leave no trace.
 
 use std::{
@@ -36,20 +36,21 @@ use crate::{
 const RPMDB: [&str; 3] = ["usr/lib/sysimage/rpm", "usr/share/rpm", "var/lib/rpm"];
 const DNF: &str = "var/lib/dnf";
 const DNF5: &str = "usr/lib/sysimage/libdnf5";
-/// Held while dnf works.
+/// Locked while dnf runs.
 const DNF_LOCKS: [&str; 2] = ["run/dnf/rpmtransaction.lock", "var/lib/dnf/rpmdb_lock.pid"];
 
-/// All that is read, below the root.
+/// Everything that is read, relative to the root.
 pub(super) const PATHS: [&str; 6] = [RPMDB[0], RPMDB[1], RPMDB[2], DNF, DNF5, "run/dnf"];
 
-/// How often a database is read that is written meanwhile: SQLite folds its WAL into it.
+/// How often reading a database is tried if it is written in the meantime, because SQLite merges
+/// its WAL.
 const READINGS: u32 = 3;
-/// Bytes of a database or its WAL; a large host's rpm database has some 200 MiB.
+/// Most bytes of a database or its WAL; a large host's rpm database has some 200 MiB.
 const MAX_DATABASE: u64 = 2 << 30;
-/// Bytes of a history or its WAL; one of years has some dozen MiB.
+/// Most bytes of a history or its WAL; one of several years has a few dozen MiB.
 const MAX_HISTORY: u64 = 64 << 20;
 
-/// Whether this host has a successor of yum 3, so that a directory of yum's is a left-over.
+/// Whether this host has a successor of yum 3, so that yum's directory is left over.
 pub(super) fn has_succeeded_yum(root: &Path) -> bool {
     let mut paths = vec![
         format!("{DNF}/history.sqlite"),
@@ -63,22 +64,22 @@ pub(super) fn has_succeeded_yum(root: &Path) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Rpm {
     read: Cached<Option<Interrupted>>,
-    /// Who was at work at the last look.
+    /// The manager that was running at the last look.
     pub(super) at_work: Option<Manager>,
-    /// What was left when nobody was at work.
+    /// Leftovers at the last time that none was running.
     before: Option<Interrupted>,
 }
 
 /// rpm's database of a host.
 struct RpmDatabase {
     folder: PathBuf,
-    /// Why it is not read, if it is not.
+    /// Why it cannot be read, if it cannot.
     other_format: Option<&'static str>,
 }
 
 impl Rpm {
-    /// What is half done, for the package manager of this host. While a transaction runs, what
-    /// was half done before it.
+    /// What is unfinished, for the package manager of this host. While a transaction runs, what was
+    /// unfinished before it.
     pub(super) fn read(&mut self, root: &Path, procfs: &Path) -> Found {
         let Some(RpmDatabase {
             folder,
@@ -89,7 +90,7 @@ impl Rpm {
         };
         let unknown = |what: &str| {
             format!(
-                "{}: {what}; whether an update is half done is not known",
+                "{}: {what}; whether an update is unfinished is not known",
                 folder.display()
             )
         };
@@ -131,11 +132,11 @@ impl Rpm {
                     return found;
                 }
             }
-            // Written all the time: somebody is at work.
+            // Written all the time, so a manager is running.
             Ok(before)
         });
         let found = result.cloned().map_err(|error| unknown(&error));
-        // It may have begun while the files were read.
+        // It may have started while the files were read.
         self.at_work = at_work()?;
         if self.at_work.is_some() {
             self.read = Cached::default();
@@ -146,7 +147,7 @@ impl Rpm {
     }
 }
 
-/// rpm's database, where this host has one.
+/// rpm's database, if this host has one.
 fn database(root: &Path) -> Option<RpmDatabase> {
     RPMDB.iter().find_map(|folder| {
         let folder = root.join(folder);
@@ -163,8 +164,8 @@ fn database(root: &Path) -> Option<RpmDatabase> {
     })
 }
 
-/// Of a database that is not read: whether dnf's last transaction was closed is known all the
-/// same. That it was is no proof that nothing is half done.
+/// Result if the database cannot be read: whether dnf's last transaction was closed is still known.
+/// A closed one does not prove that nothing is unfinished.
 fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, String> {
     let why = format!("rpm's database is of the format {format}, which is not read");
     let (manager, last) = last_transaction(root)?;
@@ -172,8 +173,8 @@ fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, St
     not_readable(manager, last.as_ref(), why).map(Some)
 }
 
-/// The packages that an unclosed transaction was to install. Of one that was only to remove some,
-/// what is left to do is not known.
+/// The packages that an unclosed transaction was to install. For one that was only to remove some,
+/// what is left to do is unknown.
 fn not_readable(
     manager: Manager,
     unclosed: Option<&Transaction>,
@@ -274,7 +275,7 @@ fn interrupted(
     }
 }
 
-/// A transaction of dnf's as a run.
+/// Converts a transaction of dnf to a run.
 fn run_of(manager: Manager, transaction: &Transaction) -> UpdateRun {
     let names: BTreeSet<String> = transaction
         .items
@@ -304,8 +305,8 @@ const HISTORIES: [(Manager, &str, Dialect); 2] = [
     ),
 ];
 
-/// The manager of this host, and its last transaction where it keeps a history that says so.
-/// Of two managers the one that worked last.
+/// The manager of this host, and its last transaction if its history has one. Of two managers, the
+/// one that ran last.
 fn last_transaction(root: &Path) -> Result<(Manager, Option<Transaction>), String> {
     let mut found: Option<(Manager, Option<Transaction>)> = None;
     for (manager, path, dialect) in HISTORIES {
@@ -353,8 +354,8 @@ fn wal_of(database: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Which of rpm, dnf or zypper is at work: the write lock on `.rpm.lock`, which is asked for and
-/// never taken, or a lock file of dnf's or zypper's of a live process.
+/// Which of rpm, dnf or zypper is running: the write lock on `.rpm.lock`, which is queried and
+/// never taken, or a lock file of dnf or zypper that belongs to a live process.
 fn at_work(root: &Path, procfs: &Path, rpmdb: &Path) -> Result<Option<Manager>, String> {
     let dnf = match root.join(DNF5).exists() {
         true => Manager::Dnf5,
@@ -369,7 +370,7 @@ fn at_work(root: &Path, procfs: &Path, rpmdb: &Path) -> Result<Option<Manager>, 
     Ok(is_path_locked(&rpmdb.join(".rpm.lock"))?.then_some(Manager::Rpm))
 }
 
-/// The lock files that appear only when a manager is at work, on a host of rpm.
+/// The lock files that exist only while a manager runs, on a host of rpm.
 pub(super) fn appearing(root: &Path) -> impl Iterator<Item = PathBuf> {
     let is_here = database(root).is_some();
     let locks = DNF_LOCKS.into_iter().chain([ZYPP_LOCK]);
@@ -377,7 +378,7 @@ pub(super) fn appearing(root: &Path) -> impl Iterator<Item = PathBuf> {
     locks.into_iter().filter(move |_| is_here)
 }
 
-/// A file that is read where it lies.
+/// A file that is read in place.
 #[derive(Debug)]
 struct OnDisk {
     file: File,

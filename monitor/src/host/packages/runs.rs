@@ -17,14 +17,14 @@ use super::{
 const APT_LOG: &str = "var/log/apt/history.log";
 const DPKG_LOG: &str = "var/log/dpkg.log";
 
-/// All that is read and no other module names, below the root.
+/// Everything that is read here and in no other module, relative to the root.
 pub(super) const PATHS: [&str; 2] = ["var/log/apt", DPKG_LOG];
 
-/// The logs without an end of a run, or whose runs have others in them.
+/// The logs that have no end of a run, or whose runs contain others.
 pub(super) const LOGS: [&str; 3] = [APT_LOG, DPKG_LOG, ZYPP_LOG];
 
-/// When the last run of dpkg, of apt's, and of zypper's began, in seconds since 1970, where the
-/// logs say it.
+/// When the last run of dpkg, of apt, and of zypper began, in seconds since 1970, if the logs show
+/// it.
 ///
 /// # Errors
 /// A log cannot be read, or the host's time zone.
@@ -42,7 +42,7 @@ pub(super) fn last_begins(root: &Path) -> Result<Vec<(Manager, i64)>, String> {
     Ok(last.collect())
 }
 
-/// The end of a log; empty where there is none.
+/// The end of a log; empty if the file does not exist.
 fn read(root: &Path, path: &str) -> Result<String, String> {
     let path = root.join(path);
     inside(root, &path)?;
@@ -50,8 +50,8 @@ fn read(root: &Path, path: &str) -> Result<String, String> {
 }
 
 /// The runs that began at or after a moment, in seconds since 1970, and what could not be read.
-/// Runs of dpkg and zypper, whose logs have no end, are among them only if they left something
-/// half done: then they did not end.
+/// Runs of dpkg and zypper, whose logs have no end, are included only if they left something
+/// unfinished: then they did not end.
 #[must_use]
 pub fn runs_since(
     root: &Path,
@@ -85,7 +85,7 @@ pub fn runs_since(
         let open = of_apt
             .last()
             .is_some_and(|run| run.end_unix_seconds.is_none());
-        // apt calls dpkg, which ended with it.
+        // apt runs dpkg, which ended with it.
         let is_of_apt = |run: &UpdateRun| {
             let begin = run.begin_unix_seconds;
             let mut closed = of_apt.iter().filter_map(|apt| {
@@ -107,7 +107,7 @@ pub fn runs_since(
     (runs, problems)
 }
 
-/// The run, with the packages that it left half done.
+/// The run, with the packages that it left unfinished.
 fn with(mut run: UpdateRun, found: &Interrupted) -> UpdateRun {
     for package in &found.packages {
         if run.packages.len() < MAX_PACKAGES && !names(&run, &package.name) {
@@ -117,7 +117,7 @@ fn with(mut run: UpdateRun, found: &Interrupted) -> UpdateRun {
     run
 }
 
-/// Whether a run was to change the package, whatever its architecture.
+/// Whether a run was to change the package, in any architecture.
 #[must_use]
 pub fn names(run: &UpdateRun, package: &str) -> bool {
     // `NAME:ARCH` with dpkg, `NAME.ARCH` with rpm.
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(runs.len(), 1);
         assert_eq!(runs[0].command.as_deref(), Some("apt upgrade"));
         assert!(names(&runs[0], "bash"));
-        // Nothing is half done: the log has no end of dpkg's run, and it ended.
+        // Nothing is unfinished: the log has no end of dpkg's run, but it ended.
         fs::remove_file(root.path().join(APT_LOG)).unwrap();
         assert_eq!(runs_since(root.path(), 0, &[]).0, []);
     }
@@ -251,7 +251,7 @@ mod tests {
         fs::create_dir_all(root.path().join("etc")).unwrap();
         std::os::unix::fs::symlink(zone, root.path().join(LOCALTIME)).unwrap();
         assert_eq!(utc - begin(), 9 * 3600);
-        // Where the zone is not known, the dates are not.
+        // If the zone is unknown, so are the dates.
         fs::write(&file, "no zone").unwrap();
         let (runs, problems) = runs_since(root.path(), 0, &[]);
         assert_eq!(runs, []);

@@ -135,14 +135,14 @@ fn an_unfinished_yum_transaction_is_named() {
     let found = root.read();
     assert_eq!(found[0].manager, Manager::Yum);
     assert_eq!(found[0].packages.len(), 2);
-    // While a yum runs, its transaction is as it should be.
+    // While yum runs, its transaction is normal.
     root.write("run/yum.pid", std::process::id().to_string());
     let mut packages = Packages::new(root.0.path(), Path::new("/proc"));
     assert_eq!(packages.read(), (Vec::new(), Vec::new()));
     assert_eq!(packages.at_work(), [Manager::Yum]);
     fs::remove_file(root.0.path().join("run/yum.pid")).unwrap();
     assert_eq!(packages.read().0, found);
-    // A step is taken.
+    // One step is done.
     let done = "i:kernel-3.10.0-1.el7
 u:bash-4.2.46-34.el7
 ";

@@ -1,5 +1,5 @@
-//! yum 3, of RHEL 7 and its like: /var/lib/yum/transaction-all.* with the transaction-done.*
-//! beside it (yum 3.4, yum-complete-transaction(8)).
+//! yum 3, of RHEL 7 and similar distributions: /var/lib/yum/transaction-all.* and
+//! transaction-done.* (yum 3.4, yum-complete-transaction(8)).
 
 use std::{
     collections::BTreeMap,
@@ -14,27 +14,27 @@ use super::{
 use crate::{bounded_read, host::stamp::Cached};
 
 pub(super) const YUM: &str = "var/lib/yum";
-/// Bytes of a file of yum's.
+/// Most bytes of a file of yum.
 const MAX_YUM: u64 = 16 << 20;
 
-/// Held while yum works; /var/run is /run, and not a link everywhere.
+/// Locked while yum runs; /var/run is /run, but not a link on every host.
 const LOCKS: [&str; 2] = ["run/yum.pid", "var/run/yum.pid"];
-/// Files in the directory that are looked at.
+/// Most files of the directory that are examined.
 const MAX_ENTRIES: usize = 4096;
 
 /// Reads yum's state.
 #[derive(Debug, Default)]
 pub(super) struct Yum {
     read: Cached<Vec<Package>>,
-    /// yum was at work at the last look.
+    /// Whether yum was running at the last look.
     pub(super) at_work: bool,
-    /// What yum had left when it was last not at work.
+    /// Leftovers at the last time that yum was idle.
     before: Option<Interrupted>,
 }
 
 impl Yum {
-    /// What is half done; while yum is at work, what was before. `None` where this is no host of
-    /// yum 3.
+    /// What is unfinished; while yum is running, the earlier result. `None` if the host does not
+    /// use yum 3.
     pub(super) fn read(&mut self, root: &Path, procfs: &Path) -> Found {
         let directory = root.join(YUM);
         if !directory.is_dir() {
@@ -49,7 +49,7 @@ impl Yum {
         let files = transactions.iter().map(|(path, _)| path.as_path());
         let read = self.read.try_get(files, || half_done(&transactions));
         let packages = read.map_err(|error| error.to_string())?.clone();
-        // It may have begun while the files were read.
+        // It may have started while the files were read.
         self.at_work = is_at_work(root, procfs)?;
         if self.at_work {
             self.read = Cached::default();
@@ -68,7 +68,7 @@ impl Yum {
     }
 }
 
-/// The lock files that appear only when yum is at work, on a host of yum 3.
+/// The lock files that exist only while yum runs, on a host of yum 3.
 pub(super) fn appearing(root: &Path) -> impl Iterator<Item = PathBuf> {
     let is_here = root.join(YUM).is_dir() && !has_succeeded_yum(root);
     let locks = LOCKS.map(|path| root.join(path));
@@ -79,7 +79,7 @@ fn is_at_work(root: &Path, procfs: &Path) -> Result<bool, String> {
     for path in LOCKS {
         let is_held = is_of_live_process(procfs, &root.join(path));
         if is_held
-            .map_err(|error| format!("{error}; whether an update is half done is not known"))?
+            .map_err(|error| format!("{error}; whether an update is unfinished is not known"))?
         {
             return Ok(true);
         }
@@ -95,7 +95,7 @@ fn transactions(directory: &Path) -> Result<Vec<(PathBuf, bool)>, PackagesError>
         let path = entry.map_err(failed(directory))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy());
         let name = name.unwrap_or_default();
-        // What was left aside by an operator ends in .disabled.
+        // What an operator has set aside ends in .disabled.
         let is = |kind: &str| name.starts_with(kind) && !name.ends_with(".disabled");
         let all = is("transaction-all.");
         if all || is("transaction-done.") {
@@ -106,7 +106,7 @@ fn transactions(directory: &Path) -> Result<Vec<(PathBuf, bool)>, PackagesError>
     Ok(found)
 }
 
-/// The steps of the last transaction that have not been taken.
+/// The steps of the last transaction that were not done.
 fn half_done(transactions: &[(PathBuf, bool)]) -> Result<Vec<Package>, PackagesError> {
     let (mut planned, mut done) = (String::new(), String::new());
     for (path, all) in transactions {

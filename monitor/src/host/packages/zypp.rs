@@ -1,6 +1,7 @@
-//! What zypper leaves: libzypp runs rpm once a package and keeps the %posttrans scripts for the
-//! end, as files in /var/adm/update-scripts/posttrans* named `NAME-VERSION-RELEASE.ARCH.rpm` and six
-//! random characters (libzypp 17, zypp/target/RpmPostTransCollector.cc; tried with zypper 1.14).
+//! What zypper leaves: libzypp runs rpm once per package and keeps the %posttrans scripts for the
+//! end, as files in /var/adm/update-scripts/posttrans* named `NAME-VERSION-RELEASE.ARCH.rpm` and
+//! six random characters (libzypp 17, zypp/target/RpmPostTransCollector.cc; tested with zypper
+//! 1.14).
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +18,10 @@ use livepatch_core::updates::{
 
 pub(super) const ZYPP: &str = "var/log/zypp";
 pub(super) const SCRIPTS: &str = "var/adm/update-scripts";
-/// Held while zypper works.
+/// Locked while zypper runs.
 pub(super) const ZYPP_LOCK: &str = "run/zypp.pid";
 
-/// All that is read, below the root.
+/// Everything that is read, relative to the root.
 pub(super) const PATHS: [&str; 5] = [
     ZYPP,
     SCRIPTS,
@@ -28,10 +29,10 @@ pub(super) const PATHS: [&str; 5] = [
     super::log_files::LOCALTIME,
     "usr/share/zoneinfo",
 ];
-/// What changes when something is left or repaired.
+/// What changes if something is left or repaired.
 pub(super) const CHANGING: [&str; 2] = ["var/log/zypp/history", SCRIPTS];
 
-/// Folders and scripts that are looked at.
+/// Most folders and scripts that are examined.
 const MAX_ENTRIES: usize = 4096;
 
 /// Whether zypper is this host's package manager.
@@ -44,7 +45,7 @@ pub(super) fn is_here(root: &Path) -> bool {
 pub(super) struct Script {
     /// `NAME-VERSION-RELEASE.ARCH`.
     package: String,
-    /// Where it lies, seen from the host.
+    /// Its path on the host.
     folder: String,
     /// When it was put there, in seconds since 1970.
     written: i64,
@@ -95,9 +96,9 @@ pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
 }
 
 /// The packages whose script may not have run. One that a later run of zypper installed again is
-/// repaired, although the script stays where it is: `runs` are the beginnings of zypper's runs, in
-/// seconds since 1970. Where the log begins after the script was put aside, nothing is claimed:
-/// the run that repaired it may have been rotated away with the one that left it.
+/// repaired, although the script stays where it is: `runs` are the starts of zypper's runs, in
+/// seconds since 1970. If the log begins after the script was saved, nothing is claimed: the run
+/// that repaired it may have been rotated away with the one that left it.
 pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]) -> Vec<HalfDone> {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for script in scripts {
@@ -109,8 +110,8 @@ pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]
             let name = format!("{}-{}-{}.{}", one.name, one.version, one.release, one.arch);
             name == script.package
         })?;
-        // A script is put aside before its package is installed, so that package's own
-        // transaction may be the later one of the two.
+        // A script is saved before its package is installed, so that package's own transaction may
+        // be the later one of the two.
         let put_aside = last.get(script.folder.as_str())?;
         if runs.iter().min()? > put_aside {
             return None;
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_script_that_stayed_counts_until_its_package_is_installed_again() {
-        // Put aside before its package is installed, so the last transaction may be later.
+        // Saved before its package is installed, so the last transaction may be later.
         let scripts = [
             script("lp-a-2-1.noarch", 100),
             script("lp-b-2-1.noarch", 101),
@@ -175,10 +176,10 @@ mod tests {
         assert_eq!(left(100, 102, &[99, 200]), ["lp-a.noarch", "lp-b.noarch"]);
         assert_eq!(left(201, 102, &[99, 200]), ["lp-b.noarch"]);
         assert_eq!(left(201, 300, &[99, 200]), Vec::<String>::new());
-        // The log was rotated since.
+        // The log has been rotated since.
         assert_eq!(left(100, 102, &[200]), Vec::<String>::new());
         assert_eq!(left(100, 102, &[]), Vec::<String>::new());
-        // Of a package that is not there nothing is missing.
+        // Nothing is missing of a package that is not installed.
         assert_eq!(unclosed(&scripts, &[], &[99]), []);
     }
 }

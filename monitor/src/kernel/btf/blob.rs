@@ -1,4 +1,4 @@
-//! The blob: its header, its sections, and where each type in it lies.
+//! The blob: its header, its sections, and the offset of each type in it.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,4 @@
-//! Type information of some functions alone.
+//! Type information of some functions only.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,13 @@ use super::{
 const KIND_DECLARATION: u32 = 7;
 
 impl Btf {
-    /// A blob in which every type has its number, but only these functions are there: the
+    /// A blob in which every type has its number, but only these functions exist: the others are
+    /// declarations without a name.
     /// others are declarations without a name.
     ///
-    /// The kernel knows a function to attach to by its number, and aya finds that by the
-    /// name. Of the whole blob it would make hundreds of thousands of small allocations,
-    /// for some 80 million instructions, and with kinds that it does not know nothing.
+    /// The kernel identifies a function to attach to by its number, and aya finds that by the name.
+    /// For the whole blob aya would make hundreds of thousands of small allocations, some 80
+    /// million instructions, and if there are kinds that it does not know, it fails.
     #[must_use]
     pub fn functions_alone(&self, names: &[&str]) -> Vec<u8> {
         let wanted: BTreeSet<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
     use crate::kernel::btf::blob::Type;
 
-    /// The kernel's own type information, where this machine has any.
+    /// The kernel's own type information, if this machine has any.
     #[test]
     fn functions_keep_their_numbers() {
         const NAMES: [&str; 3] = ["schedule", "bpf_iter_task", "kfree"];

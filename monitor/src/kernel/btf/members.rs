@@ -214,7 +214,7 @@ impl Btf {
             .filter(|ty| matches!(ty.kind, KIND_STRUCT | KIND_UNION))
     }
 
-    /// The type behind typedefs, qualifiers and type tags.
+    /// Skips typedefs, qualifiers and type tags.
     fn behind_modifiers(&self, id: u32) -> Option<Type> {
         let mut ty = self.type_by_id(id)?;
         for _ in 0..MAX_MODIFIERS {

@@ -117,7 +117,7 @@ impl Builder {
     }
 }
 
-/// A type of every kind, so that a wrong size of any of them shifts the ones behind it.
+/// A type of every kind, so that a wrong size of any of them shifts the ones after it.
 fn all_kinds() -> Builder {
     let mut builder = Builder::new();
     builder
@@ -445,7 +445,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         ask(bytes.clone());
-        // The same bytes behind a valid start, to get past the first check.
+        // The same bytes after a valid start, to get past the first check.
         for (byte, good) in bytes.iter_mut().zip(all_kinds().blob().into_iter().take(8)) {
             *byte = good;
         }

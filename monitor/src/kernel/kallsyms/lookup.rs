@@ -1,10 +1,10 @@
-//! Addresses of names from the kernel itself.
+//! Queries the kernel itself for the addresses of names.
 //!
-//! /proc/kallsyms has to be formatted by the kernel and read as a whole for a handful of
-//! names: some 490 million instructions. Since 5.16 a BPF program of type `SYSCALL` may
-//! ask for one (`bpf_kallsyms_lookup_name`, kernel/bpf/syscall.c; a binary search since
-//! 6.2). aya knows no programs of this type, so this one is put together and run here. It
-//! hides what the file hides: the helper checks `bpf_dump_raw_ok` as well.
+//! To read /proc/kallsyms for a handful of names, the kernel has to format all of it: some 490
+//! million instructions. Since 5.16 a BPF program of type `SYSCALL` may query one
+//! (`bpf_kallsyms_lookup_name`, kernel/bpf/syscall.c; a binary search since 6.2). aya does not
+//! support programs of this type, so this one is assembled and run here. It hides the same
+//! addresses as the file: the helper checks `bpf_dump_raw_ok` as well.
 
 use std::{
     io,
@@ -16,17 +16,17 @@ use rustix::io::Errno;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_TYPE_SYSCALL: u32 = 31;
-/// Programs of this type must be loaded as ones that may sleep.
+/// Programs of this type must be loaded as sleepable.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
 const BPF_FUNC_KALLSYMS_LOOKUP_NAME: i32 = 179;
 
 /// Bytes of the program's stack for a name with its NUL.
 const NAME: usize = 32;
-/// Where on the stack the name is, and where its address comes to.
+/// Offsets on the stack of the name and of the returned address.
 const NAME_AT: i16 = -48;
 const ADDRESS_AT: i16 = -8;
 
-/// Why the kernel was not asked, or did not answer.
+/// Why the kernel was not queried, or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookupError {
     #[error("the name {0} is too long")]
@@ -73,7 +73,7 @@ struct Run {
     cpu: u32,
 }
 
-/// What the program leaves in its context for each name.
+/// What the program stores in its context for each name.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Answer {
@@ -82,7 +82,7 @@ struct Answer {
     result: i64,
 }
 
-/// The address of each name, in their order; `None` where the kernel has no such symbol.
+/// The address of each name, in their order; `None` if the kernel has no such symbol.
 ///
 /// # Errors
 /// The kernel is older than 5.16, does not load the program, or hides its addresses.
@@ -108,7 +108,7 @@ fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> u64
     u64::from_le_bytes([code, source << 4 | target, low, high, a, b, c, d])
 }
 
-/// Asks for each name and stores the answers in the context.
+/// Queries each name and stores the answers in the context.
 fn program(names: &[&str]) -> Result<Vec<u64>, LookupError> {
     const MOVE: u8 = 0xbf;
     const SET: u8 = 0xb7;
@@ -120,7 +120,7 @@ fn program(names: &[&str]) -> Result<Vec<u64>, LookupError> {
     const EXIT: u8 = 0x95;
     const STACK: u8 = 10;
 
-    // Register 6 outlives the calls.
+    // Register 6 is preserved across the calls.
     let mut program = vec![instruction(MOVE, 6, 1, 0, 0)];
     for (name, answer) in names.iter().zip((0_i16..).step_by(size_of::<Answer>())) {
         if name.len() >= NAME {
@@ -174,8 +174,8 @@ fn load(program: &[u64]) -> Result<OwnedFd, LookupError> {
         kern_version: 0,
         prog_flags: BPF_F_SLEEPABLE,
     };
-    // SAFETY: the attributes have the layout that the kernel expects of their size; the
-    // instructions and the licence outlive the call.
+    // SAFETY: the attributes have the layout that the kernel expects for their size; the
+    // instructions and the licence live longer than the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -185,7 +185,7 @@ fn load(program: &[u64]) -> Result<OwnedFd, LookupError> {
         )
     };
     let descriptor = checked("BPF_PROG_LOAD", result)?;
-    // SAFETY: the kernel has just given this descriptor to nobody else.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
@@ -263,7 +263,7 @@ mod tests {
         assert!(error.to_string().contains("too long"), "{error}");
     }
 
-    /// Where the kernel answers, it says what the file says.
+    /// If the kernel answers, the answer agrees with the file.
     #[test]
     fn the_kernel_and_the_file_agree() {
         let names = ["_stext", "kfree", "schedule", "no_such_symbol_here"];

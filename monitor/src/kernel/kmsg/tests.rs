@@ -109,7 +109,7 @@ fn the_last_start_without_an_end_counts() {
         ),
         Some(0)
     );
-    // A start that failed leaves no end behind.
+    // A start that failed leaves no end.
     assert_eq!(
         start(
             &[STARTING, "livepatch: failed to enable patch 'klp_one'"],
@@ -165,7 +165,7 @@ fn what_is_written_during_a_pass_is_left_out() {
     assert_eq!(seen, (0..AT_THE_START).collect::<Vec<_>>());
 }
 
-/// At the start of the pass there was nothing behind its end yet.
+/// At the start of the pass there was nothing after its end yet.
 #[test]
 fn what_is_written_later_in_a_pass_is_left_out() {
     for first_new in [1_u64, 100, 255, 256, 257, 1_000] {
@@ -303,8 +303,7 @@ fn errors_reach_the_console_below_its_level() {
     }
 }
 
-/// What the parser of crashes reads of a record is the record: a newline in a name does not
-/// begin another.
+/// The crash parser reads a record as one: a newline in a name does not start another.
 #[test]
 fn a_record_is_one_line() {
     let name = concat!(

@@ -10,7 +10,7 @@ use crate::kernel::layout::Layout;
 /// The BPF programs of `monitor/bpf`, which the build script copies.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/programs.bpf"));
 
-/// Loads them with the offsets and addresses of this kernel. No program is loaded yet.
+/// Prepares loading with the offsets and addresses of this kernel. No program is loaded yet.
 pub(super) fn load(layout: &Layout, kernel_log: bool) -> Result<Ebpf, ProbesError> {
     let log_level: u8 = if kernel_log {
         aya_log::Level::Debug as u8
@@ -36,11 +36,10 @@ pub(super) fn load(layout: &Layout, kernel_log: bool) -> Result<Ebpf, ProbesErro
 
 /// A loader that has not read the kernel's type information.
 ///
-/// aya 0.14 reads and parses it when a loader is made (`EbpfLoader::new`), before
-/// [`EbpfLoader::btf`] can say that it is not needed: 81 million instructions, and the
-/// greater part of the memory that the start would take. So for that moment this process
-/// may open nothing. It has one thread then: the exporter starts others later, and the
-/// commands have no others.
+/// aya 0.14 reads and parses it when a loader is created (`EbpfLoader::new`), before
+/// [`EbpfLoader::btf`] can say that it is not needed: 81 million instructions, and most of the
+/// memory that the start would use. So for that moment this process may open no file. It has only
+/// one thread at that point: the exporter starts others later, and the commands have no others.
 fn loader() -> EbpfLoader<'static> {
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit {
@@ -49,7 +48,7 @@ fn loader() -> EbpfLoader<'static> {
     };
     let limited = setrlimit(Resource::Nofile, none);
     let loader = EbpfLoader::new();
-    // Back to what it was, which is always allowed.
+    // The former limit, which is always allowed.
     if let Err(error) = limited.and_then(|()| setrlimit(Resource::Nofile, limit)) {
         debug!("the limit of open files: {error}");
     }

@@ -43,7 +43,7 @@ impl PatchReader {
         &self.sysfs
     }
 
-    /// What is loaded: the same value as before where nothing has changed.
+    /// The loaded livepatches: the same value as before if nothing has changed.
     ///
     /// # Errors
     /// Those of [`read_patches`].
@@ -60,8 +60,7 @@ impl PatchReader {
         let Ok(known) = Known::find(&self.sysfs, set.clone()) else {
             return Ok((set, problems));
         };
-        // Only what was the same before and after the directories were looked at belongs
-        // to them.
+        // Only what was the same before and after the directories were read belongs to them.
         let (again, problems) = read_patches(&self.sysfs)?;
         if again == *set && problems.is_empty() {
             self.known = Some(known);
@@ -71,7 +70,7 @@ impl PatchReader {
     }
 }
 
-/// Something has changed that takes a whole reading.
+/// Something has changed that requires a complete reading.
 #[derive(Debug)]
 struct Changed;
 
@@ -87,15 +86,15 @@ impl From<io::Error> for Changed {
     }
 }
 
-/// A directory, and by what it is recognised.
+/// A directory, and what it is recognised by.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
     mark: Mark,
 }
 
-/// Device, inode, links and the time of the last change. Of these sysfs needs the inode
-/// and the links; the others are for file systems that use an inode again.
+/// Device, inode, links and the time of the last change. For sysfs the inode and the links are
+/// needed; the others are for file systems that reuse inodes.
 type Mark = (u64, u64, u64, (i64, u64));
 
 fn mark(path: &Path) -> Result<Mark, Errno> {
@@ -113,7 +112,7 @@ fn mark(path: &Path) -> Result<Mark, Errno> {
 }
 
 impl Directory {
-    /// With this number of directories in it, if the file system counts them.
+    /// Whether it has this number of directories in it, if the file system counts them.
     fn find(path: PathBuf, entries: usize) -> Result<Self, Changed> {
         let mark = mark(&path)?;
         let (_, _, links, _) = mark;
@@ -131,7 +130,7 @@ impl Directory {
     }
 }
 
-/// An attribute of 0 or 1; none where this kernel has none.
+/// An attribute of 0 or 1; `None` if this kernel does not have it.
 #[derive(Debug)]
 struct Flag(Option<PathBuf>);
 
@@ -208,7 +207,8 @@ impl Known {
             let patched = known.patched()?;
             let objects = patch.objects.iter().map(|object| object.patched);
             let is_same = is_same && objects.eq(patched.iter().copied());
-            // Last: the attributes are those of this directory, not of one that is gone.
+            // Last, so that the attributes are those of this directory, not of one that was
+            // removed.
             known.directory.check()?;
             if !is_same && let Some(patch) = Arc::make_mut(&mut self.set).patches.get_mut(index) {
                 update(patch, enabled, transition, &patched);
@@ -280,7 +280,7 @@ mod tests {
             }
         }
 
-        /// As it is read again, which must be as it is read anew.
+        /// A repeated reading must give the same as a fresh one.
         fn read(&mut self) -> Arc<PatchSet> {
             let (set, problems) = self.reader.read().unwrap();
             assert!(problems.is_empty(), "{problems:?}");
@@ -323,18 +323,18 @@ mod tests {
     fn what_comes_and_goes_is_seen() {
         let mut fake = Fake::new();
         fake.read();
-        // The functions that an atomic replace added go.
+        // The functions that an atomic replace added are removed.
         fs::remove_dir(fake.path("fix/vmlinux/b,1")).unwrap();
         fake.read();
         fs::create_dir_all(fake.path("fix/nf_tables/c,1")).unwrap();
         fake.read();
         fake.patch("other", &["x"]);
         assert_eq!(fake.read().patches.len(), 2);
-        // Another of the same name.
+        // Another patch of the same name.
         fs::remove_dir_all(fake.path("other")).unwrap();
         fake.patch("other", &["y"]);
         assert_eq!(fake.read().patches[1].objects[0].functions[0].name, "y");
-        // One in place of another.
+        // One patch in place of another.
         fs::rename(fake.path("other"), fake.path("third")).unwrap();
         assert_eq!(fake.read().patches[1].name, "third");
         for name in ["fix", "third"] {

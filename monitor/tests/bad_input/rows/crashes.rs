@@ -1,4 +1,4 @@
-//! `crashes` and what is below it.
+//! Rows of `crashes` and its subcommands.
 
 use super::super::{
     Ends::{self, With},

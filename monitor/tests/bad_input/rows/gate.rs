@@ -1,4 +1,4 @@
-//! `gate`, up to its first query; what comes of answers is in tests/gate.
+//! Rows of `gate` up to its first query; tests/gate has the handling of responses.
 
 use super::super::{Row, no};
 
@@ -209,7 +209,7 @@ fn numbers() -> Vec<Row> {
     ]
 }
 
-/// What the rollout should be, and what it may risk.
+/// The requirements and limits of a rollout.
 fn rollout() -> Vec<Row> {
     const HOSTS: &str = "gate --expect-hosts";
     const RISK: &str = "gate --max-risk";

@@ -1,4 +1,4 @@
-//! Directories that `serve` reads, one file of which is invalid. It says so and serves.
+//! Directories that `serve` reads with one invalid file. `serve` reports it and serves.
 
 use super::super::{Ends, Row, row};
 

@@ -1,4 +1,4 @@
-//! The table, a file a command.
+//! The table, one file per command.
 
 mod crashes;
 mod gate;
@@ -16,7 +16,7 @@ pub(crate) use self::{
     serve::serve,
 };
 
-/// What all commands understand.
+/// Flags of all commands.
 pub(crate) fn common() -> Vec<Row> {
     vec![
         no(

@@ -32,7 +32,7 @@ pub(crate) fn serve() -> Vec<Row> {
             &["serve", "--web.listen-address", ""],
             &["--web.listen-address", "127.0.0.1:9969"],
         ),
-        // RFC 5737: nobody's.
+        // RFC 5737: reserved for documentation.
         no(
             ADDRESS,
             &["serve", "--web.listen-address", "192.0.2.1:9969"],

@@ -1,12 +1,12 @@
-//! Web configurations, and what becomes of each.
+//! Web configurations, and the outcome of each.
 
-/// What promtool says, and this program.
+/// What promtool and this program answer.
 pub(super) enum Verdict {
     /// Both programs accept it.
     Good,
-    /// Neither does; this program's message has these words.
+    /// Both reject it; this program's message has these words.
     Bad(&'static [&'static str]),
-    /// Promtool takes it, though it cannot work as it says or is not safe.
+    /// Promtool accepts it, although it cannot work as written or is not safe.
     OnlyHere(&'static [&'static str]),
     /// Prometheus 2.42 does not know the key yet, later ones do.
     Newer,
@@ -15,8 +15,8 @@ use Verdict::{Bad, Good, Newer, OnlyHere};
 
 pub(super) const HASH: &str = "$2y$04$RFpXnaQjxwFxUhqYd3HHO.8LgKaoIu3tGKHWI7IBRLHmbiPawlzi2";
 
-/// A name, the file, the verdict. TLS stands for a sound pair of cert_file and
-/// key_file in three lines, HASH for a sound hash.
+/// A name, the file, the verdict. TLS stands for a valid pair of cert_file and key_file in three
+/// lines, HASH for a valid hash.
 pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
     ("empty", "", Good),
     ("a comment", "# nothing\n", Good),
@@ -340,7 +340,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.min_version:",
             "`TLS10`",
-            "not offered",
+            "not supported",
             "TLS12",
         ]),
     ),
@@ -350,7 +350,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.max_version:",
             "`TLS11`",
-            "not offered",
+            "not supported",
         ]),
     ),
     (
@@ -358,7 +358,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         "TLS  cipher_suites:\n    - TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA\n",
         OnlyHere(&[
             ":5: tls_server_config.cipher_suites:",
-            "CBC_SHA` is not offered",
+            "CBC_SHA` is not supported",
             "TLS_AES_128_GCM_SHA256",
         ]),
     ),
@@ -368,7 +368,7 @@ pub(super) const TABLE: &[(&str, &str, Verdict)] = &[
         OnlyHere(&[
             ":4: tls_server_config.curve_preferences:",
             "`CurveP521`",
-            "not offered",
+            "not supported",
         ]),
     ),
     (

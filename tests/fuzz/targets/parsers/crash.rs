@@ -1,4 +1,4 @@
-//! What a kernel that is unwell says: its log, live and in dumps.
+//! The log of a crashing kernel, live and in dumps.
 
 use livepatch_core::{crash::{parser::{Reading, last_uptime, read, signal}, pstore::{Name, join, split}}, message::LivepatchMessage};
 use livepatch_monitor::kernel::kmsg::Record;
@@ -7,7 +7,7 @@ pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [log, log, kmsg, parts]);
 }
 
-/// A log becomes records within their bounds.
+/// A log becomes records within their limits.
 fn log(bytes: &[u8]) {
     let parsed = read(bytes, &Reading::new(1800.0));
     assert!(parsed.records.len() <= 256 && parsed.non_fatal.len() <= 256);
@@ -28,7 +28,7 @@ fn kmsg(bytes: &[u8]) {
     let _ = signal(&text);
 }
 
-/// Files of pstore in any order, cut where the bytes say; each begins with its name.
+/// Files of pstore in any order, split as the bytes determine; each begins with its name.
 fn parts(bytes: &[u8]) {
     let mut parts = Vec::new();
     for file in bytes.split(|byte| *byte == 0) {

@@ -1,4 +1,4 @@
-//! What the gate reads: Prometheus's answers, and its command line.
+//! The gate's input: Prometheus's answers, and its command line.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn answers(bytes: &[u8]) {
     assert!(answer::excerpt(bytes).chars().count() <= 90);
 }
 
-/// A selector that was understood is understood the same when it is written out.
+/// A selector that was parsed gives the same when it is rendered and parsed again.
 fn selectors(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let Ok(selector) = Selector::parse(&text) else {
@@ -33,11 +33,11 @@ fn selectors(bytes: &[u8]) {
     };
     let written = selector.to_string();
     let again = Selector::parse(&written);
-    // What is quoted as a number is beyond the few escapes that a selector takes.
+    // Values quoted as numbers need more than the few escapes that a selector accepts.
     if !written.contains("\\x") && !written.contains("\\ufffd") {
         assert_eq!(again.unwrap(), selector, "{written}");
     }
-    // No value ends its quotes.
+    // No value terminates its quotes.
     for matcher in &selector.0 {
         let quoted = quote(&matcher.value);
         let inner = &quoted[1..quoted.len() - 1];
@@ -50,7 +50,7 @@ fn selectors(bytes: &[u8]) {
     }
 }
 
-/// Values that flags of `gate` take.
+/// Values of the flags of `gate`.
 fn words(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(duration) = values::duration(&text) {

@@ -1,5 +1,5 @@
-//! Bytes of the kernel: records of the probes and the task iterator, its types, what it
-//! shows of tasks, patches and symbols.
+//! Data from the kernel: records of the probes and the task iterator, its types, and what it shows
+//! about tasks, patches and symbols.
 
 use std::{
     collections::BTreeSet,
@@ -64,7 +64,7 @@ fn put(root: &Path, file: &str, bytes: &[u8]) {
     fs::write(root.join(file), bytes).unwrap();
 }
 
-/// The files of a task, cut where the bytes say.
+/// The files of a task, split as the bytes determine.
 fn task(bytes: &[u8]) {
     let root = &*ROOT;
     let files = ["stat", "stack", "patch_state", "cgroup", "wchan", "status"];

@@ -1,5 +1,5 @@
-//! The parsers of foreign bytes, in groups. `PARSERS` in the environment names the group
-//! that a run is about: inputs of one group are of no use to another.
+//! The parsers of untrusted bytes, in groups. `PARSERS` in the environment selects the group of a
+//! run: inputs of one group are useless for another.
 #![no_main]
 
 mod crash;
@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 
 type Parser = fn(&[u8]);
 
-/// As `cargo xtask fuzz` knows them.
+/// The names that `cargo xtask fuzz` uses.
 const GROUPS: [(&str, Parser); 7] = [
     ("crash", crash::parse),
     ("gate", gate::parse),
@@ -35,7 +35,7 @@ static GROUP: LazyLock<Parser> = LazyLock::new(|| {
         .1
 });
 
-/// A folder in memory for parsers that read files: whoever starts the run removes it.
+/// A folder in memory for parsers that read files. The caller of the run removes it.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
     let root = std::env::var_os("PARSERS_ROOT");
     root.expect("PARSERS_ROOT names no folder to work in")
@@ -44,8 +44,8 @@ static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| GROUP(bytes));
 
-/// Picks a parser of a group by the last byte: recorded files, which are the beginning of
-/// the corpus, then stay whole but for their end.
+/// Selects a parser of a group by the last byte, so that recorded files, with which the corpus
+/// starts, are unchanged except for their end.
 fn pick<const N: usize>(bytes: &[u8], parsers: [Parser; N]) {
     if let Some((last, rest)) = bytes.split_last() {
         parsers[usize::from(*last) % N](rest);

@@ -1,4 +1,4 @@
-//! The monitor's own files, as a crash, a full disk or an editor may leave them.
+//! The monitor's own files, as a crash, a full disk or an editor may damage them.
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
@@ -14,7 +14,7 @@ pub fn parse(bytes: &[u8]) {
     crate::pick(bytes, [entries, entries, transition, crash]);
 }
 
-/// Whatever was read can be written, and reads the same again.
+/// Everything that was read can be written, and gives the same when it is read again.
 fn entries(bytes: &[u8]) {
     let _ = decode(bytes);
     let file = [HEADER.as_slice(), bytes].concat();
@@ -35,7 +35,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// What version 0.1.0 left is taken over, and reads the same again.
+/// What version 0.1.0 left is taken over, and gives the same when it is read again.
 fn transition(bytes: &[u8]) {
     let _ = fs::remove_dir_all(FOLDER.join("recorder"));
     fs::write(FOLDER.join("transition.json"), bytes).unwrap();
@@ -43,14 +43,14 @@ fn transition(bytes: &[u8]) {
         return;
     };
     let opened = JournalFile::open(&FOLDER, BOOT).unwrap();
-    // A state that is too long for an entry stays where it is.
+    // A state that is too long for an entry is left in its file.
     assert_eq!(FOLDER.join("transition.json").exists(), !opened.problems.is_empty());
     drop(opened);
     let again = saved::read(&FOLDER, BOOT).unwrap().unwrap();
     assert_eq!(format!("{again:?}"), format!("{saved:?}"));
 }
 
-/// Nothing of what cannot be read is shown.
+/// Nothing from an unreadable file is shown.
 fn crash(bytes: &[u8]) {
     for file in [
         "crashes/20261123T124809Z-oops-deadbeef.json",

@@ -1,4 +1,4 @@
-//! The web configuration, and who clients say they are.
+//! The web configuration, and the credentials of clients.
 
 use std::{fs, path::PathBuf, sync::LazyLock};
 
@@ -15,7 +15,7 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
     folder
 });
 
-/// A fault names the file.
+/// A problem names the file.
 fn configuration(bytes: &[u8]) {
     let path = FOLDER.join("web.yml");
     fs::write(&path, bytes).unwrap();
@@ -28,7 +28,7 @@ fn configuration(bytes: &[u8]) {
     }
 }
 
-/// The scheme's case and blanks mean nothing; without a colon there is no user.
+/// The scheme's case and spaces do not matter; without a colon there is no user name.
 fn credentials(bytes: &[u8]) {
     let _ = Credentials::parse(bytes);
     let encoded = BASE64_STANDARD.encode(bytes);

@@ -1,5 +1,5 @@
-//! What the monitor costs in instructions, beside node_exporter: in a machine that counts
-//! them, a CPU time of a millisecond is a million instructions.
+//! The monitor's cost in instructions, compared with node_exporter: on a machine that counts them,
+//! a millisecond of CPU time is a million instructions.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -17,14 +17,14 @@ use crate::{
     target,
 };
 
-/// Before what is measured: caches are warm, and packages are read once.
+/// Before the measurement: caches are warm, and packages have been read once.
 const WARM_UP: u32 = 3;
 const SCRAPES: u32 = 20;
-/// Enough for the heap to have its size.
+/// Enough for the heap to reach its final size.
 const MANY: u32 = 500;
 const FUNCTIONS: u32 = 1_000;
 const PATCHES: u32 = 50;
-/// A thousand functions take the kernel itself a while.
+/// Loading a thousand functions takes the kernel itself a while.
 const PATIENCE: Duration = seconds(240);
 const PEER: &str = "127.0.0.1:9100";
 
@@ -131,7 +131,7 @@ fn alone(table: &mut Table, what: &str, ours: Duration) {
     table.row(&[what.to_owned(), exact(ours), String::new(), String::new()]);
 }
 
-/// Small counts with two places more than [`milliseconds`] has.
+/// Small counts with two more decimal places than [`milliseconds`] has.
 fn exact(time: Duration) -> String {
     match time < Duration::from_millis(100) {
         true => format!("{:.3}", time.as_secs_f64() * 1e3),

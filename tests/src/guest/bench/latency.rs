@@ -1,5 +1,5 @@
-//! From the kernel's event to a scrape that shows it: the time, by the kernel's own clock,
-//! and the monitor's work.
+//! The time from the kernel's event to a scrape that shows it, by the kernel's own clock, and the
+//! monitor's work for it.
 
 use std::{
     thread,
@@ -18,9 +18,9 @@ use crate::{
     livepatch::PATCH_A, modules, process::cpu_time, target,
 };
 
-/// Enough for 99 of 100.
+/// Enough for a 99th percentile.
 const ROUNDS: usize = 100;
-/// Each is waited for until the monitor is idle.
+/// Before each event the monitor must be idle.
 const WORK_ROUNDS: u32 = 5;
 /// Between two scrapes, which is the resolution of the result.
 const POLL: Duration = Duration::from_millis(20);
@@ -39,8 +39,7 @@ const REFUSED: &str = "livepatch_patch_load_failures_total";
 const WARNINGS: &str = "livepatch_crash_signals_total{signal=warning}";
 const REVERSALS: &str = "livepatch_transition_reversals_total";
 
-/// What happens in a round, with the kernel function that is the event and the metric that
-/// shows it.
+/// The steps of a round, with the kernel function that is the event and the metric that shows it.
 const EVENTS: [(&str, &str); 6] = [
     ("start: livepatch_transition_active", INIT),
     ("start: the blocking function's name", INIT),
@@ -153,7 +152,7 @@ fn now() -> Result<Duration> {
     ))
 }
 
-/// What the monitor uses of the CPUs from before an event until one scrape has shown it.
+/// CPU time that the monitor uses from before an event until one scrape has shown it.
 pub(super) fn work(guest: &mut Guest) -> Result<[(&'static str, Duration); 3]> {
     let pid = guest.monitor()?.pid();
     let (mut start, mut warned, mut end) = <(Duration, Duration, Duration)>::default();
@@ -191,7 +190,7 @@ pub(super) fn work(guest: &mut Guest) -> Result<[(&'static str, Duration); 3]> {
     ])
 }
 
-/// One scrape, which must show it.
+/// One scrape, which must show the event.
 fn expect(guest: &Guest, selector: &str, value: f64) -> Result<()> {
     let metrics = guest.monitor()?.scrape()?;
     ensure!(

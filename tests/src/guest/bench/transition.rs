@@ -1,4 +1,4 @@
-//! What the probes cost a transition: measured alternately with and without the monitor.
+//! The probes' cost for a transition: measured alternately with and without the monitor.
 
 use std::{
     thread,

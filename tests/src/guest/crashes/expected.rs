@@ -75,13 +75,13 @@ pub(super) struct Expected {
     pub(super) kind: &'static str,
     pub(super) phase: &'static str,
     pub(super) implicated: &'static str,
-    /// Why no more is known where that is "unknown"; all of the reasons.
+    /// Why the answer is "unknown", if it is; all of the reasons.
     pub(super) unproven: Vec<String>,
-    /// Evidence, of this kind, against this patch.
+    /// Evidence of this kind that implicates this patch.
     pub(super) evidence: Option<(&'static str, &'static str)>,
     /// The function it happened in, and its module.
     pub(super) function: Option<(&'static str, Option<&'static str>)>,
-    /// The patch whose transition ran.
+    /// The patch that was in transition.
     pub(super) transition: Option<&'static str>,
     /// A patch that was loaded.
     pub(super) patch: Option<&'static str>,
@@ -132,7 +132,7 @@ pub(super) fn expect_one(guest: &mut Guest, memo: &Memo, expected: &Expected) ->
     expect_metrics(guest, expected)
 }
 
-/// Follows a runbook on a host with one crash, about this patch.
+/// Follows a runbook on a host with one crash, which is about this patch.
 pub(super) fn follow(guest: &Guest, page: &str, patch: &str, seen: &[&str]) -> Result<()> {
     let crashes = list(1)?;
     let crash = crashes.first().context("one crash and none")?;
@@ -167,7 +167,7 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
     metrics.expect_sum(&format!("livepatch_last_crash_info{{patch={patch}}}"), 1.0)
 }
 
-/// The metrics say of the last crash just this.
+/// The metrics describe the last crash exactly like this.
 pub(super) fn expect_last(
     metrics: &Exposition,
     kind: &str,

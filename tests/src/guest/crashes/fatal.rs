@@ -74,9 +74,9 @@ pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
 
 /// An oops in a module that is unrelated to the loaded livepatch.
 ///
-/// On 5.10 the trace has the start of the module's init section, which the kernel prints
-/// as a bare address: sprint_backtrace() looks up the byte before it (kernel/kallsyms.c). It
-/// could be in a livepatch as well, so that the answer is "unknown" there, and nowhere else.
+/// On 5.10 the trace contains the start of the module's init section, which the kernel prints as a
+/// bare address: sprint_backtrace() looks up the byte before it (kernel/kallsyms.c). It could be in
+/// a livepatch as well, so the answer is "unknown" there, and only there.
 pub(super) mod oops_elsewhere {
     use super::*;
 
@@ -251,8 +251,8 @@ pub(super) mod sysrq_in_transition {
             }
             return Ok(());
         }
-        // This machine has one CPU: after panic() no program of user space runs on it, so
-        // that nothing but the transition is on the disk.
+        // This machine has one CPU: after panic() no user-space program runs on it, so nothing but
+        // the transition is on the disk.
         expect_one(
             guest,
             memo,

@@ -22,7 +22,7 @@ use crate::{
 /// A scenario of several boots.
 struct CrashScenario {
     name: &'static str,
-    /// Ends the boot by a crash; if it returns, the boot is ended in order.
+    /// Ends the boot by a crash; if it returns, the boot is ended cleanly.
     provoke: fn(&mut Guest) -> Result<()>,
     /// Checks, in a later boot, what the monitor knows about it.
     verify: fn(&mut Guest, &Memo) -> Result<()>,

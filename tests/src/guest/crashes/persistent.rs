@@ -1,4 +1,4 @@
-//! What survives a boot: the disk, and the kernel log in pstore.
+//! What survives a reboot: the disk, and the kernel log in pstore.
 
 use std::{collections::BTreeSet, fs};
 
@@ -11,7 +11,7 @@ const DISK: &str = "/dev/vda";
 const PSTORE: &str = "/sys/fs/pstore";
 
 /// The parameters of ramoops: the memory that the host has reserved, and records that are large
-/// enough for a whole log, because ramoops keeps no second part.
+/// enough for a whole log, because ramoops stores no second part.
 const RAMOOPS: &str = "mem_address=0x20000000 mem_size=0x200000 record_size=0x20000";
 
 /// Mounts the disk on /var/lib.
@@ -51,7 +51,7 @@ pub(super) fn send(guest: &Guest, scenario: &str) -> Result<()> {
     Ok(())
 }
 
-/// The addresses without a name in the traces of the records, each once.
+/// The addresses without a name in the records' traces, each once.
 pub(super) fn unnamed_addresses() -> Result<BTreeSet<String>> {
     let mut unnamed = BTreeSet::new();
     for name in records()? {

@@ -1,4 +1,4 @@
-//! The power goes without warning.
+//! The power fails without warning.
 
 use std::{collections::BTreeSet, io::Write as _};
 
@@ -41,30 +41,30 @@ pub(super) mod power_cut_in_transition {
     }
 }
 
-/// Again and again, at each stage of a livepatch and at random moments between them: one
-/// record each, of the stage in which the power went.
+/// Repeatedly, at each stage of a livepatch and at random moments between them: one record each,
+/// with the stage in which the power failed.
 pub(super) mod power_cuts {
     use super::*;
 
-    /// From before the load of the patch to after the kernel's second attempt.
+    /// The range from before the load of the patch to after the kernel's second attempt.
     const LATEST: u64 = 3000;
 
-    /// What has happened, one boot and stage a line, on the disk before anything else does.
+    /// What has happened, one line per boot and stage, on the disk before anything else happens.
     const STAGES: &str = "/var/lib/power-cuts";
 
-    /// Where a boot has come to. The stages whose names begin with `To` have begun, and
-    /// the monitor may have noted their outcome or not.
+    /// The stage that a boot has reached. The stages whose names begin with `To` have started, and
+    /// the monitor may or may not have recorded their outcome.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
     enum Stage {
         Unpatched,
         ToTransition,
-        /// A task holds up the transition to the patch, as the monitor has noted.
+        /// A task holds up the transition to the patch, and the monitor has recorded that.
         Transition,
         ToPatched,
-        /// The patch is in force, as the monitor has noted.
+        /// The patch is in force, and the monitor has recorded that.
         Patched,
         ToUnpatching,
-        /// A task holds up the transition from the patch, as the monitor has noted.
+        /// A task holds up the transition from the patch, and the monitor has recorded that.
         Unpatching,
     }
     use Stage::{
@@ -85,7 +85,7 @@ pub(super) mod power_cuts {
         }
     }
 
-    /// When the power goes.
+    /// When the power fails.
     #[derive(Clone, Copy, Debug)]
     enum Moment {
         /// When this stage is reached.
@@ -94,7 +94,7 @@ pub(super) mod power_cuts {
         Random,
     }
 
-    /// One after the other, from boot to boot.
+    /// Each stage in turn, from boot to boot.
     const MOMENTS: [Moment; 5] = [
         Moment::At(Unpatched),
         Moment::At(Transition),
@@ -158,7 +158,7 @@ pub(super) mod power_cuts {
         expect_end()
     }
 
-    /// Notes a stage on the disk; the power goes here if this is the moment.
+    /// Records a stage on the disk; the power fails here if this is the moment.
     fn reach(guest: &Guest, moment: Moment, stage: Stage) -> Result<()> {
         let reached = Reached {
             boot_id: persistent::boot_id()?,
@@ -184,7 +184,7 @@ pub(super) mod power_cuts {
 
     fn reached() -> Result<Vec<Reached>> {
         match fs::read_to_string(STAGES) {
-            // A line that the power cut short was not yet reached.
+            // The stage of a line that the power cut truncated was not reached yet.
             Ok(text) => Ok(text
                 .lines()
                 .filter_map(|line| serde_json::from_str(line).ok())

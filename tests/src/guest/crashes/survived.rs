@@ -1,5 +1,4 @@
-//! Signals that the machine survives: the metrics show them at once. And a boot that ends
-//! as it should.
+//! Signals that the machine survives: the metrics show them at once. Also a boot that ends cleanly.
 
 use anyhow::ensure;
 
@@ -14,8 +13,8 @@ use crate::{
 };
 use expected::{Expected, expect_last, expect_none, expect_one, expect_signal};
 
-/// Loads a module that does something wrong, and waits until it has done it: what the
-/// kernel has to say of it is in its log then.
+/// Loads a module that does something wrong, and waits until it is done: by then the kernel's
+/// report is in its log.
 fn broken_module(guest: &mut Guest, parameters: &str) -> Result<()> {
     let helper = guest.helper(&Task::Load {
         module: "lpm_crash".to_owned(),
@@ -68,7 +67,7 @@ pub(super) mod oops_in_patch_is_survived {
     }
 }
 
-/// After so many seconds RCU complains of a CPU (kernel/rcu/update.c).
+/// Seconds after which RCU reports a CPU (kernel/rcu/update.c).
 const RCU_TIMEOUT: &str = "/sys/module/rcupdate/parameters/rcu_cpu_stall_timeout";
 
 /// A CPU that runs nothing else, until [`Spinning::end`].
@@ -85,7 +84,7 @@ impl Spinning {
         Ok(Self { helper })
     }
 
-    /// Waits until the kernel has reported it so often, and ends it.
+    /// Waits until the kernel has reported it this often, and ends it.
     fn end(self, guest: &mut Guest, reports: u32, is_one: fn(&str) -> bool) -> Result<()> {
         eventually(seconds(110), || {
             let count = kernel_log::count(is_one)?;
@@ -97,7 +96,7 @@ impl Spinning {
     }
 }
 
-/// A warning is a signal and no crash.
+/// A warning is a signal and not a crash.
 pub(super) mod warning_is_survived {
     use super::*;
 
@@ -107,7 +106,7 @@ pub(super) mod warning_is_survived {
         expect_signal(guest, "warning", "unpatched", |metrics| {
             metrics.expect_sum("livepatch_crashes_total", 0.0)
         })?;
-        // Such a report is no crash, and has no record.
+        // Such a report is not a crash, and has no record.
         runbooks::follow(
             guest,
             &Walk {
@@ -123,7 +122,7 @@ pub(super) mod warning_is_survived {
     }
 }
 
-/// A monitor that may not use BPF reads the kernel's log.
+/// A monitor that cannot use BPF reads the kernel's log.
 pub(super) mod warning_without_bpf {
     use super::*;
 
@@ -150,7 +149,7 @@ pub(super) mod soft_lockup_is_survived {
     pub(in super::super) fn provoke(guest: &mut Guest) -> Result<()> {
         guest.start_monitor(&[])?;
         set("watchdog_thresh", "3")?;
-        // RCU must not complain first.
+        // RCU must not report first.
         files::write(RCU_TIMEOUT, "120")?;
         // Before 5.13 the kernel reports it once (kernel/watchdog.c, soft_watchdog_warn).
         let reports = if kernel::is_since(5, 13)? { 2 } else { 1 };
@@ -190,7 +189,7 @@ pub(super) mod rcu_stall_is_survived {
             line.contains("self-detected stall on CPU")
                 || line.contains("detected stalls on CPUs/tasks")
         })?;
-        // Where the kernel has no tracepoint for it, its log does.
+        // If the kernel has no tracepoint for it, its log shows it.
         let method = match Path::new(TRACEPOINT).exists() {
             true => "tracepoint",
             false => "log",

@@ -33,7 +33,7 @@ fn failures_show_what_is_there() {
     );
     assert!(exposition.expect_absent("a_total{y=q}").is_err());
     assert!(exposition.expect("e", 0.0).is_err());
-    // What is not there is not zero.
+    // A missing series is not zero.
     assert!(exposition.expect_sum("e", 0.0).is_err());
 }
 

@@ -1,5 +1,5 @@
-//! bpftrace on the functions that the monitor probes and on one that a livepatch
-//! replaces, and a second monitor beside the first.
+//! bpftrace on the functions that the monitor probes and on one that a livepatch replaces, and a
+//! second monitor on the same host.
 
 use std::{
     process::Stdio,
@@ -42,7 +42,7 @@ const TRAMPOLINE: &str = "fentry:cmdline_proc_show { @shown_too = count(); }\n";
 
 const SECOND: &str = "127.0.0.1:9970";
 
-/// Between two scrapes of the second monitor.
+/// Interval of the second monitor's scrapes.
 const POLL: Duration = Duration::from_millis(100);
 
 pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
@@ -64,7 +64,7 @@ pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     monitor::blockers()?.task(holder.pid)?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    // The livepatch replaces the function, probes on it or not.
+    // The livepatch replaces the function, whether or not there are probes on it.
     VMLINUX.apply(seconds(30))?;
     let shown = files::read("/proc/cmdline")?;
     ensure!(
@@ -133,12 +133,12 @@ fn expect_named(trampoline: bool) -> Result<()> {
     Ok(())
 }
 
-/// A monitor with a state of its own; dropped, it is killed.
+/// A monitor with a separate state directory; killed when it is dropped.
 struct Second(std::process::Child);
 
 impl Drop for Second {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -172,7 +172,7 @@ fn second_monitor(guest: &Guest) -> Result<Second> {
     Ok(second)
 }
 
-/// As [`Guest::wait_for`], of the second monitor: every scrape must succeed, agree with
+/// Like [`Guest::wait_for`], for the second monitor: every scrape must succeed, and agree with
 /// itself and with the one before.
 fn second_wait_for(selector: &str, value: f64) -> Result<Exposition> {
     let begin = Instant::now();

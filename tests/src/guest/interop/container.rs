@@ -1,5 +1,5 @@
-//! In a container: a root directory with nothing but the monitor in it, namespaces of
-//! its own, and the host's /proc and /sys mounted somewhere else.
+//! In a container: a root directory with only the monitor in it, separate namespaces, and the
+//! host's /proc and /sys mounted somewhere else.
 
 use std::{fs, path::Path};
 
@@ -36,7 +36,7 @@ const WITH_HOST_PIDS: &[&str] = &[
     "--cgroup",
     "--root=/container",
 ];
-/// With pids, and a /proc, of its own.
+/// With its own pids and /proc.
 const WITH_OWN_PIDS: &[&str] = &[
     "/usr/bin/unshare",
     "--mount",
@@ -80,7 +80,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     expect_named(WITH_OWN_PIDS, holder)?;
     guest.stop_monitor()?;
 
-    // With its own /proc only, it is no host, says so, and does not count as one.
+    // With only its own /proc, it is not a host, says so, and does not count as one.
     let blind = ["--stuck-after", "3s", "--path.sysfs", "/host/sys"];
     guest.start_monitor_through(WITH_OWN_PIDS, &blind)?;
     let metrics = guest.scrape()?;
@@ -107,7 +107,7 @@ pub(super) fn inside_a_container(guest: &mut Guest) -> Result<()> {
     PATCH_A.wait_transition_done(seconds(30))
 }
 
-/// What a container's runtime would put there.
+/// What a container runtime would mount there.
 fn furnish() -> Result<()> {
     for folder in [
         "bin",

@@ -63,7 +63,7 @@ fn hidden(guest: &mut Guest) -> Result<()> {
         log.contains("kernel.kptr_restrict"),
         "the log does not say why: {log}"
     );
-    // Without addresses the functions cannot be checked, so nothing is called clear.
+    // Without addresses the functions cannot be checked, so the answer is never clear.
     let answer = monitor::command(&["preflight", "--sample", "0s", "/modules/lpm_vmlinux.ko"])?;
     let text = String::from_utf8_lossy(&answer.output);
     ensure!(

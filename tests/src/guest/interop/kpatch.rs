@@ -35,7 +35,7 @@ pub(super) fn kpatch_drives(guest: &mut Guest) -> Result<()> {
     given_up(guest)
 }
 
-/// What a round of load, list and unload comes to.
+/// The output of a round of load, list and unload.
 struct Round {
     codes: Vec<Option<i32>>,
     said: Vec<String>,
@@ -63,7 +63,7 @@ fn round() -> Result<Round> {
     Ok(round)
 }
 
-/// What it said, without how long it waited: a first attempt may fail on any machine.
+/// Its output, without how long it waited: a first attempt may fail on any machine.
 fn settled(answer: &Ended) -> Vec<String> {
     let waiting = ["waiting (up to", "transition complete ("];
     let lines = answer.output.lines();
@@ -166,7 +166,8 @@ fn given_up(guest: &mut Guest) -> Result<()> {
     load.wait_for("did not complete its transition", seconds(120))?;
     let reversed = "livepatch_transition_reversals_total";
     guest.wait_for(seconds(20), reversed, reversals + 1.0)?;
-    // The task that had not switched is where the way back wants it: it ends at once.
+    // The task that had not switched is already in the state that the reversal needs: it ends at
+    // once.
     let load = load.end(seconds(120))?;
     ensure!(
         load.code == Some(1) && load.output.contains("(transition stalled)"),

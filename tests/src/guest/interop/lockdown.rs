@@ -1,4 +1,4 @@
-//! Kernel lockdown, which only a reboot takes back.
+//! Kernel lockdown, which only a reboot can revert.
 
 use anyhow::{Result, ensure};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// What is wanted is loaded before: a locked-down kernel refuses unsigned modules.
+/// Modules that are needed are loaded before: a locked-down kernel refuses unsigned modules.
 pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
     target::load()?;
     let holder = guest.hold(&Hold::ONE)?;
@@ -24,7 +24,7 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
     raise("integrity")?;
     guest.start_monitor(&["--stuck-after", "3s"])?;
     let metrics = guest.wait_for(seconds(40), "livepatch_stuck_tasks", 1.0)?;
-    // All that the monitor wants, it may have.
+    // The monitor is allowed everything that it needs.
     metrics.expect_absent("livepatch_monitor_probe_attached{method=none}")?;
     target::expect_blocker_named(&metrics)?;
     expect_named(holder)?;
@@ -52,13 +52,13 @@ pub(super) fn locked_down(guest: &mut Guest) -> Result<()> {
     for part in ["lockdown is at confidentiality", "lockdown=integrity"] {
         ensure!(log.contains(part), "the log does not say `{part}`: {log}");
     }
-    // The reason, and not twenty refusals of the verifier's.
+    // The reason, and not twenty refusals of the verifier.
     ensure!(!log.contains("refuses the program"), "{log}");
     expect_preflight_says_why()?;
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
-    // sysfs is read once a second, and without a blocker the way back is quicker than that: of
-    // such a transition nothing can be known, so this one is held up until it is seen.
+    // sysfs is read once a second, and without a blocker the transition back takes less than that:
+    // nothing can be known about such a transition, so this one is held up until it is seen.
     guest.wait_for(seconds(15), &ended("patch", "completed"), 1.0)?;
     target::hold()?;
     guest.hold(&Hold::ONE)?;
@@ -87,7 +87,7 @@ fn expect_named(holder: Holder) -> Result<()> {
     Ok(())
 }
 
-/// A module that this kernel will refuse is not called clear.
+/// The answer for a module that this kernel will refuse is not clear.
 fn expect_preflight_says_why() -> Result<()> {
     let file = "/modules/lpm_vmlinux.ko";
     let answer = monitor::command(&["preflight", "--sample", "0s", file])?;

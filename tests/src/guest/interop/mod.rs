@@ -1,5 +1,5 @@
-//! Interoperation with real programs of others, which the host brings on a disk: they run
-//! on the same kernel, on the same functions, or between the monitor and both.
+//! Interoperation with other programs, which the host provides on a disk: they run on the same
+//! kernel, on the same functions, or between the monitor and both.
 
 mod bpftrace;
 mod container;
@@ -42,7 +42,7 @@ const ALL: &[Scenario] = &[
 const DISK: &str = "/dev/vda";
 const DEBIAN: &str = "/debian";
 
-/// Where a program of Debian's expects things, and where they are on the disk.
+/// Where a Debian program expects files, and where they are on the disk.
 const LINKS: &[(&str, &str)] = &[
     ("/usr", "/debian/usr"),
     ("/lib", "/debian/usr/lib"),

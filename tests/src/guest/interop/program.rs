@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::eventually::eventually;
 
-/// PATH of an ordinary root, and without its locale.
+/// The PATH of an ordinary root, and no locale.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// One that has ended.
+/// A program that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     /// `None` if a signal ended it.
@@ -31,7 +31,7 @@ impl Ended {
     }
 }
 
-/// One that runs. Dropped, it is killed.
+/// A running program; killed when it is dropped.
 pub(super) struct Running {
     child: Child,
     log: String,
@@ -82,7 +82,7 @@ impl Running {
         kill_process(pid, Signal::INT).context("cannot interrupt it")
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub(super) fn end(mut self, timeout: Duration) -> Result<Ended> {
         let status = eventually(timeout, || {
             let status = self.child.try_wait().context("cannot wait")?;
@@ -97,13 +97,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Runs one to its end.
+/// Runs a program to its end.
 pub(super) fn run(words: &[&str], timeout: Duration) -> Result<Ended> {
     let shown = words.join(" ");
     Running::start(words, None)?

@@ -1,4 +1,4 @@
-//! When things happened, as a scenario can know it: between two moments.
+//! When things happened, as precisely as a scenario can know it: between two moments.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -2,7 +2,7 @@
 //! what the kernel then does, and which code runs.
 //!
 //! fail_function and bpf_override_return need CONFIG_FUNCTION_ERROR_INJECTION, which Debian's
-//! kernels do not have. Modules of the scenarios stand in for them, with the same flags of ftrace.
+//! kernels do not have. Modules of the scenarios replace them, with the same flags of ftrace.
 
 mod onlookers;
 
@@ -48,12 +48,12 @@ fn expect_cmdline(shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// From 6.0 on (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
+/// Since 6.0 (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
 fn trampolines_share() -> Result<bool> {
     kernel::is_since(6, 0)
 }
 
-/// The other user first: forecast, load, both at work.
+/// The other user first: forecast, load, both work.
 fn first(guest: &Guest, others: &[Other]) -> Result<()> {
     let _counted = bpf::count_runs()?;
     for other in others {
@@ -85,7 +85,7 @@ pub(super) fn tracers_then_livepatch(guest: &mut Guest) -> Result<()> {
     first(guest, &[FunctionTracer, FunctionGraph, Callback])
 }
 
-/// BPF programs on trampolines, then a livepatch: one that only looks on, and one that overrides.
+/// BPF programs on trampolines, then a livepatch: one that only observes, and one that overrides.
 pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
     if !trampolines_share()? {
         let program = Program::attach(Kind::Fentry, FUNCTION, 0)?;
@@ -105,7 +105,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
         report.expect("warning", "tracers", &named)?;
         report.expect("warning", "tracers", "the new code never runs")?;
         patch.apply(seconds(30))?;
-        // Admitted, enabled, and not in force.
+        // Accepted, enabled, and not in force.
         expect_getpgid(Err(Errno::PERM))?;
         expect_overridden(patch, &named)?;
         drop(program);
@@ -117,7 +117,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A livepatch, then all the others; beside each of them a second livepatch is forecast.
+/// A livepatch, then each of the other users; for each of them a second livepatch is forecast.
 pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
     let _counted = bpf::count_runs()?;
     VMLINUX.apply(seconds(30))?;
@@ -148,7 +148,7 @@ pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
     VMLINUX.remove(seconds(30))
 }
 
-/// A livepatch, then a BPF program that overrides it where it returns other than 0.
+/// A livepatch, then a BPF program that overrides the function if it returns other than 0.
 pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
     if !trampolines_share()? {
         return guest.note("a livepatch and a trampoline share no function on this kernel");
@@ -157,7 +157,7 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
         let (function, word) = hook(patch)?;
         patch.apply(seconds(30))?;
         expect_getpgid(Err(Errno::XDEV))?;
-        // One that lets the function run: whether it always will is not known.
+        // A program that lets the function run: whether it always will is unknown.
         for (returns, then) in [(0, Errno::XDEV), (-Errno::PERM.raw_os_error(), Errno::PERM)] {
             let program = Program::attach(kind, function, returns)?;
             ensure!(
@@ -188,9 +188,9 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Others who redirect the function too.
+/// Other users that redirect the function too.
 pub(super) fn redirections_and_livepatch(_: &mut Guest) -> Result<()> {
-    // As fail_function: a kprobe with a post-handler.
+    // Like fail_function: a kprobe with a post-handler.
     modules::load("lpm_kprobe")?;
     let report = Report::of(VMLINUX, 2)?;
     report.expect("failure", "tracers", "may redirect cmdline_proc_show")?;
@@ -199,7 +199,7 @@ pub(super) fn redirections_and_livepatch(_: &mut Guest) -> Result<()> {
     modules::unload("lpm_kprobe")?;
 
     VMLINUX.apply(seconds(30))?;
-    // From 6.14 on the kernel calls a success what it did not arm: enabled_functions shows it.
+    // Since 6.14 the kernel reports success for what it did not arm; enabled_functions shows it.
     match kernel::is_since(6, 14)? {
         true => {
             modules::load("lpm_kprobe")?;
@@ -220,7 +220,7 @@ pub(super) fn redirections_and_livepatch(_: &mut Guest) -> Result<()> {
     Kprobe.expect_forecast(CMDLINE_AGAIN)?;
     seen.detach()?;
 
-    // Another livepatch: the newer one's code runs.
+    // A second livepatch: the newer one's code runs.
     let report = Report::of(CMDLINE_AGAIN, 1)?;
     report.expect("info", "stacked", "is already patched by lpm_vmlinux")?;
     CMDLINE_AGAIN.apply(seconds(30))?;
@@ -229,7 +229,7 @@ pub(super) fn redirections_and_livepatch(_: &mut Guest) -> Result<()> {
     CMDLINE_AGAIN.remove(seconds(30))?;
     expect_cmdline(PATCHED)?;
 
-    // As bpf_override_return: the kernel admits it in both orders, and the older one wins.
+    // Like bpf_override_return: the kernel accepts it in both orders, and the older one wins.
     let unknown = [
         "how many of its functions are in force is unknown",
         "its handler may redirect the call",
@@ -286,14 +286,14 @@ fn has_bpf_lsm() -> Result<bool> {
     Ok(Path::new(path).exists() && files::read(path)?.split(',').any(|lsm| lsm.trim() == "bpf"))
 }
 
-/// getpgid() of a process asks security_task_getpgid.
+/// getpgid() of a process calls security_task_getpgid.
 fn expect_getpgid(expected: Result<(), Errno>) -> Result<()> {
     let got = getpgid(Some(getpid())).map(|_| ());
     ensure!(got == expected, "getpgid gives {got:?}, not {expected:?}");
     Ok(())
 }
 
-/// `status` names the program, and who holds it.
+/// `status` names the program, and the process that holds it.
 fn expect_overridden(patch: Livepatch, program: &str) -> Result<()> {
     let named = format!("may be overridden by {program}");
     says(

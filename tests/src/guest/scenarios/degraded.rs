@@ -1,4 +1,4 @@
-//! Hosts that do not give the monitor all that it wants.
+//! Hosts that do not give the monitor everything it wants.
 
 use anyhow::{Result, ensure};
 
@@ -32,7 +32,7 @@ pub(super) fn without_bpf(guest: &mut Guest) -> Result<()> {
     expect_end(guest)
 }
 
-/// Without the kernel's types: who holds it up is still known, and where.
+/// Without the kernel's types: the blocking task is still known, and its function.
 pub(super) fn without_btf(guest: &mut Guest) -> Result<()> {
     let metrics = stuck(guest, Confinement::NoBtf)?;
     // No types, no fentry: the same bodies run as kprobes.
@@ -78,7 +78,7 @@ fn expect_in_log(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The end is seen by polling: give it the time.
+/// The end is seen by polling, which takes time.
 fn expect_end(guest: &mut Guest) -> Result<()> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;

@@ -1,6 +1,6 @@
-//! A monitor that runs for long: what it holds stays what it was, and its counts are
-//! the kernel's. The machine has one CPU, so that the kernel's first attempt finds
-//! every other task off it: a transition takes some milliseconds instead of a second.
+//! Runs a monitor for a long time: its memory and descriptors do not grow, and its counts are the
+//! kernel's. The machine has one CPU, so every other task is off it at the kernel's first attempt:
+//! a transition takes some milliseconds instead of a second.
 
 use std::{
     sync::{
@@ -31,7 +31,7 @@ use crate::{
     target, word,
 };
 
-/// The label of an event, and the kernel's function that makes it.
+/// The label of an event, and the kernel function that it is hooked to.
 const FUNCTIONS: &[(&str, &str)] = &[
     ("klp_enable_patch", "klp_enable_patch"),
     ("klp_init_transition", "klp_init_transition"),
@@ -46,24 +46,25 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("__warn", "__warn"),
 ];
 
-/// Where the monitor keeps what outlives it.
+/// The monitor's state directory.
 pub(super) const STATE: &str = "/var/lib/livepatch-monitor";
 /// The journal (1 MiB at most) and the crashes.
 pub(super) const MOST_STATE: u64 = 1_200_000;
 
-/// Until what is held is compared; a tenth where fewer transitions are asked for.
+/// Number of transitions after which the first values are taken; a tenth if fewer transitions are
+/// requested.
 const WARM_UP: u64 = 100;
-/// In so many parts the rest is watched, and at the end of each a task holds a
-/// transition up for a moment: the scan of the tasks is part of the monitor too.
+/// Number of parts that the rest is divided into. At the end of each, a task holds up a transition
+/// for a moment, because the scan of the tasks is part of the monitor too.
 const PARTS: u64 = 4;
-/// Cycles between two signs of life.
+/// Cycles between two progress messages.
 const NOTED: u64 = 25;
-/// How much more memory the monitor may hold at the end, in KiB.
+/// How much more memory, in KiB, the monitor may use at the end.
 const GROWTH: u64 = 1024;
 /// How long one transition may take on a starved machine.
 const PATIENCE: Duration = seconds(60);
 
-/// A thousand transitions and ten thousand scrapes leave the monitor as it was.
+/// A thousand transitions and ten thousand scrapes do not change what the monitor uses.
 pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
     let cycles = asked_for(command_line::TRANSITIONS, 1_000)?.max(20) / 2;
     let scrapes = asked_for(command_line::SCRAPES, 10_000)?;
@@ -120,7 +121,7 @@ pub(super) fn long_run(guest: &mut Guest) -> Result<()> {
     let slowest = scraper.end()?;
     guest.note(format!("slowest scrape {slowest:?}"))?;
 
-    // Nothing has happened for a while: all is counted.
+    // Nothing has happened for a while, so everything has been counted.
     let metrics = guest.scrape()?;
     expect_exact(&metrics, &counters)?;
     let each_way = whole(done + made / 2);
@@ -155,13 +156,13 @@ fn asked_for(key: &str, default: u64) -> Result<u64> {
     })
 }
 
-/// Counts what [`FUNCTIONS`] does, before a monitor starts.
+/// Counts the calls of [`FUNCTIONS`], from before a monitor starts.
 pub(super) fn count() -> Result<Counters> {
     let functions: Vec<&str> = FUNCTIONS.iter().map(|(_, function)| *function).collect();
     Counters::of(&functions)
 }
 
-/// What was seen and what was lost is what happened.
+/// Events seen and events lost add up to what the kernel did.
 pub(super) fn expect_exact(metrics: &Exposition, counters: &Counters) -> Result<()> {
     let losses = LostEvents::read(metrics)?;
     let probes = Probes::read()?;
@@ -193,7 +194,7 @@ pub(super) fn there_and_back(patch: Livepatch) -> Result<()> {
     patch.disable()?;
     wait(patch)?;
     let begin = Instant::now();
-    // What the livepatch held is given back by deferred work.
+    // The livepatch's memory is freed by deferred work.
     while let Err(error) = modules::try_unload(patch.name) {
         ensure!(begin.elapsed() < PATIENCE, "{error:#}");
         thread::sleep(Duration::from_millis(2));
@@ -214,8 +215,8 @@ fn wait(patch: Livepatch) -> Result<()> {
     Ok(())
 }
 
-/// The same with a task that holds the first of the two transitions up, until the
-/// monitor has named it.
+/// The same, with a task that holds up the first of the two transitions until the monitor has named
+/// it.
 fn held_there_and_back(guest: &mut Guest) -> Result<()> {
     target::hold()?;
     guest.hold(&Hold::ONE)?;
@@ -226,8 +227,7 @@ fn held_there_and_back(guest: &mut Guest) -> Result<()> {
     PATCH_A.remove(PATIENCE)
 }
 
-/// Scrapes on a thread of its own, over one connection that it now and then leaves
-/// for a new one.
+/// Scrapes in a thread, over one connection that is replaced by a new one now and then.
 pub(super) struct Scraper {
     permits: Option<SyncSender<()>>,
     permitted: u64,
@@ -236,14 +236,15 @@ pub(super) struct Scraper {
 }
 
 impl Scraper {
-    /// Permits that may wait: the scrapes stay beside the transitions.
+    /// Number of permits that may be outstanding, so that the scrapes keep pace with the
+    /// transitions.
     const AHEAD: usize = 50;
-    /// Scrapes of one connection.
+    /// Scrapes per connection.
     const OF_CONNECTION: u64 = 500;
-    /// Every so many scrapes are read and not only taken.
+    /// One in this many scrapes is parsed; the others are only received.
     const READ: u64 = 100;
 
-    /// Scrapes as often as it is permitted to, `most` times.
+    /// Scrapes as often as permits arrive, `most` times.
     pub(super) fn start(most: u64) -> Self {
         let (permits, permitted) = sync_channel(Self::AHEAD);
         let done = Arc::new(AtomicU64::new(0));
@@ -275,12 +276,12 @@ impl Scraper {
         }
     }
 
-    /// How many there were.
+    /// Number of scrapes so far.
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Permits scrapes up to this number; waits while many are still to be done.
+    /// Permits scrapes up to this number; waits while many are outstanding.
     pub(super) fn permit(&mut self, up_to: u64) -> Result<()> {
         let permits = self.permits.as_ref().context("it has ended")?;
         while self.permitted < up_to {
@@ -292,7 +293,7 @@ impl Scraper {
         Ok(())
     }
 
-    /// Waits until all that was permitted is done.
+    /// Waits until all permitted scrapes are done.
     fn catch_up(&self) -> Result<()> {
         let begin = Instant::now();
         while self.done() < self.permitted {
@@ -307,7 +308,7 @@ impl Scraper {
         Ok(())
     }
 
-    /// Ends it; how long the slowest scrape took.
+    /// Ends the thread; returns how long the slowest scrape took.
     pub(super) fn end(mut self) -> Result<Duration> {
         drop(self.permits.take());
         let result = self.thread.join();
@@ -315,21 +316,21 @@ impl Scraper {
     }
 }
 
-/// How long nothing may happen.
+/// Time without any activity.
 const QUIET: Duration = seconds(20);
-/// The same with a connection that is kept open: longer than an answer's time limit.
+/// The same with a connection that is kept open: longer than the time limit of a response.
 const QUIET_CONNECTED: Duration = seconds(40);
-/// What a kept connection may cost until it is closed: its two time limits, each by
-/// way of the three levels of tokio's timer wheel.
+/// Wake-ups that a kept connection may cost until it is closed: its two time limits, each through
+/// the three levels of tokio's timer wheel.
 const OF_CONNECTION: u64 = 6;
 
-/// While nothing happens the monitor does nothing: no thread of it is woken once. A
-/// connection that is kept open costs the thread of the web server its time limits.
+/// While nothing happens, the monitor does nothing: none of its threads is woken once. A connection
+/// that is kept open costs the web server's thread its time limits.
 pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.start_monitor(&[])?;
     let pid = guest.monitor()?.pid();
-    // It has had something to do, and has done it.
+    // It has had work to do, and has finished it.
     held_there_and_back(guest)?;
     guest.wait_idle()?;
     let cpu = cpu_time(pid)?;
@@ -356,7 +357,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
             .all(|(thread, times)| thread.ends_with(" web") && *times <= OF_CONNECTION),
         "in {QUIET_CONNECTED:?} with a kept connection threads were woken: {woken:?}"
     );
-    // The connection was kept by both sides all the time, and is still good.
+    // Both sides have kept the connection all the time, and it still works.
     let still = Holdings::of(pid)?.descriptors;
     ensure!(still == connected, "{connected} descriptors, then {still}");
     Exposition::parse(&client.body(monitor::ADDRESS, "/metrics")?)?
@@ -369,7 +370,7 @@ pub(super) fn quiet(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// How often each thread was woken in a while, where it was.
+/// How often each thread was woken during a time span, and where it was.
 fn woken_in(pid: u32, span: Duration) -> Result<Vec<(String, u64)>> {
     let before = context_switches_by_thread(pid)?;
     thread::sleep(span);

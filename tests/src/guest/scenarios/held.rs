@@ -1,4 +1,4 @@
-//! Transitions that a task holds up, each for another reason.
+//! Transitions that a task holds up, each for a different reason.
 
 use std::path::Path;
 

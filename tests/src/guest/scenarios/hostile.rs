@@ -17,7 +17,7 @@ const NAMES: &[&[u8]] = &[
     b"`$(reboot)`",
 ];
 
-/// A task's name reaches every output, and breaks none.
+/// A task's name is in every output, and breaks none.
 pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&["--stuck-after", "1s"])?;
     target::load()?;
@@ -29,7 +29,7 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
         })?);
     }
     PATCH_A.load()?;
-    // A forged line would be one that the parser refuses, or a metric called `up`.
+    // A forged line would either be refused by the parser or be a metric called `up`.
     let sleeping = "livepatch_stuck_tasks{patch=lpm_patch_a,reason=sleeping}";
     let metrics = guest.wait_for(seconds(30), sleeping, 6.0)?;
     metrics.expect_absent("up")?;
@@ -53,7 +53,7 @@ pub(super) fn names_break_nothing(guest: &mut Guest) -> Result<()> {
     target::release()
 }
 
-/// Safe for a terminal: UTF-8 without a control character but the new line.
+/// Safe for a terminal: UTF-8 without a control character other than the newline.
 fn expect_safe(what: &str, output: &[u8]) -> Result<()> {
     let text =
         std::str::from_utf8(output).with_context(|| format!("{what} is not UTF-8: {output:?}"))?;

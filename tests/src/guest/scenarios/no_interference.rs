@@ -24,15 +24,15 @@ use crate::{
 /// Each round has [`PAIRS`] with the monitor and as many without.
 const ROUNDS: usize = 5;
 
-/// Patchings, each with its unpatching, in one life of the monitor.
+/// Number of times that it patches and unpatches during one run of the monitor.
 const PAIRS: usize = 2;
 
 /// A difference of this many standard deviations occurs by chance once in a thousand runs (normal
 /// distribution).
 const ONE_IN_A_THOUSAND: f64 = 3.09;
 
-/// Transitions on a busy machine take no more attempts with the monitor than without. A
-/// kprobe of the machine's own counts the attempts of both.
+/// Transitions on a busy machine take no more attempts with the monitor than without. A separate
+/// kprobe counts the attempts of both.
 pub(super) fn transitions_take_no_longer(guest: &mut Guest) -> Result<()> {
     let counters = Counters::of(&[ATTEMPT])?;
     let (with, without) = compare(guest, &counters)?;
@@ -49,8 +49,8 @@ pub(super) fn transitions_take_no_longer(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// By how many standard deviations the ranks of `some` lie above what they would be if
-/// both were of one distribution: Mann and Whitney's test, with the correction for ties.
+/// By how many standard deviations the ranks of `some` are above the ranks expected if both had the
+/// same distribution: the test of Mann and Whitney, with the correction for ties.
 fn higher(some: &[u64], others: &[u64]) -> f64 {
     let pairs = some
         .iter()
@@ -89,7 +89,7 @@ fn compare(guest: &mut Guest, counters: &Counters) -> Result<(Vec<u64>, Vec<u64>
     guest.helper(&Task::Busy { threads: 2 })?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        // Turns, so that neither always comes first.
+        // Alternating, so that neither always comes first.
         if round % 2 == 0 {
             with.extend(monitored(guest, counters)?);
             without.extend(pairs(guest, counters)?);
@@ -124,8 +124,8 @@ fn pairs(guest: &Guest, counters: &Counters) -> Result<Vec<u64>> {
 struct Transition {
     /// Attempts of the kernel.
     attempts: u64,
-    /// A thread of the monitor was woken before the first of them was over, and that one
-    /// failed.
+    /// Whether a thread of the monitor was woken before the first attempt was over, and that
+    /// attempt failed.
     disturbed: bool,
 }
 
@@ -138,8 +138,7 @@ fn patch_and_unpatch(guest: &Guest, counters: &Counters) -> Result<[Transition; 
     Ok([patching, unpatching])
 }
 
-/// Starts a transition by something that returns after the first attempt, and waits for
-/// its end.
+/// Starts a transition with an action that returns after the first attempt, and waits for its end.
 fn transition(
     guest: &Guest,
     counters: &Counters,
@@ -156,7 +155,7 @@ fn transition(
             .get(thread)
             .is_none_or(|before| count > before)
     });
-    // From the second attempt on, and from the end, it may be at work.
+    // From the second attempt on, and from the end, it may run.
     let first = counters.get(ATTEMPT)? - before == 1;
     let mut scraped = Instant::now();
     while VMLINUX.in_transition()? {
@@ -183,13 +182,13 @@ fn transition(
 /// Patchings and unpatchings with the monitor, and as many without.
 const QUIET_ROUNDS: usize = 8;
 
-/// How many more of the transitions may need a second attempt with the monitor where some do
-/// without it. A monitor that woke up at the start of each would hinder every fourth.
+/// How many more of the transitions may need a second attempt with the monitor, if some do without
+/// it. A monitor that woke up at the start of each would hinder every fourth.
 const HINDERED: usize = 2;
 
-/// On a machine where nothing else runs, a monitor that wakes up at the start of a
-/// transition is what the kernel's first attempt fails for: none of its threads does, and
-/// the transitions take no more attempts.
+/// On a machine where nothing else runs, a monitor that wakes up at the start of a transition would
+/// make the kernel's first attempt fail. None of its threads does, and the transitions take no more
+/// attempts.
 pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
     let counters = Counters::of(&[ATTEMPT])?;
     let without = quiet_transitions(guest, &counters)?;
@@ -201,9 +200,9 @@ pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
     guest.note(format!(
         "attempts with the monitor {with_attempts:?}, without {without_attempts:?}"
     ))?;
-    // Where transitions without the monitor need a second attempt too, the host is busy: between
-    // the first attempt and the look at the threads there is time for the monitor to wake up
-    // later, so the number of second attempts is compared instead.
+    // If transitions without the monitor need a second attempt too, the host is busy: between the
+    // first attempt and the check of the threads the monitor has time to wake up later, so the
+    // number of second attempts is compared instead.
     let hindered = |attempts: &[u64]| attempts.iter().filter(|attempts| **attempts > 1).count();
     let (with_second, without_second) = (hindered(&with_attempts), hindered(&without_attempts));
     let disturbed = with.iter().filter(|one| one.disturbed).count();
@@ -226,7 +225,7 @@ pub(super) fn first_attempts_succeed(guest: &mut Guest) -> Result<()> {
 fn quiet_transitions(guest: &Guest, counters: &Counters) -> Result<Vec<Transition>> {
     let mut all = Vec::new();
     for _ in 0..QUIET_ROUNDS {
-        // What the round before has given it to do is done.
+        // The work from the round before is done.
         if guest.monitor().is_ok() {
             guest.wait_idle()?;
         }
@@ -235,8 +234,7 @@ fn quiet_transitions(guest: &Guest, counters: &Counters) -> Result<Vec<Transitio
     Ok(all)
 }
 
-/// A livepatch of a function that the monitor probes: both work, whichever came
-/// first.
+/// A livepatch of a function that the monitor probes: both work, in either order.
 pub(super) fn probed_function_can_be_patched(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     PROBED.apply(seconds(30))?;

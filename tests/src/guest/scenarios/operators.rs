@@ -1,5 +1,5 @@
-//! What operators ask a host: whether a transition has completed, whether a patch's
-//! functions really run, and what the host allows.
+//! The questions that operators have about a host: whether a transition has completed, whether a
+//! patch's functions really run, and what the host allows.
 
 use std::fs;
 
@@ -93,8 +93,8 @@ pub(super) fn waited_for_and_in_force(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// The runbooks of a patch that is missing, refused, stuck and reversed are followed to the
-/// letter while each is so. That of a stuck transition ends with giving up.
+/// The runbooks of a patch that is missing, refused, stuck and reversed are followed to the letter
+/// while that condition holds. The one of a stuck transition ends with giving up.
 pub(super) fn runbooks_are_followed(guest: &mut Guest) -> Result<()> {
     let installed = install("lpm_vmlinux")?;
     let result = followed(guest);
@@ -170,9 +170,9 @@ fn install(module: &str) -> Result<String> {
     Ok("/var/lib/kpatch".to_owned())
 }
 
-/// With ftrace off the kernel refuses livepatches and the probes receive nothing: preflight,
-/// doctor and the metrics say so, and a load that was refused is counted all the same. With
-/// ftrace on again everything is seen.
+/// With ftrace off the kernel refuses livepatches and the probes receive nothing: preflight, doctor
+/// and the metrics say so, and a refused load is still counted. With ftrace on again everything is
+/// seen.
 pub(super) fn without_ftrace(guest: &mut Guest) -> Result<()> {
     const MISSING: &str = "livepatch_monitor_probe_attached{probe=klp_init_transition}";
     guest.start_monitor(&[])?;
@@ -208,13 +208,13 @@ fn blind(guest: &mut Guest) -> Result<()> {
 fn set_ftrace(on: bool) -> Result<()> {
     let file = "/proc/sys/kernel/ftrace_enabled";
     let value = if on { "1" } else { "0" };
-    // A livepatch of the scenario before may still be on its way out (EBUSY).
+    // A livepatch of the scenario before may still be in removal (EBUSY).
     eventually(seconds(15), || {
         fs::write(file, value).with_context(|| format!("cannot write {value} to {file}"))
     })
 }
 
-/// Runs a command, which must end with this code and say all of this.
+/// Runs a command, which must end with this code and print all of this.
 pub(super) fn says(arguments: &[&str], code: i32, words: &[&str]) -> Result<()> {
     let answer = monitor::command(arguments)?;
     let text = format!(

@@ -1,4 +1,4 @@
-//! Transitions that end otherwise than by completing.
+//! Transitions with outcomes other than completion.
 
 use anyhow::{Context as _, Result, ensure};
 use livepatch_monitor_test_support::http;
@@ -29,7 +29,8 @@ pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
 }
 
 /// Forced while patching: the metric is 1 for as long as the patch is loaded, also after a restart
-/// of the monitor. Then forced while unpatching: the patch is gone, its module stays for good.
+/// of the monitor. Then forced while unpatching: the patch is gone, and its module can never be
+/// unloaded.
 pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     guest.will_stay(FORCED.name);
     hold_up(guest, FORCED)?;
@@ -123,7 +124,7 @@ pub(super) fn target_module_refused(guest: &mut Guest) -> Result<()> {
     PATCH_A.remove(seconds(30))
 }
 
-/// A monitor that sees a transition which a task holds up.
+/// A monitor that sees a transition held up by a task.
 fn hold_up(guest: &mut Guest, patch: Livepatch) -> Result<()> {
     guest.start_monitor(&[])?;
     target::load()?;

@@ -1,4 +1,4 @@
-//! What `preflight` says before a load, against what the kernel then does.
+//! Compares what `preflight` predicts before a load with what the kernel then does.
 
 use std::{collections::BTreeMap, fs, process::Stdio};
 
@@ -25,10 +25,10 @@ use crate::{
 const KPROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const ENABLE: &str = "/sys/kernel/tracing/events/lpm/seen/enable";
 
-/// What is replaced in a forged module: what takes its place is as long.
+/// The bytes replaced in a forged module, and their replacement of the same length.
 const OLD_NAME: &[u8] = b"cmdline_proc_show\0";
 
-/// What `preflight --json` says.
+/// The output of `preflight --json`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
     verdict: String,
@@ -69,7 +69,7 @@ struct Likely {
 }
 
 impl Report {
-    /// What it says of the one file.
+    /// Its findings about the one file.
     fn only(&self) -> Result<&Judged> {
         match self.modules.as_slice() {
             [judged] => Ok(judged),
@@ -77,7 +77,7 @@ impl Report {
         }
     }
 
-    /// What it says of a livepatch of the scenarios, without looking at the tasks for long.
+    /// Its findings about a livepatch of the scenarios, with little time for the tasks.
     pub(super) fn of(patch: Livepatch, code: i32) -> Result<Self> {
         let file = module(patch.name);
         let answer = monitor::command(&["preflight", "--json", "--sample", "0s", &file])?;
@@ -91,7 +91,7 @@ impl Report {
         serde_json::from_str(&text).with_context(|| format!("preflight said `{text}`"))
     }
 
-    /// Expects no finding of this check that says this.
+    /// Expects no finding of this check that contains this.
     pub(super) fn expect_not(&self, check: &str, says: &str) -> Result<()> {
         let found = self
             .only()?
@@ -102,7 +102,7 @@ impl Report {
         Ok(())
     }
 
-    /// Expects a finding of this severity and check that says this.
+    /// Expects a finding of this severity and check that contains this.
     pub(super) fn expect(&self, severity: &str, check: &str, says: &str) -> Result<()> {
         let found = self.only()?.findings.iter().any(|finding| {
             finding.severity == severity && finding.check == check && finding.what.contains(says)
@@ -200,7 +200,7 @@ pub(super) fn forecast_comes_true(guest: &mut Guest) -> Result<()> {
     ensure!(report.forecast()?.source == "proc", "{report:?}");
     let likely = report.likely(holder.pid)?;
     ensure!(likely.function.as_deref() == Some("lpm_hold"), "{likely:?}");
-    // Without the right to look, the answer must not be `clear`.
+    // Without the permission to look, the answer must not be `clear`.
     let report = confined(Confinement::NoBpf, &module("lpm_patch_a"), 2)?;
     ensure!(report.verdict == "cannot_tell", "{report:?}");
 
@@ -309,7 +309,7 @@ pub(super) fn unfit_modules_are_refused(_: &mut Guest) -> Result<()> {
     preflight("/dev/zero", 2)?.expect("failure", "file", "not a regular file")
 }
 
-/// A module's file in which one thing stands in place of another.
+/// A module's file in which one thing is replaced by another.
 fn forge(module: &[u8], was: &[u8], is: &[u8]) -> Result<String> {
     const FORGED: &str = "/tmp/forged.ko";
     ensure!(was.len() == is.len(), "what is forged must fit");
@@ -333,7 +333,7 @@ fn expect_invalid(file: &str) -> Result<()> {
     Ok(())
 }
 
-/// A symbol that the kernel has several of, short enough to be forged.
+/// A symbol that exists several times in the kernel, short enough to be forged.
 fn ambiguous_symbol() -> Result<String> {
     let symbols = files::read("/proc/kallsyms")?;
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
@@ -353,7 +353,7 @@ fn ambiguous_symbol() -> Result<String> {
 /// Without obstacles the answer is `clear`; a tracer on the function is named, with what
 /// the kernel will do about it.
 pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
-    // This machine captures nothing of a crash.
+    // This machine keeps no evidence of a crash.
     let report = preflight(&module("lpm_vmlinux"), 1)?;
     report.expect("warning", "crash_evidence", "neither pstore nor kdump")?;
     let result = with_a_crash_kernel(|| {
@@ -375,8 +375,7 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
     modules::expect_refused("lpm_vmlinux", Errno::BUSY)?;
     modules::unload("lpm_kprobe")?;
 
-    // The exporter's own probe, which a livepatch may share a function with: of the
-    // kind that lets it.
+    // The exporter's own probe, which may share a function with a livepatch, if it is of that kind.
     guest.start_monitor(&[])?;
     let (method, severity, tracer) = match kernel::is_since(6, 0)? {
         true => (

@@ -1,4 +1,4 @@
-//! What the monitor may do, and gives up once it has what it needs.
+//! The privileges that the monitor has, and drops once it has what it needs.
 
 use std::fs;
 
@@ -23,15 +23,15 @@ const NO_UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 /// The kernel's security modules.
 const LSM: &str = "/sys/kernel/security/lsm";
 
-/// How many collectors there are.
+/// Number of collectors.
 const COLLECTORS: f64 = 3.0;
 
 const NOTHING: &str = "0000000000000000";
 /// The capability sets of a process that has CAP_BPF alone, as /proc/PID/status shows them.
 const BPF: &str = "0000008000000000";
 
-/// Started by root: no thread has a capability left, none can be regained, and
-/// still it names the task that holds a transition up.
+/// Started by root: no thread has a capability left, none can be regained, and the monitor still
+/// names the task that holds up a transition.
 pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
     restricted(|| {
         guest.start_monitor(&["--stuck-after", "1s"])?;
@@ -40,28 +40,28 @@ pub(super) fn privileges_are_given_up(guest: &mut Guest) -> Result<()> {
     })
 }
 
-/// Started as the unit does: as a user of its own with few capabilities. It has its
-/// signals, and then no capability either.
+/// Started as the unit does: as a separate user with few capabilities. It gets its signals, and
+/// then has no capability either.
 pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
     restricted(|| {
         guest.start_monitor_confined(Confinement::Unit, &["--stuck-after", "1s"])?;
         guest.scrape()?;
         let by = Probes::read()?.method("klp_init_transition")?.to_owned();
         let unit = if by == "fentry" {
-            // The one function that fentry does not take before 6.17, on a kernel that keeps
+            // The one function that fentry does not support before 6.17, on a kernel that restricts
             // kprobes to CAP_SYS_ADMIN.
             watches(guest, &["panic"])?;
             Confinement::Unit
         } else {
             guest.stop_monitor()?;
-            // What its log says of kprobes is right.
+            // Its log is right about kprobes.
             monitor::forget()?;
             let unit = Confinement::UnitForKprobes;
             guest.start_monitor_confined(unit, &["--stuck-after", "1s"])?;
             watches(guest, &[])?;
             unit
         };
-        // The unit bounds what could be gained, and CAP_SETPCAP is not in it.
+        // The unit limits what could be gained, and CAP_SETPCAP is not in it.
         expect_given_up(guest, &["CapInh", "CapAmb"])?;
         let uids = status(guest.monitor()?.pid(), "Uid")?;
         ensure!(!uids.starts_with('0'), "it runs as root: {uids}");
@@ -70,7 +70,7 @@ pub(super) fn a_dynamic_user_is_enough(guest: &mut Guest) -> Result<()> {
     })
 }
 
-/// Runs on a machine that shows unprivileged processes as little as can be.
+/// Runs on a machine that shows unprivileged processes as little as possible.
 fn restricted(run: impl FnOnce() -> Result<()>) -> Result<()> {
     let before = files::read(KPTR_RESTRICT)?;
     files::write(KPTR_RESTRICT, "1")?;
@@ -82,7 +82,7 @@ fn restricted(run: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-/// The blocker of a transition is named as ever; these probes may be missing.
+/// The blocker of a transition is named as always; these probes may be missing.
 fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     let metrics = guest.scrape()?;
     let probes = Probes::read()?;
@@ -125,7 +125,7 @@ fn watches(guest: &mut Guest, missing: &[&str]) -> Result<()> {
     guest.note(sandbox_line(&log)?)
 }
 
-/// What the log says of the sandbox.
+/// The log's lines about the sandbox.
 fn sandbox_line(log: &str) -> Result<String> {
     let mut lines = log.lines().filter(|line| line.contains("sandboxed"));
     let line = lines.next().context("the log says nothing of a sandbox")?;
@@ -145,7 +145,7 @@ fn joins(guest: &mut Guest, unit: Confinement) -> Result<()> {
     Ok(())
 }
 
-/// Lets the task go; the first scrape in which the transition has completed.
+/// Releases the task; returns the first scrape in which the transition has completed.
 fn release(guest: &mut Guest) -> Result<Exposition> {
     target::release()?;
     PATCH_A.wait_transition_done(seconds(30))?;
@@ -155,9 +155,9 @@ fn release(guest: &mut Guest) -> Result<Exposition> {
     Ok(metrics)
 }
 
-/// Every thread has nothing, and can gain nothing.
+/// No thread has a capability or can gain one.
 fn expect_given_up(guest: &Guest, sets: &[&str]) -> Result<()> {
-    // Where each bpf() call takes CAP_BPF (before 5.19), that is what is left.
+    // If each bpf() call needs CAP_BPF (before 5.19), that is what remains.
     let kept = if monitor::log().contains("kept=\"CAP_BPF\"") {
         BPF
     } else {
@@ -181,7 +181,7 @@ fn expect_given_up(guest: &Guest, sets: &[&str]) -> Result<()> {
         );
         threads += 1;
     }
-    // The journal's writer and one that answers scrapes, beside the first.
+    // The journal's writer and one that answers scrapes, in addition to the first.
     ensure!(threads >= 3, "the monitor has {threads} threads only");
     guest.note(format!("{threads} threads without privileges"))
 }

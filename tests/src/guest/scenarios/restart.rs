@@ -14,8 +14,8 @@ const COMPLETED: &str = "livepatch_transitions_total{direction=patch,outcome=com
 const COMPLETE: &str = "livepatch_patching_complete_timestamp_seconds{patch=lpm_patch_a}";
 const TOOK: &str = "livepatch_patching_duration_seconds{patch=lpm_patch_a}";
 
-/// Started during a transition, it finds out which task holds it up and, from the
-/// kernel's log, since when.
+/// If it is started during a transition, it finds out which task holds it up and, from the kernel's
+/// log, when the transition started.
 pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.hold(&Hold::ONE)?;
@@ -30,7 +30,7 @@ pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     metrics.expect_absent(COMPLETE)?;
     metrics.expect_sum("livepatch_kernel_info", 1.0)?;
     let start = metrics.get(START)?;
-    // It is what the kernel's log says, by the clock of the log.
+    // It is the time in the kernel's log, by the log's clock.
     let (least, most) = kernel_log::clock_ahead()?;
     guest.note(format!(
         "the clock of the log is {most:.3} s ahead at the most"
@@ -48,8 +48,8 @@ pub(super) fn joined_in_mid_transition(guest: &mut Guest) -> Result<()> {
     metrics.expect("livepatch_patch_enabled{patch=lpm_patch_a}", 1.0)
 }
 
-/// `kill -9` and a new start during a transition: the same start time, and one entry
-/// with the whole duration.
+/// `kill -9` and a restart during a transition: the same start time, and one entry with the whole
+/// duration.
 pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     target::load()?;
@@ -80,8 +80,8 @@ pub(super) fn killed_in_mid_transition(guest: &mut Guest) -> Result<()> {
         done - asked,
     )?;
 
-    // Since when the patch is in force, and how long it took to get there, are known
-    // to the next monitor too.
+    // The next monitor also knows since when the patch is in force, and how long the transition to
+    // it took.
     let complete = metrics.get(COMPLETE)?;
     expect_between("the end of patching", complete, released, done)?;
     let took = metrics.get(TOOK)?;

@@ -1,5 +1,5 @@
-//! Events as fast as the machine can make them: what is lost is counted, memory is
-//! bounded, scrapes are answered, and what is said afterwards is what sysfs says.
+//! Events as fast as the machine can make them: what is lost is counted, memory is bounded, scrapes
+//! are answered, and the result agrees with sysfs.
 
 use std::{
     fs::File,
@@ -36,27 +36,27 @@ use crate::{
     target,
 };
 
-/// Times a transition is reversed: an even number leaves it where it was.
+/// How often a transition is reversed: an even number leaves it in the same direction.
 const REVERSALS: u32 = 1_000;
 /// Livepatches refused because another one is in transition.
 const REFUSALS: u32 = 100;
-/// WARNs of one module.
+/// WARNs triggered by one module.
 const WARNINGS: u32 = 2_000;
-/// What each of them says (tests/modules/lpm_crash.c).
+/// The text of each of them (tests/modules/lpm_crash.c).
 const WARNING: &str = "lpm_crash warns";
-/// Lines that look like the beginning of a kernel's report.
+/// Lines that look like the start of a kernel report.
 const LINES: u32 = 20_000;
-/// More than the ring buffer takes of them.
+/// More of them than the ring buffer holds.
 const LINES_UNREAD: u32 = 2_000;
-/// Reversals, of some events each, that fit into what reports leave of the buffer.
+/// Reversals, of some events each, that fit into what reports leave free in the buffer.
 const TURNS_THAT_FIT: u32 = 50;
-/// More than the whole of it takes.
+/// More than the whole buffer holds.
 const TURNS_UNREAD: u32 = 500;
 
-/// What the monitor may hold in a storm, in KiB: it reads the kernel's log for each
-/// report, which on this machine is at most 1 MiB.
+/// Memory in KiB that the monitor may use in a storm: it reads the kernel's log for each report,
+/// which on this machine is at most 1 MiB.
 const MOST_MEMORY: u64 = 40 * 1024;
-/// Until what was made has been read.
+/// Time limit for reading everything that was made.
 const SETTLE: Duration = seconds(60);
 
 /// The events of livepatch: reversals and refusals in a tight loop lose none.
@@ -121,8 +121,7 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
         ensure!(now - before == u64::from(WARNINGS), "{before}, then {now}");
         metrics.expect("livepatch_crash_signals_missed", lost)?;
     }
-    // The log is read when it has come to rest: what is still in it by then is counted,
-    // each once.
+    // The log is read once no more lines arrive: what is still in it by then is counted, once each.
     let kept = kernel_log::count(|line| line == WARNING)?;
     ensure!(kept > 1, "the log has {kept} of the WARNs");
     let warnings = "livepatch_crash_signals_total{signal=warning}";
@@ -169,8 +168,8 @@ pub(super) fn report_storm(guest: &mut Guest) -> Result<()> {
     when_counted(guest, &counters)?.expect_none_loaded()
 }
 
-/// A monitor that cannot read for a while: the kernel continues, what did not fit is
-/// counted, and when it reads again sysfs shows what it missed.
+/// A monitor that cannot read for a while: the kernel continues, what did not fit is counted, and
+/// when the monitor reads again sysfs shows what it missed.
 pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     quiet_console()?;
     let counters = count()?;
@@ -180,8 +179,8 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     let pid = Pid::from_raw(pid).context("pid 0")?;
     kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
     write_lines(LINES_UNREAD)?;
-    // Of the kernel's reports the buffer is full, and takes the steps of a transition
-    // all the same, until it is full of these as well.
+    // Reports have filled the buffer, which still accepts the steps of a transition until they have
+    // filled it as well.
     reverse(TURNS_THAT_FIT)?;
     let_go_on(pid)?;
     guest.wait_until(SETTLE, |metrics| {
@@ -201,13 +200,13 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
 
     kill_process(pid, Signal::STOP).context("cannot stop the monitor")?;
     reverse(TURNS_UNREAD)?;
-    // A monitor that stands still holds nothing up.
+    // A monitor that is stopped holds up nothing.
     let_go(guest)?;
     let_go_on(pid)?;
     loud_console()?;
 
     when_counted(guest, &counters)?;
-    // Events of the end were lost: it is found by looking at sysfs.
+    // Events of the end were lost: sysfs shows that it ended.
     let metrics = guest.wait_until(SETTLE, Exposition::expect_none_loaded)?;
     let losses = LostEvents::read(&metrics)?;
     for event in ["klp_reverse_transition", "klp_complete_transition"] {
@@ -215,7 +214,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
         guest.note(format!("{lost} of {event} were lost"))?;
         ensure!(lost >= 1.0, "nothing was lost of {event}");
     }
-    // How those ended is not known, and not made up.
+    // How those ended is unknown, and not invented.
     metrics.expect_sum("livepatch_transitions_total{outcome=completed}", 0.0)?;
 
     there_and_back(VMLINUX)?;
@@ -229,7 +228,7 @@ pub(super) fn stopped_monitor(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A monitor that sees a transition which a task holds up.
+/// A monitor that sees a transition held up by a task.
 fn hold_up(guest: &mut Guest) -> Result<()> {
     target::load()?;
     guest.start_monitor(&[])?;
@@ -239,16 +238,16 @@ fn hold_up(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all that the kernel has made is counted, as seen or as lost. Twice, since
-/// an event is counted a moment before what it changes; a transition that is held up
-/// makes new ones every second.
+/// Waits until everything that the kernel has made is counted, as seen or as lost. Twice, because
+/// an event is counted a moment before what it changes; a transition that is held up makes new ones
+/// every second.
 fn when_counted(guest: &mut Guest, counters: &Counters) -> Result<Exposition> {
     guest.wait_until(SETTLE, |metrics| expect_exact(metrics, counters))?;
     guest.wait_until(SETTLE, |metrics| expect_exact(metrics, counters))
 }
 
-/// The same, and another task that holds up the way back: born patched, it sleeps in
-/// the new function.
+/// The same, with another task that holds up the transition back: it was started patched, and
+/// sleeps in the new function.
 fn hold_up_both_ways(guest: &mut Guest) -> Result<()> {
     hold_up(guest)?;
     let other_way = guest.hold(&Hold::ONE)?;
@@ -278,7 +277,7 @@ fn let_go(guest: &Guest) -> Result<()> {
     PATCH_A.remove(SETTLE)
 }
 
-/// The serial console is slower than any storm: it gets emergencies only.
+/// The serial console is slower than any storm, so it gets only emergencies.
 fn quiet_console() -> Result<()> {
     files::write("/proc/sys/kernel/printk", "1")?;
     files::write("/proc/sys/kernel/printk_devkmsg", "on\n")
@@ -301,7 +300,7 @@ fn kernel_warnings() -> Result<Option<u64>> {
         .with_context(|| format!("{FILE} holds `{text}`"))
 }
 
-/// Lines that look like the beginning of a report; they are user space's.
+/// Lines that look like the start of a report, but are user space's.
 fn write_lines(count: u32) -> Result<()> {
     let mut log = File::options()
         .write(true)
@@ -315,7 +314,7 @@ fn write_lines(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Of the lines those that were seen and those that were lost.
+/// How many of the lines were seen, and how many were lost.
 fn lines(metrics: &Exposition) -> Result<f64> {
     let seen = Probes::read()?.received("printk_console")?;
     let lost = LostEvents::read(metrics)?.of("printk_console")?;
@@ -335,7 +334,7 @@ fn expect_lines(metrics: &Exposition, before: f64, made: f64) -> Result<()> {
     Ok(())
 }
 
-/// What was seen of the monitor in a storm.
+/// Measurements of the monitor in a storm.
 struct Seen {
     scrapes: u32,
     slowest: Duration,
@@ -352,7 +351,7 @@ impl std::fmt::Display for Seen {
     }
 }
 
-/// Scrapes on a thread of its own, and looks at what the monitor holds.
+/// Scrapes in a thread, and measures the monitor's memory.
 struct Scraping {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Result<Seen>>,

@@ -1,5 +1,4 @@
-//! The test modules and the harness do what the other scenarios take for granted.
-//! No monitor is involved.
+//! The test modules and the harness do what the other scenarios rely on. No monitor is involved.
 
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
@@ -96,7 +95,7 @@ pub(super) fn stack_and_replace(guest: &mut Guest) -> Result<()> {
     expect_version("original")
 }
 
-/// Modules that come after their livepatch, also while it is held.
+/// Modules that are loaded after their livepatch, also while it is held up.
 pub(super) fn late_modules_are_patched(guest: &mut Guest) -> Result<()> {
     PATCH_A.apply(seconds(20))?;
     target::load()?;
@@ -118,8 +117,8 @@ pub(super) fn late_modules_are_patched(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A pre-patch callback that says no, and a livepatch during another one's
-/// transition. The clean one completes by itself.
+/// A pre-patch callback that refuses, and a livepatch during another one's transition. The clean
+/// one completes by itself.
 pub(super) fn refusals(guest: &mut Guest) -> Result<()> {
     modules::expect_refused("lpm_fails", Errno::NODEV)?;
     VMLINUX.apply(seconds(20))?;

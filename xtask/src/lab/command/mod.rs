@@ -55,8 +55,8 @@ enum LabCommand {
     /// Boot a guest with an interactive shell on this terminal
     ///
     /// The guest has busybox, the monitor as `livepatch-monitor`, the test modules under
-    /// /modules, and no network but its loopback interface. Nothing of it outlives `exit`,
-    /// which powers it off.
+    /// /modules, and no network except its loopback interface. `exit` powers it off, and
+    /// everything in it is lost.
     Shell(Guest),
     /// Run one command in a guest; print its output and return its exit code
     ///

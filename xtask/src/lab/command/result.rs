@@ -63,15 +63,15 @@ impl Ending {
             }
             Self::Unknown => bail!("the guest ended before `{program}` did\n{console}"),
             Self::Timeout(after) => bail!(
-                "`{program}` had not ended {} s after the start of the guest; --timeout gives \
-                 it longer\n{console}",
+                "`{program}` did not finish within {} s of the guest's start; raise --timeout\n\
+                 {console}",
                 after.as_secs()
             ),
         }
     }
 }
 
-/// The exit code of the whole, with what is said where there is none of the command.
+/// The exit code of the whole, with the message if the command has none.
 pub(super) fn exit_code(code: Result<u8>) -> (u8, Option<String>) {
     match code {
         Ok(code) => (code, None),
@@ -112,7 +112,7 @@ mod tests {
             (Ending::Unknown, "the guest ended before `insmod` did", true),
             (
                 Ending::Timeout(Duration::from_secs(61)),
-                "`insmod` had not ended 61 s after the start of the guest; --timeout",
+                "`insmod` did not finish within 61 s of the guest's start; raise --timeout",
                 true,
             ),
         ] {

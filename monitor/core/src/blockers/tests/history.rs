@@ -1,4 +1,4 @@
-//! What the scans before this one add: attempts, time, and tasks that are gone.
+//! What the earlier scans add: attempts, time, and tasks that have exited.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn a_clean_stack_is_unvisited_until_the_kernel_must_have_looked() {
         detail,
         "its stack looks clean, yet the kernel did not switch it in 2 attempts"
     );
-    // Meanwhile it was in the way.
+    // In the meantime it was blocking.
     assert_eq!(at(6, vec![in_hold()]).0, Reason::Sleeping);
     assert_eq!(at(9, clean()).0, Reason::Unvisited);
     // The attempts count from 0 after a reversal and its reversal.
@@ -81,7 +81,7 @@ fn history_forgets() {
         analyse(&at(9, 2), &mut history)[0].reason,
         Reason::Unvisited
     );
-    // The way back is another transition.
+    // The transition back is another transition.
     let back = Scan {
         direction: Direction::Unpatch,
         ..at(20, 2)

@@ -50,7 +50,7 @@ fn names_alone() {
             Sleeping,
             Some((VMLINUX, "vfs_read")),
         ),
-        // Of that name, but elsewhere.
+        // A function with that name, but elsewhere.
         (Patch, &[("lpm_hold", None)], Unvisited, None),
         (Patch, &[("lpm_hold", Some("other"))], Unvisited, None),
         (Patch, &[("vfs_read.cold", None)], Unvisited, None),
@@ -68,7 +68,7 @@ fn names_alone() {
             Sleeping,
             Some(("lpm_target", "lpm_hold")),
         ),
-        // Going back: this patch's code must be left, the original need not.
+        // Unpatching: this patch's code must be left, the original need not.
         (
             Unpatch,
             &[("lpm_hold", Some("lpm_patch"))],

@@ -1,4 +1,4 @@
-//! What must hold of any scan, however odd.
+//! Properties that hold for any scan, however unusual.
 
 use super::*;
 use crate::{function_ref::CodePlace, patch::VMLINUX};
@@ -68,7 +68,7 @@ fn any_task() -> impl Strategy<Value = PendingTask> {
 }
 
 fn any_scan() -> impl Strategy<Value = Scan> {
-    // Ends before starts too: the kernel's sizes are foreign.
+    // Ranges that end before they start too: the kernel's sizes are untrusted.
     let range = (0u64..100, prop_oneof![any::<u64>(), 0u64..100]).prop_map(|(a, b)| a..b);
     let func = (
         prop::sample::select(vec![VMLINUX, "lpm_target", "\u{202e}"]),

@@ -1,9 +1,9 @@
-//! Dates in front of a line, in the forms that programs which keep logs print them.
+//! Parses the date in front of a line, in the formats of programs that keep logs.
 
-/// How much of a time a date contains.
+/// How complete a date is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) enum Kind {
-    /// All: the zone is given, or it is seconds since 1970.
+    /// Complete: the zone is given, or it is seconds since 1970.
     Exact,
     /// The zone is not given: local time, read as if it were UTC.
     Local,
@@ -15,12 +15,12 @@ pub(in super::super) enum Kind {
     Delta,
 }
 
-/// A date as a line shows it.
+/// A date as it is shown in a line.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in super::super) struct Date {
-    /// Seconds, counted from where `kind` says.
+    /// Seconds, counted from the start that `kind` defines.
     pub(in super::super) seconds: f64,
-    /// From where, and how well that is known.
+    /// The start, and how well it is known.
     pub(in super::super) kind: Kind,
 }
 
@@ -29,7 +29,7 @@ const MONTHS: [&str; 12] = [
 ];
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-/// The date at the start of a text, and what stands behind it.
+/// The date at the start of a text, and the text after it.
 pub(super) fn at_start(text: &str) -> Option<(Date, &str)> {
     let mut cursor = Cursor { rest: text };
     let date = match text.as_bytes().first()? {
@@ -52,7 +52,7 @@ pub(super) fn at_start(text: &str) -> Option<(Date, &str)> {
     ends.then_some((date, cursor.rest))
 }
 
-/// A text inside brackets that is nothing but a date.
+/// A text inside brackets that consists of a date only.
 pub(super) fn whole(text: &str) -> Option<Date> {
     if let Some(delta) = delta(text) {
         return Some(delta);
@@ -123,7 +123,7 @@ struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// Goes back to where it was if `read` fails.
+    /// Restores the position if `read` fails.
     fn try_each(&mut self, read: fn(&mut Self) -> Option<Date>) -> Option<Date> {
         let start = self.rest;
         let date = read(self);
@@ -200,7 +200,7 @@ impl Cursor<'_> {
         Some(f64::from(number.parse::<u32>().ok()?) / scale)
     }
 
-    /// `Z`, `+01:00`, ` +0100`, ` UTC`, ` GMT`; another name gives no offset.
+    /// `Z`, `+01:00`, ` +0100`, ` UTC`, ` GMT`; any other name gives no offset.
     fn zone(&mut self) -> Option<f64> {
         let rest = self.rest.strip_prefix(' ').unwrap_or(self.rest);
         for name in ["UTC", "GMT", "Z"] {
@@ -221,7 +221,7 @@ impl Cursor<'_> {
             self.rest = cursor.rest;
             return Some(if sign == b'-' { -offset } else { offset });
         }
-        // `CET`, `AEST`: more than one zone is called so.
+        // `CET`, `AEST`: there is more than one zone with such a name.
         let letters = rest.bytes().take_while(u8::is_ascii_uppercase).count();
         let named = (2..=5).contains(&letters) && rest.len() != self.rest.len();
         if named && rest.as_bytes().get(letters) == Some(&b' ') {
@@ -243,7 +243,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// `2026-11-23T12:15:00.100000+00:00` and its likes.
+    /// `2026-11-23T12:15:00.100000+00:00` and similar.
     fn iso(&mut self) -> Option<Date> {
         let year = self.number(4, 4)?;
         let between = self.any(b"-/.")?;
@@ -265,7 +265,7 @@ impl Cursor<'_> {
         self.at_clock(year, month, day)
     }
 
-    /// The rest of a date behind its day: the time of day and the zone.
+    /// The rest of a date after its day: the time of day and the zone.
     fn at_clock(&mut self, year: u32, month: u32, day: u32) -> Option<Date> {
         let (clock, fraction) = self.clock()?;
         let seconds = moment(year, month, day, clock, fraction)?;
@@ -307,7 +307,7 @@ impl Cursor<'_> {
         })
     }
 
-    /// Dates with the name of a day or month first.
+    /// Dates that start with the name of a day or month.
     fn named(&mut self) -> Option<Date> {
         let weekday = self.one_of(&WEEKDAYS).is_some();
         if weekday {

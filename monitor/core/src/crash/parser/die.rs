@@ -1,10 +1,10 @@
-//! The line of `die()`: a name, a code, and how many such there were.
+//! Parses the line of `die()`: name, code and counter.
 
 use super::format::matches;
 
-/// What `die()` is called with, behind `Oops: ` since 6.11 on x86
+/// Names that `die()` is called with, after `Oops: ` since 6.11 on x86
 /// (arch/x86/kernel/{traps,dumpstack}.c, arch/x86/mm/fault.c,
-/// arch/s390/kernel/{traps,dumpstack}.c). More may follow behind a comma or a blank.
+/// arch/s390/kernel/{traps,dumpstack}.c). More text may follow after a comma or a space.
 const NAMES: &[&str] = &[
     "Oops",
     "general protection fault",
@@ -56,8 +56,8 @@ const NAMES: &[&str] = &[
     "HFP",
 ];
 
-/// Other architectures' form, up to `[#1]`: arm and arm64, powerpc, riscv, loongarch
-/// and mips.
+/// The form of other architectures, up to `[#1]`: arm and arm64, powerpc, riscv, loongarch and
+/// mips.
 const FORMATS: &[&str] = &[
     "Internal error: {}",
     "Oops: {}, sig: {n} ",
@@ -69,7 +69,7 @@ const FORMATS: &[&str] = &[
     "Reserved instruction in kernel code",
 ];
 
-/// Longest name that is not in the list.
+/// Longest name that is accepted although it is not in the list.
 const MAX_NAME: usize = 64;
 
 pub(super) fn is_die(text: &str) -> bool {
@@ -83,7 +83,7 @@ pub(super) fn is_die(text: &str) -> bool {
     number(count) && is_tail(tail) && (is_coded(before, tail) || is_of_format(before))
 }
 
-/// The first part of such a line, which ends before the count.
+/// Whether a text is the first part of such a line, cut before the counter.
 pub(super) fn is_cut_die(text: &str) -> bool {
     if text.contains("[#") {
         return false;
@@ -101,8 +101,8 @@ pub(super) fn is_cut_die(text: &str) -> bool {
     name.bytes().all(code) || names.any(|known| name.starts_with(known))
 }
 
-/// `NAME: CODE ` and, on s390, `ilc:N `. A name that is not in the list counts where the
-/// kernel's configuration stands behind it.
+/// `NAME: CODE ` and, on s390, `ilc:N `. A name that is not in the list counts only if the kernel's
+/// configuration follows.
 fn is_coded(before: &str, tail: &str) -> bool {
     let mut before = before.trim_end();
     if let Some((rest, length)) = before.rsplit_once(" ilc:")
@@ -111,7 +111,7 @@ fn is_coded(before: &str, tail: &str) -> bool {
         before = rest;
     }
     let Some((name, code)) = before.rsplit_once(": ").or_else(|| {
-        // `Split lock detected` ends its line itself.
+        // `Split lock detected` ends its own line.
         before.strip_prefix(": ").map(|code| ("", code))
     }) else {
         return false;
@@ -138,11 +138,11 @@ fn is_of_format(before: &str) -> bool {
     })
 }
 
-/// Behind `[#1]` stand the kernel's configuration, in capitals, or nothing; never what
-/// the kernel says of a user's program, whose name may look like the rest.
+/// After `[#1]` there is the kernel's configuration, in capitals, or nothing; never text about a
+/// user program, whose name may look like the rest.
 fn is_tail(tail: &str) -> bool {
     let tail = tail.strip_prefix(':').unwrap_or(tail);
-    // A console glues the module list to a line that lost its end.
+    // A console appends the module list to a line that lost its end.
     let tail = tail
         .split_once("Modules linked in:")
         .map_or(tail, |(tail, _)| tail);
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// A task's name has at most 15 bytes, and more of the kernel's text behind it.
+    /// A task's name has at most 15 bytes, and is followed by more of the kernel's text.
     #[test]
     fn not_a_name() {
         for text in [

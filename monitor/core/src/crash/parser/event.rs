@@ -1,4 +1,4 @@
-//! One event while its lines come in.
+//! An event under construction.
 
 mod detail;
 
@@ -21,35 +21,35 @@ use super::{
     symbol::{self, MAX_NAME, cut},
 };
 
-/// Bytes of a headline.
+/// Most bytes of a headline.
 const MAX_HEADLINE: usize = 1024;
-/// What is printed before the report that it belongs to.
+/// Longest time from a line that announces a report to the report.
 const LEAD_SECONDS: f64 = 1.0;
-/// A report's lines come one after the other; what comes later, or is of another time, is
-/// another's.
+/// A report's lines follow each other immediately; later lines, or lines with another timestamp,
+/// belong to another report.
 const PAUSE_SECONDS: f64 = 10.0;
-/// Whether the line before was one of the module list.
+/// State of the module list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     /// The line before did not belong to the module list.
     No,
-    /// It was, and may continue on the next line.
+    /// It did, and the list may continue on the next line.
     Line {
-        /// It bore a time.
+        /// Whether it had a timestamp.
         timed: bool,
-        /// It is as long as a line gets.
+        /// Whether it reached the maximum line length.
         long: bool,
     },
 }
 
-/// Where in the call trace the reader is.
+/// Position in the call trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
-    /// The trace has not begun yet.
+    /// The trace has not started yet.
     Ahead,
     /// Frames are being read.
     Inside,
-    /// The following lines belong to another dump, which adds nothing.
+    /// The following lines belong to another dump, and are ignored.
     Behind,
 }
 
@@ -59,20 +59,20 @@ pub(super) struct Event {
     pub(super) signals: Vec<Signal>,
     pub(super) reports: u32,
     pub(super) panic: Option<String>,
-    /// The line of `__die_header` was seen.
+    /// Whether the line of `__die_header` was seen.
     pub(super) died: bool,
-    /// What is printed just before panic(), whose line is still to come.
+    /// Whether it is a text printed just before panic(), whose line is still to come.
     pub(super) lead: bool,
-    /// The name of the report, where it has one.
+    /// The name of the report, if it has one.
     pub(super) report: Option<&'static str>,
-    /// Others with the same cause, which add nothing to this one.
+    /// Further reports with the same cause; ignored.
     pub(super) others: Vec<Event>,
-    /// The end mark was seen.
+    /// Whether the end mark was seen.
     pub(super) ended: bool,
     pub(super) last_clock: Option<f64>,
     /// When it started, on the host's clock.
     clock: Option<f64>,
-    /// The kernel's time of the last line that is part of it.
+    /// The kernel's time of the last line that belongs to it.
     part_at: Option<f64>,
     headline: String,
     when: When,
@@ -83,33 +83,33 @@ pub(super) struct Event {
     release: Option<String>,
     fault: Option<Function>,
     modules: Option<Vec<Module>>,
-    /// The last line was one of the module list.
+    /// State of the module list at the last line.
     list: List,
     trace: Vec<Frame>,
     trace_at: Trace,
-    /// Who printed the trace's first line: lines of others that come between are
-    /// not of it.
+    /// The caller that printed the trace's first line; interleaved lines of other callers are
+    /// ignored.
     trace_by: Option<String>,
     cut: bool,
     complete: Completeness,
-    /// A second line that only a report of the kernel has.
+    /// Whether a second line was seen that only a kernel report has.
     second_sign: bool,
-    /// Its first line may be part of a message with a name that has a newline in it, until a
-    /// sign comes that is not part of one.
+    /// Whether its first line may be part of a message with a name that contains a newline, until a
+    /// sign follows that is not part of one.
     suspect: bool,
-    /// Its first line is no longer than a task's name.
+    /// Whether its first line is no longer than a task's name.
     short: bool,
-    /// A line that only a crash's report has.
+    /// Whether a line was seen that only a crash report has.
     own_sign: bool,
-    /// The trace is that of the thread that looks for hung tasks.
+    /// Whether the trace is that of the thread that detects hung tasks.
     is_of_detector: bool,
-    /// Dumps of other tasks come behind this event's own.
+    /// Whether dumps of other tasks follow this event's own.
     follow_ups: bool,
-    /// Who printed its first line.
+    /// The caller that printed its first line.
     caller: Option<String>,
-    /// Who prints lines of another task between this event's.
+    /// The caller that prints lines of another task, interleaved with this event's.
     foreign: Option<String>,
-    /// Between `<TASK>` and `</TASK>`.
+    /// Whether the position is between `<TASK>` and `</TASK>`.
     in_task: bool,
     livepatches: Rc<LivepatchLog>,
 }
@@ -173,7 +173,7 @@ impl Event {
         Some(line.clock? - self.last_clock?)
     }
 
-    /// A line is part of it.
+    /// Records that a line belongs to the event.
     pub(super) fn part(&mut self, line: &Line) {
         self.part_at = line.uptime.or(self.part_at);
     }
@@ -184,7 +184,7 @@ impl Event {
         }
     }
 
-    /// The kernel panics over this event.
+    /// Records that the kernel panics because of this event.
     pub(super) fn give_up(&mut self, panic: &str) {
         self.panic = Some(cut(panic, MAX_HEADLINE));
         self.add(Signal::Panic);
@@ -197,7 +197,7 @@ impl Event {
         self.end_dump();
     }
 
-    /// The panic of which this event is what was printed just before.
+    /// Records the panic that this event was printed just before.
     pub(super) fn lead_to(&mut self, panic: &str, line: &Line) {
         self.give_up(panic);
         self.lead = false;
@@ -205,7 +205,7 @@ impl Event {
         self.expect_dump();
     }
 
-    /// The dump that follows is the event's own and not a second one.
+    /// Expects the event's own dump, which follows.
     pub(super) fn expect_dump(&mut self) {
         self.is_of_detector = self.primary.has(Property::ByDetector);
         self.trace_at = Trace::Ahead;
@@ -217,20 +217,20 @@ impl Event {
         self.own_sign = true;
     }
 
-    /// The event has had nothing but its first line.
+    /// Whether nothing but the first line was seen.
     pub(super) fn is_headline_only(&self) -> bool {
         self.trace.is_empty() && self.taint.is_none() && self.modules.is_none() && !self.died
     }
 
-    /// The line of `die()` comes behind the report's first.
+    /// Records the line of `die()`, which follows the report's first line.
     pub(super) fn died(&mut self, line: &Line) {
         self.died = true;
         self.second_sign = true;
         self.own_sign |= line.text.trim().len() > MAX_COMM;
     }
 
-    /// What this event names comes with a report of the kernel's own: `list_add
-    /// corruption` before a BUG(), `refcount_t:` in a WARN().
+    /// Whether this event only announces a separate kernel report: `list_add corruption` before a
+    /// BUG(), `refcount_t:` in a WARN().
     pub(super) fn leads_to(&self, signal: Signal, line: &Line) -> bool {
         let soon = self.seconds_since(line);
         signal >= self.primary
@@ -238,7 +238,7 @@ impl Event {
             && soon.is_none_or(|ago| ago <= LEAD_SECONDS)
     }
 
-    /// The report that belongs to what was said so far.
+    /// Starts the report that was announced.
     pub(super) fn restart(&mut self, signal: Signal, who: &Found, line: &Line) {
         if signal > self.primary {
             self.upgrade(signal, who, line);
@@ -255,7 +255,7 @@ impl Event {
         }
     }
 
-    /// Whether it is more than a line that a user may have made up.
+    /// Whether enough was seen to rule out forged text.
     pub(super) fn is_believed(&self) -> bool {
         !self.suspect
             && (!self.primary.has(Property::NeedsSecondSign)
@@ -263,23 +263,23 @@ impl Event {
                 || self.panic.is_some())
     }
 
-    /// A crash by itself, or because the kernel panicked.
+    /// Whether it is a crash, by itself or because the kernel panicked.
     pub(super) const fn is_crash(&self) -> bool {
         self.primary.kind().is_some() || self.panic.is_some()
     }
 
-    /// The first line may be part of a name.
+    /// Marks the first line as possibly part of a name.
     pub(super) const fn suspect(&mut self) {
         self.suspect = true;
     }
 
-    /// The first line may be a task's name, if it is that short.
+    /// Marks the first line as possibly a task's name, if it is that short.
     pub(super) const fn suspect_if_short(&mut self) {
         self.suspect |= self.short;
     }
 
-    /// Whether a line shows that the event's lines end before it: what follows must not be its
-    /// proof, nor a name's lines another report's.
+    /// Whether a line shows that the event's lines end before it. What follows must neither prove
+    /// the event, nor may a name's lines prove another report.
     pub(super) fn is_left(
         &self,
         line: &Line,
@@ -303,8 +303,9 @@ impl Event {
         self.suspect
     }
 
-    /// A line was read. A sign of a report's own clears a suspicion, if it is not part of a name
-    /// itself: other dumps, which users may cause, have a task's header and a trace too.
+    /// Processes a line that was read. A sign that only a report has confirms the event, if it is
+    /// not itself part of a name. Other dumps, which users may cause, have a task's header and a
+    /// trace too.
     pub(super) const fn read(&mut self, may_be_of_a_name: bool) {
         if !self.suspect {
             return;
@@ -325,7 +326,7 @@ impl Event {
         &self.headline
     }
 
-    /// What comes now is not part of this event's own dump.
+    /// Ends this event's own dump.
     pub(super) fn end_dump(&mut self) {
         if !self.trace.is_empty() || self.died {
             self.complete.end = true;
@@ -333,18 +334,18 @@ impl Event {
         self.trace_at = Trace::Behind;
     }
 
-    /// Another event's lines come before this one's are at their end.
+    /// Records that another event's lines come before this one is complete.
     pub(super) fn interrupted(&mut self) {
         let expected = self.trace_at == Trace::Ahead && self.panic.is_some();
         self.complete.mixed |= !self.ended && (self.trace_at == Trace::Inside || expected);
     }
 
-    /// Lines of another report are between this one's.
+    /// Records that lines of another report are interleaved.
     pub(super) const fn mixed(&mut self) {
         self.complete.mixed = true;
     }
 
-    /// The report's end mark.
+    /// Records the report's end mark.
     pub(super) fn end(&mut self) {
         self.ended = true;
         self.sign();
@@ -352,8 +353,7 @@ impl Event {
         self.end_dump();
     }
 
-    /// A line comes, of whatever kind: a module list before it is at its end, unless
-    /// this one continues with it.
+    /// Processes any line: it completes the module list before it, unless it continues that list.
     pub(super) fn next(&mut self, line: &Line) {
         let List::Line { timed, long } = self.list else {
             return;
@@ -369,7 +369,7 @@ impl Event {
         self.complete.modules = same;
     }
 
-    /// Certainly of the same task or CPU.
+    /// Whether the two are certainly about the same task or CPU.
     pub(super) fn is_surely_about(&self, who: &Found) -> bool {
         let same = |one: Option<u32>, two: Option<u32>| one.is_some() && one == two;
         let names = self.comm.as_ref().zip(who.comm.as_ref());
@@ -378,7 +378,7 @@ impl Event {
             && names.is_none_or(|(one, two)| one == two)
     }
 
-    /// No contradiction between the task that a headline names and this event's.
+    /// Whether the task that a headline names may be this event's.
     pub(super) fn is_about(&self, who: &Found) -> bool {
         let agree = |one: Option<u32>, two: Option<u32>| one.zip(two).is_none_or(|(a, b)| a == b);
         agree(self.cpu, who.cpu) && agree(self.pid, who.pid)
@@ -388,8 +388,8 @@ impl Event {
         self.cpu.zip(who.cpu).is_none_or(|(one, two)| one == two)
     }
 
-    /// Another signal of the same event: if it is the more severe one, the event takes its name,
-    /// and the dump that follows says more.
+    /// Adds another signal of the same event. If it is more severe, the event takes its name, and
+    /// the dump that follows has more details.
     pub(super) fn upgrade(&mut self, signal: Signal, who: &Found, line: &Line) {
         self.add(signal);
         if signal <= self.primary {
@@ -413,7 +413,8 @@ impl Event {
         }
     }
 
-    /// The record, or what it was if it was not a crash. `release` is the boot's.
+    /// Finishes the event: a record, or a non-fatal signal if it was not a crash. `release` is the
+    /// boot's.
     pub(super) fn finish(
         mut self,
         release: Option<&String>,
@@ -491,8 +492,8 @@ impl Event {
     }
 }
 
-/// A console glues the module list of the next line to one that ends without a
-/// newline, with the digit of its level between (`KERN_DEFAULT`, `d`, up to 4.4).
+/// A console appends the module list of the next line to one that ends without a newline, with the
+/// digit of its level in between (`KERN_DEFAULT`, `d`, up to 4.4).
 fn unglued(text: &str) -> (&str, Option<&str>) {
     match text.split_once("Modules linked in:") {
         Some((headline, list)) => (headline.trim_end_matches('d').trim_end(), Some(list)),

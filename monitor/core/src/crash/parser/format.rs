@@ -1,19 +1,18 @@
-//! Matches a line with the format string of a kernel message. A report starts only
-//! where the kernel's own fixed text starts one, so a format is fixed to the line's
-//! start; what follows its end is ignored, since consoles glue the next line to it.
+//! Matches a line with the format string of a kernel message. A report starts only where the
+//! kernel's own fixed text starts one, so a format is anchored at the line's start; what follows
+//! its end is ignored, because consoles append the next line to it.
 //!
 //! `{cpu}`, `{pid}` and `{n}` are decimal, `{x}` hexadecimal; `{place}` is a function
-//! (`name+0x1/0x2 [module]`), `{symbol}` one without offset and size; `{bug}` is a
-//! sanitizer's name of an error, in small letters; `{comm}` is a task's name, which may
-//! hold anything, so it goes as far as the rest still fits; `{}` is any other text and
-//! goes as little far.
+//! (`name+0x1/0x2 [module]`), `{symbol}` one without offset and size; `{bug}` is a sanitizer's name
+//! of an error, in lower case; `{comm}` is a task's name, which may contain anything, so it is
+//! matched as long as possible; `{}` is any other text, matched as short as possible.
 
 use super::{
     super::record::Function,
     symbol::{self, MAX_NAME, cut},
 };
 
-/// What a line's variable parts say.
+/// Values of a line's variable parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) cpu: Option<u32>,
@@ -25,7 +24,7 @@ pub(super) struct Found {
 /// Longest task name: `TASK_COMM_LEN` is 16, kernel threads' names are shown with that
 /// of their work queue (`wq_worker_comm`, 64).
 const MAX_COMM: usize = 64;
-/// The longest text that a `{}` of a format matches.
+/// Longest text that a `{}` of a format matches.
 const MAX_ANY: usize = 512;
 
 pub(super) fn matches(format: &str, text: &str) -> Option<Found> {
@@ -108,7 +107,7 @@ fn fits(format: &str, text: &str, found: &mut Found) -> bool {
     }
 }
 
-/// Whether a text fits the format as far as it goes, and ends before the format does.
+/// Whether a text matches the start of the format, but ends before it.
 pub(super) fn goes_on(mut format: &str, mut text: &str) -> bool {
     loop {
         let (literal, rest) = format.split_once('{').unwrap_or((format, ""));

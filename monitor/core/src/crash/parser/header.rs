@@ -1,15 +1,15 @@
-//! The header of a report: the task, the taint flags, the module list.
+//! Parses the header of a report: the task, the taint flags, the module list.
 
 use super::{
     super::record::{Marker, Module},
     symbol::{MAX_NAME, cut},
 };
 
-/// Modules of a list that are kept.
+/// Most modules of a list that are kept.
 pub(super) const MAX_MODULES: usize = 1024;
 
-/// The words behind `Modules linked in:`, or a line that continues with them.
-/// None if one is not a module, or there are more than [`MAX_MODULES`].
+/// Parses the words after `Modules linked in:`, or a line that continues them. `None` if one is not
+/// a module, or there are more than [`MAX_MODULES`].
 pub(super) fn modules(text: &str) -> Option<Vec<Module>> {
     let list = text.split_once('[').map_or(text, |(list, _)| list);
     let modules: Option<Vec<Module>> = list
@@ -26,7 +26,7 @@ pub(super) fn last_unloaded(text: &str) -> Option<Module> {
     module(behind.split([' ', ']']).next()?)
 }
 
-/// A module as the list writes it: `name`, `name(OE)`, `name(K+)`.
+/// A module as in the list: `name`, `name(OE)`, `name(K+)`.
 fn module(word: &str) -> Option<Module> {
     let (name, flags) = match word.split_once('(') {
         Some((name, flags)) => (name, flags.strip_suffix(')')?),
@@ -61,8 +61,8 @@ pub(super) struct TaskHeader {
     pub(super) release: Option<String>,
 }
 
-/// `CPU: 1 UID: 0 PID: 1 Comm: init Not tainted 6.12.1 #1 …`; and of a hung task
-/// only `      Tainted: G  O K  6.12.1 #1 …`. A comm may hold anything.
+/// `CPU: 1 UID: 0 PID: 1 Comm: init Not tainted 6.12.1 #1 …`; for a hung task only `      Tainted:
+/// G  O K  6.12.1 #1 …`. A comm may contain anything.
 pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     let text = text.trim_start();
     let mut header = TaskHeader::default();
@@ -75,8 +75,7 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
             .nth(1)
             .and_then(|pid| pid.parse().ok());
         let (comm, state) = rest.split_at_checked(taint_at(rest)?)?;
-        // kernel/panic.c, where kdump's kernel is loaded (`dump_stack_print_info`,
-        // lib/dump_stack.c).
+        // kernel/panic.c, if kdump's kernel is loaded (`dump_stack_print_info`, lib/dump_stack.c).
         let comm = comm.strip_suffix(" Kdump: loaded").unwrap_or(comm);
         header.comm = Some(cut(comm, MAX_NAME));
         state.trim_start()
@@ -113,8 +112,8 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
                 Some(from + at + 1)
             })
             .is_some();
-        // The release stands behind the letters; else they are damaged, or continue in the
-        // next line.
+        // The release follows the letters; otherwise they are damaged, or continue on the next
+        // line.
         let digit = |word: &str| word.starts_with(|c: char| c.is_ascii_digit());
         if letters.is_empty() || !in_order || !release.is_some_and(digit) {
             return damaged(header);
@@ -130,16 +129,16 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     Some(header)
 }
 
-/// Where the kernel's own word on its taint starts: behind what a comm may say.
+/// Position of the kernel's own text about the taint: after anything that a comm may contain.
 fn taint_at(text: &str) -> Option<usize> {
     text.rfind(" Tainted: ").max(text.rfind(" Not tainted "))
 }
 
-/// The letters in the order in which they are printed (`taint_flags`, kernel/panic.c);
-/// `G` stands for the absence of `P`. Vendors' own (`X` is in the kernel) stand last.
+/// The letters in the order in which they are printed (`taint_flags`, kernel/panic.c); `G` means
+/// the absence of `P`. Vendors' own letters (`X` is in the kernel) come last.
 const FLAGS: &str = "GPFSRMBUDAWCIOELKXTNJVQHYZ";
 
-/// Of a header with taint flags that cannot be read, the task is still known.
+/// If the taint flags of a header cannot be parsed, the task is still known.
 fn damaged(header: TaskHeader) -> Option<TaskHeader> {
     (header.cpu.is_some() || header.pid.is_some()).then_some(header)
 }

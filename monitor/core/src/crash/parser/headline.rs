@@ -1,4 +1,4 @@
-//! The lines that start, name and end a report.
+//! Recognises the lines that start, name and end a report.
 
 use super::super::signal::Signal;
 use super::report;
@@ -8,12 +8,12 @@ use super::{
     symbol::{MAX_NAME, cut},
 };
 
-/// What such a line says.
+/// Meaning of such a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// `Linux version`: another boot begins.
+    /// `Linux version`: another boot starts.
     Boot { release: Option<String> },
-    /// The first line of an event, with the task where it says so itself.
+    /// The first line of an event, with the task if the line names it.
     Start(Signal, Found),
     /// The first line of a report after which the kernel continues, by its name.
     Report(&'static str, Found),
@@ -27,7 +27,7 @@ pub(super) enum Sign {
 
 pub(super) fn recognise(text: &str) -> Option<Sign> {
     let text = text.trim_start();
-    // The header of a dump holds a comm, which is whatever its owner likes.
+    // The header of a dump contains a comm, which the owner of the task can choose.
     if text.starts_with("CPU: ") {
         return None;
     }
@@ -37,7 +37,7 @@ pub(super) fn recognise(text: &str) -> Option<Sign> {
 fn sign(text: &str) -> Option<Sign> {
     match text.bytes().next()? {
         b'L' => {
-            // Longer than a task's name, which may stand at a line's start.
+            // Longer than a task's name, which may be at a line's start.
             if let Some(rest) = text.strip_prefix("Linux version ")
                 && let Some(release) = rest.split_ascii_whitespace().next()
                 && release.starts_with(|first: char| first.is_ascii_digit())
@@ -77,7 +77,7 @@ fn start(text: &str) -> Option<Sign> {
     })
 }
 
-/// A line that is the first part of one that starts a crash, and ends too early.
+/// Whether a line is a truncated headline of a crash.
 pub(super) fn may_be_start(text: &str) -> bool {
     let text = text.trim();
     let crashes = Signal::ALL
@@ -91,14 +91,13 @@ pub(super) fn may_be_start(text: &str) -> bool {
             || formats.any(|format| format::goes_on(format, text)))
 }
 
-/// What is shorter may be anything.
+/// Shorter prefixes are ambiguous.
 const SHORTEST_PART: usize = 10;
 const PANIC: &str = "Kernel panic - not syncing: ";
 
-/// A line about a user program's fault, which starts with the program's name or holds
-/// a file's name: `show_signal_msg` and `do_trap` of arch/x86, `arm64_show_signal`,
-/// `show_signal_msg` of arch/powerpc, `report_user_fault` of arch/s390, `do_trap` of
-/// arch/riscv.
+/// Whether a line is about a user program's fault, and starts with the program's name or contains a
+/// file's name: `show_signal_msg` and `do_trap` of arch/x86, `arm64_show_signal`, `show_signal_msg`
+/// of arch/powerpc, `report_user_fault` of arch/s390, `do_trap` of arch/riscv.
 pub(super) fn of_a_user_program(text: &str) -> bool {
     if text.starts_with("traps: ") && !text.starts_with("traps: PANIC: double fault, ")
         || text.starts_with("User process fault: ")
@@ -114,7 +113,7 @@ pub(super) fn of_a_user_program(text: &str) -> bool {
     })
 }
 
-/// What follows `NAME[PID` in the kernel's messages about a fault of a user program.
+/// Text after `NAME[PID` in the kernel's messages about a fault of a user program.
 const USER_FAULTS: [&str; 9] = [
     "]: segfault ",
     "]: unhandled ",
@@ -127,9 +126,9 @@ const USER_FAULTS: [&str; 9] = [
     "]: undefined instruction",
 ];
 
-/// The signal over which the kernel panicked, by the panic's text. An oops is one
-/// only where `after_oops` says that one was just seen, if the text may have other
-/// reasons (init may be killed by a signal of its own).
+/// The signal because of which the kernel panicked, according to the panic's text. If the text may
+/// have other reasons (init may be killed by a signal of its own), it counts as an oops only if
+/// `after_oops` says that one was just seen.
 pub(super) fn cause(panic: &str, after_oops: bool) -> Option<Signal> {
     let of = |causes: &[(&str, Signal)]| {
         let mut causes = causes.iter();
@@ -140,7 +139,7 @@ pub(super) fn cause(panic: &str, after_oops: bool) -> Option<Signal> {
     of(&CAUSES).or_else(|| of(&AFTER_OOPS).filter(|_| after_oops))
 }
 
-/// The text of a panic was cut, and may be the one that this signal leads to.
+/// Whether the text of a panic was cut, and may be the one that this signal leads to.
 pub(super) fn may_be_cause(cut: &str, signal: Signal) -> bool {
     let all = CAUSES.iter().chain(&AFTER_OOPS);
     let mut causes = all.filter(|(_, of)| *of == signal);
@@ -166,7 +165,7 @@ const CAUSES: [(&str, Signal); 13] = [
     ("Fatal exception", Signal::Oops),
 ];
 
-/// Panics that an oops leads to, but other things too.
+/// Panics that an oops leads to, but other causes too.
 const AFTER_OOPS: [(&str, Signal); 6] = [
     ("Attempted to kill ", Signal::Oops),
     ("Aiee, killing interrupt handler", Signal::Oops),

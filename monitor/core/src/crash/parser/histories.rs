@@ -1,20 +1,20 @@
-//! What belongs together in a file: the lines of each host, and, where CPUs print at
-//! the same time, those of each task or CPU.
+//! Sorts the lines of a file: those of each host and, if CPUs print at the same time, those of each
+//! task or CPU.
 
 use super::line::Line;
 
-/// Hosts whose lines are kept apart at once. Of more, the one that has been silent
+/// Most hosts whose lines are kept apart at once. If there are more, the one that has been silent
 /// longest is closed.
 const MAX_HOSTS: usize = 64;
-/// Lines of a report that are put in order by who printed them.
+/// Most lines of a report that are sorted by caller.
 const MAX_LINES: usize = 1024;
-/// A report pauses no longer than this.
+/// Longest pause within a report.
 const PAUSE_SECONDS: f64 = 1.0;
 
-/// Who reads the lines of one host.
+/// Reader of the lines of one host.
 pub(super) trait Read {
     fn line(&mut self, line: &Line);
-    /// The lines that come are another boot's.
+    /// Whether the next lines are of another boot.
     fn new_boot(&mut self);
     /// Whether a line starts a report.
     fn starts_report(line: &Line) -> bool;
@@ -32,7 +32,7 @@ pub(super) struct Histories<R> {
     list: Vec<History<R>>,
     current: usize,
     lines: u64,
-    /// Hosts that were closed before the end.
+    /// Number of hosts that were closed before the end.
     pub(super) closed: u64,
 }
 
@@ -46,7 +46,7 @@ impl<R: Read> Histories<R> {
         }
     }
 
-    /// Gives a line to its host's reader. Returns a history that had to be closed.
+    /// Passes a line to its host's reader. Returns a history that had to be closed.
     pub(super) fn line(&mut self, line: Line, new: impl FnOnce() -> R) -> Option<History<R>> {
         self.lines += 1;
         if line.new_boot {
@@ -73,8 +73,8 @@ impl<R: Read> Histories<R> {
         closed
     }
 
-    /// A line that names no host is of the one that wrote last; a host that is named
-    /// for the first time may be the one that had no name so far.
+    /// A line without a host belongs to the host of the line before; a host that is named for the
+    /// first time may be the one that had no name so far.
     fn find(&mut self, host: Option<&str>) -> Option<usize> {
         if host.is_none() {
             return (self.current < self.list.len()).then_some(self.current);
@@ -103,7 +103,7 @@ impl<R: Read> Histories<R> {
         Some(history)
     }
 
-    /// What is left at the end of the text, the host that wrote last at the end.
+    /// The remaining histories at the end of the text, that of the last line's host at the end.
     pub(super) fn rest(mut self) -> Vec<History<R>> {
         self.list.iter_mut().for_each(History::flush);
         self.list.sort_by_key(|history| history.used);
@@ -143,8 +143,8 @@ impl<R: Read> History<R> {
         }
     }
 
-    /// Reads the report, the lines of each caller together, in the order in which the
-    /// callers came.
+    /// Reads the report with the lines of each caller together, in the order of the callers' first
+    /// lines.
     fn flush(&mut self) {
         let mut lines = std::mem::take(&mut self.report);
         while let Some(first) = lines.first() {

@@ -1,5 +1,5 @@
-//! Where one message of the kernel's may end: a name in it may hold newlines, and what stands
-//! behind one becomes a line of its own.
+//! Where one message of the kernel may end: a name in it may contain newlines, and the text after
+//! one becomes a separate line.
 
 use super::{
     MAX_COMM, header,
@@ -9,27 +9,27 @@ use super::{
 };
 use crate::crash::livepatch_log::LivepatchLog;
 
-/// Bytes of a message of the kernel's, at the most (`LOG_LINE_MAX`, since 6.4
-/// `PRINTKRB_RECORD_MAX`, kernel/printk): what stands further behind is another message.
+/// Most bytes of a message of the kernel (`LOG_LINE_MAX`, since 6.4 `PRINTKRB_RECORD_MAX`,
+/// kernel/printk): text further on belongs to another message.
 const MAX_MESSAGE: usize = 1024;
 
-/// The message that the last line is part of.
+/// The message that the last line belongs to.
 #[derive(Debug, Default)]
 pub(super) struct Message {
-    /// Bytes behind the last line that may still be of its message.
+    /// Bytes after the last line that may still belong to its message.
     rest: usize,
-    /// When, and by whom, it was printed.
+    /// Timestamp and caller of the message.
     moment: Option<f64>,
     caller: Option<String>,
 }
 
 impl Message {
-    /// A line comes; returns whether it may be part of the message of the lines before it.
+    /// Processes a line; returns whether it may belong to the message of the lines before it.
     pub(super) fn may_go_on(&mut self, line: &Line, of_a_report: bool) -> bool {
         let other_moment = line.moment.is_some() && line.moment != self.moment;
         let callers = line.caller.as_ref().zip(self.caller.as_ref());
         let other_caller = callers.is_some_and(|(one, two)| one != two);
-        // No user's program runs at the time 0.
+        // No user program runs at the time 0.
         let at_start = line
             .uptime
             .is_some_and(|uptime| uptime <= 0.0 && line.moment == Some(uptime));
@@ -54,9 +54,9 @@ impl Message {
     }
 }
 
-/// A line in which no name stands that a user chooses: where nothing shows where messages end,
-/// it ends its own (drivers/usb/core/hub.c, drivers/s390/net/qeth_core_main.c,
-/// net/ipv6/addrconf.c, drivers/net, drivers/char/random.c, init/main.c).
+/// Whether a line contains no user-chosen name: if nothing shows where messages end, it ends its
+/// own (drivers/usb/core/hub.c, drivers/s390/net/qeth_core_main.c, net/ipv6/addrconf.c,
+/// drivers/net, drivers/char/random.c, init/main.c).
 fn holds_no_name(text: &str) -> bool {
     const STATES: [&str; 6] = [
         "device is up",
@@ -105,8 +105,8 @@ fn is_new_device(text: &str) -> bool {
     )
 }
 
-/// A line as only a report has them. The first line of a message with a name that a user
-/// chooses is none, except for a task's name.
+/// Whether only a report has such a line. The first line of a message with a user-chosen name is
+/// not one, except for a task's name.
 pub(super) fn is_of_a_report(text: &str) -> bool {
     let text = text.trim();
     let exact = [
@@ -163,7 +163,7 @@ fn is_general_register(text: &str) -> bool {
         && words.next().is_some_and(is_number)
 }
 
-/// What such lines begin with (arch/*/kernel/{process,traps,dumpstack}.c, arch/*/mm/fault.c,
+/// The start of such lines (arch/*/kernel/{process,traps,dumpstack}.c, arch/*/mm/fault.c,
 /// kernel/{panic,hung_task,watchdog}.c, kernel/rcu/tree_stall.h, kernel/sched/core.c,
 /// lib/dump_stack.c, mm/kasan/report.c, kernel/module/main.c).
 const STARTS: &[&str] = &[

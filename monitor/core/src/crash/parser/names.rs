@@ -1,5 +1,5 @@
-//! Names that users choose, in the kernel's lines: a file's may hold newlines, and what
-//! stands behind one becomes a line of its own, of the same moment.
+//! User-chosen names in the kernel's lines: file names may contain newlines, and the text after one
+//! becomes a separate line with the same timestamp.
 
 use super::{headline::of_a_user_program, line::Line};
 
@@ -10,21 +10,21 @@ const MAX_NAME_LINES: u32 = 28;
 #[derive(Debug)]
 struct UserLine {
     uptime: Option<f64>,
-    /// How many lines its names may still take.
+    /// Most lines that its names may still continue on.
     lines: u32,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    /// The last line was about a user program, or part of one.
+    /// Set if the last line was about a user program, or part of such a line.
     user_line: Option<UserLine>,
-    /// A line that is not part of a name had a time.
+    /// Whether a line that is not part of a name had a timestamp.
     timed: bool,
 }
 
 impl Names {
-    /// Whether a line is part of a name in a line about a user program. Where there are
-    /// no times, such a line ends where the kernel's own text ends it.
+    /// Whether the line is part of a user-chosen name in a line about a user program. Without
+    /// timestamps, such a line ends where the kernel's own text ends it.
     pub(super) fn holds(&mut self, line: &Line) -> bool {
         let text = line.text.as_str();
         let ends = is_kernels_end(text);
@@ -44,7 +44,7 @@ impl Names {
         };
         let part = match user.uptime {
             Some(_) => user.uptime == line.uptime,
-            // Where no line has a time, one that seems to have is part of the name.
+            // If no line has a timestamp, one that seems to have one is part of the name.
             None => (line.uptime.is_none() || !self.timed) && user.lines > 0,
         };
         user.lines = if ends {
@@ -60,8 +60,8 @@ impl Names {
     }
 }
 
-/// How the kernel ends a line about a user program: ` in FILE[401000+1000]` (also with
-/// an offset before), ` likely on CPU 1 (core 1, socket 0)`.
+/// The kernel's end of a line about a user program: ` in FILE[401000+1000]` (also with an offset
+/// before), ` likely on CPU 1 (core 1, socket 0)`.
 fn is_kernels_end(text: &str) -> bool {
     let hexadecimal =
         |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,12 +1,12 @@
-//! Where something happened that has no instruction pointer of its own.
+//! Locates reports that have no instruction pointer.
 
 use super::super::{
     record::{Frame, Function},
     signal::Signal,
 };
 
-/// On the way from what happened to panic() and behind it (kernel/panic.c,
-/// arch/*/kernel/traps.c): they report, and are not what happened.
+/// Functions called between the event and panic(), and after it (kernel/panic.c,
+/// arch/*/kernel/traps.c): they report the event, and are not its place.
 const REPORTERS: [&str; 19] = [
     "panic",
     "vpanic",
@@ -29,7 +29,7 @@ const REPORTERS: [&str; 19] = [
     "__panic_unhandled",
 ];
 
-/// What a report that kills nobody is printed by (lib/dump_stack.c, mm/kasan, mm/kfence,
+/// Functions that print a report that kills no task (lib/dump_stack.c, mm/kasan, mm/kfence,
 /// kernel/kcsan, lib/ubsan.c, kernel/sched/core.c, lib/smp_processor_id.c, mm/slub.c,
 /// kernel/locking/spinlock_debug.c), by the start of the name without underscores.
 const TOOLS: [&str; 27] = [
@@ -62,8 +62,8 @@ const TOOLS: [&str; 27] = [
     "check_unsafe_call",
 ];
 
-/// Where an interrupt came in (arch/*/kernel/{entry,apic,time}): what it interrupted is
-/// the next caller.
+/// Entry points of interrupts (arch/*/kernel/{entry,apic,time}): the interrupted code is the next
+/// caller.
 const INTERRUPTS: [&str; 12] = [
     "apic_timer_interrupt",
     "smp_apic_timer_interrupt",
@@ -79,14 +79,14 @@ const INTERRUPTS: [&str; 12] = [
     "handle_exception",
 ];
 
-/// Where a blocked task went to sleep, who called panic(), what the timer interrupted
-/// while RCU waited, or what a report is about.
+/// The place where a blocked task went to sleep, the caller of panic(), the code that the timer
+/// interrupted while RCU waited, or the subject of a report.
 pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<Function> {
     let mut callers = trace
         .iter()
         .filter(|frame| frame.reliable)
         .map(|frame| &frame.function);
-    // `nmi_panic.cold`: the compiler put a part of it elsewhere.
+    // `nmi_panic.cold`: the compiler moved a part of it elsewhere.
     let reports = |function: &&Function| {
         let name = function.name.split('.').next().unwrap_or_default();
         REPORTERS.contains(&name)
@@ -101,7 +101,7 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
                 .find(|function| !entry(function))
                 .cloned()
         }
-        // Only the hardware knows.
+        // Only the hardware knows it.
         Signal::MachineCheck => None,
         Signal::Warning if is_report => callers.find(|function| !is_tool(function)).cloned(),
         Signal::BadPage
@@ -121,8 +121,8 @@ fn is_tool(function: &Function) -> bool {
     function.module.is_none() && TOOLS.iter().any(|tool| name.starts_with(tool))
 }
 
-/// The scheduler's own functions, and the switch to another task, which x86 leaves out
-/// of a trace and others do not.
+/// The scheduler's own functions, and the switch to another task, which x86 leaves out of a trace
+/// and other architectures do not.
 fn is_sleep(function: &Function) -> bool {
     let name = function.name.trim_start_matches('_');
     let scheduler = name.starts_with("schedule")

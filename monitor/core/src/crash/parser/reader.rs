@@ -1,4 +1,4 @@
-//! Lines become events, and events records: those of one host.
+//! Turns the lines of one host into events, and events into records.
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -21,36 +21,36 @@ use super::{
     when,
 };
 
-/// Two reports of which the lines may come by turns.
+/// Longest time between two interleaved reports.
 const SAME_MOMENT_SECONDS: f64 = 1.0;
-/// Events that may still be reported again, or led to a panic.
+/// Most events that may still be reported again, or lead to a panic.
 const MAX_OPEN: usize = 64;
-/// Hung tasks of one look of the detector (kernel/hung_task.c).
+/// Longest time between hung tasks that one pass of the detector reports (kernel/hung_task.c).
 const ONE_LOOK_SECONDS: f64 = 10.0;
-/// A clock that goes back to this early, by more than the CPUs' lines may be out of
-/// order, is another boot's.
+/// A clock that goes back to a time this early, by more than the CPUs' lines may be out of order,
+/// is another boot's.
 const EARLY_SECONDS: f64 = 60.0;
 const BACK_SECONDS: f64 = 5.0;
 
-/// A lockup that is reported again within this is the same (the soft lockup
-/// detector repeats itself every 20 s by default, hung tasks every 120 s).
+/// A lockup that is reported again within this time is the same (the soft lockup detector repeats
+/// itself every 20 s by default, hung tasks every 120 s).
 const REPEAT_SECONDS: f64 = 300.0;
 
-/// A panic that follows an oops by no more than this was caused by it.
+/// A panic that follows an oops within this time was caused by it.
 const OOPS_TO_PANIC_SECONDS: f64 = 10.0;
-/// What is known of the boot that is being read.
+/// State of the boot that is being read.
 #[derive(Default)]
 pub(super) struct Boot {
     release: Option<String>,
-    /// Where the log shows both clocks.
+    /// A line that shows both clocks.
     anchor: Option<Anchor>,
-    /// Shared with the events: it changes far less often than they come.
+    /// Shared with the events, because it changes far less often than events occur.
     livepatches: Rc<LivepatchLog>,
-    /// A livepatch message may be part of a name that a user chose.
+    /// Whether a livepatch message may be part of a user-chosen name.
     doubted_message: bool,
-    /// The last time seen.
+    /// The last timestamp seen.
     uptime: f64,
-    /// Records and non-fatal signals of this boot.
+    /// Number of records and non-fatal signals of this boot.
     pub(super) records: usize,
     pub(super) non_fatal: usize,
 }
@@ -58,22 +58,22 @@ pub(super) struct Boot {
 pub(super) struct Reader<'a> {
     reading: &'a Reading,
     pub(super) boot: Boot,
-    /// Events of this boot that may get more, the oldest first.
+    /// Events of this boot that may still get more lines, the oldest first.
     events: VecDeque<Event>,
-    /// The one whose lines come.
+    /// The event whose lines are being read.
     current: Option<usize>,
     pub(super) records: VecDeque<CrashRecord>,
     pub(super) non_fatal: VecDeque<NonFatalSignal>,
-    /// Lines that only the kernel writes.
+    /// Number of lines that only the kernel writes.
     pub(super) recognised: u64,
-    /// One that looks so, but lacks what the kernel's others have.
+    /// A line that looks like one of these, but lacks what the kernel's others have.
     pub(super) doubted: Option<String>,
-    /// A first line of an oops to which nothing else belongs.
+    /// A first line of an oops without any other line of a report.
     pub(super) lone: Option<String>,
-    /// What stands in names that users choose.
+    /// User-chosen names.
     names: Names,
     message: Message,
-    /// The line that is being read may be part of one.
+    /// Whether the current line may be part of one.
     joined: bool,
     /// Whether another machine's lines are mixed in.
     pub(super) turns: Turns,
@@ -102,10 +102,10 @@ impl histories::Read for Reader<'_> {
             return;
         }
         self.recognised += u64::from(known.is_some() || livepatch);
-        // What a message of several lines continues with may be a user's.
+        // The continuation of a message of several lines may be a user's.
         let known = known.filter(|_| !line.continues);
         if let Some(uptime) = line.uptime {
-            // A quiet console does not show the line that a boot begins with.
+            // A quiet console does not show the first line of a boot.
             if uptime < EARLY_SECONDS && uptime + BACK_SECONDS < self.boot.uptime {
                 self.end_boot();
                 self.boot = Boot::default();
@@ -127,7 +127,7 @@ impl histories::Read for Reader<'_> {
             self.current = None;
         }
         if known.is_none() && may_be_start(text) {
-            // Cut, or wrapped where the rest cannot be found.
+            // Cut, or wrapped with the rest missing.
             self.lone.get_or_insert_with(|| text.to_owned());
         }
         // Where no line has a time, boots and patches are believed.
@@ -209,13 +209,13 @@ impl<'a> Reader<'a> {
             let ago = event.seconds_since(line);
             let repeats = ago.is_none_or(|ago| ago <= REPEAT_SECONDS);
             if event.panic.is_some() {
-                // Whatever is said after a panic is said because of it.
+                // Whatever follows a panic follows because of it.
                 event.add(signal);
                 event.interrupted();
                 if ago.is_some_and(|ago| ago.abs() > SAME_MOMENT_SECONDS) {
                     return;
                 }
-                // Its lines and the panic's may come by turns.
+                // Its lines and the panic's may be interleaved.
                 event.mixed();
                 return;
             }
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
                 && event.primary == signal
                 && event.leads_to(signal, line)
             {
-                // WARN() prints its message behind its first line up to 4.18.
+                // WARN() prints its message after its first line up to 4.18.
                 event.report = report;
                 return;
             }
@@ -271,7 +271,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether an earlier event is reported again, while others were in between.
+    /// Whether an earlier event is reported again, with others in between.
     fn again(&mut self, signal: Signal, who: &Found, line: &Line) -> bool {
         let same = |event: &Event| {
             let ago = event.seconds_since(line);
@@ -299,7 +299,7 @@ impl<'a> Reader<'a> {
                 return;
             }
             if event.primary == Signal::Oops && !event.ended {
-                // Another before the end of the first is a fault in its report.
+                // Another oops before the end of the first is a fault in its report.
                 if event.died {
                     event.reports = event.reports.saturating_add(1);
                     event.end_dump();
@@ -345,7 +345,7 @@ impl<'a> Reader<'a> {
             let cause = cause(panic, after_oops);
             let caused =
                 cause == Some(event.primary) && (event.primary != Signal::Oops || after_oops);
-            // A report that the panic breaks off.
+            // A report that the panic interrupts.
             let broken_off = after_oops && !event.ended && cause.is_none();
             let cut = soon && cause.is_none() && may_be_cause(panic, event.primary);
             if caused
@@ -360,7 +360,7 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        // The line that began it is not in this text: the panic names the cause.
+        // The first line is not in this text: the panic names the cause.
         let cause = cause(panic, false).unwrap_or(Signal::Panic);
         self.open(cause, &Found::default(), line);
         if let Some(event) = self.event() {
@@ -416,7 +416,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is known of the boot's events is all there is.
+    /// No more will be known about the boot's events.
     pub(super) fn end_boot(&mut self) {
         self.current = None;
         while let Some(event) = self.events.pop_front() {

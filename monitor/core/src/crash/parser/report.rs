@@ -1,5 +1,5 @@
 //! Reports after which the kernel continues, one row each. They count as the signal
-//! [`crate::crash::Signal::Warning`], under a name of their own.
+//! [`crate::crash::Signal::Warning`], with a separate name.
 
 use super::format::{Found, matches};
 
@@ -62,7 +62,7 @@ const ROWS: &[Row] = &[
             "list_add double add",
         ],
     ),
-    // lib/refcount.c; before 4.13 there was none
+    // lib/refcount.c; before 4.13 it did not exist
     row(
         "refcount",
         &[
@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
     ),
     // arch/x86/mm/extable.c
     row("unchecked_msr", &["unchecked MSR access error: "]),
-    // What the kernel survives by killing the task: arch/x86/kernel/cpu/mce/core.c,
+    // Errors that the kernel survives by killing the task: arch/x86/kernel/cpu/mce/core.c,
     // arch/powerpc/kernel/mce.c since 4.19 and before, arch/s390/kernel/nmi.c
     row(
         "machine_check",

@@ -1,8 +1,8 @@
-//! Places in code: call traces, and the lines that name the faulting instruction.
+//! Parses places in code: call traces, and the lines that name the faulting instruction.
 
 use super::super::record::{Frame, Function};
 
-/// Bytes of a name that are kept; the kernel's longest symbol has 511.
+/// Most bytes kept of a name; the kernel's longest symbol has 511.
 pub(super) const MAX_NAME: usize = 512;
 
 /// `text`, cut at a character's boundary.
@@ -17,8 +17,8 @@ fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
-/// `name+0x1/0x2`, `name+0x1/0x2 [module]`, `name+0x1/0x2 [module build-id]`.
-/// Nothing else may follow but remarks in brackets or parentheses.
+/// `name+0x1/0x2`, `name+0x1/0x2 [module]`, `name+0x1/0x2 [module build-id]`. Only remarks in
+/// brackets or parentheses may follow.
 pub(super) fn function(text: &str) -> Option<Function> {
     let mut words = text.split_ascii_whitespace();
     let (name, place) = words.next()?.rsplit_once('+')?;
@@ -51,7 +51,7 @@ pub(super) fn function(text: &str) -> Option<Function> {
     })
 }
 
-/// A function at the start of a text, and what stands behind it.
+/// A function at the start of a text, and the text after it.
 pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
     let end = text.find([' ', ',', ')']).unwrap_or(text.len());
     let (place, mut behind) = text.split_at_checked(end)?;
@@ -64,12 +64,12 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
         found.module = module.split(' ').next().map(|name| cut(name, MAX_NAME));
         behind = rest;
     }
-    // Where something else stands there, it may be a module's name that is damaged.
+    // Any other text there may be a damaged module name.
     let plain = behind.is_empty() || behind.starts_with([',', ')']) || behind.starts_with(" (");
     plain.then_some((found, behind))
 }
 
-/// `name` or `name [module]`, as `%ps` prints it, and what stands behind it.
+/// `name` or `name [module]`, as `%ps` prints it, and the text after it.
 pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
     let named = |next: char| next.is_ascii_alphanumeric() || "_.$".contains(next);
     let (name, mut behind) =
@@ -105,8 +105,7 @@ fn is_source(word: &str) -> bool {
     })
 }
 
-/// `name kernel/signal.c:956 [inline]`, as syzbot shows a function that the compiler put
-/// into another.
+/// `name kernel/signal.c:956 [inline]`, which syzbot shows for an inlined function.
 fn inlined(text: &str) -> Option<Function> {
     let place = text.strip_suffix(" [inline]")?;
     let (name, source) = place.trim().split_once(' ')?;
@@ -119,8 +118,8 @@ fn is_module_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(named)
 }
 
-/// Old kernels, and others than x86, put addresses before the name: `[<ffffffff810>]`,
-/// powerpc `[c000000001b7b30] [c008000001230110]`.
+/// Old kernels, and architectures other than x86, print addresses before the name:
+/// `[<ffffffff810>]`, powerpc `[c000000001b7b30] [c008000001230110]`.
 fn without_address(mut text: &str) -> &str {
     loop {
         let behind = text
@@ -139,7 +138,7 @@ fn is_address(text: &str) -> bool {
     digits == "(null)" || digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// An address that the kernel found no name for, where a place is expected.
+/// An address without a name, where a place is expected.
 fn nameless(text: &str) -> Option<Function> {
     let address = text
         .trim_start()
@@ -189,7 +188,7 @@ fn decoded(text: &str) -> Option<Function> {
     let module = words
         .next()
         .map(|word| word.trim_start_matches('[').trim_end_matches(']'));
-    // Behind the module only its build's id may stand, and the bracket's end.
+    // After the module only its build id may follow, and the closing bracket.
     let rest = words.all(|word| word.ends_with(']'));
     if !rest || module.is_some_and(|module| !is_module_name(module)) {
         return None;
@@ -202,10 +201,9 @@ fn decoded(text: &str) -> Option<Function> {
     })
 }
 
-/// A line of a call trace: ` f+0x1/0x2`, ` ? f+0x1/0x2 [m]`, ` [<ff>] f+0x1/0x2`,
-/// ` <IRQ>  [<ff>] f+0x1/0x2`; powerpc `[sp] [ip] f+0x1/0x2 (unreliable)`; s390, where
-/// the innermost is a guess, `([<ff>] f+0x1/0x2)`; arm ` f from g+0x1/0x2`; what
-/// decode_stacktrace.sh makes of it.
+/// A line of a call trace: ` f+0x1/0x2`, ` ? f+0x1/0x2 [m]`, ` [<ff>] f+0x1/0x2`, ` <IRQ>  [<ff>]
+/// f+0x1/0x2`; powerpc `[sp] [ip] f+0x1/0x2 (unreliable)`; s390, where the innermost is a guess,
+/// `([<ff>] f+0x1/0x2)`; arm ` f from g+0x1/0x2`; and the output of decode_stacktrace.sh.
 pub(super) fn frame(text: &str) -> Option<Frame> {
     let mut text = text.trim();
     // The stack's name, ` <IRQ> ` or ` <<EOE>> `, on the same line in old kernels.
@@ -238,9 +236,9 @@ pub(super) fn frame(text: &str) -> Option<Frame> {
     })
 }
 
-/// What stands before the faulting instruction's place: arm64 and riscv, arm and older
-/// arm64, powerpc, s390 (in parentheses), loongarch, mips, 32-bit x86, and x86's
-/// earlier line of the same. riscv up to 5.11 shows the address alone.
+/// Prefixes of the faulting instruction's place: arm64 and riscv, arm and older arm64, powerpc,
+/// s390 (in parentheses), loongarch, mips, 32-bit x86, and x86's earlier line of the same. riscv up
+/// to 5.11 shows only the address.
 const INSTRUCTION: &[&str] = &[
     "pc : ",
     "epc : ",
@@ -262,7 +260,7 @@ const INSTRUCTION: &[&str] = &[
 pub(super) fn instruction(text: &str) -> Option<Function> {
     let text = text.trim_start();
     if text.ends_with(" [inline]") {
-        // The function that it is part of comes in the next line.
+        // The function that it is part of is on the next line.
         return None;
     }
     if let Some(place) = text.strip_prefix("MCE: CPU") {
@@ -292,7 +290,7 @@ pub(super) fn instruction(text: &str) -> Option<Function> {
             let (_, place) = place.trim_start().split_once(' ')?;
             place_of(place)
         }
-        // `EIP: 0060:[<c0>] EFLAGS:` has no name; arm64's older `pc : [<ff>]` neither.
+        // `EIP: 0060:[<c0>] EFLAGS:` has no name, nor has arm64's older `pc : [<ff>]`.
         "epc: " => nameless(place),
         "EIP: " | "pc : " | "epc : " => {
             let place = place.trim_start();

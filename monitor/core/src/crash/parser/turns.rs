@@ -1,9 +1,9 @@
-//! Whether lines of two machines, or of two boots, take turns in a log that names
-//! neither: its clock goes back and forth.
+//! Detects lines of two machines, or of two boots, that alternate in a log without names: its clock
+//! goes back and forth.
 
-/// Lines of different CPUs are out of order by less.
+/// Lines of different CPUs are out of order by less than this.
 const BACK_SECONDS: f64 = 5.0;
-/// Within so many lines the clock is where it was before it went back.
+/// Lines within which the clock must return to its former time.
 const SOON: u32 = 32;
 /// A new boot may by chance continue where the one before ended, once.
 const FEWEST: u32 = 2;
@@ -11,7 +11,7 @@ const FEWEST: u32 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     last: f64,
-    /// Where the clock was before it went back, and the lines since.
+    /// The clock's time before it went back, and the number of lines since.
     before: Option<(f64, u32)>,
     turns: u32,
 }

@@ -1,4 +1,4 @@
-//! When a line was written, as exactly as the log shows it.
+//! When a line was written, as precisely as the log shows it.
 
 use super::{
     super::record::{Precision, When},
@@ -7,7 +7,7 @@ use super::{
     line::Line,
 };
 
-/// By the line itself, or by a line before it that shows both clocks.
+/// From the line itself, or from an earlier line that shows both clocks.
 pub(super) fn of(line: &Line, anchor: Option<Anchor>) -> When {
     let (unix_seconds, precision) = match (line.unix, line.uptime, anchor) {
         (Some(unix), _, _) => (Some(unix), Precision::Line),
@@ -28,8 +28,8 @@ pub(super) fn of(line: &Line, anchor: Option<Anchor>) -> When {
     }
 }
 
-/// Lines that show the wall clock beside the log's: `audit(1795438089.828:1)`, and
-/// the RTC's `setting system clock to 2026-11-23T12:48:09 UTC (1795438089)`.
+/// Lines that show the wall clock together with the log's: `audit(1795438089.828:1)`, and the RTC's
+/// `setting system clock to 2026-11-23T12:48:09 UTC (1795438089)`.
 pub(super) fn anchor(line: &Line) -> Option<Anchor> {
     let text = line.text.as_str();
     let digits = if let Some((_, rest)) = text.split_once(" audit(") {

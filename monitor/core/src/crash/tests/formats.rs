@@ -1,4 +1,4 @@
-//! One log as many programs keep it: each gives what the kernel's own text gives.
+//! One log as many programs keep it: each must give the same result as the kernel's own text.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn each_format_gives_the_same() {
     for (name, format) in FORMATS {
         let text = wrapped(*format);
         let mut expected = base.clone();
-        // No date, no time: how long ago the transition ended is not in the text.
+        // Neither date nor time: how long ago the transition ended is not in the text.
         if ["journalctl -o cat", "<N>"].contains(name) {
             expected.phase = Phase::Unknown;
         }
@@ -85,7 +85,7 @@ fn dmesg_json_of_both_versions() {
     for repeats in [false, true] {
         let text = dmesg_json(&raw, repeats);
         assert_eq!(parse(&text), [base()], "{text}");
-        // Cut off behind any object: what is there is read.
+        // Cut off after any object: what is there is read.
         let half = &text[..text.len() / 2];
         let _ = parser::read(half.as_bytes(), &Reading::new(SOAK));
     }
@@ -264,9 +264,9 @@ fn two_formats(one: usize, two: usize, at: usize) -> Result<(), TestCaseError> {
         .chain(after.iter().map(|entry| second(entry) + "\n"))
         .collect();
     let parsed = parser::read(text.as_bytes(), &Reading::new(SOAK));
-    // In a file whose lines have a time, a line without one may be anybody's; beside
-    // lines of the kernel's facility another facility is another program's; and a form
-    // of its own is learned only where most lines have it. Then the reading says so.
+    // In a file whose lines have a time, a line without one may come from anywhere; among lines of
+    // the kernel's facility, another facility is another program's; and a custom prefix is learned
+    // only if most lines have it. Then the result says so.
     prop_assert!(parsed.records.len() <= 1, "{}", text);
     if !parsed.problems.is_empty() {
         let negative = |record: &CrashRecord| record.implicated == Implicated::No;

@@ -1,5 +1,5 @@
-//! One log of each kind of report, source and damage (`tests/fixtures/crash/kinds`), and
-//! what is known of each.
+//! One log of each kind of report, source and damage (`tests/fixtures/crash/kinds`), and the
+//! expected result of each.
 
 mod hostile;
 mod negatives;
@@ -43,7 +43,7 @@ fn non_fatal(signal: &NonFatalSignal) -> String {
     )
 }
 
-/// By file: every crash, then the signals that were none, then what is in doubt.
+/// By file: every crash, then the signals that were not crashes, then the problems.
 const KINDS: &[(&str, &[&str])] = &[
     (
         "arm64-bad-mode",

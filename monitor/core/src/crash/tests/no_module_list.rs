@@ -1,10 +1,10 @@
-//! A panic without an oops: panic() prints a call trace and no module list
-//! (kernel/panic.c, lib/dump_stack.c), so that the log alone says which patches there are.
+//! A panic without an oops: panic() prints a call trace and no module list (kernel/panic.c,
+//! lib/dump_stack.c), so only the log shows which patches there are.
 
 use super::*;
 
-/// A recorded panic in a transition, with these lines between the start of the transition
-/// and the panic.
+/// A recorded panic during a transition, with these lines between the start of the transition and
+/// the panic.
 fn read(kernel: &str, lines: &[&str]) -> CrashRecord {
     let log = String::from_utf8(console(kernel, "transition")).unwrap();
     let panic = log.lines().position(|line| line.contains("sysrq: Trigger"));

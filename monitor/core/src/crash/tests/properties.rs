@@ -89,8 +89,8 @@ proptest! {
         bounded(&text);
     }
 
-    /// However much of its beginning or end is lost, a crash has its kind or is not
-    /// seen; it is never two, and never another one.
+    /// However much of its beginning or end is lost, a crash has its kind or is not seen; it is
+    /// never two crashes, and never another one.
     #[test]
     fn any_piece(log in any::<Index>(), from in any::<Index>(), to in any::<Index>()) {
         let (kind, lines) = log.get(&LOGS);
@@ -139,7 +139,7 @@ proptest! {
         prop_assert_eq!(dump.missing, 0);
     }
 
-    /// What is printed of a frame can be read back.
+    /// The printed form of a frame can be parsed again.
     #[test]
     fn a_frame_comes_back(
         name in "[a-z_][a-z0-9_.]{0,40}",
@@ -157,7 +157,7 @@ proptest! {
         prop_assert_eq!(frame.reliable, reliable);
     }
 
-    /// A module list, also one that continues in the next line, can be read back.
+    /// A module list can be parsed again, also one that continues on the next line.
     #[test]
     fn a_module_list_comes_back(
         modules in vec(("[a-z0-9_]{1,50}", "[A-Z]{0,4}", 0..3_usize), 0..80),

@@ -52,8 +52,8 @@ fn headers() {
     }
 }
 
-/// The record's number is made for a boot's first dump; a panic an hour after an
-/// oops has the same time in its number.
+/// The record's number is assigned for a boot's first dump; a panic an hour after an oops has the
+/// same time in its number.
 #[test]
 fn a_later_dump_is_dated_by_the_first() {
     let boot = 1_000_000_u64 << 32;
@@ -133,8 +133,8 @@ fn efi(second: u64, reason: &str, number: u32, part: u32, text: &str) -> Part {
     }
 }
 
-/// Firmware is slow: the parts of one dump bear two seconds, and those of the panic that
-/// follows the oops bear two more.
+/// Firmware is slow: the names of one dump's parts contain two seconds, and those of the panic that
+/// follows the oops two more.
 #[test]
 fn a_dump_of_two_seconds_is_one() {
     let mut parts = Vec::new();
@@ -163,7 +163,7 @@ fn a_dump_of_two_seconds_is_one() {
         shown,
         [("Oops", 6, 0, 1_000_000.0), ("Panic", 6, 0, 1_000_004.0)]
     );
-    // The same with systemd-pstore's copies beside them.
+    // The same with systemd-pstore's copies in addition.
     let copies: Vec<_> = parts
         .iter()
         .map(|part| Part {
@@ -207,8 +207,8 @@ fn two_crashes_within_a_minute_stay_two() {
         .map(|dump| (dump.parts, dump.missing))
         .collect();
     assert_eq!(all, [(3, 0), (3, 0)]);
-    // Of the first the store had room for one part only: what is later on the boot's
-    // clock than the part before it is of another boot.
+    // The store had room for only one part of the first: a part that is later on the boot's clock
+    // than the part before it is of another boot.
     let dumps = pstore::join(vec![
         efi(1_000_000, "Panic", 1, 1, "[ 90.0] a\n"),
         efi(1_000_040, "Panic", 1, 2, "[ 95.0] b\n"),
@@ -252,7 +252,7 @@ fn the_records_own_time_dates_a_later_dump() {
         dumps.first().unwrap().anchor.map(|it| it.unix_seconds)
     };
     assert_eq!(seconds(written(1_003_600)), Some(1_003_600.0));
-    // Earlier than the first dump of its boot it cannot be.
+    // It cannot be earlier than the first dump of its boot.
     assert_eq!(seconds(written(900_000)), None);
 }
 
@@ -279,7 +279,7 @@ fn a_part_without_the_report_is_still_a_crash() {
     assert_eq!(one("Shutdown", 1), (None, None));
 }
 
-/// The kernel gives pstore the end of its log, or all of it: less than that did not fit.
+/// The kernel gives pstore the end of its log, or all of it: if there is less, it did not fit.
 #[test]
 fn a_dump_that_was_cut_short_shows_a_full_store() {
     let full = |parts: Vec<Part>| {
@@ -297,7 +297,7 @@ fn a_dump_that_was_cut_short_shows_a_full_store() {
     assert_eq!(full(vec![one(1, &text), one(2, &older)]), None);
     let start = "[ 0.0] Linux version 6.1.0 (x)\n";
     assert_eq!(full(vec![one(1, &text), one(2, start)]), None);
-    // Ramoops has a place for one part, and writes over the oldest.
+    // Ramoops has room for one part, and overwrites the oldest.
     let ramoops = Part {
         name: Name::parse("dmesg-ramoops-0"),
         ..one(1, &text)

@@ -155,7 +155,7 @@ fn an_old_scrape_says_nothing_but_of_a_crash() {
     ));
 }
 
-/// A file that its writer left behind hours ago is scraped as ever.
+/// A file that its writer left hours ago is scraped as always.
 #[test]
 fn a_textfile_that_nobody_writes_says_nothing_but_of_a_crash() {
     let completed = (Question::PatchingComplete, &[][..], NOW - 5000.0);
@@ -455,7 +455,7 @@ fn questions() -> Vec<Question> {
 }
 
 proptest! {
-    /// Whatever else is said of a host, a recorded crash makes it crashed, and one that
+    /// Whatever else is known about a host, a recorded crash makes it crashed, and one that
     /// is not up and fresh is never soaked.
     #[test]
     fn never_well_without_a_sign_of_life(

@@ -289,7 +289,7 @@ pub(super) fn risk(risk: &Risk, limit: MaxRisk, counts: &Counts) -> Option<Reaso
             }
         }
         None => {
-            text.push_str(": no number of good hosts would be enough");
+            text.push_str(": no number of healthy hosts would be enough");
             Passes::No
         }
     };

@@ -145,7 +145,7 @@ fn soaking_says_how_long_yet() {
     let decision = decide(&fleet(&states), &limits, &ASKED);
     let text = &decision.reasons[0].text;
     assert!(text.contains("the next in 30s"), "{text}");
-    // Only four are under way; others may not have been scraped yet.
+    // Only four are in progress; others may not have been scraped yet.
     assert!(decision.may_pass(true) && !decision.may_pass(false));
 }
 
@@ -235,7 +235,7 @@ fn the_risk_of_the_next_hosts_holds() {
     let expected = "up to 10 of the next 10 hosts fail; 1 % allowed (--max-risk): 298 more must";
     assert!(text.contains(expected), "{text}");
     assert!(!hold.may_pass(true));
-    // Those on their way are enough.
+    // Those in progress are enough.
     assert!(decision(1, 298, None, "1%").may_pass(false));
     assert!(!decision(1, 297, None, "1%").may_pass(true));
     assert_eq!(decision(299, 0, None, "1%").verdict, Verdict::GoOn);

@@ -163,7 +163,7 @@ pub(super) fn size(host: &Host, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Checks what a crash would leave behind: without pstore and kdump nothing; the other
+/// Checks what evidence a crash would leave: without pstore and kdump nothing; the other
 /// sources are useful but optional.
 pub(super) fn evidence(host: &Host, findings: &mut Vec<Finding>) {
     const CHECK: &str = "crash_evidence";

@@ -93,8 +93,8 @@ fn loaded(name: &str, transition: bool, functions: &[&str]) -> Patch {
     }
 }
 
-/// The findings of a module or host that is changed in one way: the worst of them must be
-/// of this severity and check, and say this.
+/// The findings for a module or host that is changed in one way: the worst must have this severity
+/// and check, and contain this text.
 #[track_caller]
 fn expect(change: impl Fn(&mut Module, &mut Host), severity: Severity, check: &str, says: &str) {
     let (mut module, mut host) = (module(), host());

@@ -1,4 +1,4 @@
-//! What is made of events that were lost or could be read only in part.
+//! How lost or partly read events are handled.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn lost_attempts_show_in_the_number() {
             ..Totals::default()
         }
     );
-    // A number that cannot be, in the time there was, is not believed.
+    // A number that is impossible in the elapsed time is ignored.
     run(&mut machine, [attempt(35_000, To, 4_000_000_000)]);
     assert_eq!(
         machine.totals(),
@@ -68,7 +68,7 @@ fn lost_events() {
     // The start and all attempts.
     assert_eq!(run(&mut machine, [to(9900, Complete, To)]), [unseen(To)]);
     assert_eq!(machine.totals().reversals, 1);
-    // A cancel: nothing was tried, yet it ends the other way.
+    // A cancel: no attempt was made, yet it ends in the other direction.
     let effects = run(
         &mut machine,
         [to(20_000, Init, To), to(20_010, Complete, Back)],
@@ -109,7 +109,7 @@ fn names_and_directions_may_be_unknown() {
     assert_eq!(machine.forced("p"), Some(true));
     let effects = run(&mut machine, [nameless(event(1000, Complete))]);
     assert_eq!(effects, [ended(To, Forced, ms(1000))]);
-    // An attempt of which nothing is known makes no transition.
+    // An attempt about which nothing is known does not imply a transition.
     assert_eq!(run(&mut machine, [nameless(event(9000, Try))]), []);
     assert_eq!(machine.totals().attempts, 2);
 }

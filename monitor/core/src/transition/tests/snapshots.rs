@@ -1,4 +1,4 @@
-//! Snapshots beside events, instead of them, and after a restart.
+//! Snapshots in addition to events, instead of them, and after a restart.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn restart_in_mid_transition() {
     );
     assert_eq!(next.forced("p"), Some(false));
 
-    // It has ended meanwhile, or another runs, or its way back.
+    // In the meantime it has ended, or another is running, or its reversal.
     let mut next = Transitions::restore(saved.clone());
     let effects = next.observe(at(5000), &set([patch("p", true, false)]), Probes);
     assert_eq!(effects, [unseen(To)]);
@@ -95,7 +95,7 @@ fn found_under_way() {
     assert!(!machine.started_at("q", at(1000)));
     assert!(machine.started_at("p", at(1000)));
     assert!(!machine.started_at("p", at(2000)), "known by now");
-    // The signals before were not this process's to see.
+    // The earlier signals were not seen by this process.
     run(&mut machine, [attempt(5500, To, 40)]);
     assert_eq!(
         machine.totals(),
@@ -136,7 +136,7 @@ fn a_start_soon_after_an_end_is_shown_at_once() {
     let back = set([patch("p", false, true)]);
     let mut machine = Transitions::new();
     run(&mut machine, [to(1000, Init, To), to(2000, Complete, To)]);
-    // Until it is shown at rest it may be the end of the first one.
+    // Until it is shown not to be in transition, it may be the end of the first one.
     assert!(machine.observe(at(2100), &back, Probes).is_empty());
     machine.observe(at(2500), &rest, Probes);
     let effects = machine.observe(at(3000), &back, Probes);
@@ -152,7 +152,7 @@ fn a_start_soon_after_an_end_is_shown_at_once() {
     );
     let effects = run(&mut machine, [to(3960, Complete, Back)]);
     assert_eq!(effects, [ended(Back, Completed, ms(1060))]);
-    // A look from before the end proves nothing.
+    // A snapshot from before the end proves nothing.
     machine.observe(at(3900), &set([patch("p", false, false)]), Probes);
     assert!(machine.observe(at(4000), &back, Probes).is_empty());
 }
@@ -214,7 +214,7 @@ fn snapshots_alone() {
         look(90_000, &[patch("p", true, false)]),
         [ended(To, Completed, None)]
     );
-    // Replaced between two looks: no transition of its own.
+    // Replaced between two snapshots: not a separate transition.
     let q = Some("q".to_owned());
     let effects = look(91_000, &[patch("q", true, false)]);
     assert!(effects.iter().all(|effect| matches!(
@@ -237,11 +237,11 @@ fn snapshots_alone_say_no_more_than_they_show() {
     let mut look = |time, patches: &[Patch]| {
         machine.observe(at(time), &set(patches.iter().cloned()), Snapshots)
     };
-    // Under way at the first look.
+    // Already running in the first snapshot.
     assert_eq!(look(0, &[patch("p", true, true)]), [started(To, None)]);
-    // Gone: reversed, or completed and disabled; not known which.
+    // It has disappeared: reversed, or completed and disabled; which is unknown.
     assert_eq!(look(1000, &[]), [unseen(To)]);
-    // The last look was long ago: begun at any time since.
+    // The last snapshot was long ago, so it may have started at any time since.
     assert_eq!(look(60_000, &[patch("q", true, true)]).len(), 1);
     assert_eq!(look(61_000, &[patch("q", true, true)]), []);
     assert_eq!(
@@ -269,7 +269,7 @@ fn callbacks_before_the_first_attempt_may_take_long() {
         let set = set([patch("p", true, true)]);
         assert!(machine.observe(at(1000 * second), &set, Probes).is_empty());
     }
-    // Once there was an attempt, `enabled` means what it says.
+    // After an attempt, `enabled` is reliable.
     run(
         &mut machine,
         [KlpEvent {

@@ -133,7 +133,7 @@ impl<R: ReadAt> Database<R> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The rowid of a leaf's cell, and where its payload lies.
+    /// The rowid of a leaf's cell, and the position of its payload.
     fn leaf_cell(&self, page: &[u8], at: usize) -> Result<(i64, Payload), SqliteError> {
         let cut = || SqliteError::Damaged("a cell is cut short");
         let bytes = page.get(at..).ok_or_else(cut)?;
@@ -144,7 +144,7 @@ impl<R: ReadAt> Database<R> {
         if length > MAX_PAYLOAD {
             return Err(SqliteError::TooLarge("64 MiB in a value"));
         }
-        // How much lies in the leaf itself: section 1.6 of the format.
+        // How much is in the leaf itself: section 1.6 of the format.
         let usable = self.usable;
         let most = usable - 35;
         let here = if length <= most {
@@ -182,7 +182,7 @@ impl<R: ReadAt> Database<R> {
     }
 }
 
-/// Where a row's bytes lie.
+/// Position of a row's bytes.
 #[derive(Clone, Copy)]
 struct Payload {
     at: usize,

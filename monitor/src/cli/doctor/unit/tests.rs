@@ -51,7 +51,7 @@ fn what_a_drop_in_takes_away_is_named() {
     assert_eq!(found.len(), 4, "{found:?}");
 }
 
-/// What counts in the end, of these drop-ins by path.
+/// The final result of these drop-ins, given by path.
 fn costs(drop_ins: &[(&str, &str)]) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
     let unit = ("usr/lib/systemd/system/livepatch-monitor.service", "");
@@ -75,7 +75,7 @@ fn what_counts_in_the_end_is_judged() {
     let merged = "lib/systemd/system/service.d";
     let a = |name: &str| format!("{own}/{name}");
     for (drop_ins, expected) in [
-        // A later one takes it back, and one for this unit counts more than one for all.
+        // A later one reverts it, and one for this unit outranks one for all.
         (
             vec![
                 (a("1.conf"), "PrivateDevices=y"),
@@ -98,7 +98,8 @@ fn what_counts_in_the_end_is_judged() {
             ],
             vec!["9.conf sets ProtectProc=invisible"],
         ),
-        // Of one name that for this unit counts, although the other directory is more important.
+        // For one name the one for this unit counts, although the other directory is more
+        // important.
         (
             vec![
                 (
@@ -135,7 +136,7 @@ fn what_counts_in_the_end_is_judged() {
             )],
             vec!["ProcSubset=pid: it hides /proc/kallsyms"],
         ),
-        // Lists: emptied, taken from, added to.
+        // Lists: emptied, reduced, extended.
         (
             vec![(a("1.conf"), "AmbientCapabilities=")],
             vec![
@@ -161,7 +162,7 @@ fn what_counts_in_the_end_is_judged() {
             vec![(a("1.conf"), "SystemCallFilter=~@privileged:EPERM")],
             vec!["it takes bpf away"],
         ),
-        // Emptied, it refuses nothing, and what follows says what it is.
+        // Emptied, it refuses nothing, and what follows decides what it is.
         (
             vec![(a("1.conf"), "SystemCallFilter=~bpf\nSystemCallFilter=")],
             vec![],
@@ -193,7 +194,7 @@ fn what_counts_in_the_end_is_judged() {
             vec![(a("1.conf"), "TemporaryFileSystem=/sys:ro")],
             vec!["it hides /sys:ro"],
         ),
-        // Above what is read, below it, beside it.
+        // Above what is read, below it, next to it.
         (
             vec![(a("1.conf"), "InaccessiblePaths=/dev")],
             vec!["it hides /dev"],
@@ -213,7 +214,7 @@ fn what_counts_in_the_end_is_judged() {
             )],
             vec![],
         ),
-        // A comment does not go on in the next line, and may stand in a line that does.
+        // A comment does not continue on the next line, and may be in a continued line.
         (
             vec![(
                 a("1.conf"),

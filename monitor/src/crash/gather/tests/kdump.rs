@@ -88,7 +88,7 @@ fn what_is_not_understood_is_named_without_its_text() {
         let gathered = after_boot(&mut store, &[], &host.this(), &host.sources(), SOAK);
         let said = gathered.problems.join("\n");
         assert!(
-            said.contains("1/dmesg.1: some of it is not understood"),
+            said.contains("1/dmesg.1: some of it cannot be parsed"),
             "{said}"
         );
         assert!(!said.contains("hunter2"), "{said}");

@@ -108,7 +108,7 @@ impl Host {
         file.set_modified(written).unwrap();
     }
 
-    /// Parts of EFI's variables, over a second boundary behind the third.
+    /// Parts of EFI's variables, over a second boundary after the third.
     fn efi(&self, reason: &str, number: u32, second: u32, log: &str) {
         fs::create_dir_all(self.root.path().join("pstore")).unwrap();
         for (part, text) in parts(reason, number, log, 200) {
@@ -179,7 +179,7 @@ fn kdump_pstore_and_systemd_pstore_have_the_same_crash() {
     );
     assert_eq!(crash.record.panic.as_deref(), Some("Fatal exception"));
     assert_eq!(when(crash), (BEGAN + 100.0, Precision::Dump));
-    // kdump's files come with the next look, and the records are moved.
+    // kdump's files appear by the next search, and the records are moved.
     host.kdump_log("127.0.0.1-2026-11-23-13:00/vmcore-dmesg.txt", &log);
     host.systemd_pstore();
     let (crashes, _) = host.gather_twice(&boots);
@@ -231,7 +231,7 @@ fn what_was_noted_live_is_the_same_crash() {
     );
 }
 
-/// Three boots, and a firmware whose clock is wrong, until it is set right: the crash is the
+/// Three boots, and a firmware whose clock is wrong until it is corrected: the crash is the
 /// middle one's by its uptime and the journal, and its date is the journal's.
 #[test]
 fn a_wrong_firmware_clock_moves_no_crash() {
@@ -259,7 +259,7 @@ fn a_wrong_firmware_clock_moves_no_crash() {
     }
 }
 
-/// This boot's clock is two hours behind: what the last one left lies in its time.
+/// This boot's clock is two hours behind: what the last one left has times within this boot.
 #[test]
 fn a_panic_is_never_the_running_boots() {
     let host = Host::new();

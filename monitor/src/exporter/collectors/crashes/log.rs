@@ -1,4 +1,4 @@
-//! What the kernel log says about the signals that hooks announced.
+//! Reads the kernel log for the signals that hooks announced.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use crate::{
 
 /// While the log's last line is younger than this, a report is taken to be still printing.
 const QUIET: Duration = Duration::from_millis(200);
-/// How many times a log that does not become quiet is read again.
+/// How often a log that does not become quiet is read again.
 const MAX_WAITS: u32 = 5;
-/// A line and its hook are no further apart where the clocks agree.
+/// A line and its hook are no further apart than this if the clocks agree.
 const LEAST_DRIFT_SECONDS: f64 = 0.5;
 
 /// Whether the kernel log must be read again.
@@ -142,15 +142,14 @@ impl Crashes {
     }
 }
 
-/// A moment of the log's clock, which the boot's is ahead of by `drift_seconds`.
+/// A time on the log's clock, which is behind the boot's by `drift_seconds`.
 fn boot_time(uptime_seconds: f64, drift_seconds: f64) -> BootTime {
     let uptime = Duration::try_from_secs_f64(uptime_seconds + drift_seconds);
     since_boot(uptime.unwrap_or_default())
 }
 
-/// By how much the boot's clock is ahead of the log's by now: a hook stamps what it sees with
-/// the boot's clock, the kernel its line with the log's. None where no line was seen by
-/// both.
+/// By how much the boot's clock is ahead of the log's by now: a hook uses the boot's clock, the
+/// kernel's line the log's. `None` if no line was seen by both.
 fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
     let records = parsed
         .records
@@ -160,7 +159,7 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
         .non_fatal
         .iter()
         .map(|it| (&it.headline, &it.when, it.reports));
-    // Of what was reported several times the record has the first moment only.
+    // If something was reported several times, the record has only the first moment.
     let lines: Vec<_> = records
         .chain(non_fatal)
         .filter(|(_, _, reports)| *reports <= 1)
@@ -174,7 +173,7 @@ fn drift(history: &History, parsed: &ParsedLog) -> Option<f64> {
             .next_back()?;
         let logged = boot_time(uptime, 0.0).as_duration().as_secs_f64();
         let drift = seen.time.as_duration().as_secs_f64() - logged;
-        // More than clocks drift apart: another line with the same text.
+        // More than the clocks can drift apart, so it is another line with the same text.
         let believed = drift.abs() <= DRIFT * uptime;
         believed.then_some(if drift.abs() < LEAST_DRIFT_SECONDS {
             0.0
@@ -236,7 +235,7 @@ mod tests {
             non_fatal,
             ..ParsedLog::default()
         };
-        // The machine may have been suspended: then both clocks have stood still together.
+        // The machine may have been suspended, in which case both clocks stopped together.
         let suspended = clock::suspended().as_secs_f64();
         drift(&history, &parsed).map(|drift| {
             let drift = drift + if drift == 0.0 { 0.0 } else { suspended };
@@ -254,9 +253,9 @@ mod tests {
         assert_eq!(drift_of(vec![seen(39_993.1, late)], lines()), Some(0.0));
         assert_eq!(drift_of(Vec::new(), lines()), None);
         assert_eq!(drift_of(vec![seen(40_000.0, "WARNING: c")], lines()), None);
-        // Hours apart it is another line with the same text.
+        // Hours apart, so it is another line with the same text.
         assert_eq!(drift_of(vec![seen(60_000.0, late)], lines()), None);
-        // Of several reports the record has the first only.
+        // If there were several reports, the record has only the first.
         let several = vec![logged(39_000.0, late, 9)];
         assert_eq!(drift_of(vec![seen(40_000.0, late)], several), None);
     }

@@ -74,7 +74,7 @@ pub(in crate::exporter::web) struct File {
     pub(in crate::exporter::web) rate: Option<Rate>,
 }
 
-/// Reads the text of a configuration file that lies at `path`. No I/O.
+/// Parses the text of the configuration file at `path`. No I/O.
 pub(in crate::exporter::web) fn parse(path: &Path, text: &str) -> Result<File, Error> {
     Reader { path, text }.file()
 }

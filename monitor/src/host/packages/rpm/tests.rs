@@ -161,7 +161,7 @@ fn a_link_out_of_the_root_is_named_and_left_out() {
 }
 
 /// RHEL 8: rpm's database is not read, and dnf's history is. That a transaction was never closed
-/// is known; that nothing is half done is not.
+/// is known; that nothing is unfinished is not.
 #[test]
 fn without_rpms_database_only_an_unclosed_transaction_is_known() {
     let berkeley = |archive| {

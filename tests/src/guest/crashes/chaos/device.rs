@@ -1,5 +1,5 @@
-//! A disk that fails when it is asked to: an image behind a loop device behind
-//! device-mapper, whose target is changed from `linear` to `error` and back.
+//! A disk that fails on request: an image behind a loop device behind device-mapper, whose target
+//! is changed from `linear` to `error` and back.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
     files,
 };
 
-/// The image, which the host made, on a disk that outlives the boot.
+/// The image, which the host made, on a disk that survives the boot.
 const IMAGE: &str = "/var/lib/failing.img";
 const LOOP: &str = "/dev/loop0";
 const CONTROL: &str = "/dev/mapper/control";
@@ -31,7 +31,7 @@ pub(super) const POINT: &str = "/var/lib/failing";
 /// include/uapi/linux/loop.h
 const LOOP_SET_FD: Opcode = 0x4C00;
 
-/// `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h): where its fields are, and its size.
+/// `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h): offsets of its fields, and its size.
 const VERSION: usize = 0;
 const DATA_SIZE: usize = 12;
 const DATA_START: usize = 16;
@@ -39,15 +39,15 @@ const TARGET_COUNT: usize = 20;
 const FLAGS: usize = 28;
 const NAME_FIELD: usize = 48;
 const HEADER: usize = 312;
-/// Behind it, `struct dm_target_spec`: its fields, and its size.
+/// `struct dm_target_spec`, which follows it: offsets of its fields, and its size.
 const LENGTH: usize = HEADER + 8;
 const TARGET_TYPE: usize = HEADER + 24;
 const PARAMETERS: usize = HEADER + 40;
 
 const SUSPEND: u32 = 1 << 1;
-/// The file system is not frozen first, which would write to a device that fails.
+/// Do not freeze the file system first, which would write to a device that fails.
 const SKIP_LOCKFS: u32 = 1 << 10;
-/// What waits for the device is not written first.
+/// Do not write first what waits for the device.
 const NO_FLUSH: u32 = 1 << 11;
 
 /// `DM_DEV_CREATE_CMD`, `DM_DEV_SUSPEND_CMD`, `DM_TABLE_LOAD_CMD`.
@@ -69,7 +69,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Mounts the disk, which works.
+    /// Mounts the disk, which works at this point.
     pub(super) fn mount() -> Result<Self> {
         let image = open(IMAGE)?;
         let size = image.metadata().context(IMAGE)?.size();
@@ -101,12 +101,12 @@ impl Device {
         Ok(device)
     }
 
-    /// From now on every read and every write is EIO.
+    /// From now on every read and every write fails with EIO.
     pub(super) fn fail(&self) -> Result<()> {
         self.load(b"error", b"")
     }
 
-    /// The disk works, again.
+    /// The disk works again.
     pub(super) fn work(&self) -> Result<()> {
         self.load(b"linear", format!("{LOOP} 0").as_bytes())
     }
@@ -141,7 +141,7 @@ impl Drop for Device {
     }
 }
 
-/// Remounts all file systems of disks read-only, by force.
+/// Remounts all file systems on disks read-only, by force.
 pub(super) fn make_all_read_only() -> Result<()> {
     files::write("/proc/sysrq-trigger", "u")?;
     eventually(seconds(20), || {

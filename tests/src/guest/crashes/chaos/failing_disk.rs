@@ -1,5 +1,5 @@
-//! The disk of the state fails, is read-only, and works again. No WARN is provoked here: the
-//! file system has its own when a disk fails.
+//! The disk of the state directory fails, becomes read-only, and works again. No WARN is provoked
+//! here, because the file system has its own when a disk fails.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{eventually::eventually, monitor};
 
-/// What the monitor says when its state is on the disk again.
-const RECORDED_AGAIN: &str = "the journal writes again";
+/// The monitor's message once its state can be written again.
+const RECORDED_AGAIN: &str = "the journal can be written again";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     let disk = mount()?;
@@ -49,7 +49,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     guest.wait_idle()?;
     // Without a journal, fsync(2) of a file writes no bitmaps back (ext4_fsync_nojournal,
     // fs/ext4/fsync.c), and nothing checks the file system at the next boot: new files would get
-    // the inodes of files that are there. syncfs(2) would report the failures of before.
+    // the inodes of existing files. syncfs(2) would report the earlier failures.
     rustix::fs::sync();
     turns.turn_counted(guest)?;
     guest.wait_idle()?;
@@ -64,7 +64,7 @@ pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
     expect_one(guest, memo, &expected())
 }
 
-/// The state directory is on the disk.
+/// The state directory is on that disk.
 fn mount() -> Result<Device> {
     let disk = Device::mount()?;
     let state = format!("{}/state", device::POINT);
@@ -76,7 +76,7 @@ fn mount() -> Result<Device> {
     Ok(disk)
 }
 
-/// Waits until more entries than so many are not on the disk.
+/// Waits until more than this many entries could not be written to disk.
 fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<()> {
     guest.wait_until(seconds(20), |metrics| {
         let unrecorded = count(metrics, UNRECORDED)?;
@@ -89,10 +89,10 @@ fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<()> {
     Ok(())
 }
 
-/// What could not be written is written, for the `time`th time, and so is what happens next.
+/// What could not be written is written now, for the `time`th time, and so is what happens next.
 /// Returns how many entries could not be written at once.
 fn expect_recorded(guest: &mut Guest, turns: &mut Turns, time: usize) -> Result<f64> {
-    // The first sync after a failure may still report the failure (fsync(2)).
+    // The first sync after a failure may still report that failure (fsync(2)).
     eventually(seconds(30), || {
         let written = monitor::log().matches(RECORDED_AGAIN).count();
         ensure!(

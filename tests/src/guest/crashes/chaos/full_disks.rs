@@ -1,4 +1,4 @@
-//! The disks of the state, of the log and of the text file are full.
+//! The disks of the state, the log and the text file are full.
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{eventually::eventually, monitor, scenarios::clock::unix_seconds};
 
-/// The file system of the state directory, which outlives the boot.
+/// The file system of the state directory, which survives the boot.
 const STATE_DISK: &str = "/var/lib";
 const LOG_DISK: &str = "/tmp/log-disk";
 const TEXT_DISK: &str = "/tmp/text-disk";
@@ -57,7 +57,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     turns.turn_counted(guest)?;
     expect_logged(&monitor::log(), LOGGED_AGAIN)?;
 
-    // Another monitor knows what the first one wrote on the full disk.
+    // A second monitor knows what the first one wrote on the full disk.
     let begun = turns::start(&guest.scrape()?)?;
     guest.wait_idle()?;
     guest.kill_monitor()?;
@@ -71,14 +71,14 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     crash(guest)
 }
 
-/// Not a byte more can be written anywhere, not even to the log.
+/// Not one byte more can be written anywhere, not even to the log.
 fn fill_all() -> Result<Vec<Filler>> {
     let fillers = DISKS.into_iter().map(Filler::fill).collect::<Result<_>>()?;
     fill_last_block(monitor::LOG)?;
     Ok(fillers)
 }
 
-/// The next text file is right too.
+/// The next text file is correct too.
 fn expect_text(turns: &Turns) -> Result<()> {
     let since = unix_seconds()?;
     let text = eventually(NEXT_TEXT, || {
@@ -97,15 +97,15 @@ fn expect_text(turns: &Turns) -> Result<()> {
 
 pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
     let known = known_while_full(guest);
-    // Whatever it knew: the test machine needs its disk.
+    // Freed before the result is judged: the test machine needs its disk.
     left_in(STATE_DISK).free()?;
     known?;
     guest.kill_monitor()?;
     expect_one(guest, memo, &expected())
 }
 
-/// The disk is still full after the crash. What earlier boots left on it is read; the record of
-/// the crash cannot be written yet.
+/// The disk is still full after the crash. What earlier boots left on it is read; the record of the
+/// crash cannot be written yet.
 fn known_while_full(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&[])?;
     let metrics = guest.scrape()?;

@@ -1,6 +1,6 @@
-//! Surroundings that fail while a transition runs, during a report that the machine
-//! survives, and while the machine goes down: nothing is lost that was on the disk,
-//! nothing is counted twice, and the metrics are right again a second after.
+//! Surroundings that fail while a transition runs, during a report that the machine survives, and
+//! while the machine goes down: nothing that was on the disk is lost, nothing is counted twice, and
+//! the metrics are right again a second later.
 
 mod device;
 pub(super) mod failing_disk;
@@ -21,14 +21,14 @@ use crate::{eventually::seconds, exposition::Exposition, files, guest::Guest, he
 
 /// A WARN during the transition.
 const WARNING: &str = "livepatch_crash_signals_total{signal=warning}";
-/// Journal entries that are not on the disk.
+/// Journal entries that could not be written to disk.
 const UNRECORDED: &str = "livepatch_recorder_errors_total";
-/// The monitor's log lines that nobody has.
+/// Log lines of the monitor that were lost.
 const UNLOGGED: &str = "livepatch_monitor_log_lines_lost_total";
-/// What the monitor says when its log can be written again.
+/// The monitor's message once its log can be written again.
 const LOGGED_AGAIN: &str = "the log can be written again";
 
-/// A module that runs into a WARN, once.
+/// A module that triggers a WARN, once.
 fn warn(guest: &mut Guest) -> Result<()> {
     let helper = guest.helper(&Task::Load {
         module: "lpm_crash".to_owned(),
@@ -37,17 +37,16 @@ fn warn(guest: &mut Guest) -> Result<()> {
     guest.wait_helper(helper, seconds(60))
 }
 
-/// What the metrics say a second after something was mended, at once and for good. The second is
-/// the claim (`docs/security.md`): a scrape that is repeated until it is right would hide a later
-/// one.
+/// The metrics a second after something was repaired, scraped once: they must be right by then. The
+/// second is the claim (`docs/security.md`).
 fn a_second_later(guest: &mut Guest) -> Result<Exposition> {
     thread::sleep(seconds(1));
     guest.scrape()
 }
 
-/// The kernel goes down at once, by command. A new thread has an empty kernel stack: on an old
-/// one the trace shows, as guesses, functions of modules that the thread was in before, and
-/// panic() prints no list of modules that says what those are.
+/// The kernel panics at once, on command. A new thread has an empty kernel stack: on an old one the
+/// trace shows, as guesses, functions of modules that the thread was in before, and panic() prints
+/// no list of modules to explain them.
 fn crash(guest: &Guest) -> Result<()> {
     announce(guest)?;
     thread::spawn(|| files::write("/proc/sysrq-trigger", "c"))
@@ -56,7 +55,7 @@ fn crash(guest: &Guest) -> Result<()> {
     expect_end()
 }
 
-/// What is known of [`crash`] during the transition.
+/// What is known about [`crash`] during the transition.
 fn expected() -> Expected {
     Expected {
         transition: Some("lpm_patch_a"),
@@ -70,7 +69,7 @@ fn expect_logged(log: &str, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The number of a sample, which must be a count.
+/// The value of a sample, which must be a count.
 fn count(metrics: &Exposition, selector: &str) -> Result<f64> {
     metrics
         .sum_of_any(selector)?

@@ -19,7 +19,7 @@ pub(super) fn mount_small(point: &str) -> Result<()> {
     .with_context(|| format!("cannot mount {point}"))
 }
 
-/// A file that takes all space of its file system, until it is dropped.
+/// A file that uses all space of its file system, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Filler(String);
 
@@ -44,7 +44,7 @@ impl Filler {
         Ok(filler)
     }
 
-    /// Gives the space back.
+    /// Frees the space.
     pub(super) fn free(self) -> Result<()> {
         let path = &self.0;
         fs::remove_file(path).with_context(|| format!("cannot remove {path}"))
@@ -53,17 +53,17 @@ impl Filler {
 
 impl Drop for Filler {
     fn drop(&mut self) {
-        // After a failure the next scenario needs the space. It may be free already.
+        // After a failure the next scenario needs the space. It may already be free.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// The filler that an earlier boot left in a directory.
+/// The filler file that an earlier boot left in a directory.
 pub(super) fn left_in(directory: &str) -> Filler {
     Filler(path_in(directory))
 }
 
-/// On a full disk, fills the rest of the last block of a file with empty lines.
+/// On a full disk, fills the rest of a file's last block with empty lines.
 pub(super) fn fill_last_block(path: &str) -> Result<()> {
     let file = File::options().append(true).open(path);
     let mut file = file.with_context(|| format!("cannot open {path}"))?;

@@ -1,5 +1,5 @@
-//! What happens around the monitor's process: its log has no reader, it is stopped, the
-//! clock jumps, another monitor starts, it may have no more threads and no more memory.
+//! Problems around the monitor's process: its log has no reader, it is stopped, the clock jumps, a
+//! second monitor starts, it cannot have more threads or more memory.
 
 use std::{
     fs,
@@ -110,7 +110,7 @@ pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
     expect_one(guest, memo, &expected())
 }
 
-/// A pipe for the log and a group for the limits.
+/// A pipe for the log and a cgroup for the limits.
 fn make_surroundings() -> Result<()> {
     mknodat(CWD, helpers::LOG_PIPE, FileType::Fifo, Mode::RWXU, 0)
         .with_context(|| format!("cannot make {}", helpers::LOG_PIPE))?;
@@ -139,7 +139,7 @@ fn pid(guest: &Guest) -> Result<Pid> {
     Pid::from_raw(pid).context("pid 0")
 }
 
-/// What has happened keeps its time by the clock that there was; what happens next has the new
+/// What has happened keeps its time by the old clock; what happens next has the time of the new
 /// one.
 fn clock_jumps(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     guest.note("the clock jumps an hour forth and back")?;
@@ -177,7 +177,7 @@ fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)
 }
 
-/// Starts another monitor, and waits until it serves: it has opened the journal by then.
+/// Starts a second monitor, and waits until it serves: by then it has opened the journal.
 fn start_another() -> Result<Child> {
     let log = fs::File::create(OTHERS_LOG).with_context(|| format!("cannot make {OTHERS_LOG}"))?;
     let mut other = Command::new(monitor::PROGRAM)

@@ -1,4 +1,4 @@
-//! A transition that tasks hold up in both directions, turned back and forth.
+//! A transition that tasks hold up in both directions, reversed repeatedly.
 
 use anyhow::Result;
 
@@ -11,22 +11,22 @@ const REVERSALS: &str = "livepatch_transition_reversals_total";
 
 const PENDING: &str = "livepatch_pending_tasks";
 
-/// How often the transition was turned.
+/// How often the transition was reversed.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     turns: u32,
-    /// Before the start of the monitor that counts them.
+    /// Number of reversals before the start of the monitor that counts them.
     before: u32,
 }
 
 impl Turns {
-    /// Starts the transition to a patch, which can then neither go on nor back.
+    /// Starts the transition to a patch, which can then complete in neither direction.
     pub(super) fn begin(guest: &mut Guest) -> Result<Self> {
         target::load()?;
         guest.hold(&Hold::ONE)?;
         PATCH_A.load()?;
         guest.wait_start_noted(1.0)?;
-        // Born in the new function, it holds up the way back.
+        // It starts in the new function, so it holds up the transition back.
         guest.hold(&Hold::ONE)?;
         let mut turns = Self::default();
         turns.turn()?;
@@ -34,7 +34,7 @@ impl Turns {
         Ok(turns)
     }
 
-    /// Turns the transition back, or forth again.
+    /// Reverses the transition.
     pub(super) fn turn(&mut self) -> Result<()> {
         let enabled = match self.is_back() {
             true => "1",
@@ -45,7 +45,7 @@ impl Turns {
         Ok(())
     }
 
-    /// Turns it, and waits until the monitor has counted it.
+    /// Reverses it, and waits until the monitor has counted that.
     pub(super) fn turn_counted(&mut self, guest: &mut Guest) -> Result<Exposition> {
         self.turn()?;
         self.wait_counted(guest)
@@ -57,15 +57,15 @@ impl Turns {
         Ok(metrics)
     }
 
-    /// Every turn is counted once, and the transition runs in the last direction.
+    /// Every reversal is counted once, and the transition runs in the last direction.
     pub(super) fn expect(&self, metrics: &Exposition) -> Result<()> {
         metrics.expect(REVERSALS, self.counted())?;
         self.expect_running(metrics)?;
         metrics.expect("livepatch_monitor_events_lost_total", 0.0)
     }
 
-    /// Another monitor has started: it knows since when the transition runs, and nothing
-    /// that the one before has counted is counted again.
+    /// A second monitor has started: it knows when the transition started, and counts nothing again
+    /// that the first one counted.
     pub(super) fn expect_taken_over(&mut self, guest: &mut Guest, begun: f64) -> Result<()> {
         self.before = self.turns;
         let metrics = guest.wait_for(seconds(20), PENDING, 1.0)?;
@@ -103,7 +103,7 @@ impl Turns {
     }
 }
 
-/// Since when the transition runs.
+/// When the transition started.
 pub(super) fn start(metrics: &Exposition) -> Result<f64> {
     metrics.get("livepatch_transition_start_timestamp_seconds{patch=lpm_patch_a}")
 }

@@ -1,4 +1,4 @@
-//! Those who look on at the function that a livepatch replaces.
+//! Other users that observe a function that a livepatch replaces.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const TRACING: &str = "/sys/kernel/tracing";
 
-/// Somebody who looks on.
+/// Another user of the function, which only observes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Other {
     Kprobe,
@@ -33,7 +33,7 @@ use Other::{
     Callback, Fentry, Fexit, Fprobe, FprobeReturn, FunctionGraph, FunctionTracer, Kprobe, Kretprobe,
 };
 
-/// The same, at work until it is dropped.
+/// The same, attached until it is dropped.
 #[derive(Debug)]
 pub(super) struct Attached {
     other: Other,
@@ -42,10 +42,10 @@ pub(super) struct Attached {
 }
 
 impl Other {
-    /// Attaches it to [`FUNCTION`]. What the kernel calls a success is looked up in its list.
+    /// Attaches it to [`FUNCTION`]. What the kernel reports as a success is verified in its list.
     pub(super) fn attach(self) -> Result<Attached> {
         let before = users(FUNCTION)?;
-        // From here on, so that one that is attached by half goes too.
+        // Created here, so that one that is only partly attached is detached too.
         let mut attached = Attached {
             other: self,
             program: None,
@@ -70,7 +70,7 @@ impl Other {
         Ok(attached)
     }
 
-    /// What preflight says of it: severity and words.
+    /// What preflight reports about it: severity and text.
     const fn forecast(self) -> (&'static str, &'static [&'static str]) {
         const OLD_NAME: &str = "filed under the old name";
         const HOLDS: &str = "hold the transition up";
@@ -125,10 +125,10 @@ impl Other {
         Ok(())
     }
 
-    /// Whether this kernel has it, and lets it share a function with a livepatch.
+    /// Whether this kernel has it, and allows it to share a function with a livepatch.
     pub(super) fn is_here(self) -> Result<bool> {
         match self {
-            // kernel/trace/trace_fprobe.c is there from 6.5 on.
+            // kernel/trace/trace_fprobe.c exists since 6.5.
             Fprobe | FprobeReturn => kernel::is_since(6, 5),
             Fentry | Fexit => trampolines_share(),
             FunctionTracer | FunctionGraph | Callback | Kprobe | Kretprobe => Ok(true),
@@ -145,14 +145,14 @@ impl Other {
 }
 
 impl Attached {
-    /// Fails unless it fires, and takes the function for the old one.
+    /// Fails unless it fires, and attributes the call to the old function.
     pub(super) fn expect_fires(&self) -> Result<()> {
         ensure!(self.fires()?, "{:?} saw nothing", self.other);
         Ok(())
     }
 
-    /// The same while a livepatch replaces the function: where it is known to be blind there,
-    /// it must be.
+    /// The same while a livepatch replaces the function: if it is known to be blind there, it must
+    /// be.
     pub(super) fn expect_fires_beside_livepatch(&self) -> Result<()> {
         let (fires, sees) = (self.fires()?, self.other.sees_replaced()?);
         ensure!(
@@ -173,7 +173,7 @@ impl Attached {
         })
     }
 
-    /// Undoes all of [`Other::attach`], also where only a part was done.
+    /// Reverts all of [`Other::attach`], also if only a part was done.
     fn end(&mut self) -> Result<()> {
         match self.other {
             Kprobe | Kretprobe | Fprobe | FprobeReturn => {
@@ -210,7 +210,7 @@ impl Attached {
         let before = users(FUNCTION)?;
         self.end()?;
         self.detached = true;
-        // A trampoline goes some time after its last program.
+        // A trampoline is removed some time after its last program.
         eventually(seconds(10), || {
             let now = users(FUNCTION)?;
             ensure!(now < before, "{before} users, then {now}");
@@ -238,7 +238,7 @@ fn tracer(name: &str) -> Result<()> {
     files::write(&format!("{TRACING}/current_tracer"), name)
 }
 
-/// How many users ftrace has on a function: `name (users) FLAGS`.
+/// The number of ftrace users on a function: `name (users) FLAGS`.
 pub(super) fn users(function: &str) -> Result<u32> {
     let list = files::read(&format!("{TRACING}/enabled_functions"))?;
     let line = list.lines().find_map(|line| {

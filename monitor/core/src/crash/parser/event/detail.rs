@@ -1,4 +1,4 @@
-//! The lines of a report behind its first: header, registers, trace, module list.
+//! Parses the lines of a report after its first: header, registers, trace, module list.
 
 use super::{
     super::{
@@ -12,14 +12,14 @@ use super::{
     Event, List, PAUSE_SECONDS, Trace,
 };
 
-/// Frames kept of a trace; the kernel prints far fewer of a sane stack.
+/// Most frames kept of a trace; the kernel prints far fewer of a valid stack.
 const MAX_FRAMES: usize = 128;
-/// A module list that is this long may continue in the next line (`LOG_LINE_MAX` is
-/// 1024 less the prefix).
+/// A module list of this length may continue on the next line (`LOG_LINE_MAX` is 1024 minus the
+/// prefix).
 const LONG_LINE: usize = 900;
 
 impl Event {
-    /// A line that neither begins nor ends an event.
+    /// Processes a line that neither starts nor ends an event.
     pub(in super::super) fn detail(&mut self, line: &Line) {
         if line.caller.is_some() && line.caller == self.foreign {
             return;
@@ -32,7 +32,7 @@ impl Event {
             }
             self.part(line);
         }
-        // The rest of a wrapped line, or a program's text between the kernel's.
+        // The rest of a wrapped line, or a program's text between the kernel's lines.
         self.complete.garbled |= self.when.uptime_seconds.is_some() && line.uptime.is_none();
         let text = line.text.as_str();
         if let Some(list) = text.trim_start().strip_prefix("Modules linked in:") {
@@ -61,7 +61,7 @@ impl Event {
         if let Some(header) = header::task_header(text) {
             let hung = self.primary.has(Property::ByDetector);
             self.second_sign |= header.cpu.is_some() || header.pid.is_some() || hung;
-            // Where the log says who prints a line, all lines of another task are known.
+            // If the log shows who prints a line, all lines of another task are known.
             let other = self.caller.as_ref().zip(line.caller.as_ref());
             if self.is_of_one_task()
                 && !self.agrees(&header)
@@ -77,7 +77,8 @@ impl Event {
             self.second_sign = true;
             // A user's instruction has no name.
             self.own_sign |= function.offset.is_some() && !fits_in_a_name(text);
-            // In the trace of a panic it is what was interrupted, not what failed.
+            // In the trace of a panic it is the code that was interrupted, not the code that
+            // failed.
             let own = match self.primary {
                 Signal::HungTask => false,
                 Signal::Panic => self.lead,
@@ -102,7 +103,7 @@ impl Event {
         self.in_task = text == "<TASK>" || self.in_task && text != "</TASK>";
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
         if text.eq_ignore_ascii_case("call trace:") || stack {
-            // Another task's, whose first line is not there.
+            // Another task's, whose first line is missing.
             let second = self.trace_at != Trace::Ahead && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
@@ -125,8 +126,8 @@ impl Event {
         }
     }
 
-    /// KFENCE and KCSAN print a trace without its title, and riscv does behind the
-    /// registers (`show_regs`, arch/riscv/kernel/process.c).
+    /// KFENCE and KCSAN print a trace without its title, and so does riscv after the registers
+    /// (`show_regs`, arch/riscv/kernel/process.c).
     fn needs_no_title(&self, line: &Line) -> bool {
         self.report.is_some() && line.text.starts_with(' ')
             || self.died && self.fault.is_some() && line.text.starts_with("[<")
@@ -137,12 +138,12 @@ impl Event {
             let text = line.text.as_str();
             let indented = (text.starts_with([' ', '[', '(']) || self.in_task)
                 && !text.trim_start().starts_with('<');
-            // Of a place, not indented by decode_stacktrace.sh.
+            // Part of a place, not indented by decode_stacktrace.sh.
             let place = [".c:", ".h:", ".S:", "+0x"]
                 .iter()
                 .any(|part| text.contains(part));
             if self.trace_at == Trace::Inside && (indented || place) {
-                // Not the registers of an interrupt: those start in capitals.
+                // Not the registers of an interrupt, which start in capitals.
                 let capital = |c: char| c.is_ascii_uppercase();
                 self.complete.garbled |= !text.trim_start().starts_with(capital);
             } else if !self.trace.is_empty() && !text.trim_start().starts_with('<') {
@@ -167,9 +168,9 @@ impl Event {
         }
     }
 
-    /// The kernel shows another task, which is not the one that the report is about: who
-    /// holds what a hung task waits for (kernel/hung_task.c, since 6.15), the thread of
-    /// RCU's grace periods (kernel/rcu/tree_stall.h).
+    /// Handles that the kernel shows another task than the one that the report is about: the holder
+    /// of what a hung task waits for (kernel/hung_task.c, since 6.15), the thread of RCU's grace
+    /// periods (kernel/rcu/tree_stall.h).
     fn is_follow_up(&self, text: &str) -> bool {
         match self.primary {
             Signal::HungTask => {
@@ -189,7 +190,7 @@ impl Event {
         }
     }
 
-    /// The list behind `Modules linked in:`.
+    /// Parses the list after `Modules linked in:`.
     pub(super) fn module_list(&mut self, text: &str, line: &Line) {
         self.modules = Some(Vec::new());
         self.list_goes_on(text, line);
@@ -224,7 +225,7 @@ impl Event {
             || frame()
     }
 
-    /// Reports of one task, in which another's header has no place.
+    /// Reports of one task, in which another task's header is not expected.
     const fn is_of_one_task(&self) -> bool {
         match self.primary {
             Signal::BadPage
@@ -276,7 +277,7 @@ fn fits_in_a_name(text: &str) -> bool {
     name.is_some_and(|name| symbol::instruction(text) == Some(name))
 }
 
-/// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,
+/// Text that only a report or a panic contains (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
     const SIGNS: [&str; 9] = [

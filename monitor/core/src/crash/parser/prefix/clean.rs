@@ -1,14 +1,14 @@
-//! Bytes of a file made into lines of plain text: other encodings, and what
-//! terminals and web pages put in.
+//! Converts a file to plain-text lines: decodes other encodings, and removes what terminals and web
+//! pages add.
 
 use std::{borrow::Cow, str::Chars};
 
-/// Bytes of a line that are looked at; the kernel's own are at most 1024, with
-/// what a log keeper puts around them.
+/// Most bytes of a line that are examined; the kernel's own have at most 1024, plus what a log
+/// keeper adds.
 pub(super) const MAX_LINE: usize = 8192;
 
-/// UTF-8 from UTF-16 with a byte order mark, a mail's text from quoted-printable; other
-/// bytes as they are.
+/// Converts UTF-16 with a byte order mark to UTF-8, and decodes quoted-printable mail; other bytes
+/// are unchanged.
 pub(super) fn decode(bytes: &[u8]) -> Cow<'_, [u8]> {
     match utf_8(bytes) {
         Cow::Borrowed(bytes) if is_quoted_printable(bytes) => Cow::Owned(unquoted(bytes)),
@@ -16,7 +16,7 @@ pub(super) fn decode(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Bytes in which a mail's encoding shows.
+/// Bytes within which a mail's encoding is shown.
 const HEAD: usize = 64 << 10;
 
 /// Lines that end in `=` continue in the next one, and `=` itself is `=3D` (RFC 2045).
@@ -25,7 +25,7 @@ fn is_quoted_printable(bytes: &[u8]) -> bool {
     let lines = head
         .split(|byte| *byte == b'\n')
         .map(<[u8]>::trim_ascii_end);
-    // The sanitizers' own lines are all `=`.
+    // The sanitizers' own lines consist of `=`.
     let soft = lines.filter(|line| line.ends_with(b"=") && !line.ends_with(b"=="));
     let soft = soft.count() > 1;
     let coded = |code: &[u8]| head.windows(3).any(|window| window == code);
@@ -56,7 +56,7 @@ fn unquoted(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The last line first.
+/// Reverses the order of lines.
 pub(super) fn reversed(bytes: &[u8]) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     lines.reverse();
@@ -78,8 +78,8 @@ fn utf_8(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(text.into_bytes())
 }
 
-/// A line without colours, titles, NULs and hard spaces; with `html`, also without
-/// tags and with its entities read.
+/// A line without colours, titles, NULs and hard spaces; with `html`, also without tags and with
+/// its entities decoded.
 pub(super) fn line(bytes: &[u8], html: bool) -> Cow<'_, str> {
     let bytes = bytes.get(..MAX_LINE).unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
@@ -114,9 +114,8 @@ fn plain(text: &str) -> String {
     out
 }
 
-/// The text behind a colour, a title or a character set that an escape character begins.
-/// Titles are for terminals at the start of a line: elsewhere a name could hide the rest of
-/// the line with one.
+/// Skips a colour, a title or a character set that an escape character starts. Titles are accepted
+/// only at the start of a line: elsewhere a name could hide the rest of the line with one.
 fn escape(text: Chars<'_>, starts_line: bool) -> Chars<'_> {
     let mut rest = text.clone();
     match rest.next() {
@@ -137,8 +136,8 @@ fn escape(text: Chars<'_>, starts_line: bool) -> Chars<'_> {
     }
 }
 
-/// The text behind a control sequence's parameters and its letter (ECMA-48, 5.4); where it is
-/// none, all of it.
+/// Skips a control sequence's parameters and its letter (ECMA-48, 5.4); returns the whole text if
+/// there is none.
 fn csi(text: Chars<'_>) -> Chars<'_> {
     let mut rest = text.clone();
     let end = rest.find(|next| !matches!(next, '0'..='9' | ';' | ':' | '?' | '='));
@@ -148,7 +147,7 @@ fn csi(text: Chars<'_>) -> Chars<'_> {
     }
 }
 
-/// Tags that pages put around a log.
+/// Tags that web pages put around a log.
 const TAGS: [&str; 12] = [
     "pre", "span", "br", "p", "div", "code", "font", "b", "td", "tr", "a", "li",
 ];

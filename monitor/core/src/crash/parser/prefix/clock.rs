@@ -1,41 +1,41 @@
-//! One clock for each host, with which lines with and without the kernel's time can be ordered and
-//! the time between them determined.
+//! One clock per host, by which lines with and without the kernel's time can be ordered and the
+//! time between them determined.
 
 use std::collections::HashMap;
 
 use super::super::date::{Date, Kind};
 
-/// Hosts whose clocks are remembered.
+/// Most hosts whose clocks are remembered.
 const MAX_HOSTS: usize = 256;
 const DAY: f64 = 86400.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
     hosts: HashMap<Option<String>, Clock>,
-    /// Whose the last line was.
+    /// Host of the last line.
     last: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Clock {
-    /// The kind of date that is the clock where there is no kernel's time.
+    /// The kind of date that serves as the clock if there is no kernel time.
     base: Option<Kind>,
-    /// A kind of date less the kernel's time.
+    /// Offset between wall-clock and kernel time, per date format.
     offset: Option<(Kind, f64)>,
     stamped: bool,
     last: Option<Date>,
 }
 
 impl Clocks {
-    /// The time on the host's clock: the kernel's where the log has it. And the date,
-    /// with what it leaves out counted on from the line before.
+    /// The time on the host's clock, which is the kernel's if the log has it; and the date, with
+    /// its missing parts filled in from the line before.
     pub(super) fn read(
         &mut self,
         host: Option<&str>,
         date: Option<Date>,
         uptime: Option<f64>,
     ) -> (Option<f64>, Option<Date>) {
-        // A line that names no host is of the one that wrote last; the first that is
+        // A line without a host belongs to the host of the line before; the first host that is
         // named is the one that had no name so far.
         let host = host.map(str::to_owned).or_else(|| self.last.clone());
         if self.hosts.len() >= MAX_HOSTS && !self.hosts.contains_key(&host) {

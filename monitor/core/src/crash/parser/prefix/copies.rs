@@ -1,5 +1,5 @@
-//! Lines that a log has twice: as the kernel printed them, and as a log daemon wrote them
-//! to the same console.
+//! Detects duplicate lines: once as printed by the kernel, once as written by a log daemon to the
+//! same console.
 
 use std::{
     collections::VecDeque,
@@ -8,14 +8,14 @@ use std::{
 
 use super::peel::Peeled;
 
-/// Lines between the two.
+/// Most lines between the two.
 const DISTANCE: usize = 32;
 
 #[derive(Debug)]
 struct Seen {
     uptime: u64,
     text: u64,
-    /// With a date or a host before it.
+    /// Whether it has a date or a host before it.
     logged: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Whether a line is the copy of another that began differently.
+    /// Whether a line is the copy of another with a different prefix.
     pub(super) fn is_one(&mut self, peeled: &Peeled<'_>) -> bool {
         let Some(uptime) = peeled.uptime.filter(|_| peeled.fragment.is_none()) else {
             return false;

@@ -1,5 +1,5 @@
-//! Lines that are records of named fields: the journal's (JSON, export, verbose),
-//! and the JSON of container runtimes, log collectors and clouds.
+//! Parses lines that are records of named fields: the journal's (JSON, export, verbose), and the
+//! JSON of container runtimes, log collectors and clouds.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::{
     peel::Origin,
 };
 
-/// What a record says of its text.
+/// Fields of a record in addition to its text.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) message: Option<Vec<u8>>,
@@ -18,7 +18,7 @@ pub(super) struct Fields {
     pub(super) boot: Option<String>,
     pub(super) caller: Option<String>,
     pub(super) origin: Origin,
-    /// The journal itself says that the kernel wrote it.
+    /// Whether the journal itself shows that the kernel wrote it.
     pub(super) transport: bool,
 }
 
@@ -48,7 +48,7 @@ const PROGRAMS: [&str; 5] = [
 ];
 
 impl Fields {
-    /// Of a JSON object; none where it has no text in it.
+    /// From a JSON object; `None` if it contains no text.
     pub(super) fn json(text: &str) -> Option<Self> {
         let value: Value = serde_json::from_str(text).ok()?;
         let mut fields = Self::default();
@@ -87,7 +87,7 @@ impl Fields {
     }
 
     /// `dmesg --json` (util-linux 2.38 to 2.42): the priority is a number that contains the
-    /// facility, or with `--decode` a word beside it.
+    /// facility, or with `--decode` a word next to it.
     fn dmesg(&mut self, value: &Value, priority: &Value) {
         let facility = value.get("fac").and_then(string);
         if facility.is_none() && !priority.is_u64() {
@@ -102,7 +102,7 @@ impl Fields {
         self.transport = self.origin == Origin::Kernel;
         self.uptime = value.get("time").and_then(Value::as_f64);
         self.caller = value.get("caller").and_then(string);
-        // Of a file (`--file`), 2.38 repeats in each text all lines that follow.
+        // With `--file`, 2.38 repeats in each text all lines that follow.
         if let Some(text) = &mut self.message
             && let Some(end) = text.windows(5).position(is_next_line)
         {
@@ -110,7 +110,7 @@ impl Fields {
         }
     }
 
-    /// Takes in a field of the journal (systemd.journal-fields(7)).
+    /// Processes a field of the journal (systemd.journal-fields(7)).
     pub(super) fn journal(&mut self, name: &str, value: &str) {
         let seconds = || micros(value);
         let exact = |seconds| Date {
@@ -120,7 +120,7 @@ impl Fields {
         match name {
             "MESSAGE" => self.message = Some(value.as_bytes().to_vec()),
             "__REALTIME_TIMESTAMP" => self.date = self.date.or_else(|| seconds().map(exact)),
-            // When the kernel wrote it, rather than when journald got it.
+            // When the kernel wrote it, rather than when journald received it.
             "_SOURCE_MONOTONIC_TIMESTAMP" => self.uptime = seconds(),
             "__MONOTONIC_TIMESTAMP" => self.uptime = self.uptime.or_else(seconds),
             "_HOSTNAME" => self.host = Some(value.to_owned()),
@@ -146,7 +146,7 @@ const JOURNAL: [&str; 5] = [
     "_BOOT_ID",
 ];
 
-/// A line's end, and the priority of the line behind it: `<4>`.
+/// A line's end, and the priority of the line after it: `<4>`.
 fn is_next_line(text: &[u8]) -> bool {
     let behind = text.strip_prefix(b"\n<").unwrap_or_default();
     let digits = behind
@@ -172,7 +172,7 @@ fn string(value: &Value) -> Option<String> {
     }
 }
 
-/// A text, or the numbers of its bytes, as journald writes what is not printable.
+/// A text, or the numbers of its bytes, which journald writes if it is not printable.
 fn bytes(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),

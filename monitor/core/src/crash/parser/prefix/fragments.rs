@@ -1,14 +1,14 @@
-//! A text that an extended netconsole sent in pieces (`ncfrag=OFFSET/LENGTH`,
-//! Documentation/networking/netconsole.rst), put together.
+//! Reassembles texts that an extended netconsole sent in fragments (`ncfrag=OFFSET/LENGTH`,
+//! Documentation/networking/netconsole.rst).
 
 use std::collections::VecDeque;
 
 use super::super::line::Line;
 
-/// Texts whose pieces are waited for; those of one come one after the other, but for
-/// other hosts' in between.
+/// Most incomplete texts that are kept. The fragments of one text arrive in order, interleaved only
+/// with other hosts' fragments.
 const MAX_OPEN: usize = 64;
-/// Bytes of a text; a record of the kernel has at most about 1024.
+/// Most bytes of a text; a record of the kernel has at most about 1024.
 const MAX_TEXT: usize = 8192;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct Open {
 }
 
 impl Fragments {
-    /// Takes in a piece; gives out the line that it makes complete.
+    /// Adds a fragment; returns the line once it is complete.
     pub(super) fn add(
         &mut self,
         line: Line,
@@ -37,7 +37,7 @@ impl Fragments {
             && let Some(at) = self.open.iter().position(same)
         {
             let open = self.open.get_mut(at)?;
-            // Blanks at the end of a piece are part of the text.
+            // Spaces at the end of a fragment are part of the text.
             while open.line.text.len() < offset.min(MAX_TEXT) {
                 open.line.text.push(' ');
             }
@@ -63,7 +63,7 @@ impl Fragments {
         None
     }
 
-    /// What was never complete.
+    /// Incomplete texts.
     pub(super) fn rest(&mut self) -> Vec<Line> {
         self.open.drain(..).map(|open| open.line).collect()
     }

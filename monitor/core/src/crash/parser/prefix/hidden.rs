@@ -1,6 +1,6 @@
-//! Lines that hold the kernel's words, but not at their start, though a time or a level
-//! before shows that they are its own. Where different words stand behind the same form of
-//! beginning, that is not a message of the kernel but something unknown.
+//! Finds lines with kernel text after an unknown prefix, although a time or a level before it shows
+//! that they are the kernel's. If different kernel texts follow one prefix pattern, that prefix is
+//! not part of a kernel message but unknown.
 
 use std::collections::HashMap;
 
@@ -11,11 +11,11 @@ use super::{
     stamp::{bracket, stamp},
 };
 
-/// Forms that are remembered.
+/// Most prefix patterns that are remembered.
 const MAX_FORMS: usize = 64;
 
-/// Whether several lines were made one, as mail programs and forwarding log daemons do:
-/// a time stands inside, and the kernel's words behind it.
+/// Whether several lines were joined into one, as mail programs and forwarding log daemons do: it
+/// contains a timestamp followed by kernel text.
 pub(super) fn holds_another(text: &str) -> bool {
     let mut rest = text;
     while let Some(at) = stamp(rest) {
@@ -33,7 +33,7 @@ pub(super) fn holds_another(text: &str) -> bool {
 
 #[derive(Debug, Default)]
 pub(super) struct Hidden {
-    /// The words that were seen, by bit, and the first line.
+    /// For each pattern the kernel texts that were seen, one bit each, and the first line.
     forms: HashMap<Shape, (u32, String)>,
 }
 
@@ -46,7 +46,7 @@ impl Hidden {
         let Some((before, behind)) = text.split_at_checked(at) else {
             return;
         };
-        // Behind a program's name stands what it says.
+        // A program's name is followed by that program's text.
         if before.contains("]: ") || of_a_user_program(text) {
             return;
         }
@@ -64,7 +64,7 @@ impl Hidden {
         entry.0 |= 1 << word.unwrap_or(0);
     }
 
-    /// A line of a form behind which different words stand.
+    /// A line whose prefix pattern is followed by different kernel texts.
     pub(super) fn sample(&self) -> Option<String> {
         let (_, line) = self
             .forms

@@ -1,5 +1,5 @@
-//! Learns from samples of a whole file what it has before its lines: a beginning that
-//! could be someone's text is taken off only where the file has it again and again.
+//! Learns a file's line prefix from samples: a prefix that could be somebody's text is stripped
+//! only if the file has it repeatedly.
 
 use std::collections::HashMap;
 
@@ -14,10 +14,10 @@ use super::{
     vendor,
 };
 
-/// Places of a long file that are looked at, and lines at each.
+/// Places of a long file that are sampled, and lines at each.
 const PLACES: usize = 16;
 const LINES: usize = 512;
-/// Different beginnings that are counted.
+/// Most different prefixes that are counted.
 const MAX_SHAPES: usize = 1024;
 
 pub(super) fn profile(bytes: &[u8]) -> Profile {
@@ -58,7 +58,7 @@ impl Profile {
         }
     }
 
-    /// A word behind each date is a host's name.
+    /// Learns whether the word after each date is a host's name.
     fn hosts(&mut self, samples: &[String]) {
         let dated: Vec<Peeled<'_>> = samples
             .iter()
@@ -89,7 +89,7 @@ impl Profile {
             })
             .map(|peeled| peeled.text)
             .collect();
-        // Where the kernel's texts start lines, what stands before others is theirs.
+        // If the kernel's texts start lines, what precedes others belongs to those.
         let bare = unknown
             .iter()
             .any(|text| mark(text.trim_start()) == Some(0));
@@ -98,7 +98,7 @@ impl Profile {
             let marked = || mark(text).filter(|_| !bare);
             let at = stamp(text).or_else(marked).filter(|at| *at > 0);
             let before = at.and_then(|at| text.get(..at));
-            // A text before a mark ends in something that is not a word.
+            // A prefix before kernel text ends in something that is not a word.
             if let Some(shape) = before.and_then(Shape::of)
                 && shape.0.last() != Some(&Token::Word)
                 && shape.0.iter().any(|token| *token != Token::Spaces)
@@ -138,7 +138,7 @@ impl Profile {
         let dated = mine.filter(|peeled| peeled.uptime.is_some() || peeled.date.is_some());
         let dated = dated.count();
         self.stamped = dated >= 20 && dated * 100 >= all * 95;
-        // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
+        // Mail programs wrap at 72 to 80 columns; pasted logs have some longer lines.
         let longest = samples.iter().map(|line| line.chars().count()).max();
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());
         self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
@@ -186,7 +186,7 @@ fn is_html(bytes: &[u8]) -> bool {
     .any(has)
 }
 
-/// Lines of the whole file, or of places all over it.
+/// Lines of the whole file, or from places all over it.
 fn samples(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let places = if bytes.len() <= 1 << 20 { 1 } else { PLACES };
     let lines = if places == 1 { 1 << 16 } else { LINES };

@@ -1,6 +1,6 @@
-//! Texts by which the kernel's lines are known where their beginnings are not.
+//! Texts that identify the kernel's lines if their prefixes are unknown.
 
-/// Fixed texts of the kernel that do not occur elsewhere.
+/// Fixed kernel texts that do not occur elsewhere.
 pub(super) const MARKS: [&str; 14] = [
     "Kernel panic - not syncing",
     "BUG: kernel NULL pointer",
@@ -18,7 +18,7 @@ pub(super) const MARKS: [&str; 14] = [
     "livepatch: ",
 ];
 
-/// Where the kernel's text starts in a line whose beginning is not understood.
+/// Position of the kernel's text in a line with an unknown prefix.
 pub(super) fn mark(text: &str) -> Option<usize> {
     MARKS.iter().filter_map(|mark| text.find(mark)).min()
 }

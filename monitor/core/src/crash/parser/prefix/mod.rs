@@ -1,7 +1,6 @@
-//! What stands before the kernel's own text, for each file: found out once for the
-//! whole file ([`learn`]), taken off line by line ([`peel`]). Who logged a line, on
-//! which host, when and in which boot is read there; lines of other programs are left
-//! out, and what is not understood is counted and shown.
+//! Handles line prefixes: learned once per file ([`learn`]), stripped from each line ([`peel`]).
+//! The prefix shows who logged a line, on which host, when and in which boot. Lines of other
+//! programs are dropped, and prefixes that cannot be parsed are counted and reported.
 
 mod clean;
 mod clock;
@@ -37,39 +36,39 @@ use peel::{Origin, Peeled, peel};
 use profile::Profile;
 use stamp::{bracket, stamp, uptime};
 
-/// Bytes of a record of many lines.
+/// Most bytes of a record of many lines.
 const MAX_RECORD: usize = 256 << 10;
-/// A clock that shows a time this long ago is not the one that runs.
+/// A timestamp older than this is not from the running clock.
 const BACK_SECONDS: f64 = 5.0;
-/// A line that the next word would have made longer than this may be wrapped.
+/// A line may be wrapped if the next word would have made it longer than this.
 const WRAPPED: usize = 60;
 
-/// What was seen of a file's lines as a whole.
+/// Statistics of a file's lines.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Summary {
-    /// Lines whose beginning shows that the kernel wrote them.
+    /// Number of lines whose prefix shows that the kernel wrote them.
     pub(super) kernel: u64,
-    /// Lines that hold the kernel's words behind something unknown.
+    /// Number of lines with kernel text after an unknown prefix.
     pub(super) unclear: u64,
     /// The first of these.
     pub(super) sample: Option<String>,
-    /// One of these has the kernel's time or tag, so that it is not a quotation.
+    /// Whether one of these has the kernel's time or tag, so that it is not a quotation.
     pub(super) certain: bool,
-    /// One of lines that hold the kernel's words behind something that they all have.
+    /// An example of lines with kernel text after an unknown prefix that all of them have.
     pub(super) hidden: Option<String>,
 }
 
-/// The lines of a text without what stands before them. A carriage return ends one too, as on
-/// a serial console: but not one of the kernel's own, in which it is part of a name.
+/// Iterates over the lines of a text without their prefixes. A carriage return ends a line too, as
+/// on a serial console, except in a line of the kernel's own, where it is part of a name.
 pub(super) struct Lines<'a> {
     bytes: Cow<'a, [u8]>,
     at: usize,
     profile: Profile,
     clocks: Clocks,
     fragments: Fragments,
-    /// Read, and not given out yet.
+    /// Lines that are read and not yet returned.
     ready: VecDeque<Line>,
-    /// A line that the next one may continue with, and the length it had in the file.
+    /// A line that the next one may continue, and its length in the file.
     held: Option<(Line, usize)>,
     last_uptime: Option<f64>,
     copies: Copies,
@@ -99,7 +98,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next line of the file as it is; empty ones too.
+    /// The next line of the file, unchanged, possibly empty.
     fn physical(&mut self) -> Option<Vec<u8>> {
         let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty())?;
         let (line, ended) = self.ended(rest);
@@ -107,14 +106,14 @@ impl<'a> Lines<'a> {
         Some(line.get(..MAX_RECORD).unwrap_or(line).to_vec())
     }
 
-    /// The line that the text starts with, and how far it reaches with its end.
+    /// The line at the start of the text, and the length including its end.
     fn ended<'t>(&self, text: &'t [u8]) -> (&'t [u8], usize) {
         let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
         let Some(first) = text.iter().position(is_end) else {
             return (text, text.len());
         };
         let (line, rest) = text.split_at(first);
-        // Where no line ends in a newline, returns end the kernel's own lines too.
+        // If no line ends in a newline, carriage returns end the kernel's own lines too.
         let near = rest.get(..MAX_RECORD).unwrap_or(rest);
         let newline = near.iter().position(|byte| *byte == b'\n');
         let Some(newline) = newline.filter(|_| rest.first() == Some(&b'\r')) else {
@@ -131,7 +130,7 @@ impl<'a> Lines<'a> {
         (line, first + 1)
     }
 
-    /// Whether it begins as a line of the kernel does.
+    /// Whether the line starts like one of the kernel.
     fn is_the_kernels(&self, line: &[u8]) -> bool {
         let text = clean::line(line, self.profile.html);
         let peeled = peel(&text, &self.profile);
@@ -266,7 +265,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// A text of `/dev/kmsg`: `\x0a` is a line's end.
+    /// A text of `/dev/kmsg`: `\x0a` ends a line.
     fn records(&mut self, line: Line) {
         let text = unescape(&line.text);
         for (index, part) in text.split('\n').enumerate() {
@@ -280,7 +279,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// ` SUBSYSTEM=pci`, behind a record of `/dev/kmsg`.
+    /// ` SUBSYSTEM=pci`, after a record of `/dev/kmsg`.
     fn is_dictionary(&self, text: &str) -> bool {
         let field = |text: &str| {
             let (name, _) = text.split_once('=')?;
@@ -290,8 +289,8 @@ impl<'a> Lines<'a> {
         text.strip_prefix(' ').and_then(field).is_some()
     }
 
-    /// The kernel's line behind what a program left on the console without ending
-    /// its line: a prompt, a progress message. `timed`: some lines begin with a time.
+    /// The kernel's line after a program's text that has no newline on the console: a prompt, a
+    /// progress message. `timed`: some lines start with a timestamp.
     fn behind_a_program<'t>(&self, text: &'t str, timed: bool) -> Option<&'t str> {
         let behind = text.get(stamp(text)?..)?;
         let (inner, _) = bracket(behind)?;
@@ -307,14 +306,13 @@ impl<'a> Lines<'a> {
             // It may be part of a name.
             return None;
         }
-        // A time that is past is quoted, not printed.
+        // A timestamp in the past is quoted, not printed.
         self.last_uptime
             .is_none_or(|last| uptime + BACK_SECONDS >= last)
             .then_some(behind)
     }
 
-    /// Whether a line without a time continues with the one before, which a mail
-    /// program wrapped.
+    /// Whether a line without a timestamp continues the one before, which a mail program wrapped.
     fn goes_on(&mut self, peeled: &Peeled<'_>, text: &str) -> bool {
         let Some((line, length)) = &mut self.held else {
             return false;
@@ -332,7 +330,7 @@ impl<'a> Lines<'a> {
         true
     }
 
-    /// Counts a line that holds the kernel's words behind something unknown.
+    /// Counts a line with kernel text after an unknown prefix.
     fn doubt(&mut self, text: &str) {
         let text = text.trim_start();
         let at = mark(text).filter(|at| *at > 0);
@@ -387,7 +385,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Gives the held line out and holds another.
+    /// Returns the held line and holds another.
     fn hold(&mut self, line: Option<Line>, length: usize) {
         let next = line.map(|line| (line, length));
         if let Some((line, _)) = std::mem::replace(&mut self.held, next) {
@@ -419,7 +417,7 @@ impl Iterator for Lines<'_> {
     }
 }
 
-/// `\x0a`, as /dev/kmsg writes what is not printable.
+/// `\x0a`, which /dev/kmsg writes for what is not printable.
 fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! What stands before the kernel's own text in one line, taken off piece by piece.
+//! Strips the prefix from one line, piece by piece.
 
 use super::{
     super::date::{self, Date, Kind},
@@ -8,10 +8,10 @@ use super::{
     vendor,
 };
 
-/// Who wrote a line, as far as its beginning shows.
+/// Who wrote a line, as far as its prefix shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The beginning does not show it.
+    /// The prefix does not show it.
     #[default]
     Unsaid,
     /// The kernel: its tag, its facility, its clock.
@@ -20,7 +20,7 @@ pub(super) enum Origin {
     Other,
 }
 
-/// A line taken apart.
+/// A line split into its parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Peeled<'a> {
     pub(super) date: Option<Date>,
@@ -30,20 +30,20 @@ pub(super) struct Peeled<'a> {
     pub(super) uptime: Option<f64>,
     pub(super) caller: Option<&'a str>,
     pub(super) origin: Origin,
-    /// It came with a syslog tag, and that was `kernel`.
+    /// Whether it had a syslog tag, and that was `kernel`.
     pub(super) tagged: bool,
-    /// Syslog's facility, where shown: 0 is the kernel's.
+    /// Syslog's facility, if shown: 0 is the kernel's.
     pub(super) facility: Option<u32>,
-    /// The file's own form of beginning was taken off.
+    /// Whether the file's learned prefix was stripped.
     pub(super) learned: bool,
-    /// Taken for another program's, though the kernel's own text starts so.
+    /// Whether it counts as another program's line although the kernel's own text starts like it.
     pub(super) doubted: bool,
-    /// Which part of a text that a netconsole sent in pieces, and of what sequence.
+    /// Which fragment of a text from a netconsole, and of which sequence.
     pub(super) fragment: Option<(u64, usize, usize)>,
     pub(super) text: &'a str,
 }
 
-/// Pieces that can stand before one text; more are not a prefix any more.
+/// Most pieces of a prefix.
 const MAX_PIECES: usize = 12;
 
 pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
@@ -61,16 +61,16 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
     if peeled.facility.is_some_and(|facility| facility != 0) && !peeled.tagged {
         peeled.origin = Origin::Other;
     }
-    // The kernel's facility is in use here: what has another is not the kernel's.
+    // The kernel's facility is used in this file: a line with another is not the kernel's.
     if peeled.tagged && profile.kernel_facility && peeled.facility.is_some_and(|code| code != 0) {
         peeled.origin = Origin::Other;
-        // Or a log daemon's that keeps the kernel's lines under another facility.
+        // Or a log daemon's that stores the kernel's lines under another facility.
         peeled.doubted = mark(peeled.text.trim_start()) == Some(0);
     }
     peeled
 }
 
-/// Takes one piece off; false where there is none.
+/// Strips one piece; false if there is none.
 fn piece(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     if peeled.tagged {
         return level(peeled) || time(peeled, profile);
@@ -114,8 +114,7 @@ fn level(peeled: &mut Peeled<'_>) -> bool {
     else {
         return false;
     };
-    // RFC 5424 begins with `<6>1 2026-…`; old kernels with `<c>` for a line that
-    // continues.
+    // RFC 5424 starts with `<6>1 2026-…`; old kernels with `<c>` for a line that continues.
     if digits == "c" || digits == "d" {
         peeled.text = rest;
         return true;
@@ -137,7 +136,7 @@ fn level(peeled: &mut Peeled<'_>) -> bool {
     true
 }
 
-/// RFC 5424 behind its version: `DATE HOST APP PROCID MSGID DATA TEXT`.
+/// RFC 5424 after its version: `DATE HOST APP PROCID MSGID DATA TEXT`.
 fn structured(peeled: &mut Peeled<'_>) {
     let mut rest = peeled.text;
     if let Some((date, behind)) = date::at_start(rest) {
@@ -172,7 +171,7 @@ fn structured(peeled: &mut Peeled<'_>) {
     peeled.text = text.strip_prefix('\u{feff}').unwrap_or(text);
 }
 
-/// `[   12.345678]`, with what kernels and `dmesg` put inside and behind, or a date.
+/// `[   12.345678]`, with what kernels and `dmesg` put inside and after it, or a date.
 fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let start = peeled.text.trim_start();
     let Some((inner, behind)) = bracket(start) else {
@@ -193,7 +192,7 @@ fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
             rest = vendor::behind(rest).unwrap_or(rest);
         }
         peeled.text = rest;
-        // `journalctl -o short-monotonic` has the host behind its time.
+        // `journalctl -o short-monotonic` has the host after its time.
         let named = profile.monotonic_host.as_deref().is_none_or(|host| {
             let behind = rest.strip_prefix(host);
             behind.is_some_and(|behind| behind.starts_with(' '))
@@ -214,7 +213,7 @@ fn time(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     true
 }
 
-/// A date without brackets, and what stands behind it.
+/// A date without brackets, and the text after it.
 fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let start = peeled.text.trim_start();
     let Some((date, behind)) = date::at_start(start) else {
@@ -232,7 +231,7 @@ fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     true
 }
 
-/// `stdout F ` of a container's runtime.
+/// `stdout F ` of a container runtime.
 fn container(peeled: &mut Peeled<'_>) {
     for stream in ["stdout ", "stderr "] {
         if let Some(rest) = peeled.text.strip_prefix(stream) {
@@ -244,8 +243,8 @@ fn container(peeled: &mut Peeled<'_>) {
     }
 }
 
-/// `HOST kernel: `, `HOST kern.warn kernel: `, `kern.warn kernel: `, or what another
-/// program is called; a host alone.
+/// `HOST kernel: `, `HOST kern.warn kernel: `, `kern.warn kernel: `, or the same with another
+/// program's name; a host alone.
 fn tag(peeled: &mut Peeled<'_>, profile: &Profile) {
     let text = peeled.text;
     let mut rest = text.trim_start();
@@ -260,7 +259,7 @@ fn tag(peeled: &mut Peeled<'_>, profile: &Profile) {
                 peeled.origin = Origin::Kernel;
             } else if profile.tags_others(host) {
                 peeled.origin = Origin::Other;
-                // `BUG: `, `livepatch: `: no program's name, or one that is made to look so.
+                // `BUG: `, `livepatch: `: not a program's name, or one that imitates such a text.
                 peeled.doubted = host.is_none() && mark(text.trim_start()) == Some(0);
             } else {
                 break;
@@ -373,13 +372,13 @@ fn decoded(peeled: &mut Peeled<'_>) -> bool {
     true
 }
 
-/// What `/dev/kmsg` and an extended netconsole put before a text:
-/// `6,416,1758426,-[,KEY=VALUE…];` (Documentation/ABI/testing/dev-kmsg).
+/// The prefix of a text in `/dev/kmsg` and an extended netconsole: `6,416,1758426,-[,KEY=VALUE…];`
+/// (Documentation/ABI/testing/dev-kmsg).
 pub(super) struct Extended<'a> {
     pub(super) priority: u32,
     pub(super) uptime: f64,
     pub(super) caller: Option<&'a str>,
-    /// Sequence, offset and whole length of a text in pieces.
+    /// Sequence, offset and total length of a fragmented text.
     pub(super) fragment: Option<(u64, usize, usize)>,
     pub(super) text: &'a str,
 }
@@ -429,8 +428,8 @@ fn record(peeled: &mut Peeled<'_>) -> bool {
     true
 }
 
-/// The number of a CPU (z/VM), of a line, of a Xen guest; whatever else this file
-/// has before each of its lines.
+/// The number of a CPU (z/VM), of a line, of a Xen guest; or the prefix that this file has before
+/// each of its lines.
 fn guest(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let start = peeled.text.trim_start();
     if start.starts_with("(XEN) ") {
@@ -443,7 +442,8 @@ fn guest(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let Some(rest) = learned.strip(peeled.text) else {
         return false;
     };
-    // Learned before times, it stands before times; the kernel's own text never has it.
+    // If it was learned before timestamps, it precedes timestamps; the kernel's own text never has
+    // it.
     let timed = stamp(rest) == Some(0) || !profile.learned_timed;
     if !timed || mark(start) == Some(0) {
         return false;

@@ -1,4 +1,4 @@
-//! What a file has before its lines, once it is learned ([`super::learn`]).
+//! The learned prefix and suffix of a file's lines ([`super::learn`]).
 
 use std::collections::HashSet;
 
@@ -8,46 +8,46 @@ use super::{
     suffix::Suffix,
 };
 
-/// Hosts that are remembered; of more, each is taken for one.
+/// Maximum number of hosts tracked; if there are more, every host counts as one of them.
 pub(super) const MAX_HOSTS: usize = 256;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Profile {
-    /// Hosts whose lines bear syslog's tag `kernel:`; none is a tag without a host.
+    /// Hosts whose lines have syslog's tag `kernel:`; `None` is a tag without a host.
     pub(super) tagged_hosts: HashSet<Option<String>>,
-    /// They do so behind a time of the kernel's clock (`short-monotonic`).
+    /// Whether that tag comes after a kernel timestamp (`short-monotonic`).
     pub(super) monotonic_tags: bool,
-    /// And behind this host's name.
+    /// The host's name before that tag.
     pub(super) monotonic_host: Option<String>,
-    /// The kernel's lines bear its facility.
+    /// Whether the kernel's lines have its facility.
     pub(super) kernel_facility: bool,
-    /// The word that stands behind each date.
+    /// The word after each date.
     pub(super) host: Option<String>,
-    /// A beginning of a form of its own.
+    /// A custom prefix.
     pub(super) learned: Option<Shape>,
-    /// It stands before times of the kernel's clock.
+    /// Whether it comes before kernel timestamps.
     pub(super) learned_timed: bool,
     /// Whether lines contain HTML entities, such as `&lt;`.
     pub(super) html: bool,
-    /// What stands behind the lines.
+    /// The suffix of the lines.
     pub(super) suffix: Option<Suffix>,
-    /// Newest first (`journalctl --reverse`).
+    /// Whether the newest line is first (`journalctl --reverse`).
     pub(super) reversed: bool,
-    /// What syslogd writes to all terminals: ` kernel:TEXT`.
+    /// Whether syslogd's messages to all terminals are in it: ` kernel:TEXT`.
     pub(super) broadcast: bool,
-    /// A vendor's kernel shows the CPU and the task behind the time.
+    /// Whether a vendor's kernel shows the CPU and the task after the timestamp.
     pub(super) vendor: bool,
-    /// Some lines begin with the kernel's time.
+    /// Whether some lines start with a kernel timestamp.
     pub(super) timed: bool,
     /// What many lines have. What only a few have may be in names that users choose.
     pub(super) common: Common,
-    /// Nearly all lines bear the kernel's time, or a date.
+    /// Whether nearly all lines have a kernel timestamp or a date.
     pub(super) stamped: bool,
-    /// No line is longer than a mail's, and some have no time of their own.
+    /// Whether no line is longer than a mail's, and some have no timestamp.
     pub(super) wrapped: bool,
 }
 
-/// The form of a beginning: its words and numbers stand for any, the rest for itself.
+/// A prefix pattern: words and spaces are wildcards, everything else is literal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape(pub(super) Vec<Token>);
 
@@ -75,7 +75,7 @@ impl Shape {
         (tokens.len() <= 64).then_some(Self(tokens))
     }
 
-    /// The text behind a beginning of this form.
+    /// Strips a prefix of this pattern.
     pub(super) fn strip<'a>(&self, text: &'a str) -> Option<&'a str> {
         let mut rest = text;
         for token in &self.0 {
@@ -158,7 +158,7 @@ impl Common {
 }
 
 impl Profile {
-    /// Whether a tag behind this host is a program's name, and not the kernel's text.
+    /// Whether a tag after this host is a program's name, and not the kernel's text.
     pub(super) fn tags_others(&self, host: Option<&str>) -> bool {
         let host = host.map(str::to_owned);
         self.tagged_hosts.contains(&host) || host.is_some() && self.tagged_hosts.len() > MAX_HOSTS

@@ -8,7 +8,7 @@ use super::{
     stamp::is_caller,
 };
 
-/// Lines of one record; the journal's have about 50.
+/// Most lines of one record; the journal's have about 50.
 const MAX_FIELDS: usize = 256;
 
 impl Lines<'_> {
@@ -40,15 +40,15 @@ impl Lines<'_> {
         Some(value)
     }
 
-    /// `json-pretty`, `dmesg --json`: objects over many lines, perhaps in a list inside
-    /// another; the last may be cut off. False where it is none.
+    /// `json-pretty`, `dmesg --json`: objects over several lines, perhaps in a list inside another;
+    /// the last may be cut off. False if it is not one.
     pub(super) fn pretty(&mut self) -> bool {
         let (mut end, mut any) = (self.at, false);
         let (mut object, mut lines) = (b"{".to_vec(), 0);
         let fits = |object: &[u8], lines| lines < MAX_FIELDS && object.len() < MAX_RECORD;
         while let Some(line) = self.physical().filter(|_| fits(&object, lines)) {
             let line = line.trim_ascii();
-            // The journal writes bytes that are not printable as numbers, each on a line.
+            // The journal writes bytes that are not printable as numbers, one per line.
             lines += usize::from(!line.first().is_some_and(u8::is_ascii_digit));
             if line.starts_with(b"}") {
                 any |= self.object(&object, "}");
@@ -59,7 +59,7 @@ impl Lines<'_> {
                 object.truncate(1);
                 lines = 0;
             } else if line.ends_with(b"{") {
-                // What is asked for is inside.
+                // The requested part is inside.
                 object.truncate(1);
             } else {
                 object.extend(line);
@@ -75,7 +75,7 @@ impl Lines<'_> {
         any
     }
 
-    /// Reads an object that lacks its end.
+    /// Parses an object that lacks its end.
     fn object(&mut self, object: &[u8], end: &str) -> bool {
         let fields = Fields::json(&(String::from_utf8_lossy(object) + end));
         fields.map(|fields| self.fields(fields)).is_some()

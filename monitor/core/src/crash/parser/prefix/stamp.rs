@@ -1,9 +1,9 @@
-//! Times of the kernel's clock, as its lines and those of `dmesg` have them: `[   12.345678]`.
+//! Kernel timestamps, as in its lines and those of `dmesg`: `[   12.345678]`.
 
 /// `18446744073.709551615` and some padding.
 const MAX_TIME: usize = 26;
 
-/// Where a time of the kernel's clock stands in a line.
+/// Position of the kernel timestamp in a line.
 pub(super) fn stamp(text: &str) -> Option<usize> {
     let mut places = text.match_indices('[').map(|(at, _)| at);
     places.find(|at| {
@@ -43,7 +43,7 @@ pub(super) fn uptime(inner: &str) -> Option<f64> {
     (number.len() <= MAX_TIME).then(|| number.parse().ok())?
 }
 
-/// `T12`, `C0`: who printed a line (`CONFIG_PRINTK_CALLER`).
+/// `T12`, `C0`: the caller that printed a line (`CONFIG_PRINTK_CALLER`).
 pub(super) fn is_caller(text: &str) -> bool {
     let (id, _) = text.split_once('@').unwrap_or((text, ""));
     id.strip_prefix(['T', 'C'])

@@ -1,18 +1,18 @@
-//! What a file has behind its lines: the end of a quoted field (`"},`, `'}`), further
-//! columns, a tag, `#012` for the line's end. It is taken off only where nearly all lines have it.
+//! Suffixes that a tool appended to every line: the end of a quoted field (`"},`, `'}`), further
+//! columns, a tag, `#012` for the line's end. They are stripped only if nearly all lines have them.
 
 use super::{marks::mark, stamp::stamp};
 
-/// Lines that must agree, at least.
+/// Fewest lines that must agree.
 const FEWEST: usize = 5;
-/// Pairs of lines of which the common end is tried.
+/// Pairs of lines whose common end is tried.
 const PAIRS: usize = 16;
 const LONGEST: usize = 128;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Suffix {
     text: String,
-    /// What is doubled or has a backslash inside the field.
+    /// The quote that is doubled or escaped with a backslash inside the field.
     quote: Option<char>,
 }
 
@@ -40,7 +40,7 @@ impl Suffix {
         })
     }
 
-    /// The line without it.
+    /// Strips the suffix from a line.
     pub(super) fn strip(&self, line: &str) -> Option<String> {
         let line = line.trim_end().strip_suffix(self.text.as_str())?;
         Some(match self.quote {
@@ -63,7 +63,7 @@ fn common_end<'a>(one: &'a str, two: &str) -> Option<&'a str> {
     one.get(one.len() - length..)
 }
 
-/// The part that starts with what ends a field or a line.
+/// The part from the end of a field or a line on.
 fn start(end: &str) -> Option<&str> {
     let at = ["\\r", "\\n", "\"", "'", "#01", " |", "</"]
         .iter()

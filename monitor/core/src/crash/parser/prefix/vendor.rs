@@ -1,7 +1,7 @@
-//! What kernels of vendors have behind the time: the CPU and the task that prints.
+//! What vendors' kernels add after the timestamp: the CPU and the task that prints.
 
-/// The text behind it: `[4:  kworker/0:1:  321] ` of Samsung's kernels, `(2)[321:comm]`
-/// and `<4>-(2)[321:comm]` of MediaTek's, `c2    321 ` of Qualcomm's.
+/// Strips it: `[4:  kworker/0:1:  321] ` of Samsung's kernels, `(2)[321:comm]` and
+/// `<4>-(2)[321:comm]` of MediaTek's, `c2    321 ` of Qualcomm's.
 pub(super) fn behind(text: &str) -> Option<&str> {
     samsung(text)
         .or_else(|| mediatek(text))

@@ -39,7 +39,7 @@ fn expect_nothing(form: Form, messages: &[String], later: bool) -> Result<(), Te
     Ok(())
 }
 
-/// The message as the live hook has it: whole, or its first line.
+/// The message as the live hook sees it: all of it, or its first line.
 fn expect_no_live_signal(text: &str) -> Result<(), TestCaseError> {
     let first = text.split('\n').next().unwrap();
     prop_assert_eq!(parser::signal(text), None, "{}", text);
@@ -111,7 +111,7 @@ proptest! {
     }
 }
 
-/// What the properties have found.
+/// Counts of what the properties found.
 #[test]
 fn names_that_once_were_signals() -> Result<(), TestCaseError> {
     for (line, name) in [
@@ -156,8 +156,8 @@ fn a_report_in_two_names() -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Of a short report behind a line that may hold a name, in a log without times, nothing is
-/// known.
+/// Nothing is known about a short report after a line that may contain a name, in a log without
+/// times.
 #[test]
 fn a_report_that_may_be_a_name() {
     let (start, end) = (STARTS[0], "---[ end trace 0000000000000000 ]---");

@@ -1,4 +1,4 @@
-//! No damage to a log turns what is known of it into a negative.
+//! No damage to a log turns its result into a negative.
 
 use std::sync::LazyLock;
 
@@ -56,8 +56,8 @@ proptest! {
         prop_assert!(parsed.records.len() <= 1, "{:#?}", parsed.records);
     }
 
-    /// A log that was cut behind the first lines of its report has a crash, or says
-    /// that this is not known.
+    /// A log that was cut after the first lines of its report contains a crash, or the result says
+    /// that this is unknown.
     #[test]
     fn an_end_that_is_lost(log in any::<Index>(), to in any::<Index>()) {
         let log = log.get(&LOGS);
@@ -109,14 +109,14 @@ proptest! {
         prop_assert!(parsed.records.len() == 1 || !parsed.problems.is_empty(), "{text}");
     }
 
-    /// Lines of two CPUs that print at the same time: a "no" is about the task of a log
-    /// that has it alone, unless both have.
+    /// Lines of two CPUs that print at the same time: a "no" is about the task of a log that
+    /// contains only that task, unless both have it.
     #[test]
     fn interleaved(one in any::<Index>(), two in any::<Index>(), order in proptest::collection::vec(any::<bool>(), 200)) {
         let logs: Vec<&Log> = LOGS.iter().filter(|log| log.pid.is_some()).collect();
         let (one, two) = (*one.get(&logs), *two.get(&logs));
         if one.pid == two.pid {
-            // One task has one report at a time.
+            // One task prints one report at a time.
             return Ok(());
         }
         let (mut first, mut second) = (one.lines.iter(), two.lines.iter());

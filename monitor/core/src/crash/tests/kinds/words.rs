@@ -1,5 +1,5 @@
-//! Inputs in `tests/fixtures/crash/words`, a file for each architecture and kind, with
-//! what each must give in the line before it.
+//! Inputs in `tests/fixtures/crash/words`, a file for each architecture and kind, with the expected
+//! result in the line before each.
 
 use super::*;
 use crate::crash::{NonFatalSignal, parser::ParsedLog, record::Function};
@@ -14,8 +14,8 @@ fn place(function: Option<&Function>) -> String {
     )
 }
 
-/// `kind xREPORTS place implicated` of a crash, `~report place implicated` of a signal
-/// that was none, `!` where something is in doubt.
+/// `kind xREPORTS place implicated` for a crash, `~report place implicated` for a signal that was
+/// not one, `!` for a problem.
 fn found(parsed: &ParsedLog) -> String {
     let crash = |record: &CrashRecord| {
         let (kind, place) = (record.kind.name(), place(record.function.as_ref()));

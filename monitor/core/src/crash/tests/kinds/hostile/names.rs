@@ -1,6 +1,6 @@
 //! Lines of the kernel's log with names that users choose.
 
-/// Texts that start a report when they stand at a line's start.
+/// Texts that start a report if they are at a line's start.
 pub(super) const STARTS: [&str; 22] = [
     "BUG: kernel NULL pointer dereference, address: 0000000000000010",
     "Oops: 0000 [#1] SMP",
@@ -45,8 +45,8 @@ pub(super) const SIGNS: [&str; 15] = [
     "3,9,201000001,-;kernel BUG at mm/slub.c:1!",
 ];
 
-/// Lines about user programs and units: a task's name, a file's name, a unit's or a
-/// module's stands in each (arch/x86/mm/fault.c, arch/x86/kernel/traps.c,
+/// Lines about user programs and units: each contains the name of a task, a file, a unit or a
+/// module (arch/x86/mm/fault.c, arch/x86/kernel/traps.c,
 /// arch/arm64/kernel/traps.c, arch/powerpc/kernel/traps.c, arch/s390/mm/fault.c,
 /// fs/exec.c, mm/oom_kill.c, kernel/module/main.c, kernel/audit.c, mm/page_alloc.c,
 /// kernel/signal.c, kernel/exit.c, arch/x86/kernel/signal.c, net/packet/af_packet.c,
@@ -95,7 +95,7 @@ pub(super) const LINES: [&str; 40] = [
     "audit: type=1400 audit(1795438089.828:1): apparmor=\"DENIED\" name=\"FILE\" comm=\"COMM\"",
 ];
 
-/// What the kernel prints behind such a line, of the same task or of another one.
+/// What the kernel prints after such a line, for the same task or for another one.
 const DUMP: &str = "CPU: 1 PID: 7 Comm: COMM Not tainted 6.12.0 #1\n\
     Call Trace:\n dump_stack_lvl+0x64/0x80\n out_of_memory+0xee/0x5a0\n\
     Modules linked in: acme(E)\nMem-Info:";

@@ -158,7 +158,7 @@ pub const SCENARIOS: [&str; 41] = [
 
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
-pub const CRASH_SCENARIOS: [&str; 20] = [
+pub const CRASH_SCENARIOS: [&str; 22] = [
     "oops_in_patch_is_survived",
     "oops_in_patch",
     "oops_elsewhere",
@@ -177,8 +177,10 @@ pub const CRASH_SCENARIOS: [&str; 20] = [
     "power_cuts",
     "clean_reboot",
     "full_disks",
+    "read_only_crash",
     "failing_disk",
     "stopped_and_starved",
+    "starved_crash",
 ];
 
 /// The scenarios of mode `interop`, in the order of a full run. The last one cannot be

@@ -86,6 +86,8 @@ pub(super) struct Expected {
     /// A patch that was loaded.
     pub(super) patch: Option<&'static str>,
     pub(super) ended_boot: bool,
+    /// How far the clock was from the right time, in seconds.
+    pub(super) clock: f64,
 }
 
 impl Expected {
@@ -101,6 +103,7 @@ impl Expected {
             transition: None,
             patch: None,
             ended_boot: true,
+            clock: 0.0,
         }
     }
 
@@ -254,7 +257,13 @@ fn check(crash: &Crash, memo: &Memo, expected: &Expected) -> Result<()> {
         );
     }
     let when = crash.when.unix_seconds.context("it has no date")?;
-    expect_between("its time", when, memo.began - 2.0, unix_seconds()?)?;
+    let now = unix_seconds()?;
+    expect_between(
+        "its time",
+        when,
+        memo.began + expected.clock - 2.0,
+        now + expected.clock,
+    )?;
     ensure!(
         crash.kind == "reset" || !crash.headline.is_empty(),
         "it has no headline"

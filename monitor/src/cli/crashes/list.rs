@@ -111,8 +111,9 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     let (updates, unreadable) = packages.read();
     let images = packages.images();
     problems.extend(unreadable);
-    complain(&problems);
     let look = cli.paths.sources().untrusted();
+    problems.extend(look.limits_reached());
+    complain(&problems);
     let text = if json {
         let list = List {
             crashes: crashes.iter().rev().collect(),

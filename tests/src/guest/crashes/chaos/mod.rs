@@ -41,7 +41,9 @@ fn warn(guest: &mut Guest) -> Result<()> {
     guest.wait_helper(helper, seconds(60))
 }
 
-/// What the metrics say a second after something was mended, at once and for good.
+/// What the metrics say a second after something was mended, at once and for good. Of a
+/// turn after that the probes wake the monitor only with the kernel's second attempt, some
+/// seconds later.
 fn a_second_later(guest: &mut Guest) -> Result<Exposition> {
     thread::sleep(seconds(1));
     guest.scrape()

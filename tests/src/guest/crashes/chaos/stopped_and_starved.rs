@@ -78,10 +78,10 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     }
     turns.turn_counted(guest)?;
     limit("pids.max", "max")?;
-    turns.turn()?;
     let metrics = a_second_later(guest)?;
     turns.expect(&metrics)?;
     metrics.expect(WARNING, 1.0)?;
+    turns.turn_counted(guest)?.expect(WARNING, 1.0)?;
 
     guest.note("no more memory")?;
     guest.wait_idle()?;
@@ -98,7 +98,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     // A start takes longer than a second, on an emulated processor many of them.
     start(guest)?;
     turns.expect_taken_over(guest, begun)?;
-    turns.turn()?;
+    turns.turn_counted(guest)?;
     turns.expect(&a_second_later(guest)?)?;
     guest.wait_idle()?;
 
@@ -150,10 +150,10 @@ fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     other.kill().context("cannot kill the other monitor")?;
     other.wait().context("cannot wait for the other monitor")?;
     expect_logged(&files::read(OTHERS_LOG)?, "another monitor")?;
-    turns.turn()?;
     let metrics = a_second_later(guest)?;
     turns.expect(&metrics)?;
-    metrics.expect(UNRECORDED, 0.0)
+    metrics.expect(UNRECORDED, 0.0)?;
+    turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)
 }
 
 /// Starts another monitor, and waits until it serves: it has opened the journal by then.

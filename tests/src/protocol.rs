@@ -158,7 +158,7 @@ pub const SCENARIOS: [&str; 41] = [
 
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
-pub const CRASH_SCENARIOS: [&str; 22] = [
+pub const CRASH_SCENARIOS: [&str; 21] = [
     "oops_in_patch_is_survived",
     "oops_in_patch",
     "oops_elsewhere",
@@ -180,7 +180,6 @@ pub const CRASH_SCENARIOS: [&str; 22] = [
     "read_only_crash",
     "failing_disk",
     "stopped_and_starved",
-    "starved_crash",
 ];
 
 /// The scenarios of mode `interop`, in the order of a full run. The last one cannot be

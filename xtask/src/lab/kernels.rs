@@ -142,7 +142,6 @@ pub(crate) const LINES: &[Line] = &[
             "read_only_crash",
             "failing_disk",
             "stopped_and_starved",
-            "starved_crash",
             "clean_reboot",
         ]),
     },

@@ -1,14 +1,14 @@
 //! Surroundings that fail while a transition runs, during a report that the machine
-//! survives, and while the machine goes down: nothing is lost that was on the disk,
-//! nothing is counted twice, and the metrics are right again a second after. Where the
-//! monitor has to be started again, they are right once it has started.
+//! survives, and (disks, a stopped monitor, a second one) while the machine goes down:
+//! nothing is lost that was on the disk, nothing is counted twice, and the metrics are
+//! right again a second after. Where the monitor has to be started again, they are right
+//! once it has started.
 
 mod device;
 pub(super) mod failing_disk;
 pub(super) mod full_disks;
 pub(super) mod read_only_crash;
 mod small_disk;
-pub(super) mod starved_crash;
 pub(super) mod stopped_and_starved;
 mod surroundings;
 mod turns;

@@ -134,6 +134,9 @@ fn a_container_says_that_it_is_none() {
     let host = FakeHost::held();
     host.create_dir("proc/self/ns");
     symlink("pid:[4026532201]", host.path("proc/self/ns/pid")).unwrap();
+    // Those of the image.
+    let half_done = "Package: a\nStatus: install ok unpacked\n";
+    host.write("rootfs/var/lib/dpkg/status", half_done);
     let mut monitor = boot(&host, 1, &[]);
     let said = monitor.wait_for_line("container");
     assert!(said.contains("not a host"), "{said}");
@@ -147,6 +150,7 @@ fn a_container_says_that_it_is_none() {
         "livepatch_pending_tasks",
         "livepatch_crashes_total",
         "livepatch_boot_unclean",
+        "livepatch_update_interrupted",
     ] {
         assert_eq!(line(&metrics, series), None);
     }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use livepatch_monitor::host::packages::{Manager, Packages};
-use livepatch_monitor_test_support::left_out;
+use livepatch_monitor_test_support::{host::FakeHost, left_out, process::Process};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
 
 /// dpkg refuses to work without those that it calls.
@@ -142,8 +142,9 @@ fn dpkg_killed_in_a_maintainer_script() {
         thread::sleep(Duration::from_millis(20));
     }
     // At work: nothing is interrupted yet.
-    let mut packages = Packages::new(root);
+    let mut packages = Packages::new(root, Path::new("/proc"));
     assert_eq!(half_done(&mut packages), None);
+    assert_eq!(packages.at_work(), [Manager::Dpkg]);
 
     let group = Pid::from_child(&dpkg);
     kill_process_group(group, Signal::KILL).unwrap();
@@ -165,4 +166,46 @@ fn dpkg_killed_in_a_maintainer_script() {
         thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(half_done(&mut packages), Some(vec![]));
+}
+
+/// dnf makes its lock, and the lock's folder, when it works. The monitor has given up access to
+/// other files long before.
+#[test]
+fn a_lock_that_appears_after_the_start_is_read() {
+    let host = FakeHost::default();
+    let packed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/fixtures/updates/dnf-bookworm-post-b-9.tar.xz"
+    );
+    let packed = fs::read(packed).unwrap();
+    let reader = lzma_rust2::XzReader::new(packed.as_slice(), false);
+    tar::Archive::new(reader)
+        .unpack(host.path("rootfs"))
+        .unwrap();
+    let run = host.path("rootfs/run");
+    if run.exists() {
+        fs::remove_dir_all(&run).unwrap();
+    }
+    // Otherwise all of the root is read for livepatches that may be installed there.
+    for folder in ["lib/modules", "usr/lib", "var/lib"] {
+        host.create_dir(&format!("rootfs/{folder}"));
+    }
+    let binary = env!("CARGO_BIN_EXE_livepatch-monitor");
+    let serve = ["serve", "--web.listen-address", "127.0.0.1:0"];
+    let monitor = Process::serve(host.command(binary, &serve));
+    let expected = [
+        "livepatch_update_interrupted{manager=\"dnf\"} 3\n",
+        "livepatch_monitor_collector_success{collector=\"host\"} 1\n",
+    ];
+    let check = || {
+        let metrics = monitor.metrics();
+        for line in expected {
+            assert!(metrics.contains(line), "no {line} in {metrics}");
+        }
+    };
+    check();
+    // At work: what was before it stands, and nothing is unknown.
+    host.create_dir("proc/4242");
+    host.write("rootfs/run/dnf/rpmtransaction.lock", "4242");
+    check();
 }

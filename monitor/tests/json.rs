@@ -147,6 +147,10 @@ fn printed() -> BTreeMap<&'static str, Schema> {
     // A record that cannot be read.
     held.write("state/crashes/20260101T000000Z-oops-00000000.json", "{");
     add("crashes", run(&held, &["crashes", "--json"]));
+    // A package manager is at work.
+    held.create_dir("proc/4242");
+    held.write("rootfs/run/zypp.pid", "4242");
+    add("crashes", run(&held, &["crashes", "--json"]));
     // Not trusted: others may write to its directory.
     held.write("crash/planted/dmesg.1", "any bytes");
     let planted = held.path("crash/planted");

@@ -252,8 +252,12 @@ fn what_only_root_may_read_is_not_on_the_page() {
         size: None,
         module: None,
     });
+    record.evidence.clear();
+    record.unproven =
+        vec!["0xffffffffc0123456 has no name: it may be in a livepatch that is gone".into()];
     let html = render(&page);
     assert!(!html.contains("unable to handle"), "{html}");
+    assert!(html.contains("(address) has no name"), "{html}");
     assert!(
         !html.contains("ffffc9") && !html.contains("ffffffffc0"),
         "{html}"

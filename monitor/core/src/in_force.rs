@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{
     patch::{Object, Patch, PatchSet, VMLINUX},
-    preflight::host::{BpfProgram, Known, Kprobe, Traced, is_hook},
+    preflight::host::{BpfProgram, Known, Kprobe, KprobeEvent, Traced, is_hook},
 };
 
 /// What the kernel shows of the functions that the loaded patches replace.
@@ -28,6 +28,9 @@ pub struct Seen {
     pub redirected_elsewhere: usize,
     /// The kprobes on these functions.
     pub kprobes: Known<Vec<Kprobe>>,
+    /// Those of them that are events of tracefs, which only record the call; empty where
+    /// `kprobe_events` cannot be read.
+    pub events: Vec<KprobeEvent>,
     /// Those of these functions that a BPF program may override.
     pub overridable: Known<BTreeSet<String>>,
     /// The loaded modules, the newest first.
@@ -224,7 +227,10 @@ fn function_of(
             _ => Why::Unknown("several functions have this name".to_owned()),
         });
     }
-    overridden(seen, object, name, lines.iter().any(|line| line.direct))
+    let has_trampoline = lines.iter().any(|line| line.direct);
+    // All livepatches are one user, and all kprobes another.
+    let is_alone = lines.iter().all(|line| line.users == Some(1));
+    overridden(seen, object, name, has_trampoline, is_alone)
 }
 
 /// How many functions of this name the patches replace in an object.
@@ -277,7 +283,14 @@ fn replaced(
     })
 }
 
-fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) -> Option<Why> {
+/// `is_alone`: the livepatch is the function's only user.
+fn overridden(
+    seen: &Seen,
+    object: &Object,
+    name: &str,
+    has_trampoline: bool,
+    is_alone: bool,
+) -> Option<Why> {
     let overridable = match &seen.overridable {
         Ok(names) => Ok(names.contains(name) || is_hook(name)),
         Err(why) => Err(why),
@@ -287,18 +300,23 @@ fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) ->
     }
     let kprobes = match &seen.kprobes {
         Ok(kprobes) => kprobes.as_slice(),
-        // Without the list of what may be overridden neither is known.
-        Err(why) if overridable != Ok(false) => return Some(Why::Unknown(why.clone())),
+        Err(why) if !is_alone => return Some(Why::Unknown(why.clone())),
         Err(_) => &[],
     };
-    let at_entry = kprobes.iter().any(|probe| {
+    let at_entry = kprobes.iter().filter(|probe| {
         probe.name == name
             && probe.module.as_deref().unwrap_or(VMLINUX) == object.name
             && !probe.disabled
             && !probe.on_return
             && (probe.by_ftrace || probe.offset == 0)
     });
-    match (at_entry, overridable) {
+    let at_entry = at_entry.count();
+    let only_record = seen.events.iter().filter(|event| {
+        let is_here = |module: &String| *module == object.name;
+        event.at_entry && event.name == name && event.module.as_ref().is_none_or(is_here)
+    });
+    let others = at_entry > only_record.count();
+    match (at_entry > 0, overridable) {
         (true, Ok(true)) => Some(Why::MayBeOverridden(
             "a kprobe on it, if its BPF program calls bpf_override_return (bpftool perf shows \
              it): the kernel does not show which of the two wins"
@@ -307,6 +325,13 @@ fn overridden(seen: &Seen, object: &Object, name: &str, has_trampoline: bool) ->
         (true, Err(why)) => Some(Why::Unknown(format!(
             "a kprobe is attached to it, and {why}"
         ))),
+        // It may set the instruction pointer (Documentation/trace/kprobes.rst, Changing
+        // Execution Path); the older one of it and the livepatch wins (seen on 6.12 and 7.2).
+        (true, Ok(false)) if others => Some(Why::Unknown(
+            "a kprobe on it is not an event of tracefs: if it is of a kernel module, its handler \
+             may redirect the call, which the kernel does not show"
+                .to_owned(),
+        )),
         _ => None,
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 const SCAN_FRESH: Duration = Duration::from_secs(1);
 /// What a scan found longer ago than this is unknown again: the next scan hangs.
 const SCAN_OLD: Duration = Duration::from_secs(60);
+/// The first scan of a transition is over by then, or hangs.
+const FIRST_SCAN: Duration = Duration::from_secs(5);
 /// A scan may cost one part in this many of a CPU: after an expensive one the next waits,
 const SCAN_SHARE: u32 = 20;
 /// but no longer than this: what holds a transition up is what the monitor is for.
@@ -98,6 +100,11 @@ impl PendingTasks {
         now.since(found.time).filter(|age| *age < SCAN_OLD)?;
         let is_named = running.patch.as_ref().is_none_or(|it| *it == found.patch);
         is_named.then(|| found.clone())
+    }
+
+    /// Whether the tasks should be known by now: the first scan of a transition takes a while.
+    pub fn is_overdue(&mut self, running: &Running, now: BootTime) -> bool {
+        self.found(running, now).is_none() && running.at_least >= FIRST_SCAN
     }
 
     /// The blockers worth a log line now: when a transition becomes stuck, and again
@@ -189,11 +196,17 @@ mod tests {
         let mut tasks = PendingTasks::default();
         let run = running(100);
         assert!(tasks.scan_due(&run, at(100)) && tasks.found(&run, at(100)).is_none());
+        assert!(
+            !tasks.is_overdue(&running(104), at(104)) && tasks.is_overdue(&running(105), at(105))
+        );
         tasks.scanned(&run, &held(101), Duration::ZERO);
         assert!(!tasks.scan_due(&run, at(101)) && tasks.scan_due(&run, at(102)));
         let found = tasks.found(&run, at(102)).unwrap();
         assert_eq!(found.counts.total(), 1);
         assert!(tasks.found(&run, at(161)).is_none(), "shown a minute later");
+        assert!(
+            !tasks.is_overdue(&running(160), at(160)) && tasks.is_overdue(&running(161), at(161))
+        );
         assert!(
             tasks.found(&run, at(90)).is_none(),
             "shown by a clock that went back"

@@ -220,7 +220,7 @@ pub(super) fn update_under_way(crash: &str, run: &UpdateRun) {
             .as_ref()
             .map(|command| printable(command.as_bytes())),
         packages = run.packages.len(),
-        "the machine went down in the middle of an update; `livepatch-monitor crashes show` names its packages"
+        "an update had not ended when the machine went down; `livepatch-monitor crashes show` names its packages"
     );
 }
 

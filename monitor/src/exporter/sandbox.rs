@@ -72,6 +72,8 @@ fn readable(options: &Options, expected: &[PathBuf], web: &[PathBuf]) -> Vec<Pat
     read.extend(directories.map(|directory| Path::new(".").join(directory)));
     // The directory may not exist until the first livepatch's package is installed.
     read.extend(expected.iter().filter_map(|directory| nearest(directory)));
+    let locks = Packages::appearing(&options.rootfs);
+    read.extend(locks.iter().filter_map(|lock| nearest(lock.parent()?)));
     read
 }
 

@@ -32,7 +32,7 @@ use super::{
     lock, log_lines, memory, readable,
 };
 use crate::{
-    host::{expected::Expectations, machine},
+    host::{expected::Expectations, machine, packages::Packages},
     kernel::{
         clock,
         kmsg::KmsgReader,
@@ -112,7 +112,7 @@ pub(super) fn start(options: Options) -> anyhow::Result<Started> {
         ),
         tasks: Tasks::new(attached.scanner, sysfs.clone(), options.stuck_after),
         crashes: Crashes::new(crashes, &attached.status),
-        updates: Updates::new(&options.rootfs),
+        updates: Updates::new(is_host.then(|| Packages::new(&options.rootfs, &procfs))),
         expected: ExpectedPatches::new(expectations),
         in_force: FunctionsInForce::new(procfs.clone(), &sysfs),
         crash_capture: CrashCapture::new(procfs.clone(), sysfs, records.pstore_full),

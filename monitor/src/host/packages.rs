@@ -1,12 +1,15 @@
 //! Packages that an update left between two states.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
 use livepatch_core::updates::run::UpdateRun;
 use serde::Serialize;
+
+use crate::host::stamp::Cached;
 
 mod dpkg;
 mod image;
@@ -138,21 +141,32 @@ type Found = Result<Option<Interrupted>, String>;
 #[derive(Debug)]
 pub struct Packages {
     root: PathBuf,
+    procfs: PathBuf,
     dpkg: dpkg::Dpkg,
     yum: yum::Yum,
     rpm: rpm::Rpm,
+    last_begins: Cached<Vec<(Manager, i64)>>,
 }
 
 impl Packages {
-    /// Under `/`, or another root.
+    /// Under `/`, or another root; `procfs` is that of the processes that work there.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
+    pub fn new(root: &Path, procfs: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            procfs: procfs.to_owned(),
             dpkg: dpkg::Dpkg::new(root),
             yum: yum::Yum::default(),
             rpm: rpm::Rpm::default(),
+            last_begins: Cached::default(),
         }
+    }
+
+    /// Files that are read under a root and may appear later, in a directory that may appear later
+    /// too: locks of the package managers of this host.
+    #[must_use]
+    pub fn appearing(root: &Path) -> Vec<PathBuf> {
+        rpm::appearing(root).chain(yum::appearing(root)).collect()
     }
 
     /// The directories that are read under a root.
@@ -162,6 +176,7 @@ impl Packages {
             .into_iter()
             .chain(rpm::PATHS)
             .chain(zypp::PATHS)
+            .chain(runs::PATHS)
             .chain(image::PATHS);
         directories.map(|directory| root.join(directory)).collect()
     }
@@ -181,16 +196,58 @@ impl Packages {
         take(self.dpkg.read(&self.root));
         // A host that was upgraded from yum 3 keeps its directory, and nobody uses it.
         if !rpm::has_succeeded_yum(&self.root) {
-            take(self.yum.read(&self.root));
+            take(self.yum.read(&self.root, &self.procfs));
         }
-        take(self.rpm.read(&self.root));
+        take(self.rpm.read(&self.root, &self.procfs));
         (found, problems)
+    }
+
+    /// The package managers that were at work when they were last [read](Self::read), of which
+    /// nothing is known yet.
+    #[must_use]
+    pub fn at_work(&self) -> Vec<Manager> {
+        let dpkg = self.dpkg.at_work.then_some(Manager::Dpkg);
+        let yum = self.yum.at_work.then_some(Manager::Yum);
+        [dpkg, yum, self.rpm.at_work]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// When the last run of each package manager began that left these, in seconds since 1970,
+    /// where a history or log says it.
+    pub fn last_begins(&mut self, found: &[Interrupted]) -> BTreeMap<&'static str, i64> {
+        let mut last = BTreeMap::new();
+        let half_done = || found.iter().filter(|found| !found.packages.is_empty());
+        let has_log =
+            |found: &Interrupted| matches!(found.manager, Manager::Dpkg | Manager::Zypper);
+        if half_done().any(has_log) {
+            let logs = runs::LOGS.map(|log| self.root.join(log));
+            let begins = self
+                .last_begins
+                .try_get(logs.iter().map(PathBuf::as_path), || {
+                    runs::last_begins(&self.root)
+                });
+            for (manager, begin) in begins.into_iter().flatten() {
+                let known = last.entry(manager.name()).or_insert(*begin);
+                *known = (*known).max(*begin);
+            }
+        }
+        for found in half_done() {
+            let begin = found.run.as_ref().map(|run| run.begin_unix_seconds);
+            last.extend(begin.map(|begin| (found.manager.name(), begin)));
+        }
+        last
     }
 
     /// What an image host has prepared and not yet booted, or failed to prepare. The running root
     /// of such a host is never half done.
+    ///
+    /// Beside what could be read: what could not.
     #[must_use]
-    pub fn images(&self) -> Vec<Image> {
-        image::read(&self.root)
+    pub fn images(&self) -> (Vec<Image>, Vec<String>) {
+        let mut problems = Vec::new();
+        let images = image::read(&self.root, &self.procfs, &mut problems);
+        (images, problems)
     }
 }

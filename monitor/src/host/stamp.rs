@@ -45,11 +45,51 @@ impl<T> Cached<T> {
         files: impl IntoIterator<Item = &'a Path>,
         read: impl FnOnce() -> T,
     ) -> &'a T {
+        self.look(files);
+        self.value.get_or_insert_with(read)
+    }
+
+    /// The same; what cannot be read is tried again each time, because a file's content does not
+    /// change when it becomes readable.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn try_get<'a, E>(
+        &'a mut self,
+        files: impl IntoIterator<Item = &'a Path>,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<&'a T, E> {
+        self.look(files);
+        let value = match self.value.take() {
+            Some(value) => value,
+            None => read()?,
+        };
+        Ok(self.value.insert(value))
+    }
+
+    /// Forgets the value if one of the files has changed.
+    fn look<'a>(&mut self, files: impl IntoIterator<Item = &'a Path>) {
         let stamps: Vec<_> = files.into_iter().map(stamp).collect();
         if stamps != self.stamps {
             self.value = None;
             self.stamps = stamps;
         }
-        self.value.get_or_insert_with(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_not_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut cached = Cached::default();
+        let mut get =
+            |read: Result<u32, &'static str>| cached.try_get([file.path()], || read).copied();
+        assert_eq!(get(Err("cannot read it")), Err("cannot read it"));
+        assert_eq!(get(Ok(1)), Ok(1));
+        // The file has not changed.
+        assert_eq!(get(Ok(2)), Ok(1));
     }
 }

@@ -78,6 +78,7 @@ fn tracing_folder(sysfs: &Path) -> PathBuf {
 pub struct Lists {
     enabled: Result<List, String>,
     kprobes: Result<List, String>,
+    events: Result<List, String>,
     /// `None` where this kernel lets no program override a function
     /// (CONFIG_FUNCTION_ERROR_INJECTION).
     overridable: Result<Option<List>, String>,
@@ -92,6 +93,8 @@ struct Attached {
     redirected_elsewhere: usize,
     /// The kprobes on them.
     kprobes: Known<Vec<Kprobe>>,
+    /// The kprobes of tracefs on them; empty where they cannot be read.
+    events: Vec<KprobeEvent>,
     /// Those that a BPF program may override.
     overridable: Known<BTreeSet<String>>,
 }
@@ -104,6 +107,7 @@ impl Lists {
             enabled: List::open(tracing_folder(sysfs).join("enabled_functions")),
             overridable: Self::overridable(sysfs),
             kprobes: List::open(sysfs.join("kernel/debug/kprobes/list")),
+            events: List::open(tracing_folder(sysfs).join("kprobe_events")),
         }
     }
 
@@ -169,6 +173,12 @@ impl Lists {
             let kprobe = parse_kprobe(line).filter(|probe| functions.contains(probe.name.as_str()));
             kprobes.extend(kprobe.filter(|_| kprobes.len() < MAX_KEPT));
         });
+        let mut events = Vec::new();
+        // Where it cannot be read, a kprobe is not known to be one of tracefs.
+        let _ = read_list(&mut self.events, &|| false, |line| {
+            let event = parse_event(line).filter(|event| functions.contains(event.name.as_str()));
+            events.extend(event.filter(|_| events.len() < MAX_KEPT));
+        });
         let overridable = match &mut self.overridable {
             Ok(list) => read_overridable(list.as_mut(), functions),
             Err(error) => Err(error.clone()),
@@ -185,6 +195,7 @@ impl Lists {
             kprobes: kprobes_read
                 .map(|()| kprobes)
                 .map_err(explain("which kprobes there are is unknown")),
+            events,
             overridable: overridable.map_err(explain(
                 "which functions BPF programs may override is unknown",
             )),
@@ -207,6 +218,7 @@ impl Attached {
             traced: self.traced,
             redirected_elsewhere: self.redirected_elsewhere,
             kprobes: self.kprobes,
+            events: self.events,
             overridable: self.overridable,
             modules: modules::newest_first(procfs),
             programs,
@@ -400,17 +412,19 @@ fn parse_kprobe(line: &str) -> Option<Kprobe> {
 /// kernel/trace/trace_kprobe.c, 5.10 to 7.2).
 fn parse_event(line: &str) -> Option<KprobeEvent> {
     let mut words = line.split_whitespace();
-    let (_, event) = words.next()?.split_once(':')?;
+    let (kind, event) = words.next()?.split_once(':')?;
     let place = words.next()?;
     let (module, place) = match place.split_once(':') {
         Some((module, place)) => (Some(module.to_owned()), place),
         None => (None, place),
     };
     let name = place.split(['+', '%']).next()?;
+    let offset = place.strip_prefix(name).unwrap_or_default();
     Some(KprobeEvent {
         event: event.to_owned(),
         name: name.to_owned(),
         module,
+        at_entry: kind == "p" && ["", "+0"].contains(&offset),
     })
 }
 

@@ -116,9 +116,23 @@ impl Program {
     }
 }
 
+const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// The kernel counts how often programs run, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CountedRuns(());
+
 /// Has the kernel count how often programs run.
-pub(crate) fn count_runs() -> Result<()> {
-    files::write("/proc/sys/kernel/bpf_stats_enabled", "1")
+pub(crate) fn count_runs() -> Result<CountedRuns> {
+    files::write(STATS_ENABLED, "1")?;
+    Ok(CountedRuns(()))
+}
+
+impl Drop for CountedRuns {
+    fn drop(&mut self) {
+        // It costs later scenarios time, and no more.
+        let _ = files::write(STATS_ENABLED, "0");
+    }
 }
 
 fn raw(fd: &OwnedFd) -> Result<u32> {

@@ -26,7 +26,7 @@ pub(crate) const CMDLINE_AGAIN: Livepatch = Livepatch::new("lpm_refused");
 pub(crate) const HOOK: Livepatch = Livepatch::new("lpm_hook");
 /// The hook of BPF LSM behind it.
 pub(crate) const LSM_HOOK: Livepatch = Livepatch::new("lpm_lsm");
-/// Its module has a kprobe of its own on klp_force_transition.
+/// klp_force_transition, on which the monitor has a probe.
 pub(crate) const PROBED: Livepatch = Livepatch::new("lpm_probed");
 
 /// Its function dereferences NULL: what reads /proc/cmdline oopses.

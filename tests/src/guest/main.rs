@@ -13,6 +13,7 @@ mod guest;
 mod helpers;
 mod host;
 mod interop;
+mod kernel;
 mod kernel_log;
 mod livepatch;
 mod lost_events;
@@ -59,9 +60,8 @@ fn main() -> ExitCode {
 fn be_init() -> Result<()> {
     boot::mount_file_systems()?;
     let host = Host::open()?;
-    let release = files::read("/proc/sys/kernel/osrelease")?;
     host.send(&Message::Booted {
-        release: release.trim().to_owned(),
+        release: kernel::release()?,
     })?;
     let result = runner::caught(|| run(host.clone()));
     if let Err(error) = &result {

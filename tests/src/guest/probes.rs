@@ -11,7 +11,7 @@ use crate::monitor;
 /// The beginning of a row.
 const ROW: &str = "<tr><th><code>";
 /// What comes before the abilities that were given up.
-const GIVEN_UP: &str = "Given up for good after the start: <code>";
+const GIVEN_UP: &str = "Sandbox: rights dropped after the start: <code>";
 
 /// The table of kernel signals.
 #[derive(Debug)]

@@ -58,7 +58,7 @@ metric 'livepatch_recorder_errors_total 0'
 passed
 
 begin unprivileged
-given_up=$(scrape / | sed -n 's/.*Given up for good after the start: <code>\([^<]*\)<.*/, \1,/p')
+given_up=$(scrape / | sed -n 's/.*Sandbox: rights dropped after the start: <code>\([^<]*\)<.*/, \1,/p')
 for from in capabilities no_new_privs files; do
     grep -qF ", $from," <<<"$given_up" || fail "$from is not among what was given up: $given_up"
 done

@@ -13,6 +13,7 @@ mod report;
 mod run;
 mod sample;
 mod scenario;
+pub(crate) mod series;
 mod server;
 mod simulation;
 pub(crate) mod smoke;

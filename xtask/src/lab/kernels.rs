@@ -46,7 +46,9 @@ pub(crate) const LINES: &[Line] = &[
         pahole: "dwarves",
         // Where the monitor works differently than on later kernels: kprobes instead of missing
         // tracepoints, no OBJECT/patched, other capabilities for bpf(), the kernel log instead of
-        // events, another module layout.
+        // events, another module layout. And where the kernel does: it refuses a livepatch where a
+        // BPF trampoline is, function_graph sees nothing of a replaced function, and a call trace
+        // has a bare address.
         normal_run: Some(&[
             "clean_patch_and_unpatch",
             "atomic_replace_of_two",
@@ -64,9 +66,12 @@ pub(crate) const LINES: &[Line] = &[
             "forecast_comes_true",
             "unfit_modules_are_refused",
             "tracers_are_named",
+            "tracers_then_livepatch",
+            "programs_then_livepatch",
             "probed_function_can_be_patched",
             "first_attempts_succeed",
             "oops_in_patch",
+            "oops_elsewhere",
             "warning_is_survived",
             "warning_without_bpf",
             "soft_lockup_is_survived",

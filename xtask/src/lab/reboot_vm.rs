@@ -46,8 +46,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// More boots than this mean that it repeats itself.
 const MOST_BOOTS: u32 = 120;
 
-const CUTS: &str = "5";
-const CUTS_WHEN_THOROUGH: &str = "20";
+pub(crate) const CUTS: u32 = 5;
+pub(crate) const CUTS_WHEN_THOROUGH: u32 = 20;
 
 /// What its file system contains in addition.
 pub(crate) fn extras() -> Extras<'static> {
@@ -103,7 +103,8 @@ pub(crate) fn run(
     bail!("the guest was not done after {MOST_BOOTS} boots")
 }
 
-/// Creates an empty disk and an empty memory of this kind, in the files `NAME.…` of a folder.
+/// Creates a disk that holds nothing but the image of the failing disk, and an empty memory of this
+/// kind, in the files `NAME.…` of a folder.
 pub(crate) fn persistent(folder: &Path, name: &str, memory: &str) -> Result<Persistent> {
     Ok(Persistent {
         disk: disk(folder, name)?,

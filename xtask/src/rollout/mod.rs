@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::{COMPLETING_PATCH, HELD_PATCH, Order};
 
-use crate::{dashboards::panels, host::paths, lab::machine::Prepared, status_page};
+use crate::{dashboards::panels, fleet::series, host::paths, lab::machine::Prepared, status_page};
 use host::Host;
 use stack::Stack;
 
@@ -39,8 +39,9 @@ fn unix_seconds() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Runs the scenario. `passed` is called after each step; the first step that fails ends it. With
-/// `bless`, the hosts' expositions replace the ones of which the simulated fleet is made.
+/// Runs the scenario. `passed` is called after each step; the first step that fails ends it. The
+/// hosts must have the series of the recordings of which the simulated fleet is made, which are of
+/// [`KERNEL`]; with `bless`, the hosts' expositions replace them.
 pub(crate) fn run(
     prepared: Prepared,
     monitor: &Path,
@@ -48,16 +49,36 @@ pub(crate) fn run(
     mut passed: impl FnMut(&str),
 ) -> Result<()> {
     let folder = prepared.folder.clone();
+    let is_recorded = prepared.kernel.name == KERNEL;
     play(&Arc::new(prepared), monitor, &mut passed)?;
-    if bless {
-        let recordings = paths::root()?.join("tests/fleet");
-        for state in RECORDED {
-            let file = format!("{state}.prom");
-            let (from, to) = (folder.join("fleet").join(&file), recordings.join(&file));
+    let recordings = paths::root()?.join("tests/fleet");
+    let mut differences = String::new();
+    for state in RECORDED {
+        let file = format!("{state}.prom");
+        let (from, to) = (folder.join("fleet").join(&file), recordings.join(&file));
+        if bless {
             fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        } else if is_recorded {
+            let difference = series::difference(state, &read(&to)?, &read(&from)?)
+                .with_context(|| format!("cannot compare with {}", to.display()))?;
+            if !difference.is_empty() {
+                differences.push_str(&format!("\n{}:\n{difference}", to.display()));
+            }
         }
     }
+    ensure!(
+        differences.is_empty(),
+        "the hosts have other series than their recordings; `cargo xtask test --scenario rollout \
+         --bless` takes the new ones:{differences}"
+    );
+    if is_recorded && !bless {
+        passed("the hosts have the series that the simulated hosts have");
+    }
     Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// A rollout in progress.

@@ -4,6 +4,7 @@ use livepatch_monitor_tests::protocol::{
     CRASH_SCENARIOS, ENDURANCE_SCENARIOS, INTEROP_SCENARIOS, SCENARIOS,
 };
 
+use super::run::{LONG, SHORT};
 use crate::{
     lab::{
         kernels::{self, Line},
@@ -132,8 +133,9 @@ fn by_kind(names: &[&str]) -> Vec<Planned> {
         .collect()
 }
 
-/// What a run without `--thorough` leaves out on these kernel lines, one line of text each.
-pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
+/// What a run without `--thorough` leaves out on these kernel lines, one line of text each. With
+/// `only_vm` there is no fleet of simulated hosts, thorough or not.
+pub(super) fn left_out(lines: &[&Line], only_vm: bool) -> Vec<String> {
     let mut text = Vec::new();
     for line in lines {
         let Some(list) = line.normal_run else {
@@ -162,10 +164,16 @@ pub(super) fn left_out(lines: &[&Line]) -> Vec<String> {
         text.push(format!("kernels {}: everything", absent.join(", ")));
     }
     text.push(updates::left_out());
-    text.push("15 of the 20 power cuts of power_cuts".to_owned());
-    text.push(
-        "800 of the 1,000 transitions and 9,000 of the 10,000 scrapes of long_run".to_owned(),
-    );
+    let of = |part: u32, all: u32| format!("{} of the {all}", all - part);
+    let cuts = of(reboot_vm::CUTS, reboot_vm::CUTS_WHEN_THOROUGH);
+    text.push(format!("{cuts} power cuts of power_cuts"));
+    let (transitions, scrapes) = (of(SHORT.0, LONG.0), of(SHORT.1, LONG.1));
+    text.push(format!(
+        "{transitions} transitions and {scrapes} scrapes of long_run"
+    ));
+    if !only_vm {
+        text.push("the layouts of several servers, and a day of 1,000 hosts".to_owned());
+    }
     text
 }
 
@@ -302,7 +310,7 @@ mod tests {
     #[test]
     fn all_that_is_left_out_is_named() {
         let lines: Vec<&Line> = kernels::LINES.iter().collect();
-        let text = left_out(&lines);
+        let text = left_out(&lines, false);
         for line in kernels::LINES {
             let own = text
                 .iter()
@@ -318,11 +326,20 @@ mod tests {
             let has = line.normal_run.is_none() || line.name == ONE_KERNEL;
             assert_eq!(memory, !has, "{}", line.name);
         }
-        let text = left_out(&lines[1..3]).join("\n");
-        assert!(
-            text.contains("kernels 5.10, 7.2, 7.2-generic: everything"),
-            "{text}"
-        );
+        let text = left_out(&lines[1..3], false).join("\n");
+        for part in [
+            "kernels 5.10, 7.2, 7.2-generic: everything",
+            "15 of the 20 power cuts",
+            "800 of the 1000 transitions and 9000 of the 10000 scrapes",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_simulated_hosts_are_left_out_where_they_would_run() {
+        let names_them = |only_vm| left_out(&[], only_vm).join("\n").contains("layouts");
+        assert!(names_them(false) && !names_them(true));
     }
 
     #[test]

@@ -24,8 +24,8 @@ const SILENCE: Duration = Duration::from_secs(180);
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// The number of transitions and scrapes of scenario `long_run` with `--thorough`, and without it.
-const LONG: (u32, u32) = (1_000, 10_000);
-const SHORT: (u32, u32) = (200, 1_000);
+pub(super) const LONG: (u32, u32) = (1_000, 10_000);
+pub(super) const SHORT: (u32, u32) = (200, 1_000);
 
 /// What a machine of a line runs.
 pub(super) struct Run {

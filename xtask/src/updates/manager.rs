@@ -8,7 +8,7 @@ pub(super) enum Format {
 }
 
 /// A moment in which a manager is killed.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     /// What the hook is called with: script, package, its version, and with dpkg its argument.
     pub(super) hook: &'static str,
@@ -58,7 +58,26 @@ pub(super) struct Manager {
 
 const RPM_PACKAGES: &[&str] = &["dnf", "zypper", "rpm", "createrepo-c"];
 
-const RPM_MOMENTS: &[Moment] = &[
+/// What a removal leaves is known where a history has it.
+const DNF_REMOVAL: &str = "dnf -q -y remove --noautoremove lp-a lp-b lp-c";
+const DNF5_REMOVAL: &str = "dnf5 -q -y remove --no-autoremove lp-a lp-b lp-c";
+
+const fn with_removals(command: &'static str) -> [Moment; 8] {
+    let [pretrans, pre, post, preun, postun, posttrans] = RPM_MOMENTS;
+    [
+        pretrans,
+        pre,
+        post,
+        preun,
+        postun,
+        posttrans,
+        // One of the two comes before the other: then nothing, or two packages are gone.
+        removal("preun a 1", command),
+        removal("preun c 1", command),
+    ]
+}
+
+const RPM_MOMENTS: [Moment; 6] = [
     moment("pretrans b 2"),
     moment("pre b 2"),
     always("post b 2"),
@@ -98,7 +117,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         format: Format::Rpm,
         install: &["dnf -q -y --releasever=1 --disablerepo=r2 install lp-a lp-b lp-c"],
         upgrade: "dnf -q -y upgrade",
-        moments: RPM_MOMENTS,
+        moments: &with_removals(DNF_REMOVAL),
         files: "/r2",
         has_history: true,
         knows_posttrans: true,
@@ -110,7 +129,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
         format: Format::Rpm,
         install: &["dnf5 -q -y --disablerepo=r2 install lp-a lp-b lp-c"],
         upgrade: "dnf5 -q -y upgrade",
-        moments: RPM_MOMENTS,
+        moments: &with_removals(DNF5_REMOVAL),
         files: "/r2",
         has_history: true,
         knows_posttrans: true,
@@ -126,7 +145,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
             "zypper --non-interactive addrepo -G dir:/r2 r2",
         ],
         upgrade: "zypper --non-interactive --no-gpg-checks update",
-        moments: RPM_MOMENTS,
+        moments: &RPM_MOMENTS,
         files: "/r2",
         has_history: false,
         knows_posttrans: true,
@@ -140,7 +159,7 @@ pub(super) const MANAGERS: [Manager; 5] = [
             "rpm --install /r1/lp-a-1-1.noarch.rpm /r1/lp-b-1-1.noarch.rpm /r1/lp-c-1-1.noarch.rpm",
         ],
         upgrade: "rpm --upgrade /r2/lp-a-2-1.noarch.rpm /r2/lp-b-2-1.noarch.rpm /r2/lp-c-2-1.noarch.rpm",
-        moments: RPM_MOMENTS,
+        moments: &RPM_MOMENTS,
         files: "/r2",
         has_history: false,
         knows_posttrans: false,

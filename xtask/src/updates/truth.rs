@@ -51,11 +51,13 @@ pub(super) fn read(manager: &Manager, tree: &Tree) -> Result<OnDisk> {
 /// What the monitor should say.
 pub(super) fn half_done(
     manager: &Manager,
+    moment: &Moment,
     before: &OnDisk,
     left: &OnDisk,
 ) -> BTreeMap<String, String> {
     match manager.format {
         Format::Deb => of_dpkg(before, left),
+        Format::Rpm if moment.command.is_some() => of_removal(before, left),
         Format::Rpm => of_rpm(manager, before, left),
     }
 }
@@ -81,6 +83,17 @@ fn of_rpm(manager: &Manager, before: &OnDisk, left: &OnDisk) -> BTreeMap<String,
         expected.insert(format!("lp-{name}.noarch"), state.to_owned());
     }
     expected
+}
+
+/// Of a removal of all packages: those that are still there, if one has gone.
+fn of_removal(before: &OnDisk, left: &OnDisk) -> BTreeMap<String, String> {
+    if left.installed == before.installed {
+        return BTreeMap::new();
+    }
+    let names = left.installed.keys();
+    names
+        .map(|name| (format!("{name}.noarch"), "not removed: 1-1".to_owned()))
+        .collect()
 }
 
 fn of_dpkg(before: &OnDisk, left: &OnDisk) -> BTreeMap<String, String> {
@@ -140,6 +153,10 @@ pub(super) fn is_whole(manager: &Manager, moment: &Moment, after: &OnDisk) -> Re
                 continue;
             }
             (Format::Deb, false) => [String::from("2 install ok installed")].into(),
+            (Format::Rpm, _) if moment.command.is_some() => {
+                ensure!(found.is_none(), "{package}: {found:?}");
+                continue;
+            }
             // rpm alone keeps no list of what was to come.
             (Format::Rpm, _)
                 if manager.name == "rpm" && found == Some(&[String::from("1")].into()) =>

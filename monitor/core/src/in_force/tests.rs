@@ -40,6 +40,7 @@ fn seen(traced: Vec<Traced>) -> Seen {
         traced: Ok(traced),
         redirected_elsewhere: 0,
         kprobes: Ok(Vec::new()),
+        events: Vec::new(),
         overridable: Ok(BTreeSet::from(["should_failslab".to_owned()])),
         modules: Ok(["v2", "v1", "fix"].map(str::to_owned).to_vec()),
         programs: Err("not root".to_owned()),
@@ -89,11 +90,25 @@ fn other_users_of_the_function_by_what_they_may_do() {
             Ok(vec![traced("show", "RIDM")])),
         None
     );
-    // A kprobe there.
-    assert_eq!(
-        why("show", |_, seen| seen.kprobes = Ok(vec![kprobe("show")])),
-        None
-    );
+    // A kprobe there: of tracefs, and another.
+    let event = |at_entry| KprobeEvent {
+        event: "kprobes/mine".to_owned(),
+        name: "show".to_owned(),
+        at_entry,
+        ..KprobeEvent::default()
+    };
+    for (kprobes, events, expected) in [
+        (1, vec![event(true)], "in_force"),
+        (1, vec![event(false)], "unknown"),
+        (1, Vec::new(), "unknown"),
+        (2, vec![event(true)], "unknown"),
+    ] {
+        let found = why("show", |_, seen| {
+            seen.kprobes = Ok(vec![kprobe("show"); kprobes]);
+            seen.events = events;
+        });
+        assert_eq!(name(found), expected);
+    }
     // The same where a program may override.
     let overridable = "should_failslab";
     let trampoline = |_: &mut PatchSet, seen: &mut Seen| {
@@ -246,6 +261,21 @@ fn what_is_not_there_and_what_is_not_known() {
         reason(|_, seen| seen.modules = Err("no procfs".to_owned())),
         "unknown"
     );
+    // Whether a kprobe is there is not known, unless the livepatch is the only user.
+    for (users, expected) in [
+        (None, "unknown"),
+        (Some(2), "unknown"),
+        (Some(1), "in_force"),
+    ] {
+        let found = why("show", |_, seen| {
+            seen.kprobes = Err("no debugfs".to_owned());
+            seen.traced = Ok(vec![Traced {
+                users,
+                ..traced("show", "RI")
+            }]);
+        });
+        assert_eq!(name(found), expected, "{users:?}");
+    }
     // Something is attached, and what it may do is not known.
     assert_eq!(
         reason(|_, seen| {

@@ -206,6 +206,8 @@ pub struct KprobeEvent {
     pub name: String,
     /// Module of the function, if the event names one.
     pub module: Option<String>,
+    /// It is at the function's entry, not at an offset or its return.
+    pub at_entry: bool,
 }
 
 /// Which modules the kernel accepts; a setting is `None` if it is unknown.

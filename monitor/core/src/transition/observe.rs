@@ -286,7 +286,11 @@ impl Transitions {
         let just_ended = self.ended.as_ref().is_some_and(|(name, time)| {
             !differ(name.as_deref(), Some(patch.name.as_str())) && now < time.plus(END_GRACE)
         });
-        if just_ended {
+        // Shown at rest since then, it has ended for good: this is another one.
+        let rested = self
+            .undisturbed()
+            .is_some_and(|before| before.time <= now && before.was_still(&patch.name));
+        if just_ended && !rested {
             return;
         }
         let by_flag = patch.enabled.map(direction_of);

@@ -11,10 +11,12 @@ pub use jiff::tz::TimeZone;
 
 use super::run::{MAX_PACKAGES, UpdateRun, kept};
 
-/// The time zone in a file of zoneinfo; UTC where it is none.
-#[must_use]
-pub fn zone(zoneinfo: &[u8]) -> TimeZone {
-    TimeZone::tzif("local", zoneinfo).unwrap_or(TimeZone::UTC)
+/// The time zone in a file of zoneinfo.
+///
+/// # Errors
+/// It is not in the format TZif (RFC 9636), or damaged.
+pub fn zone(zoneinfo: &[u8]) -> Result<TimeZone, jiff::Error> {
+    TimeZone::tzif("local", zoneinfo)
 }
 
 /// A local time, in seconds since 1970.

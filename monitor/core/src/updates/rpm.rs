@@ -13,10 +13,37 @@ use super::{
 /// A package that is not as the transaction meant it to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HalfDone {
-    /// Its name, with the architecture: `NAME.ARCH`.
+    /// Its name.
     pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Epoch, version and release of the one that is half done: the new one, or the one that was
+    /// to be removed.
+    pub evr: String,
+    /// Several versions of it may be installed at the same time, as of a kernel.
+    pub install_only: bool,
     /// What is left half done.
     pub state: State,
+}
+
+impl HalfDone {
+    /// Its name with the architecture, `NAME.ARCH`.
+    #[must_use]
+    pub fn package(&self) -> String {
+        format!("{}.{}", self.name, self.arch)
+    }
+
+    /// What is left half done, as the report shows it. Of a package with several versions it says
+    /// which one.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let text = self.state.text();
+        let names_version = matches!(self.state, State::NotInstalled | State::NotRemoved);
+        match names_version || self.install_only {
+            true => format!("{text}: {}", self.evr),
+            false => text,
+        }
+    }
 }
 
 /// What is wrong with a package.
@@ -56,9 +83,7 @@ pub enum State {
 }
 
 impl State {
-    /// What is left half done, as the report shows it.
-    #[must_use]
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         match self {
             Self::BothInstalled { versions } => {
                 format!(
@@ -118,22 +143,40 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
         .collect();
     let is_there =
         |item: &Item| there.contains(&(item.name.as_str(), item.arch.as_str(), item.evr.clone()));
-    let key = |item: &Item, comes: bool| (item.name.clone(), item.arch.clone(), comes);
-    let mut items: BTreeMap<(String, String, bool), &Item> = BTreeMap::new();
+    let install_only: BTreeSet<&str> = installed
+        .iter()
+        .filter(|one| one.install_only)
+        .map(|one| one.name.as_str())
+        .collect();
+    let mut partners: BTreeMap<(&str, &str, bool), &Item> = BTreeMap::new();
     for item in &transaction.items {
-        items.entry(key(item, item.comes)).or_insert(item);
+        partners
+            .entry((item.name.as_str(), item.arch.as_str(), item.comes))
+            .or_insert(item);
     }
+    // Where several versions are installed, a new one does not take the place of an old one: each
+    // is judged by itself.
+    let partner = |item: &Item| {
+        let key = (item.name.as_str(), item.arch.as_str(), !item.comes);
+        let found = partners.get(&key).copied();
+        found.filter(|_| !install_only.contains(item.name.as_str()))
+    };
     let mut untouched = true;
-    let named: BTreeSet<String> = half_done.iter().map(|one| one.name.clone()).collect();
+    let there_twice: BTreeSet<String> = half_done.iter().map(HalfDone::package).collect();
     for item in &transaction.items {
         let there = is_there(item);
         untouched &= there != item.comes;
-        let name = format!("{}.{}", item.name, item.arch);
-        if named.contains(&name) {
+        let mut one = HalfDone {
+            name: item.name.clone(),
+            arch: item.arch.clone(),
+            evr: item.evr.clone(),
+            install_only: install_only.contains(item.name.as_str()),
+            state: State::NotInstalled,
+        };
+        if there_twice.contains(&one.package()) {
             continue;
         }
-        let old = items.get(&key(item, !item.comes)).copied();
-        let state = match (item.comes, old) {
+        one.state = match (item.comes, partner(item)) {
             // Two transactions in one second have the same number: the history distinguishes them.
             (true, Some(old)) if there && is_there(old) => State::BothInstalled {
                 versions: vec![old.evr.clone(), item.evr.clone()],
@@ -147,9 +190,9 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
             },
             (true, _) => State::NotInstalled,
         };
-        half_done.push(HalfDone { name, state });
+        half_done.push(one);
     }
-    if untouched && named.is_empty() {
+    if untouched && there_twice.is_empty() {
         return Outcome::ChangedNothing;
     }
     let incoming: BTreeSet<(&str, &str, &str)> = transaction
@@ -161,14 +204,22 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
     let comes = |one: &&Installed| {
         incoming.contains(&(one.name.as_str(), one.arch.as_str(), one.evr().as_str()))
     };
-    let is_half_done: BTreeSet<String> = half_done.iter().map(|one| one.name.clone()).collect();
+    let is_named: BTreeSet<(String, String)> = half_done
+        .iter()
+        .map(|one| (one.package(), one.evr.clone()))
+        .collect();
     let scripts = installed.iter().filter(|one| one.posttrans).filter(comes);
     let scripts: Vec<HalfDone> = scripts
-        .map(|one| format!("{}.{}", one.name, one.arch))
-        .filter(|name| !is_half_done.contains(name))
-        .map(|name| HalfDone {
-            name,
+        .map(|one| HalfDone {
+            name: one.name.clone(),
+            arch: one.arch.clone(),
+            evr: one.evr(),
+            install_only: one.install_only,
             state: State::PosttransUnknown,
+        })
+        .filter(|one| {
+            let package = one.package();
+            !there_twice.contains(&package) && !is_named.contains(&(package, one.evr.clone()))
         })
         .collect();
     if !half_done.is_empty() {
@@ -179,7 +230,7 @@ pub fn judge(unclosed: Option<&Transaction>, installed: &[Installed]) -> Outcome
     }
     // rpm removes a package's header behind all of its scripts (lib/psm.c, 4.18): of packages
     // that only went nothing is missing.
-    if !transaction.items.iter().any(|item| item.comes) && !transaction.items.is_empty() {
+    if incoming.is_empty() {
         return Outcome::Clean;
     }
     Outcome::NotClosed(scripts)
@@ -199,9 +250,12 @@ fn twice(installed: &[Installed]) -> Vec<HalfDone> {
             transactions.len() > 1
         })
         .filter_map(|group| {
-            let first = group.first()?;
+            let newest = group.last()?;
             Some(HalfDone {
-                name: format!("{}.{}", first.name, first.arch),
+                name: newest.name.clone(),
+                arch: newest.arch.clone(),
+                evr: newest.evr(),
+                install_only: false,
                 state: State::BothInstalled {
                     versions: group.iter().map(|one| one.evr()).collect(),
                 },

@@ -1,14 +1,14 @@
 //! Runs of package managers, as their own histories and logs have them: what was asked for, by
 //! whom, when, and whether it ended.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Packages kept of a run.
 pub const MAX_PACKAGES: usize = 1024;
 /// Characters kept of a command line or a name.
 const MAX_TEXT: usize = 512;
-/// Two readings of clocks for one moment may differ by this.
-const SLACK_SECONDS: f64 = 60.0;
 
 /// A run of a package manager.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,32 +33,37 @@ pub(super) fn kept(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A time span in seconds since 1970.
+/// A crash that ended a boot, for [`under_way`]. All in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Crash {
-    /// When the boot began.
-    pub boot: f64,
-    /// When it went down, as well as that is known.
-    pub at: f64,
-    /// The latest moment at which it may have gone down.
+    /// A run that began before this is another boot's.
+    pub earliest: f64,
+    /// The latest moment at which the machine may have gone down.
     pub latest: f64,
 }
 
-/// The run that was under way when the machine went down: it began in that boot and before the
-/// crash, and ended after it or never. Of several the last.
+/// The run that had not ended when the machine went down: the last one of its package manager in
+/// that boot, and it ended after the crash or never. Of several managers' the last. One that was
+/// killed long before the crash is such a run too, if that manager has not run since.
 #[must_use]
 pub fn under_way(runs: &[UpdateRun], crash: Crash) -> Option<&UpdateRun> {
     let seconds = |unix: i64| i32::try_from(unix).map_or(f64::from(u32::MAX), f64::from);
-    let is_under_way = |run: &&UpdateRun| {
+    let mut last: BTreeMap<&str, &UpdateRun> = BTreeMap::new();
+    for run in runs {
         let begin = seconds(run.begin_unix_seconds);
-        let in_that_boot = begin >= crash.boot - SLACK_SECONDS && begin <= crash.latest;
-        in_that_boot
-            && run
-                .end_unix_seconds
-                .is_none_or(|end| seconds(end) > crash.at)
-    };
-    runs.iter()
-        .filter(is_under_way)
+        if begin < crash.earliest || begin > crash.latest {
+            continue;
+        }
+        let known = last.entry(run.manager.as_str()).or_insert(run);
+        if run.begin_unix_seconds > known.begin_unix_seconds {
+            *known = run;
+        }
+    }
+    last.into_values()
+        .filter(|run| {
+            run.end_unix_seconds
+                .is_none_or(|end| seconds(end) > crash.latest)
+        })
         .max_by_key(|run| run.begin_unix_seconds)
 }
 
@@ -67,8 +72,7 @@ mod tests {
     use super::*;
 
     const CRASH: Crash = Crash {
-        boot: 1_000.0,
-        at: 2_000.5,
+        earliest: 1_000.0,
         latest: 2_000.5,
     };
 
@@ -99,14 +103,15 @@ mod tests {
     fn of_two_the_last_counts() {
         let runs = [run(1_990, None), run(1_500, None)];
         assert_eq!(under_way(&runs, CRASH), runs.first());
-    }
-
-    #[test]
-    fn a_crash_that_is_known_only_from_below_may_have_come_later() {
-        let crash = Crash {
-            latest: 3_000.0,
-            ..CRASH
+        // The last one ended well: the crash did not interrupt the one before it.
+        let runs = [run(1_990, Some(1_995)), run(1_500, None)];
+        assert_eq!(under_way(&runs, CRASH), None);
+        // Of another manager it says nothing.
+        let other = UpdateRun {
+            manager: "dnf".to_owned(),
+            ..run(1_500, None)
         };
-        assert!(under_way(&[run(2_500, None)], crash).is_some());
+        let runs = [run(1_990, Some(1_995)), other];
+        assert_eq!(under_way(&runs, CRASH), runs.last());
     }
 }

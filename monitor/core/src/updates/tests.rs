@@ -12,7 +12,8 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    history::{self, Dialect, Transaction},
+    history::{self, Dialect, Item, Transaction},
+    remedy::{Tool, commands},
     rpm::{HalfDone, Outcome, State, judge},
     rpmdb::{self, Installed},
     sqlite::{Database, SqliteError},
@@ -62,29 +63,28 @@ fn outcome(files: &Files) -> Result<Outcome, SqliteError> {
     Ok(judge(last.as_ref(), &installed))
 }
 
-fn both(name: &str) -> HalfDone {
+fn half_done(name: &str, state: State) -> HalfDone {
     HalfDone {
-        name: format!("lp-{name}.noarch"),
-        state: State::BothInstalled {
-            versions: vec!["1-1".into(), "2-1".into()],
-        },
+        name: format!("lp-{name}"),
+        arch: "noarch".into(),
+        evr: "2-1".into(),
+        install_only: false,
+        state,
     }
+}
+
+fn both(name: &str) -> HalfDone {
+    let versions = vec!["1-1".into(), "2-1".into()];
+    half_done(name, State::BothInstalled { versions })
 }
 
 fn old(name: &str) -> HalfDone {
-    HalfDone {
-        name: format!("lp-{name}.noarch"),
-        state: State::StillOld {
-            version: "1-1".into(),
-        },
-    }
+    let version = "1-1".into();
+    half_done(name, State::StillOld { version })
 }
 
 fn script(name: &str) -> HalfDone {
-    HalfDone {
-        name: format!("lp-{name}.noarch"),
-        state: State::PosttransUnknown,
-    }
+    half_done(name, State::PosttransUnknown)
 }
 
 #[test]
@@ -157,9 +157,8 @@ fn without_its_wal_a_history_shows_the_transaction_before() {
     );
 }
 
-#[test]
-fn versions_that_are_meant_to_be_there_twice_are_not_half_done() {
-    let one = |version: &str, transaction, install_only| Installed {
+fn kernel(version: &str, transaction: u32, install_only: bool) -> Installed {
+    Installed {
         name: "kernel-core".into(),
         arch: "x86_64".into(),
         epoch: 0,
@@ -168,17 +167,145 @@ fn versions_that_are_meant_to_be_there_twice_are_not_half_done() {
         transaction: Some(transaction),
         install_only,
         posttrans: true,
-    };
+    }
+}
+
+#[test]
+fn versions_that_are_meant_to_be_there_twice_are_not_half_done() {
     assert_eq!(
-        judge(None, &[one("1", 10, true), one("2", 20, true)]),
+        judge(None, &[kernel("1", 10, true), kernel("2", 20, true)]),
         Outcome::Clean
     );
-    let by_mistake = [one("1", 10, false), one("2", 20, false)];
+    let by_mistake = [kernel("1", 10, false), kernel("2", 20, false)];
     assert!(matches!(judge(None, &by_mistake), Outcome::HalfDone(_)));
     // 32 and 64 bits of one library.
-    let mut other = one("1", 20, false);
+    let mut other = kernel("1", 20, false);
     other.arch = "i686".into();
-    assert_eq!(judge(None, &[one("1", 10, false), other]), Outcome::Clean);
+    assert_eq!(
+        judge(None, &[kernel("1", 10, false), other]),
+        Outcome::Clean
+    );
+}
+
+/// An update of the kernel installs the new one and, at the limit of `installonly_limit`, removes
+/// the oldest. Each is judged by itself, and no command names all kernels.
+#[test]
+fn of_a_kernel_each_version_is_judged_by_itself() {
+    let item = |version: &str, comes| Item {
+        name: "kernel-core".into(),
+        arch: "x86_64".into(),
+        evr: format!("{version}-1"),
+        comes,
+    };
+    let transaction = Transaction {
+        id: 1,
+        begin: 30,
+        end: None,
+        command: None,
+        user: None,
+        items: vec![item("3", true), item("1", false)],
+    };
+    let judged = |versions: &[u32]| {
+        let installed: Vec<Installed> = versions
+            .iter()
+            .map(|version| kernel(&version.to_string(), version * 10, true))
+            .collect();
+        match judge(Some(&transaction), &installed) {
+            Outcome::HalfDone(found) | Outcome::NotClosed(found) => {
+                let texts: Vec<String> = found.iter().map(HalfDone::text).collect();
+                (
+                    texts.join("; "),
+                    commands(Tool::Dnf, &found).join("; "),
+                    commands(Tool::Dnf5, &found).join("; "),
+                )
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+    };
+    let posttrans = "installed, but its %posttrans script may not have run: 3-1";
+    let reinstall = "reinstall kernel-core-3-1.x86_64";
+    let remove = "kernel-core-1-1.x86_64";
+    for (installed, expected, dnf, dnf5) in [
+        // The new one is unpacked, the oldest is not yet gone.
+        (
+            [1, 2, 3].as_slice(),
+            format!("not removed: 1-1; {posttrans}"),
+            format!("dnf {reinstall}; dnf remove --noautoremove {remove}"),
+            format!("dnf5 {reinstall}; dnf5 remove --no-autoremove {remove}"),
+        ),
+        (
+            &[2, 3],
+            posttrans.to_owned(),
+            format!("dnf {reinstall}"),
+            format!("dnf5 {reinstall}"),
+        ),
+        (
+            &[2],
+            "not installed: 3-1".to_owned(),
+            "dnf install kernel-core-3-1.x86_64".to_owned(),
+            "dnf5 install kernel-core-3-1.x86_64".to_owned(),
+        ),
+    ] {
+        assert_eq!(judged(installed), (expected, dnf, dnf5), "{installed:?}");
+    }
+    let untouched = [kernel("1", 10, true), kernel("2", 20, true)];
+    assert_eq!(
+        judge(Some(&transaction), &untouched),
+        Outcome::ChangedNothing
+    );
+}
+
+/// Of a package that is there for two architectures only the one that is half done is named.
+#[test]
+fn commands_name_the_architecture() {
+    let foreign = |state| HalfDone {
+        arch: "i686".into(),
+        evr: "1:2-1".into(),
+        ..half_done("a", state)
+    };
+    let version = "1-1".to_owned();
+    let versions = vec!["1:1-1".to_owned(), "1:2-1".to_owned()];
+    for (tool, state, expected) in [
+        (
+            Tool::Dnf,
+            State::NotRemoved,
+            "dnf remove --noautoremove lp-a-1:2-1.i686",
+        ),
+        (
+            Tool::Dnf,
+            State::StillOld { version },
+            "dnf upgrade lp-a.i686",
+        ),
+        (
+            Tool::Zypper,
+            State::PosttransUnknown,
+            "zypper install --force lp-a.i686; zypper update",
+        ),
+        (
+            Tool::Rpm,
+            State::BothInstalled { versions },
+            "rpm --upgrade --replacepkgs lp-a-2-1.i686.rpm",
+        ),
+    ] {
+        assert_eq!(commands(tool, &[foreign(state)]).join("; "), expected);
+    }
+    let kernel = HalfDone {
+        install_only: true,
+        ..foreign(State::PosttransUnknown)
+    };
+    assert_eq!(
+        commands(Tool::Zypper, &[kernel]),
+        [
+            "zypper install --force lp-a.i686=1:2-1".to_owned(),
+            "zypper update".to_owned()
+        ]
+    );
+    // A name that is no name is not printed.
+    let hostile = HalfDone {
+        evr: "2-1;reboot".into(),
+        ..foreign(State::NotRemoved)
+    };
+    assert_eq!(commands(Tool::Dnf, &[hostile]), Vec::<String>::new());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{
     },
     host::{
         machine,
-        packages::{Image, Interrupted, Packages},
+        packages::{Image, Interrupted, Manager, Packages},
     },
     kernel::{clock, procfs},
 };
@@ -53,6 +53,8 @@ fn id(text: &str) -> Result<String, String> {
 struct List<'a> {
     crashes: Vec<&'a HostCrash>,
     updates: &'a [Interrupted],
+    /// Of these package managers it is not known whether an update is half done.
+    at_work: &'a [Manager],
     images: &'a [Image],
     untrusted: Vec<NotTrusted<'a>>,
     problems: &'a [String],
@@ -107,10 +109,12 @@ fn complain(problems: &[String]) {
 /// The table, newest first.
 pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     let (crashes, mut problems) = known(cli)?;
-    let mut packages = Packages::new(&cli.paths.rootfs);
+    let mut packages = Packages::new(&cli.paths.rootfs, &cli.paths.procfs);
     let (updates, unreadable) = packages.read();
-    let images = packages.images();
+    let at_work = packages.at_work();
+    let (images, unreadable_images) = packages.images();
     problems.extend(unreadable);
+    problems.extend(unreadable_images);
     let look = cli.paths.sources().untrusted();
     problems.extend(look.limits_reached());
     complain(&problems);
@@ -118,6 +122,7 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
         let list = List {
             crashes: crashes.iter().rev().collect(),
             updates: &updates,
+            at_work: &at_work,
             images: &images,
             untrusted: look.untrusted.iter().map(not_trusted).collect(),
             problems: &problems,
@@ -125,7 +130,7 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
         serde_json::to_string_pretty(&list)? + "\n"
     } else {
         let doubtful = doubtful(&look.untrusted, look.more_untrusted);
-        table(&crashes) + &doubtful + &half_done(&updates) + &prepared(&images)
+        table(&crashes) + &doubtful + &half_done(&updates) + &busy(&at_work) + &prepared(&images)
     };
     print(&text)?;
     Ok(if crashes.is_empty() {
@@ -175,6 +180,19 @@ fn half_done(updates: &[Interrupted]) -> String {
         for command in &update.commands {
             let _ = writeln!(text, "  {}", shown(command));
         }
+    }
+    text
+}
+
+/// The package managers that work now.
+fn busy(at_work: &[Manager]) -> String {
+    let mut text = String::new();
+    for manager in at_work {
+        let _ = writeln!(
+            text,
+            "\n{} is at work: whether an update is half done is not known yet",
+            manager.name()
+        );
     }
     text
 }

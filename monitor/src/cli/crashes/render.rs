@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use livepatch_core::{
     crash::{
-        CrashRecord, Frame, Marker, Module, Patch, Phase, When,
+        CrashRecord, Frame, Marker, Module, Patch, Phase, Precision, When,
         display::{date, implicated, phase, shown, task, when},
     },
     updates::run::UpdateRun,
@@ -121,7 +121,7 @@ fn modules_line(modules: &[Module]) -> String {
 /// A run of a package manager, in a line: the command, who asked for it, and when.
 pub(super) fn described(run: &UpdateRun) -> String {
     let command = run.command.as_ref().unwrap_or(&run.manager);
-    let by = run.user.as_ref().map(|user| format!(", for {user}"));
+    let by = run.user.as_ref().map(|user| format!(", run by {user}"));
     let begin = u32::try_from(run.begin_unix_seconds).map(f64::from);
     let begin = date(begin.ok()).unwrap_or_else(|| "at an unknown time".to_owned());
     shown(&format!(
@@ -130,12 +130,16 @@ pub(super) fn described(run: &UpdateRun) -> String {
     ))
 }
 
-/// Shows which run of a package manager was under way at a crash.
+/// Shows which run of a package manager had not ended at a crash.
 pub(super) fn show_update(text: &mut String, run: &UpdateRun, when: &When) {
     let begin = u32::try_from(run.begin_unix_seconds).map(f64::from).ok();
     let before = when.unix_seconds.zip(begin).map(|(at, begin)| at - begin);
-    let before = match before {
-        Some(before) if before >= 0.0 => format!(", {before:.0} s before the crash"),
+    let before = match (before, when.precision) {
+        // Of the crash only a moment before it is known.
+        (Some(before), Precision::After) if before >= 0.0 => {
+            format!(", at least {before:.0} s before the crash")
+        }
+        (Some(before), _) if before >= 0.0 => format!(", {before:.0} s before the crash"),
         _ => String::new(),
     };
     let end = match run.end_unix_seconds {
@@ -144,12 +148,52 @@ pub(super) fn show_update(text: &mut String, run: &UpdateRun, when: &When) {
     };
     let _ = writeln!(
         text,
-        "  {:<11} {} was in the middle of: {}{before}; it {end}",
+        "  {:<11} {} had not ended: {}{before}; it {end}",
         "update",
         shown(&run.manager),
         described(run)
     );
     for package in &run.packages {
         let _ = writeln!(text, "    {}", shown(package));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_before_the_crash_an_update_began_is_a_bound_after_a_reset() {
+        let run = UpdateRun {
+            manager: "dnf".to_owned(),
+            begin_unix_seconds: 1_000,
+            command: Some("dnf upgrade".to_owned()),
+            user: Some("uid 0".to_owned()),
+            ..UpdateRun::default()
+        };
+        let shown = |at: f64, precision| {
+            let mut text = String::new();
+            let when = When {
+                uptime_seconds: None,
+                unix_seconds: Some(at),
+                precision,
+            };
+            show_update(&mut text, &run, &when);
+            text
+        };
+        let dump = shown(1_005.0, Precision::Dump);
+        assert!(dump.contains("dnf had not ended: dnf upgrade, run by uid 0, begun "));
+        assert!(
+            dump.contains(", 5 s before the crash; it never ended"),
+            "{dump}"
+        );
+        let reset = shown(1_005.0, Precision::After);
+        assert!(
+            reset.contains(", at least 5 s before the crash;"),
+            "{reset}"
+        );
+        // It began after the last moment that is known.
+        let later = shown(995.0, Precision::After);
+        assert!(!later.contains("before the crash"), "{later}");
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -22,14 +23,12 @@ const DIRECTORIES: [&str; 7] = [
     "usr/lib/systemd/system",
     "lib/systemd/system",
 ];
-/// The directories of drop-ins for this unit, the most general first.
-const FOLDERS: [&str; 3] = [
-    "service.d",
-    "livepatch-.service.d",
-    "livepatch-monitor.service.d",
-];
-/// Drop-ins read in one directory.
-const MAX_FILES: usize = 64;
+/// The directories of drop-ins for this unit by its name, the most specific first.
+const BY_NAME: [&str; 2] = ["livepatch-monitor.service.d", "livepatch-.service.d"];
+/// That of the drop-ins for every service: it comes after all of those by name.
+const BY_TYPE: [&str; 1] = ["service.d"];
+/// Entries of one directory that are looked at.
+const MAX_FILES: usize = 1024;
 
 /// A setting that costs something, unless it has one of these values, and what it costs.
 const HARMFUL: [(&str, &[&str], &str); 10] = [
@@ -67,11 +66,16 @@ const HARMFUL: [(&str, &[&str], &str); 10] = [
 /// What systemd takes for no (`parse_boolean`, src/basic/parse-util.c).
 const OFF: &[&str] = &["no", "n", "false", "f", "0", "off"];
 /// The lists from which a drop-in can take what the unit needs, and that.
-const LISTS: [(&str, &[&str]); 4] = [
+const LISTS: [(&str, &[&str]); 3] = [
     ("CapabilityBoundingSet", CAPABILITIES),
     ("AmbientCapabilities", CAPABILITIES),
-    ("SystemCallFilter", &["bpf", "perf_event_open"]),
     ("DeviceAllow", &["/dev/kmsg"]),
+];
+/// The system calls that the unit needs, each with the groups that have it (src/shared/seccomp-util.c
+/// of systemd 257; those that the monitor shares with every service are left out).
+const SYSTEM_CALLS: [(&str, &[&str]); 2] = [
+    ("bpf", &["@privileged", "@known"]),
+    ("perf_event_open", &["@debug", "@known"]),
 ];
 const CAPABILITIES: &[&str] = &[
     "CAP_BPF",
@@ -79,13 +83,22 @@ const CAPABILITIES: &[&str] = &[
     "CAP_SYSLOG",
     "CAP_DAC_READ_SEARCH",
 ];
-/// What the monitor reads and a drop-in could hide.
-const READ: [&str; 5] = [
+/// What the monitor reads or writes and a drop-in could hide.
+const READ: [&str; 14] = [
     "/dev/kmsg",
-    "/proc",
     "/proc/kallsyms",
-    "/sys",
-    "/sys/kernel",
+    "/proc/sys/kernel",
+    "/sys/kernel/livepatch",
+    "/sys/kernel/btf",
+    "/sys/kernel/tracing",
+    "/sys/module",
+    "/sys/fs/bpf",
+    "/var/lib/livepatch-monitor",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+    "/usr/lib/sysimage/rpm",
+    "/var/lib/systemd/pstore",
+    "/var/crash",
 ];
 
 /// An assignment in a drop-in.
@@ -93,6 +106,17 @@ struct Assignment {
     file: PathBuf,
     key: String,
     value: String,
+}
+
+impl Assignment {
+    /// The words of a list, and whether it takes them away.
+    fn words(&self) -> (bool, BTreeSet<&str>) {
+        let (takes, words) = match self.value.strip_prefix('~') {
+            Some(words) => (true, words),
+            None => (false, self.value.as_str()),
+        };
+        (takes, words.split_whitespace().collect())
+    }
 }
 
 pub(super) fn checks(root: &Path) -> Vec<Check> {
@@ -105,17 +129,21 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     let mut assignments = Vec::new();
-    for folder in FOLDERS {
-        for file in drop_ins(root, folder) {
-            match bounded_read::read_text(&file, bounded_read::VALUE) {
-                Ok(text) => assignments.extend(parse(&file, &text)),
-                Err(error) => checks.push(Check::new(
-                    CHECK,
-                    Status::Unknown,
-                    format!("cannot read {}: {error}", file.display()),
-                    "run as root",
-                )),
-            }
+    let (files, problems) = drop_ins(root);
+    checks.extend(
+        problems
+            .into_iter()
+            .map(|(problem, remedy)| Check::new(CHECK, Status::Unknown, problem, remedy)),
+    );
+    for file in files {
+        match bounded_read::read_text(&file, bounded_read::VALUE) {
+            Ok(text) => assignments.extend(parse(&file, &text)),
+            Err(error) => checks.push(Check::new(
+                CHECK,
+                Status::Unknown,
+                format!("cannot read {}: {error}", file.display()),
+                "run as root",
+            )),
         }
     }
     checks.extend(harmful(&assignments).into_iter().map(|(setting, cost)| {
@@ -132,7 +160,17 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
              livepatch-monitor",
         )
     }));
-    if root.join("etc/systemd/system").join(UNIT).exists() {
+    let own = root.join("etc/systemd/system").join(UNIT);
+    if is_masked(&own) {
+        checks.push(Check::new(
+            CHECK,
+            Status::Warning,
+            format!(
+                "/etc/systemd/system/{UNIT} masks the unit: systemd does not start the monitor"
+            ),
+            "systemctl unmask livepatch-monitor",
+        ));
+    } else if own.exists() {
         checks.push(Check::new(
             CHECK,
             Status::Warning,
@@ -149,39 +187,74 @@ pub(super) fn checks(root: &Path) -> Vec<Check> {
     checks
 }
 
-/// The drop-ins that systemd reads, in its order: by name, whichever directory they are in.
-fn drop_ins(root: &Path, folder: &str) -> Vec<PathBuf> {
+/// The drop-ins that systemd reads, in its order: by file name, whichever directory they are in. Of
+/// one name the first counts, in the directories by the unit's name before those by its type
+/// (`unit_file_find_dropin_paths`, src/shared/dropin.c of systemd 257). Beside them what cannot be
+/// read, with a remedy.
+fn drop_ins(root: &Path) -> (Vec<PathBuf>, Vec<(String, &'static str)>) {
+    let mut problems = Vec::new();
     let mut by_name = BTreeMap::new();
-    for directory in DIRECTORIES {
-        let Ok(entries) = fs::read_dir(root.join(directory).join(folder)) else {
-            continue;
+    let all = |folders: &'static [&'static str]| {
+        DIRECTORIES.into_iter().flat_map(move |directory| {
+            folders
+                .iter()
+                .map(move |folder| Path::new(directory).join(folder))
+        })
+    };
+    for directory in all(&BY_NAME).chain(all(&BY_TYPE)) {
+        let directory = root.join(directory);
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                let problem = format!("cannot read {}: {error}", directory.display());
+                problems.push((problem, "run as root"));
+                continue;
+            }
         };
-        let files = entries.flatten().map(|entry| entry.path());
-        let conf = files.filter(|path| path.extension().is_some_and(|end| end == "conf"));
-        for file in conf.take(MAX_FILES) {
-            if let Some(name) = file.file_name() {
+        for (index, entry) in entries.flatten().enumerate() {
+            if index == MAX_FILES {
+                let problem = format!(
+                    "{} has more than {MAX_FILES} files, and not all are checked",
+                    directory.display()
+                );
+                problems.push((problem, "remove those that are not needed"));
+                break;
+            }
+            let file = entry.path();
+            if let Some(name) = file.file_name()
+                && file.extension().is_some_and(|end| end == "conf")
+            {
                 by_name.entry(name.to_owned()).or_insert(file);
             }
         }
     }
-    // One that is masked.
-    let is_masked =
-        |file: &PathBuf| fs::read_link(file).is_ok_and(|to| to == Path::new("/dev/null"));
-    by_name
-        .into_values()
-        .filter(|file| !is_masked(file))
-        .collect()
+    let files = by_name.into_values().filter(|file| !is_masked(file));
+    (files.collect(), problems)
+}
+
+fn is_masked(file: &Path) -> bool {
+    fs::read_link(file).is_ok_and(|to| to == Path::new("/dev/null"))
 }
 
 /// The assignments of a drop-in's section [Service] (systemd.syntax(7)).
 fn parse(file: &Path, text: &str) -> Vec<Assignment> {
     let mut found = Vec::new();
     let mut in_service = false;
-    let joined = text.replace("\\\n", " ");
-    for line in joined.lines().map(str::trim) {
+    let mut joined = String::new();
+    for line in text.lines().map(str::trim) {
+        // A comment continues in no other line, and may stand between lines that belong together.
         if line.starts_with(['#', ';']) {
             continue;
         }
+        if let Some(start) = line.strip_suffix('\\') {
+            joined.push_str(start);
+            joined.push(' ');
+            continue;
+        }
+        joined.push_str(line);
+        let line = std::mem::take(&mut joined);
+        let line = line.trim();
         if line.starts_with('[') {
             in_service = line == "[Service]";
         } else if let Some((key, value)) = line.split_once('=').filter(|_| in_service) {
@@ -209,11 +282,11 @@ fn harmful(assignments: &[Assignment]) -> Vec<(&Assignment, String)> {
     for (key, needed) in LISTS {
         let mut taken: BTreeMap<&str, &Assignment> = BTreeMap::new();
         for one in assignments.iter().filter(|one| one.key == key) {
-            let (takes, words) = match one.value.strip_prefix('~') {
-                Some(words) => (true, words),
-                None => (false, one.value.as_str()),
-            };
-            let words: BTreeSet<&str> = words.split_whitespace().collect();
+            let (takes, words) = one.words();
+            // `~` without words is all but nothing.
+            if takes && words.is_empty() {
+                taken.clear();
+            }
             for need in needed {
                 // An empty value empties the list; a list without ~ adds to it.
                 match (takes, one.value.is_empty(), words.contains(need)) {
@@ -223,204 +296,81 @@ fn harmful(assignments: &[Assignment]) -> Vec<(&Assignment, String)> {
                 }
             }
         }
-        let mut by_line: Vec<(&Assignment, Vec<&str>)> = Vec::new();
-        for (need, one) in taken {
-            match by_line
-                .iter_mut()
-                .find(|(known, _)| std::ptr::eq(*known, one))
-            {
-                Some((_, needs)) => needs.push(need),
-                None => by_line.push((one, vec![need])),
-            }
-        }
-        let lines = by_line.into_iter();
-        found
-            .extend(lines.map(|(one, needs)| (one, format!("it takes {} away", needs.join(", ")))));
+        found.extend(by_line(taken));
     }
-    for one in assignments {
-        let hides = matches!(
-            one.key.as_str(),
-            "InaccessiblePaths" | "TemporaryFileSystem"
-        );
-        let mut paths = one.value.split_whitespace();
-        let hidden = paths.find(|path| {
-            let path = path.trim_start_matches(['-', '+']);
-            let path = path.split(':').next().unwrap_or(path);
-            READ.contains(&path.trim_end_matches('/'))
-        });
-        if let Some(hidden) = hidden.filter(|_| hides) {
-            found.push((one, format!("it hides {hidden}")));
+    found.extend(by_line(refused(assignments)));
+    for key in [
+        "InaccessiblePaths",
+        "InaccessibleDirectories",
+        "TemporaryFileSystem",
+    ] {
+        let of_key: Vec<&Assignment> = assignments.iter().filter(|one| one.key == key).collect();
+        // An empty value empties the list.
+        let last = of_key.rsplit(|one| one.value.is_empty()).next();
+        for one in last.unwrap_or_default() {
+            let hidden = one.value.split_whitespace().find(|path| hides(path));
+            found.extend(hidden.map(|hidden| (*one, format!("it hides {hidden}"))));
         }
     }
     found
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_drop_in_takes_away_is_named() {
-        let root = tempfile::tempdir().unwrap();
-        let say = |checks: &[Check]| -> Vec<(Status, String)> {
-            let checks = checks.iter();
-            checks
-                .map(|check| (check.status, check.what.clone()))
-                .collect()
-        };
-        let none = say(&checks(root.path()));
-        assert!(none[0].1.contains("not installed"), "{none:?}");
-        let write = |file: &str, text: &str| {
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write(
-            "usr/lib/systemd/system/livepatch-monitor.service",
-            "[Service]\n",
-        );
-        assert_eq!(
-            say(&checks(root.path())),
-            [(
-                Status::Ok,
-                "no drop-in takes away what the monitor needs".to_owned()
-            )]
-        );
-        write(
-            "etc/systemd/system/livepatch-monitor.service.d/hardening.conf",
-            "[Service]\nProtectKernelLogs=yes\nProtectProc = invisible\nPrivateDevices=no\n\
-             CapabilityBoundingSet=~CAP_SYS_PTRACE CAP_BPF\nEnvironment=A=B\n# ProcSubset=pid\n\
-             [Unit]\nProcSubset=pid\n",
-        );
-        write(
-            "etc/systemd/system/service.d/all.conf",
-            "[Service]\nPrivateUsers=1\n",
-        );
-        let found = say(&checks(root.path()));
-        for words in [
-            "ProtectKernelLogs=yes: it hides /dev/kmsg",
-            "ProtectProc=invisible: it hides the tasks",
-            "it takes CAP_BPF away",
-            "all.conf sets PrivateUsers=1",
-        ] {
-            let is_said = |(status, what): &(Status, String)| {
-                *status == Status::Warning && what.contains(words)
-            };
-            assert!(found.iter().any(is_said), "no {words:?} in {found:?}");
-        }
-        assert_eq!(found.len(), 4, "{found:?}");
-    }
-
-    /// What counts in the end, of these drop-ins by path.
-    fn costs(drop_ins: &[(&str, &str)]) -> Vec<String> {
-        let root = tempfile::tempdir().unwrap();
-        let unit = ("usr/lib/systemd/system/livepatch-monitor.service", "");
-        for (file, text) in [unit].iter().chain(drop_ins) {
-            let path = root.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match *text {
-                "masked" => std::os::unix::fs::symlink("/dev/null", &path).unwrap(),
-                text => fs::write(&path, format!("[Service]\n{text}\n")).unwrap(),
-            }
-        }
-        let checks = checks(root.path()).into_iter();
-        let bad = checks.filter(|check| check.status == Status::Warning);
-        bad.map(|check| check.what).collect()
-    }
-
-    #[test]
-    fn what_counts_in_the_end_is_judged() {
-        let own = "etc/systemd/system/livepatch-monitor.service.d";
-        let all = "usr/lib/systemd/system/service.d";
-        let merged = "lib/systemd/system/service.d";
-        let a = |name: &str| format!("{own}/{name}");
-        for (drop_ins, expected) in [
-            // A later one takes it back, and one for this unit counts more than one for all.
-            (
-                vec![
-                    (a("1.conf"), "PrivateDevices=y"),
-                    (a("2.conf"), "PrivateDevices=n"),
-                ],
-                vec![],
-            ),
-            (
-                vec![
-                    (format!("{all}/9.conf"), "ProtectProc=invisible"),
-                    (a("1.conf"), "ProtectProc=default"),
-                ],
-                vec![],
-            ),
-            // Hidden by a file of the same name, or masked.
-            (
-                vec![
-                    (format!("{all}/9.conf"), "PrivateUsers=yes"),
-                    ("etc/systemd/system/service.d/9.conf".to_owned(), "masked"),
-                ],
-                vec![],
-            ),
-            // /lib is /usr/lib: once.
-            (
-                vec![
-                    (format!("{all}/9.conf"), "PrivateUsers=yes"),
-                    (format!("{merged}/9.conf"), "PrivateUsers=yes"),
-                ],
-                vec!["PrivateUsers=yes: it takes every capability away"],
-            ),
-            (
-                vec![(
-                    "run/systemd/system/livepatch-.service.d/x.conf".to_owned(),
-                    "ProcSubset=\\\n  pid",
-                )],
-                vec!["ProcSubset=pid: it hides /proc/kallsyms"],
-            ),
-            // Lists: emptied, taken from, added to.
-            (
-                vec![(a("1.conf"), "AmbientCapabilities=")],
-                vec![
-                    "AmbientCapabilities=: it takes CAP_BPF, CAP_DAC_READ_SEARCH, CAP_PERFMON, CAP_SYSLOG away",
-                ],
-            ),
-            (
-                vec![(
-                    a("1.conf"),
-                    "CapabilityBoundingSet=\nCapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_SYSLOG",
-                )],
-                vec!["it takes CAP_DAC_READ_SEARCH away"],
-            ),
-            (
-                vec![(a("1.conf"), "CapabilityBoundingSet=CAP_NET_ADMIN")],
-                vec![],
-            ),
-            (
-                vec![(a("1.conf"), "SystemCallFilter=~bpf @debug")],
-                vec!["it takes bpf away"],
-            ),
-            (
-                vec![(a("1.conf"), "DeviceAllow=")],
-                vec!["it takes /dev/kmsg away"],
-            ),
-            (
-                vec![(a("1.conf"), "InaccessiblePaths=/srv -/proc/kallsyms")],
-                vec!["it hides -/proc/kallsyms"],
-            ),
-            (
-                vec![(a("1.conf"), "TemporaryFileSystem=/sys:ro")],
-                vec!["it hides /sys:ro"],
-            ),
-            (
-                vec![(a("1.conf"), "; PrivateUsers=yes\nMemoryMax=1G")],
-                vec![],
-            ),
-        ] {
-            let given: Vec<(&str, &str)> = drop_ins
-                .iter()
-                .map(|(file, text)| (file.as_str(), *text))
-                .collect();
-            let found = costs(&given);
-            assert_eq!(found.len(), expected.len(), "{drop_ins:?}: {found:?}");
-            for (found, expected) in found.iter().zip(expected) {
-                assert!(found.contains(expected), "{found}");
-            }
+/// What each line takes away, in a line.
+fn by_line<'a>(taken: BTreeMap<&str, &'a Assignment>) -> Vec<(&'a Assignment, String)> {
+    let mut lines: Vec<(&Assignment, Vec<&str>)> = Vec::new();
+    for (need, one) in taken {
+        match lines
+            .iter_mut()
+            .find(|(known, _)| std::ptr::eq(*known, one))
+        {
+            Some((_, needs)) => needs.push(need),
+            None => lines.push((one, vec![need])),
         }
     }
+    let lines = lines.into_iter();
+    let costs = lines.map(|(one, needs)| (one, format!("it takes {} away", needs.join(", "))));
+    costs.collect()
 }
+
+/// The system calls that are refused in the end, and by which line (systemd.exec(5),
+/// `SystemCallFilter=`): an empty value allows every call, and the first line after it says
+/// whether the list is of those that are allowed or refused.
+fn refused(assignments: &[Assignment]) -> BTreeMap<&'static str, &Assignment> {
+    let mut refused: BTreeMap<&str, &Assignment> = BTreeMap::new();
+    let mut is_list = true;
+    let filters = assignments.iter();
+    for one in filters.filter(|one| one.key == "SystemCallFilter") {
+        let (takes, words) = one.words();
+        if one.value.is_empty() {
+            refused.clear();
+            is_list = false;
+            continue;
+        }
+        for (call, groups) in SYSTEM_CALLS {
+            // An error may stand behind a call: `bpf:EPERM`.
+            let mut names = words.iter().map(|word| word.split(':').next());
+            let is_named =
+                names.any(|name| name.is_some_and(|name| name == call || groups.contains(&name)));
+            match (takes, is_named) {
+                (true, true) => _ = refused.insert(call, one),
+                (false, true) => _ = refused.remove(call),
+                (false, false) if !is_list => _ = refused.insert(call, one),
+                (_, false) => {}
+            }
+        }
+        is_list = true;
+    }
+    refused
+}
+
+/// Whether a path that is hidden has something that the monitor needs, or is a part of it.
+fn hides(path: &str) -> bool {
+    let path = path.trim_start_matches(['-', '+']);
+    let path = Path::new(path.split(':').next().unwrap_or(path));
+    let read = READ.map(Path::new);
+    read.iter()
+        .any(|read| read.starts_with(path) || path.starts_with(read))
+}
+
+#[cfg(test)]
+mod tests;

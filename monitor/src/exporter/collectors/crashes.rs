@@ -63,6 +63,19 @@ const SAME_MOMENT: Duration = Duration::from_secs(1);
 /// The end of a headline that the monitor wrote because it does not have the kernel's.
 const WITHOUT_LINE: &str = "; the kernel's own words are lost";
 
+/// A crash in the middle of an update.
+#[derive(Clone, Debug)]
+pub struct InUpdate {
+    /// The run of the package manager that had not ended.
+    pub run: UpdateRun,
+    /// When the crash happened, in seconds since 1970; of a reset the last moment before it.
+    pub at_unix_seconds: Option<i64>,
+    /// The patch that the crash befell or implicates.
+    pub patch: Option<String>,
+    /// How far the patch is implicated.
+    pub implicated: Implicated,
+}
+
 /// What is known about crashes.
 #[derive(Clone, Debug, Default)]
 pub struct Values {
@@ -78,9 +91,8 @@ pub struct Values {
     pub of_patch: BTreeMap<String, (u64, Option<f64>)>,
     /// The crash that happened last; `None` if there is none on record.
     pub last: Option<HostCrash>,
-    /// The crashes in the middle of an update: the update and the patch that the crash befell or
-    /// implicates, with how far it is implicated.
-    pub in_updates: Vec<(UpdateRun, Option<String>, Implicated)>,
+    /// The crashes in the middle of an update, the last one first.
+    pub in_updates: Vec<InUpdate>,
     /// The last crash was in this boot: the kernel survived it.
     pub last_in_this_boot: bool,
     /// Whether the boot before this one ended badly.
@@ -429,11 +441,18 @@ fn export_signals(counts: &Counts, out: &mut Exposition) -> Result<(), Expositio
 }
 
 /// The crashes in the middle of an update, the last one first.
-fn in_updates(crashes: &[HostCrash]) -> Vec<(UpdateRun, Option<String>, Implicated)> {
+fn in_updates(crashes: &[HostCrash]) -> Vec<InUpdate> {
     let of_crash = |crash: &HostCrash| {
         let record = &crash.record;
-        let patch = record.of_patches().first().map(|patch| (*patch).to_owned());
-        Some((crash.update.clone()?, patch, record.implicated))
+        let when = &record.when;
+        let at = when.unix_seconds.filter(|_| when.is_utc());
+        let at = at.and_then(|at| Duration::try_from_secs_f64(at).ok());
+        Some(InUpdate {
+            run: crash.update.clone()?,
+            at_unix_seconds: at.and_then(|at| i64::try_from(at.as_secs()).ok()),
+            patch: record.of_patches().first().map(|patch| (*patch).to_owned()),
+            implicated: record.implicated,
+        })
     };
     crashes.iter().rev().filter_map(of_crash).collect()
 }

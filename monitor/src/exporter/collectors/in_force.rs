@@ -209,6 +209,7 @@ fn unseen(why: &str) -> Seen {
         traced: Err(why.to_owned()),
         redirected_elsewhere: 0,
         kprobes: Err(why.to_owned()),
+        events: Vec::new(),
         overridable: Err(why.to_owned()),
         modules: Err(why.to_owned()),
         programs: Err(why.to_owned()),

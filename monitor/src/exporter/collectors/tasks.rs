@@ -86,6 +86,7 @@ impl Tasks {
         };
         let Some(running) = running else {
             scanner.forget();
+            lock(&self.state).problem = None;
             return Outcome::default();
         };
         if !lock(&self.state)
@@ -122,12 +123,16 @@ impl Tasks {
         }
     }
 
-    /// Uses the last scan instead of a new one; fails if it is too old.
+    /// Uses the last scan instead of a new one; fails if that failed or is too old.
     fn last_scan(&self, running: Option<&Running>) -> Outcome {
         let mut state = lock(&self.state);
         let now = clock::boot_time();
-        let found = running.and_then(|running| state.pending.found(running, now));
-        if running.is_none() || found.is_some() {
+        let Some(running) = running else {
+            return Outcome::default();
+        };
+        let is_known = state.pending.found(running, now).is_some();
+        let is_awaited = state.problem.is_none() && !state.pending.is_overdue(running, now);
+        if is_known || is_awaited {
             return Outcome::default();
         }
         Outcome {

@@ -110,7 +110,12 @@ impl Records {
                     log_lines::untrusted(&gathered.untrusted, gathered.more_untrusted);
                     problems.extend(gathered.problems);
                     pstore_full = gathered.pstore_full;
-                    problems.extend(updates::note(&mut store, &sources.rootfs, began));
+                    problems.extend(updates::note(
+                        &mut store,
+                        &sources.rootfs,
+                        &options.procfs,
+                        &boots,
+                    ));
                 }
                 let new = store.crashes().iter();
                 for crash in new.filter(|crash| !known.contains(&crash.id)) {

@@ -2,7 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::{Page, ago, moment, number, pending, text::shown};
+use super::{
+    Page, ago, moment, number, pending,
+    text::{shown, without_addresses},
+};
 use crate::exporter::collectors::transitions;
 use livepatch_core::{
     crash::{HostCrash, counts::Counts, display},
@@ -295,12 +298,14 @@ fn last_crash(page: &Page, crash: &HostCrash) -> Markup {
                 @if let Some(ago) = ago(record.when.unix_seconds, page.now_unix_seconds) { "; " (ago) }
             }))
             (fact("Kind", &text(record.kind.name())))
-            (fact("Phase", &text(&display::phase(record))))
-            (fact("Implicated", &text(&display::implicated(record))))
+            (fact("Phase", &text(&without_addresses(&display::phase(record)))))
+            (fact("Implicated", &text(&without_addresses(&display::implicated(record)))))
             @if let Some(function) = &record.function {
                 (fact("Function", &html! { code { (shown(&function.to_string())) } }))
             }
-            @if let Some(task) = display::task(record) { (fact("Task", &text(&task))) }
+            @if let Some(task) = display::task(record) {
+                (fact("Task", &text(&without_addresses(&task))))
+            }
             (fact("End", &text(display::end(crash))))
             (fact("Id", &html! { code { (shown(&crash.id)) } }))
             (fact("Full record", &html! { code { (show) } }))
@@ -421,7 +426,7 @@ pub(super) fn monitor(page: &Page) -> Markup {
     let given_up: Vec<&str> = monitor.sandbox.iter().map(|part| part.name()).collect();
     let content = html! {
         p {
-            "Given up for good after the start: "
+            "Sandbox: rights dropped after the start: "
             @if given_up.is_empty() { "nothing" } @else { code { (given_up.join(", ")) } }
             "."
         }

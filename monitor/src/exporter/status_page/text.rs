@@ -8,6 +8,12 @@ const HIDDEN: &str = "(address)";
 /// Foreign text made fit to show to whoever may see the page: characters that reverse or hide
 /// text are made visible, and addresses of the kernel are left out.
 pub(super) fn shown(text: &str) -> String {
+    display::shown(&without_addresses(text))
+}
+
+/// A sentence of [`display`], in which foreign text has been made fit to show, without the
+/// addresses of the kernel.
+pub(super) fn without_addresses(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     for piece in text.split_inclusive(|c| !is_part(c)) {
@@ -19,7 +25,7 @@ pub(super) fn shown(text: &str) -> String {
             shown.push_str(piece);
         }
     }
-    display::shown(&shown)
+    shown
 }
 
 /// Whether a word may be an address of the kernel. With `0x` it has no leading zeros, and s390 has

@@ -88,7 +88,9 @@ impl Status {
 pub(super) struct Dpkg {
     /// Open since the start: later the files may be out of reach.
     locks: [Option<File>; 2],
-    read: Cached<Result<Interrupted, PackagesError>>,
+    read: Cached<Interrupted>,
+    /// dpkg or apt was at work at the last look.
+    pub(super) at_work: bool,
     /// What dpkg had left when it was last not at work.
     before: Option<Interrupted>,
 }
@@ -113,18 +115,19 @@ impl Dpkg {
         for path in [&status, &journal] {
             inside(root, path)?;
         }
-        if self.is_at_work(&database)? {
+        self.at_work = self.is_at_work(&database)?;
+        if self.at_work {
             return Ok(self.before.clone());
         }
-        let read = self.read.get([status.as_path(), journal.as_path()], || {
-            half_done(&status, &journal)
-        });
-        let found = match read {
-            Ok(found) => found.clone(),
-            Err(error) => return Err(error.to_string()),
-        };
+        let read = self
+            .read
+            .try_get([status.as_path(), journal.as_path()], || {
+                half_done(&status, &journal)
+            });
+        let found = read.map_err(|error| error.to_string())?.clone();
         // It may have begun while the files were read.
-        if self.is_at_work(&database)? {
+        self.at_work = self.is_at_work(&database)?;
+        if self.at_work {
             self.read = Cached::default();
         } else {
             self.before = Some(found);
@@ -145,7 +148,14 @@ impl Dpkg {
                     Err(error) => return Err(failed(&path)(error).to_string()),
                 };
             }
-            at_work |= lock.as_ref().is_some_and(is_locked);
+            let is_locked = lock.as_ref().map_or(Ok(false), is_locked);
+            at_work |= is_locked.map_err(|error| {
+                format!(
+                    "cannot ask for locks on {}: {error}; whether an update is half done is not \
+                     known",
+                    path.display()
+                )
+            })?;
         }
         Ok(at_work)
     }
@@ -186,7 +196,8 @@ fn half_done(status: &Path, journal: &Path) -> Result<Interrupted, PackagesError
     })
 }
 
-/// The commands that repair these packages, in order: `cargo xtask test` runs them in each state.
+/// The commands that repair these packages, in order: `cargo xtask test` runs them in the states
+/// that a killed upgrade or removal leaves; triggers are not among them.
 fn commands(half_done: &BTreeMap<String, (Status, String)>) -> Vec<String> {
     if half_done.is_empty() {
         return Vec::new();

@@ -7,16 +7,23 @@
 //! that failed. transactional-update (4.x, lib/Snapshot/Snapper.cpp): a snapshot in
 //! /.snapshots/NUMBER, marked in its info.xml until it is complete.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use serde::Serialize;
 
+use super::inside;
 use crate::bounded_read;
 
 const STAGED: &str = "run/ostree/staged-deployment";
 const FAILED: &str = "boot/ostree/finalize-failure.stamp";
 const SNAPSHOTS: &str = ".snapshots";
-const MOUNTS: &str = "proc/self/mountinfo";
+/// Of the first process: a container that sees the host's procfs has mounts of its own.
+const MOUNTS: &str = "1/mountinfo";
+/// The tool that makes snapshots to be booted (transactional-update 4.x).
+const TRANSACTIONAL: [&str; 2] = [
+    "usr/sbin/transactional-update",
+    "usr/bin/transactional-update",
+];
 const IN_PROGRESS: &str = "transactional-update-in-progress";
 
 /// All that is read, below the root.
@@ -78,13 +85,15 @@ impl Image {
 }
 
 /// What is prepared or failed.
-pub(super) fn read(root: &Path) -> Vec<Image> {
+pub(super) fn read(root: &Path, procfs: &Path, problems: &mut Vec<String>) -> Vec<Image> {
     let mut images = Vec::new();
     if root.join(STAGED).is_file() {
         images.push(Image::Staged);
     }
     let failed = root.join(FAILED);
-    if failed.exists() {
+    if let Err(problem) = inside(root, &failed) {
+        problems.push(problem);
+    } else if failed.exists() {
         let reason = bounded_read::read(&failed, MAX_FILE);
         let reason = reason.map_or_else(
             |error| format!("the reason cannot be read: {error}"),
@@ -92,30 +101,69 @@ pub(super) fn read(root: &Path) -> Vec<Image> {
         );
         images.push(Image::FinalizationFailed { reason });
     }
-    images.extend(snapshots(root));
+    images.extend(snapshots(root, procfs, problems));
     images
 }
 
-fn snapshots(root: &Path) -> Vec<Image> {
-    let mounts = bounded_read::read(&root.join(MOUNTS), MAX_FILE).unwrap_or_default();
+fn snapshots(root: &Path, procfs: &Path, problems: &mut Vec<String>) -> Vec<Image> {
+    let folder = root.join(SNAPSHOTS);
+    let not_known = |path: &Path, error: &dyn std::fmt::Display| {
+        format!(
+            "cannot read {}: {error}; whether a snapshot waits for a reboot is not known",
+            path.display()
+        )
+    };
+    if !folder.is_dir() {
+        return Vec::new();
+    }
+    if let Err(problem) = inside(root, &folder) {
+        problems.push(problem);
+        return Vec::new();
+    }
+    let mounts = procfs.join(MOUNTS);
+    let mounts = match bounded_read::read(&mounts, MAX_FILE) {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            problems.push(not_known(&mounts, &error));
+            return Vec::new();
+        }
+    };
     let Some(running) = running_snapshot(&String::from_utf8_lossy(&mounts)) else {
         return Vec::new();
     };
-    let entries = std::fs::read_dir(root.join(SNAPSHOTS));
-    let numbers = entries.into_iter().flatten().take(MAX_SNAPSHOTS).flatten();
+    // snapper makes snapshots on ordinary hosts too, where none is to be booted.
+    let has_tool = TRANSACTIONAL.iter().any(|tool| root.join(tool).exists());
+    if !has_tool && !running.read_only {
+        return Vec::new();
+    }
+    let running = running.number;
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            problems.push(not_known(&folder, &error));
+            return Vec::new();
+        }
+    };
+    let numbers = entries.take(MAX_SNAPSHOTS).flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut newer: Vec<u32> = numbers.filter(|number| *number > running).collect();
     newer.sort_unstable();
     let mut images = Vec::new();
     let mut complete = None;
     for snapshot in newer {
-        let path = root.join(SNAPSHOTS).join(snapshot.to_string());
-        let Ok(info) = bounded_read::read(&path.join("info.xml"), MAX_FILE) else {
-            continue;
+        let path = folder.join(snapshot.to_string()).join("info.xml");
+        let info = match bounded_read::read(&path, MAX_FILE) {
+            Ok(info) => String::from_utf8_lossy(&info).into_owned(),
+            // snapper writes it first, and removes it last.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => {
+                problems.push(not_known(&path, &error));
+                continue;
+            }
         };
-        if is_in_progress(&String::from_utf8_lossy(&info)) {
+        if is_in_progress(&info) {
             images.push(Image::Unfinished { snapshot });
-        } else {
+        } else if !is_for_comparison(&info) {
             complete = Some(snapshot);
         }
     }
@@ -123,14 +171,36 @@ fn snapshots(root: &Path) -> Vec<Image> {
     images
 }
 
-/// The number of the snapshot that is mounted at `/`: `... /@/.snapshots/12/snapshot / ...`.
-fn running_snapshot(mounts: &str) -> Option<u32> {
+/// Whether a snapshot is one that snapper makes around a change or by the clock, to compare with
+/// and to go back to (snapper 0.10, snapper/Snapshot.cc: `type`, `cleanup`).
+fn is_for_comparison(info: &str) -> bool {
+    let info: String = info.split_whitespace().collect();
+    let marks = [
+        "<type>pre</type>",
+        "<type>post</type>",
+        "<cleanup>timeline</cleanup>",
+    ];
+    marks.iter().any(|mark| info.contains(mark))
+}
+
+/// The snapshot that is mounted at `/`.
+struct Running {
+    number: u32,
+    read_only: bool,
+}
+
+/// It is in a line `... /@/.snapshots/12/snapshot / ro,relatime ...`.
+fn running_snapshot(mounts: &str) -> Option<Running> {
     let line = mounts
         .lines()
         .rfind(|line| line.split(' ').nth(4) == Some("/"))?;
-    let source = line.split(' ').nth(3)?;
-    let (_, rest) = source.split_once("/.snapshots/")?;
-    rest.strip_suffix("/snapshot")?.parse().ok()
+    let mut fields = line.split(' ').skip(3);
+    let (_, rest) = fields.next()?.split_once("/.snapshots/")?;
+    let options = fields.nth(1)?;
+    Some(Running {
+        number: rest.strip_suffix("/snapshot")?.parse().ok()?,
+        read_only: options.split(',').any(|option| option == "ro"),
+    })
 }
 
 /// Whether info.xml has the mark of a snapshot that is not complete: its key, with a value that
@@ -156,22 +226,69 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
+    fn images(root: &Path) -> Vec<Image> {
+        let mut problems = Vec::new();
+        let images = read(root, &root.join("proc"), &mut problems);
+        assert_eq!(problems, Vec::<String>::new());
+        images
+    }
+
+    fn mount(root: &Path, options: &str) {
+        let line =
+            format!("31 1 0:24 /@/.snapshots/12/snapshot / {options} - btrfs /dev/sda3 ro\n");
+        write(root, "proc/1/mountinfo", &line);
+    }
+
     #[test]
     fn other_hosts_have_no_images() {
         let root = tempfile::tempdir().unwrap();
-        write(root.path(), MOUNTS, "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n");
+        let mounts = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n";
+        write(root.path(), "proc/1/mountinfo", mounts);
         write(root.path(), ".snapshots/7/info.xml", "<snapshot/>");
-        assert_eq!(read(root.path()), []);
+        assert_eq!(images(root.path()), []);
+    }
+
+    #[test]
+    fn snapshots_of_an_ordinary_host_are_none_to_be_booted() {
+        let root = tempfile::tempdir().unwrap();
+        mount(root.path(), "rw,relatime");
+        let write = |number: u32, text: &str| {
+            write(root.path(), &format!(".snapshots/{number}/info.xml"), text);
+        };
+        write(13, "<snapshot><type>single</type></snapshot>");
+        assert_eq!(images(root.path()), []);
+        // With transactional-update, those around a change and by the clock are none either.
+        self::write(root.path(), TRANSACTIONAL[0], "");
+        write(14, "<snapshot>\n <type>pre</type>\n</snapshot>");
+        write(15, "<snapshot>\n <type>post</type>\n</snapshot>");
+        write(16, "<snapshot>\n <cleanup>timeline</cleanup>\n</snapshot>");
+        let (snapshot, running) = (13, 12);
+        assert_eq!(
+            images(root.path()),
+            [Image::NotActivated { snapshot, running }]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_problem() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join(SNAPSHOTS)).unwrap();
+        let mut problems = Vec::new();
+        assert_eq!(
+            read(root.path(), &root.path().join("proc"), &mut problems),
+            []
+        );
+        assert!(problems[0].contains("mountinfo"), "{problems:?}");
     }
 
     #[test]
     fn a_deployment_is_staged_or_failed() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), STAGED, "");
-        assert_eq!(read(root.path()), [Image::Staged]);
+        assert_eq!(images(root.path()), [Image::Staged]);
         write(root.path(), FAILED, "error: No space left on device\n");
-        let [Image::Staged, Image::FinalizationFailed { reason }] = &read(root.path())[..] else {
-            panic!("{:?}", read(root.path()));
+        let [Image::Staged, Image::FinalizationFailed { reason }] = &images(root.path())[..] else {
+            panic!("{:?}", images(root.path()));
         };
         assert_eq!(reason, "error: No space left on device");
     }
@@ -179,8 +296,7 @@ mod tests {
     #[test]
     fn a_newer_snapshot_is_not_activated_or_not_complete() {
         let root = tempfile::tempdir().unwrap();
-        let mounts = "31 1 0:24 /@/.snapshots/12/snapshot / ro,relatime - btrfs /dev/sda3 ro\n";
-        write(root.path(), MOUNTS, mounts);
+        mount(root.path(), "ro,relatime");
         let info = |value: &str| {
             format!(
                 "<snapshot><userdata><key>{IN_PROGRESS}</key><value>{value}</value></userdata></snapshot>"
@@ -188,13 +304,13 @@ mod tests {
         };
         write(root.path(), ".snapshots/11/info.xml", "<snapshot/>");
         write(root.path(), ".snapshots/12/info.xml", "<snapshot/>");
-        assert_eq!(read(root.path()), []);
+        assert_eq!(images(root.path()), []);
         write(root.path(), ".snapshots/13/info.xml", &info(""));
         let (snapshot, running) = (13, 12);
         let waits = Image::NotActivated { snapshot, running };
-        assert_eq!(read(root.path()), std::slice::from_ref(&waits));
+        assert_eq!(images(root.path()), std::slice::from_ref(&waits));
         write(root.path(), ".snapshots/14/info.xml", &info("yes"));
         let unfinished = Image::Unfinished { snapshot: 14 };
-        assert_eq!(read(root.path()), [unfinished, waits]);
+        assert_eq!(images(root.path()), [unfinished, waits]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
@@ -11,7 +11,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use crate::{
     bounded_read,
-    kernel::{clock, procfs},
+    kernel::{clock, procfs::start_time},
 };
 
 /// A process started no later than this after its lock file was written; ticks and the boot's
@@ -25,23 +25,27 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Whether another process holds an fcntl lock on the file. It is asked for, never taken.
-pub(super) fn is_locked(file: &File) -> bool {
+///
+/// # Errors
+/// The kernel, or a network file system, does not say.
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     let wanted = Flock::from(FlockType::WriteLock);
-    matches!(fcntl_getlk(file, &wanted), Ok(Some(_)))
+    Ok(fcntl_getlk(file, &wanted)?.is_some())
 }
 
 /// Whether the file at this path is locked; a file that is not there is not.
 pub(super) fn is_path_locked(path: &Path) -> Result<bool, String> {
     match bounded_read::open(path) {
-        Ok(file) => Ok(is_locked(&file)),
+        Ok(file) => is_locked(&file)
+            .map_err(|error| format!("cannot ask for locks on {}: {error}", path.display())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(format!("cannot read {}: {error}", path.display())),
     }
 }
 
 /// Whether a lock file is that of a live process: it is locked, or names a process that was there
-/// when it was written. A later process may have the same number.
-pub(super) fn is_of_live_process(root: &Path, path: &Path) -> Result<bool, String> {
+/// when it was written, by the procfs. A later process may have the same number.
+pub(super) fn is_of_live_process(procfs: &Path, path: &Path) -> Result<bool, String> {
     if is_path_locked(path)? {
         return Ok(true);
     }
@@ -53,12 +57,11 @@ pub(super) fn is_of_live_process(root: &Path, path: &Path) -> Result<bool, Strin
     let Ok(process) = text.trim().parse::<u32>() else {
         return Ok(false);
     };
-    let proc = root.join("proc");
-    if !proc.join(process.to_string()).exists() {
+    if !procfs.join(process.to_string()).exists() {
         return Ok(false);
     }
     // Where its start is not known, it counts as the one that wrote the file.
-    let Some(started) = procfs::start_time(&proc, process).and_then(clock::unix_seconds) else {
+    let Some(started) = start_time(procfs, process).and_then(clock::unix_seconds) else {
         return Ok(true);
     };
     let written = fs::metadata(path).map(|metadata| metadata.mtime());

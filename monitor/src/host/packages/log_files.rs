@@ -8,6 +8,7 @@ use std::{
 
 use livepatch_core::updates::logs::{self, TimeZone};
 
+use super::inside;
 use crate::bounded_read;
 
 pub(super) const ZYPP_LOG: &str = "var/log/zypp/history";
@@ -22,13 +23,29 @@ const MAX_ZONE: u64 = 1 << 20;
 pub(super) fn zypper_begins(root: &Path) -> Result<Vec<i64>, String> {
     let path = root.join(ZYPP_LOG);
     let text = end_of(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let runs = logs::zypper(&text, &zone(root)).into_iter();
+    let runs = logs::zypper(&text, &zone(root)?).into_iter();
     Ok(runs.map(|run| run.begin_unix_seconds).collect())
 }
 
-/// The host's time zone.
-pub(super) fn zone(root: &Path) -> TimeZone {
-    logs::zone(&bounded_read::read(&zone_file(root), MAX_ZONE).unwrap_or_default())
+/// The host's time zone; UTC where it has none set (localtime(5)).
+///
+/// # Errors
+/// It cannot be read: the dates in the logs are then not known.
+pub(super) fn zone(root: &Path) -> Result<TimeZone, String> {
+    let path = zone_file(root);
+    inside(root, &path)?;
+    let unknown = |why: String| {
+        format!(
+            "cannot read the time zone in {}: {why}; the dates in the logs of package managers \
+             are not known",
+            path.display()
+        )
+    };
+    match bounded_read::read(&path, MAX_ZONE) {
+        Ok(bytes) => logs::zone(&bytes).map_err(|error| unknown(error.to_string())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(TimeZone::UTC),
+        Err(error) => Err(unknown(error.to_string())),
+    }
 }
 
 /// The end of a log; empty where there is none.

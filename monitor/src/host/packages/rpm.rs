@@ -12,7 +12,7 @@ use std::{
 };
 
 use livepatch_core::updates::{
-    history::{self, Dialect, Transaction},
+    history::{self, Dialect, Item, Transaction},
     remedy::{self, Tool},
     rpm::{HalfDone, Outcome, State, judge},
     rpmdb,
@@ -62,7 +62,9 @@ pub(super) fn has_succeeded_yum(root: &Path) -> bool {
 /// Reads what rpm and the managers above it left.
 #[derive(Debug, Default)]
 pub(super) struct Rpm {
-    read: Cached<Result<Option<Interrupted>, String>>,
+    read: Cached<Option<Interrupted>>,
+    /// Who was at work at the last look.
+    pub(super) at_work: Option<Manager>,
     /// What was left when nobody was at work.
     before: Option<Interrupted>,
 }
@@ -77,7 +79,7 @@ struct RpmDatabase {
 impl Rpm {
     /// What is half done, for the package manager of this host. While a transaction runs, what
     /// was half done before it.
-    pub(super) fn read(&mut self, root: &Path) -> Found {
+    pub(super) fn read(&mut self, root: &Path, procfs: &Path) -> Found {
         let Some(RpmDatabase {
             folder,
             other_format,
@@ -91,8 +93,9 @@ impl Rpm {
                 folder.display()
             )
         };
-        let is_at_work = || is_at_work(root, &folder).map_err(|error| unknown(&error));
-        if is_at_work()? {
+        let at_work = || at_work(root, procfs, &folder).map_err(|error| unknown(&error));
+        self.at_work = at_work()?;
+        if self.at_work.is_some() {
             return Ok(self.before.clone());
         }
         let path = folder.join("rpmdb.sqlite");
@@ -116,7 +119,7 @@ impl Rpm {
         );
         files.extend(zypp::CHANGING.map(|path| root.join(path)));
         let before = self.before.clone();
-        let result = self.read.get(files.iter().map(PathBuf::as_path), || {
+        let result = self.read.try_get(files.iter().map(PathBuf::as_path), || {
             if let Some(format) = other_format {
                 return without_database(root, format);
             }
@@ -131,12 +134,10 @@ impl Rpm {
             // Written all the time: somebody is at work.
             Ok(before)
         });
-        let found = match result {
-            Ok(found) => Ok(found.clone()),
-            Err(error) => Err(unknown(error)),
-        };
+        let found = result.cloned().map_err(|error| unknown(&error));
         // It may have begun while the files were read.
-        if is_at_work()? {
+        self.at_work = at_work()?;
+        if self.at_work.is_some() {
             self.read = Cached::default();
             return Ok(self.before.clone());
         }
@@ -167,22 +168,39 @@ fn database(root: &Path) -> Option<RpmDatabase> {
 fn without_database(root: &Path, format: &str) -> Result<Option<Interrupted>, String> {
     let why = format!("rpm's database is of the format {format}, which is not read");
     let (manager, last) = last_transaction(root)?;
-    let Some(last) = last.filter(|last| last.end.is_none()) else {
-        return Err(why);
-    };
-    let state = State::Unreadable { why };
-    let half_done = incoming(&last, &state);
-    Ok(Some(interrupted(manager, half_done, Some(&last))))
+    let last = last.filter(|last| last.end.is_none());
+    not_readable(manager, last.as_ref(), why).map(Some)
+}
+
+/// The packages that an unclosed transaction was to install. Of one that was only to remove some,
+/// what is left to do is not known.
+fn not_readable(
+    manager: Manager,
+    unclosed: Option<&Transaction>,
+    why: String,
+) -> Result<Interrupted, String> {
+    let state = State::Unreadable { why: why.clone() };
+    let half_done: Vec<HalfDone> = unclosed
+        .into_iter()
+        .flat_map(|last| incoming(last, &state))
+        .collect();
+    match half_done.is_empty() {
+        true => Err(why),
+        false => Ok(interrupted(manager, half_done, unclosed)),
+    }
 }
 
 /// The packages that a transaction was to install, in this state.
 fn incoming(transaction: &Transaction, state: &State) -> Vec<HalfDone> {
     let items = transaction.items.iter().filter(|item| item.comes);
-    let package = |name, arch| HalfDone {
-        name: format!("{name}.{arch}"),
+    let package = |item: &Item| HalfDone {
+        name: item.name.clone(),
+        arch: item.arch.clone(),
+        evr: item.evr.clone(),
+        install_only: false,
         state: state.clone(),
     };
-    items.map(|item| package(&item.name, &item.arch)).collect()
+    items.map(package).collect()
 }
 
 fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
@@ -217,7 +235,10 @@ fn judged(root: &Path, database: &Path) -> Result<Option<Interrupted>, String> {
         false => log_files::zypper_begins(root)?,
     };
     for left in zypp::unclosed(&scripts, &installed, &runs) {
-        if half_done.iter().all(|known| known.name != left.name) {
+        if half_done
+            .iter()
+            .all(|known| (known.package(), &known.evr) != (left.package(), &left.evr))
+        {
             half_done.push(left);
         }
     }
@@ -246,8 +267,8 @@ fn interrupted(
         packages: half_done
             .into_iter()
             .map(|one| Package {
-                name: one.name,
-                state: one.state.text(),
+                name: one.package(),
+                state: one.text(),
             })
             .collect(),
     }
@@ -317,6 +338,7 @@ pub(super) fn runs_since(root: &Path, since: i64) -> Result<Vec<UpdateRun>, Stri
         if !path.exists() {
             continue;
         }
+        inside(root, &path)?;
         let read = open(&path, MAX_HISTORY)
             .and_then(|database| history::since(&database, dialect, since))
             .map_err(|error| format!("{}: {error}", path.display()))?;
@@ -331,18 +353,28 @@ fn wal_of(database: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether rpm, dnf or zypper is at work: the write lock on `.rpm.lock`, which is asked for and
+/// Which of rpm, dnf or zypper is at work: the write lock on `.rpm.lock`, which is asked for and
 /// never taken, or a lock file of dnf's or zypper's of a live process.
-fn is_at_work(root: &Path, rpmdb: &Path) -> Result<bool, String> {
-    if is_path_locked(&rpmdb.join(".rpm.lock"))? {
-        return Ok(true);
-    }
-    for path in DNF_LOCKS.into_iter().chain([ZYPP_LOCK]) {
-        if is_of_live_process(root, &root.join(path))? {
-            return Ok(true);
+fn at_work(root: &Path, procfs: &Path, rpmdb: &Path) -> Result<Option<Manager>, String> {
+    let dnf = match root.join(DNF5).exists() {
+        true => Manager::Dnf5,
+        false => Manager::Dnf,
+    };
+    let locks = DNF_LOCKS.map(|path| (path, dnf));
+    for (path, manager) in locks.into_iter().chain([(ZYPP_LOCK, Manager::Zypper)]) {
+        if is_of_live_process(procfs, &root.join(path))? {
+            return Ok(Some(manager));
         }
     }
-    Ok(false)
+    Ok(is_path_locked(&rpmdb.join(".rpm.lock"))?.then_some(Manager::Rpm))
+}
+
+/// The lock files that appear only when a manager is at work, on a host of rpm.
+pub(super) fn appearing(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_here = database(root).is_some();
+    let locks = DNF_LOCKS.into_iter().chain([ZYPP_LOCK]);
+    let locks: Vec<PathBuf> = locks.map(|path| root.join(path)).collect();
+    locks.into_iter().filter(move |_| is_here)
 }
 
 /// A file that is read where it lies.

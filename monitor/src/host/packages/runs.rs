@@ -9,13 +9,45 @@ use livepatch_core::updates::{
 };
 
 use super::{
-    Interrupted, Manager,
+    Interrupted, Manager, inside,
     log_files::{ZYPP_LOG, end_of, zone},
     rpm,
 };
 
 const APT_LOG: &str = "var/log/apt/history.log";
 const DPKG_LOG: &str = "var/log/dpkg.log";
+
+/// All that is read and no other module names, below the root.
+pub(super) const PATHS: [&str; 2] = ["var/log/apt", DPKG_LOG];
+
+/// The logs without an end of a run, or whose runs have others in them.
+pub(super) const LOGS: [&str; 3] = [APT_LOG, DPKG_LOG, ZYPP_LOG];
+
+/// When the last run of dpkg, of apt's, and of zypper's began, in seconds since 1970, where the
+/// logs say it.
+///
+/// # Errors
+/// A log cannot be read, or the host's time zone.
+pub(super) fn last_begins(root: &Path) -> Result<Vec<(Manager, i64)>, String> {
+    let zone = zone(root)?;
+    let runs = [
+        (Manager::Dpkg, logs::apt(&read(root, APT_LOG)?, &zone)),
+        (Manager::Dpkg, logs::dpkg(&read(root, DPKG_LOG)?, &zone)),
+        (Manager::Zypper, logs::zypper(&read(root, ZYPP_LOG)?, &zone)),
+    ];
+    let last = runs.into_iter().filter_map(|(manager, runs)| {
+        let begins = runs.iter().map(|run| run.begin_unix_seconds);
+        Some((manager, begins.max()?))
+    });
+    Ok(last.collect())
+}
+
+/// The end of a log; empty where there is none.
+fn read(root: &Path, path: &str) -> Result<String, String> {
+    let path = root.join(path);
+    inside(root, &path)?;
+    end_of(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
 
 /// The runs that began at or after a moment, in seconds since 1970, and what could not be read.
 /// Runs of dpkg and zypper, whose logs have no end, are among them only if they left something
@@ -31,11 +63,16 @@ pub fn runs_since(
         problems.push(problem);
         Vec::new()
     });
-    let zone = zone(root);
+    let zone = match zone(root) {
+        Ok(zone) => zone,
+        Err(problem) => {
+            problems.push(problem);
+            return (runs, problems);
+        }
+    };
     let mut log = |path: &str| {
-        let path = root.join(path);
-        end_of(&path).unwrap_or_else(|error| {
-            problems.push(format!("cannot read {}: {error}", path.display()));
+        read(root, path).unwrap_or_else(|problem| {
+            problems.push(problem);
             String::new()
         })
     };
@@ -48,14 +85,18 @@ pub fn runs_since(
         let open = of_apt
             .last()
             .is_some_and(|run| run.end_unix_seconds.is_none());
-        let of_dpkg = logs::dpkg(&log(DPKG_LOG), &zone);
-        runs.extend(
-            of_dpkg
-                .into_iter()
-                .last()
-                .filter(|_| !open)
-                .map(|run| with(run, found)),
-        );
+        // apt calls dpkg, which ended with it.
+        let is_of_apt = |run: &UpdateRun| {
+            let begin = run.begin_unix_seconds;
+            let mut closed = of_apt.iter().filter_map(|apt| {
+                let end = apt.end_unix_seconds?;
+                Some(apt.begin_unix_seconds..=end)
+            });
+            closed.any(|span| span.contains(&begin))
+        };
+        let last = logs::dpkg(&log(DPKG_LOG), &zone).into_iter().last();
+        let last = last.filter(|run| !open && !is_of_apt(run));
+        runs.extend(last.map(|run| with(run, found)));
     }
     if let Some(found) = of(Manager::Zypper) {
         let of_zypper = logs::zypper(&log(ZYPP_LOG), &zone);
@@ -150,21 +191,71 @@ mod tests {
         assert!(names(&runs[0], "lp-a.noarch") && !names(&runs[0], "lp-c.noarch"));
     }
 
+    /// A file of zoneinfo with one time, this far from UTC (RFC 9636): a first block without any,
+    /// the second with one type of local time, and the rule for all times.
+    fn east_of_utc(seconds: i32) -> Vec<u8> {
+        let head = |counts: [u32; 6]| {
+            let mut head = b"TZif2".to_vec();
+            head.extend([0; 15]);
+            head.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+            head
+        };
+        let block = || {
+            let mut block = head([0, 0, 0, 0, 1, 4]);
+            block.extend(seconds.to_be_bytes());
+            block.extend([0, 0]);
+            block.extend(b"LMT\0");
+            block
+        };
+        let hours = -seconds / 3600;
+        let mut file = block();
+        file.extend(block());
+        file.extend(format!("\n<+09>{hours}\n").bytes());
+        file
+    }
+
+    #[test]
+    fn a_run_of_dpkg_in_one_of_apt_that_ended_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let found = [half_done(Manager::Dpkg, "bash")];
+        let by_apt = "Start-Date: 2026-11-29  07:12:00\nCommandline: apt upgrade\nEnd-Date: 2026-11-29  07:12:05\n";
+        write(root.path(), APT_LOG, by_apt);
+        let startup = |second| format!("2026-11-29 07:12:{second} startup packages configure\n");
+        write(root.path(), DPKG_LOG, &startup("01"));
+        let begins = || last_begins(root.path()).unwrap();
+        let commands = || {
+            let (runs, _) = runs_since(root.path(), 0, &found);
+            let commands = runs.into_iter().filter_map(|run| run.command);
+            commands.collect::<Vec<_>>()
+        };
+        assert_eq!(commands(), ["apt upgrade"]);
+        let [(Manager::Dpkg, apt), (Manager::Dpkg, dpkg)] = begins()[..] else {
+            panic!("{:?}", begins());
+        };
+        assert_eq!(dpkg - apt, 1);
+        write(root.path(), DPKG_LOG, &startup("31"));
+        assert_eq!(commands(), ["dpkg (packages configure)", "apt upgrade"]);
+    }
+
     #[test]
     fn dates_are_read_in_the_zone_of_the_host() {
         let root = tempfile::tempdir().unwrap();
         let zone = Path::new("/usr/share/zoneinfo/Asia/Tokyo");
-        let Ok(tokyo) = fs::read(zone) else {
-            return;
-        };
         let log = "Start-Date: 2026-11-29  07:12:00\nCommandline: apt upgrade\n";
         write(root.path(), APT_LOG, log);
         let begin = || runs_since(root.path(), 0, &[]).0[0].begin_unix_seconds;
         let utc = begin();
         fs::create_dir_all(root.path().join("usr/share/zoneinfo/Asia")).unwrap();
-        fs::write(root.path().join("usr/share/zoneinfo/Asia/Tokyo"), tokyo).unwrap();
+        let file = root.path().join("usr/share/zoneinfo/Asia/Tokyo");
+        fs::write(&file, east_of_utc(9 * 3600)).unwrap();
         fs::create_dir_all(root.path().join("etc")).unwrap();
         std::os::unix::fs::symlink(zone, root.path().join(LOCALTIME)).unwrap();
         assert_eq!(utc - begin(), 9 * 3600);
+        // Where the zone is not known, the dates are not.
+        fs::write(&file, "no zone").unwrap();
+        let (runs, problems) = runs_since(root.path(), 0, &[]);
+        assert_eq!(runs, []);
+        assert!(problems[0].contains("time zone"), "{problems:?}");
+        assert!(last_begins(root.path()).is_err());
     }
 }

@@ -18,7 +18,7 @@ impl Root {
     }
 
     fn read(&self) -> Vec<Interrupted> {
-        let (found, problems) = Packages::new(self.0.path()).read();
+        let (found, problems) = Packages::new(self.0.path(), Path::new("/proc")).read();
         assert!(problems.is_empty(), "{problems:?}");
         found
     }
@@ -112,7 +112,7 @@ fn the_same_package_of_two_architectures_is_two() {
 fn a_file_is_read_again_when_it_has_changed() {
     let root = Root::new();
     root.write("var/lib/dpkg/status", stanza("a", "install ok unpacked"));
-    let mut packages = Packages::new(root.0.path());
+    let mut packages = Packages::new(root.0.path(), Path::new("/proc"));
     assert_eq!(packages.read().0[0].packages.len(), 1);
     assert_eq!(packages.read().0[0].packages.len(), 1);
     root.write("var/lib/dpkg/status", stanza("a", "install ok installed"));
@@ -135,13 +135,37 @@ fn an_unfinished_yum_transaction_is_named() {
     let found = root.read();
     assert_eq!(found[0].manager, Manager::Yum);
     assert_eq!(found[0].packages.len(), 2);
+    // While a yum runs, its transaction is as it should be.
+    root.write("run/yum.pid", std::process::id().to_string());
+    let mut packages = Packages::new(root.0.path(), Path::new("/proc"));
+    assert_eq!(packages.read(), (Vec::new(), Vec::new()));
+    assert_eq!(packages.at_work(), [Manager::Yum]);
+    fs::remove_file(root.0.path().join("run/yum.pid")).unwrap();
+    assert_eq!(packages.read().0, found);
+    // A step is taken.
+    let done = "i:kernel-3.10.0-1.el7
+u:bash-4.2.46-34.el7
+";
+    root.write("var/lib/yum/transaction-done.2026-11-23.12:48.09", done);
+    assert_eq!(packages.read().0[0].packages.len(), 1);
+}
+
+#[test]
+fn locks_that_appear_later_are_those_of_this_host_s_managers() {
+    let root = Root::new();
+    let appearing = || Packages::appearing(root.0.path());
+    assert_eq!(appearing(), Vec::<PathBuf>::new());
+    fs::create_dir_all(root.0.path().join("var/lib/yum")).unwrap();
+    assert_eq!(appearing().len(), 2);
+    root.write("var/lib/rpm/rpmdb.sqlite", "");
+    assert!(appearing().contains(&root.0.path().join("run/zypp.pid")));
 }
 
 #[test]
 fn an_unreadable_file_is_named() {
     let root = Root::new();
     fs::create_dir_all(root.0.path().join("var/lib/dpkg/status")).unwrap();
-    let (found, problems) = Packages::new(root.0.path()).read();
+    let (found, problems) = Packages::new(root.0.path(), Path::new("/proc")).read();
     assert!(found.is_empty());
     assert!(problems[0].contains("var/lib/dpkg/status"), "{problems:?}");
 }
@@ -153,7 +177,7 @@ fn a_status_of_50_mb_is_named_and_left_out() {
     let path = root.0.path().join("var/lib/dpkg/status");
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.set_len(50 << 20).unwrap();
-    let (found, problems) = Packages::new(root.0.path()).read();
+    let (found, problems) = Packages::new(root.0.path(), Path::new("/proc")).read();
     assert_eq!(found, []);
     assert!(problems[0].contains("more than 32 MiB"), "{problems:?}");
 }

@@ -94,9 +94,10 @@ pub(super) fn left_scripts(root: &Path) -> Result<Vec<Script>, String> {
     Ok(scripts)
 }
 
-/// The packages whose script may not have run. One that a later run of zypper installed again is repaired,
-/// although the script stays where it is: `runs` are the beginnings of zypper's runs, in seconds
-/// since 1970.
+/// The packages whose script may not have run. One that a later run of zypper installed again is
+/// repaired, although the script stays where it is: `runs` are the beginnings of zypper's runs, in
+/// seconds since 1970. Where the log begins after the script was put aside, nothing is claimed:
+/// the run that repaired it may have been rotated away with the one that left it.
 pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]) -> Vec<HalfDone> {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for script in scripts {
@@ -111,11 +112,17 @@ pub(super) fn unclosed(scripts: &[Script], installed: &[Installed], runs: &[i64]
         // A script is put aside before its package is installed, so that package's own
         // transaction may be the later one of the two.
         let put_aside = last.get(script.folder.as_str())?;
+        if runs.iter().min()? > put_aside {
+            return None;
+        }
         let next_run = runs.iter().filter(|begin| *begin > put_aside).min();
         let transaction = i64::from(one.transaction?);
         let is_repaired = next_run.is_some_and(|begin| transaction >= *begin);
         (!is_repaired).then(|| HalfDone {
-            name: format!("{}.{}", one.name, one.arch),
+            name: one.name.clone(),
+            arch: one.arch.clone(),
+            evr: one.evr(),
+            install_only: one.install_only,
             state: State::PosttransLeft {
                 folder: script.folder.clone(),
             },
@@ -159,13 +166,18 @@ mod tests {
         let left = |a, b, runs: &[i64]| {
             let packages = [installed("lp-a", a), installed("lp-b", b)];
             let left = unclosed(&scripts, &packages, runs);
-            left.into_iter().map(|one| one.name).collect::<Vec<_>>()
+            left.into_iter()
+                .map(|one| one.package())
+                .collect::<Vec<_>>()
         };
         assert_eq!(left(100, 102, &[99]), ["lp-a.noarch", "lp-b.noarch"]);
         // A later run that installed something else repairs nothing.
         assert_eq!(left(100, 102, &[99, 200]), ["lp-a.noarch", "lp-b.noarch"]);
         assert_eq!(left(201, 102, &[99, 200]), ["lp-b.noarch"]);
         assert_eq!(left(201, 300, &[99, 200]), Vec::<String>::new());
+        // The log was rotated since.
+        assert_eq!(left(100, 102, &[200]), Vec::<String>::new());
+        assert_eq!(left(100, 102, &[]), Vec::<String>::new());
         // Of a package that is not there nothing is missing.
         assert_eq!(unclosed(&scripts, &[], &[99]), []);
     }

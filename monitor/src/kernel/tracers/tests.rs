@@ -63,7 +63,16 @@ fn reads_events() {
         (event.module.as_deref(), event.name.as_str()),
         (Some("lpm_target"), "lpm_hold")
     );
-    assert_eq!(parse_event("p:a/b f%return").unwrap().name, "f");
+    assert!(!event.at_entry);
+    for (line, at_entry) in [
+        ("p:a/b f%return", false),
+        ("p:a/b f+4", false),
+        ("p:a/b f+0", true),
+        ("p:a/b f x=%di", true),
+    ] {
+        let event = parse_event(line).unwrap();
+        assert_eq!((event.name.as_str(), event.at_entry), ("f", at_entry));
+    }
 }
 
 #[test]

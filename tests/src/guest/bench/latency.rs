@@ -196,7 +196,8 @@ fn expect(guest: &Guest, selector: &str, value: f64) -> Result<()> {
     let metrics = guest.monitor()?.scrape()?;
     ensure!(
         shows(&metrics, selector, value)?,
-        "{selector} is not {value} at the first scrape"
+        "{selector} is {:?} at the first scrape, not {value}",
+        metrics.sum_of_any(selector)?
     );
     Ok(())
 }

@@ -132,11 +132,11 @@ pub(super) fn expect_one(guest: &mut Guest, memo: &Memo, expected: &Expected) ->
     expect_metrics(guest, expected)
 }
 
-/// Follows a runbook on a host with one crash.
-pub(super) fn follow(guest: &Guest, page: &str, seen: &[&str]) -> Result<()> {
+/// Follows a runbook on a host with one crash, about this patch.
+pub(super) fn follow(guest: &Guest, page: &str, patch: &str, seen: &[&str]) -> Result<()> {
     let crashes = list(1)?;
     let crash = crashes.first().context("one crash and none")?;
-    let given = &[("ID", crash.id.as_str())];
+    let given = &[("ID", crash.id.as_str()), ("PATCH", patch)];
     runbooks::follow(guest, &Walk { page, given, seen })
 }
 
@@ -148,13 +148,7 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
         "livepatch_boot_unclean",
         f64::from(u8::from(expected.ended_boot)),
     )?;
-    metrics.expect_sum(
-        &format!(
-            "livepatch_last_crash_info{{kind={},phase={},implicated={}}}",
-            expected.kind, expected.phase, expected.implicated
-        ),
-        1.0,
-    )?;
+    expect_last(&metrics, expected.kind, expected.phase, expected.implicated)?;
     metrics.expect("livepatch_recorder_errors_total", 0.0)?;
     expect_no_address(&http::body(monitor::ADDRESS, "/")?)?;
     let last = metrics.get("livepatch_last_crash_timestamp_seconds")?;
@@ -171,6 +165,19 @@ fn expect_metrics(guest: &mut Guest, expected: &Expected) -> Result<()> {
         last,
     )?;
     metrics.expect_sum(&format!("livepatch_last_crash_info{{patch={patch}}}"), 1.0)
+}
+
+/// The metrics say of the last crash just this.
+pub(super) fn expect_last(
+    metrics: &Exposition,
+    kind: &str,
+    phase: &str,
+    implicated: &str,
+) -> Result<()> {
+    const INFO: &str = "livepatch_last_crash_info";
+    metrics.expect_sum(INFO, 1.0)?;
+    let said = format!("{INFO}{{kind={kind},phase={phase},implicated={implicated}}}");
+    metrics.expect_sum(&said, 1.0)
 }
 
 /// The output of `crashes`, which must list this many.
@@ -281,6 +288,11 @@ pub(super) fn expect_signal(
     let counted = format!("livepatch_crash_signals_total{{signal={signal}}}");
     let metrics = guest.wait_for(seconds(10), &counted, 1.0)?;
     metrics.expect_sum("livepatch_crash_signals_total", 1.0)?;
+    let phases = metrics.label_values("livepatch_crash_signal_last_timestamp_seconds", "phase")?;
+    ensure!(
+        phases == [phase],
+        "the signals were seen in {phases:?}, not in {phase} only"
+    );
     metrics.get(&format!(
         "livepatch_crash_signal_last_timestamp_seconds{{signal={signal},phase={phase}}}"
     ))?;

@@ -1,5 +1,6 @@
 //! Crashes that the kernel reports before the machine goes down.
 
+use anyhow::ensure;
 use livepatch_monitor_tests::protocol::{Injection, Message};
 
 use super::*;
@@ -7,6 +8,7 @@ use crate::{
     exposition::ended,
     files,
     helpers::{Hold, Task},
+    kernel,
     livepatch::{OOPSES, PATCH_A, VMLINUX},
     target,
 };
@@ -72,9 +74,9 @@ pub(super) fn settle(guest: &mut Guest, patch: &str) -> Result<()> {
 
 /// An oops in a module that is unrelated to the loaded livepatch.
 ///
-/// Up to 5.10 the trace has the start of the module's init section, which the kernel prints
+/// On 5.10 the trace has the start of the module's init section, which the kernel prints
 /// as a bare address: sprint_backtrace() looks up the byte before it (kernel/kallsyms.c). It
-/// could be in a livepatch as well, so that the answer is "unknown" there.
+/// could be in a livepatch as well, so that the answer is "unknown" there, and nowhere else.
 pub(super) mod oops_elsewhere {
     use super::*;
 
@@ -88,7 +90,12 @@ pub(super) mod oops_elsewhere {
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
         let unnamed = persistent::unnamed_addresses()?;
-        let implicated = if unnamed.is_empty() { "no" } else { "unknown" };
+        let knows_all = kernel::is_since(5, 11)?;
+        ensure!(
+            unnamed.is_empty() == knows_all,
+            "addresses without a name in the trace: {unnamed:?}"
+        );
+        let implicated = if knows_all { "no" } else { "unknown" };
         let unproven = unnamed
             .iter()
             .map(|address| format!("{address} has no name: it may be in a livepatch that is gone"));
@@ -240,7 +247,7 @@ pub(super) mod sysrq_in_transition {
                 "LivepatchBootUnclean",
                 "LivepatchStopRollout",
             ] {
-                expected::follow(guest, page, &["transition", "lpm_patch_a"])?;
+                expected::follow(guest, page, "lpm_patch_a", &["transition", "lpm_patch_a"])?;
             }
             return Ok(());
         }

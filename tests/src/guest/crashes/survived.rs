@@ -7,12 +7,12 @@ use super::*;
 use crate::{
     eventually::eventually,
     helpers::{Confinement, Task},
-    kernel_log,
+    kernel, kernel_log,
     livepatch::{OOPSES, VMLINUX},
     probes::Probes,
     runbooks::{self, Walk},
 };
-use expected::{Expected, expect_none, expect_one, expect_signal};
+use expected::{Expected, expect_last, expect_none, expect_one, expect_signal};
 
 /// Loads a module that does something wrong, and waits until it has done it: what the
 /// kernel has to say of it is in its log then.
@@ -41,12 +41,15 @@ pub(super) mod oops_in_patch_is_survived {
                 "livepatch_crash_signals_implicating_total{signal=oops,patch=lpm_patch_oops}",
                 1.0,
             )?;
-            metrics.expect("livepatch_crashes_total", 1.0)
+            metrics.expect("livepatch_crashes_total", 1.0)?;
+            expect_last(metrics, "oops", "soak", "yes")
         })?;
-        for page in ["LivepatchCrashImplicatesPatch", "LivepatchCrashSignal"] {
-            expected::follow(guest, page, &["implicated  yes", "livepatch_function"])?;
+        // The second one ends with the patch disabled.
+        for page in ["LivepatchCrashSignal", "LivepatchCrashImplicatesPatch"] {
+            let seen = &["implicated  yes", "livepatch_function"];
+            expected::follow(guest, page, OOPSES.name, seen)?;
         }
-        Ok(())
+        OOPSES.wait_gone(seconds(15))
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
@@ -150,10 +153,12 @@ pub(super) mod soft_lockup_is_survived {
         // RCU must not complain first.
         files::write(RCU_TIMEOUT, "120")?;
         // Before 5.13 the kernel reports it once (kernel/watchdog.c, soft_watchdog_warn).
-        let release = files::read("/proc/sys/kernel/osrelease")?;
-        let reports = if release.starts_with("5.10.") { 1 } else { 2 };
+        let reports = if kernel::is_since(5, 13)? { 2 } else { 1 };
         Spinning::start(guest)?.end(guest, reports, |line| line.contains("BUG: soft lockup"))?;
-        expect_signal(guest, "soft_lockup", "unpatched", |_| Ok(()))
+        expect_signal(guest, "soft_lockup", "unpatched", |metrics| {
+            metrics.expect("livepatch_crashes_total", 1.0)?;
+            expect_last(metrics, "soft_lockup", "unpatched", "no")
+        })
     }
 
     pub(in super::super) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {

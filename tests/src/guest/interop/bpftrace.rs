@@ -18,6 +18,7 @@ use crate::{
     files,
     guest::Guest,
     helpers::{self, Confinement, Hold, Task},
+    kernel,
     livepatch::{PATCH_A, VMLINUX},
     monitor,
     probes::Probes,
@@ -46,8 +47,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub(super) fn bpftrace_traces_too(guest: &mut Guest) -> Result<()> {
     guest.start_monitor(&["--stuck-after", "3s"])?;
-    let release = files::read("/proc/sys/kernel/osrelease")?;
-    let trampoline = !release.starts_with("5.");
+    // Before 6.0 a livepatch and a trampoline share no function.
+    let trampoline = kernel::is_since(6, 0)?;
     let script = format!("{SCRIPT}{}", if trampoline { TRAMPOLINE } else { "" });
     let mut bpftrace = Running::start(&["bpftrace", "-e", &script], None)?;
     bpftrace.wait_for("attached", seconds(120))?;

@@ -4,6 +4,8 @@
 //! fail_function and bpf_override_return need CONFIG_FUNCTION_ERROR_INJECTION, which Debian's
 //! kernels do not have. Modules of the scenarios stand in for them, with the same flags of ftrace.
 
+mod onlookers;
+
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,200 +14,28 @@ use rustix::{
     process::{getpgid, getpid},
 };
 
+use self::onlookers::{
+    Other::{
+        self, Callback, Fentry, Fexit, Fprobe, FprobeReturn, FunctionGraph, FunctionTracer, Kprobe,
+        Kretprobe,
+    },
+    users,
+};
 use super::{operators::says, preflight::Report};
 use crate::{
     bpf::{self, Kind, Program},
-    eventually::seconds,
+    eventually::{eventually, seconds},
     files,
     guest::Guest,
+    kernel,
     livepatch::{CMDLINE_AGAIN, HOOK, LSM_HOOK, Livepatch, VMLINUX},
     modules,
 };
 
 const FUNCTION: &str = "cmdline_proc_show";
-const TRACING: &str = "/sys/kernel/tracing";
 const KPROBES_ENABLED: &str = "/sys/kernel/debug/kprobes/enabled";
 const PATCHED: &str = "patched by lpm_vmlinux\n";
 const PATCHED_AGAIN: &str = "patched by lpm_refused\n";
-
-/// Somebody who looks on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Other {
-    Kprobe,
-    Kretprobe,
-    Fprobe,
-    FprobeReturn,
-    FunctionTracer,
-    FunctionGraph,
-    Callback,
-    Fentry,
-    Fexit,
-}
-
-use Other::{
-    Callback, Fentry, Fexit, Fprobe, FprobeReturn, FunctionGraph, FunctionTracer, Kprobe, Kretprobe,
-};
-
-/// The same, at work.
-#[derive(Debug)]
-struct Attached {
-    other: Other,
-    program: Option<Program>,
-}
-
-impl Other {
-    /// Attaches it to [`FUNCTION`]. What the kernel calls a success is looked up in its list.
-    fn attach(self) -> Result<Attached> {
-        let before = users(FUNCTION)?;
-        let mut program = None;
-        match self {
-            Kprobe => event("p:lpm/seen cmdline_proc_show")?,
-            Kretprobe => event("r:lpm/seen cmdline_proc_show")?,
-            Fprobe => event("f:lpm/seen cmdline_proc_show")?,
-            FprobeReturn => event("f:lpm/seen cmdline_proc_show%return")?,
-            FunctionTracer => tracer("function")?,
-            FunctionGraph => tracer("function_graph")?,
-            Callback => modules::load("lpm_ftrace")?,
-            Fentry => program = Some(Program::attach(Kind::Fentry, FUNCTION, 0)?),
-            Fexit => program = Some(Program::attach(Kind::Fexit, FUNCTION, 0)?),
-        }
-        let now = users(FUNCTION)?;
-        ensure!(
-            now == before + 1,
-            "{self:?}: {before} users in enabled_functions, then {now}"
-        );
-        Ok(Attached {
-            other: self,
-            program,
-        })
-    }
-
-    /// What preflight says of it: severity and words.
-    const fn forecast(self) -> (&'static str, &'static [&'static str]) {
-        const OLD_NAME: &str = "filed under the old name";
-        const HOLDS: &str = "hold the transition up";
-        match self {
-            Kprobe => (
-                "warning",
-                &[
-                    "a kprobe (lpm/seen) is attached to cmdline_proc_show+",
-                    OLD_NAME,
-                ],
-            ),
-            Kretprobe => (
-                "warning",
-                &[
-                    "a kretprobe (lpm/seen) is attached to cmdline_proc_show+",
-                    OLD_NAME,
-                    HOLDS,
-                ],
-            ),
-            Fprobe | FprobeReturn | FunctionTracer | FunctionGraph | Callback => (
-                "info",
-                &["calls a tracer from cmdline_proc_show", OLD_NAME, HOLDS],
-            ),
-            Fentry => (
-                "info",
-                &["BPF program lpm_other (id ", ", fentry", OLD_NAME],
-            ),
-            Fexit => (
-                "warning",
-                &["BPF program lpm_other (id ", ", fexit", OLD_NAME, HOLDS],
-            ),
-        }
-    }
-
-    fn expect_forecast(self, patch: Livepatch) -> Result<()> {
-        let report = Report::of(patch, 1)?;
-        let (severity, words) = self.forecast();
-        for words in words {
-            report
-                .expect(severity, "tracers", words)
-                .with_context(|| format!("{self:?}"))?;
-        }
-        Ok(())
-    }
-
-    /// Whether this kernel has it, and lets it share a function with a livepatch.
-    fn is_here(self) -> Result<bool> {
-        Ok(match self {
-            Fprobe | FprobeReturn => files::read(&format!("{TRACING}/README"))?.contains("f[:["),
-            Fentry | Fexit => trampolines_share()?,
-            // On 5.10 it sees nothing of a function that a livepatch replaces.
-            FunctionGraph => !files::read("/proc/sys/kernel/osrelease")?.starts_with("5.10."),
-            _ => true,
-        })
-    }
-}
-
-impl Attached {
-    /// Fails unless it fires, and takes the function for the old one.
-    fn expect_fires(&self) -> Result<()> {
-        let before = self.hits()?;
-        fs::write(format!("{TRACING}/trace"), "").context("cannot empty the trace")?;
-        cmdline()?;
-        let fired = match before {
-            Some(before) => self.hits()?.is_some_and(|now| now > before),
-            None => files::read(&format!("{TRACING}/trace"))?.contains(FUNCTION),
-        };
-        ensure!(fired, "{:?} saw nothing", self.other);
-        Ok(())
-    }
-
-    fn hits(&self) -> Result<Option<u64>> {
-        if let Some(program) = &self.program {
-            return program.runs().map(Some);
-        }
-        if self.other != Callback {
-            return Ok(None);
-        }
-        let hits = files::read("/sys/module/lpm_ftrace/parameters/hits")?;
-        Ok(Some(hits.trim().parse().context("no number of hits")?))
-    }
-
-    fn detach(self) -> Result<()> {
-        let before = users(FUNCTION)?;
-        match self.other {
-            Kprobe | Kretprobe | Fprobe | FprobeReturn => {
-                files::write(&format!("{TRACING}/events/lpm/seen/enable"), "0")?;
-                files::write(&format!("{TRACING}/dynamic_events"), "-:lpm/seen")?;
-            }
-            FunctionTracer | FunctionGraph => {
-                files::write(&format!("{TRACING}/current_tracer"), "nop")?;
-                let filter = format!("!{FUNCTION}\n");
-                files::write(&format!("{TRACING}/set_ftrace_filter"), &filter)?;
-            }
-            Callback => modules::unload("lpm_ftrace")?,
-            Fentry | Fexit => drop(self.program),
-        }
-        // A trampoline goes some time after its last program.
-        crate::eventually::eventually(seconds(10), || {
-            let now = users(FUNCTION)?;
-            ensure!(now < before, "{before} users, then {now}");
-            Ok(())
-        })
-    }
-}
-
-fn event(definition: &str) -> Result<()> {
-    files::write(&format!("{TRACING}/dynamic_events"), definition)?;
-    files::write(&format!("{TRACING}/events/lpm/seen/enable"), "1")
-}
-
-fn tracer(name: &str) -> Result<()> {
-    files::write(&format!("{TRACING}/set_ftrace_filter"), FUNCTION)?;
-    files::write(&format!("{TRACING}/current_tracer"), name)
-}
-
-/// How many users ftrace has on a function: `name (users) FLAGS`.
-fn users(function: &str) -> Result<u32> {
-    let list = files::read(&format!("{TRACING}/enabled_functions"))?;
-    let line = list.lines().find_map(|line| {
-        let rest = line.strip_prefix(function)?.strip_prefix(" (")?;
-        rest.split(')').next()
-    });
-    line.map_or(Ok(0), |users| users.parse().context("no number of users"))
-}
 
 fn cmdline() -> Result<String> {
     files::read("/proc/cmdline")
@@ -219,17 +49,12 @@ fn expect_cmdline(shown: &str) -> Result<()> {
 
 /// From 6.0 on (FTRACE_OPS_CMD_ENABLE_SHARE_IPMODIFY_PEER).
 fn trampolines_share() -> Result<bool> {
-    let release = files::read("/proc/sys/kernel/osrelease")?;
-    let major = release
-        .split('.')
-        .next()
-        .context("a kernel without a release")?;
-    Ok(major.parse::<u32>()? >= 6)
+    kernel::is_since(6, 0)
 }
 
 /// The other user first: forecast, load, both at work.
 fn first(guest: &Guest, others: &[Other]) -> Result<()> {
-    bpf::count_runs()?;
+    let _counted = bpf::count_runs()?;
     for other in others {
         if !other.is_here()? {
             guest.note(format!("{other:?} is not on this kernel"))?;
@@ -240,7 +65,7 @@ fn first(guest: &Guest, others: &[Other]) -> Result<()> {
         other.expect_forecast(VMLINUX)?;
         VMLINUX.apply(seconds(30))?;
         expect_cmdline(PATCHED).with_context(|| format!("{other:?}"))?;
-        attached.expect_fires()?;
+        attached.expect_fires_beside_livepatch()?;
         says(&["status"], 0, &["1 of 1 functions are in force"])?;
         VMLINUX.remove(seconds(30))?;
         attached.detach()?;
@@ -270,12 +95,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
         return Ok(());
     }
     first(guest, &[Fentry, Fexit])?;
-    let mut cases = vec![(HOOK, Kind::FmodRet)];
-    match has_bpf_lsm()? {
-        true => cases.push((LSM_HOOK, Kind::Lsm)),
-        false => guest.note("this kernel has no BPF LSM")?,
-    }
-    for (patch, kind) in cases {
+    for (patch, kind) in overriders(guest)? {
         let (function, word) = hook(patch)?;
         let program = Program::attach(kind, function, -Errno::PERM.raw_os_error())?;
         expect_getpgid(Err(Errno::PERM))?;
@@ -288,7 +108,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
         expect_getpgid(Err(Errno::PERM))?;
         expect_overridden(patch, &named)?;
         drop(program);
-        crate::eventually::eventually(seconds(10), || expect_getpgid(Err(Errno::XDEV)))?;
+        eventually(seconds(10), || expect_getpgid(Err(Errno::XDEV)))?;
         says(&["status"], 0, &["1 of 1 functions are in force"])?;
         patch.remove(seconds(30))?;
         expect_getpgid(Ok(()))?;
@@ -298,7 +118,7 @@ pub(super) fn programs_then_livepatch(guest: &mut Guest) -> Result<()> {
 
 /// A livepatch, then all the others; beside each of them a second livepatch is forecast.
 pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
-    bpf::count_runs()?;
+    let _counted = bpf::count_runs()?;
     VMLINUX.apply(seconds(30))?;
     for other in [
         Kprobe,
@@ -319,7 +139,7 @@ pub(super) fn livepatch_then_others(guest: &mut Guest) -> Result<()> {
         }
         let attached = other.attach()?;
         expect_cmdline(PATCHED).with_context(|| format!("{other:?}"))?;
-        attached.expect_fires()?;
+        attached.expect_fires_beside_livepatch()?;
         other.expect_forecast(CMDLINE_AGAIN)?;
         attached.detach()?;
     }
@@ -332,11 +152,7 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
     if !trampolines_share()? {
         return guest.note("a livepatch and a trampoline share no function on this kernel");
     }
-    let mut cases = vec![(HOOK, Kind::FmodRet)];
-    if has_bpf_lsm()? {
-        cases.push((LSM_HOOK, Kind::Lsm));
-    }
-    for (patch, kind) in cases {
+    for (patch, kind) in overriders(guest)? {
         let (function, word) = hook(patch)?;
         patch.apply(seconds(30))?;
         expect_getpgid(Err(Errno::XDEV))?;
@@ -351,7 +167,7 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
             let named = format!("BPF program lpm_other (id {}, {word}", program.id()?);
             expect_overridden(patch, &named)?;
             drop(program);
-            crate::eventually::eventually(seconds(10), || {
+            eventually(seconds(10), || {
                 expect_getpgid(Err(Errno::XDEV))?;
                 ensure!(users(function)? == 1, "the trampoline is left");
                 Ok(())
@@ -364,7 +180,7 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
 }
 
 /// Others who redirect the function too.
-pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
+pub(super) fn redirections_and_livepatch(_: &mut Guest) -> Result<()> {
     // As fail_function: a kprobe with a post-handler.
     modules::load("lpm_kprobe")?;
     let report = Report::of(VMLINUX, 2)?;
@@ -374,14 +190,14 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     modules::unload("lpm_kprobe")?;
 
     VMLINUX.apply(seconds(30))?;
-    match modules::load("lpm_kprobe") {
-        Err(error) => guest.note(format!("beside a livepatch: {error:#}"))?,
-        // From 6.14 on the kernel calls a success what it did not arm: enabled_functions shows it.
-        Ok(()) => {
-            guest.note("register_kprobe() says 0, and the kprobe is not armed")?;
+    // From 6.14 on the kernel calls a success what it did not arm: enabled_functions shows it.
+    match kernel::is_since(6, 14)? {
+        true => {
+            modules::load("lpm_kprobe")?;
             Report::of(CMDLINE_AGAIN, 1)?.expect_not("tracers", "kprobe")?;
             modules::unload("lpm_kprobe")?;
         }
+        false => modules::expect_refused("lpm_kprobe", Errno::BUSY)?,
     }
     ensure!(users(FUNCTION)? == 1, "two may redirect {FUNCTION}");
     expect_cmdline(PATCHED)?;
@@ -405,8 +221,13 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     expect_cmdline(PATCHED)?;
 
     // As bpf_override_return: the kernel admits it in both orders, and the older one wins.
+    let unknown = [
+        "how many of its functions are in force is unknown",
+        "its handler may redirect the call",
+    ];
     modules::load("lpm_redirect")?;
     expect_cmdline(PATCHED)?;
+    says(&["status"], 0, &unknown)?;
     VMLINUX.remove(seconds(30))?;
     expect_redirected()?;
     let report = Report::of(VMLINUX, 1)?;
@@ -417,6 +238,7 @@ pub(super) fn redirections_and_livepatch(guest: &mut Guest) -> Result<()> {
     )?;
     VMLINUX.apply(seconds(30))?;
     expect_redirected()?;
+    says(&["status"], 0, &unknown)?;
     modules::unload("lpm_redirect")?;
     expect_cmdline(PATCHED)?;
     VMLINUX.remove(seconds(30))
@@ -438,6 +260,16 @@ fn hook(patch: Livepatch) -> Result<(&'static str, &'static str)> {
         LSM_HOOK => Ok(("bpf_lsm_task_getpgid", "lsm")),
         other => bail!("{} has no hook", other.name),
     }
+}
+
+/// The livepatches of hooks, and the kind of program that overrides each.
+fn overriders(guest: &Guest) -> Result<Vec<(Livepatch, Kind)>> {
+    let mut all = vec![(HOOK, Kind::FmodRet)];
+    match has_bpf_lsm()? {
+        true => all.push((LSM_HOOK, Kind::Lsm)),
+        false => guest.note("this kernel has no BPF LSM")?,
+    }
+    Ok(all)
 }
 
 fn has_bpf_lsm() -> Result<bool> {

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use crate::{
     eventually::{eventually, seconds},
-    files,
     guest::Guest,
     helpers::Hold,
+    kernel,
     livepatch::{PATCH_A, REPLACE, VMLINUX},
     modules, monitor,
     probes::Probes,
@@ -160,8 +160,7 @@ fn followed(guest: &mut Guest) -> Result<()> {
 
 /// Puts a livepatch where kpatch installs it; returns the directory.
 fn install(module: &str) -> Result<String> {
-    let release = files::read("/proc/sys/kernel/osrelease")?;
-    let folder = format!("/var/lib/kpatch/{}", release.trim());
+    let folder = format!("/var/lib/kpatch/{}", kernel::release()?);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder}"))?;
     let (from, to) = (
         format!("/modules/{module}.ko"),

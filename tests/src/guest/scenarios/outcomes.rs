@@ -28,8 +28,8 @@ pub(super) fn reversed(guest: &mut Guest) -> Result<()> {
     metrics.expect_none_loaded()
 }
 
-/// Forced while patching: the metric is 1 for as long as the patch is loaded, also after a restart of the monitor. Then forced while unpatching: the patch is
-/// gone, its module stays for good.
+/// Forced while patching: the metric is 1 for as long as the patch is loaded, also after a restart
+/// of the monitor. Then forced while unpatching: the patch is gone, its module stays for good.
 pub(super) fn forced(guest: &mut Guest) -> Result<()> {
     guest.will_stay(FORCED.name);
     hold_up(guest, FORCED)?;

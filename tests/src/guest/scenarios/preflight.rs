@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, process::Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::{
     io::Errno,
     mount::{UnmountFlags, mount_bind, unmount},
@@ -14,6 +14,7 @@ use crate::{
     files,
     guest::Guest,
     helpers::{self, Confinement, Hold, Task},
+    kernel,
     livepatch::{Livepatch, PATCH_A, PATCH_B, PROBED, VMLINUX},
     modules,
     monitor::{self, Answer},
@@ -254,8 +255,7 @@ fn expect_blocked(tid: u32) -> Result<()> {
 pub(super) fn unfit_modules_are_refused(_: &mut Guest) -> Result<()> {
     let whole = fs::read(module("lpm_vmlinux")).context("cannot read lpm_vmlinux.ko")?;
 
-    let release = files::read("/proc/sys/kernel/osrelease")?;
-    let release = release.trim();
+    let release = kernel::release()?;
     let other = format!("9{}", release.get(1..).unwrap_or_default());
     let was = format!("vermagic={release}");
     let forged = forge(
@@ -378,12 +378,19 @@ pub(super) fn tracers_are_named(guest: &mut Guest) -> Result<()> {
     // The exporter's own probe, which a livepatch may share a function with: of the
     // kind that lets it.
     guest.start_monitor(&[])?;
-    let probes = Probes::read()?;
-    let (severity, tracer) = match probes.method("klp_force_transition")? {
-        "fentry" => ("info", ", fentry) is attached to klp_force_transition"),
-        "kprobe" => ("warning", "a kprobe is attached to klp_force_transition+0x"),
-        other => bail!("klp_force_transition is probed by {other:?}"),
+    let (method, severity, tracer) = match kernel::is_since(6, 0)? {
+        true => (
+            "fentry",
+            "info",
+            ", fentry) is attached to klp_force_transition",
+        ),
+        false => (
+            "kprobe",
+            "warning",
+            "a kprobe is attached to klp_force_transition+0x",
+        ),
     };
+    Probes::read()?.expect("klp_force_transition", method)?;
     let report = preflight(&module(PROBED.name), 1)?;
     report.expect(severity, "tracers", tracer)?;
     PROBED.apply(seconds(30))?;

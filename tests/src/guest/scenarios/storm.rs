@@ -392,7 +392,7 @@ impl Scraping {
         let seen = result.map_err(|_| anyhow!("the thread that scrapes panicked"))??;
         ensure!(
             seen.memory < MOST_MEMORY,
-            "more than {MOST_MEMORY} KiB: {seen}"
+            "{MOST_MEMORY} KiB or more: {seen}"
         );
         Ok(seen)
     }

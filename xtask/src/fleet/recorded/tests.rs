@@ -62,9 +62,9 @@ fn recorded_hosts_have_as_many_series_as_the_documentation_says() {
         (State::Unpatched, 43),
         (State::Patched, 55),
         (State::Crashed, 48),
-        // With the pending and stuck tasks by reason.
-        (State::Transition, 61),
-        // Two patches, and one of them in transition.
+        // A patch of three objects; the pending and stuck tasks by reason, from the first look at
+        // them.
+        (State::Transition, 72),
         (State::Stuck, 72),
     ] {
         assert_eq!(recordings.of(state).series() - process, series, "{state}");

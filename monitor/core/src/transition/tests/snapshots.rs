@@ -131,6 +131,33 @@ fn a_snapshot_overtakes_the_start() {
 }
 
 #[test]
+fn a_start_soon_after_an_end_is_shown_at_once() {
+    let rest = set([patch("p", true, false)]);
+    let back = set([patch("p", false, true)]);
+    let mut machine = Transitions::new();
+    run(&mut machine, [to(1000, Init, To), to(2000, Complete, To)]);
+    // Until it is shown at rest it may be the end of the first one.
+    assert!(machine.observe(at(2100), &back, Probes).is_empty());
+    machine.observe(at(2500), &rest, Probes);
+    let effects = machine.observe(at(3000), &back, Probes);
+    assert_eq!(effects, [started(Back, None)]);
+    // The event comes with the second attempt.
+    run(
+        &mut machine,
+        [
+            to(2900, Init, Back),
+            attempt(2901, Back, 0),
+            attempt(3950, Back, 1),
+        ],
+    );
+    let effects = run(&mut machine, [to(3960, Complete, Back)]);
+    assert_eq!(effects, [ended(Back, Completed, ms(1060))]);
+    // A look from before the end proves nothing.
+    machine.observe(at(3900), &set([patch("p", false, false)]), Probes);
+    assert!(machine.observe(at(4000), &back, Probes).is_empty());
+}
+
+#[test]
 fn a_snapshot_does_not_close_what_events_may_still_end() {
     let rest = set([patch("p", true, false)]);
     let mut machine = Transitions::new();

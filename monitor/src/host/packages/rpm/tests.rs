@@ -23,7 +23,7 @@ impl Root {
     }
 
     fn read(&self) -> (Vec<Interrupted>, Vec<String>) {
-        Packages::new(self.0.path()).read()
+        Packages::new(self.0.path(), &self.path("proc")).read()
     }
 
     fn only(&self) -> Interrupted {
@@ -59,24 +59,24 @@ fn the_remedy_fits_what_is_wrong() {
     let remedy = |archive| Root::new(archive).only().remedy();
     assert_eq!(
         remedy("dnf-bookworm-post-b-9"),
-        "dnf remove --duplicates; dnf upgrade lp-a"
+        "dnf remove --duplicates; dnf upgrade lp-a.noarch"
     );
     assert_eq!(
         remedy("dnf-bookworm-postun-b-9"),
-        "dnf remove --duplicates; dnf reinstall lp-c"
+        "dnf remove --duplicates; dnf reinstall lp-c-2-1.noarch"
     );
     assert_eq!(remedy("dnf-bookworm-pretrans-a-9"), "");
     assert_eq!(
         remedy("dnf-bookworm-posttrans-a-9"),
-        "dnf reinstall lp-a lp-b lp-c"
+        "dnf reinstall lp-a-2-1.noarch lp-b-2-1.noarch lp-c-2-1.noarch"
     );
     assert_eq!(
         remedy("zypper-bookworm-post-b-9"),
-        "zypper install --force lp-b; zypper update"
+        "zypper install --force lp-b.noarch; zypper update"
     );
     assert_eq!(
         remedy("zypper-bookworm-posttrans-a-9"),
-        "zypper install --force lp-a lp-b lp-c; zypper update"
+        "zypper install --force lp-a.noarch lp-b.noarch lp-c.noarch; zypper update"
     );
 }
 
@@ -180,9 +180,10 @@ fn without_rpms_database_only_an_unclosed_transaction_is_known() {
         found.packages[0].state.contains("never closed"),
         "{found:?}"
     );
+    let all = "lp-a-2-1.noarch lp-b-2-1.noarch lp-c-2-1.noarch";
     assert_eq!(
         found.remedy(),
-        "dnf remove --duplicates; dnf reinstall lp-a lp-b lp-c"
+        format!("dnf remove --duplicates; dnf install {all}; dnf reinstall {all}")
     );
 }
 
@@ -218,6 +219,19 @@ fn a_removal_that_was_not_closed_leaves_nothing_undone() {
         items: vec![item(false)],
     };
     assert_eq!(judge(Some(&transaction), &[]), Outcome::Clean);
+    // Where it cannot be seen whether they went, nothing is claimed.
+    let why = || "not read".to_owned();
+    assert_eq!(
+        not_readable(Manager::Dnf, Some(&transaction), why()),
+        Err(why())
+    );
+    assert_eq!(not_readable(Manager::Dnf, None, why()), Err(why()));
+    let install = Transaction {
+        items: vec![item(true)],
+        ..transaction
+    };
+    let found = not_readable(Manager::Dnf, Some(&install), why()).unwrap();
+    assert_eq!(found.packages.len(), 1);
 }
 
 #[test]
@@ -232,7 +246,7 @@ fn an_empty_database_is_of_no_host_of_rpm() {
 #[test]
 fn a_transaction_at_work_is_not_interrupted() {
     let root = Root::new("dnf-bookworm-post-b-9");
-    let mut packages = Packages::new(root.0.path());
+    let mut packages = Packages::new(root.0.path(), &root.path("proc"));
     fs::create_dir_all(root.path("run/dnf")).unwrap();
     let lock = root.path(DNF_LOCKS[0]);
     // A process that lives as long as this test.
@@ -240,6 +254,7 @@ fn a_transaction_at_work_is_not_interrupted() {
     fs::create_dir_all(root.path(&format!("proc/{}", process.id()))).unwrap();
     fs::write(&lock, format!("{}\n", process.id())).unwrap();
     assert_eq!(packages.read(), (Vec::new(), Vec::new()));
+    assert_eq!(packages.at_work(), [Manager::Dnf]);
     process.kill().unwrap();
     process.wait().unwrap();
     fs::remove_dir(root.path(&format!("proc/{}", process.id()))).unwrap();

@@ -1,19 +1,21 @@
 //! The disks of the state, of the log and of the text file are full.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use super::{
     small_disk::{Filler, fill_last_block, left_in, mount_small},
     turns::Turns,
     *,
 };
-use crate::{eventually::eventually, monitor};
+use crate::{eventually::eventually, monitor, scenarios::clock::unix_seconds};
 
 /// The file system of the state directory, which outlives the boot.
 const STATE_DISK: &str = "/var/lib";
 const LOG_DISK: &str = "/tmp/log-disk";
 const TEXT_DISK: &str = "/tmp/text-disk";
 const TEXT: &str = "/tmp/text-disk/livepatch_monitor.prom";
+/// During a transition it is written every two seconds; so long once more for the writing.
+const NEXT_TEXT: Duration = seconds(4);
 const DISKS: [&str; 3] = [STATE_DISK, LOG_DISK, TEXT_DISK];
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
@@ -76,12 +78,21 @@ fn fill_all() -> Result<Vec<Filler>> {
     Ok(fillers)
 }
 
-/// The text file is right too. It is written every two seconds during a transition.
+/// The next text file is right too.
 fn expect_text(turns: &Turns) -> Result<()> {
-    eventually(seconds(10), || {
+    let since = unix_seconds()?;
+    let text = eventually(NEXT_TEXT, || {
         let text = fs::read_to_string(TEXT).with_context(|| format!("cannot read {TEXT}"))?;
-        turns.expect(&Exposition::parse(&text)?)
-    })
+        let text = Exposition::parse(&text)?;
+        let written = text.get("livepatch_monitor_textfile_timestamp_seconds")?;
+        ensure!(
+            written >= since,
+            "{TEXT} was written {} s before",
+            since - written
+        );
+        Ok(text)
+    })?;
+    turns.expect(&text)
 }
 
 pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {

@@ -116,31 +116,19 @@ pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
 /// one.
 fn clock_jumps(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     guest.note("the clock jumps an hour forth and back")?;
-    let begun = turns::start(&guest.scrape()?)?;
-    jump(HOUR)?;
-    let metrics = a_second_later(guest)?;
-    turns.expect(&metrics)?;
-    expect_between(
-        "the start, an hour forth",
-        turns::start(&metrics)?,
-        begun,
-        begun,
-    )?;
-    let before = unix_seconds()?;
-    let begun = turns::start(&turns.turn_counted(guest)?)?;
-    expect_between("the start by the new clock", begun, before, unix_seconds()?)?;
-    jump(-HOUR)?;
-    let metrics = a_second_later(guest)?;
-    turns.expect(&metrics)?;
-    expect_between(
-        "the start, an hour back",
-        turns::start(&metrics)?,
-        begun,
-        begun,
-    )?;
-    let before = unix_seconds()?;
-    let begun = turns::start(&turns.turn_counted(guest)?)?;
-    expect_between("the start by the old clock", begun, before, unix_seconds()?)
+    let mut begun = turns::start(&guest.scrape()?)?;
+    for (by, way) in [(HOUR, "forth"), (-HOUR, "back")] {
+        jump(by)?;
+        let metrics = a_second_later(guest)?;
+        turns.expect(&metrics)?;
+        let start = turns::start(&metrics)?;
+        expect_between(&format!("the start, an hour {way}"), start, begun, begun)?;
+        let before = unix_seconds()?;
+        begun = turns::start(&turns.turn_counted(guest)?)?;
+        let what = format!("the start by the clock that went {way}");
+        expect_between(&what, begun, before, unix_seconds()?)?;
+    }
+    Ok(())
 }
 
 fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {

@@ -74,6 +74,7 @@ fn who_else_sits_there() {
         |_, host| {
             host.tracers.kprobes = Ok(vec![kprobe(4)]);
             host.tracers.events = vec![KprobeEvent {
+                at_entry: true,
                 event: "lpm/seen".to_owned(),
                 name: "show".to_owned(),
                 module: None,

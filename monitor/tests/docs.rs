@@ -187,29 +187,39 @@ fn the_reference_has_every_flag() {
     assert!(missing.is_empty(), "not documented: {missing:?}");
 }
 
-/// Each row of docs/security.md names tests that exist.
+/// Each row of docs/security.md names tests that exist: functions of a file, scenarios, fuzz
+/// targets.
 #[test]
 fn the_tests_of_the_security_table_exist() {
     let text = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let scenarios = fs::read_to_string(root().join("tests/src/protocol.rs")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| "));
     let mut named = 0;
     // The first is the heading.
     for row in rows.skip(1) {
         let tests = row.trim_end_matches('|').rsplit('|').next().unwrap();
         let words: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
-        let mut source = None;
+        let mut source = String::new();
         assert!(!words.is_empty(), "no test in {row}");
-        for word in words {
-            if word.contains('/') {
-                let text = fs::read_to_string(root().join(word));
-                source = Some(text.unwrap_or_else(|error| panic!("{word}: {error}")));
-            } else {
-                // A property has arguments.
-                let function = format!("fn {word}(");
-                let source = source.as_deref().unwrap_or_default();
-                assert!(source.contains(&function), "no {word} where {row} says");
-            }
+        for (index, word) in words.iter().enumerate() {
             named += 1;
+            if !word.contains('/') {
+                let function = format!("fn {word}(");
+                assert!(source.contains(&function), "no {word} where {row} says");
+                continue;
+            }
+            let path = ["monitor", ""]
+                .map(|below| root().join(below).join(word))
+                .into_iter()
+                .find(|path| path.exists());
+            let path = path.unwrap_or_else(|| panic!("no {word}"));
+            source = fs::read_to_string(&path).unwrap();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_whole = word.starts_with("tests/fuzz/targets/")
+                || word.starts_with("tests/src/guest/")
+                    && scenarios.contains(&format!("\"{name}\""));
+            let has_function = words.get(index + 1).is_some_and(|next| !next.contains('/'));
+            assert!(is_whole || has_function, "{word} without a function: {row}");
         }
     }
     assert!(named > 20, "{named} tests named");

@@ -37,6 +37,8 @@ fn a_host_without_livepatch_fails_with_the_remedy() {
             "do: boot a kernel with CONFIG_LIVEPATCH=y",
             "FAILURE  probes",
             "unknown  ftrace_enabled",
+            "unknown  lockdown             cannot determine the level of kernel lockdown",
+            "do: mount securityfs",
             "WARNING  btf",
         ],
     );
@@ -83,6 +85,16 @@ fn each_setting_is_read_from_its_file() {
         assert_eq!(status(&host, check), "ok", "{check}");
         host.write(file, bad);
         assert_eq!(status(&host, check), worst, "{check}");
+    }
+    // With securityfs, but no lockdown: that is known since the list of modules is there.
+    assert_eq!(status(&host, "lockdown"), "ok");
+    for (text, then) in [
+        ("none [integrity] confidentiality\n", "ok"),
+        ("none integrity [confidentiality]\n", "failure"),
+        ("none integrity\n", "unknown"),
+    ] {
+        host.write("sys/kernel/security/lockdown", text);
+        assert_eq!(status(&host, "lockdown"), then, "{text}");
     }
     host.write("sys/module/kcare/initstate", "live\n");
     assert_eq!(status(&host, "other_mechanism"), "warning");

@@ -158,7 +158,7 @@ pub const SCENARIOS: [&str; 41] = [
 
 /// The scenarios of mode `crash`, in the order of a full run: each takes the machine
 /// down at least once.
-pub const CRASH_SCENARIOS: [&str; 20] = [
+pub const CRASH_SCENARIOS: [&str; 21] = [
     "oops_in_patch_is_survived",
     "oops_in_patch",
     "oops_elsewhere",
@@ -177,6 +177,7 @@ pub const CRASH_SCENARIOS: [&str; 20] = [
     "power_cuts",
     "clean_reboot",
     "full_disks",
+    "read_only_crash",
     "failing_disk",
     "stopped_and_starved",
 ];

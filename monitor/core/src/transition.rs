@@ -156,43 +156,66 @@ impl Transitions {
         if self.is_late(event) {
             return effects;
         }
-        match event.kind {
-            EventKind::EnablePatch => self.requested(event, &mut effects),
-            EventKind::InitTransition => self.begin(event, &mut effects),
-            EventKind::TryCompleteTransition => self.attempt(event, &mut effects),
-            EventKind::ReverseTransition => self.reverse(event, &mut effects),
-            EventKind::ForceTransition => self.force(event, &mut effects),
-            EventKind::CancelTransition => self.cancel(event, &mut effects),
-            EventKind::CompleteTransition => self.complete(event, &mut effects),
+        // Whether it is a change other than an attempt, under klp_mutex.
+        let is_change = match event.kind {
+            EventKind::EnablePatch => {
+                self.requested(event, &mut effects);
+                true
+            }
+            EventKind::InitTransition => {
+                self.begin(event, &mut effects);
+                true
+            }
+            EventKind::TryCompleteTransition => {
+                self.attempt(event, &mut effects);
+                false
+            }
+            EventKind::ReverseTransition => {
+                self.reverse(event, &mut effects);
+                true
+            }
+            EventKind::ForceTransition => {
+                self.force(event, &mut effects);
+                true
+            }
+            EventKind::CancelTransition => {
+                self.cancel(event, &mut effects);
+                true
+            }
+            EventKind::CompleteTransition => {
+                self.complete(event, &mut effects);
+                true
+            }
             EventKind::FreePatch => {
                 if let Some(name) = event.patch.as_deref() {
                     self.gone(name, &mut effects);
                 }
+                true
             }
             EventKind::ModuleFree => {
                 if let Some(name) = event.object.as_deref().or(event.patch.as_deref()) {
                     self.refuse(name, &mut effects);
                     self.gone(name, &mut effects);
                 }
+                false
             }
-            // Not a step of a transition.
+            // Steps of the patch's objects.
             EventKind::PatchObject
             | EventKind::UnpatchObject
             | EventKind::ModuleComing
-            | EventKind::ModuleGoing
-            | EventKind::ModuleLoad
-            | EventKind::Printk
+            | EventKind::ModuleGoing => true,
+            // The patch's init has not run.
+            EventKind::ModuleLoad => false,
+            // A crash's events are no steps of a transition.
+            EventKind::Printk
             | EventKind::OopsEnter
             | EventKind::Panic
             | EventKind::Warn
             | EventKind::AddTaint
             | EventKind::RcuStall
-            | EventKind::HungTask => {}
-        }
-        if !matches!(
-            event.kind,
-            EventKind::TryCompleteTransition | EventKind::ModuleFree | EventKind::ModuleLoad
-        ) {
+            | EventKind::HungTask => false,
+        };
+        if is_change {
             self.last_change = self.last_change.max(Some(event.time));
         }
         effects

@@ -175,15 +175,8 @@ pub fn after_boot(
         problems.push(error.to_string());
     }
     problems.extend(targets.problems);
+    problems.extend(look.limits_reached());
     problems.extend(look.problems);
-    if look.left_out > 0 {
-        problems.push(format!(
-            "{} dumps were left out, because the search for dumps at the start is limited in files, \
-             bytes and time; the next start continues with them, and `livepatch-monitor crashes \
-             import` reads them now",
-            look.left_out
-        ));
-    }
     Gathered {
         problems,
         untrusted: look.untrusted,

@@ -35,16 +35,20 @@ pub struct Targets {
 }
 
 impl Targets {
+    /// The files of the configuration, below the root.
+    pub const FILES: [&str; 4] = [KDUMP_CONF, KDUMP_TOOLS, SYSCONFIG, PSTORE_CONF];
+
     /// Reads the configuration of a host whose root is given.
     #[must_use]
     pub fn read(rootfs: &Path) -> Self {
         let mut targets = Self::default();
-        for (file, parse) in [
-            (KDUMP_CONF, Self::kdump_conf as fn(&mut Self, &str)),
-            (KDUMP_TOOLS, Self::kdump_tools),
-            (SYSCONFIG, Self::sysconfig),
-            (PSTORE_CONF, Self::pstore_conf),
-        ] {
+        let parsers: [fn(&mut Self, &str); 4] = [
+            Self::kdump_conf,
+            Self::kdump_tools,
+            Self::sysconfig,
+            Self::pstore_conf,
+        ];
+        for (file, parse) in Self::FILES.into_iter().zip(parsers) {
             let path = rootfs.join(file);
             match bounded_read::read_text(&path, MAX_FILE) {
                 Ok(text) => parse(&mut targets, &text),

@@ -1,12 +1,14 @@
 //! Finds and reads the dumps of this host, trusting nobody but root.
 //!
-//! A dump decides whether a rollout continues, so it must be root's: the file and its directory
-//! belong to root and nobody else may write to them, no symbolic link is followed, and the file has
-//! no second name. The directory above may be open to others if it is sticky, as Ubuntu's
-//! /var/crash is: then nobody but root can replace what root has put there. The files, bytes and
-//! time of a search are limited in total.
+//! A dump decides whether a rollout continues, so it must be root's own: the file and its
+//! directory belong to root and nobody else may write to them, no symbolic link is
+//! followed, and the file has no second name. The directory above may be open to others if
+//! it is sticky, as Ubuntu's /var/crash is: nobody but root can then replace what root has
+//! put there. Files, bytes and time of one look are bounded in all; what others have put
+//! there takes none of the entries, and does not come before what is root's.
 
 use std::{
+    cmp::Reverse,
     ffi::OsStr,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -26,9 +28,12 @@ mod tests;
 /// Limits of one search.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most directory entries that are examined.
+    /// Directories that are searched and files that are found, all of them trusted.
     pub entries: usize,
-    /// Most files that are read.
+    /// After this no directory is listed any further that others may write to: what they
+    /// have put there leaves time for what is root's.
+    pub open_time: Duration,
+    /// Files that are read.
     pub files: usize,
     /// Most bytes that are read in total.
     pub bytes: u64,
@@ -39,10 +44,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A second or two of parsing; systemd gives a service 90 s to start.
+    /// systemd gives a service 90 s to start. A file is begun in time and then parsed to its
+    /// end; 64 MiB of text that no parser understands took 11 s.
     fn default() -> Self {
         Self {
             entries: 16384,
+            open_time: Duration::from_secs(5),
             files: 4096,
             bytes: 64 << 20,
             file_bytes: 16 << 20,
@@ -111,6 +118,8 @@ pub struct Look {
     pub more_untrusted: usize,
     /// Files that were not read because a limit was reached.
     pub left_out: usize,
+    /// Where the search ended because a limit was reached.
+    pub cut_short: Option<PathBuf>,
     /// What could not be read, in words.
     pub problems: Vec<String>,
 }
@@ -129,6 +138,7 @@ impl Look {
             untrusted: Vec::new(),
             more_untrusted: 0,
             left_out: 0,
+            cut_short: None,
             problems: Vec::new(),
         }
     }
@@ -173,28 +183,32 @@ impl Look {
         open_to_others: Option<&str>,
         found: &mut Vec<Candidate>,
     ) -> Result<(), Errno> {
+        // What others have put here is all seen before the first directory is opened.
+        let mut trusted = Vec::new();
         for entry in Dir::read_from(&directory)? {
+            let time = open_to_others.map_or(self.limits.time, |_| self.limits.open_time);
+            if self.began.elapsed() >= time || trusted.len() > self.limits.entries {
+                self.ends_at(path);
+                break;
+            }
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
                 continue;
             }
-            let wanted_name = wanted(&String::from_utf8_lossy(name));
-            let of_interest = match entry.file_type() {
-                FileType::RegularFile => wanted_name,
-                FileType::Directory | FileType::Symlink | FileType::Unknown => true,
-                _ => wanted_name,
-            };
-            if !of_interest {
-                continue;
+            let wanted_name = wanted(&name.to_string_lossy());
+            let path = || path.join(OsStr::from_bytes(name.to_bytes()));
+            match entry.file_type() {
+                FileType::Symlink => {
+                    self.doubt(&path(), "a symbolic link".to_owned());
+                    continue;
+                }
+                FileType::Directory | FileType::Unknown => {}
+                _ if wanted_name => {}
+                _ => continue,
             }
-            let path = path.join(OsStr::from_bytes(name));
-            if self.entries == self.limits.entries || self.is_late() {
-                self.left_out += 1;
-                continue;
-            }
-            self.entries += 1;
-            let stat = match statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            let path = path();
+            let stat = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 // It was moved or removed just now.
                 Err(Errno::NOENT) => continue,
@@ -203,40 +217,84 @@ impl Look {
                     continue;
                 }
             };
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory if depth < MAX_DEPTH => {
-                    if let Some(doubt) = self.doubt_directory(&stat) {
-                        self.doubt(&path, doubt.reason);
-                        continue;
-                    }
-                    let flags = OFlags::RDONLY
-                        | OFlags::DIRECTORY
-                        | OFlags::NOFOLLOW
-                        | OFlags::CLOEXEC
-                        | OFlags::NONBLOCK;
-                    let below = openat(&directory, entry.file_name(), flags, Mode::empty())
-                        .and_then(|below| self.below(below, &path, depth + 1, wanted, None, found));
-                    if let Err(error) = below {
-                        self.cannot_read(&path, error);
-                    }
-                }
-                FileType::Directory => {}
-                FileType::Symlink => self.doubt(&path, "a symbolic link".to_owned()),
-                _ if !wanted_name => {}
-                _ => match self
+            let doubt = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if depth == MAX_DEPTH => continue,
+                FileType::Directory => self.doubt_directory(&stat).map(|doubt| doubt.reason),
+                FileType::Symlink => Some("a symbolic link".to_owned()),
+                _ if !wanted_name => continue,
+                _ => self
                     .doubt_file(&stat)
-                    .or(open_to_others.map(|reason| format!("its directory: {reason}")))
-                {
-                    Some(reason) => self.doubt(&path, reason),
-                    None => found.push(candidate(path, &stat)),
-                },
+                    .or(open_to_others.map(|reason| format!("its directory: {reason}"))),
+            };
+            if let Some(reason) = doubt {
+                self.doubt(&path, reason);
+                continue;
+            }
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                trusted.push(((stat.st_mtime, stat.st_mtime_nsec), name.to_owned(), path));
+            } else if self.admit(&path) {
+                found.push(candidate(path, &stat));
+            }
+        }
+        // If there is no room for all of them, the old ones are left out.
+        trusted.sort_by_key(|(modified, ..)| Reverse(*modified));
+        for (_, name, path) in trusted {
+            if !self.admit(&path) {
+                break;
+            }
+            let flags = OFlags::RDONLY
+                | OFlags::DIRECTORY
+                | OFlags::NOFOLLOW
+                | OFlags::CLOEXEC
+                | OFlags::NONBLOCK;
+            let below = openat(&directory, name, flags, Mode::empty())
+                .and_then(|below| self.below(below, &path, depth + 1, wanted, None, found));
+            match below {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => self.cannot_read(&path, error),
             }
         }
         Ok(())
     }
 
-    /// Reads a file, if it is still the one that was found and the limits of time and size allow
-    /// it. Otherwise it is counted as left out.
+    /// Whether there is room for another file or directory that is trusted.
+    fn admit(&mut self, path: &Path) -> bool {
+        let has_room = self.entries < self.limits.entries;
+        match has_room {
+            true => self.entries += 1,
+            false => self.ends_at(path),
+        }
+        has_room
+    }
+
+    fn ends_at(&mut self, path: &Path) {
+        self.cut_short.get_or_insert_with(|| path.to_owned());
+    }
+
+    /// What is not known because a limit was reached, in words.
+    #[must_use]
+    pub fn limits_reached(&self) -> Vec<String> {
+        let left_out = (self.left_out > 0).then(|| {
+            format!(
+                "{} dumps were left out, because the reading of dumps at the start is limited in \
+                 files, bytes and time; the next start continues with them, and \
+                 `livepatch-monitor crashes import` reads them now",
+                self.left_out
+            )
+        });
+        let cut_short = self.cut_short.as_ref().map(|path| {
+            format!(
+                "the search for dumps ended at {}, because it is limited in entries and time: \
+                 dumps beyond are not known; remove what is not needed there, and read dumps \
+                 with `livepatch-monitor crashes import`",
+                path.display()
+            )
+        });
+        left_out.into_iter().chain(cut_short).collect()
+    }
+
+    /// Reads a file, if it is still the one that was found and there is time and room for
+    /// it. Otherwise it counts as left out.
     pub fn read(&mut self, file: &Candidate) -> Option<Content> {
         let size = file.size.min(self.limits.file_bytes);
         let room = self.limits.bytes.saturating_sub(self.bytes);

@@ -47,6 +47,25 @@ const REFUSED: &[i64] = &[
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_setpriority,
+    libc::SYS_ioprio_set,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    // Memory, messages and semaphores of other processes of this user.
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // File systems and namespaces.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -132,8 +151,21 @@ const BPF_COMMANDS: &[u64] = &[1, 2, 3, 4, 15, 28, 33];
 /// end.
 const IOCTLS: &[u64] = &[0x5401, 0x5413, 0x541b, 0x5421, 0x5451, 0x2401];
 
-/// Bit in the system call number that marks the x32 interface of x86-64, which has the same calls
-/// and some of its own (arch/x86/entry/syscalls/syscall_64.tbl).
+/// `F_SETOWN`, `F_SETSIG` and `F_SETOWN_EX` (include/uapi/asm-generic/fcntl.h): the kernel then
+/// sends this signal to this process when the descriptor can be read.
+const OWNERS: &[u64] = &[8, 10, 15];
+
+/// Calls that change a process, which is their first argument; 0 is the one that calls.
+const OF_A_PROCESS: &[i64] = &[
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
+];
+
+/// Set in the number of a call by the x32 interface of x86-64, which has the same calls and
+/// some of its own (arch/x86/entry/syscalls/syscall_64.tbl).
 const X32: i64 = 0x4000_0000;
 const X32_OWN: std::ops::RangeInclusive<i64> = 512..=547;
 
@@ -228,6 +260,16 @@ fn rules() -> Result<Rules, seccompiler::Error> {
     ] {
         rules.insert(number, vec![SeccompRule::new(conditions)?]);
     }
+    for number in OF_A_PROCESS {
+        let other = none_of(0, &[0, process])?;
+        rules.insert(*number, vec![SeccompRule::new(other)?]);
+    }
+    let mut owners = Vec::new();
+    for command in OWNERS {
+        let is = SeccompCondition::new(1, Dword, SeccompCmpOp::Eq, *command)?;
+        owners.push(SeccompRule::new(vec![is])?);
+    }
+    rules.insert(libc::SYS_fcntl, owners);
     Ok(rules)
 }
 

@@ -12,6 +12,7 @@ mod sockets;
 use std::{sync::Mutex, thread};
 
 use inputs::Inputs;
+use livepatch_monitor_test_support::left_out;
 
 /// Outcome of bad input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,18 @@ const fn no(
     row(about, line, Ends::With(2), says)
 }
 
+impl Row {
+    /// Whether it is about what is in a dump: only root's are read.
+    fn needs_root(&self) -> bool {
+        let of_a_dump = |word: &&str| {
+            ["@pstore-", "@kdump-"]
+                .iter()
+                .any(|of| word.starts_with(of))
+        };
+        self.line.iter().any(of_a_dump) && !self.says.is_empty()
+    }
+}
+
 fn table() -> Vec<Row> {
     [
         rows::common(),
@@ -75,7 +88,12 @@ fn table() -> Vec<Row> {
 
 #[test]
 fn every_row_ends_as_it_says() {
-    let rows = table();
+    let mut rows = table();
+    if !rustix::process::geteuid().is_root() {
+        for row in rows.extract_if(.., |row| row.needs_root()) {
+            left_out(&format!("{:?}", row.line), "only root's dumps are read");
+        }
+    }
     let left = Mutex::new(rows.iter());
     let faults = Mutex::new(Vec::new());
     // Most of a row's time is the start of a process.

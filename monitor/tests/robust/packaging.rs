@@ -1,8 +1,16 @@
 //! What the DaemonSet mounts from the host into the container.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use livepatch_monitor::host::packages::Packages;
+use livepatch_monitor::{
+    crash::kdump_config::Targets,
+    host::{expected::Expectations, packages::Packages},
+};
+
+use crate::BINARY;
 
 const MANIFEST: &str = include_str!("../../packaging/kubernetes/daemonset.yaml");
 
@@ -17,32 +25,62 @@ fn values(key: &str) -> Vec<&'static str> {
         .collect()
 }
 
+/// The path on the host of a path in the container.
+fn of_host(path: &str) -> PathBuf {
+    let below = path
+        .strip_prefix("/host/root")
+        .or_else(|| path.strip_prefix("/host"));
+    PathBuf::from(below.unwrap())
+}
+
+/// Where the monitor keeps its state unless it is told otherwise.
+fn state_dir() -> PathBuf {
+    let help = Command::new(BINARY).args(["serve", "--help"]).output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let (_, help) = help.split_once("--state-dir").unwrap();
+    let (_, default) = help.split_once("[default: ").unwrap();
+    PathBuf::from(default.split(']').next().unwrap())
+}
+
+/// What the monitor's own code reads below the host's root, and what the manifest's
+/// arguments name.
 #[test]
 fn the_daemon_set_mounts_only_what_is_read() {
-    let mut read: Vec<PathBuf> = Packages::directories(Path::new("/"));
-    // Locks of rpm's managers in a directory that contains the sockets of all daemons.
+    const RELEASE: &str = "RELEASE";
+    let root = Path::new("/");
+    let mut read: Vec<PathBuf> = Packages::directories(root);
+    // Locks of rpm's managers that live in a directory of all daemons' sockets.
     read.retain(|path| !path.starts_with("/run"));
-    read.extend(
-        [
-            "/proc",
-            "/sys",
-            "/var/lib/systemd/pstore",
-            "/var/crash",
-            "/var/lib/kpatch",
-            "/usr/lib/kpatch",
-            "/var/lib/livepatch-monitor",
-        ]
-        .map(PathBuf::from),
-    );
+    let livepatches = Expectations::new(root, RELEASE, &[], &[]);
+    for directory in livepatches.directories() {
+        let above = directory.ancestors().find(|path| path.ends_with(RELEASE));
+        read.push(above.unwrap().parent().unwrap().to_owned());
+    }
+    read.extend(Targets::FILES.map(|file| root.join(file)));
+    let arguments = values("path.");
+    assert!(arguments.len() > 5, "{arguments:?}");
+    let arguments = arguments.iter().map(|argument| {
+        let (_, path) = argument.split_once('=').unwrap();
+        of_host(path)
+    });
+    read.extend(arguments.filter(|path| path.parent().is_some()));
+    read.push(state_dir());
+    // What lies below another directory comes with it.
+    let all = read.clone();
+    read.retain(|path| {
+        !path
+            .ancestors()
+            .skip(1)
+            .any(|above| all.contains(&above.to_owned()))
+    });
     let mut mounted: Vec<PathBuf> = values("path: /")
         .into_iter()
-        .filter(|path| !path.starts_with("-/"))
-        .map(|path| Path::new("/").join(path))
+        .map(|path| root.join(path))
+        // The path of the health check.
+        .filter(|path| path != Path::new("/-/healthy"))
         .collect();
     mounted.sort();
     read.sort();
-    // The path of the health check.
-    mounted.retain(|path| path != Path::new("/-/healthy"));
     assert_eq!(mounted, read);
 }
 

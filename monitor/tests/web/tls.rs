@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     sync::Arc,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -370,4 +371,28 @@ fn http2_can_be_off() {
     let client = Client::trusting(&authority.pem()).speaking(&["h2", "http/1.1"]);
     let agreed = client.agreed(&exporter.address());
     assert_eq!(agreed.protocol.as_deref(), Some(&b"http/1.1"[..]));
+}
+
+/// Each broken handshake is a line of a library's; only the first of each minute are logged.
+#[test]
+fn broken_handshakes_do_not_fill_the_log() {
+    let (host, authority) = pki::host();
+    host.write("web.yml", TLS);
+    let mut exporter = start(&host);
+    let since = Instant::now();
+    for _ in 0..300 {
+        let mut stream = exporter.connect();
+        // A server's message, `server_hello_done` (RFC 5246, section 7.4.5).
+        stream
+            .write_all(b"\x16\x03\x03\x00\x04\x0e\x00\x00\x00")
+            .unwrap();
+        // An alert, or a reset: it was refused.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    Client::trusting(&authority.pem()).agreed(&exporter.address());
+    let minutes = 1 + usize::try_from(since.elapsed().as_secs() / 60).unwrap();
+    let log = exporter.stop().err;
+    let lines = log.lines().filter(|line| line.contains("ServerHelloDone"));
+    let lines = lines.count();
+    assert!((10..=10 * minutes).contains(&lines), "{lines} lines: {log}");
 }

@@ -32,6 +32,7 @@ const PAGES: &[(&str, &str)] = pages![
     "LivepatchLoadFailed",
     "LivepatchMonitorDegraded",
     "LivepatchNoCrashEvidence",
+    "LivepatchNotInForce",
     "LivepatchPatchMissing",
     "LivepatchReversed",
     "LivepatchStopRollout",

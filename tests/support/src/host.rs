@@ -17,15 +17,16 @@ use tempfile::TempDir;
 /// The id of the fake host's boot.
 pub const BOOT_ID: &str = "3f1c4a52-0000-4000-8000-000000000001";
 
-/// The path of each part of the host, relative to its root.
+/// The path of each part of the host, relative to its root. There are no dump directories: nothing in
+/// those of an ordinary user, who may run the tests, is trusted.
 const PLACES: [(&str, &str); 8] = [
     ("--path.sysfs", "sys"),
     ("--path.procfs", "proc"),
     ("--path.kmsg", "kmsg"),
     ("--path.rootfs", "rootfs"),
-    ("--path.pstore", "no-files"),
-    ("--path.systemd-pstore", "no-files"),
-    ("--path.kdump", "no-files"),
+    ("--path.pstore", "no-pstore"),
+    ("--path.systemd-pstore", "no-systemd-pstore"),
+    ("--path.kdump", "no-kdump"),
     ("--state-dir", "state"),
 ];
 
@@ -41,7 +42,7 @@ impl Default for FakeHost {
         let host = Self {
             root: tempfile::tempdir().unwrap(),
         };
-        for folder in ["sys/kernel", "rootfs", "no-files"] {
+        for folder in ["sys/kernel", "rootfs"] {
             host.create_dir(folder);
         }
         host.write("proc/sys/kernel/osrelease", "6.12\n");

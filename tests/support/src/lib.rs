@@ -1,8 +1,8 @@
 //! What the tests of the monitor and the VM scenarios share.
 //!
-//! [`http`] is for both. The feature `fakes` is for tests that run on the same machine as the
-//! monitor: a fake host, the monitor as a process, a Prometheus. `layers` reads a package's
-//! sources.
+//! [`http`] is for both, and for xtask. The feature `fakes` is for tests that run on the same machine as
+//! the monitor: a host made of files, the monitor as a process, a Prometheus. `layers` reads
+//! a package's sources.
 
 use std::io::Write as _;
 

@@ -1,7 +1,7 @@
 //! The layouts of `dashboards/prometheus/layouts`, run with real engines: shards and agents that
 //! write to a global Prometheus or VictoriaMetrics, in which the shipped rules are evaluated.
 //!
-//! All layouts scrape the same simulated hosts at the same time, so that one story serves them
+//! All layouts scrape the same simulated hosts at the same time, so that one rollout serves them
 //! all: a site stops sending, comes back, and two hosts crash in transition.
 
 mod engines;

@@ -9,6 +9,7 @@ pub(crate) mod layouts;
 mod measure;
 mod prng;
 mod recorded;
+pub(crate) mod replay;
 mod report;
 mod run;
 mod sample;
@@ -17,17 +18,16 @@ pub(crate) mod series;
 mod server;
 mod simulation;
 pub(crate) mod smoke;
-pub(crate) mod stories;
 mod trim;
 
 use std::{path::PathBuf, thread, time::Duration};
 
 use anyhow::{Result, bail};
 
-use self::{measure::Setup, scenario::Plan, simulation::Fleet, stories::Day};
+use self::{measure::Setup, replay::Day, scenario::Plan, simulation::Fleet};
 use crate::host::{paths, process, prometheus_tools};
 
-/// The day of the stories.
+/// The day that is replayed.
 pub(crate) const DAY: Day = Day {
     hosts: 1000,
     hours: 24,
@@ -69,9 +69,9 @@ pub(crate) struct Arguments {
     /// A day of 1,000 hosts on which scrapes get lost, with and without crashes, replayed: the
     /// pages are counted
     #[arg(long, conflicts_with_all = ["manual", "smoke", "layouts"])]
-    stories: bool,
-    /// How long the day of the stories is; the whole rollout happens in it
-    #[arg(long, default_value_t = DAY.hours, requires = "stories")]
+    replay: bool,
+    /// How long the day is that is replayed; the whole rollout happens in it
+    #[arg(long, default_value_t = DAY.hours, requires = "replay")]
     hours: usize,
     /// No scenario and no measurement: hosts that are patched, crashed and rebooted by HTTP
     #[arg(long)]
@@ -93,13 +93,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.smoke {
         return smoke::run(&monitor(arguments)?).map(|()| true);
     }
-    if arguments.stories {
+    if arguments.replay {
         let day = Day {
             hours: arguments.hours,
             seed: arguments.seed,
             ..DAY
         };
-        return stories::run(day).map(|()| true);
+        return replay::run(day).map(|()| true);
     }
     if arguments.layouts {
         return layouts::run(&monitor(arguments)?).map(|()| true);

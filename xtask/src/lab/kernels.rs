@@ -144,6 +144,7 @@ pub(crate) const LINES: &[Line] = &[
             "power_cut_in_transition",
             "power_cuts",
             "full_disks",
+            "read_only_crash",
             "failing_disk",
             "stopped_and_starved",
             "clean_reboot",

@@ -143,7 +143,8 @@ pub(crate) fn check(folder: &Path, config: &str) -> Result<()> {
         );
         Ok(())
     })?;
-    // Nothing more goes out afterwards.
+    // Nothing more goes out afterwards. No event shows that: a group's next notification would be
+    // out after its wait.
     thread::sleep(2 * GROUP_WAIT);
     let after = webhook.received();
     ensure!(

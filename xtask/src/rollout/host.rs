@@ -21,7 +21,7 @@ use crate::{
         initramfs::{DISK_MODULES, Extras, NETWORK_MODULES},
         machine::Prepared,
         reboot_vm,
-        vm::{End, Forward, Machine, Persistent},
+        vm::{EmulatorDied, End, Forward, Machine, Persistent},
     },
     monitoring::{free_port, wait_for},
 };
@@ -62,8 +62,26 @@ pub(crate) struct Host {
 struct State {
     /// The number of boots in which the exporter has answered.
     serving: AtomicU32,
-    /// Why there will be no further boot; empty if it was powered off cleanly.
-    end: Mutex<Option<String>>,
+    /// Why there will be no further boot.
+    end: Mutex<Option<Ending>>,
+}
+
+#[derive(Clone, Debug)]
+enum Ending {
+    /// As ordered.
+    PoweredOff,
+    EmulatorDied(String),
+    Failed(String),
+}
+
+impl From<Result<()>> for Ending {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::PoweredOff,
+            Err(error) if error.is::<EmulatorDied>() => Self::EmulatorDied(format!("{error:#}")),
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
 }
 
 impl Host {
@@ -91,8 +109,7 @@ impl Host {
             let (prepared, state) = (prepared.clone(), state.clone());
             move || {
                 let result = boots(&prepared, name, &persistent, &forwards, firmware, &state);
-                let end = result.map_or_else(|error| format!("{error:#}"), |()| String::new());
-                *lock(&state.end) = Some(end);
+                *lock(&state.end) = Some(result.into());
             }
         });
         Ok(Self {
@@ -127,12 +144,15 @@ impl Host {
         Ok(())
     }
 
-    /// Returns an error if there will be no further boot.
+    /// Returns an error if there will be no further boot: an [`EmulatorDied`] if that is why.
     pub(crate) fn check(&self) -> Result<()> {
-        match lock(&self.state.end).as_deref() {
+        match lock(&self.state.end).as_ref() {
             None => Ok(()),
-            Some("") => bail!("{} has already exited", self.name),
-            Some(why) => bail!("{} exited: {why}", self.name),
+            Some(Ending::PoweredOff) => bail!("{} has already exited", self.name),
+            Some(Ending::EmulatorDied(why)) => {
+                Err(EmulatorDied(format!("{}: {why}", self.name)).into())
+            }
+            Some(Ending::Failed(why)) => bail!("{} exited: {why}", self.name),
         }
     }
 
@@ -181,8 +201,8 @@ impl Host {
         if thread.join().is_err() {
             bail!("{}: its thread panicked", self.name);
         }
-        match lock(&self.state.end).take().as_deref() {
-            Some("") => Ok(()),
+        match lock(&self.state.end).take() {
+            Some(Ending::PoweredOff) => Ok(()),
             why => bail!("{} did not exit cleanly: {why:?}", self.name),
         }
     }

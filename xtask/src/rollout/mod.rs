@@ -16,7 +16,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use livepatch_monitor_tests::protocol::{COMPLETING_PATCH, HELD_PATCH, Order};
 
-use crate::{dashboards::panels, fleet::series, host::paths, lab::machine::Prepared, status_page};
+use crate::{
+    dashboards::panels,
+    fleet::series,
+    host::paths,
+    lab::{machine::Prepared, vm::EmulatorDied},
+    status_page,
+};
 use host::Host;
 use stack::Stack;
 
@@ -40,17 +46,30 @@ fn unix_seconds() -> f64 {
 }
 
 /// Runs the scenario. `passed` is called after each step; the first step that fails ends it. The
-/// hosts must have the series of the recordings from which the simulated fleet is made, which were
-/// recorded on [`KERNEL`]; with `bless`, the hosts' expositions replace them.
+/// hosts must have the series of the recordings of which the simulated fleet is made, which are of
+/// [`KERNEL`]; with `bless`, the hosts' expositions replace them.
+///
+/// # Errors
+///
+/// An [`EmulatorDied`] if the emulator of a host died of its own fault. Then no host runs any more,
+/// and the scenario can be run again.
 pub(crate) fn run(
-    prepared: Prepared,
+    prepared: &Arc<Prepared>,
     monitor: &Path,
     bless: bool,
     mut passed: impl FnMut(&str),
 ) -> Result<()> {
-    let folder = prepared.folder.clone();
+    let folder = &prepared.folder;
     let is_recorded = prepared.kernel.name == KERNEL;
-    play(&Arc::new(prepared), monitor, &mut passed)?;
+    let a = Host::start(prepared, "host-a", FIRMWARE)?;
+    // Its ports are open by now.
+    a.wait_for_boot(1)?;
+    let b = Host::start(prepared, "host-b", FIRMWARE)?;
+    if let Err(error) = play(&a, &b, folder, monitor, &mut passed) {
+        return Err(cause(error, [a, b]));
+    }
+    a.finish()?;
+    b.finish()?;
     let recordings = paths::root()?.join("tests/fleet");
     let mut differences = String::new();
     for state in RECORDED {
@@ -81,26 +100,45 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// What has failed: an emulator, if one died, and then the other host is powered off.
+fn cause(error: anyhow::Error, hosts: [Host; 2]) -> anyhow::Error {
+    let is_of_emulator = |error: &anyhow::Error| error.is::<EmulatorDied>();
+    let mut ended = hosts.iter().filter_map(|host| host.check().err());
+    let Some(died) = ended.find(is_of_emulator) else {
+        return error;
+    };
+    for host in hosts {
+        if host.check().is_ok()
+            && let Err(left) = host.finish()
+        {
+            return left.context(format!("{died:#}, and the other host cannot be ended"));
+        }
+    }
+    died
+}
+
 /// A rollout in progress.
 struct Rollout<'a> {
-    a: Host,
-    b: Host,
+    a: &'a Host,
+    b: &'a Host,
     stack: Stack,
     /// When Prometheus was started, in seconds since 1970.
     start: f64,
     passed: &'a mut dyn FnMut(&str),
 }
 
-fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) -> Result<()> {
-    let a = Host::start(prepared, "host-a", FIRMWARE)?;
-    // Its ports are open by now.
-    a.wait_for_boot(1)?;
-    let b = Host::start(prepared, "host-b", FIRMWARE)?;
+fn play(
+    a: &Host,
+    b: &Host,
+    folder: &Path,
+    monitor: &Path,
+    passed: &mut dyn FnMut(&str),
+) -> Result<()> {
     b.wait_for_boot(1)?;
-    let stack = Stack::start(&prepared.folder, monitor, &[&a, &b], INTERVAL, &[])?;
+    let stack = Stack::start(folder, monitor, &[a, b], INTERVAL, &[])?;
     let start = unix_seconds();
     stack.wait_for_hosts(2)?;
-    stack.keep(&a, "/metrics", "fleet/unpatched.prom")?;
+    stack.keep(a, "/metrics", "fleet/unpatched.prom")?;
 
     let mut rollout = Rollout {
         a,
@@ -117,9 +155,7 @@ fn play(prepared: &Arc<Prepared>, monitor: &Path, passed: &mut dyn FnMut(&str)) 
 
     status_page::check(&[("rollout-stuck", &stuck), ("rollout-crashed", &crashed)])?;
     (rollout.passed)("the status pages of a stuck and of a crashed host are readable");
-
-    rollout.a.finish()?;
-    rollout.b.finish()
+    Ok(())
 }
 
 impl Rollout<'_> {
@@ -147,7 +183,7 @@ impl Rollout<'_> {
             &self.stack.gate(COMPLETING_PATCH, &soaked, 0)?,
             &["continue"],
         )?;
-        self.stack.keep(&self.b, "/metrics", "fleet/patched.prom")?;
+        self.stack.keep(self.b, "/metrics", "fleet/patched.prom")?;
         // The soak is too short, and there are too few hosts.
         self.stack.gate(COMPLETING_PATCH, &["--soak", "1h"], 2)?;
         self.stack
@@ -161,13 +197,13 @@ impl Rollout<'_> {
         self.a.order(Order::Hold)?;
         self.a.order(Order::Patch)?;
         self.stack
-            .keep(&self.a, "/metrics", "fleet/transition.prom")?;
+            .keep(self.a, "/metrics", "fleet/transition.prom")?;
         let page =
             self.stack
                 .wait_for_page("LivepatchTransitionStuck", self.a.name(), HELD_PATCH)?;
         expect(page.annotation("description"), &["lpm_hold"])?;
-        self.stack.keep(&self.a, "/metrics", "fleet/stuck.prom")?;
-        let page = self.stack.keep(&self.a, "/", "page/stuck.html")?;
+        self.stack.keep(self.a, "/metrics", "fleet/stuck.prom")?;
+        let page = self.stack.keep(self.a, "/", "page/stuck.html")?;
         let words = self.stack.gate(HELD_PATCH, &["--soak", "1s"], 1)?;
         expect(&words, &["hold", self.a.name(), "stuck"])?;
         (self.passed)("a stuck transition reaches the pager, and the gate holds");
@@ -189,8 +225,8 @@ impl Rollout<'_> {
         self.stack.wait_for_hosts(2)?;
         self.stack
             .wait_for_page("LivepatchHostCrashed", self.a.name(), HELD_PATCH)?;
-        self.stack.keep(&self.a, "/metrics", "fleet/crashed.prom")?;
-        let page = self.stack.keep(&self.a, "/", "page/crashed.html")?;
+        self.stack.keep(self.a, "/metrics", "fleet/crashed.prom")?;
+        let page = self.stack.keep(self.a, "/", "page/crashed.html")?;
         expect(
             &self.stack.gate(HELD_PATCH, &[], 1)?,
             &["hold", self.a.name(), "crashed"],
@@ -241,7 +277,8 @@ impl Rollout<'_> {
 
     /// Checks what every panel of the dashboards shows of the rollout.
     fn check_panels(&mut self) -> Result<()> {
-        // Everything on the last page must be in the past of every step that is queried.
+        // Everything on the last page must be in the past of a step that is queried. The steps are
+        // moments of the clock, and so this waits for the clock.
         thread::sleep(INTERVAL);
         let prometheus = &self.stack.prometheus;
         let complaints = panels::check_panels(

@@ -12,16 +12,17 @@ use std::{
     num::NonZero,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     build::guest_binaries::{self, Programs},
     checks, dist, fleet,
     host::{packages, process, prometheus_tools},
     lab::{
+        command,
         kernels::{self, Line},
         machine::{self, Prepared},
         modules, reboot_vm,
@@ -32,7 +33,8 @@ use crate::{
 
 use self::{
     judge::Tally,
-    plan::{PACKAGES, ROLLOUT, UPDATES},
+    plan::{LAB_RUN, PACKAGES, ROLLOUT, UPDATES},
+    resume::Cause,
     run::Run,
     work::More,
 };
@@ -74,7 +76,13 @@ enum Work {
     Packages,
     /// Package managers, killed in the middle of an upgrade.
     Updates,
+    /// One command in a guest of the lab.
+    LabRun,
 }
+
+/// The exit code of the command in a guest of the lab, and its time limit.
+const LAB_EXIT: u8 = 7;
+const LAB_LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs everything that is requested; `false` if a scenario failed or none ran.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
@@ -103,6 +111,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if all || asked.contains(&UPDATES) {
         more.push(Work::Updates);
     }
+    if all || asked.contains(&LAB_RUN) {
+        more.push(Work::LabRun);
+    }
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let jobs = arguments.jobs.map_or_else(|| jobs_of(cores), NonZero::get);
     let tally = Mutex::new(Tally::default());
@@ -128,6 +139,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
                     interrupted_updates(built(&programs), arguments.thorough),
                     true,
                 ),
+                Work::LabRun => (lab_run(&lines, &programs), true),
                 Work::Check(name, check) => checked(name, check),
                 Work::Fleet => checked("simulated hosts", || {
                     fleet(built(&programs)?, arguments.thorough)
@@ -251,7 +263,7 @@ fn fleet(programs: &Programs, thorough: bool) -> Result<()> {
     fleet::ansible::check(&programs.monitor)?;
     if thorough {
         fleet::layouts::run(&programs.monitor)?;
-        fleet::stories::run(fleet::DAY)?;
+        fleet::replay::run(fleet::DAY)?;
     }
     Ok(())
 }
@@ -270,20 +282,34 @@ fn print_steps(begin: Instant) {
     );
 }
 
-/// Runs the rollout on two machines, with nothing else in parallel.
+/// Runs the rollout on two machines, with nothing else in parallel; once more from its start, if an
+/// emulator dies of its own fault.
 fn rollout(lines: &[&'static Line], programs: &Programs, bless: bool) -> Result<Tally> {
     let line = lines.iter().find(|line| plan::is_the_one(line, lines));
     let line = line.context("no kernel")?;
     let modules = host::modules();
     let prepared = machine::prepare(line, programs, ROLLOUT, host::extras(&modules))?;
     let what = format!("a rollout on two machines with kernel {}", prepared.kernel);
+    let prepared = Arc::new(prepared);
     let mut tally = Tally::default();
-    let outcome = process::step(&what, || {
-        rollout::run(prepared, &programs.monitor, bless, |name| {
-            println!("    [{ROLLOUT}] passed: {name}");
-            tally.passed += 1;
+    let mut once = || {
+        tally.passed = 0;
+        process::step(&what, || {
+            rollout::run(&prepared, &programs.monitor, bless, |name| {
+                println!("    [{ROLLOUT}] passed: {name}");
+                tally.passed += 1;
+            })
         })
-    });
+    };
+    let mut outcome = once();
+    if let Err(error) = &outcome
+        && judge::cause(error) == Cause::Emulator
+    {
+        println!("    [{ROLLOUT}] the emulator died; it begins again: {error:#}");
+        outcome = once();
+        let again = format!("{ROLLOUT}: the emulator died; it ran once more from its start");
+        tally.emulator.push(again);
+    }
     if let Err(error) = outcome {
         println!("    [{ROLLOUT}] FAILED: {error:#}");
         tally.failures.push(format!("{ROLLOUT}: {error:#}"));
@@ -301,6 +327,36 @@ fn packages() -> Tally {
     if let Err(error) = outcome {
         println!("    [{PACKAGES}] FAILED: {error:#}");
         tally.failures.push(format!("{PACKAGES}: {error:#}"));
+    }
+    tally
+}
+
+/// Runs a command in a guest of the lab, which must end with the command's exit code.
+fn lab_run(lines: &[&'static Line], programs: &OnceLock<Programs>) -> Tally {
+    let mut tally = Tally::default();
+    let outcome = built(programs).and_then(|programs| {
+        let line = lines.iter().find(|line| plan::is_the_one(line, lines));
+        let line = line.context("no kernel")?;
+        let exit = format!("exit {LAB_EXIT}");
+        let words = ["sh", "-c", &exit];
+        process::step(
+            &format!("lab run: `{exit}` on kernel {}", line.name),
+            || {
+                let code = command::in_guest(line, programs, LAB_LIMIT, &words)?;
+                ensure!(code == LAB_EXIT, "`{exit}` ends with {code}");
+                Ok(())
+            },
+        )
+    });
+    match outcome {
+        Ok(()) => {
+            println!("    [{LAB_RUN}] passed: the exit code of the command comes back");
+            tally.passed += 1;
+        }
+        Err(error) => {
+            println!("    [{LAB_RUN}] FAILED: {error:#}");
+            tally.failures.push(format!("{LAB_RUN}: {error:#}"));
+        }
     }
     tally
 }

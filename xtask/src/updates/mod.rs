@@ -15,7 +15,7 @@ mod truth;
 use std::{
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -150,6 +150,14 @@ fn watched(manager: &Manager, tree: &Tree, monitor: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the clock shows another whole second.
+fn wait_for_the_next_second() -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let next = Duration::from_secs(now.as_secs() + 1);
+    thread::sleep(next.saturating_sub(now));
+    Ok(())
+}
+
 fn killed_in(
     manager: &Manager,
     tree: &Tree,
@@ -176,8 +184,8 @@ fn killed_in(
         answer.says(&expected),
         "the monitor says {answer:?}, on disk is {left:?}: expected {expected:?}"
     );
-    // Histories have whole seconds, and nobody starts a repair within the second of the crash.
-    thread::sleep(Duration::from_secs(1));
+    // Histories have whole seconds, and nobody repairs within the second of the crash.
+    wait_for_the_next_second()?;
     for command in &answer.commands {
         // The first command of dpkg fails if a package must be unpacked again.
         let must_unpack = |command: &String| command.contains("--reinstall");

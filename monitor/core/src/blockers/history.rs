@@ -18,13 +18,13 @@ const SPAN: Duration = Duration::from_secs(5);
 pub struct History {
     segment: Option<(String, Direction)>,
     attempts: Option<u32>,
-    seen: BTreeMap<(u32, Option<u64>), PidNsVisibility>,
+    seen: BTreeMap<(u32, Option<u64>), FirstSeen>,
     round: u64,
 }
 
 /// The first time that a task was seen with a clean stack.
 #[derive(Clone, Copy, Debug)]
-struct PidNsVisibility {
+struct FirstSeen {
     attempts: Option<u32>,
     time: BootTime,
     round: u64,
@@ -71,22 +71,22 @@ impl History {
     /// with one, in words, if the kernel must have checked it in the meantime.
     pub(super) fn clean(&mut self, scan: &Scan, task: &PendingTask) -> Option<String> {
         let round = self.round;
-        let sight = self
+        let first = self
             .seen
             .entry((task.tid, task.start_ns))
-            .or_insert(PidNsVisibility {
+            .or_insert(FirstSeen {
                 attempts: scan.attempts,
                 time: scan.time,
                 round,
             });
-        sight.round = round;
-        match (sight.attempts, scan.attempts) {
+        first.round = round;
+        match (first.attempts, scan.attempts) {
             (Some(before), Some(now)) => {
                 let passed = now.saturating_sub(before);
                 (passed >= ATTEMPTS).then(|| format!("in {passed} attempts"))
             }
             _ => {
-                let passed = scan.time.since(sight.time).unwrap_or_default();
+                let passed = scan.time.since(first.time).unwrap_or_default();
                 (passed >= SPAN).then(|| format!("in {} seconds", passed.as_secs()))
             }
         }
@@ -95,6 +95,6 @@ impl History {
     /// Ends the scan: forgets the tasks that did not have a clean stack in it.
     pub(super) fn finish(&mut self) {
         let round = self.round;
-        self.seen.retain(|_, sight| sight.round == round);
+        self.seen.retain(|_, first| first.round == round);
     }
 }

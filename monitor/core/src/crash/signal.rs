@@ -1,6 +1,6 @@
-//! The crash signals, one row each: names, hooks, kernel counters, headlines and severity. A new
-//! signal is a new row, its BPF program and its scenario, and what
-//! docs/dev/adding-a-crash-signal.md lists for the parser.
+//! The crash signals: one row each, from which the tables of hooks, counters, fallbacks and
+//! headlines derive, and what is particular about its reports. Where the parser does something of
+//! its own for a signal, a match there names every signal. `docs/dev/adding-a-crash-signal.md` lists all places of a new one.
 
 use livepatch_monitor_ebpf::{EventKind, taint};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,24 @@ struct Row {
     counter: Option<KernelCounter>,
     fallback: Option<EventKind>,
     headlines: &'static [&'static str],
+    properties: &'static [Property],
+}
+
+/// What is particular about the reports of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Property {
+    /// It is raised again and again while its cause lasts.
+    Repeats,
+    /// A CPU is stuck; signals of that are raised one after the other.
+    StuckCpu,
+    /// A detector reports another task than itself; its own is shown where it panics.
+    ByDetector,
+    /// It is reported for each CPU and bank.
+    EachCpu,
+    /// It is what a `die()` that follows is about (arch/powerpc/kernel/traps.c).
+    BeforeDie,
+    /// Its first line alone may be a user's.
+    NeedsSecondSign,
 }
 
 macro_rules! signals {
@@ -68,6 +86,7 @@ signals! {
             "BUG: Bad page cache in process ",
             "BUG: Bad rss-counter state ",
         ],
+        properties: &[],
     }
     /// A WARN(), or another report after which the kernel continues (KASAN, UBSAN, …).
     Warning {
@@ -87,6 +106,7 @@ signals! {
             "WARNING: at {place}, CPU#{cpu}: {comm}/{pid}",
             "WARNING: at {}:{n} {place}",
         ],
+        properties: &[],
     }
     /// An RCU grace period is held up by a CPU or a task.
     RcuStall {
@@ -107,6 +127,7 @@ signals! {
             "INFO: rcu{} detected stall",
             "INFO: rcu{} detected expedited stall",
         ],
+        properties: &[Property::Repeats, Property::StuckCpu],
     }
     /// A task is blocked for too long.
     HungTask {
@@ -123,6 +144,7 @@ signals! {
             "INFO: task {comm}:{pid} blocked for more than {n} seconds",
             "INFO: task {comm}:{pid} blocked in I/O wait for more than {n} seconds",
         ],
+        properties: &[Property::Repeats, Property::ByDetector],
     }
     /// A CPU does not schedule.
     SoftLockup {
@@ -143,6 +165,7 @@ signals! {
             "NMI watchdog: BUG: soft lockup - CPU#{cpu} stuck for ",
             "BUG: soft lockup - CPU#{cpu} stuck for ",
         ],
+        properties: &[Property::Repeats, Property::StuckCpu],
     }
     /// A CPU takes no interrupt.
     HardLockup {
@@ -167,6 +190,7 @@ signals! {
             "Watchdog CPU:{cpu} Hard LOCKUP",
             "Watchdog CPU:{n} detected Hard LOCKUP other CPUS:{cpu}",
         ],
+        properties: &[Property::StuckCpu],
     }
     /// A fault in kernel code.
     Oops {
@@ -209,6 +233,7 @@ signals! {
             // arch/loongarch/mm/fault.c, arch/mips/mm/fault.c
             "CPU {cpu} Unable to handle kernel ",
         ],
+        properties: &[Property::NeedsSecondSign],
     }
     /// The hardware reports a fault that the kernel cannot survive.
     MachineCheck {
@@ -235,6 +260,7 @@ signals! {
             // arch/s390/kernel/nmi.c, since 5.13; nothing is printed before
             "System stopped due to unrecoverable machine check, code: 0x{x}",
         ],
+        properties: &[Property::EachCpu, Property::BeforeDie],
     }
     /// The kernel panicked: it cannot continue.
     Panic {
@@ -253,6 +279,7 @@ signals! {
             // arch/s390/kernel/traps.c
             "Kernel stack overflow.",
         ],
+        properties: &[],
     }
 }
 
@@ -306,6 +333,11 @@ impl Signal {
     #[must_use]
     pub const fn hooks(self) -> &'static [EventKind] {
         self.row().hooks
+    }
+
+    /// Whether its reports have this property.
+    pub(super) fn has(self, property: Property) -> bool {
+        self.row().properties.contains(&property)
     }
 
     /// The kernel's formats for the first line of a report.

@@ -110,18 +110,39 @@ impl Transitions {
         if !before {
             return false;
         }
-        if event.kind == EventKind::TryCompleteTransition {
-            self.totals.attempts += 1;
-            return true;
+        match event.kind {
+            EventKind::TryCompleteTransition => {
+                self.totals.attempts += 1;
+                true
+            }
+            EventKind::ReverseTransition => {
+                active.start = Some(event.time);
+                active.since = event.time;
+                active.last = event.time;
+                active.shown_since = None;
+                true
+            }
+            // They wake the monitor, or belong to no turn.
+            EventKind::EnablePatch
+            | EventKind::InitTransition
+            | EventKind::CompleteTransition
+            | EventKind::CancelTransition
+            | EventKind::ForceTransition
+            | EventKind::PatchObject
+            | EventKind::UnpatchObject
+            | EventKind::FreePatch
+            | EventKind::ModuleComing
+            | EventKind::ModuleGoing
+            | EventKind::ModuleFree
+            | EventKind::ModuleLoad
+            | EventKind::Printk
+            | EventKind::OopsEnter
+            | EventKind::Panic
+            | EventKind::Warn
+            | EventKind::AddTaint
+            | EventKind::RcuStall
+            | EventKind::HungTask => false,
         }
-        if event.kind == EventKind::ReverseTransition {
-            active.start = Some(event.time);
-            active.since = event.time;
-            active.last = event.time;
-            active.shown_since = None;
-            return true;
-        }
-        false
     }
 
     pub(super) fn active_name(&self) -> Option<&str> {

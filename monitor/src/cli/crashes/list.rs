@@ -114,8 +114,9 @@ pub(super) fn list(cli: &Cli, json: bool) -> anyhow::Result<ExitCode> {
     let (images, unreadable_images) = packages.images();
     problems.extend(unreadable);
     problems.extend(unreadable_images);
-    complain(&problems);
     let look = cli.paths.sources().untrusted();
+    problems.extend(look.limits_reached());
+    complain(&problems);
     let text = if json {
         let list = List {
             crashes: crashes.iter().rev().collect(),

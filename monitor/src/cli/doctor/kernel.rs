@@ -94,27 +94,26 @@ fn btf(sysfs: &Path) -> Check {
 
 fn lockdown_level(sysfs: &Path) -> Check {
     const CHECK: &str = "lockdown";
-    let level = lockdown::level(sysfs);
-    if let Some(Degradation { what, remedy }) = lockdown::degradation(level.as_deref()) {
-        return Check::new(CHECK, Status::Failure, what, remedy);
-    }
-    if let Some(level) = level {
-        return Check::ok(CHECK, format!("kernel lockdown: {level}"));
-    }
-    let unknown = |why: &str| {
-        Check::new(
-            CHECK,
-            Status::Unknown,
-            format!("cannot determine whether the kernel is locked down: {why}"),
-            MOUNT_SECURITYFS,
-        )
+    let security = sysfs.join("kernel/security");
+    let file = security.join("lockdown");
+    let unknown = |why: String, remedy| {
+        let what = format!("cannot determine the level of kernel lockdown: {why}");
+        Check::new(CHECK, Status::Unknown, what, remedy)
     };
-    match value(&sysfs.join("kernel/security/lsm")) {
-        Ok(modules) if modules.split(',').any(|module| module == "lockdown") => {
-            unknown("the level of its lockdown module cannot be read")
-        }
-        Ok(_) => Check::ok(CHECK, "this kernel has no lockdown"),
-        Err(error) => unknown(&error),
+    let level = lockdown::level(sysfs);
+    match (lockdown::degradation(level.as_deref()), level) {
+        (Some(Degradation { what, remedy }), _) => Check::new(CHECK, Status::Failure, what, remedy),
+        (None, Some(level)) => Check::ok(CHECK, format!("kernel lockdown: {level}")),
+        (None, None) if file.try_exists().is_ok_and(|exists| exists) => unknown(
+            format!("{} shows none or cannot be read", file.display()),
+            "run as root",
+        ),
+        // securityfs has the list of security modules on every kernel that has any
+        // (security/inode.c, 5.4 to 7.2).
+        (None, None) => match value(&security.join("lsm")) {
+            Ok(_) => Check::ok(CHECK, "this kernel has no lockdown"),
+            Err(error) => unknown(error, MOUNT_SECURITYFS),
+        },
     }
 }
 

@@ -176,13 +176,6 @@ fn each_bound_is_kept_and_said() {
             },
             9,
         ),
-        (
-            Limits {
-                time: Duration::ZERO,
-                ..Limits::default()
-            },
-            0,
-        ),
     ] {
         let (read, _, look) = host.look(own(), limits);
         assert_eq!(
@@ -191,14 +184,74 @@ fn each_bound_is_kept_and_said() {
             "{limits:?}"
         );
     }
-    let (read, _, look) = host.look(
-        own(),
+    for limits in [
         Limits {
             entries: 5,
             ..Limits::default()
         },
+        Limits {
+            open_time: Duration::ZERO,
+            ..Limits::default()
+        },
+        Limits {
+            time: Duration::ZERO,
+            open_time: Duration::MAX,
+            ..Limits::default()
+        },
+    ] {
+        host.mode("crash", 0o1777);
+        let (read, _, look) = host.look(own(), limits);
+        assert!(read.len() < 5, "{read:?}");
+        let at = look.cut_short.clone().unwrap();
+        assert!(at.starts_with(host.at("crash")));
+        let said = look.limits_reached().join("\n");
+        assert!(
+            said.contains(&format!("ended at {}", at.display())),
+            "{said}"
+        );
+    }
+    // Found in time, and read too late.
+    let mut look = Look::new(own(), Limits::default());
+    let found = look.find(&host.at("crash"), is_dump);
+    look.limits.time = Duration::ZERO;
+    assert!(look.read(found.first().unwrap()).is_none());
+    assert_eq!((found.len(), look.left_out), (10, 1));
+    assert!(
+        look.limits_reached()
+            .concat()
+            .contains("1 dumps were left out")
     );
-    assert!(read.len() < 5 && look.left_out > 0);
+}
+
+/// Whether the directory lists them before root's dumps or after: some of root's are made
+/// first, some in between, some last.
+#[test]
+fn what_others_put_beside_a_dump_does_not_hide_it() {
+    let host = Host::new();
+    let plant = |group: usize| {
+        for number in 0..100 {
+            let name = format!("{group}-{number}");
+            symlink("/etc/passwd", host.at(&format!("crash/link-{name}"))).unwrap();
+            host.dump(&format!("dmesg.{name}"), "x");
+            fs::create_dir(host.at(&format!("crash/open-{name}"))).unwrap();
+            host.mode(&format!("crash/open-{name}"), 0o777);
+        }
+    };
+    host.dump("1/dmesg.1", "x");
+    plant(1);
+    host.dump("2/dmesg.2", "x");
+    plant(2);
+    host.dump("3/dmesg.3", "x");
+    host.mode("crash", 0o1777);
+    // A directory and a file for each.
+    let limits = Limits {
+        entries: 6,
+        ..Limits::default()
+    };
+    let (read, untrusted, look) = host.look(own(), limits);
+    assert_eq!(read, ["1/dmesg.1", "2/dmesg.2", "3/dmesg.3"]);
+    assert_eq!(untrusted.len() + look.more_untrusted, 600);
+    assert_eq!((look.left_out, look.cut_short), (0, None));
 }
 
 #[test]

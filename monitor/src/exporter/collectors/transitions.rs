@@ -252,6 +252,13 @@ impl Transitions {
     }
 }
 
+/// The entry that the load of the event's patch is over, if the journal has it as under way.
+fn loaded(event: &KlpEvent, history: &History) -> Option<Effect> {
+    let patch = event.patch.clone()?;
+    let is_loading = history.is_loading(&patch);
+    is_loading.then_some(Effect::Record(event.time, Entry::Loaded { patch }))
+}
+
 impl Collector<All> for Transitions {
     fn name(&self) -> &'static str {
         "transitions"
@@ -269,34 +276,48 @@ impl Collector<All> for Transitions {
         let KernelEvent::Livepatch(event) = event else {
             return Vec::new();
         };
-        let attempted = event.kind == EventKind::TryCompleteTransition;
         let mut effects = Vec::new();
-        if attempted {
-            effects.push(Effect::Attempt);
-        }
-        if event.kind == EventKind::ModuleLoad {
-            effects.push(Effect::Loading);
-        }
-        if let Some(patch) = event.patch.clone() {
-            // The module's init has returned before there is a second attempt.
-            let is_loaded = event.kind == EventKind::ModuleFree
-                || attempted && event.attempt.is_some_and(|attempt| attempt > 0);
-            if event.kind == EventKind::ModuleLoad {
-                effects.push(Effect::Record(event.time, Entry::Load { patch }));
-            } else if is_loaded && history.is_loading(&patch) {
-                effects.push(Effect::Record(event.time, Entry::Loaded { patch }));
+        match event.kind {
+            EventKind::ModuleLoad => {
+                effects.push(Effect::Loading);
+                let load = event.patch.clone().map(|patch| Entry::Load { patch });
+                effects.extend(load.map(|load| Effect::Record(event.time, load)));
+                // Without ftrace the request of a livepatch's init is not seen, and the kernel
+                // refuses it: that its module loads stands for the request.
+                if modules::ftrace_enabled(&self.procfs) == Some(false) {
+                    let request = KlpEvent {
+                        kind: EventKind::EnablePatch,
+                        ..event.clone()
+                    };
+                    effects.extend(self.klp_event(&request));
+                }
             }
-        }
-        // Without ftrace the request of a livepatch's init is not seen, and the kernel refuses it.
-        // The load of its module counts as the request.
-        if event.kind == EventKind::ModuleLoad
-            && modules::ftrace_enabled(&self.procfs) == Some(false)
-        {
-            let request = KlpEvent {
-                kind: EventKind::EnablePatch,
-                ..event.clone()
-            };
-            effects.extend(self.klp_event(&request));
+            EventKind::TryCompleteTransition => {
+                effects.push(Effect::Attempt);
+                // The module's init has returned before there is a second attempt.
+                if event.attempt.is_some_and(|attempt| attempt > 0) {
+                    effects.extend(loaded(event, history));
+                }
+            }
+            EventKind::ModuleFree => effects.extend(loaded(event, history)),
+            EventKind::EnablePatch
+            | EventKind::InitTransition
+            | EventKind::CompleteTransition
+            | EventKind::CancelTransition
+            | EventKind::ReverseTransition
+            | EventKind::ForceTransition
+            | EventKind::PatchObject
+            | EventKind::UnpatchObject
+            | EventKind::FreePatch
+            | EventKind::ModuleComing
+            | EventKind::ModuleGoing
+            | EventKind::Printk
+            | EventKind::OopsEnter
+            | EventKind::Panic
+            | EventKind::Warn
+            | EventKind::AddTaint
+            | EventKind::RcuStall
+            | EventKind::HungTask => {}
         }
         effects.extend(self.klp_event(event));
         effects

@@ -47,7 +47,7 @@ const ALL: &[CrashScenario] = scenarios! {
     fatal: nmi, sysrq_without_patch, lockup_while_loading, sysrq_in_transition, sysrq_after_transition;
     power_cut: power_cut_in_transition, power_cuts;
     survived: clean_reboot;
-    chaos: full_disks, failing_disk, stopped_and_starved;
+    chaos: full_disks, read_only_crash, failing_disk, stopped_and_starved;
 };
 
 /// What later boots of a scenario need.

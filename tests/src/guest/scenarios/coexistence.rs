@@ -30,6 +30,7 @@ use crate::{
     kernel,
     livepatch::{CMDLINE_AGAIN, HOOK, LSM_HOOK, Livepatch, VMLINUX},
     modules,
+    runbooks::{self, Walk},
 };
 
 const FUNCTION: &str = "cmdline_proc_show";
@@ -166,6 +167,14 @@ pub(super) fn livepatch_then_overriders(guest: &mut Guest) -> Result<()> {
             expect_getpgid(Err(then))?;
             let named = format!("BPF program lpm_other (id {}, {word}", program.id()?);
             expect_overridden(patch, &named)?;
+            runbooks::follow(
+                guest,
+                &Walk {
+                    page: "LivepatchNotInForce",
+                    given: &[("PATCH", patch.name)],
+                    seen: &[&named, function],
+                },
+            )?;
             drop(program);
             eventually(seconds(10), || {
                 expect_getpgid(Err(Errno::XDEV))?;

@@ -72,7 +72,7 @@ fn what_cannot_happen_is_refused_in_words() {
 }
 
 #[test]
-fn the_story_has_what_is_measured() {
+fn the_rollout_has_what_is_measured() {
     let plan = plan(1_000);
     let scenario = plan.scenario();
     let at = |now: f64| {
@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn a_story_repeats_with_its_seed(seed in any::<u64>(), hosts in Plan::MIN_HOSTS..300) {
+    fn a_rollout_repeats_with_its_seed(seed in any::<u64>(), hosts in Plan::MIN_HOSTS..300) {
         let plan = Plan { seed, ..plan(hosts) };
         let (one, other) = (plan.scenario(), plan.scenario());
         prop_assert_eq!(&one.waves, &other.waves);

@@ -21,7 +21,7 @@ use super::{
     vm,
 };
 use crate::{
-    build::guest_binaries,
+    build::guest_binaries::{self, Programs},
     host::{packages, paths, process},
 };
 
@@ -127,24 +127,40 @@ fn shell(guest: &Guest) -> Result<u8> {
     );
     let (rows, columns) = terminal_size();
     let settings = format!("interactive=yes\nrows={rows}\ncolumns={columns}\n");
-    let prepared = prepare(line, &settings, "")?;
+    packages::install_vm_packages()?;
+    let programs = guest_binaries::build_all()?;
+    let prepared = prepare(line, &programs, &settings, "")?;
     eprintln!("==> booting {}; `exit` ends it", prepared.kernel);
     ending(&prepared, boot(&prepared, None)?, "sh")
 }
 
 fn command(guest: &Guest, timeout: Duration, words: &[String]) -> Result<u8> {
     let line = kernels::one(guest.kernel.as_deref())?;
-    let program = words.first().context("no command")?;
+    packages::install_vm_packages()?;
+    in_guest(line, &guest_binaries::build_all()?, timeout, words)
+}
+
+/// Runs one command in a guest with these programs; returns its exit code.
+pub(crate) fn in_guest(
+    line: &Line,
+    programs: &Programs,
+    timeout: Duration,
+    words: &[impl AsRef<str>],
+) -> Result<u8> {
+    let program = words.first().context("no command")?.as_ref();
     let settings = format!("interactive=no\nprogram={}\n", quoted(program));
-    let quoted: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    let prepared = prepare(line, &settings, &format!("exec {}\n", quoted.join(" ")))?;
+    let quoted: Vec<String> = words.iter().map(|word| quoted(word.as_ref())).collect();
+    let prepared = prepare(
+        line,
+        programs,
+        &settings,
+        &format!("exec {}\n", quoted.join(" ")),
+    )?;
     ending(&prepared, boot(&prepared, Some(timeout))?, program)
 }
 
-fn prepare(line: &Line, settings: &str, command: &str) -> Result<Prepared> {
-    packages::install_vm_packages()?;
+fn prepare(line: &Line, programs: &Programs, settings: &str, command: &str) -> Result<Prepared> {
     let busybox = busybox()?;
-    let programs = guest_binaries::build_all()?;
     let modules = [NETWORK_MODULES, DISK_MODULES].concat();
     let busybox =
         fs::read(&busybox).with_context(|| format!("cannot read {}", busybox.display()))?;
@@ -160,7 +176,7 @@ fn prepare(line: &Line, settings: &str, command: &str) -> Result<Prepared> {
         ],
         ..Extras::default()
     };
-    machine::prepare(line, &programs, "lab", extras)
+    machine::prepare(line, programs, "lab", extras)
 }
 
 /// A static busybox: the one on PATH may need libraries that the guest does not have.

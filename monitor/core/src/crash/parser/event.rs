@@ -10,7 +10,7 @@ use super::{
         livepatch_log::LivepatchLog,
         proof::Completeness,
         record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
-        signal::{Kind, Signal},
+        signal::{Kind, Property, Signal},
     },
     MAX_COMM, Reading,
     format::Found,
@@ -207,7 +207,7 @@ impl Event {
 
     /// Expects the event's own dump, which follows.
     pub(super) fn expect_dump(&mut self) {
-        self.is_of_detector = self.primary == Signal::HungTask;
+        self.is_of_detector = self.primary.has(Property::ByDetector);
         self.trace_at = Trace::Ahead;
         self.complete.end = false;
     }
@@ -257,7 +257,10 @@ impl Event {
 
     /// Whether enough was seen to rule out forged text.
     pub(super) fn is_believed(&self) -> bool {
-        !self.suspect && (self.primary != Signal::Oops || self.second_sign || self.panic.is_some())
+        !self.suspect
+            && (!self.primary.has(Property::NeedsSecondSign)
+                || self.second_sign
+                || self.panic.is_some())
     }
 
     /// Whether it is a crash, by itself or because the kernel panicked.

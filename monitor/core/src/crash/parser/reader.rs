@@ -7,7 +7,7 @@ use super::{
         livepatch_log::LivepatchLog,
         proof,
         record::{CrashRecord, NonFatalSignal},
-        signal::Signal,
+        signal::{Property, Signal},
     },
     Anchor, Reading,
     event::Event,
@@ -219,8 +219,7 @@ impl<'a> Reader<'a> {
                 event.mixed();
                 return;
             }
-            // A machine check is reported for each CPU and bank.
-            let about = event.is_about(who) || signal == Signal::MachineCheck;
+            let about = event.is_about(who) || signal.has(Property::EachCpu);
             if event.primary == signal && about {
                 match signal {
                     Signal::Oops if !event.died && !event.ended => return,
@@ -244,7 +243,8 @@ impl<'a> Reader<'a> {
                     | Signal::Panic => {}
                 }
             }
-            if is_lockup(event.primary) && is_lockup(signal) && repeats && event.same_cpu(who) {
+            let stuck = [event.primary, signal].map(|signal| signal.has(Property::StuckCpu));
+            if stuck == [true, true] && repeats && event.same_cpu(who) {
                 event.upgrade(signal, who, line);
                 return;
             }
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        if is_repeated(signal) && self.again(signal, who, line) {
+        if signal.has(Property::Repeats) && self.again(signal, who, line) {
             return;
         }
         self.open(signal, who, line);
@@ -310,8 +310,7 @@ impl<'a> Reader<'a> {
             let soon = event
                 .seconds_since(line)
                 .is_none_or(|ago| ago <= OOPS_TO_PANIC_SECONDS);
-            if event.primary == Signal::MachineCheck && !event.died && soon {
-                // arch/powerpc/kernel/traps.c: the subject of the oops.
+            if event.primary.has(Property::BeforeDie) && !event.died && soon {
                 event.add(Signal::Oops);
                 event.died(line);
                 return;
@@ -355,7 +354,7 @@ impl<'a> Reader<'a> {
                 || cause.is_some_and(|cause| event.signals.contains(&cause)) && soon
             {
                 event.give_up(panic);
-                if cause == Some(Signal::HungTask) {
+                if cause.is_some_and(|cause| cause.has(Property::ByDetector)) {
                     self.one_look(line);
                 }
                 return;
@@ -377,7 +376,7 @@ impl<'a> Reader<'a> {
         let of_it = |event: &Event| {
             let ago = event.seconds_since(line);
             let now = ago.is_some_and(|ago| (0.0..=ONE_LOOK_SECONDS).contains(&ago));
-            event.primary == Signal::HungTask && now
+            event.primary.has(Property::ByDetector) && now
         };
         let events = std::mem::take(&mut self.events);
         let (tasks, rest): (Vec<Event>, Vec<Event>) = events.into_iter().partition(of_it);
@@ -451,31 +450,5 @@ impl<'a> Reader<'a> {
                 keep(&mut self.non_fatal, *signal);
             }
         }
-    }
-}
-
-/// Signals that are raised repeatedly while their cause lasts.
-const fn is_repeated(signal: Signal) -> bool {
-    match signal {
-        Signal::RcuStall | Signal::SoftLockup | Signal::HungTask => true,
-        Signal::BadPage
-        | Signal::Warning
-        | Signal::HardLockup
-        | Signal::MachineCheck
-        | Signal::Oops
-        | Signal::Panic => false,
-    }
-}
-
-/// Signals of a stuck CPU, which are raised one after the other.
-const fn is_lockup(signal: Signal) -> bool {
-    match signal {
-        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup => true,
-        Signal::BadPage
-        | Signal::Warning
-        | Signal::HungTask
-        | Signal::MachineCheck
-        | Signal::Oops
-        | Signal::Panic => false,
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{MetadataExt as _, symlink},
+    },
     path::Path,
 };
 
@@ -15,7 +18,7 @@ use rustix::{
 
 use crate::{
     eventually::{eventually, seconds},
-    files,
+    files, monitor,
 };
 
 /// The image, which the host made, on a disk that survives the boot.
@@ -69,10 +72,16 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Mounts the disk, which works at this point.
-    pub(super) fn mount() -> Result<Self> {
+    /// Mounts the disk, which works, unless an earlier scenario of this boot has.
+    fn mount() -> Result<Self> {
         let image = open(IMAGE)?;
         let size = image.metadata().context(IMAGE)?.size();
+        if is_mounted(POINT)? {
+            return Ok(Self {
+                control: open(CONTROL)?,
+                sectors: size / 512,
+            });
+        }
         let loop_device = open(LOOP)?;
         let descriptor = usize::try_from(image.as_raw_fd()).context("a descriptor")?;
         // SAFETY: LOOP_SET_FD takes a descriptor, which is open.
@@ -141,7 +150,19 @@ impl Drop for Device {
     }
 }
 
-/// Remounts all file systems on disks read-only, by force.
+/// Mounts the disk, with the monitor's state in a directory of it.
+pub(super) fn state_on_it(directory: &str) -> Result<Device> {
+    let disk = Device::mount()?;
+    let state = format!("{POINT}/{directory}");
+    fs::create_dir_all(&state).with_context(|| format!("cannot make {state}"))?;
+    if !fs::exists(monitor::STATE).context(monitor::STATE)? {
+        symlink(&state, monitor::STATE)
+            .with_context(|| format!("cannot make {}", monitor::STATE))?;
+    }
+    Ok(disk)
+}
+
+/// Remounts all file systems of disks read-only, by force.
 pub(super) fn make_all_read_only() -> Result<()> {
     files::write("/proc/sysrq-trigger", "u")?;
     eventually(seconds(20), || {
@@ -159,6 +180,13 @@ pub(super) fn make_all_writable() -> Result<()> {
         ensure!(!is_read_only(point)?, "{point} is still read-only");
     }
     Ok(())
+}
+
+fn is_mounted(point: &str) -> Result<bool> {
+    let mounts = files::read("/proc/mounts")?;
+    Ok(mounts
+        .lines()
+        .any(|line| line.split(' ').nth(1) == Some(point)))
 }
 
 fn is_read_only(point: &str) -> Result<bool> {

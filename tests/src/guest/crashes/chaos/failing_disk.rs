@@ -1,20 +1,19 @@
 //! The disk of the state directory fails, becomes read-only, and works again. No WARN is provoked
 //! here, because the file system has its own when a disk fails.
 
-use std::{fs, os::unix::fs::symlink};
-
 use super::{
-    device::{self, Device},
+    device::{self, state_on_it},
     turns::Turns,
     *,
 };
 use crate::{eventually::eventually, monitor};
 
-/// The monitor's message once its state can be written again.
-const RECORDED_AGAIN: &str = "the journal can be written again";
+const DIRECTORY: &str = "state";
+/// What the monitor says when its state is on the disk again.
+const RECORDED_AGAIN: &str = "the journal writes again";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
-    let disk = mount()?;
+    let disk = state_on_it(DIRECTORY)?;
     guest.start_monitor(&[])?;
     let mut turns = Turns::begin(guest)?;
     guest.wait_idle()?;
@@ -60,23 +59,11 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
 }
 
 pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
-    let _disk = mount()?;
+    let _disk = state_on_it(DIRECTORY)?;
     expect_one(guest, memo, &expected())
 }
 
-/// The state directory is on that disk.
-fn mount() -> Result<Device> {
-    let disk = Device::mount()?;
-    let state = format!("{}/state", device::POINT);
-    fs::create_dir_all(&state).with_context(|| format!("cannot make {state}"))?;
-    if !fs::exists(monitor::STATE).context(monitor::STATE)? {
-        symlink(&state, monitor::STATE)
-            .with_context(|| format!("cannot make {}", monitor::STATE))?;
-    }
-    Ok(disk)
-}
-
-/// Waits until more than this many entries could not be written to disk.
+/// Waits until more entries than so many are not on the disk.
 fn expect_unrecorded(guest: &mut Guest, before: f64) -> Result<()> {
     guest.wait_until(seconds(20), |metrics| {
         let unrecorded = count(metrics, UNRECORDED)?;

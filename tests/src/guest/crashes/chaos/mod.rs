@@ -1,12 +1,16 @@
-//! Surroundings that fail while a transition runs, during a report that the machine survives, and
-//! while the machine goes down: nothing that was on the disk is lost, nothing is counted twice, and
-//! the metrics are right again a second later.
+//! Surroundings that fail while a transition runs, during a report that the machine
+//! survives, and (disks, a stopped monitor, a second one) while the machine goes down:
+//! nothing is lost that was on the disk, nothing is counted twice, and the metrics are
+//! right again a second after. Where the monitor has to be started again, they are right
+//! once it has started.
 
 mod device;
 pub(super) mod failing_disk;
 pub(super) mod full_disks;
+pub(super) mod read_only_crash;
 mod small_disk;
 pub(super) mod stopped_and_starved;
+mod surroundings;
 mod turns;
 
 use std::thread;
@@ -37,7 +41,9 @@ fn warn(guest: &mut Guest) -> Result<()> {
     guest.wait_helper(helper, seconds(60))
 }
 
-/// The metrics a second after something was repaired, scraped once: they must be right by then.
+/// What the metrics say a second after something was mended, at once and for good. Of a
+/// turn after that the probes wake the monitor only with the kernel's second attempt, some
+/// seconds later.
 fn a_second_later(guest: &mut Guest) -> Result<Exposition> {
     thread::sleep(seconds(1));
     guest.scrape()

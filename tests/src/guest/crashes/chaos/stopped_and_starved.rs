@@ -7,26 +7,24 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::{
-    fs::{CWD, FileType, Mode, mknodat},
-    process::{Pid, Signal, kill_process},
-    time::{ClockId, Timespec, clock_gettime, clock_settime},
-};
+use rustix::process::{Signal, kill_process};
 
-use super::{turns::Turns, *};
+use super::{
+    surroundings::{self, HOUR, jump, limit, no_more, pid, read_log, start},
+    turns::Turns,
+    *,
+};
 use crate::{
     eventually::eventually,
-    helpers::{self, Confinement},
     monitor,
     scenarios::clock::{expect_between, unix_seconds},
 };
 
-const HOUR: i64 = 3600;
 const OTHER: &str = "127.0.0.1:9970";
 const OTHERS_LOG: &str = "/tmp/other.log";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
-    make_surroundings()?;
+    surroundings::make()?;
     let reader = start(guest)?;
     let mut turns = Turns::begin(guest)?;
 
@@ -62,8 +60,7 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     another_monitor(guest, &mut turns)?;
 
     guest.note("no more threads")?;
-    let threads = files::read(&in_group("pids.current"))?;
-    files::write(&in_group("pids.max"), threads.trim())?;
+    no_more("pids")?;
     let answers = thread::scope(|scope| {
         let asking: Vec<_> = (0..16)
             .map(|_| scope.spawn(|| guest.monitor()?.scrape()))
@@ -80,7 +77,10 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
         turns.expect(metrics)?;
     }
     turns.turn_counted(guest)?;
-    files::write(&in_group("pids.max"), "max")?;
+    limit("pids.max", "max")?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    metrics.expect(WARNING, 1.0)?;
     turns.turn_counted(guest)?.expect(WARNING, 1.0)?;
 
     guest.note("no more memory")?;
@@ -88,21 +88,23 @@ pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     let metrics = guest.scrape()?;
     metrics.expect(UNRECORDED, 0.0)?;
     let begun = turns::start(&metrics)?;
-    files::write(&in_group("memory.max"), "1M")?;
+    limit("memory.max", "1M")?;
     let status = guest.wait_monitor_ended(seconds(60))?;
     ensure!(
         status.signal() == Some(Signal::KILL.as_raw()),
         "without memory the monitor ended with {status}"
     );
-    files::write(&in_group("memory.max"), "max")?;
+    limit("memory.max", "max")?;
+    // A start takes longer than a second, on an emulated processor many of them.
     start(guest)?;
     turns.expect_taken_over(guest, begun)?;
     turns.turn_counted(guest)?;
+    turns.expect(&a_second_later(guest)?)?;
     guest.wait_idle()?;
 
     guest.note("the machine goes down while it is stopped and another one runs")?;
     start_another()?;
-    kill_process(self::pid(guest)?, Signal::STOP).context("cannot stop the monitor")?;
+    kill_process(surroundings::pid(guest)?, Signal::STOP).context("cannot stop the monitor")?;
     crash(guest)
 }
 
@@ -110,36 +112,7 @@ pub(in crate::crashes) fn verify(guest: &mut Guest, memo: &Memo) -> Result<()> {
     expect_one(guest, memo, &expected())
 }
 
-/// A pipe for the log and a cgroup for the limits.
-fn make_surroundings() -> Result<()> {
-    mknodat(CWD, helpers::LOG_PIPE, FileType::Fifo, Mode::RWXU, 0)
-        .with_context(|| format!("cannot make {}", helpers::LOG_PIPE))?;
-    files::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids")?;
-    fs::create_dir_all(helpers::GROUP).with_context(|| format!("cannot make {}", helpers::GROUP))
-}
-
-fn in_group(file: &str) -> String {
-    format!("{}/{file}", helpers::GROUP)
-}
-
-/// Starts the monitor, and a reader of its log.
-fn start(guest: &mut Guest) -> Result<u32> {
-    let reader = read_log(guest)?;
-    guest.start_monitor_confined(Confinement::Surrounded, &[])?;
-    Ok(reader)
-}
-
-/// Starts a reader of the log.
-fn read_log(guest: &mut Guest) -> Result<u32> {
-    guest.helper(&Task::ReadLog)
-}
-
-fn pid(guest: &Guest) -> Result<Pid> {
-    let pid = i32::try_from(guest.monitor()?.pid()).context("an absurd pid")?;
-    Pid::from_raw(pid).context("pid 0")
-}
-
-/// What has happened keeps its time by the old clock; what happens next has the time of the new
+/// What has happened keeps its time by the clock that there was; what happens next has the new
 /// one.
 fn clock_jumps(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     guest.note("the clock jumps an hour forth and back")?;
@@ -158,15 +131,6 @@ fn clock_jumps(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     Ok(())
 }
 
-fn jump(seconds: i64) -> Result<()> {
-    let now = clock_gettime(ClockId::Realtime);
-    let then = Timespec {
-        tv_sec: now.tv_sec + seconds,
-        ..now
-    };
-    clock_settime(ClockId::Realtime, then).context("cannot set the clock")
-}
-
 fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     guest.note("another monitor starts on the same state")?;
     let mut other = start_another()?;
@@ -174,6 +138,9 @@ fn another_monitor(guest: &mut Guest, turns: &mut Turns) -> Result<()> {
     other.kill().context("cannot kill the other monitor")?;
     other.wait().context("cannot wait for the other monitor")?;
     expect_logged(&files::read(OTHERS_LOG)?, "another monitor")?;
+    let metrics = a_second_later(guest)?;
+    turns.expect(&metrics)?;
+    metrics.expect(UNRECORDED, 0.0)?;
     turns.turn_counted(guest)?.expect(UNRECORDED, 0.0)
 }
 

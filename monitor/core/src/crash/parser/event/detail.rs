@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        super::signal::Signal,
+        super::signal::{Property, Signal},
         MAX_COMM,
         format::Found,
         header::{self, MAX_MODULES},
@@ -59,7 +59,7 @@ impl Event {
             self.sign();
         }
         if let Some(header) = header::task_header(text) {
-            let hung = self.primary == Signal::HungTask;
+            let hung = self.primary.has(Property::ByDetector);
             self.second_sign |= header.cpu.is_some() || header.pid.is_some() || hung;
             // If the log shows who prints a line, all lines of another task are known.
             let other = self.caller.as_ref().zip(line.caller.as_ref());
@@ -238,9 +238,7 @@ impl Event {
     }
 
     fn task(&mut self, header: header::TaskHeader) {
-        // The detector of hung tasks reports another task than itself; its own is shown if it
-        // panics.
-        let other = self.primary == Signal::HungTask;
+        let other = self.primary.has(Property::ByDetector);
         let agrees = self.agrees(&header);
         let one = self.is_of_one_task() || self.primary == Signal::Panic;
         let not_own = !agrees && one || other && self.panic.is_none();

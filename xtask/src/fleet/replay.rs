@@ -66,20 +66,20 @@ struct Crash {
 
 /// A day.
 #[derive(Clone, Copy, Debug)]
-struct Story {
+struct Replay {
     name: &'static str,
     crashes: &'static [Crash],
     /// The pages that must come, each once: alert, and host if it is about one.
     pages: &'static [(&'static str, Option<usize>)],
 }
 
-const STORIES: [Story; 2] = [
-    Story {
+const REPLAYS: [Replay; 2] = [
+    Replay {
         name: "2 % of the scrapes get lost, and no host crashes",
         crashes: &[],
         pages: &[],
     },
-    Story {
+    Replay {
         name: "2 % of the scrapes get lost, and three hosts crash",
         crashes: &[
             // In its transition, in its soak, and before it has the patch.
@@ -126,16 +126,19 @@ impl Day {
     }
 }
 
-/// Replays each story. Fails where other pages come than those expected.
+/// Runs each replay. Fails where other pages come than those expected.
 pub(crate) fn run(day: Day) -> Result<()> {
     prometheus_tools::prepare()?;
-    let folder = paths::target()?.join("fleet/stories");
+    let folder = paths::target()?.join("fleet/replay");
     paths::empty(&folder)?;
     count_repeated_pages(&folder)?;
-    for (number, story) in STORIES.iter().enumerate() {
-        let what = format!("{} hours of {} hosts: {}", day.hours, day.hosts, story.name);
-        process::step(&what, || replay(&folder, number, story, day))?;
-        println!("    {} pages, as expected", story.pages.len());
+    for (number, replay) in REPLAYS.iter().enumerate() {
+        let what = format!(
+            "{} hours of {} hosts: {}",
+            day.hours, day.hosts, replay.name
+        );
+        process::step(&what, || check(&folder, number, replay, day))?;
+        println!("    {} pages, as expected", replay.pages.len());
     }
     Ok(())
 }
@@ -155,17 +158,17 @@ fn count_repeated_pages(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn replay(folder: &Path, number: usize, story: &Story, day: Day) -> Result<()> {
+fn check(folder: &Path, number: usize, replay: &Replay, day: Day) -> Result<()> {
     let file = folder.join(format!("{number}.yml"));
-    fs::write(&file, test_file(story, day)?)
+    fs::write(&file, test_file(replay, day)?)
         .with_context(|| format!("cannot write {}", file.display()))?;
     let promtool = prometheus_tools::path("promtool")?;
     process::output(Command::new(promtool).args(["test", "rules"]).arg(&file))?;
     fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))
 }
 
-/// The story as a unit test of the rules.
-fn test_file(story: &Story, day: Day) -> Result<String> {
+/// The replay as a unit test of the rules.
+fn test_file(replay: &Replay, day: Day) -> Result<String> {
     let mut text = String::from("rule_files:\n");
     for file in rule_files()? {
         let _ = writeln!(text, "  - {}", file.display());
@@ -178,7 +181,7 @@ fn test_file(story: &Story, day: Day) -> Result<String> {
          tests:\n  - interval: 15s\n    input_series:\n",
     );
     for host in 0..day.hosts {
-        series(&mut text, story, host, day);
+        series(&mut text, replay, host, day);
     }
     let _ = write!(
         text,
@@ -186,9 +189,9 @@ fn test_file(story: &Story, day: Day) -> Result<String> {
          - expr: {PAGES}\n        \
          eval_time: {}s\n        exp_samples:{}\n",
         (day.scrapes() - 1) * INTERVAL,
-        if story.pages.is_empty() { " []" } else { "" }
+        if replay.pages.is_empty() { " []" } else { "" }
     );
-    for (alert, host) in story.pages {
+    for (alert, host) in replay.pages {
         let instance = host
             .map(|host| format!(", instance=\"h{host}\""))
             .unwrap_or_default();
@@ -201,10 +204,10 @@ fn test_file(story: &Story, day: Day) -> Result<String> {
 }
 
 /// What scrapes of a host give.
-fn series(text: &mut String, story: &Story, host: usize, day: Day) {
+fn series(text: &mut String, replay: &Replay, host: usize, day: Day) {
     let start = day.patched_at(host);
     let all = day.scrapes();
-    let crash = story.crashes.iter().find(|crash| crash.host == host);
+    let crash = replay.crashes.iter().find(|crash| crash.host == host);
     let crash = crash.map(|crash| match crash.after {
         Some(after) => (start + after, true),
         None => (start - 50, false),
@@ -334,8 +337,8 @@ mod tests {
 
     #[test]
     fn hosts_that_crash_exist_and_are_patched_in_the_day() {
-        for story in STORIES {
-            for crash in story.crashes {
+        for replay in REPLAYS {
+            for crash in replay.crashes {
                 assert!(
                     DAY.patched_at(crash.host) + 200 < DAY.scrapes(),
                     "{crash:?}"
@@ -343,7 +346,7 @@ mod tests {
                 assert!(crash.host < DAY.hosts);
             }
         }
-        let text = test_file(&STORIES[1], Day { hosts: 2, ..DAY }).unwrap();
+        let text = test_file(&REPLAYS[1], Day { hosts: 2, ..DAY }).unwrap();
         assert_eq!(text.matches("series: up{").count(), 2, "{text}");
     }
 }

@@ -348,7 +348,9 @@ impl<'a> Lines<'a> {
         if before.is_empty() || own.contains(&before) {
             return;
         }
-        self.summary.certain |= stamp(before).is_some();
+        // A journal's record in a log of which few lines are records.
+        let field = before.trim_start_matches('"').starts_with("MESSAGE");
+        self.summary.certain |= stamp(before).is_some() || field;
         self.unclear(text);
     }
 

@@ -110,6 +110,8 @@ fn cargo_test(toolchain: Toolchain, processors: &[Processor]) -> Result<Command>
     command
         .current_dir(paths::root()?)
         .args(["test", "--quiet", "-Z", "build-std=std,test"])
+        // Without the names in backtraces, and the four crates that read them.
+        .args(["-Z", "build-std-features=panic-unwind"])
         .args(["--package", "livepatch-core", "--lib"])
         .args(["--profile", "emulated"])
         // Not the workspace's folder: another compiler would rebuild everything there.

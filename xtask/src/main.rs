@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     build::{bpf, guest_binaries},
-    checks::fuzz,
+    checks::{emulated, fuzz},
     host::process,
 };
 
@@ -53,6 +53,8 @@ enum Command {
     Dist(dist::Arguments),
     /// Fuzz the parsers of untrusted bytes
     Fuzz(fuzz::Arguments),
+    /// Run the unit tests of the core on emulated processors: s390x, which is big-endian, and arm64
+    Emulated,
     /// Measure in a VM what the monitor costs
     Bench(bench::Arguments),
     /// Measure a real Prometheus with the shipped rules and a fleet of simulated hosts
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(arguments),
         Command::Dist(arguments) => dist::command(arguments).map(|()| true),
         Command::Fuzz(arguments) => fuzz::run(arguments).map(|()| true),
+        Command::Emulated => emulated::run().map(|()| true),
         Command::Bench(arguments) => bench::run(arguments).map(|()| true),
         Command::Fleet(arguments) => fleet::run(arguments),
         Command::Updates(arguments) => updates::command(arguments).map(|()| true),

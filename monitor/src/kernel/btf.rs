@@ -18,7 +18,7 @@ mod error;
 mod functions;
 mod members;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// Most bytes read. Kernels ship 4 to 8 MB; the format itself allows at most 16 MiB of names.
 const MAX_BLOB: u64 = 128 << 20;
@@ -79,6 +79,12 @@ impl Btf {
         let mut asked = self.asked.borrow_mut();
         asked.insert(name.to_owned(), found.clone());
         found.into_iter()
+    }
+
+    /// Whether the kernel is a big-endian one.
+    #[must_use]
+    pub const fn is_big_endian(&self) -> bool {
+        self.blob.big_endian
     }
 
     /// Whether a structure or union of this name is defined (not only declared).

@@ -12,8 +12,9 @@ use super::{
 use crate::bounded_read;
 use livepatch_core::preflight::module::KlpLayout;
 
-/// A member that the programs read, and the sizes in bytes that they can read. A member of another
-/// size is treated as missing instead of being misread.
+/// A member that the programs read, and the sizes in bytes that it may have. They read as much as
+/// the smallest, the low bytes of a larger one. A member of another size is treated as missing
+/// instead of being misread.
 struct Member {
     global: &'static str,
     structure: &'static str,
@@ -81,11 +82,19 @@ const MEMBERS: &[Member] = &[
 ];
 
 impl Member {
+    /// Where its low bytes are: on a big-endian machine they are its last ones.
     fn offset(&self, btf: &Btf) -> Option<u32> {
         self.names.iter().find_map(|name| {
             let offset = btf.member_offset(self.structure, name).ok()?;
             let size = btf.member_size(self.structure, name)?;
-            (self.sizes.is_empty() || self.sizes.contains(&size)).then_some(offset)
+            let Some(read) = self.sizes.iter().min() else {
+                return Some(offset);
+            };
+            if !self.sizes.contains(&size) {
+                return None;
+            }
+            let skipped = if btf.is_big_endian() { size - read } else { 0 };
+            offset.checked_add(skipped)
         })
     }
 }
@@ -252,6 +261,26 @@ fn possible_cpus(sysfs: &Path) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::btf::tests::all_kinds_in;
+
+    #[test]
+    fn of_a_larger_member_the_low_bytes_are_read() {
+        // An int of four bytes, at 0.
+        for (sizes, little, big) in [
+            (&[1, 4][..], Some(0), Some(3)),
+            (&[4, 8], Some(0), Some(0)),
+            (ANY, Some(0), Some(0)),
+            (LONG, None, None),
+        ] {
+            let first = member("FIRST", "holder", &["first"], sizes);
+            assert_eq!(
+                first.offset(&all_kinds_in(false).btf()),
+                little,
+                "{sizes:?}"
+            );
+            assert_eq!(first.offset(&all_kinds_in(true).btf()), big, "{sizes:?}");
+        }
+    }
 
     #[test]
     fn hidden_addresses_cost_the_addresses_only() {

@@ -18,6 +18,9 @@ use crate::{
     host::{paths, process},
 };
 
+/// What the compiler is for.
+const PURPOSE: &str = "to compile the BPF programs";
+
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
 const BINARY: &str = "livepatch-monitor-bpf";
@@ -42,7 +45,7 @@ pub(crate) fn refresh_if_old() -> Result<()> {
 /// Builds the programs and replaces the object in the tree.
 pub(crate) fn refresh() -> Result<()> {
     let root = paths::root()?;
-    let toolchain = Toolchain::choose()?;
+    let toolchain = Toolchain::choose(PURPOSE)?;
     let built = build(toolchain)?;
     let object = root.join(OBJECT);
     fs::copy(&built, &object).with_context(|| format!("cannot write {}", object.display()))?;
@@ -73,7 +76,7 @@ pub(crate) fn check() -> Result<Option<String>> {
     if made_of != format!("sources crc32 {}", sources()?) {
         bail!("{OBJECT} is not made of the sources in the tree; run `cargo xtask build --bpf`");
     }
-    let toolchain = Toolchain::choose()?;
+    let toolchain = Toolchain::choose(PURPOSE)?;
     let built = build(toolchain)?;
     let read =
         |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));

@@ -1,7 +1,7 @@
-//! The compiler and the linker of the BPF programs.
+//! The compiler and the linker of the BPF programs, and of tests for other processors.
 //!
-//! The target has no prebuilt `core`, so the compiler needs the source of its library: rustup's
-//! nightly with `rust-src`, or the compiler and source that Debian packages for building browsers.
+//! These targets have no prebuilt library, so the compiler needs its source: rustup's nightly with
+//! `rust-src`, or the compiler and source that Debian packages for building browsers.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ const CARGO_DEB_VERSION: &str = "3.8.0";
 const CARGO_GENERATE_RPM_VERSION: &str = "0.21.1";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-/// A compiler that can build `core`.
+/// A compiler that can build its library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Toolchain {
     /// rustup's nightly, with its `rust-src` component.
@@ -34,17 +34,17 @@ pub(crate) enum Toolchain {
 
 impl Toolchain {
     /// Chooses nightly if its library's source is installed, otherwise Debian's pair, which it
-    /// installs if necessary.
-    pub(crate) fn choose() -> Result<Self> {
+    /// installs if necessary. `why` says what it is for.
+    pub(crate) fn choose(why: &str) -> Result<Self> {
         let chosen = if nightly_has_source() {
-            eprintln!("    BPF compiler: rustup's nightly with rust-src");
+            eprintln!("    compiler {why}: rustup's nightly with rust-src");
             Self::Nightly
         } else {
             packages::install(
                 DEBIAN_PACKAGES,
-                "to compile the BPF programs, as rustup's nightly has no rust-src",
+                &format!("{why}, as rustup's nightly has no rust-src"),
             )?;
-            eprintln!("    BPF compiler: Debian's rustc-web with rust-web-src");
+            eprintln!("    compiler {why}: Debian's rustc-web with rust-web-src");
             Self::Debian
         };
         Ok(chosen)

@@ -1,5 +1,7 @@
-//! The workspace's own checks: format, lints, unit tests, brief fuzzing.
+//! The workspace's own checks: format, lints, unit tests, here and on emulated processors, brief
+//! fuzzing.
 
+pub(crate) mod emulated;
 pub(crate) mod fuzz;
 
 use std::{
@@ -37,10 +39,11 @@ const STEPS: &[(&str, &[&str])] = &[
 type Group = (&'static str, fn() -> Result<()>);
 
 /// The checks, in groups that do not depend on each other.
-pub(crate) const GROUPS: [Group; 4] = [
+pub(crate) const GROUPS: [Group; 5] = [
     ("checks of the code", code),
     ("checks of rules, boards and definitions", definitions),
     ("fuzzing", fuzz::run_briefly),
+    ("the core's tests on emulated processors", emulated::run),
     ("the BPF programs against their sources", programs),
 ];
 

@@ -46,6 +46,24 @@ impl Blob {
         })
     }
 
+    /// A number as the blob holds it.
+    pub(super) const fn word(&self, value: u32) -> [u8; 4] {
+        if self.big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    }
+
+    /// The same for a number of two bytes.
+    pub(super) const fn half_word(&self, value: u16) -> [u8; 2] {
+        if self.big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
+    }
+
     /// A field of the header.
     fn field(&self, offset: usize) -> Result<usize, BtfError> {
         self.u32_at(offset)

@@ -11,9 +11,8 @@ use super::{
 const KIND_DECLARATION: u32 = 7;
 
 impl Btf {
-    /// A blob in which every type has its number, but only these functions exist: the others are
-    /// declarations without a name.
-    /// others are declarations without a name.
+    /// A blob of the same byte order in which every type has its number, but only these functions
+    /// exist: the others are declarations without a name.
     ///
     /// The kernel identifies a function to attach to by its number, and aya finds that by the name.
     /// For the whole blob aya would make hundreds of thousands of small allocations, some 80
@@ -24,7 +23,7 @@ impl Btf {
         let mut strings = vec![0];
         let mut blob = Vec::with_capacity(HEADER_LEN + self.offsets.len() * TYPE_LEN);
         blob.resize(HEADER_LEN, 0);
-        let declaration = [0, KIND_DECLARATION << 24, 0].map(u32::to_le_bytes);
+        let declaration = [0, KIND_DECLARATION << 24, 0].map(|word| self.blob.word(word));
         for ty in self.types() {
             let name = (ty.kind == KIND_FUNC).then(|| self.name(ty.name)).flatten();
             let Some(name) = name.filter(|name| wanted.contains(name)) else {
@@ -34,18 +33,15 @@ impl Btf {
             let at = u32::try_from(strings.len()).unwrap_or_default();
             strings.extend(name);
             strings.push(0);
-            let function = [at, KIND_FUNC << 24, 0].map(u32::to_le_bytes);
+            let function = [at, KIND_FUNC << 24, 0].map(|word| self.blob.word(word));
             blob.extend(function.as_flattened());
         }
-        let length = |bytes: usize| u32::try_from(bytes).unwrap_or_default().to_le_bytes();
+        let length = |bytes: usize| self.blob.word(u32::try_from(bytes).unwrap_or_default());
         let types = length(blob.len() - HEADER_LEN);
+        let [first, second] = self.blob.half_word(MAGIC);
         let header = [
             // magic, version, flags
-            [MAGIC.to_le_bytes(), [VERSION, 0]]
-                .as_flattened()
-                .first_chunk()
-                .copied()
-                .unwrap_or_default(),
+            [first, second, VERSION, 0],
             length(HEADER_LEN),
             length(0),
             types,
@@ -72,7 +68,19 @@ mod tests {
     use aya::{Btf as AyaBtf, Endianness};
 
     use super::*;
-    use crate::kernel::btf::blob::Type;
+    use crate::kernel::btf::{blob::Type, tests::all_kinds_in};
+
+    #[test]
+    fn functions_have_the_byte_order_of_the_blob() {
+        for big_endian in [false, true] {
+            let builder = all_kinds_in(big_endian);
+            let blob = builder.btf().functions_alone(&["klp_enable_patch"]);
+            let alone = Btf::parse(blob).unwrap();
+            assert_eq!(alone.blob.big_endian, big_endian);
+            assert!(alone.has_func("klp_enable_patch"));
+            assert_eq!(alone.offsets.len(), builder.btf().offsets.len());
+        }
+    }
 
     /// The kernel's own type information, if this machine has any.
     #[test]

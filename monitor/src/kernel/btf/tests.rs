@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// Builds blobs: types in the order of their numbers, names in the order of use.
-struct Builder {
+pub(in crate::kernel) struct Builder {
     types: Vec<u8>,
     names: Vec<u8>,
     layout: Vec<[u8; 4]>,
@@ -112,7 +112,7 @@ impl Builder {
         blob
     }
 
-    fn btf(&self) -> Btf {
+    pub(in crate::kernel) fn btf(&self) -> Btf {
         Btf::parse(self.blob()).unwrap()
     }
 }
@@ -160,16 +160,22 @@ fn all_kinds() -> Builder {
     builder
 }
 
+/// The same in either byte order.
+pub(in crate::kernel) fn all_kinds_in(big_endian: bool) -> Builder {
+    let mut builder = all_kinds();
+    if big_endian {
+        // The types consist of whole words, so swapping the bytes of each gives the big-endian
+        // blob.
+        builder.types.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+        builder.big_endian = true;
+    }
+    builder
+}
+
 #[test]
 fn every_kind_is_passed_and_members_are_found() {
     for big_endian in [false, true] {
-        let mut builder = all_kinds();
-        if big_endian {
-            // The types consist of whole words, so swapping the bytes of each gives the big-endian
-            // blob.
-            builder.types.chunks_exact_mut(4).for_each(<[u8]>::reverse);
-            builder.big_endian = true;
-        }
+        let builder = all_kinds_in(big_endian);
         let btf = builder.btf();
         assert_eq!(btf.offsets.len(), 21);
         assert_eq!(btf.member_offset("holder", "first").unwrap(), 0);

@@ -87,7 +87,7 @@ struct Answer {
 /// # Errors
 /// The kernel is older than 5.16, does not load the program, or hides its addresses.
 pub(super) fn addresses(names: &[&str]) -> Result<Vec<Option<u64>>, LookupError> {
-    let program = load(&program(names)?)?;
+    let program = load(&Encoding::NATIVE.program(names)?)?;
     let mut answers = vec![Answer::default(); names.len()];
     run(&program, &mut answers)?;
     let answers = answers.into_iter().map(|answer| match answer.result {
@@ -101,67 +101,112 @@ pub(super) fn addresses(names: &[&str]) -> Result<Vec<Option<u64>>, LookupError>
     answers.collect()
 }
 
-/// One BPF instruction (Documentation/bpf/standardization/instruction-set.rst).
-fn instruction(code: u8, target: u8, source: u8, offset: i16, value: i32) -> u64 {
-    let [low, high] = offset.to_le_bytes();
-    let [a, b, c, d] = value.to_le_bytes();
-    u64::from_le_bytes([code, source << 4 | target, low, high, a, b, c, d])
+/// One BPF instruction.
+type Instruction = [u8; 8];
+
+/// How a machine's kernel reads instructions (Documentation/bpf/standardization/instruction-set.rst):
+/// their numbers are in its byte order, and on a big-endian one the two registers of the second
+/// byte change places.
+#[derive(Clone, Copy)]
+struct Encoding {
+    big_endian: bool,
 }
 
-/// Queries each name and stores the answers in the context.
-fn program(names: &[&str]) -> Result<Vec<u64>, LookupError> {
-    const MOVE: u8 = 0xbf;
-    const SET: u8 = 0xb7;
-    const ADD: u8 = 0x07;
-    const LOAD_WORD: u8 = 0x79;
-    const STORE_WORD: u8 = 0x7b;
-    const SET_WORD: u8 = 0x18;
-    const CALL: u8 = 0x85;
-    const EXIT: u8 = 0x95;
-    const STACK: u8 = 10;
+impl Encoding {
+    /// That of this machine.
+    const NATIVE: Self = Self {
+        big_endian: cfg!(target_endian = "big"),
+    };
 
-    // Register 6 is preserved across the calls.
-    let mut program = vec![instruction(MOVE, 6, 1, 0, 0)];
-    for (name, answer) in names.iter().zip((0_i16..).step_by(size_of::<Answer>())) {
-        if name.len() >= NAME {
-            return Err(LookupError::Name((*name).to_owned()));
-        }
-        let mut text = name.as_bytes().to_vec();
-        text.resize(NAME, 0);
-        for (word, at) in text.chunks_exact(8).zip((NAME_AT..).step_by(8)) {
-            let half = |bytes: &[u8]| {
-                let bytes = bytes.first_chunk().copied().unwrap_or_default();
-                i32::from_le_bytes(bytes)
-            };
-            let (low, high) = word.split_at(4);
+    fn instruction(self, code: u8, target: u8, source: u8, offset: i16, value: i32) -> Instruction {
+        let (registers, [o, p], [a, b, c, d]) = if self.big_endian {
+            (
+                target << 4 | source,
+                offset.to_be_bytes(),
+                value.to_be_bytes(),
+            )
+        } else {
+            (
+                source << 4 | target,
+                offset.to_le_bytes(),
+                value.to_le_bytes(),
+            )
+        };
+        [code, registers, o, p, a, b, c, d]
+    }
+
+    /// Sets a register to the number that is these eight bytes in memory: its lower half is in
+    /// the first instruction, its upper half in the second.
+    fn set_to_bytes(self, target: u8, bytes: [u8; 8]) -> [Instruction; 2] {
+        const SET_WORD: u8 = 0x18;
+        let [a, b, c, d, e, f, g, h] = bytes;
+        let (low, high) = if self.big_endian {
+            (
+                i32::from_be_bytes([e, f, g, h]),
+                i32::from_be_bytes([a, b, c, d]),
+            )
+        } else {
+            (
+                i32::from_le_bytes([a, b, c, d]),
+                i32::from_le_bytes([e, f, g, h]),
+            )
+        };
+        [
+            self.instruction(SET_WORD, target, 0, 0, low),
+            self.instruction(0, 0, 0, 0, high),
+        ]
+    }
+
+    /// Queries each name and stores the answers in the context.
+    fn program(self, names: &[&str]) -> Result<Vec<Instruction>, LookupError> {
+        const MOVE: u8 = 0xbf;
+        const SET: u8 = 0xb7;
+        const ADD: u8 = 0x07;
+        const LOAD_WORD: u8 = 0x79;
+        const STORE_WORD: u8 = 0x7b;
+        const CALL: u8 = 0x85;
+        const EXIT: u8 = 0x95;
+        const STACK: u8 = 10;
+
+        let instruction = |code, target, source, offset, value| {
+            self.instruction(code, target, source, offset, value)
+        };
+        // Register 6 is preserved across the calls.
+        let mut program = vec![instruction(MOVE, 6, 1, 0, 0)];
+        for (name, answer) in names.iter().zip((0_i16..).step_by(size_of::<Answer>())) {
+            if name.len() >= NAME {
+                return Err(LookupError::Name((*name).to_owned()));
+            }
+            let mut text = name.as_bytes().to_vec();
+            text.resize(NAME, 0);
+            let (words, _) = text.as_chunks::<8>();
+            for (word, at) in words.iter().zip((NAME_AT..).step_by(8)) {
+                program.extend(self.set_to_bytes(1, *word));
+                program.push(instruction(STORE_WORD, STACK, 1, at, 0));
+            }
+            // The name's length is below NAME.
+            let length = i32::try_from(name.len() + 1).unwrap_or_default();
             program.extend([
-                instruction(SET_WORD, 1, 0, 0, half(low)),
-                instruction(0, 0, 0, 0, half(high)),
-                instruction(STORE_WORD, STACK, 1, at, 0),
+                instruction(SET, 1, 0, 0, 0),
+                instruction(STORE_WORD, STACK, 1, ADDRESS_AT, 0),
+                instruction(MOVE, 1, STACK, 0, 0),
+                instruction(ADD, 1, 0, 0, NAME_AT.into()),
+                instruction(SET, 2, 0, 0, length),
+                instruction(SET, 3, 0, 0, 0),
+                instruction(MOVE, 4, STACK, 0, 0),
+                instruction(ADD, 4, 0, 0, ADDRESS_AT.into()),
+                instruction(CALL, 0, 0, 0, BPF_FUNC_KALLSYMS_LOOKUP_NAME),
+                instruction(LOAD_WORD, 1, STACK, ADDRESS_AT, 0),
+                instruction(STORE_WORD, 6, 1, answer, 0),
+                instruction(STORE_WORD, 6, 0, answer + 8, 0),
             ]);
         }
-        // The name's length is below NAME.
-        let length = i32::try_from(name.len() + 1).unwrap_or_default();
-        program.extend([
-            instruction(SET, 1, 0, 0, 0),
-            instruction(STORE_WORD, STACK, 1, ADDRESS_AT, 0),
-            instruction(MOVE, 1, STACK, 0, 0),
-            instruction(ADD, 1, 0, 0, NAME_AT.into()),
-            instruction(SET, 2, 0, 0, length),
-            instruction(SET, 3, 0, 0, 0),
-            instruction(MOVE, 4, STACK, 0, 0),
-            instruction(ADD, 4, 0, 0, ADDRESS_AT.into()),
-            instruction(CALL, 0, 0, 0, BPF_FUNC_KALLSYMS_LOOKUP_NAME),
-            instruction(LOAD_WORD, 1, STACK, ADDRESS_AT, 0),
-            instruction(STORE_WORD, 6, 1, answer, 0),
-            instruction(STORE_WORD, 6, 0, answer + 8, 0),
-        ]);
+        program.extend([instruction(SET, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
+        Ok(program)
     }
-    program.extend([instruction(SET, 0, 0, 0, 0), instruction(EXIT, 0, 0, 0, 0)]);
-    Ok(program)
 }
 
-fn load(program: &[u64]) -> Result<OwnedFd, LookupError> {
+fn load(program: &[Instruction]) -> Result<OwnedFd, LookupError> {
     let license = c"GPL";
     let attributes = Load {
         prog_type: BPF_PROG_TYPE_SYSCALL,
@@ -233,33 +278,72 @@ fn checked(call: &'static str, result: libc::c_long) -> Result<i32, LookupError>
 mod tests {
     use super::*;
 
-    /// As `llvm-objdump` shows the same program in C.
+    const LITTLE: Encoding = Encoding { big_endian: false };
+    const BIG: Encoding = Encoding { big_endian: true };
+
+    /// As `llvm-objdump` shows the same program in C, built for bpfel and bpfeb.
     #[test]
     fn instructions_are_encoded_as_the_kernel_reads_them() {
-        let bytes = |instruction: u64| instruction.to_le_bytes();
+        for (code, target, source, offset, value, little, big) in [
+            (
+                0xbf,
+                6,
+                1,
+                0,
+                0,
+                [0xbf, 0x16, 0, 0, 0, 0, 0, 0],
+                [0xbf, 0x61, 0, 0, 0, 0, 0, 0],
+            ),
+            (
+                0x7b,
+                10,
+                1,
+                -48,
+                0,
+                [0x7b, 0x1a, 0xd0, 0xff, 0, 0, 0, 0],
+                [0x7b, 0xa1, 0xff, 0xd0, 0, 0, 0, 0],
+            ),
+            (
+                0x85,
+                0,
+                0,
+                0,
+                179,
+                [0x85, 0, 0, 0, 179, 0, 0, 0],
+                [0x85, 0, 0, 0, 0, 0, 0, 179],
+            ),
+        ] {
+            let encoded = |of: Encoding| of.instruction(code, target, source, offset, value);
+            assert_eq!(encoded(LITTLE), little);
+            assert_eq!(encoded(BIG), big);
+        }
+    }
+
+    #[test]
+    fn a_name_has_its_bytes_in_order_when_its_words_are_stored() {
         assert_eq!(
-            bytes(instruction(0xbf, 6, 1, 0, 0)),
-            [0xbf, 0x16, 0, 0, 0, 0, 0, 0]
+            LITTLE.set_to_bytes(1, *b"klp_patc"),
+            [*b"\x18\x01\0\0klp_", *b"\0\0\0\0patc"]
         );
         assert_eq!(
-            bytes(instruction(0x7b, 10, 1, -48, 0)),
-            [0x7b, 0x1a, 0xd0, 0xff, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            bytes(instruction(0x85, 0, 0, 0, 179)),
-            [0x85, 0, 0, 0, 179, 0, 0, 0]
+            BIG.set_to_bytes(1, *b"klp_patc"),
+            [*b"\x18\x10\0\0patc", *b"\0\0\0\0klp_"]
         );
     }
 
     #[test]
     fn each_name_has_its_instructions_and_its_answer() {
-        let one = program(&["klp_patches"]).unwrap();
-        let two = program(&["klp_patches", "klp_transition_patch"]).unwrap();
+        let one = LITTLE.program(&["klp_patches"]).unwrap();
+        let two = LITTLE
+            .program(&["klp_patches", "klp_transition_patch"])
+            .unwrap();
         assert_eq!(two.len() - one.len(), one.len() - 3);
         // The second answer's error number is the last that is stored.
-        let last = two[two.len() - 3].to_le_bytes();
+        let last = two[two.len() - 3];
         assert_eq!((last[0], last[1], last[2]), (0x7b, 0x06, 24));
-        let error = program(&["a_name_of_32_bytes_is_one_too_lon"]).unwrap_err();
+        let error = LITTLE
+            .program(&["a_name_of_32_bytes_is_one_too_lon"])
+            .unwrap_err();
         assert!(error.to_string().contains("too long"), "{error}");
     }
 

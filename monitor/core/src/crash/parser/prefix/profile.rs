@@ -2,11 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{
-    peel::{Origin, Peeled, extended},
-    stamp::stamp,
-    suffix::Suffix,
-};
+use super::suffix::Suffix;
 
 /// Maximum number of hosts tracked; if there are more, every host counts as one of them.
 pub(super) const MAX_HOSTS: usize = 256;
@@ -107,54 +103,6 @@ pub(super) struct Common {
     pub(super) json: bool,
     /// The form of the journal's fields, `NAME=value`.
     pub(super) fields: bool,
-}
-
-impl Common {
-    pub(super) fn of(samples: &[String], peeled: &[Peeled<'_>]) -> Self {
-        let mine = || {
-            let both = samples.iter().zip(peeled);
-            both.filter(|(_, peeled)| peeled.origin != Origin::Other)
-        };
-        let among = |part: usize, has: &dyn Fn(&str, &Peeled<'_>) -> bool| {
-            let of_them = mine().filter(|(line, peeled)| has(line, peeled)).count();
-            of_them > 0 && of_them * part >= mine().count()
-        };
-        let of_all = |has: &dyn Fn(&str) -> bool| {
-            let of_them = samples.iter().filter(|line| has(line.trim())).count();
-            of_them > 0 && of_them * 4 >= samples.len()
-        };
-        Self {
-            uptime: among(8, &|line, peeled| {
-                peeled.uptime.is_some() || stamp(line).is_some()
-            }),
-            date: among(4, &|_, peeled| peeled.date.is_some()),
-            tag: among(4, &|_, peeled| peeled.tagged),
-            kmsg: among(4, &|line, _| extended(line.trim_start()).is_some()),
-            indent: {
-                let has_time = |(line, peeled): &(&String, &Peeled<'_>)| {
-                    peeled.uptime.is_some() || peeled.date.is_some() || stamp(line).is_some()
-                };
-                let indented = |(line, _): &(&String, _)| line.starts_with([' ', '\t']);
-                let with_time = || mine().filter(has_time);
-                with_time().filter(indented).count() * 2 > with_time().count()
-            },
-            json: of_all(&|line| {
-                let numbers = line.trim_end_matches(',');
-                let number = !numbers.is_empty() && numbers.bytes().all(|b| b.is_ascii_digit());
-                let object = line.find('{').is_some_and(|at| at < 64) && line.ends_with(['}', ',']);
-                line.starts_with(['{', '}', '"', ']'])
-                    || line == "["
-                    || line == "[{"
-                    || object
-                    || number
-            }),
-            fields: of_all(&|line| {
-                let name = line.split_once('=').map_or("", |(name, _)| name);
-                let upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-                !name.is_empty() && name.bytes().all(upper)
-            }),
-        }
-    }
 }
 
 impl Profile {

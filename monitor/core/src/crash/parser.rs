@@ -6,9 +6,11 @@ mod die;
 mod event;
 mod format;
 mod header;
+mod headless;
 mod headline;
 mod histories;
 mod line;
+mod lockups;
 mod names;
 mod place;
 mod prefix;
@@ -52,7 +54,7 @@ pub fn signal(line: &str) -> Option<Signal> {
         Sign::Report(..) => Some(Signal::Warning),
         Sign::Die => Some(Signal::Oops),
         Sign::Panic(_) => Some(Signal::Panic),
-        Sign::Boot { .. } | Sign::EndTrace => None,
+        Sign::Boot { .. } | Sign::EndTrace | Sign::EndPanic(_) => None,
     }
 }
 

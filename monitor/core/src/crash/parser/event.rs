@@ -1,5 +1,6 @@
 //! One event while its lines come in.
 
+mod after;
 mod detail;
 
 use std::rc::Rc;
@@ -67,6 +68,8 @@ pub(super) struct Event {
     pub(super) others: Vec<Event>,
     /// The end mark was seen.
     pub(super) ended: bool,
+    /// The last line of panic() was seen.
+    over: bool,
     pub(super) last_clock: Option<f64>,
     /// When it started, on the host's clock.
     clock: Option<f64>,
@@ -133,6 +136,7 @@ impl Event {
             report: None,
             others: Vec::new(),
             ended: false,
+            over: false,
             last_clock: line.clock,
             clock: line.clock,
             part_at: line.uptime,

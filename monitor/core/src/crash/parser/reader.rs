@@ -12,9 +12,11 @@ use super::{
     Anchor, Reading,
     event::Event,
     format::Found,
+    headless::Headless,
     headline::{Sign, cause, may_be_cause, may_be_start, recognise},
     histories, keep,
     line::Line,
+    lockups::{is_lockup, is_repeated},
     names::Names,
     turns::Turns,
     when,
@@ -69,6 +71,8 @@ pub(super) struct Reader<'a> {
     pub(super) doubted: Option<String>,
     /// A first line of an oops to which nothing else belongs.
     pub(super) lone: Option<String>,
+    /// The rest of a report.
+    headless: Headless,
     /// What stands in names that users choose.
     names: Names,
     /// The line that is being read may be part of one.
@@ -124,6 +128,15 @@ impl histories::Read for Reader<'_> {
         }
         let late = self.joined || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
         let known = known.filter(|sign| !(late && matches!(sign, Sign::Boot { .. })));
+        if let Some((sign, event)) = known.as_ref().zip(self.event())
+            && event.is_before_boot_of(sign, line)
+        {
+            self.end_boot();
+            self.boot = Boot {
+                uptime: line.uptime.unwrap_or_default(),
+                ..Boot::default()
+            };
+        }
         let mut awaits_sign = false;
         let another = self.names.is_of_another_message();
         if let Some(event) = self.event() {
@@ -143,14 +156,25 @@ impl histories::Read for Reader<'_> {
             Some(Sign::Report(name, who)) => self.start(Signal::Warning, Some(name), &who, line),
             Some(Sign::Die) => self.die(line),
             Some(Sign::Panic(panic)) => self.panic(&panic, line),
-            Some(Sign::EndTrace) => {
+            Some(Sign::EndTrace) => match self.event() {
+                Some(event) => event.end(),
+                None if text.trim_end().ends_with("]---") => self.headless(line),
+                None => {}
+            },
+            Some(Sign::EndPanic(panic)) => {
+                if self.event().is_none_or(|event| event.panic.is_none()) {
+                    self.panic(&panic, line);
+                }
                 if let Some(event) = self.event() {
-                    event.end();
+                    event.detail(line);
+                    event.panic_ends(line);
                 }
             }
             None => {
                 if let Some(event) = self.event() {
                     event.detail(line);
+                } else if self.headless.is(line) {
+                    self.headless(line);
                 }
                 let text = text.trim_start();
                 if livepatch && self.joined {
@@ -187,10 +211,19 @@ impl<'a> Reader<'a> {
             recognised: 0,
             doubted: None,
             lone: None,
+            headless: Headless::default(),
             names: Names::default(),
             joined: false,
             turns: Turns::default(),
             trusted: false,
+        }
+    }
+
+    /// The line is of a report whose beginning is not there.
+    fn headless(&mut self, line: &Line) {
+        if !self.joined {
+            self.lone
+                .get_or_insert_with(|| line.text.chars().take(160).collect());
         }
     }
 
@@ -238,7 +271,9 @@ impl<'a> Reader<'a> {
                     | Signal::Panic => {}
                 }
             }
-            if is_lockup(event.primary) && is_lockup(signal) && repeats && event.same_cpu(who) {
+            let same = signal > event.primary || event.is_about(who);
+            let lockups = is_lockup(event.primary) && is_lockup(signal);
+            if lockups && same && repeats && event.same_cpu(who) {
                 event.upgrade(signal, who, line);
                 return;
             }
@@ -443,31 +478,5 @@ impl<'a> Reader<'a> {
                 keep(&mut self.non_fatal, *signal);
             }
         }
-    }
-}
-
-/// Signals that are raised again and again while their cause lasts.
-const fn is_repeated(signal: Signal) -> bool {
-    match signal {
-        Signal::RcuStall | Signal::SoftLockup | Signal::HungTask => true,
-        Signal::BadPage
-        | Signal::Warning
-        | Signal::HardLockup
-        | Signal::MachineCheck
-        | Signal::Oops
-        | Signal::Panic => false,
-    }
-}
-
-/// Signals of a CPU that is stuck, which are raised one after the other.
-const fn is_lockup(signal: Signal) -> bool {
-    match signal {
-        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup => true,
-        Signal::BadPage
-        | Signal::Warning
-        | Signal::HungTask
-        | Signal::MachineCheck
-        | Signal::Oops
-        | Signal::Panic => false,
     }
 }

@@ -60,6 +60,7 @@ impl Event {
         }
         if is_sign(text) {
             self.sign();
+            self.over |= self.panic.is_some() && text.starts_with("Rebooting in ");
         }
         if let Some(header) = header::task_header(text) {
             let hung = self.primary == Signal::HungTask;
@@ -276,8 +277,7 @@ impl Event {
 /// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
-    const SIGNS: [&str; 8] = [
-        "---[ end Kernel panic",
+    const SIGNS: [&str; 7] = [
         "Kernel Offset: ",
         "Rebooting in ",
         "SMP: stopping secondary CPUs",

@@ -49,6 +49,10 @@ fn check(file: &str, fewest: usize) {
         let (name, expected) = title.split_once(" | ").unwrap_or((title, ""));
         let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
         assert_eq!(found(&parsed), expected, "{name}: {:?}", parsed.problems);
+        for record in &parsed.records {
+            let proved = record.implicated == Implicated::No;
+            assert!(proved || record.phase != Phase::Unpatched, "{name}");
+        }
     }
 }
 
@@ -90,4 +94,14 @@ fn columns_and_quotes_around_lines() {
 #[test]
 fn of_more_kernels() {
     check("more.txt", 15);
+}
+
+#[test]
+fn a_negative_needs_proof() {
+    check("proof.txt", 14);
+}
+
+#[test]
+fn what_came_before_or_behind_is_lost() {
+    check("cut.txt", 16);
 }

@@ -101,6 +101,7 @@ struct Log {
     recognised: u64,
     doubted: Option<String>,
     lone: Option<String>,
+    headless: Option<String>,
 }
 
 impl Log {
@@ -123,6 +124,8 @@ impl Log {
         self.recognised += reader.recognised;
         self.doubted = self.doubted.take().or(reader.doubted);
         self.lone = self.lone.take().or(reader.lone);
+        let headless = reader.headless.into_line();
+        self.headless = self.headless.take().or(headless);
     }
 
     fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
@@ -152,6 +155,9 @@ impl Log {
         }
         if let Some(line) = self.lone {
             problems.push(super::proof::lone_headline(&line));
+        }
+        if let Some(line) = self.headless {
+            problems.push(super::proof::headless(&line));
         }
         if closed > 0 {
             problems.push(format!(

@@ -327,3 +327,11 @@ pub(super) fn lone_headline(headline: &str) -> String {
          log: {headline}"
     )
 }
+
+/// The same, if the line is one of the rest of a report.
+pub(super) fn headless(line: &str) -> String {
+    format!(
+        "cannot determine whether there was a crash, since the beginning of the report to which \
+         this line belongs is not in the log: {line}"
+    )
+}

@@ -88,6 +88,12 @@ pub(super) struct Event {
     list: List,
     trace: Vec<Frame>,
     trace_at: Trace,
+    /// How many callers were read before a line of the trace that cannot be.
+    gap: Option<usize>,
+    /// The place of the instruction is on the next line.
+    place_follows: bool,
+    /// The other CPUs' dumps have begun.
+    stopping: bool,
     /// Who printed the trace's first line: lines of others that come between are
     /// not of it.
     trace_by: Option<String>,
@@ -152,6 +158,9 @@ impl Event {
             list: List::No,
             trace: Vec::new(),
             trace_at: Trace::Ahead,
+            gap: None,
+            place_follows: false,
+            stopping: false,
             trace_by: None,
             cut: false,
             complete: Completeness::default(),
@@ -381,6 +390,7 @@ impl Event {
         self.pid = who.pid;
         self.fault.clone_from(&who.place);
         self.trace.clear();
+        self.gap = None;
         self.trace_by = None;
         self.trace_at = Trace::Ahead;
         self.ended = false;
@@ -402,12 +412,15 @@ impl Event {
         let signal = self.primary;
         let others = std::mem::take(&mut self.others);
         let report = self.report.map(str::to_owned);
-        self.complete.faulted = self.fault.is_some();
         let is_report = self.report.is_some();
-        let function = self
-            .fault
-            .or_else(|| place(self.primary, is_report, &self.trace))
-            .filter(|_| !self.is_of_detector);
+        let sure = self.gap.and_then(|gap| self.trace.get(..gap));
+        let caller = place(self.primary, is_report, sure.unwrap_or(&self.trace));
+        if self.primary == Signal::Panic && caller.is_some() {
+            // "Kernel stack is corrupted in: 802e62f8"
+            self.fault.take_if(|fault| fault.offset.is_none());
+        }
+        self.complete.faulted = self.fault.is_some();
+        let function = self.fault.or(caller).filter(|_| !self.is_of_detector);
         self.complete.place = function.is_some();
         let mut record = CrashRecord {
             signals: self.signals,

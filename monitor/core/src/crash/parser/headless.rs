@@ -7,12 +7,17 @@ use super::{header, line::Line, symbol};
 /// the kernel's dump_stack().
 const DUMP_LINES: u32 = 200;
 
+/// A panic that follows a report by no more than this was caused by it.
+const PANIC_SECONDS: f64 = 10.0;
+
 #[derive(Debug, Default)]
 pub(super) struct Headless {
     /// The log has begun.
     begun: bool,
     /// Lines that may still be of a dump that is no report.
     dump: u32,
+    /// The first such line, and when it was printed.
+    found: Option<(String, Option<f64>)>,
 }
 
 impl Headless {
@@ -33,6 +38,23 @@ impl Headless {
             return first;
         }
         is_end(text) || self.dump == 0 && is_instruction(text)
+    }
+
+    pub(super) fn found(&mut self, line: &Line) {
+        let text = || line.text.trim().chars().take(160).collect();
+        self.found.get_or_insert_with(|| (text(), line.clock));
+    }
+
+    /// The kernel panics: over the report, if that was just before.
+    pub(super) fn panics(&mut self, line: &Line) {
+        self.found.take_if(|(_, clock)| {
+            let ago = line.clock.zip(*clock).map(|(now, then)| now - then);
+            ago.is_none_or(|ago| (0.0..=PANIC_SECONDS).contains(&ago))
+        });
+    }
+
+    pub(super) fn into_line(self) -> Option<String> {
+        self.found.map(|(line, _)| line)
     }
 }
 

@@ -59,8 +59,8 @@ fn sign(text: &str) -> Option<Sign> {
             let behind = text.strip_prefix("---[ end ")?;
             if let Some(rest) = behind.strip_prefix(PANIC) {
                 // " ]---" since 4.19
-                let panic = rest.trim_end().trim_end_matches("]---").trim_end();
-                return Some(Sign::EndPanic(panic.to_owned()));
+                let panic = rest.split_once(" ]---").map_or(rest, |(panic, _)| panic);
+                return Some(Sign::EndPanic(panic.trim_end().to_owned()));
             }
             let behind = behind.strip_prefix("trace ")?;
             let mark = behind.starts_with(|next: char| next == ']' || next.is_ascii_hexdigit());

@@ -72,7 +72,7 @@ pub(super) struct Reader<'a> {
     /// A first line of an oops to which nothing else belongs.
     pub(super) lone: Option<String>,
     /// The rest of a report.
-    headless: Headless,
+    pub(super) headless: Headless,
     /// What stands in names that users choose.
     names: Names,
     /// The line that is being read may be part of one.
@@ -222,8 +222,7 @@ impl<'a> Reader<'a> {
     /// The line is of a report whose beginning is not there.
     fn headless(&mut self, line: &Line) {
         if !self.joined {
-            self.lone
-                .get_or_insert_with(|| line.text.chars().take(160).collect());
+            self.headless.found(line);
         }
     }
 
@@ -286,7 +285,10 @@ impl<'a> Reader<'a> {
                 event.report = report;
                 return;
             }
-            if event.report.is_some() && report.is_none() && event.leads_to(signal, line) {
+            // Up to 4.2 the hard lockup is the message of a WARN().
+            let warned = event.report.is_some()
+                || event.primary == Signal::Warning && signal == Signal::HardLockup;
+            if warned && report.is_none() && event.leads_to(signal, line) {
                 event.restart(signal, who, line);
                 return;
             }
@@ -390,6 +392,7 @@ impl<'a> Reader<'a> {
             }
         }
         // The line that began it is not in this text: the panic names the cause.
+        self.headless.panics(line);
         let cause = cause(panic, false).unwrap_or(Signal::Panic);
         self.open(cause, &Found::default(), line);
         if let Some(event) = self.event() {

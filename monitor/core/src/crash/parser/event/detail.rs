@@ -27,6 +27,13 @@ impl Event {
         if line.caller.is_some() && line.caller == self.foreign {
             return;
         }
+        if self.panic.is_some() && is_stopping(&line.text) {
+            self.end_dump();
+            self.stopping = true;
+        }
+        if self.stopping {
+            return;
+        }
         if self.takes(&line.text) {
             let pause = self.part_at.zip(line.uptime).map(|(last, now)| now - last);
             if pause.is_some_and(|pause| pause.abs() > PAUSE_SECONDS) {
@@ -77,7 +84,10 @@ impl Event {
             self.task(header);
             return;
         }
-        if let Some(function) = symbol::instruction(text) {
+        let place = std::mem::replace(&mut self.place_follows, symbol::place_follows(text));
+        let place = place.then(|| symbol::frame(text)).flatten();
+        let place = place.map(|frame| frame.function);
+        if let Some(function) = symbol::instruction(text).or(place) {
             self.second_sign = true;
             // A user's instruction has no name.
             self.own_sign |= function.offset.is_some();
@@ -105,7 +115,8 @@ impl Event {
         let text = line.text.trim();
         self.in_task = text == "<TASK>" || self.in_task && text != "</TASK>";
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
-        if text.eq_ignore_ascii_case("call trace:") || stack {
+        let title = text.eq_ignore_ascii_case("call trace:") || text == "Backtrace:";
+        if title || stack {
             // Another task's, whose first line is not there.
             let second = self.trace_at != Trace::Ahead && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
@@ -129,9 +140,13 @@ impl Event {
         }
     }
 
-    /// KFENCE and KCSAN print a trace without its title, and riscv does behind the
-    /// registers (`show_regs`, arch/riscv/kernel/process.c).
+    /// KFENCE and KCSAN print a trace without its title, riscv does behind the registers
+    /// (`show_regs`, arch/riscv/kernel/process.c), and 32-bit ARM always (`dump_backtrace`,
+    /// arch/arm/kernel/traps.c).
     fn needs_no_title(&self, line: &Line) -> bool {
+        if symbol::is_arm_frame(line.text.trim_start()) {
+            return true;
+        }
         self.report.is_some() && line.text.starts_with(' ')
             || self.died && self.fault.is_some() && line.text.starts_with("[<")
     }
@@ -146,9 +161,14 @@ impl Event {
                 .iter()
                 .any(|part| text.contains(part));
             if self.trace_at == Trace::Inside && (indented || place) {
+                let capital = text
+                    .trim_start()
+                    .starts_with(|c: char| c.is_ascii_uppercase());
+                if !capital && self.gap.is_none() {
+                    self.gap = Some(self.trace.len());
+                }
                 // Not the registers of an interrupt: those start in capitals.
-                let capital = |c: char| c.is_ascii_uppercase();
-                self.complete.garbled |= !text.trim_start().starts_with(capital);
+                self.complete.garbled |= !capital;
             } else if !self.trace.is_empty() && !text.trim_start().starts_with('<') {
                 self.complete.end = true;
                 if self.report.is_some() && text.ends_with(':') {
@@ -272,6 +292,14 @@ impl Event {
             ..Found::default()
         })
     }
+}
+
+/// `CPU3: stopping` (arch/{arm,arm64}/kernel/smp.c, up to 5.x): the other CPUs' dumps
+/// follow that of panic().
+fn is_stopping(text: &str) -> bool {
+    let number = text.trim().strip_prefix("CPU");
+    let number = number.and_then(|rest| rest.strip_suffix(": stopping"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,

@@ -105,3 +105,8 @@ fn a_negative_needs_proof() {
 fn what_came_before_or_behind_is_lost() {
     check("cut.txt", 16);
 }
+
+#[test]
+fn places_of_older_and_other_kernels() {
+    check("places.txt", 12);
+}

@@ -58,17 +58,17 @@ impl KernelLog {
         read(log)
     }
 
-    /// The kernel's own lines in the form in which a console shows them.
-    pub(super) fn console(&self) -> Result<Vec<u8>, KmsgError> {
-        self.read(console)
+    /// The kernel's own records, one a line.
+    pub(super) fn records(&self) -> Result<Vec<u8>, KmsgError> {
+        self.read(records)
     }
 }
 
-fn console(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
+fn records(log: &mut KmsgReader) -> Result<Vec<u8>, KmsgError> {
     let mut text = String::new();
     log.read_all(|record| {
         if record.facility == 0 {
-            text.push_str(&record.console_text());
+            text.push_str(&record.to_line());
         }
         if text.len() > 2 * MAX_LOG {
             let cut = text.len() - MAX_LOG;

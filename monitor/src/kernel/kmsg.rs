@@ -121,17 +121,24 @@ impl Record {
         })
     }
 
-    /// The record as a console shows it, with the time in front of each line (`[    5.123456] `,
-    /// kernel/printk/printk.c, `print_time`).
+    /// The record in the form in which the device has it, in one line: a newline in a name stays
+    /// inside its record.
     #[must_use]
-    pub fn console_text(&self) -> String {
-        let (seconds, micros) = (self.time.as_secs(), self.time.subsec_micros());
-        let mut text = String::new();
-        for line in self.text.lines() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "[{seconds:5}.{micros:06}] {line}");
+    pub fn to_line(&self) -> String {
+        let priority = self.facility << 3 | u32::from(self.level);
+        let (sequence, micros) = (self.sequence, self.time.as_micros());
+        let mut line = format!("{priority},{sequence},{micros},-;");
+        for byte in self.text.bytes() {
+            match byte {
+                b'\\' | 0..=31 | 127.. => {
+                    // Writing to a string cannot fail.
+                    let _ = write!(line, "\\x{byte:02x}");
+                }
+                _ => line.push(char::from(byte)),
+            }
         }
-        text
+        line.push('\n');
+        line
     }
 
     /// The livepatch message in this record, if the kernel wrote it.

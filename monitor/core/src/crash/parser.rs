@@ -11,6 +11,7 @@ mod headline;
 mod histories;
 mod line;
 mod lockups;
+mod message;
 mod names;
 mod place;
 mod prefix;
@@ -35,6 +36,9 @@ use super::{
 
 /// Most records, and most non-fatal signals, kept of one text.
 const MAX_EVENTS: usize = 256;
+/// Bytes of a task's name (`TASK_COMM_LEN` less its end).
+const MAX_COMM: usize = 15;
+
 /// What a kernel log contains.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParsedLog {
@@ -52,7 +56,8 @@ pub fn signal(line: &str) -> Option<Signal> {
     match recognise(line)? {
         Sign::Start(signal, _) => Some(signal),
         Sign::Report(..) => Some(Signal::Warning),
-        Sign::Die => Some(Signal::Oops),
+        // What is shorter may be a task's name, which is all of a line with a newline in it.
+        Sign::Die => (line.trim().len() > MAX_COMM).then_some(Signal::Oops),
         Sign::Panic(_) => Some(Signal::Panic),
         Sign::Boot { .. } | Sign::EndTrace | Sign::EndPanic(_) => None,
     }

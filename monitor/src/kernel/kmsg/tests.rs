@@ -302,3 +302,15 @@ fn errors_reach_the_console_below_its_level() {
         assert_eq!(console_shows_errors(procfs.path()), shown, "{text}");
     }
 }
+
+/// What the parser of crashes reads of a record is the record: a newline in a name does not
+/// begin another.
+#[test]
+fn a_record_is_one_line() {
+    let name = concat!(
+        r"3,7,200000001,-;overlayfs: failed to resolve ",
+        r"'x\x0akernel BUG at mm/slub.c:1!\x5c\xc3\xa9\x0a': -2"
+    );
+    let record = Record::parse(name.as_bytes()).unwrap();
+    assert_eq!(record.to_line(), format!("{name}\n"));
+}

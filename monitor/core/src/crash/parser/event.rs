@@ -2,31 +2,32 @@
 
 mod after;
 mod detail;
+mod finish;
 
 use std::rc::Rc;
 
 use super::{
     super::{
-        attribution,
         livepatch_log::LivepatchLog,
         proof::Completeness,
-        record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
-        signal::{Kind, Signal},
+        record::{Frame, Function, Module, When},
+        signal::Signal,
     },
-    Reading,
+    MAX_COMM,
     format::Found,
     header,
+    headline::Sign,
     line::Line,
-    place::place,
-    symbol::{self, MAX_NAME, cut},
+    symbol::{self, cut},
 };
 
 /// Bytes of a headline.
 const MAX_HEADLINE: usize = 1024;
-/// Bytes of a task's name (`TASK_COMM_LEN` less its end).
-const MAX_COMM: usize = 15;
 /// What is printed before the report that it belongs to.
 const LEAD_SECONDS: f64 = 1.0;
+/// A report's lines come one after the other; what comes later, or is of another time, is
+/// another's.
+const PAUSE_SECONDS: f64 = 10.0;
 /// Whether the line before was one of the module list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
@@ -101,13 +102,11 @@ pub(super) struct Event {
     complete: Completeness,
     /// A second line that only a report of the kernel has.
     second_sign: bool,
-    /// Its first line has the time of the line before it: it may be part of a name with
-    /// a newline in it, until a sign comes with another time.
+    /// Its first line may be part of a message with a name that has a newline in it, until a
+    /// sign comes that is not part of one.
     suspect: bool,
     /// Its first line is no longer than a task's name.
     short: bool,
-    /// Lines of other messages since.
-    later_lines: u32,
     /// A line that only a crash's report has.
     own_sign: bool,
     /// The trace is that of the thread that looks for hung tasks.
@@ -167,7 +166,6 @@ impl Event {
             second_sign: false,
             suspect: false,
             short: line.text.trim().len() <= MAX_COMM,
-            later_lines: 0,
             own_sign: false,
             is_of_detector: false,
             follow_ups: false,
@@ -289,23 +287,47 @@ impl Event {
         self.suspect |= self.short;
     }
 
-    /// A line comes; returns whether a sign in it would clear the suspicion.
-    pub(super) fn awaits_sign(&mut self, line: &Line, another_message: bool) -> bool {
-        let other = line.uptime != self.when.uptime_seconds || another_message;
-        let later = self.suspect && (other || self.short);
-        if later {
-            self.later_lines = self.later_lines.saturating_add(1);
+    /// Whether a line shows that the event's lines end before it: what follows must not be its
+    /// proof, nor a name's lines another report's.
+    pub(super) fn is_left(
+        &self,
+        line: &Line,
+        known: Option<&Sign>,
+        may_be_of_a_name: bool,
+        of_a_report: bool,
+    ) -> bool {
+        let starts = match known {
+            Some(Sign::Start(..) | Sign::Report(..) | Sign::Die | Sign::Panic(_)) => true,
+            Some(Sign::Boot { .. } | Sign::EndTrace | Sign::EndPanic(_)) | None => false,
+        };
+        if !self.suspect {
+            return starts && may_be_of_a_name && !self.is_crash();
+        }
+        let ago = self.seconds_since(line);
+        let begins_another = starts && !may_be_of_a_name && known != Some(&Sign::Die);
+        !of_a_report || begins_another || ago.is_some_and(|ago| ago > PAUSE_SECONDS)
+    }
+
+    pub(super) const fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// A line was read. A sign of a report's own clears a suspicion, if it is not part of a name
+    /// itself: other dumps, which users may cause, have a task's header and a trace too.
+    pub(super) const fn read(&mut self, may_be_of_a_name: bool) {
+        if !self.suspect {
+            return;
+        }
+        if may_be_of_a_name {
             self.second_sign = false;
             self.own_sign = false;
         }
-        later
+        self.suspect = !self.own_sign;
     }
 
-    /// Such a line was read. Other reports have a task's header and a trace too: those
-    /// count only where they come at once.
-    pub(super) const fn cleared(&mut self) {
-        let at_once = self.second_sign && self.later_lines == 1 && !self.short;
-        self.suspect &= !(self.own_sign || at_once);
+    /// Whether a line may be the rest of the module list.
+    pub(super) fn is_rest_of_list(&self, text: &str) -> bool {
+        self.list != List::No && header::modules(text).is_some()
     }
 
     pub(super) fn headline(&self) -> &str {
@@ -398,86 +420,6 @@ impl Event {
         if let Some(list) = list {
             self.modules = None;
             self.module_list(list, line);
-        }
-    }
-
-    /// The record, or what it was if it was not a crash. `release` is the boot's.
-    pub(super) fn finish(
-        mut self,
-        release: Option<&String>,
-        reading: &Reading,
-    ) -> Result<CrashRecord, Box<NonFatalSignal>> {
-        let kind = self.primary.kind();
-        let kind = kind.or(self.panic.is_some().then_some(Kind::Panic));
-        let signal = self.primary;
-        let others = std::mem::take(&mut self.others);
-        let report = self.report.map(str::to_owned);
-        let is_report = self.report.is_some();
-        let sure = self.gap.and_then(|gap| self.trace.get(..gap));
-        let caller = place(self.primary, is_report, sure.unwrap_or(&self.trace));
-        if self.primary == Signal::Panic && caller.is_some() {
-            // "Kernel stack is corrupted in: 802e62f8"
-            self.fault.take_if(|fault| fault.offset.is_none());
-        }
-        self.complete.faulted = self.fault.is_some();
-        let function = self.fault.or(caller).filter(|_| !self.is_of_detector);
-        self.complete.place = function.is_some();
-        let mut record = CrashRecord {
-            signals: self.signals,
-            reports: self.reports,
-            when: self.when,
-            release: release
-                .or(self.release.as_ref())
-                .map(|release| cut(release, MAX_NAME)),
-            headline: self.headline,
-            panic: self.panic,
-            function,
-            cpu: self.cpu,
-            comm: self.comm,
-            pid: self.pid,
-            taint: self.taint,
-            modules: self.modules,
-            trace: self.trace,
-            cut: self.cut,
-            report,
-            ..CrashRecord::empty(kind.unwrap_or(Kind::Panic))
-        };
-        let complete = &self.complete;
-        attribution::judge(
-            &mut record,
-            &self.livepatches,
-            self.clock,
-            complete,
-            reading,
-        );
-        for other in others {
-            if let Ok(other) = other.finish(release, reading) {
-                match (record.implicated, other.implicated) {
-                    (Implicated::No, Implicated::Unknown) => {
-                        record.implicated = Implicated::Unknown;
-                        record.unproven = other.unproven;
-                    }
-                    (_, Implicated::Yes) => {
-                        record.take_evidence(other.evidence, Implicated::Yes);
-                    }
-                    (Implicated::Yes | Implicated::Unknown, _)
-                    | (Implicated::No, Implicated::No) => {}
-                }
-            }
-        }
-        match kind {
-            Some(_) => Ok(record),
-            None => Err(Box::new(NonFatalSignal {
-                signal,
-                when: record.when,
-                headline: record.headline,
-                function: record.function,
-                phase: record.phase,
-                implicated: record.implicated,
-                evidence: record.evidence,
-                report: record.report,
-                reports: record.reports,
-            })),
         }
     }
 }

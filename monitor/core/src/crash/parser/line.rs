@@ -20,6 +20,11 @@ pub(super) struct Line {
     pub(super) host: Option<String>,
     /// The boot's id, where the line names it.
     pub(super) boot: Option<String>,
+    /// The time that all lines of one message share, on whichever clock most lines of the
+    /// log have; none where this line does not show it.
+    pub(super) moment: Option<f64>,
+    /// The log keeps messages apart, and one begins here.
+    pub(super) begins_message: bool,
     /// Not a line of its own: a message of more than one line continues.
     pub(super) continues: bool,
     /// False where nearly all other lines show that the kernel wrote them and this
@@ -41,6 +46,8 @@ impl Default for Line {
             caller: None,
             host: None,
             boot: None,
+            moment: None,
+            begins_message: false,
             continues: false,
             understood: true,
             new_boot: false,

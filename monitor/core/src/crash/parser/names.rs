@@ -6,11 +6,6 @@ use super::{headline::of_a_user_program, line::Line};
 /// `NAME_MAX` is 255, the shortest line that starts a report has 9 bytes.
 const MAX_NAME_LINES: u32 = 28;
 
-/// Bytes of a message of the kernel's, at the most (`LOG_LINE_MAX`, since 6.4
-/// `PRINTKRB_RECORD_MAX`, kernel/printk): what stands further behind is another message, though a
-/// clock that stood still gave it the same time.
-const MAX_MESSAGE: usize = 1024;
-
 /// A line about a user program.
 #[derive(Debug)]
 struct UserLine {
@@ -23,12 +18,8 @@ struct UserLine {
 pub(super) struct Names {
     /// The last line was about a user program, or part of one.
     user_line: Option<UserLine>,
-    /// The time of the line before.
-    before: Option<f64>,
     /// A line that is not part of a name had a time.
     timed: bool,
-    /// Bytes of the lines of that time.
-    bytes: usize,
 }
 
 impl Names {
@@ -45,7 +36,6 @@ impl Names {
                 uptime: line.uptime,
                 lines: if ends { 0 } else { MAX_NAME_LINES },
             });
-            self.before = line.uptime;
             return false;
         }
         let Some(user) = &mut self.user_line else {
@@ -67,20 +57,6 @@ impl Names {
             self.timed |= line.uptime.is_some();
         }
         part
-    }
-
-    /// Whether a line has the time of the one before, so that it may be part of a name in
-    /// it: many of the kernel's lines show a file's name. Nothing runs at the time 0.
-    pub(super) fn may_hold(&mut self, line: &Line) -> bool {
-        let before = std::mem::replace(&mut self.before, line.uptime);
-        let same = line.uptime.is_some_and(|uptime| uptime > 0.0) && before == line.uptime;
-        self.bytes = if same { self.bytes } else { 0 } + line.text.len() + 1;
-        same
-    }
-
-    /// Whether the line is of another message than the first that has its time.
-    pub(super) const fn is_of_another_message(&self) -> bool {
-        self.bytes > MAX_MESSAGE
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     histories, keep,
     line::Line,
     lockups::{is_lockup, is_repeated},
+    message::{Message, is_of_a_report},
     names::Names,
     turns::Turns,
     when,
@@ -75,12 +76,11 @@ pub(super) struct Reader<'a> {
     pub(super) headless: Headless,
     /// What stands in names that users choose.
     names: Names,
+    message: Message,
     /// The line that is being read may be part of one.
     joined: bool,
     /// Whether another machine's lines are mixed in.
     pub(super) turns: Turns,
-    /// The line before was certainly the kernel's own.
-    trusted: bool,
 }
 
 impl histories::Read for Reader<'_> {
@@ -117,16 +117,26 @@ impl histories::Read for Reader<'_> {
             self.boot.uptime = uptime;
             self.turns.line(uptime);
         }
+        let of_a_report = is_of_a_report(text)
+            || self
+                .event()
+                .is_some_and(|event| event.is_rest_of_list(text));
+        self.joined = self.message.may_go_on(line, of_a_report);
         if self.names.holds(line) {
             return;
         }
-        self.joined = self.names.may_hold(line) && !self.trusted;
-        self.trusted = (known.is_some() || livepatch) && !self.joined;
+        let joined = self.joined;
+        let leaves = |event: &mut Event| event.is_left(line, known.as_ref(), joined, of_a_report);
+        if self.event().is_some_and(leaves) {
+            self.current = None;
+        }
         if known.is_none() && may_be_start(text) {
             // Cut, or wrapped where the rest cannot be found.
             self.lone.get_or_insert_with(|| text.to_owned());
         }
-        let late = self.joined || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
+        // Where no line has a time, boots and patches are believed.
+        let in_name = self.joined && self.boot.uptime > 0.0;
+        let late = in_name || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
         let known = known.filter(|sign| !(late && matches!(sign, Sign::Boot { .. })));
         if let Some((sign, event)) = known.as_ref().zip(self.event())
             && event.is_before_boot_of(sign, line)
@@ -137,11 +147,8 @@ impl histories::Read for Reader<'_> {
                 ..Boot::default()
             };
         }
-        let mut awaits_sign = false;
-        let another = self.names.is_of_another_message();
         if let Some(event) = self.event() {
             event.next(line);
-            awaits_sign = event.awaits_sign(line, another);
         }
         let is_part = known.is_some();
         match known {
@@ -162,7 +169,10 @@ impl histories::Read for Reader<'_> {
                 None => {}
             },
             Some(Sign::EndPanic(panic)) => {
-                if self.event().is_none_or(|event| event.panic.is_none()) {
+                // Over a crash that has its own lines it is not said in a name.
+                let joined = self.joined;
+                let others = |event: &mut Event| event.panic.is_none() && !joined;
+                if self.event().is_none_or(others) {
                     self.panic(&panic, line);
                 }
                 if let Some(event) = self.event() {
@@ -173,11 +183,11 @@ impl histories::Read for Reader<'_> {
             None => {
                 if let Some(event) = self.event() {
                     event.detail(line);
-                } else if self.headless.is(line) {
+                } else if self.events.is_empty() && self.headless.is(line) {
                     self.headless(line);
                 }
                 let text = text.trim_start();
-                if livepatch && self.joined {
+                if livepatch && in_name {
                     self.boot.doubted_message = true;
                 } else if livepatch && !line.continues {
                     Rc::make_mut(&mut self.boot.livepatches).read(text, line.clock);
@@ -187,11 +197,10 @@ impl histories::Read for Reader<'_> {
                 }
             }
         }
+        let joined = self.joined;
         if let Some(event) = self.event() {
             event.last_clock = line.clock.or(event.last_clock);
-            if awaits_sign {
-                event.cleared();
-            }
+            event.read(joined);
             if is_part {
                 event.part(line);
             }
@@ -213,9 +222,9 @@ impl<'a> Reader<'a> {
             lone: None,
             headless: Headless::default(),
             names: Names::default(),
+            message: Message::default(),
             joined: false,
             turns: Turns::default(),
-            trusted: false,
         }
     }
 
@@ -308,6 +317,7 @@ impl<'a> Reader<'a> {
             let ago = event.seconds_since(line);
             event.primary == signal
                 && event.panic.is_none()
+                && !event.is_suspect()
                 && event.is_surely_about(who)
                 && ago.is_none_or(|ago| (0.0..=REPEAT_SECONDS).contains(&ago))
         };
@@ -458,7 +468,8 @@ impl<'a> Reader<'a> {
 
     fn close(&mut self, event: Event) {
         if !event.is_believed() {
-            if !event.is_crash() {
+            // Where there are times, the kernel's own have a proof in time.
+            if !event.is_crash() && event.last_clock.is_some() {
                 return;
             }
             self.lone

@@ -40,7 +40,7 @@ impl Crashes {
     /// Reads the kernel log for what the hooks announced.
     pub(in crate::exporter) fn read_log(&self, history: &History) -> (LogReading, Vec<Effect>) {
         let now = clock::boot_time();
-        let text = match self.log.console() {
+        let text = match self.log.records() {
             Ok(text) => text,
             Err(error) => return self.log_unreadable(now, &error, history),
         };

@@ -3,12 +3,13 @@
 use super::{
     super::{
         super::signal::Signal,
+        MAX_COMM,
         format::Found,
         header::{self, MAX_MODULES},
         line::Line,
         symbol,
     },
-    Event, List, Trace,
+    Event, List, PAUSE_SECONDS, Trace,
 };
 
 /// Frames kept of a trace; the kernel prints far fewer of a sane stack.
@@ -16,10 +17,6 @@ const MAX_FRAMES: usize = 128;
 /// A module list that is this long may continue in the next line (`LOG_LINE_MAX` is
 /// 1024 less the prefix).
 const LONG_LINE: usize = 900;
-
-/// A report's lines come one after the other; what comes later, or is of another time, is
-/// another's.
-const PAUSE_SECONDS: f64 = 10.0;
 
 impl Event {
     /// A line that neither begins nor ends an event.
@@ -90,7 +87,7 @@ impl Event {
         if let Some(function) = symbol::instruction(text).or(place) {
             self.second_sign = true;
             // A user's instruction has no name.
-            self.own_sign |= function.offset.is_some();
+            self.own_sign |= function.offset.is_some() && !fits_in_a_name(text);
             // In the trace of a panic it is what was interrupted, not what failed.
             let own = match self.primary {
                 Signal::HungTask => false,
@@ -302,17 +299,27 @@ fn is_stopping(text: &str) -> bool {
     number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
+/// The place of an instruction is so short that it may be a task's name.
+fn fits_in_a_name(text: &str) -> bool {
+    let start = text.trim_start();
+    let end = start.floor_char_boundary(MAX_COMM);
+    let name = start.get(..end).and_then(symbol::instruction);
+    name.is_some_and(|name| symbol::instruction(text) == Some(name))
+}
+
 /// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
-    const SIGNS: [&str; 7] = [
-        "Kernel Offset: ",
-        "Rebooting in ",
+    const SIGNS: [&str; 8] = [
+        "Kernel Offset: 0x",
+        "Kernel Offset: disabled",
         "SMP: stopping secondary CPUs",
         "Shutting down cpus with NMI",
         "mce: [Hardware Error]: ",
         "Showing busy workqueues and worker pools:",
         "Sending NMI from CPU",
+        "\"echo 0 > /proc/sys/kernel/hung_task_timeout_secs\"",
     ];
     SIGNS.iter().any(|sign| text.starts_with(sign))
+        || text.starts_with("Rebooting in ") && text.contains(" seconds.")
 }

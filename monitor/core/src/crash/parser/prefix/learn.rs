@@ -8,7 +8,7 @@ use super::{
     clean,
     marks::mark,
     peel::{Origin, Peeled, is_name, peel},
-    profile::{MAX_HOSTS, Profile, Shape, Token},
+    profile::{Common, MAX_HOSTS, Profile, Shape, Token},
     stamp::stamp,
     suffix::Suffix,
     vendor,
@@ -127,6 +127,7 @@ impl Profile {
             .filter(|peeled| peeled.origin != Origin::Other);
         let all = mine.clone().count();
         let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
+        self.common = Common::of(samples, &peeled);
         self.reversed = is_reversed(&peeled);
         let vendors = timed
             .clone()

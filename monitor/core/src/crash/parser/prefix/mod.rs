@@ -135,7 +135,8 @@ impl<'a> Lines<'a> {
     fn is_the_kernels(&self, line: &[u8]) -> bool {
         let text = clean::line(line, self.profile.html);
         let peeled = peel(&text, &self.profile);
-        peeled.origin == Origin::Kernel || peeled.uptime.is_some()
+        let dated = peeled.date.is_some() && self.profile.common.date;
+        peeled.origin == Origin::Kernel || peeled.uptime.is_some() || dated
     }
 
     /// Reads the next line, or the record of many lines that starts there.
@@ -144,12 +145,15 @@ impl<'a> Lines<'a> {
         if trimmed.is_empty() {
             return;
         }
-        if trimmed.starts_with(b"__CURSOR=") || trimmed.starts_with(b"__REALTIME_TIMESTAMP=") {
+        let common = &self.profile.common;
+        let (json, fields) = (common.json, common.fields);
+        let starts = [&b"__CURSOR="[..], b"__REALTIME_TIMESTAMP="];
+        if fields && starts.iter().any(|start| trimmed.starts_with(start)) {
             return self.export(bytes);
         }
         let text = clean::line(bytes, self.profile.html).into_owned();
         let text = text.as_str();
-        if ["{", "[{", "},{", "}, {"].contains(&text.trim_start()) && self.pretty() {
+        if json && ["{", "[{", "},{", "}, {"].contains(&text.trim_start()) && self.pretty() {
             return;
         }
         if let Some(at) = text.find('{').filter(|at| *at < 64)
@@ -165,7 +169,15 @@ impl<'a> Lines<'a> {
                 .get(whole.find('{').unwrap_or(0)..)
                 .unwrap_or_default();
             if let Some(fields) = Fields::json(whole.trim_end().trim_end_matches([',', ']'])) {
-                return self.fields(fields);
+                if json {
+                    return self.fields(fields);
+                }
+                // It may be part of a name: few lines of the log are records.
+                let before = text.get(..at).unwrap_or_default();
+                if !before.contains(|c: char| c.is_ascii_digit()) {
+                    self.summary.certain = true;
+                    self.unclear(text);
+                }
             }
         }
         if text.starts_with("-- Boot ") || text == "-- Reboot --" {
@@ -179,7 +191,8 @@ impl<'a> Lines<'a> {
         if text.starts_with("-- ") && text.ends_with(" --") {
             return;
         }
-        if let Some((date, rest)) = date::at_start(text)
+        if fields
+            && let Some((date, rest)) = date::at_start(text)
             && rest.trim_start().starts_with("[s=")
         {
             return self.verbose(date);
@@ -203,6 +216,8 @@ impl<'a> Lines<'a> {
             peeled = peel(behind, &profile);
         }
         let kmsg = peel::extended(text.trim_start()).is_some();
+        let indented = text.starts_with([' ', '\t']) && !profile.broadcast;
+        let quoted = indented && !profile.common.indent;
         let stamped = profile.stamped;
         let wrapped = profile.wrapped;
         self.profile = profile;
@@ -231,6 +246,12 @@ impl<'a> Lines<'a> {
             return;
         }
         let mut line = self.line(&peeled);
+        if quoted {
+            // A keeper's own lines are not indented: it continues a message.
+            line.moment = None;
+            line.begins_message = false;
+        }
+        line.begins_message |= kmsg && self.profile.common.kmsg && !quoted;
         line.understood = !stamped || peeled.origin == Origin::Kernel || peeled.date.is_some();
         if let Some((sequence, offset, whole)) = peeled.fragment {
             if let Some(line) = self.fragments.add(line, sequence, offset, whole) {
@@ -251,6 +272,7 @@ impl<'a> Lines<'a> {
         for (index, part) in text.split('\n').enumerate() {
             let line = Line {
                 text: part.trim_end().to_owned(),
+                begins_message: line.begins_message && index == 0,
                 continues: index > 0,
                 ..line.clone()
             };
@@ -345,8 +367,14 @@ impl<'a> Lines<'a> {
             self.last_uptime = peeled.uptime;
         }
         let (clock, date) = self.clocks.read(peeled.host, peeled.date, peeled.uptime);
+        let common = &self.profile.common;
+        let moment = peeled.uptime.filter(|_| common.uptime);
+        let first = peeled.first_date.filter(|date| date.kind != Kind::Delta);
+        let dated = first.or(date).filter(|_| common.date);
         Line {
             uptime: peeled.uptime,
+            moment: moment.or(dated.map(|date| date.seconds)),
+            begins_message: peeled.tagged && common.tag,
             unix: date
                 .filter(|date| date.kind == Kind::Exact)
                 .map(|date| date.seconds),

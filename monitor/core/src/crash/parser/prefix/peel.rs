@@ -24,6 +24,8 @@ pub(super) enum Origin {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Peeled<'a> {
     pub(super) date: Option<Date>,
+    /// The first of several, which a text with a date in it cannot choose.
+    pub(super) first_date: Option<Date>,
     pub(super) host: Option<&'a str>,
     pub(super) uptime: Option<f64>,
     pub(super) caller: Option<&'a str>,
@@ -55,6 +57,7 @@ pub(super) fn peel<'a>(line: &'a str, profile: &Profile) -> Peeled<'a> {
             break;
         }
     }
+    peeled.first_date = peeled.first_date.or(peeled.date);
     if peeled.facility.is_some_and(|facility| facility != 0) && !peeled.tagged {
         peeled.origin = Origin::Other;
     }
@@ -217,6 +220,7 @@ fn dated(peeled: &mut Peeled<'_>, profile: &Profile) -> bool {
     let Some((date, behind)) = date::at_start(start) else {
         return false;
     };
+    peeled.first_date = peeled.first_date.or(peeled.date);
     // The first date with a time zone is the best.
     if peeled.date.is_none_or(|known| known.kind != Kind::Exact) {
         peeled.date = Some(date);

@@ -133,6 +133,7 @@ impl Lines<'_> {
             let mut line = self.line(&peeled);
             line.boot.clone_from(&fields.boot);
             line.continues = fields.transport && index > 0;
+            line.begins_message |= fields.transport && index == 0;
             if peeled.origin != Origin::Other {
                 self.hold(Some(line), 0);
             }

@@ -3,9 +3,8 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use self::names::{LINES, STARTS};
+use self::names::{FORMS, Form, LINES, SIGNS, STARTS};
 use super::*;
-use crate::crash::Signal;
 
 mod names;
 
@@ -13,6 +12,7 @@ mod names;
 fn any_name() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         (0..STARTS.len()).prop_map(|start| STARTS[start].to_owned()),
+        (0..SIGNS.len()).prop_map(|sign| SIGNS[sign].to_owned()),
         ".{0,6}",
         Just("\n".to_owned()),
         Just("\r".to_owned()),
@@ -25,25 +25,25 @@ fn any_name() -> impl Strategy<Value = String> {
         Just("\u{9b}".to_owned()),
         Just(" ".to_owned()),
     ];
-    vec(piece, 1..5).prop_map(|pieces| pieces.concat().replace('\0', ""))
+    vec(piece, 1..8).prop_map(|pieces| pieces.concat().replace('\0', ""))
 }
 
-fn expect_nothing(line: usize, name: &str, timed: bool, dump: bool) -> Result<(), TestCaseError> {
-    let text = names::line(line, name, timed);
-    let behind = if dump {
-        names::dump(name)
-    } else {
-        String::new()
-    };
-    let log = names::log(&text, &behind, timed);
+/// Messages of the kernel's, by the number of their line and the name in them.
+fn expect_nothing(form: Form, messages: &[String], later: bool) -> Result<(), TestCaseError> {
+    let log = names::log(form, messages, later);
     let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
     prop_assert!(
         parsed.records.is_empty() && parsed.non_fatal.is_empty(),
-        "{log}\n{parsed:#?}"
+        "{form:?}:\n{log}\n{parsed:#?}"
     );
-    // The line as the live hook has it: up to its first newline.
-    let live: Option<Signal> = parser::signal(text.split('\n').next().unwrap());
-    prop_assert!(live.is_none() || name.contains('\n'), "{text}");
+    Ok(())
+}
+
+/// The message as the live hook has it: whole, or its first line.
+fn expect_no_live_signal(text: &str) -> Result<(), TestCaseError> {
+    let first = text.split('\n').next().unwrap();
+    prop_assert_eq!(parser::signal(text), None, "{}", text);
+    prop_assert_eq!(parser::signal(first), None, "{}", first);
     Ok(())
 }
 
@@ -54,21 +54,60 @@ proptest! {
         start in 0..STARTS.len(),
         before in "[a-z\n]{0,3}",
         behind in "[a-z \n]{0,6}",
-        timed: bool,
-        dump: bool,
+        form in 0..FORMS.len(),
+        dump in proptest::option::of(any::<bool>()),
     ) {
         let name = format!("{before}{}{behind}", STARTS[start]);
-        expect_nothing(line, &name, timed, dump)?;
+        let text = names::line(line, &name);
+        expect_no_live_signal(&text)?;
+        let mut messages = vec![text];
+        // Of the same task or of another.
+        let own = |own| names::dump(if own { &name } else { "a.out" });
+        messages.extend(dump.map(own).unwrap_or_default());
+        expect_nothing(FORMS[form], &messages, false)?;
+    }
+
+    /// One name has what starts a report, another what proves one, with or without other
+    /// lines between.
+    #[test]
+    fn no_two_names_are_a_signal(
+        lines in (0..LINES.len(), 0..LINES.len()),
+        start in 0..STARTS.len(),
+        signs in vec(0..SIGNS.len(), 1..5),
+        ends in ("[a-z\n]{0,3}", "[a-z\n]{0,3}", "[a-z\n]{0,3}"),
+        between in 0..3_usize,
+        form in 0..FORMS.len(),
+        later: bool,
+        dump: bool,
+    ) {
+        let signs: Vec<&str> = signs.into_iter().map(|sign| SIGNS[sign]).collect();
+        let one = names::line(lines.0, &format!("{}{}\n{}", ends.0, STARTS[start], ends.1));
+        let two = names::line(lines.1, &format!("{}\n{}\n{}", ends.2, signs.join("\n"), ends.1));
+        let mut messages = vec![one];
+        messages.extend((0..between).map(|at| format!("usb 1-{at}: USB disconnect")));
+        messages.push(two);
+        if dump {
+            messages.extend(names::dump("a.out"));
+        }
+        expect_nothing(FORMS[form], &messages, later)?;
     }
 
     #[test]
     fn no_mixture_of_names_is_a_signal(
-        line in 0..LINES.len(),
-        name in any_name(),
-        timed: bool,
-        dump: bool,
+        named in vec((0..LINES.len(), any_name()), 1..4),
+        form in 0..FORMS.len(),
+        later: bool,
+        dump in proptest::option::of(any::<bool>()),
     ) {
-        expect_nothing(line, &name, timed, dump)?;
+        let mut messages = Vec::new();
+        for (line, name) in &named {
+            let text = names::line(*line, name);
+            expect_no_live_signal(&text)?;
+            messages.push(text);
+        }
+        let own = |own| names::dump(if own { &named[0].1 } else { "a.out" });
+        messages.extend(dump.map(own).unwrap_or_default());
+        expect_nothing(FORMS[form], &messages, later)?;
     }
 }
 
@@ -91,10 +130,80 @@ fn names_that_once_were_signals() -> Result<(), TestCaseError> {
         (0, "BUG: KASAN: x\u{1b}k"),
         (0, "BUG: KASAN: x\u{1b}["),
     ] {
-        for timed in [false, true] {
-            expect_nothing(line, name, timed, false)?;
-            expect_nothing(line, name, timed, true)?;
+        for form in FORMS {
+            let mut messages = vec![names::line(line, name)];
+            expect_nothing(form, &messages, false)?;
+            messages.extend(names::dump(name));
+            expect_nothing(form, &messages, false)?;
         }
     }
     Ok(())
 }
+
+/// A first line in one name and its proof in another.
+#[test]
+fn a_report_in_two_names() -> Result<(), TestCaseError> {
+    let name = |text: &str| format!("overlayfs: failed to resolve 'x\n{text}\n': -2");
+    for (at, start) in STARTS.iter().enumerate() {
+        for form in FORMS {
+            for sign in [0, 1, 4 + at % (SIGNS.len() - 4)] {
+                let between = "usb 1-1: USB disconnect".to_owned();
+                let messages = [name(start), between, name(SIGNS[sign])];
+                expect_nothing(form, &messages, true)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of a short report behind a line that may hold a name, in a log without times, nothing is
+/// known.
+#[test]
+fn a_report_that_may_be_a_name() {
+    let (start, end) = (STARTS[0], "---[ end trace 0000000000000000 ]---");
+    let texts = [start, SIGNS[0], SIGNS[1], end].map(str::to_owned);
+    for (form, crashes) in [(Form::Untimed, 0), (Form::Console, 1), (Form::Kmsg, 1)] {
+        let log = names::log(form, &texts, false);
+        let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
+        assert_eq!(parsed.records.len(), crashes, "{form:?}");
+        assert_eq!(parsed.problems.len(), 1 - crashes, "{form:?}");
+    }
+}
+
+/// The same lines as the kernel's own are a report, in each form.
+#[test]
+fn the_kernels_own_are_signals() {
+    let lines = REPORT.split('\n').map(str::to_owned);
+    let messages: Vec<String> = lines.collect();
+    for form in FORMS {
+        for later in [false, true] {
+            let log = names::log(form, &messages, later);
+            let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
+            assert_eq!(parsed.records.len(), 1, "{form:?}:\n{log}{parsed:#?}");
+            assert_eq!(parsed.problems, [""; 0], "{form:?}:\n{log}");
+        }
+    }
+}
+
+const REPORT: &str = "BUG: kernel NULL pointer dereference, address: 0000000000000010\n\
+    #PF: supervisor read access in kernel mode\n\
+    #PF: error_code(0x0000) - not-present page\n\
+    PGD 0 P4D 0\n\
+    Oops: Oops: 0000 [#1] SMP NOPTI\n\
+    CPU: 1 UID: 0 PID: 642 Comm: io_helper Not tainted 6.12.0 #1\n\
+    Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16.2-1 04/01/2014\n\
+    RIP: 0010:acme_read+0x3a/0x1c0 [acme_net]\n\
+    Code: 48 89 c7 e8 a7 5b c6 ff 48 8b 04 25 00 00 00 00 48 89 c7 e8 a7 5b c6 ff 48 8b 04 25\n\
+    RSP: 0018:ffffc90000573e38 EFLAGS: 00010246\n\
+    RAX: 0000000000000000 RBX: ffff888004b1e000 RCX: 0000000000000000\n\
+    RDX: 0000000000000000 RSI: ffffffff81234567 RDI: ffff888004b1e000\n\
+    RBP: ffff888004b1e000 R08: 0000000000000000 R09: 0000000000000000\n\
+    R10: 0000000000000000 R11: 0000000000000000 R12: 0000000000000000\n\
+    R13: 0000000000000000 R14: 0000000000000000 R15: 0000000000000000\n\
+    FS:  00007f1c2b3d4740(0000) GS:ffff88803ec00000(0000) knlGS:0000000000000000\n\
+    CS:  0010 DS: 0000 ES: 0000 CR0: 0000000080050033\n\
+    CR2: 0000000000000010 CR3: 0000000004a2e000 CR4: 00000000000006f0\n\
+    Call Trace:\n <TASK>\n vfs_read+0xa1/0x310\n ksys_read+0x6f/0xf0\n\
+    \x20do_syscall_64+0x9e/0x1a0\n entry_SYSCALL_64_after_hwframe+0x77/0x7f\n </TASK>\n\
+    Modules linked in: acme_net(E)\nCR2: 0000000000000010\n\
+    ---[ end trace 0000000000000000 ]---";

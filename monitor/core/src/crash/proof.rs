@@ -139,6 +139,21 @@ fn other_mechanisms(record: &CrashRecord, complete: &Completeness) -> Vec<String
         }
     }
     if record.modules.is_some() && complete.modules && !record.cut {
+        let of_tree = |module: &Module| module.taints.contains('O');
+        let mut modules = record.modules.iter().flatten();
+        let shown = modules.any(of_tree) || complete.last_unloaded.as_ref().is_some_and(of_tree);
+        if !shown
+            && record
+                .taint
+                .as_deref()
+                .is_some_and(|taint| taint.contains('O'))
+        {
+            // It was unloaded, or a console that cuts lines shows less of the list.
+            reasons.push(
+                "the module list does not have the out-of-tree module that was loaded (O)"
+                    .to_owned(),
+            );
+        }
         return reasons;
     }
     // What the log says of a livepatch explains O.

@@ -81,6 +81,15 @@ impl Event {
             self.task(header);
             return;
         }
+        self.cpu = self.cpu.or_else(|| header::cpu(text));
+        if let Some((comm, pid)) = header::process(text)
+            && self.primary != Signal::HungTask
+            && self.comm.is_none()
+            && self.pid.is_none_or(|known| known == pid)
+        {
+            self.comm = Some(comm);
+            self.pid = Some(pid);
+        }
         let place = std::mem::replace(&mut self.place_follows, symbol::place_follows(text));
         let place = place.then(|| symbol::frame(text)).flatten();
         let place = place.map(|frame| frame.function);
@@ -310,7 +319,9 @@ fn fits_in_a_name(text: &str) -> bool {
 /// What only a report or a panic continues with (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
-    const SIGNS: [&str; 8] = [
+    const SIGNS: [&str; 10] = [
+        "#PF: supervisor ",
+        "#PF: error_code(",
         "Kernel Offset: 0x",
         "Kernel Offset: disabled",
         "SMP: stopping secondary CPUs",

@@ -141,8 +141,27 @@ impl Profile {
         // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
         let longest = samples.iter().map(|line| line.chars().count()).max();
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());
-        self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
+        // A list of modules has more lines than all the rest, and prose may stand around.
+        let kernels = of_log(&peeled);
+        self.wrapped = plain && stamped * 2 > kernels && stamped < all && longest <= Some(120);
     }
+}
+
+/// Lines from the first that has a time, without the rest of module lists.
+fn of_log(lines: &[Peeled<'_>]) -> usize {
+    let timed = |line: &Peeled<'_>| line.uptime.is_some();
+    let first = lines.iter().position(timed).unwrap_or(0);
+    let mut in_list = false;
+    let mut count = 0;
+    for line in lines.get(first..).unwrap_or_default() {
+        in_list = match timed(line) {
+            true => line.text.contains("Modules linked in:"),
+            false => in_list,
+        };
+        let other = line.origin == Origin::Other;
+        count += usize::from(timed(line) || !in_list && !other);
+    }
+    count
 }
 
 /// Whether the times of nearly all lines are earlier than those of the lines before.

@@ -110,3 +110,25 @@ fn what_came_before_or_behind_is_lost() {
 fn places_of_older_and_other_kernels() {
     check("places.txt", 12);
 }
+
+#[test]
+fn headers_and_pastes() {
+    check("old.txt", 10);
+}
+
+#[test]
+fn who_an_old_header_means() {
+    let path = folder().join("words/old.txt");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, log) = text.split_once("%%% old-arm-header").unwrap();
+    let (_, log) = log.split_once('\n').unwrap();
+    let log = log.split("%%% ").next().unwrap();
+    let record = only(parser::read(log.as_bytes(), &Reading::new(SOAK)).records);
+    assert_eq!(record.cpu, Some(0));
+    assert_eq!(
+        (record.comm.as_deref(), record.pid),
+        (Some("acme_d"), Some(17))
+    );
+    assert_eq!(record.taint.as_deref(), Some(""));
+    assert_eq!(record.release.as_deref(), Some("3.4.0-571-gcca29a0"));
+}

@@ -125,7 +125,9 @@ impl<'a> Lines<'a> {
         };
         let returns = rest.iter().take_while(|byte| **byte == b'\r').count();
         let whole = first + newline;
-        if returns == newline || self.is_the_kernels(line) {
+        // So is what `dmesg` and `journalctl` indent.
+        let indented = line.starts_with(b" ") && !self.profile.common.indent;
+        if returns == newline || indented || self.is_the_kernels(line) {
             return (
                 text.get(..whole).unwrap_or(line).trim_ascii_end(),
                 whole + 1,

@@ -230,7 +230,8 @@ impl<'a> Reader<'a> {
 
     /// The line is of a report whose beginning is not there.
     fn headless(&mut self, line: &Line) {
-        if !self.joined {
+        // Names stand in lines of the kernel's, which have times if others do.
+        if !self.joined || self.boot.uptime <= 0.0 {
             self.headless.found(line);
         }
     }

@@ -158,9 +158,7 @@ impl Log {
                 "ignored, because it lacks the time that the kernel's other lines have: {line}"
             ));
         }
-        if let Some(line) = self.lone {
-            problems.push(super::proof::lone_headline(&line));
-        }
+        problems.extend(self.lone);
         if let Some(line) = self.headless {
             problems.push(super::proof::headless(&line));
         }

@@ -343,6 +343,15 @@ pub(super) fn lone_headline(headline: &str) -> String {
     )
 }
 
+/// The same, if the line may be part of a name with a newline in it.
+pub(super) fn suspect_headline(headline: &str) -> String {
+    format!(
+        "cannot determine whether this is a crash, since it may be part of a name in the lines \
+         before it, and nothing that only a crash has follows outside of what a name may hold: \
+         {headline}"
+    )
+}
+
 /// The same, if the line is one of the rest of a report.
 pub(super) fn headless(line: &str) -> String {
     format!(

@@ -330,10 +330,6 @@ impl Event {
         self.list != List::No && header::modules(text).is_some()
     }
 
-    pub(super) fn headline(&self) -> &str {
-        &self.headline
-    }
-
     /// What comes now is not part of this event's own dump.
     pub(super) fn end_dump(&mut self) {
         if !self.trace.is_empty() || self.died {

@@ -132,7 +132,7 @@ impl histories::Read for Reader<'_> {
         }
         if known.is_none() && may_be_start(text) {
             // Cut, or wrapped where the rest cannot be found.
-            self.lone.get_or_insert_with(|| text.to_owned());
+            self.lone.get_or_insert_with(|| proof::lone_headline(text));
         }
         // Where no line has a time, boots and patches are believed.
         let in_name = self.joined && self.boot.uptime > 0.0;
@@ -473,8 +473,7 @@ impl<'a> Reader<'a> {
             if !event.is_crash() && event.last_clock.is_some() {
                 return;
             }
-            self.lone
-                .get_or_insert_with(|| event.headline().chars().take(160).collect());
+            self.lone.get_or_insert_with(|| event.doubt());
             return;
         }
         match event.finish(self.boot.release.as_ref(), self.reading) {

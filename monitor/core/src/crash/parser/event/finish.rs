@@ -3,7 +3,7 @@
 use super::{
     super::{
         super::{
-            attribution,
+            attribution, proof,
             record::{CrashRecord, Implicated, NonFatalSignal},
             signal::{Kind, Signal},
         },
@@ -15,6 +15,15 @@ use super::{
 };
 
 impl Event {
+    /// Why it is not believed.
+    pub(in super::super) fn doubt(&self) -> String {
+        let headline: String = self.headline.chars().take(160).collect();
+        match self.suspect {
+            true => proof::suspect_headline(&headline),
+            false => proof::lone_headline(&headline),
+        }
+    }
+
     /// The record, or what it was if it was not a crash. `release` is the boot's.
     pub(in super::super) fn finish(
         mut self,

@@ -163,10 +163,7 @@ fn other_mechanisms(record: &CrashRecord, complete: &Completeness) -> Vec<String
         Some(_) => "the module list may be incomplete",
     };
     match record.taint.as_deref() {
-        Some(taint) if taint.contains('O') && !named => reasons.push(format!(
-            "out-of-tree modules were loaded (O), and {list}: Ksplice, KernelCare or kpatch may \
-             be among them"
-        )),
+        Some(taint) if taint.contains('O') && !named => reasons.push(OUT_OF_TREE.to_owned()),
         Some(_) if !named && version(record).is_none_or(|version| version < (3, 2)) => {
             reasons.push(format!(
                 "{list}, and the kernel is not known to mark out-of-tree modules (3.2 and later do)"
@@ -176,6 +173,9 @@ fn other_mechanisms(record: &CrashRecord, complete: &Completeness) -> Vec<String
     }
     reasons
 }
+
+const OUT_OF_TREE: &str = "out-of-tree modules were loaded (O), and the log does not show which: they \
+                           may be those of Ksplice, KernelCare or kpatch";
 
 /// How the modules of livepatches are named: kpatch-build, SUSE, Canonical, Red Hat.
 const PATCH_NAMES: [&str; 5] = ["kpatch", "livepatch", "kgraft", "klp_", "lkp_"];

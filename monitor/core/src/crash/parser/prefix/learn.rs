@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::{date::Kind, header},
+    super::date::Kind,
     clean,
     marks::mark,
     peel::{Origin, Peeled, is_name, peel},
@@ -141,28 +141,8 @@ impl Profile {
         // Mail programs wrap at 72 to 80 columns; pasted logs keep some longer ones.
         let longest = samples.iter().map(|line| line.chars().count()).max();
         let plain = peeled.iter().all(|peeled| peeled.date.is_none());
-        // A list of modules has more lines than all the rest, and prose may stand around.
-        let kernels = of_log(&peeled).unwrap_or(all);
-        self.wrapped = plain && stamped * 2 > kernels && stamped < all && longest <= Some(120);
+        self.wrapped = plain && stamped * 2 > all && stamped < all && longest <= Some(120);
     }
-}
-
-/// Lines from the first that has a time, without the rest of module lists, if there is such.
-fn of_log(lines: &[Peeled<'_>]) -> Option<usize> {
-    let timed = |line: &Peeled<'_>| line.uptime.is_some();
-    let first = lines.iter().position(timed).unwrap_or(0);
-    let (mut in_list, mut lists) = (false, false);
-    let mut count = 0;
-    for line in lines.get(first..).unwrap_or_default() {
-        in_list = match timed(line) {
-            true => line.text.contains("Modules linked in:"),
-            false => in_list && header::modules(line.text).is_some(),
-        };
-        let other = line.origin == Origin::Other;
-        lists |= in_list && !timed(line);
-        count += usize::from(timed(line) || !in_list && !other);
-    }
-    lists.then_some(count)
 }
 
 /// Whether the times of nearly all lines are earlier than those of the lines before.

@@ -6,6 +6,7 @@ mod die;
 mod event;
 mod format;
 mod header;
+mod headless;
 mod headline;
 mod histories;
 mod line;
@@ -57,7 +58,7 @@ pub fn signal(line: &str) -> Option<Signal> {
         // A shorter text may be a task's name, which is all of a line with a newline in it.
         Sign::Die => (line.trim().len() > MAX_COMM).then_some(Signal::Oops),
         Sign::Panic(_) => Some(Signal::Panic),
-        Sign::Boot { .. } | Sign::EndTrace => None,
+        Sign::Boot { .. } | Sign::EndTrace | Sign::EndPanic(_) => None,
     }
 }
 
@@ -104,6 +105,7 @@ struct Log {
     recognised: u64,
     doubted: Option<String>,
     lone: Option<String>,
+    headless: Option<String>,
 }
 
 impl Log {
@@ -126,6 +128,8 @@ impl Log {
         self.recognised += reader.recognised;
         self.doubted = self.doubted.take().or(reader.doubted);
         self.lone = self.lone.take().or(reader.lone);
+        let headless = reader.headless.into_line();
+        self.headless = self.headless.take().or(headless);
     }
 
     fn end(self, summary: &prefix::Summary, closed: u64) -> ParsedLog {
@@ -153,8 +157,9 @@ impl Log {
                 "ignored, because it lacks the time that the kernel's other lines have: {line}"
             ));
         }
-        if let Some(line) = self.lone {
-            problems.push(super::proof::lone_headline(&line));
+        problems.extend(self.lone);
+        if let Some(line) = self.headless {
+            problems.push(super::proof::headless(&line));
         }
         if closed > 0 {
             problems.push(format!(

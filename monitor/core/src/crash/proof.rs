@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     lifecycle::{Lifecycle, Stage},
+    patch::Mechanism,
     phase::Phase,
 };
 
@@ -75,27 +76,112 @@ pub(super) fn against_unpatched(
             reasons.push("the kernel's taint flags cannot be read".to_owned());
         }
         None => reasons.push("the kernel's taint flags are not in the log".to_owned()),
-        // K: a livepatch was loaded; U: the out-of-tree kpatch core does so.
-        Some(taint) if taint.contains(['K', 'U']) => {
+        Some(taint) if is_of_livepatch(taint, record) => {
             let explained = !life.patches.is_empty() && complete.modules;
             if !explained {
-                reasons.push(
-                    "the kernel is tainted by a livepatch (K), and the log does not name it"
-                        .to_owned(),
-                );
+                reasons.push(unnamed_patch(taint));
             }
         }
         Some(_) => {}
     }
+    reasons.extend(other_mechanisms(record, complete));
     if complete.mixed {
         reasons.push(MIXED.to_owned());
     }
     reasons
 }
 
-/// A line of `livepatch:` that may be part of a name that a user chose.
-pub(super) const DOUBTED_MESSAGE: &str = "a livepatch message has the same timestamp as the line before it, so it may be part of a file's \
-     or a task's name";
+/// K: a livepatch was loaded. U: the out-of-tree kpatch core has put one in force where the
+/// kernel has no K (before 4.0); graphics drivers set it too.
+fn is_of_livepatch(taint: &str, record: &CrashRecord) -> bool {
+    let old = version(record).is_none_or(|version| version < (4, 0));
+    taint.contains('K') || taint.contains('U') && (old || lists(record, "kpatch"))
+}
+
+fn lists(record: &CrashRecord, name: &str) -> bool {
+    let mut modules = record.modules.iter().flatten();
+    modules.any(|module| module.name == name)
+}
+
+fn unnamed_patch(taint: &str) -> String {
+    let letter = if taint.contains('K') { 'K' } else { 'U' };
+    format!("the kernel is tainted by a livepatch ({letter}), and the log does not name it")
+}
+
+/// The kernel's version, from its release.
+fn version(record: &CrashRecord) -> Option<(u32, u32)> {
+    let mut numbers = record.release.as_deref()?.split(['.', '-']);
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+/// Why a mechanism beside the kernel's own may have patched it. Ksplice and KernelCare
+/// never set K, the kpatch core does so only when its patch is in force, kGraft since
+/// 2016; all of them come in out-of-tree modules, which the kernel marks with O since 3.2
+/// (`TAINT_OOT_MODULE`). So either the list shows that there is none, or the absence of O.
+fn other_mechanisms(record: &CrashRecord, complete: &Completeness) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for module in record.modules.iter().flatten() {
+        let name = module.name.as_str();
+        let is_patch = |patch: &str| record.patches.iter().any(|known| known.name == patch);
+        match Mechanism::of_module(name) {
+            // Its patches are modules of the list.
+            Some(Mechanism::KpatchCore) if record.patches.iter().any(|patch| patch.kpatch) => {}
+            Some(mechanism) => reasons.push(format!(
+                "module {name} belongs to {}, and the log does not show what it has patched",
+                mechanism.described()
+            )),
+            None if PATCH_NAMES.iter().any(|start| name.starts_with(start)) && !is_patch(name) => {
+                reasons.push(format!("module {name} has the name of a livepatch"));
+            }
+            None => {}
+        }
+    }
+    if record.modules.is_some() && complete.modules && !record.cut {
+        let of_tree = |module: &Module| module.taints.contains('O');
+        let mut modules = record.modules.iter().flatten();
+        let shown = modules.any(of_tree) || complete.last_unloaded.as_ref().is_some_and(of_tree);
+        if !shown
+            && record
+                .taint
+                .as_deref()
+                .is_some_and(|taint| taint.contains('O'))
+        {
+            // It was unloaded, or a console that cuts lines shows less of the list.
+            reasons.push(
+                "the module list does not have the out-of-tree module that was loaded (O)"
+                    .to_owned(),
+            );
+        }
+        return reasons;
+    }
+    // What the log says of a livepatch explains O.
+    let named = !record.patches.is_empty();
+    let list = match record.modules {
+        None => "the module list is not in the log",
+        Some(_) => "the module list may be incomplete",
+    };
+    match record.taint.as_deref() {
+        Some(taint) if taint.contains('O') && !named => reasons.push(OUT_OF_TREE.to_owned()),
+        Some(_) if !named && version(record).is_none_or(|version| version < (3, 2)) => {
+            reasons.push(format!(
+                "{list}, and the kernel is not known to mark out-of-tree modules (3.2 and later do)"
+            ));
+        }
+        _ => {}
+    }
+    reasons
+}
+
+const OUT_OF_TREE: &str = "out-of-tree modules were loaded (O), and the log does not show which: they \
+                           may be those of Ksplice, KernelCare or kpatch";
+
+/// How the modules of livepatches are named: kpatch-build, SUSE, Canonical, Red Hat.
+const PATCH_NAMES: [&str; 5] = ["kpatch", "livepatch", "kgraft", "klp_", "lkp_"];
+
+/// A line of `livepatch:` that may be a name which a user chose.
+pub(super) const DOUBTED_MESSAGE: &str = "a livepatch message has the same timestamp as the line before it, so it may be part of a \
+     file's or a task's name";
 
 /// Lines of two machines may be in one report.
 pub(super) const TURNS: &str =
@@ -113,7 +199,7 @@ pub(super) fn against_no(
     let untainted = record
         .taint
         .as_deref()
-        .is_some_and(|taint| !taint.contains(['K', 'U']));
+        .is_some_and(|taint| !is_of_livepatch(taint, record));
     if unpatched.is_empty() && untainted {
         return Vec::new();
     }
@@ -157,14 +243,13 @@ pub(super) fn against_no(
     if complete.mixed {
         say(MIXED);
     }
-    let unexplained = record
-        .taint
-        .as_deref()
-        .is_some_and(|taint| taint.contains('K'))
-        && record.patches.is_empty();
-    if unexplained {
-        say("the kernel is tainted by a livepatch (K), and the log does not name it");
+    if record.patches.is_empty()
+        && let Some(taint) = record.taint.as_deref()
+        && is_of_livepatch(taint, record)
+    {
+        say(&unnamed_patch(taint));
     }
+    reasons.extend(other_mechanisms(record, complete));
     reasons.extend(recent_changes(record, life, complete));
     let places = record
         .function
@@ -254,5 +339,22 @@ pub(super) fn lone_headline(headline: &str) -> String {
     format!(
         "cannot determine whether this is a crash, since nothing else of its report is in the \
          log: {headline}"
+    )
+}
+
+/// The same, if the line may be part of a name with a newline in it.
+pub(super) fn suspect_headline(headline: &str) -> String {
+    format!(
+        "cannot determine whether this is a crash, since it may be part of a name in the lines \
+         before it, and nothing that only a crash has follows outside of what a name may hold: \
+         {headline}"
+    )
+}
+
+/// The same, if the line is one of the rest of a report.
+pub(super) fn headless(line: &str) -> String {
+    format!(
+        "cannot determine whether there was a crash, since the beginning of the report to which \
+         this line belongs is not in the log: {line}"
     )
 }

@@ -278,6 +278,8 @@ signals! {
             "SError Interrupt on CPU{cpu}, code ",
             // arch/s390/kernel/traps.c
             "Kernel stack overflow.",
+            // include/asm-generic/bug.h, where the architecture has no BUG() of its own
+            "BUG: failure at {}:{n}/{symbol}()!",
         ],
         properties: &[],
     }

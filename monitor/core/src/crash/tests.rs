@@ -92,11 +92,13 @@ pub(super) const CASES: [Case; 8] = [
         panic: Some("softlockup: hung tasks"),
         ..case("soft", Kind::SoftLockup, Phase::Unpatched)
     },
+    // Out-of-tree modules (O) and no module list: it may be one of another mechanism.
     Case {
+        implicated: Implicated::Unknown,
         function: "lpm_kthread_sleep",
         comm: "lpm_sleeper",
         panic: Some("hung_task: blocked tasks"),
-        ..case("hung", Kind::HungTask, Phase::Unpatched)
+        ..case("hung", Kind::HungTask, Phase::Unknown)
     },
 ];
 

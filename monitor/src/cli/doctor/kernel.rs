@@ -111,6 +111,10 @@ fn lockdown_level(sysfs: &Path) -> Check {
         // securityfs has the list of security modules on every kernel that has any
         // (security/inode.c, 5.4 to 7.2).
         (None, None) => match value(&security.join("lsm")) {
+            Ok(modules) if modules.split(',').any(|module| module == "lockdown") => unknown(
+                format!("{} does not exist", file.display()),
+                MOUNT_SECURITYFS,
+            ),
             Ok(_) => Check::ok(CHECK, "this kernel has no lockdown"),
             Err(error) => unknown(error, MOUNT_SECURITYFS),
         },

@@ -1,24 +1,24 @@
 //! An event under construction.
 
+mod after;
 mod detail;
+mod finish;
 
 use std::rc::Rc;
 
 use super::{
     super::{
-        attribution,
         livepatch_log::LivepatchLog,
         proof::Completeness,
-        record::{CrashRecord, Frame, Function, Implicated, Module, NonFatalSignal, When},
-        signal::{Kind, Property, Signal},
+        record::{Frame, Function, Module, When},
+        signal::{Property, Signal},
     },
-    MAX_COMM, Reading,
+    MAX_COMM,
     format::Found,
     header,
     headline::Sign,
     line::Line,
-    place::place,
-    symbol::{self, MAX_NAME, cut},
+    symbol::{self, cut},
 };
 
 /// Most bytes of a headline.
@@ -69,6 +69,8 @@ pub(super) struct Event {
     pub(super) others: Vec<Event>,
     /// Whether the end mark was seen.
     pub(super) ended: bool,
+    /// The last line of panic() was seen.
+    over: bool,
     pub(super) last_clock: Option<f64>,
     /// When it started, on the host's clock.
     clock: Option<f64>,
@@ -87,8 +89,14 @@ pub(super) struct Event {
     list: List,
     trace: Vec<Frame>,
     trace_at: Trace,
-    /// The caller that printed the trace's first line; interleaved lines of other callers are
-    /// ignored.
+    /// How many callers were read before a line of the trace that cannot be.
+    gap: Option<usize>,
+    /// The place of the instruction is on the next line.
+    place_follows: bool,
+    /// The other CPUs' dumps have begun.
+    stopping: bool,
+    /// Who printed the trace's first line: lines of others that come between are
+    /// not of it.
     trace_by: Option<String>,
     cut: bool,
     complete: Completeness,
@@ -133,6 +141,7 @@ impl Event {
             report: None,
             others: Vec::new(),
             ended: false,
+            over: false,
             last_clock: line.clock,
             clock: line.clock,
             part_at: line.uptime,
@@ -148,6 +157,9 @@ impl Event {
             list: List::No,
             trace: Vec::new(),
             trace_at: Trace::Ahead,
+            gap: None,
+            place_follows: false,
+            stopping: false,
             trace_by: None,
             cut: false,
             complete: Completeness::default(),
@@ -289,7 +301,7 @@ impl Event {
     ) -> bool {
         let starts = match known {
             Some(Sign::Start(..) | Sign::Report(..) | Sign::Die | Sign::Panic(_)) => true,
-            Some(Sign::Boot { .. } | Sign::EndTrace) | None => false,
+            Some(Sign::Boot { .. } | Sign::EndTrace | Sign::EndPanic(_)) | None => false,
         };
         if !self.suspect {
             return starts && may_be_of_a_name && !self.is_crash();
@@ -322,11 +334,7 @@ impl Event {
         self.list != List::No && header::modules(text).is_some()
     }
 
-    pub(super) fn headline(&self) -> &str {
-        &self.headline
-    }
-
-    /// Ends this event's own dump.
+    /// What comes now is not part of this event's own dump.
     pub(super) fn end_dump(&mut self) {
         if !self.trace.is_empty() || self.died {
             self.complete.end = true;
@@ -403,6 +411,7 @@ impl Event {
         self.pid = who.pid;
         self.fault.clone_from(&who.place);
         self.trace.clear();
+        self.gap = None;
         self.trace_by = None;
         self.trace_at = Trace::Ahead;
         self.ended = false;
@@ -410,84 +419,6 @@ impl Event {
         if let Some(list) = list {
             self.modules = None;
             self.module_list(list, line);
-        }
-    }
-
-    /// Finishes the event: a record, or a non-fatal signal if it was not a crash. `release` is the
-    /// boot's.
-    pub(super) fn finish(
-        mut self,
-        release: Option<&String>,
-        reading: &Reading,
-    ) -> Result<CrashRecord, Box<NonFatalSignal>> {
-        let kind = self.primary.kind();
-        let kind = kind.or(self.panic.is_some().then_some(Kind::Panic));
-        let signal = self.primary;
-        let others = std::mem::take(&mut self.others);
-        let report = self.report.map(str::to_owned);
-        self.complete.faulted = self.fault.is_some();
-        let is_report = self.report.is_some();
-        let function = self
-            .fault
-            .or_else(|| place(self.primary, is_report, &self.trace))
-            .filter(|_| !self.is_of_detector);
-        self.complete.place = function.is_some();
-        let mut record = CrashRecord {
-            signals: self.signals,
-            reports: self.reports,
-            when: self.when,
-            release: release
-                .or(self.release.as_ref())
-                .map(|release| cut(release, MAX_NAME)),
-            headline: self.headline,
-            panic: self.panic,
-            function,
-            cpu: self.cpu,
-            comm: self.comm,
-            pid: self.pid,
-            taint: self.taint,
-            modules: self.modules,
-            trace: self.trace,
-            cut: self.cut,
-            report,
-            ..CrashRecord::empty(kind.unwrap_or(Kind::Panic))
-        };
-        let complete = &self.complete;
-        attribution::judge(
-            &mut record,
-            &self.livepatches,
-            self.clock,
-            complete,
-            reading,
-        );
-        for other in others {
-            if let Ok(other) = other.finish(release, reading) {
-                match (record.implicated, other.implicated) {
-                    (Implicated::No, Implicated::Unknown) => {
-                        record.implicated = Implicated::Unknown;
-                        record.unproven = other.unproven;
-                    }
-                    (_, Implicated::Yes) => {
-                        record.take_evidence(other.evidence, Implicated::Yes);
-                    }
-                    (Implicated::Yes | Implicated::Unknown, _)
-                    | (Implicated::No, Implicated::No) => {}
-                }
-            }
-        }
-        match kind {
-            Some(_) => Ok(record),
-            None => Err(Box::new(NonFatalSignal {
-                signal,
-                when: record.when,
-                headline: record.headline,
-                function: record.function,
-                phase: record.phase,
-                implicated: record.implicated,
-                evidence: record.evidence,
-                report: record.report,
-                reports: record.reports,
-            })),
         }
     }
 }

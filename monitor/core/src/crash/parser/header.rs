@@ -67,7 +67,9 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     let text = text.trim_start();
     let mut header = TaskHeader::default();
     let state = if let Some(rest) = text.strip_prefix("CPU: ") {
-        let (numbers, rest) = rest.split_once(" Comm: ")?;
+        let Some((numbers, rest)) = rest.split_once(" Comm: ") else {
+            return without_task(rest);
+        };
         let mut words = numbers.split_ascii_whitespace();
         header.cpu = words.next()?.parse().ok();
         header.pid = words
@@ -89,18 +91,94 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     } else {
         text
     };
+    flags(header, state)
+}
+
+/// `CPU: 0    Not tainted  (2.6.35.3 #20)`: 32-bit ARM up to 3.10, which names the task in a
+/// line of its own.
+fn without_task(text: &str) -> Option<TaskHeader> {
+    let (cpu, state) = text.split_once(' ')?;
+    let header = TaskHeader {
+        cpu: Some(cpu.parse().ok()?),
+        ..TaskHeader::default()
+    };
+    flags(header, state.trim_start())
+}
+
+/// `Process swapper (pid: 0, stack limit = …)`, of the same and other old kernels.
+pub(super) fn process(text: &str) -> Option<(String, u32)> {
+    let rest = text.trim_start().strip_prefix("Process ")?;
+    let (comm, rest) = rest.rsplit_once(" (pid: ")?;
+    let (pid, _) = rest.split_once(',')?;
+    Some((cut(comm, MAX_NAME), pid.parse().ok()?))
+}
+
+/// `CPU 1` of x86 up to 3.9, and of 32-bit x86 `EIP: 0060:[<c1>] EFLAGS: 00010202 CPU: 0`.
+pub(super) fn cpu(text: &str) -> Option<u32> {
+    let text = text.trim();
+    let number = text.strip_prefix("CPU ").or_else(|| {
+        let (_, rest) = text.strip_prefix("EIP: ")?.split_once(" EFLAGS: ")?;
+        Some(rest.split_once(" CPU: ")?.1)
+    });
+    number?.parse().ok()
+}
+
+/// What `Tainted: [O]=OOT_MODULE, [K]=LIVEPATCH` lists: each flag that is set, since 6.12
+/// (`print_tainted_verbose`, kernel/panic.c).
+fn listed_flags(list: &str) -> Option<String> {
+    let flag = |item: &str| {
+        let (letter, name) = item.strip_prefix('[')?.split_once("]=")?;
+        let letter = letter
+            .parse::<char>()
+            .ok()
+            .filter(char::is_ascii_uppercase)?;
+        let known = FLAG_NAMES.contains(&name);
+        known.then_some(letter)
+    };
+    list.trim_end().split(", ").map(flag).collect()
+}
+
+/// kernel/panic.c, 7.2
+const FLAG_NAMES: [&str; 20] = [
+    "PROPRIETARY_MODULE",
+    "FORCED_MODULE",
+    "CPU_OUT_OF_SPEC",
+    "FORCED_RMMOD",
+    "MACHINE_CHECK",
+    "BAD_PAGE",
+    "USER",
+    "DIE",
+    "OVERRIDDEN_ACPI_TABLE",
+    "WARN",
+    "CRAP",
+    "FIRMWARE_WORKAROUND",
+    "OOT_MODULE",
+    "UNSIGNED_MODULE",
+    "SOFTLOCKUP",
+    "LIVEPATCH",
+    "AUX",
+    "RANDSTRUCT",
+    "TEST",
+    "FWCTL",
+];
+
+/// Reads what a header has behind the task.
+fn flags(mut header: TaskHeader, state: &str) -> Option<TaskHeader> {
     let words = if let Some(rest) = state.strip_prefix("Not tainted ") {
         header.taint = Some(String::new());
         rest
     } else {
         let rest = state.strip_prefix("Tainted: ")?;
-        // The second, longer list of 6.12 is `Tainted: [O]=OOT_MODULE, …`. RHEL 7 has a
-        // dash for each flag that only later kernels have.
+        if let Some(letters) = listed_flags(rest) {
+            header.taint = Some(letters);
+            return Some(header);
+        }
+        // RHEL 7 has a dash for each flag that only later kernels have.
         let is_flag = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
         let (mut letters, mut release) = (String::new(), None);
         for word in rest.split_ascii_whitespace() {
             if !word.bytes().all(is_flag) {
-                release = Some(word);
+                release = Some(word.trim_start_matches('('));
                 break;
             }
             letters.extend(word.chars().filter(|letter| *letter != '-'));
@@ -124,12 +202,18 @@ pub(super) fn task_header(text: &str) -> Option<TaskHeader> {
     };
     header.release = words
         .split_ascii_whitespace()
-        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|word| word.trim_start_matches('('))
+        .find(|word| is_release(word))
         .map(|release| cut(release, MAX_NAME));
     Some(header)
 }
 
-/// Position of the kernel's own text about the taint: after anything that a comm may contain.
+/// `6.12.0-acme`, and no address such as `0061:[<c0632871>]`.
+fn is_release(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.') && !word.contains(':')
+}
+
+/// Where the kernel's own word on its taint starts: behind what a comm may say.
 fn taint_at(text: &str) -> Option<usize> {
     text.rfind(" Tainted: ").max(text.rfind(" Not tainted "))
 }

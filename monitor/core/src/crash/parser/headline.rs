@@ -23,6 +23,8 @@ pub(super) enum Sign {
     Panic(String),
     /// `---[ end trace … ]---`
     EndTrace,
+    /// `---[ end Kernel panic - not syncing: …`, which repeats the panic's text.
+    EndPanic(String),
 }
 
 pub(super) fn recognise(text: &str) -> Option<Sign> {
@@ -54,7 +56,13 @@ fn sign(text: &str) -> Option<Sign> {
             }
         }
         b'-' => {
-            let behind = text.strip_prefix("---[ end trace ")?;
+            let behind = text.strip_prefix("---[ end ")?;
+            if let Some(rest) = behind.strip_prefix(PANIC) {
+                // " ]---" since 4.19
+                let panic = rest.split_once(" ]---").map_or(rest, |(panic, _)| panic);
+                return Some(Sign::EndPanic(panic.trim_end().to_owned()));
+            }
+            let behind = behind.strip_prefix("trace ")?;
             let mark = behind.starts_with(|next: char| next == ']' || next.is_ascii_hexdigit());
             return mark.then_some(Sign::EndTrace);
         }

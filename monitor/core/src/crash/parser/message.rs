@@ -222,6 +222,8 @@ const STARTS: &[&str] = &[
     "Mem abort info:",
     "Data abort info:",
     "ESR = ",
+    "Exception class = ",
+    "task: ",
     "EC = ",
     "SET = ",
     "EA = ",

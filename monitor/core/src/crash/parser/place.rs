@@ -5,9 +5,9 @@ use super::super::{
     signal::Signal,
 };
 
-/// Functions called between the event and panic(), and after it (kernel/panic.c,
-/// arch/*/kernel/traps.c): they report the event, and are not its place.
-const REPORTERS: [&str; 19] = [
+/// On the way from what happened to panic() and behind it (kernel/panic.c,
+/// arch/*/kernel/traps.c): they report, and are not what happened.
+const REPORTERS: [&str; 20] = [
     "panic",
     "vpanic",
     "nmi_panic",
@@ -16,6 +16,7 @@ const REPORTERS: [&str; 19] = [
     "handle_bad_stack",
     "__bad_stack",
     "arm64_serror_panic",
+    "arm64_is_fatal_ras_serror",
     "do_serror",
     "el1_error",
     "el1h_64_error",
@@ -62,9 +63,13 @@ const TOOLS: [&str; 27] = [
     "check_unsafe_call",
 ];
 
-/// Entry points of interrupts (arch/*/kernel/{entry,apic,time}): the interrupted code is the next
-/// caller.
-const INTERRUPTS: [&str; 12] = [
+/// Where an interrupt came in (arch/*/kernel/{entry,apic,time}): what it interrupted is
+/// the next caller.
+const INTERRUPTS: [&str; 16] = [
+    "nmi",
+    "end_repeat_nmi",
+    "asm_exc_nmi",
+    "el1h_64_fiq",
     "apic_timer_interrupt",
     "smp_apic_timer_interrupt",
     "local_apic_timer_interrupt",
@@ -93,7 +98,8 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
     };
     match signal {
         Signal::HungTask => callers.find(|function| !is_sleep(function)).cloned(),
-        Signal::RcuStall => {
+        // The watchdog's own callbacks are on the stack too.
+        Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup => {
             let entry = |function: &Function| INTERRUPTS.contains(&function.name.as_str());
             let last = callers.clone().position(entry)?;
             callers
@@ -104,14 +110,13 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
         // Only the hardware knows it.
         Signal::MachineCheck => None,
         Signal::Warning if is_report => callers.find(|function| !is_tool(function)).cloned(),
-        Signal::BadPage
-        | Signal::Warning
-        | Signal::SoftLockup
-        | Signal::HardLockup
-        | Signal::Oops
-        | Signal::Panic => {
+        Signal::BadPage | Signal::Warning | Signal::Oops | Signal::Panic => {
             callers.by_ref().find(|function| reports(function))?;
-            callers.find(|function| !reports(function)).cloned()
+            // A call that does not return has what the linker put behind it as its caller.
+            let called = |function: &&Function| function.offset != Some(0);
+            callers
+                .find(|function| called(function) && !reports(function))
+                .cloned()
         }
     }
 }

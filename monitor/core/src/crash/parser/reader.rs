@@ -12,6 +12,7 @@ use super::{
     Anchor, Reading,
     event::Event,
     format::Found,
+    headless::Headless,
     headline::{Sign, cause, may_be_cause, may_be_start, recognise},
     histories, keep,
     line::Line,
@@ -70,7 +71,9 @@ pub(super) struct Reader<'a> {
     pub(super) doubted: Option<String>,
     /// A first line of an oops without any other line of a report.
     pub(super) lone: Option<String>,
-    /// User-chosen names.
+    /// The rest of a report.
+    pub(super) headless: Headless,
+    /// What stands in names that users choose.
     names: Names,
     message: Message,
     /// Whether the current line may be part of one.
@@ -127,13 +130,22 @@ impl histories::Read for Reader<'_> {
             self.current = None;
         }
         if known.is_none() && may_be_start(text) {
-            // Cut, or wrapped with the rest missing.
-            self.lone.get_or_insert_with(|| text.to_owned());
+            // Cut, or wrapped where the rest cannot be found.
+            self.lone.get_or_insert_with(|| proof::lone_headline(text));
         }
         // Where no line has a time, boots and patches are believed.
         let in_name = self.joined && self.boot.uptime > 0.0;
         let late = in_name || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
         let known = known.filter(|sign| !(late && matches!(sign, Sign::Boot { .. })));
+        if let Some((sign, event)) = known.as_ref().zip(self.event())
+            && event.is_before_boot_of(sign, line)
+        {
+            self.end_boot();
+            self.boot = Boot {
+                uptime: line.uptime.unwrap_or_default(),
+                ..Boot::default()
+            };
+        }
         if let Some(event) = self.event() {
             event.next(line);
         }
@@ -150,14 +162,28 @@ impl histories::Read for Reader<'_> {
             Some(Sign::Report(name, who)) => self.start(Signal::Warning, Some(name), &who, line),
             Some(Sign::Die) => self.die(line),
             Some(Sign::Panic(panic)) => self.panic(&panic, line),
-            Some(Sign::EndTrace) => {
+            Some(Sign::EndTrace) => match self.event() {
+                Some(event) => event.end(),
+                None if text.trim_end().ends_with("]---") => self.headless(line),
+                None => {}
+            },
+            Some(Sign::EndPanic(panic)) => {
+                // Over a crash that has its own lines it is not said in a name.
+                let joined = self.joined;
+                let others = |event: &mut Event| event.panic.is_none() && !joined;
+                if self.event().is_none_or(others) {
+                    self.panic(&panic, line);
+                }
                 if let Some(event) = self.event() {
-                    event.end();
+                    event.detail(line);
+                    event.panic_ends(line);
                 }
             }
             None => {
                 if let Some(event) = self.event() {
                     event.detail(line);
+                } else if self.events.is_empty() && self.headless.is(line) {
+                    self.headless(line);
                 }
                 let text = text.trim_start();
                 if livepatch && in_name {
@@ -193,10 +219,19 @@ impl<'a> Reader<'a> {
             recognised: 0,
             doubted: None,
             lone: None,
+            headless: Headless::default(),
             names: Names::default(),
             message: Message::default(),
             joined: false,
             turns: Turns::default(),
+        }
+    }
+
+    /// The line is of a report whose beginning is not there.
+    fn headless(&mut self, line: &Line) {
+        // Names stand in lines of the kernel's, which have times if others do.
+        if !self.joined || self.boot.uptime <= 0.0 {
+            self.headless.found(line);
         }
     }
 
@@ -243,8 +278,11 @@ impl<'a> Reader<'a> {
                     | Signal::Panic => {}
                 }
             }
-            let stuck = [event.primary, signal].map(|signal| signal.has(Property::StuckCpu));
-            if stuck == [true, true] && repeats && event.same_cpu(who) {
+            let same = signal > event.primary || event.is_about(who);
+            let lockups = [event.primary, signal]
+                .iter()
+                .all(|signal| signal.has(Property::StuckCpu));
+            if lockups && same && repeats && event.same_cpu(who) {
                 event.upgrade(signal, who, line);
                 return;
             }
@@ -257,7 +295,10 @@ impl<'a> Reader<'a> {
                 event.report = report;
                 return;
             }
-            if event.report.is_some() && report.is_none() && event.leads_to(signal, line) {
+            // Up to 4.2 the hard lockup is the message of a WARN().
+            let warned = event.report.is_some()
+                || event.primary == Signal::Warning && signal == Signal::HardLockup;
+            if warned && report.is_none() && event.leads_to(signal, line) {
                 event.restart(signal, who, line);
                 return;
             }
@@ -360,7 +401,8 @@ impl<'a> Reader<'a> {
                 return;
             }
         }
-        // The first line is not in this text: the panic names the cause.
+        // The line that began it is not in this text: the panic names the cause.
+        self.headless.panics(line);
         let cause = cause(panic, false).unwrap_or(Signal::Panic);
         self.open(cause, &Found::default(), line);
         if let Some(event) = self.event() {
@@ -430,8 +472,7 @@ impl<'a> Reader<'a> {
             if !event.is_crash() && event.last_clock.is_some() {
                 return;
             }
-            self.lone
-                .get_or_insert_with(|| event.headline().chars().take(160).collect());
+            self.lone.get_or_insert_with(|| event.doubt());
             return;
         }
         match event.finish(self.boot.release.as_ref(), self.reading) {

@@ -17,7 +17,13 @@ const ROWS: &[Row] = &[
     // mm/kasan/report.c, mm/kfence/report.c, kernel/kcsan/report.c, mm/kmsan/report.c
     row(
         "kasan",
-        &["BUG: KASAN: {bug} in {place}", "BUG: KASAN: {bug} in "],
+        &[
+            "BUG: KASAN: {bug} in {place}",
+            "BUG: KASAN: {bug} in ",
+            // up to 4.3
+            "BUG: KASan: {bug} in {place}",
+            "BUG: KASan: {bug} in ",
+        ],
     ),
     row(
         "kfence",

@@ -53,7 +53,7 @@ pub(super) fn function(text: &str) -> Option<Function> {
 
 /// A function at the start of a text, and the text after it.
 pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
-    let end = text.find([' ', ',', ')']).unwrap_or(text.len());
+    let end = text.find([' ', ',', '(', ')']).unwrap_or(text.len());
     let (place, mut behind) = text.split_at_checked(end)?;
     let mut found = function(place)?;
     if let Some((module, rest)) = behind
@@ -64,7 +64,9 @@ pub(super) fn leading_function(text: &str) -> Option<(Function, &str)> {
         found.module = module.split(' ').next().map(|name| cut(name, MAX_NAME));
         behind = rest;
     }
-    // Any other text there may be a damaged module name.
+    // `WARNING: … f+0x1/0x2 [m]()`, up to 4.4
+    behind = behind.strip_prefix("()").unwrap_or(behind);
+    // Where something else stands there, it may be a module's name that is damaged.
     let plain = behind.is_empty() || behind.starts_with([',', ')']) || behind.starts_with(" (");
     plain.then_some((found, behind))
 }
@@ -95,13 +97,13 @@ pub(super) fn leading_symbol(text: &str) -> Option<(Function, &str)> {
     Some((function, behind))
 }
 
-/// Whether a word is a source file and a line: `kernel/signal.c:956`.
+/// Whether a word is a source file and a line: `kernel/signal.c:956`, `init/main.c:?`.
 fn is_source(word: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     word.split_once(':').is_some_and(|(file, line)| {
         let line = line.split(':').next().unwrap_or_default();
         let ends = [".c", ".h", ".S", ".rs"];
-        ends.iter().any(|end| file.ends_with(end)) && digits(line)
+        ends.iter().any(|end| file.ends_with(end)) && (digits(line) || line == "?")
     })
 }
 
@@ -253,6 +255,21 @@ const INSTRUCTION: &[&str] = &[
     "EIP is at ",
     "IP: ",
 ];
+
+/// The line of an instruction pointer has no more than the address: consoles that show
+/// each printk() on its own put the place on the next line.
+pub(super) fn place_follows(text: &str) -> bool {
+    let place = text.trim().strip_prefix("IP:").or_else(|| {
+        let (selector, place) = text.trim().strip_prefix("RIP: ")?.split_once(':')?;
+        (u16::from_str_radix(selector, 16).ok()? & 3 == 0).then_some(place)
+    });
+    place.is_some_and(|place| without_address(place.trim_start()).is_empty())
+}
+
+/// `[<80105558>] (show_stack) from [<8016d06c>] (panic+0xb8/0x248)`: 32-bit ARM.
+pub(super) fn is_arm_frame(text: &str) -> bool {
+    text.starts_with("[<") && text.contains(">] (") && text.contains(") from [<")
+}
 
 /// The instruction pointer of a register dump, if it is the kernel's: `RIP:
 /// 0010:f+0x1/0x2 [m]`, `RIP: 0010:[<ff>]  [<ff>] f+0x1/0x2`, and those of

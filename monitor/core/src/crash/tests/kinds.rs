@@ -394,6 +394,22 @@ fn a_trace_ends_where_the_callers_end() {
     assert_eq!(names("interleaved-callers", true), ["ksys_read"]);
 }
 
+/// The clock stands still: the panic may be part of the name before it.
+#[test]
+fn a_doubt_says_why() {
+    let log = "[   10.840000] acme: file of a user\n[   10.840000] Kernel panic - not syncing: x\n";
+    let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
+    assert_eq!(
+        parsed.problems,
+        [
+            "cannot determine whether this is a crash, since it may be part of a name in the \
+             lines before it, and nothing that only a crash has follows outside of what a name \
+             may hold: Kernel panic - not syncing: x"
+        ]
+    );
+    assert!(parsed.records.is_empty());
+}
+
 #[test]
 fn unknown_says_why() {
     for (name, reason) in [

@@ -24,6 +24,13 @@ impl Event {
         if line.caller.is_some() && line.caller == self.foreign {
             return;
         }
+        if self.panic.is_some() && is_stopping(&line.text) {
+            self.end_dump();
+            self.stopping = true;
+        }
+        if self.stopping {
+            return;
+        }
         if self.takes(&line.text) {
             let pause = self.part_at.zip(line.uptime).map(|(last, now)| now - last);
             if pause.is_some_and(|pause| pause.abs() > PAUSE_SECONDS) {
@@ -57,6 +64,7 @@ impl Event {
         }
         if is_sign(text) {
             self.sign();
+            self.over |= self.panic.is_some() && text.starts_with("Rebooting in ");
         }
         if let Some(header) = header::task_header(text) {
             let hung = self.primary.has(Property::ByDetector);
@@ -73,7 +81,19 @@ impl Event {
             self.task(header);
             return;
         }
-        if let Some(function) = symbol::instruction(text) {
+        self.cpu = self.cpu.or_else(|| header::cpu(text));
+        if let Some((comm, pid)) = header::process(text)
+            && self.primary != Signal::HungTask
+            && self.comm.is_none()
+            && self.pid.is_none_or(|known| known == pid)
+        {
+            self.comm = Some(comm);
+            self.pid = Some(pid);
+        }
+        let place = std::mem::replace(&mut self.place_follows, symbol::place_follows(text));
+        let place = place.then(|| symbol::frame(text)).flatten();
+        let place = place.map(|frame| frame.function);
+        if let Some(function) = symbol::instruction(text).or(place) {
             self.second_sign = true;
             // A user's instruction has no name.
             self.own_sign |= function.offset.is_some() && !fits_in_a_name(text);
@@ -102,8 +122,9 @@ impl Event {
         let text = line.text.trim();
         self.in_task = text == "<TASK>" || self.in_task && text != "</TASK>";
         let stack = ["<TASK>", "<IRQ>", "<NMI>"].contains(&text) && self.trace_at == Trace::Ahead;
-        if text.eq_ignore_ascii_case("call trace:") || stack {
-            // Another task's, whose first line is missing.
+        let title = text.eq_ignore_ascii_case("call trace:") || text == "Backtrace:";
+        if title || stack {
+            // Another task's, whose first line is not there.
             let second = self.trace_at != Trace::Ahead && self.reports == 1 && !self.follow_ups;
             self.complete.mixed |= second && self.panic.is_none() && !self.trace.is_empty();
             self.trace_at = match (self.trace_at, self.trace.is_empty()) {
@@ -126,9 +147,13 @@ impl Event {
         }
     }
 
-    /// KFENCE and KCSAN print a trace without its title, and so does riscv after the registers
-    /// (`show_regs`, arch/riscv/kernel/process.c).
+    /// KFENCE and KCSAN print a trace without its title, riscv does behind the registers
+    /// (`show_regs`, arch/riscv/kernel/process.c), and 32-bit ARM always (`dump_backtrace`,
+    /// arch/arm/kernel/traps.c).
     fn needs_no_title(&self, line: &Line) -> bool {
+        if symbol::is_arm_frame(line.text.trim_start()) {
+            return true;
+        }
         self.report.is_some() && line.text.starts_with(' ')
             || self.died && self.fault.is_some() && line.text.starts_with("[<")
     }
@@ -143,9 +168,14 @@ impl Event {
                 .iter()
                 .any(|part| text.contains(part));
             if self.trace_at == Trace::Inside && (indented || place) {
-                // Not the registers of an interrupt, which start in capitals.
-                let capital = |c: char| c.is_ascii_uppercase();
-                self.complete.garbled |= !text.trim_start().starts_with(capital);
+                let capital = text
+                    .trim_start()
+                    .starts_with(|c: char| c.is_ascii_uppercase());
+                if !capital && self.gap.is_none() {
+                    self.gap = Some(self.trace.len());
+                }
+                // Not the registers of an interrupt: those start in capitals.
+                self.complete.garbled |= !capital;
             } else if !self.trace.is_empty() && !text.trim_start().starts_with('<') {
                 self.complete.end = true;
                 if self.report.is_some() && text.ends_with(':') {
@@ -269,6 +299,14 @@ impl Event {
     }
 }
 
+/// `CPU3: stopping` (arch/{arm,arm64}/kernel/smp.c, up to 5.x): the other CPUs' dumps
+/// follow that of panic().
+fn is_stopping(text: &str) -> bool {
+    let number = text.trim().strip_prefix("CPU");
+    let number = number.and_then(|rest| rest.strip_suffix(": stopping"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 /// The place of an instruction is so short that it may be a task's name.
 fn fits_in_a_name(text: &str) -> bool {
     let start = text.trim_start();
@@ -280,8 +318,9 @@ fn fits_in_a_name(text: &str) -> bool {
 /// Text that only a report or a panic contains (kernel/panic.c, kernel/smp.c,
 /// arch/x86/kernel/{setup,reboot}.c, arch/x86/kernel/cpu/mce/core.c, kernel/workqueue.c).
 fn is_sign(text: &str) -> bool {
-    const SIGNS: [&str; 9] = [
-        "---[ end Kernel panic",
+    const SIGNS: [&str; 10] = [
+        "#PF: supervisor ",
+        "#PF: error_code(",
         "Kernel Offset: 0x",
         "Kernel Offset: disabled",
         "SMP: stopping secondary CPUs",

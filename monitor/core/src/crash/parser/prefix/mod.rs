@@ -73,6 +73,8 @@ pub(super) struct Lines<'a> {
     last_uptime: Option<f64>,
     copies: Copies,
     hidden: Hidden,
+    /// A line with a time was read.
+    begun: bool,
     pub(super) summary: Summary,
 }
 
@@ -94,6 +96,7 @@ impl<'a> Lines<'a> {
             last_uptime: None,
             copies: Copies::default(),
             hidden: Hidden::default(),
+            begun: false,
             summary: Summary::default(),
         }
     }
@@ -152,7 +155,14 @@ impl<'a> Lines<'a> {
         if fields && starts.iter().any(|start| trimmed.starts_with(start)) {
             return self.export(bytes);
         }
-        let text = clean::line(bytes, self.profile.html).into_owned();
+        let mut text = clean::line(bytes, self.profile.html).into_owned();
+        if self.profile.timed && !self.begun {
+            // Only what the copying cut: further on it may be part of a name.
+            if let Some(rest) = stamp::lost_bracket(&text) {
+                text = format!("[{rest}");
+            }
+            self.begun = stamp(&text).is_some();
+        }
         let text = text.as_str();
         if json && ["{", "[{", "},{", "}, {"].contains(&text.trim_start()) && self.pretty() {
             return;

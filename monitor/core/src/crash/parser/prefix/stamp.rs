@@ -18,6 +18,14 @@ pub(super) fn stamp(text: &str) -> Option<usize> {
     })
 }
 
+/// A time that lost its `[`, as the first line of a text that was copied does.
+pub(super) fn lost_bracket(text: &str) -> Option<&str> {
+    let (inner, _) = text.trim_start().split_once("] ")?;
+    let (whole, part) = inner.split_once('.')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(whole) && digits(part) && part.len() == 6).then_some(text.trim_start())
+}
+
 /// `[  inner]` at the start.
 pub(super) fn bracket(text: &str) -> Option<(&str, &str)> {
     let (inner, behind) = text.strip_prefix('[')?.split_once(']')?;

@@ -49,6 +49,10 @@ fn check(file: &str, fewest: usize) {
         let (name, expected) = title.split_once(" | ").unwrap_or((title, ""));
         let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
         assert_eq!(found(&parsed), expected, "{name}: {:?}", parsed.problems);
+        for record in &parsed.records {
+            let proved = record.implicated == Implicated::No;
+            assert!(proved || record.phase != Phase::Unpatched, "{name}");
+        }
     }
 }
 
@@ -90,4 +94,41 @@ fn columns_and_quotes_around_lines() {
 #[test]
 fn of_more_kernels() {
     check("more.txt", 15);
+}
+
+#[test]
+fn a_negative_needs_proof() {
+    check("proof.txt", 14);
+}
+
+#[test]
+fn what_came_before_or_behind_is_lost() {
+    check("cut.txt", 16);
+}
+
+#[test]
+fn places_of_older_and_other_kernels() {
+    check("places.txt", 12);
+}
+
+#[test]
+fn headers_and_pastes() {
+    check("old.txt", 9);
+}
+
+#[test]
+fn who_an_old_header_means() {
+    let path = folder().join("words/old.txt");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, log) = text.split_once("%%% old-arm-header").unwrap();
+    let (_, log) = log.split_once('\n').unwrap();
+    let log = log.split("%%% ").next().unwrap();
+    let record = only(parser::read(log.as_bytes(), &Reading::new(SOAK)).records);
+    assert_eq!(record.cpu, Some(0));
+    assert_eq!(
+        (record.comm.as_deref(), record.pid),
+        (Some("acme_d"), Some(17))
+    );
+    assert_eq!(record.taint.as_deref(), Some(""));
+    assert_eq!(record.release.as_deref(), Some("3.4.0-571-gcca29a0"));
 }

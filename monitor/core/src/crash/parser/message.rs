@@ -48,10 +48,20 @@ impl Message {
                 true => 0,
                 false => line.text.len() + 1,
             }));
+        if self.moment.is_none() && line.moment.is_none() && is_fence(&line.text) {
+            self.rest = 0;
+        }
         self.moment = line.moment.or(self.moment);
         self.caller.clone_from(&line.caller);
         goes_on
     }
+}
+
+/// The start or end of a code block in Markdown: a document in which somebody has quoted a log, and
+/// what comes next is that log. Where lines have times, it ends nothing.
+fn is_fence(text: &str) -> bool {
+    let text = text.trim_start();
+    text.starts_with("```") || text.starts_with("~~~")
 }
 
 /// Whether a line contains no user-chosen name: if nothing shows where messages end, it ends its

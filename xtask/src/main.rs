@@ -1,4 +1,4 @@
-//! The project's development tasks: `cargo xtask build`, `lab`, `demo`, `test`, `fuzz`, `bench`.
+//! The project's development tasks: `cargo xtask --help` lists them.
 //!
 //! `demo`, `test` and `bench` boot real kernels in QEMU. On a Debian machine they install what they
 //! need, after announcing it.

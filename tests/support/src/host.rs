@@ -67,7 +67,7 @@ impl FakeHost {
     }
 
     /// A host on which nothing blocks the livepatch
-    /// `monitor/tests/fixtures/preflight/lpm_replace.ko`.
+    /// `tests/fixtures/preflight/lpm_replace.ko`.
     #[must_use]
     pub fn ready_for_lpm_replace() -> Self {
         let host = Self::default();

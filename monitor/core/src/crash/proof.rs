@@ -212,11 +212,9 @@ pub(super) fn against_no(
         });
     }
     if !complete.place {
-        say(match record.kind {
-            _ if record.signals.contains(&Signal::Oops) => {
-                "the faulting function is not in the log"
-            }
-            _ => "the function it happened in is not in the log",
+        say(match record.signals.contains(&Signal::Oops) {
+            true => "the faulting function is not in the log",
+            false => "the function it happened in is not in the log",
         });
     }
     // A patch's code lies in its module: a stack without any module needs no list.

@@ -1,6 +1,7 @@
 //! The crash signals: one row each, from which the tables of hooks, counters, fallbacks and
-//! headlines derive, and what is particular about its reports. Where the parser does something of
-//! its own for a signal, a match there names every signal. `docs/dev/adding-a-crash-signal.md` lists all places of a new one.
+//! headlines derive, and what is particular about its reports. Where the parser decides by the
+//! signal, a match names every one, apart from a few comparisons with a single signal.
+//! `docs/dev/adding-a-crash-signal.md` lists all places of a new one.
 
 use livepatch_monitor_ebpf::{EventKind, taint};
 use serde::{Deserialize, Serialize};

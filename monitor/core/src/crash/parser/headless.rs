@@ -16,7 +16,7 @@ pub(super) struct Headless {
     begun: bool,
     /// Lines that may still be of a dump that is no report.
     dump: u32,
-    /// The first such line, and when it was printed.
+    /// The first line of a report without its beginning, and when it was printed.
     found: Option<(String, Option<f64>)>,
 }
 

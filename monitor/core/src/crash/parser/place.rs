@@ -84,8 +84,8 @@ const INTERRUPTS: [&str; 16] = [
     "handle_exception",
 ];
 
-/// The place where a blocked task went to sleep, the caller of panic(), the code that the timer
-/// interrupted while RCU waited, or the subject of a report.
+/// The place where a blocked task went to sleep, the caller of panic() or of what reports, the code
+/// that an interrupt found on a CPU that is stuck or that RCU waits for, or the subject of a report.
 pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<Function> {
     let mut callers = trace
         .iter()
@@ -101,9 +101,9 @@ pub(super) fn place(signal: Signal, is_report: bool, trace: &[Frame]) -> Option<
         // The watchdog's own callbacks are on the stack too.
         Signal::RcuStall | Signal::SoftLockup | Signal::HardLockup => {
             let entry = |function: &Function| INTERRUPTS.contains(&function.name.as_str());
-            let last = callers.clone().position(entry)?;
+            let first = callers.clone().position(entry)?;
             callers
-                .skip(last)
+                .skip(first)
                 .find(|function| !entry(function))
                 .cloned()
         }

@@ -10,7 +10,7 @@ use crate::{eventually::eventually, monitor};
 
 const DIRECTORY: &str = "state";
 /// What the monitor says when its state is on the disk again.
-const RECORDED_AGAIN: &str = "the journal writes again";
+const RECORDED_AGAIN: &str = "the journal can be written again";
 
 pub(in crate::crashes) fn provoke(guest: &mut Guest) -> Result<()> {
     let disk = state_on_it(DIRECTORY)?;

@@ -1,7 +1,7 @@
 //! Surroundings that fail while a transition runs, during a report that the machine
 //! survives, and (disks, a stopped monitor, a second one) while the machine goes down:
 //! nothing is lost that was on the disk, nothing is counted twice, and the metrics are
-//! right again a second after. Where the monitor has to be started again, they are right
+//! right again a second later. Where the monitor has to be started again, they are right
 //! once it has started.
 
 mod device;

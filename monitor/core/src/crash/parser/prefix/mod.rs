@@ -124,7 +124,8 @@ impl<'a> Lines<'a> {
         };
         let returns = rest.iter().take_while(|byte| **byte == b'\r').count();
         let whole = first + newline;
-        // So is what `dmesg` and `journalctl` indent.
+        // In the kernel's own lines, and in those that `dmesg` and `journalctl` indent, a return is
+        // part of a name.
         let indented = line.starts_with(b" ") && !self.profile.common.indent;
         if returns == newline || indented || self.is_the_kernels(line) {
             return (

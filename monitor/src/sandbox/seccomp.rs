@@ -255,6 +255,15 @@ fn rules() -> Result<Rules, seccompiler::Error> {
                 executable,
             )?],
         ),
+        (
+            libc::SYS_pkey_mprotect,
+            vec![SeccompCondition::new(
+                2,
+                Qword,
+                SeccompCmpOp::MaskedEq(executable),
+                executable,
+            )?],
+        ),
         (libc::SYS_bpf, none_of(0, BPF_COMMANDS)?),
         (libc::SYS_ioctl, none_of(1, IOCTLS)?),
     ] {

@@ -377,6 +377,12 @@ fn what_is_forbidden_fails() {
         ),
         (
             Part::SystemCalls,
+            "executable memory by a key",
+            // No pages, readable, writable and executable, with the default key.
+            Box::new(|| attempt(libc::SYS_pkey_mprotect, [0, 0, 7, -1, 0])),
+        ),
+        (
+            Part::SystemCalls,
             "make a pipe with a name",
             Box::new(|| {
                 let path = places.at("write/pipe");

@@ -21,6 +21,8 @@ pub(super) struct Message {
     /// Timestamp and caller of the message.
     moment: Option<f64>,
     caller: Option<String>,
+    /// A line had what the kernel's lines with names have.
+    quotes: bool,
 }
 
 impl Message {
@@ -41,14 +43,19 @@ impl Message {
             false if holds_no_name(&line.text) => 0,
             false => MAX_MESSAGE,
         };
+        let bytes = least_bytes(&line.text) + 1;
         let rest = if goes_on { self.rest } else { 0 };
         self.rest = rest
-            .saturating_sub(line.text.len() + 1)
+            .saturating_sub(bytes)
             .max(room.saturating_sub(match of_a_report {
                 true => 0,
-                false => line.text.len() + 1,
+                false => bytes,
             }));
-        if self.moment.is_none() && line.moment.is_none() && is_fence(&line.text) {
+        self.quotes |= [": ", " '", " \"", "[", "="]
+            .iter()
+            .any(|part| line.text.contains(part));
+        let is_prose = !self.quotes && self.moment.is_none() && line.moment.is_none();
+        if is_prose && is_fence(&line.text) {
             self.rest = 0;
         }
         self.moment = line.moment.or(self.moment);
@@ -57,8 +64,20 @@ impl Message {
     }
 }
 
+/// The fewest bytes that a line can have had in the kernel: a byte that is no UTF-8 became a
+/// character of three, and `dmesg` shows what is not printable as `\\x1b`.
+fn least_bytes(text: &str) -> usize {
+    let strange = text.matches(char::REPLACEMENT_CHARACTER).count() * 2;
+    let escaped = text.match_indices("\\x").filter(|(at, _)| {
+        let digits = text.get(at + 2..at + 4);
+        digits.is_some_and(|two| two.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    text.len() - strange - escaped.count() * 3
+}
+
 /// The start or end of a code block in Markdown: a document in which somebody has quoted a log, and
-/// what comes next is that log. Where lines have times, it ends nothing.
+/// what comes next is that log. Where lines have times, or a line of the kernel's may have come
+/// before, it ends nothing.
 fn is_fence(text: &str) -> bool {
     let text = text.trim_start();
     text.starts_with("```") || text.starts_with("~~~")

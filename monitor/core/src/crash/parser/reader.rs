@@ -134,7 +134,7 @@ impl histories::Read for Reader<'_> {
             self.lone.get_or_insert_with(|| proof::lone_headline(text));
         }
         // Where no line has a time, boots and patches are believed.
-        let in_name = self.joined && self.boot.uptime > 0.0;
+        let in_name = self.joined && (self.boot.uptime > 0.0 || line.moment.is_some());
         let late = in_name || line.uptime.is_some_and(|uptime| uptime > EARLY_SECONDS);
         let known = known.filter(|sign| !(late && matches!(sign, Sign::Boot { .. })));
         if let Some((sign, event)) = known.as_ref().zip(self.event())

@@ -128,7 +128,10 @@ impl Profile {
         let all = mine.clone().count();
         let timed = mine.clone().filter(|peeled| peeled.uptime.is_some());
         self.common = Common::of(samples, &peeled);
-        self.reversed = is_reversed(&peeled);
+        // Tools indent what continues a message.
+        let begin = samples.iter().zip(&peeled);
+        let begin = begin.filter(|(line, _)| !line.starts_with([' ', '\t']));
+        self.reversed = is_reversed(begin.map(|(_, peeled)| peeled));
         let vendors = timed
             .clone()
             .filter(|peeled| vendor::behind(peeled.text).is_some());
@@ -146,14 +149,14 @@ impl Profile {
 }
 
 /// Whether the times of nearly all lines are earlier than those of the lines before.
-fn is_reversed(lines: &[Peeled<'_>]) -> bool {
+fn is_reversed<'a>(lines: impl Iterator<Item = &'a Peeled<'a>>) -> bool {
     let time = |line: &Peeled<'_>| {
         line.uptime.or(line
             .date
             .filter(|date| date.kind != Kind::Delta)
             .map(|date| date.seconds))
     };
-    let times: Vec<f64> = lines.iter().filter_map(time).collect();
+    let times: Vec<f64> = lines.filter_map(time).collect();
     let steps = times.windows(2).filter_map(|pair| {
         let step = pair.get(1)? - pair.first()?;
         (step != 0.0).then_some(step < 0.0)
@@ -199,6 +202,13 @@ fn samples(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// `NAME=value`, as the journal writes its fields.
+fn is_field(line: &str) -> bool {
+    let name = line.split_once('=').map_or("", |(name, _)| name);
+    let upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    !name.is_empty() && name.bytes().all(upper)
+}
+
 impl Common {
     fn of(samples: &[String], peeled: &[Peeled<'_>]) -> Self {
         let mine = || {
@@ -213,11 +223,14 @@ impl Common {
             let of_them = samples.iter().filter(|line| has(line.trim())).count();
             of_them > 0 && of_them * 4 >= samples.len()
         };
+        let date = among(4, &|_, peeled| peeled.date.is_some());
+        // Behind dates it may be part of a name, unless most lines have it.
+        let uptime = among(if date { 2 } else { 8 }, &|line, peeled| {
+            peeled.uptime.is_some() || stamp(line).is_some()
+        });
         Self {
-            uptime: among(8, &|line, peeled| {
-                peeled.uptime.is_some() || stamp(line).is_some()
-            }),
-            date: among(4, &|_, peeled| peeled.date.is_some()),
+            uptime,
+            date,
             tag: among(4, &|_, peeled| peeled.tagged),
             kmsg: among(4, &|line, _| extended(line.trim_start()).is_some()),
             indent: {
@@ -226,8 +239,13 @@ impl Common {
                 };
                 let indented = |(line, _): &(&String, _)| line.starts_with([' ', '\t']);
                 let with_time = || mine().filter(has_time);
-                with_time().filter(indented).count() * 2 > with_time().count()
+                let all = with_time().count();
+                all > 0 && with_time().filter(indented).count() == all
             },
+            caller: uptime
+                && mine()
+                    .filter(|(_, peeled)| peeled.uptime.is_some())
+                    .all(|(_, peeled)| peeled.caller.is_some()),
             json: of_all(&|line| {
                 let numbers = line.trim_end_matches(',');
                 let number = !numbers.is_empty() && numbers.bytes().all(|b| b.is_ascii_digit());
@@ -238,11 +256,11 @@ impl Common {
                     || object
                     || number
             }),
-            fields: of_all(&|line| {
-                let name = line.split_once('=').map_or("", |(name, _)| name);
-                let upper = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
-                !name.is_empty() && name.bytes().all(upper)
-            }),
+            // A journal's export and `verbose` begin with a record.
+            fields: samples
+                .first()
+                .is_some_and(|line| is_field(line) || line.contains("[s="))
+                && of_all(&is_field),
         }
     }
 }

@@ -261,6 +261,7 @@ impl<'a> Lines<'a> {
         if quoted {
             // A keeper's own lines are not indented: it continues a message.
             line.moment = None;
+            line.host = None;
             line.begins_message = false;
         }
         line.begins_message |= kmsg && self.profile.common.kmsg && !quoted;
@@ -387,13 +388,14 @@ impl<'a> Lines<'a> {
         Line {
             uptime: peeled.uptime,
             moment: moment.or(dated.map(|date| date.seconds)),
-            begins_message: peeled.tagged && common.tag,
+            // rsyslog's imklog puts the tag and the kernel's time before each line of a message.
+            begins_message: peeled.tagged && common.tag && !common.uptime,
             unix: date
                 .filter(|date| date.kind == Kind::Exact)
                 .map(|date| date.seconds),
             date,
             clock,
-            caller: peeled.caller.map(str::to_owned),
+            caller: peeled.caller.filter(|_| common.caller).map(str::to_owned),
             host: peeled.host.map(str::to_owned),
             text: peeled.text.to_owned(),
             ..Line::default()

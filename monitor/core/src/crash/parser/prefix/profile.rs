@@ -90,15 +90,18 @@ impl Shape {
 /// What at least a quarter of a log's lines have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Common {
-    /// The kernel's time; an eighth, since a record may have a line for each of its fields.
+    /// The kernel's time: an eighth, since a record may have a line for each of its fields; of lines with
+    /// dates, half.
     pub(super) uptime: bool,
     pub(super) date: bool,
     /// Syslog's tag.
     pub(super) tag: bool,
     /// The beginning of a record of `/dev/kmsg`.
     pub(super) kmsg: bool,
-    /// White space before all else; in most lines with a time.
+    /// White space before all else; in all lines with a time.
     pub(super) indent: bool,
+    /// Who prints, behind the kernel's time: in all lines with one.
+    pub(super) caller: bool,
     /// The form of JSON.
     pub(super) json: bool,
     /// The form of the journal's fields, `NAME=value`.

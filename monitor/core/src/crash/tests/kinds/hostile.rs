@@ -156,6 +156,76 @@ fn a_report_in_two_names() -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// A whole report in one name, each of its lines with what a log may have before a message's
+/// first: who prints, another host, an earlier and a later time, a code block. `wide` bytes that are
+/// no UTF-8 come before: a name is not longer for their being shown as more.
+#[test]
+fn a_whole_report_in_one_name() -> Result<(), TestCaseError> {
+    let report = [STARTS[0], SIGNS[0], SIGNS[1], SIGNS[4], SIGNS[5]];
+    for before in [
+        "",
+        "[T1] ",
+        "[  T1] ",
+        "Nov 29 12:03:21 other kernel: ",
+        "<4>",
+        "```\n",
+        "    ",
+    ] {
+        for wide in [0, 330] {
+            let lines = report.map(|line| format!("{before}{line}\n")).concat();
+            let wide = "\u{fffd}".repeat(wide);
+            let message = format!("overlayfs: failed to resolve '{wide}\n{lines}': -2");
+            for form in FORMS {
+                expect_nothing(form, std::slice::from_ref(&message), false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names cannot hide a crash, nor count it twice, nor implicate a livepatch in it.
+#[test]
+fn a_crash_beside_hostile_names() -> Result<(), TestCaseError> {
+    let report = [
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010",
+        "Oops: 0000 [#1] SMP",
+        "CPU: 1 PID: 7 Comm: own Tainted: G           OE      6.12.0 #1",
+        "RIP: 0010:own_place+0x1/0x20",
+        "Modules linked in: acme(OE)",
+        "---[ end trace 0000000000000000 ]---",
+    ];
+    for name in [
+        "x\n__CURSOR=s=1\n_TRANSPORT=audit\nMESSAGE=x\n",
+        "x\n[    9.000001] a\n[    8.000001] b\n[    7.000001] c\n",
+        "x\n{ \"MESSAGE\" : \"x\" }\n",
+        "x\n  [  150.000001] a\n",
+    ] {
+        for form in [
+            Form::Console,
+            Form::Callers,
+            Form::Indented,
+            Form::Journal,
+            Form::Kmsg,
+        ] {
+            let mut messages: Vec<String> = (0..30)
+                .map(|_| format!("overlayfs: failed to resolve '{name}': -2"))
+                .collect();
+            messages.push("usb 1-1: new high-speed USB device number 3 using xhci_hcd".to_owned());
+            messages.extend(report.map(str::to_owned));
+            let log = names::log(form, &messages, true);
+            let parsed = parser::read(log.as_bytes(), &Reading::new(SOAK));
+            let found = parsed.records.iter().map(|record| record.implicated);
+            prop_assert!(
+                found.clone().count() == 1 && found.clone().all(|it| it != Implicated::Yes),
+                "{form:?} {name:?}: {:?} {:?}",
+                found.collect::<Vec<_>>(),
+                parsed.problems
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Nothing is known about a short report after a line that may contain a name, in a log without
 /// times.
 #[test]

@@ -143,11 +143,13 @@ pub(super) enum Form {
     Indented,
     /// `journalctl` does too.
     Journal,
+    /// rsyslog's imklog puts its tag before each line of a message.
+    Imklog,
     Json,
     Kmsg,
 }
 
-pub(super) const FORMS: [Form; 10] = [
+pub(super) const FORMS: [Form; 11] = [
     Form::Console,
     Form::Callers,
     Form::Coarse,
@@ -156,6 +158,7 @@ pub(super) const FORMS: [Form; 10] = [
     Form::Server,
     Form::Indented,
     Form::Journal,
+    Form::Imklog,
     Form::Json,
     Form::Kmsg,
 ];
@@ -184,6 +187,9 @@ impl Form {
                 format!("Nov 29 12:{minute:02}:{second:02} host kernel: "),
                 29,
             ),
+            Self::Imklog => each(format!(
+                "Nov 29 12:{minute:02}:{second:02} host kernel: [{seconds:5}.{micros:06}] "
+            )),
             Self::Json => {
                 let mut json = String::new();
                 for one in text.chars() {

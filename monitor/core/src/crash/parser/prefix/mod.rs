@@ -258,6 +258,9 @@ impl<'a> Lines<'a> {
             return;
         }
         let mut line = self.line(&peeled);
+        if !kmsg && !self.profile.common.caller {
+            line.caller = None;
+        }
         if quoted {
             // A keeper's own lines are not indented: it continues a message.
             line.moment = None;
@@ -395,7 +398,7 @@ impl<'a> Lines<'a> {
                 .map(|date| date.seconds),
             date,
             clock,
-            caller: peeled.caller.filter(|_| common.caller).map(str::to_owned),
+            caller: peeled.caller.map(str::to_owned),
             host: peeled.host.map(str::to_owned),
             text: peeled.text.to_owned(),
             ..Line::default()

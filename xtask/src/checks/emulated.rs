@@ -74,6 +74,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "crash::tests::properties::a_flood_is_bounded",
         "of amounts of text, for their bounds; formats are those of other tests",
     ),
+    (
+        "crash::tests::kinds::hostile",
+        "of thousands of texts in formats that other tests have, too",
+    ),
 ];
 
 /// Runs the tests on each processor.

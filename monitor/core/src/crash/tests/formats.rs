@@ -296,9 +296,10 @@ fn a_report_that_goes_on_in_another_format() {
         // Between the first line and that of die(); a panic that a wrapped line could end in.
         two_formats(one, number("logread"), 5).unwrap();
         two_formats(one, number("journalctl -o cat"), 13).unwrap();
-        for records in 0..FORMATS.len() {
-            two_formats(one, records, 13).unwrap();
-        }
+    }
+    // A record among lines of the kernel's.
+    for two in 0..FORMATS.len() {
+        two_formats(0, two, 13).unwrap();
     }
 }
 
